@@ -1,0 +1,133 @@
+"""The records of `decisions`: verdicts, durable in the transaction that made them, and the checkpoint.
+
+One record per transaction of a `sample` partition. Recovery reads them in order from the pointer in the
+committed offset's metadata: state is what the last record says, no determinism needed (docs/adr/0003).
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from schemas.errors import ProtocolError
+from schemas.packing import pack, unpack
+
+VERSION = 1
+
+
+class Enrichment(NamedTuple):
+    """What a log learns from its trace: the service, name and status code (0 unset, 1 ok, 2 error) of a span."""
+
+    service: str
+    name: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome for one trace.
+
+    `policy` is the one that kept it, "" when dropped. `threshold` is the 56-bit sampling threshold, 0 for
+    certain. `root` and `spans` (by span id) are what logs of a kept trace are enriched with; bounded.
+    """
+
+    kept: bool
+    policy: str = ""
+    threshold: int = 0
+    root: Enrichment | None = None
+    spans: dict[bytes, Enrichment] = field(default_factory=dict)
+
+
+DROPPED = Verdict(kept=False)
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """State as of a transaction.
+
+    `tails` is the next offset to forward, per internal topic; `counted` the next offset whose spans are not
+    yet in the span metrics. `marks` maps (raw topic, raw partition) to (mark ms, append ms of its record) *as of
+    the tail*; only what changed since the previous record unless `full`. `policy_version` names the config.
+    """
+
+    tails: dict[str, int] = field(default_factory=dict)
+    counted: dict[str, int] = field(default_factory=dict)
+    marks: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    raw_topics: dict[str, int] = field(default_factory=dict)
+    policy_version: str = ""
+    full: bool = False
+
+
+@dataclass(slots=True)
+class DecisionRecord:
+    """Verdicts made since the previous record as parallel lists (trace key, stream time in ms, verdict)."""
+
+    partitions: int
+    keys: array[int] = field(default_factory=lambda: array("Q"))
+    times: array[int] = field(default_factory=lambda: array("q"))
+    verdicts: list[Verdict] = field(default_factory=list)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+
+    def append(self, key: int, time: int, verdict: Verdict) -> None:
+        """Add one verdict. `time` is the stream time (ms) from which its horizon counts."""
+        self.keys.append(key)
+        self.times.append(time)
+        self.verdicts.append(verdict)
+
+    def encode(self) -> bytes:
+        """The record value; `decode` is its inverse. A dropped verdict costs 16 bytes and a nil."""
+        point = self.checkpoint
+        return pack(
+            {
+                "v": VERSION,
+                "n": self.partitions,
+                "keys": self.keys.tobytes(),
+                "times": self.times.tobytes(),
+                "verdicts": [
+                    [v.policy, v.threshold, v.root, list(v.spans.items())] if v.kept else None for v in self.verdicts
+                ],
+                "tails": point.tails,
+                "counted": point.counted,
+                "marks": [[topic, part, *value] for (topic, part), value in point.marks.items()],
+                "raw": point.raw_topics,
+                "policy": point.policy_version,
+                "full": point.full,
+            }
+        )
+
+    @classmethod
+    def decode(cls, value: bytes) -> DecisionRecord:
+        """Read a record value; raises ProtocolError on anything else."""
+        try:
+            raw: dict[str, Any] = unpack(value)
+            if raw["v"] != VERSION:
+                raise ProtocolError(f"decision version {raw['v']}, this worker reads {VERSION}")
+            record = cls(raw["n"])
+            record.keys.frombytes(raw["keys"])
+            record.times.frombytes(raw["times"])
+            record.verdicts = [_verdict(entry) for entry in raw["verdicts"]]
+            record.checkpoint = Checkpoint(
+                tails=raw["tails"],
+                counted=raw["counted"],
+                marks={(topic, part): (mark, append) for topic, part, mark, append in raw["marks"]},
+                raw_topics=raw["raw"],
+                policy_version=raw["policy"],
+                full=raw["full"],
+            )
+            return record
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise ProtocolError(f"not a decision record of Tailrace: {error!r}") from error
+
+
+def _verdict(entry: list[Any] | None) -> Verdict:
+    if entry is None:
+        return DROPPED
+    policy, threshold, root, spans = entry
+    return Verdict(
+        kept=True,
+        policy=policy,
+        threshold=threshold,
+        root=Enrichment(*root) if root else None,
+        spans={span_id: Enrichment(*span) for span_id, span in spans},
+    )

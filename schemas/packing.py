@@ -1,0 +1,29 @@
+"""How every internal record value is packed: msgpack, and zstd around it when that pays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import zstandard
+
+COMPRESS_FROM = 512  # bytes; below it zstd's frame costs more than it saves (a mark alone is about 90 bytes)
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no msgpack map starts with it
+_compressor = zstandard.ZstdCompressor(level=1)
+_decompressor = zstandard.ZstdDecompressor()
+
+
+def pack(value: Any) -> bytes:
+    """Msgpack, compressed from COMPRESS_FROM bytes on."""
+    packed: bytes = msgpack.packb(value)
+    return _compressor.compress(packed) if len(packed) >= COMPRESS_FROM else packed
+
+
+def unpack(value: bytes) -> Any:
+    """The inverse of `pack`. Raises ValueError on anything else."""
+    try:
+        return msgpack.unpackb(
+            _decompressor.decompress(value) if value.startswith(ZSTD_MAGIC) else value, strict_map_key=False
+        )
+    except (zstandard.ZstdError, msgpack.UnpackException) as error:
+        raise ValueError(str(error)) from error
