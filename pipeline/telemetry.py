@@ -1,0 +1,165 @@
+"""Every metric that a worker exposes, in one typed list; and the three verbs that feed them.
+
+`tailrace_` names, base units, labels bounded by configuration. docs/reference/metrics.md is generated from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+MetricName = Literal[
+    "tailrace_records_read_total",
+    "tailrace_spans_read_total",
+    "tailrace_logs_read_total",
+    "tailrace_dropped_total",
+    "tailrace_dead_letters_total",
+    "tailrace_transactions_total",
+    "tailrace_transaction_seconds",
+    "tailrace_takeovers_total",
+    "tailrace_traces_decided_total",
+    "tailrace_policy_votes_total",
+    "tailrace_spans_kept_total",
+    "tailrace_logs_kept_total",
+    "tailrace_head_lag_seconds",
+    "tailrace_window_bytes",
+    "tailrace_tail_reads_total",
+    "tailrace_decisions_without_input_total",
+    "tailrace_series_active",
+    "tailrace_series_budget",
+    "tailrace_overflow_points_total",
+    "tailrace_sink_items_total",
+    "tailrace_sink_requests_total",
+    "tailrace_sink_retries_total",
+    "tailrace_sink_request_seconds",
+    "tailrace_ready",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: its help text says what the number tells an operator."""
+
+    name: MetricName
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    help: str
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("tailrace_records_read_total", "counter", ("role", "topic"), "Kafka records read by a role."),
+    Metric("tailrace_spans_read_total", "counter", ("role",), "Spans decoded (ingest) or counted (sample)."),
+    Metric(
+        "tailrace_logs_read_total", "counter", ("role",), "Log records decoded (ingest) or counted (sample)."
+    ),
+    Metric(
+        "tailrace_dropped_total",
+        "counter",
+        ("signal", "reason", "intentional"),
+        "Rows that were not forwarded, by reason.",
+    ),
+    Metric(
+        "tailrace_dead_letters_total",
+        "counter",
+        ("stage", "reason"),
+        "Records written to the dead-letter queue.",
+    ),
+    Metric(
+        "tailrace_transactions_total",
+        "counter",
+        ("role", "outcome"),
+        "Transactions; outcome committed or failed.",
+    ),
+    Metric(
+        "tailrace_transaction_seconds",
+        "histogram",
+        ("role",),
+        "From the first send to the end of the commit.",
+    ),
+    Metric(
+        "tailrace_takeovers_total", "counter", ("role",), "Partitions taken over: a new epoch, state loaded."
+    ),
+    Metric(
+        "tailrace_traces_decided_total", "counter", ("verdict",), "Traces decided; verdict kept or dropped."
+    ),
+    Metric(
+        "tailrace_policy_votes_total", "counter", ("policy",), "Kept traces by the policy that kept them."
+    ),
+    Metric("tailrace_spans_kept_total", "counter", (), "Spans forwarded."),
+    Metric("tailrace_logs_kept_total", "counter", (), "Log records forwarded."),
+    Metric(
+        "tailrace_head_lag_seconds",
+        "gauge",
+        ("partition",),
+        "Append time of the newest record minus the sample clock: scale on this.",
+    ),
+    Metric(
+        "tailrace_window_bytes", "gauge", ("partition",), "Bytes of raw batches cached between tail and head."
+    ),
+    Metric(
+        "tailrace_tail_reads_total",
+        "counter",
+        ("partition",),
+        "Records the tail had to read from Kafka again because the cache was full.",
+    ),
+    Metric(
+        "tailrace_decisions_without_input_total",
+        "counter",
+        ("topic",),
+        "Raw partitions left out of the clock because they stalled.",
+    ),
+    Metric("tailrace_series_active", "gauge", ("metric",), "Live Prometheus series."),
+    Metric("tailrace_series_budget", "gauge", ("metric",), "Series that the metric may have."),
+    Metric(
+        "tailrace_overflow_points_total", "counter", ("metric",), "Observations counted under __overflow__."
+    ),
+    Metric(
+        "tailrace_sink_items_total",
+        "counter",
+        ("sink", "outcome"),
+        "Items by outcome: accepted, already_delivered, refused.",
+    ),
+    Metric(
+        "tailrace_sink_requests_total",
+        "counter",
+        ("sink", "outcome"),
+        "Requests by outcome: accepted, retried, refused.",
+    ),
+    Metric(
+        "tailrace_sink_retries_total",
+        "counter",
+        ("sink", "reason"),
+        "Requests that had to be sent again, by status or error.",
+    ),
+    Metric("tailrace_sink_request_seconds", "histogram", ("sink",), "Time of one request, answer included."),
+    Metric(
+        "tailrace_ready",
+        "gauge",
+        ("role",),
+        "1 while the role holds its partitions and reaches what it needs.",
+    ),
+)
+
+REGISTRY = CollectorRegistry()
+_KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+_instruments = {m.name: _KINDS[m.kind](m.name, m.help, m.labels, registry=REGISTRY) for m in METRICS}
+
+
+def count(name: MetricName, amount: float = 1, **labels: str) -> None:
+    """Add to a counter."""
+    instrument = _instruments[name]
+    (instrument.labels(**labels) if labels else instrument).inc(amount)
+
+
+def gauge(name: MetricName, value: float, **labels: str) -> None:
+    """Set a gauge."""
+    instrument = _instruments[name]
+    (instrument.labels(**labels) if labels else instrument).set(value)
+
+
+def observe(name: MetricName, seconds: float, **labels: str) -> None:
+    """Add one observation to a histogram."""
+    instrument = _instruments[name]
+    (instrument.labels(**labels) if labels else instrument).observe(seconds)

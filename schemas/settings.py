@@ -1,0 +1,39 @@
+"""What every part of the configuration file is made of: frozen sections and durations."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def parse_duration(text: Any) -> float:
+    """Seconds of a duration such as `1h30m`; raises ValueError for anything else.
+
+    >>> parse_duration("1h30m")
+    5400.0
+    """
+    if isinstance(text, str) and text and not _DURATION.sub("", text):
+        return sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
+    raise ValueError(f"{text!r} is not a duration; write a number with a unit, such as 500ms, 30s, 15m or 2h")
+
+
+def format_duration(seconds: float) -> str:
+    """The inverse of `parse_duration` for printing the effective configuration."""
+    return f"{seconds:g}s" if seconds >= 1 or seconds == 0 else f"{seconds * 1000:g}ms"
+
+
+Duration = Annotated[
+    float, BeforeValidator(lambda value: value if isinstance(value, float) else parse_duration(value)),
+    PlainSerializer(format_duration),
+]  # fmt: skip
+
+
+class Section(BaseModel):
+    """A part of the file: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
