@@ -25,9 +25,7 @@ class Security(Section):
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
     username: str | None = None
     password: SecretStr | None = None
-    token_file: str | None = Field(
-        None, description="OAUTHBEARER: a file with the current token, re-read when asked."
-    )
+    token_file: str | None = Field(None, description="OAUTHBEARER: a file with the current token, re-read when asked.")
 
 
 class Kafka(Section):
@@ -49,12 +47,8 @@ class Kafka(Section):
         "latest",
         description="Where a new group begins in raw topics: latest, earliest, or a duration ago such as 15m.",
     )
-    transactions: bool = Field(
-        True, description="False only for brokers without transactions: at-least-once."
-    )
-    commit_interval: Duration = Field(
-        1.0, description="Longest time between two transactions while records move."
-    )
+    transactions: bool = Field(True, description="False only for brokers without transactions: at-least-once.")
+    commit_interval: Duration = Field(1.0, description="Longest time between two transactions while records move.")
     commit_bytes: int = Field(8 << 20, ge=1, description="Output bytes that end a transaction early.")
     session_timeout: Duration = 10.0
     heartbeat_interval: Duration = 3.0
@@ -72,15 +66,11 @@ class Input(Section):
 class Sampling(Section):
     """When and how whole traces are decided."""
 
-    decision_wait: Duration = Field(
-        30.0, description="From a trace's first record to its decision, in stream time."
-    )
+    decision_wait: Duration = Field(30.0, description="From a trace's first record to its decision, in stream time.")
     late_horizon: Duration = Field(
         600.0, description="How long late spans still find their trace's verdict, in stream time."
     )
-    compat: Literal["none", "otel"] = Field(
-        "none", description="otel: the Collector's hash and latency bounds."
-    )
+    compat: Literal["none", "otel"] = Field("none", description="otel: the Collector's hash and latency bounds.")
     policies: list[Policy] = Field(min_length=1)
     cache_bytes: int = Field(
         256 << 20,
@@ -129,9 +119,7 @@ class Limits(Section):
     max_message_bytes: int = Field(
         16 << 20, ge=1, description="Larger raw messages go to the dead-letter queue undecoded."
     )
-    max_span_bytes: int = Field(
-        900_000, ge=1, description="Larger spans and log records go to the dead-letter queue."
-    )
+    max_span_bytes: int = Field(900_000, ge=1, description="Larger spans and log records go to the dead-letter queue.")
     max_dead_letter_bytes: int = Field(
         32 << 20, ge=1, description="Larger ones keep coordinates, hash and their first 64 KiB."
     )

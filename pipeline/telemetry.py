@@ -51,9 +51,7 @@ class Metric:
 METRICS: tuple[Metric, ...] = (
     Metric("tailrace_records_read_total", "counter", ("role", "topic"), "Kafka records read by a role."),
     Metric("tailrace_spans_read_total", "counter", ("role",), "Spans decoded (ingest) or counted (sample)."),
-    Metric(
-        "tailrace_logs_read_total", "counter", ("role",), "Log records decoded (ingest) or counted (sample)."
-    ),
+    Metric("tailrace_logs_read_total", "counter", ("role",), "Log records decoded (ingest) or counted (sample)."),
     Metric(
         "tailrace_dropped_total",
         "counter",
@@ -78,15 +76,9 @@ METRICS: tuple[Metric, ...] = (
         ("role",),
         "From the first send to the end of the commit.",
     ),
-    Metric(
-        "tailrace_takeovers_total", "counter", ("role",), "Partitions taken over: a new epoch, state loaded."
-    ),
-    Metric(
-        "tailrace_traces_decided_total", "counter", ("verdict",), "Traces decided; verdict kept or dropped."
-    ),
-    Metric(
-        "tailrace_policy_votes_total", "counter", ("policy",), "Kept traces by the policy that kept them."
-    ),
+    Metric("tailrace_takeovers_total", "counter", ("role",), "Partitions taken over: a new epoch, state loaded."),
+    Metric("tailrace_traces_decided_total", "counter", ("verdict",), "Traces decided; verdict kept or dropped."),
+    Metric("tailrace_policy_votes_total", "counter", ("policy",), "Kept traces by the policy that kept them."),
     Metric("tailrace_spans_kept_total", "counter", (), "Spans forwarded."),
     Metric("tailrace_logs_kept_total", "counter", (), "Log records forwarded."),
     Metric(
@@ -95,9 +87,7 @@ METRICS: tuple[Metric, ...] = (
         ("partition",),
         "Append time of the newest record minus the sample clock: scale on this.",
     ),
-    Metric(
-        "tailrace_window_bytes", "gauge", ("partition",), "Bytes of raw batches cached between tail and head."
-    ),
+    Metric("tailrace_window_bytes", "gauge", ("partition",), "Bytes of raw batches cached between tail and head."),
     Metric(
         "tailrace_tail_reads_total",
         "counter",
@@ -112,9 +102,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("tailrace_series_active", "gauge", ("metric",), "Live Prometheus series."),
     Metric("tailrace_series_budget", "gauge", ("metric",), "Series that the metric may have."),
-    Metric(
-        "tailrace_overflow_points_total", "counter", ("metric",), "Observations counted under __overflow__."
-    ),
+    Metric("tailrace_overflow_points_total", "counter", ("metric",), "Observations counted under __overflow__."),
     Metric(
         "tailrace_sink_items_total",
         "counter",

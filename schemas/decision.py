@@ -85,8 +85,7 @@ class DecisionRecord:
                 "keys": self.keys.tobytes(),
                 "times": self.times.tobytes(),
                 "verdicts": [
-                    [v.policy, v.threshold, v.root, list(v.spans.items())] if v.kept else None
-                    for v in self.verdicts
+                    [v.policy, v.threshold, v.root, list(v.spans.items())] if v.kept else None for v in self.verdicts
                 ],
                 "tails": point.tails,
                 "counted": point.counted,

@@ -146,9 +146,7 @@ def _pack_verdicts(verdicts: list[RowVerdict | None]) -> list[Any]:
 
 def _unpack_verdicts(raw: list[Any]) -> list[RowVerdict | None]:
     table = [
-        None
-        if entry is None
-        else RowVerdict(entry[0], entry[1], entry[2], Enrichment(*entry[3]) if entry[3] else None)
+        None if entry is None else RowVerdict(entry[0], entry[1], entry[2], Enrichment(*entry[3]) if entry[3] else None)
         for entry in raw[0]
     ]
     index = u32()

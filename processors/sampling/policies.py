@@ -39,9 +39,7 @@ class Policy(Section):
     """
 
     name: str = Field(min_length=1)
-    type: Literal[
-        "always_sample", "status_code", "latency", "probabilistic", "string_attribute", "and", "log_severity"
-    ]
+    type: Literal["always_sample", "status_code", "latency", "probabilistic", "string_attribute", "and", "log_severity"]
     status_code: StatusCode | None = None
     latency: Latency | None = None
     probabilistic: Probabilistic | None = None
