@@ -1,0 +1,42 @@
+"""Session-wide servers for pytest, each started when the first test asks for it.
+
+Load them with `pytest_plugins = ["tests.services.fixtures"]`. What is missing is built; what cannot be built or
+started fails the test, nothing is skipped. A test that kills or pauses a server takes one of its own
+(`with Kafka() as kafka`), not these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.services.servers import Elasticsearch, Jaeger, Kafka, Prometheus
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Kafka]:
+    """A Kafka broker; topics are the test's to create and to name apart."""
+    with Kafka() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def elasticsearch() -> Iterator[Elasticsearch]:
+    """An Elasticsearch node."""
+    with Elasticsearch() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def jaeger() -> Iterator[Jaeger]:
+    """A Jaeger with its traces in memory."""
+    with Jaeger() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> Iterator[Prometheus]:
+    """A Prometheus that accepts remote writes."""
+    with Prometheus() as server:
+        yield server

@@ -1,0 +1,208 @@
+"""How the servers which the tests run against are built, and where they are kept.
+
+Nothing here is a distribution or a container image: Kafka and Elasticsearch come as jars from Maven,
+Jaeger and Prometheus are built from their Go modules. Each lands in
+`${TAILRACE_CACHE:-${XDG_CACHE_HOME:-~/.cache}/tailrace}/services/NAME-VERSION/`, complete or not at all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+HEARTBEAT_SECONDS = 30
+LOG_TAIL_LINES = 30
+MAVEN_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+JAEGER_MODULE = "github.com/jaegertracing/jaeger"
+PROMETHEUS_MODULE = "github.com/prometheus/prometheus"
+
+HOW_TO_GET = {
+    "java": "a JDK 17 or newer (Debian: apt-get install openjdk-17-jdk-headless)",
+    "javac": "a JDK 17 or newer (Debian: apt-get install openjdk-17-jdk-headless)",
+    "mvn": "Maven 3.6 or newer (Debian: apt-get install maven)",
+    "go": "Go 1.25 or newer",
+}
+
+Say = Callable[[str], None]
+
+
+class InstallError(RuntimeError):
+    """A server cannot be built here; the message says what to do or how the build ended."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one server is built. Raise `revision` when the steps change but the version does not."""
+
+    name: str
+    version: str
+    tools: tuple[str, ...]
+    takes: str
+    build: Callable[[Path, Say], None]
+    revision: int = 1
+
+
+def cache() -> Path:
+    """The folder which holds every installed server."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailrace"
+    return Path(os.environ.get("TAILRACE_CACHE") or user) / "services"
+
+
+def ensure(name: str, say: Say | None = None) -> Path:
+    """The folder of server `name`, built first if it is missing. Raises InstallError."""
+    recipe = RECIPES[name]
+    say = say or printer(recipe, 1, 1)
+    target = cache() / f"{recipe.name}-{recipe.version}"
+    if _is_current(target, recipe):
+        return target
+    for tool in recipe.tools:
+        if shutil.which(tool) is None:
+            raise InstallError(f"{recipe.name} {recipe.version} needs `{tool}` on PATH: install {HOW_TO_GET[tool]}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target.with_suffix(f"{target.suffix}.lock"), say):
+        if _is_current(target, recipe):
+            return target
+        say(f"building, {recipe.takes}")
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix=f".{recipe.name}-", dir=target.parent) as scratch:
+            built = Path(scratch) / "built"
+            built.mkdir()
+            recipe.build(built, say)
+            (built / "revision").write_text(str(recipe.revision))
+            if target.exists():
+                target.rename(Path(scratch) / "outdated")
+            built.rename(target)
+        say(f"done in {time.monotonic() - started:.0f} s")
+    return target
+
+
+def _is_current(target: Path, recipe: Recipe) -> bool:
+    try:
+        return (target / "revision").read_text() == str(recipe.revision)
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _locked(path: Path, say: Say) -> Iterator[None]:
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another run is installing it, waiting for that one")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _run(command: Sequence[str], folder: Path, say: Say, env: Mapping[str, str] | None = None) -> str:
+    """Run a build step, with a sign of life every HEARTBEAT_SECONDS; return its standard output."""
+    started = time.monotonic()
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        child = subprocess.Popen(
+            command, cwd=folder, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+        )
+        try:
+            while True:
+                try:
+                    code = child.wait(HEARTBEAT_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    say(f"still running {' '.join(command[:2])} ({time.monotonic() - started:.0f} s)")
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
+        out.seek(0)
+        err.seek(0)
+        printed = out.read()
+        if code != 0:
+            tail = "\n".join((printed + err.read()).splitlines()[-LOG_TAIL_LINES:])
+            raise InstallError(f"`{' '.join(command)}` ended with {code}:\n{tail}")
+        return printed
+
+
+def _copy_jars(folder: Path, artifacts: Sequence[str], say: Say) -> Path:
+    """Put the artifacts (`group:name:version`) and all they depend on into `folder`/libs."""
+    dependencies = "".join(
+        f"<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version></dependency>"
+        for group, name, version in (artifact.split(":") for artifact in artifacts)
+    )
+    (folder / "pom.xml").write_text(
+        "<project><modelVersion>4.0.0</modelVersion><groupId>tailrace</groupId><artifactId>jars</artifactId>"
+        f"<version>1</version><packaging>pom</packaging><dependencies>{dependencies}</dependencies></project>"
+    )
+    _run(["mvn", "-q", "-B", MAVEN_COPY, "-DoutputDirectory=libs"], folder, say)
+    return folder / "libs"
+
+
+def _kafka(folder: Path, say: Say) -> None:
+    # slf4j-simple 1.7, the line of Kafka's own slf4j-api: a 2.x binding would be ignored, and with it the log.
+    _copy_jars(folder, [f"org.apache.kafka:kafka_2.13:{KAFKA}", "org.slf4j:slf4j-simple:1.7.36"], say)
+
+
+def _elasticsearch(folder: Path, say: Say) -> None:
+    netty = f"org.elasticsearch.plugin:transport-netty4:{ELASTICSEARCH}"
+    libs = _copy_jars(folder, [f"org.elasticsearch:elasticsearch:{ELASTICSEARCH}", netty], say)
+    module = folder / "home" / "modules" / "transport-netty4"
+    module.mkdir(parents=True)
+    for jar in [*libs.glob("netty-*.jar"), *libs.glob("transport-netty4-*.jar")]:
+        jar.rename(module / jar.name)  # a class in both places is "jar hell", and start-up is refused
+    (module / "plugin-descriptor.properties").write_text(
+        "name=transport-netty4\ndescription=HTTP and transport\njava.version=17\n"
+        f"version={ELASTICSEARCH}\nelasticsearch.version={ELASTICSEARCH}\n"
+        "classname=org.elasticsearch.transport.netty4.Netty4Plugin\n"
+    )
+    (folder / "home" / "plugins").mkdir()
+    (folder / "home" / "config").mkdir()
+    (folder / "home" / "config" / "elasticsearch.yml").touch()
+    source = Path(__file__).with_name("ElasticsearchNode.java")
+    _run(["javac", "-cp", "libs/*", "-d", "classes", str(source)], folder, say)
+
+
+def _jaeger(folder: Path, say: Say) -> None:
+    # `go install` refuses a module whose go.mod has a replace; built in its own folder, the module's go.mod and
+    # go.sum pin everything (a wrapper module would ask the checksum database anew, which lacks one dependency).
+    download = ["go", "mod", "download", "-json", f"{JAEGER_MODULE}@v{JAEGER}"]
+    source = json.loads(_run(download, folder, say))["Dir"]
+    build = ["go", "build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o", str(folder / "jaeger"), "./cmd/jaeger"]
+    _run(build, Path(source), say)
+
+
+def _prometheus(folder: Path, say: Say) -> None:
+    # v3.16.0 is published as Go module version v0.316.0. Without the tag a service discovery's dependency is missing.
+    major, minor, patch = PROMETHEUS.split(".")
+    commands = [
+        f"{PROMETHEUS_MODULE}/cmd/{name}@v0.{major}{minor}.{patch}" for name in ("prometheus", "promtool")
+    ]
+    install = ["go", "install", "-trimpath", "-ldflags=-s -w", "-tags", "remove_all_sd", *commands]
+    _run(install, folder, say, {"GOBIN": str(folder)})
+
+
+KAFKA = "4.1.2"
+ELASTICSEARCH = "8.19.0"
+JAEGER = "1.76.0"
+PROMETHEUS = "3.16.0"
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("kafka", KAFKA, ("java", "mvn"), "about 20 s", _kafka),
+        Recipe("elasticsearch", ELASTICSEARCH, ("java", "javac", "mvn"), "about 20 s", _elasticsearch),
+        Recipe("jaeger", JAEGER, ("go",), "about 6 minutes when Go's caches are cold", _jaeger),
+        Recipe("prometheus", PROMETHEUS, ("go",), "about 2 minutes when Go's caches are cold", _prometheus),
+    )
+}
+
+
+def printer(recipe: Recipe, position: int, count: int) -> Say:
+    """Progress lines for one of `count` servers."""
+    return lambda text: print(f"[services {position}/{count}] {recipe.name} {recipe.version}: {text}", flush=True)
