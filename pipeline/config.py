@@ -22,6 +22,8 @@ class Security(Section):
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
+    key_password: SecretStr | None = None
+    verify_hostname: bool = True
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
     username: str | None = None
     password: SecretStr | None = None
@@ -53,6 +55,11 @@ class Kafka(Section):
     session_timeout: Duration = 10.0
     heartbeat_interval: Duration = 3.0
     fetch_max_bytes: int = Field(16 << 20, ge=1)
+    retention: Duration = Field(
+        86400.0,
+        description="How long the internal topics keep records: the longest outage of a role or a sink without loss.",
+    )
+    dead_letter_retention: Duration = Field(7 * 86400.0, description="How long the dead-letter queue keeps records.")
 
 
 class Input(Section):

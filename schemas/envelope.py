@@ -25,6 +25,11 @@ VERSION = 1
 NO_MARK = -1
 
 
+def u64(values: list[int] | None = None) -> array[int]:
+    """A column of unsigned 64-bit integers."""
+    return array("Q", values or [])
+
+
 def u32(values: list[int] | None = None) -> array[int]:
     """A column of unsigned 32-bit integers."""
     return array("I", values or [])
@@ -35,7 +40,8 @@ class Envelope:
     """Rows of one raw partition that belong to one output partition.
 
     `ends[i]` is where row i ends in `body` (row 0 starts at 0); `resource`, `scope` and `message` index into
-    the lists of the same name; `item` is the row's index inside its raw message. `messages` holds (offset, raw
+    the lists of the same name; `item` is the row's index inside its raw message; `keys` is the trace key of each
+    row (`schemas.ids.trace_key`; 0 for a log without a trace), so nobody scans a row to find its trace. `messages` holds (offset, raw
     timestamp in ms) of the raw records. `mark` is in ms, NO_MARK when the raw partition has none yet.
     `raw_topics` maps every raw topic of the pipeline to its partition count: the clock waits for all of them.
     `verdicts` is set on kept envelopes only: one per row, None where the row has no verdict.
@@ -55,6 +61,7 @@ class Envelope:
     scope: array[int] = field(default_factory=u32)
     message: array[int] = field(default_factory=u32)
     item: array[int] = field(default_factory=u32)
+    keys: array[int] = field(default_factory=u64)
     verdicts: list[RowVerdict | None] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -76,6 +83,7 @@ class Envelope:
                 "res": self.resources,
                 "sco": self.scopes,
                 "msg": self.messages,
+                "keys": self.keys.tobytes(),
                 "body": self.body,
                 "col": [column.tobytes() for column in self._columns()],
                 "ver": _pack_verdicts(self.verdicts),
@@ -101,6 +109,8 @@ class Envelope:
                 column.frombytes(data)
                 columns.append(column)
             ends, resource, scope, message, item = columns
+            keys = u64()
+            keys.frombytes(raw["keys"])
             return cls(
                 partitions=raw["n"],
                 topic=raw["src"][0],
@@ -116,6 +126,7 @@ class Envelope:
                 scope=scope,
                 message=message,
                 item=item,
+                keys=keys,
                 verdicts=_unpack_verdicts(raw["ver"]),
             )
         except (KeyError, ValueError, TypeError, IndexError) as error:
