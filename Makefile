@@ -1,0 +1,47 @@
+# Every target does its own set-up, into ${TAILRACE_CACHE:-${XDG_CACHE_HOME:-~/.cache}/tailrace}, and says step i of n.
+# It needs Python 3.11 or newer; `test` and `bench` also Java 17, Maven and Go, to build the servers they run against.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench format
+ARGS ?=
+
+# The checkout's own code runs, not an installed copy: the environment holds dependencies only (.ci/environment.py).
+export PYTHONPATH := $(CURDIR)
+export PYTHONNOUSERSITE := 1
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo '  ARGS="..." is passed on, as in: make demo ARGS="--seconds 20 --json", make test ARGS="tests/schemas -k ids"'
+
+demo:  ## See it work: an embedded broker, generated traffic, every role, a live table (Python is enough)
+	@python=$$(.ci/environment demo 1/2) \
+	&& echo '[2/2] tailrace demo $(ARGS)' >&2 \
+	&& exec "$$python" -m pipeline.cli demo $(ARGS)
+
+test:  ## Run all tests, on a real Kafka, Elasticsearch, Jaeger and Prometheus (first time: builds them, ten minutes)
+	@python=$$(.ci/environment dev 1/3) \
+	&& echo '[2/3] servers for the tests' >&2 \
+	&& "$$python" -m tests.services.install \
+	&& echo '[3/3] pytest $(ARGS)' >&2 \
+	&& exec "$$python" -m pytest $(ARGS)
+
+check:  ## Lint, format, types and the direction of imports (no servers)
+	@python=$$(.ci/environment dev 1/5) && status=0 \
+	&& { echo '[2/5] ruff check' >&2; "$$python" -m ruff check . || status=1; \
+	     echo '[3/5] ruff format --check' >&2; "$$python" -m ruff format --check . || status=1; \
+	     echo '[4/5] mypy --strict' >&2; "$$python" -m mypy || status=1; \
+	     echo '[5/5] import-linter' >&2; \
+	     "$$python" -c 'from importlinter.cli import lint_imports_command as run; run()' || status=1; \
+	     exit $$status; }
+
+bench:  ## Measure the throughput of the whole way on real servers
+	@python=$$(.ci/environment dev 1/3) \
+	&& echo '[2/3] servers for the benchmark' >&2 \
+	&& "$$python" -m tests.services.install \
+	&& echo '[3/3] bench.throughput $(ARGS)' >&2 \
+	&& exec "$$python" -m bench.throughput $(ARGS)
+
+format:  ## Format the code and fix what the linter can fix
+	@python=$$(.ci/environment dev 1/2) \
+	&& echo '[2/2] ruff' >&2 \
+	&& "$$python" -m ruff check --fix . && "$$python" -m ruff format .
