@@ -1,0 +1,297 @@
+"""The internal topics: their names, their settings, and whether the brokers agree.
+
+A topic that is merely asked about by name is created by brokers with `auto.create.topics.enable` (measured: 4
+partitions, CreateTime), so everything here lists all topics and picks from the list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+
+from pipeline.config import Config
+from pipeline.security import client_kwargs
+from schemas.errors import Permanent, Unavailable
+
+# An envelope is cut well below this; the room is for one row of limits.max_span_bytes with its resource.
+INTERNAL_MESSAGE_BYTES = 8 << 20
+# Headers, coordinates and record batch framing around a dead letter's bytes, and a resource around a span's.
+MESSAGE_OVERHEAD_BYTES = 64 << 10
+# How long all brokers may take to know a topic that the controller has created.
+CREATED_WITHIN_SECONDS = 30.0
+_POLL_SECONDS = 0.1
+
+Answer = TypeVar("Answer")
+
+
+class Topics:
+    """Names of everything in Kafka that belongs to one `kafka.prefix`.
+
+    >>> Topics("tailrace").kept_spans, Topics("tailrace").transactional_id("sample", 3)
+    ('tailrace.kept.spans', 'tailrace.sample.3')
+    """
+
+    __slots__ = (
+        "decisions",
+        "dlq",
+        "kept_logs",
+        "kept_spans",
+        "logs",
+        "points",
+        "prefix",
+        "samples",
+        "spans",
+        "untraced_logs",
+    )
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.spans = f"{prefix}.spans"
+        self.logs = f"{prefix}.logs"
+        self.untraced_logs = f"{prefix}.untraced.logs"
+        self.kept_spans = f"{prefix}.kept.spans"
+        self.kept_logs = f"{prefix}.kept.logs"
+        self.decisions = f"{prefix}.decisions"
+        self.points = f"{prefix}.points"
+        self.samples = f"{prefix}.samples"
+        self.dlq = f"{prefix}.dlq"
+
+    def group(self, role: str) -> str:
+        """The consumer group of a role: ingest, sample, aggregate or sink.NAME.
+
+        Kafka allows any group name, so the slash of `sink.jaeger/eu` stays.
+        """
+        return f"{self.prefix}.{role}"
+
+    def transactional_id(self, role: str, partition: int, topic: str | None = None) -> str:
+        """The id that fences an earlier owner of an input partition. `topic` is given by ingest: it reads several."""
+        return f"{self.prefix}.{role}.{topic}.{partition}" if topic else f"{self.prefix}.{role}.{partition}"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as it must be. `configs` are Kafka's own topic settings, values as strings."""
+
+    name: str
+    partitions: int
+    configs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicProblem:
+    """One thing about a topic that is not as it must be, and what to do about it."""
+
+    topic: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.topic}: {self.text}"
+
+
+def topic_specs(config: Config) -> list[TopicSpec]:
+    """Every internal topic with its settings, in the order data passes them."""
+    kafka, topics = config.kafka, Topics(config.kafka.prefix)
+    window = _milliseconds(kafka.retention)
+    rows = str(max(INTERNAL_MESSAGE_BYTES, config.limits.max_span_bytes + MESSAGE_OVERHEAD_BYTES))
+    letters = str(config.limits.max_dead_letter_bytes + MESSAGE_OVERHEAD_BYTES)
+
+    def spec(name: str, partitions: int, retention_ms: int, max_bytes: str = rows) -> TopicSpec:
+        configs = {
+            "cleanup.policy": "delete",
+            "message.timestamp.type": "LogAppendTime",
+            "retention.ms": str(retention_ms),
+            "retention.bytes": "-1",
+            "max.message.bytes": max_bytes,
+        }
+        return TopicSpec(name, partitions, configs)
+
+    n, m = kafka.partitions, kafka.metric_partitions
+    # A verdict is looked up while its trace's records, or late ones within the horizon, can still be read.
+    decisions = window + _milliseconds(config.sampling.late_horizon)
+    return [
+        spec(topics.spans, n, window),
+        spec(topics.logs, n, window),
+        spec(topics.untraced_logs, n, window),
+        spec(topics.decisions, n, decisions),
+        spec(topics.kept_spans, n, window),
+        spec(topics.kept_logs, n, window),
+        spec(topics.points, m, window),
+        # The aggregate's state: an outage of any length must not reset counters. It deletes old ticks by itself.
+        spec(topics.samples, m, -1),
+        spec(topics.dlq, 1, _milliseconds(kafka.dead_letter_retention), letters),
+    ]
+
+
+def commands(config: Config) -> list[str]:
+    """`kafka-topics.sh` calls that create the internal topics, for whoever may run them."""
+    target = ["kafka-topics.sh", "--bootstrap-server", ",".join(config.kafka.bootstrap_servers)]
+    if config.kafka.security.protocol != "PLAINTEXT":
+        target += ["--command-config", "client.properties"]
+    lines = []
+    for spec in topic_specs(config):
+        words = [*target, "--create", "--if-not-exists", "--topic", spec.name, "--partitions", str(spec.partitions)]
+        if config.kafka.replication_factor > 0:
+            words += ["--replication-factor", str(config.kafka.replication_factor)]
+        for key, value in spec.configs.items():
+            words += ["--config", f"{key}={value}"]
+        lines.append(shlex.join(words))
+    return lines
+
+
+def compare(
+    config: Config, partitions: Mapping[str, int], settings: Mapping[str, Mapping[str, str]]
+) -> list[TopicProblem]:
+    """What differs between the internal topics as they must be and those found.
+
+    `partitions` maps the names found to their partition counts, `settings` to their effective settings (one that the
+    brokers did not tell is not judged). Retention may be longer than wanted and messages larger; decisions must
+    outlive spans and logs, as found, by sampling.late_horizon.
+    """
+    problems = []
+    for spec in topic_specs(config):
+        if spec.name not in partitions:
+            problems.append(TopicProblem(spec.name, "does not exist; `tailrace topics FILE --create` creates it"))
+            continue
+        if (found := partitions[spec.name]) != spec.partitions:
+            text = (
+                f"has {found} partitions, the configuration says {spec.partitions}; records are placed by that number"
+            )
+            problems.append(TopicProblem(spec.name, text))
+        effective = settings.get(spec.name, {})
+        for key, wanted in spec.configs.items():
+            if key in effective and not _satisfies(key, wanted, effective[key]):
+                least = "at least " if key in _MAY_EXCEED else ""
+                problems.append(TopicProblem(spec.name, f"{key} is {effective[key]}, must be {least}{wanted}"))
+    return problems + _outlived(config, settings)
+
+
+_MAY_EXCEED = {"retention.ms", "retention.bytes", "max.message.bytes"}
+
+
+def _satisfies(key: str, wanted: str, found: str) -> bool:
+    if key not in _MAY_EXCEED:
+        return wanted == found
+    return _amount(found) >= _amount(wanted)
+
+
+def _amount(setting: str) -> float:
+    return float("inf") if setting == "-1" else float(setting)
+
+
+def _outlived(config: Config, settings: Mapping[str, Mapping[str, str]]) -> list[TopicProblem]:
+    topics = Topics(config.kafka.prefix)
+    retention = {name: _amount(found["retention.ms"]) for name, found in settings.items() if "retention.ms" in found}
+    if topics.decisions not in retention:
+        return []
+    problems = []
+    for rows in (topics.spans, topics.logs):
+        needed = retention.get(rows, 0.0) + _milliseconds(config.sampling.late_horizon)
+        if retention[topics.decisions] < needed:
+            text = f"retention.ms is below that of {rows} plus sampling.late_horizon ({needed:.0f})"
+            problems.append(TopicProblem(topics.decisions, f"{text}: verdicts must outlive their rows"))
+    return problems
+
+
+async def check(config: Config) -> list[TopicProblem]:
+    """What is wrong with the internal topics; creates nothing. Raises like `ensure`."""
+    if not config.kafka.transactions:
+        return []
+    return await _with_admin(config, _problems)
+
+
+async def ensure(config: Config) -> list[TopicProblem]:
+    """Create what is missing; what is wrong with the rest.
+
+    Raises Unavailable when Kafka does not answer, Permanent when it refuses to talk about topics at all.
+
+    Brokers without transactions (`kafka.transactions: false`, the embedded one) have no admin API either: their
+    topics appear on first use and nothing is checked.
+    """
+    if not config.kafka.transactions:
+        return []
+    return await _with_admin(config, _create_and_check)
+
+
+async def partition_counts(config: Config, names: Collection[str] | None = None) -> dict[str, int]:
+    """Partitions of the topics that exist, of all or of those in `names`. Raises Unavailable.
+
+    Never creates a topic: it lists all and picks.
+    """
+
+    async def listed(admin: AIOKafkaAdminClient, _: Config) -> dict[str, int]:
+        found = await _partitions(admin)
+        return found if names is None else {name: found[name] for name in names if name in found}
+
+    return await _with_admin(config, listed)
+
+
+async def _with_admin(config: Config, work: Callable[[AIOKafkaAdminClient, Config], Awaitable[Answer]]) -> Answer:
+    admin = AIOKafkaAdminClient(client_id=f"{config.kafka.prefix}.topics", **client_kwargs(config.kafka))
+    try:
+        await admin.start()
+        return await work(admin, config)
+    except (KafkaError, OSError, TimeoutError) as error:
+        text = f"kafka {', '.join(config.kafka.bootstrap_servers)}: {error or type(error).__name__}"
+        retryable = getattr(error, "retriable", True) or isinstance(error, KafkaConnectionError)
+        raise (Unavailable if retryable else Permanent)(text) from error
+    finally:
+        await admin.close()
+
+
+async def _problems(admin: AIOKafkaAdminClient, config: Config) -> list[TopicProblem]:
+    partitions = await _partitions(admin)
+    names = [spec.name for spec in topic_specs(config) if spec.name in partitions]
+    return compare(config, partitions, await _settings(admin, names))
+
+
+async def _create_and_check(admin: AIOKafkaAdminClient, config: Config) -> list[TopicProblem]:
+    specs = topic_specs(config)
+    found = await _partitions(admin)
+    missing = [spec for spec in specs if spec.name not in found]
+    refused = await _create(admin, missing, config.kafka.replication_factor) if missing else []
+    made = {spec.name for spec in missing} - {problem.topic for problem in refused}
+    async with asyncio.timeout(CREATED_WITHIN_SECONDS):
+        while not made <= (await _partitions(admin)).keys():  # noqa: ASYNC110 (another process is waited for)
+            await asyncio.sleep(_POLL_SECONDS)
+    named = {problem.topic for problem in refused}
+    return refused + [problem for problem in await _problems(admin, config) if problem.topic not in named]
+
+
+async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], replication: int) -> list[TopicProblem]:
+    new = [NewTopic(s.name, s.partitions, 1, topic_configs=dict(s.configs)) for s in specs]
+    for topic in new:
+        topic.replication_factor = replication  # NewTopic's constructor refuses -1, the broker's default
+    response = await admin.create_topics(new)
+    problems = []
+    for name, code, message, *_ in response.topic_errors:
+        # Another worker may have been quicker; what it made is checked like anything else.
+        if code and for_code(code) is not TopicAlreadyExistsError:
+            problems.append(TopicProblem(name, f"cannot be created: {message or for_code(code).__name__}"))
+    return problems
+
+
+async def _partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
+    return {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics(None)}
+
+
+async def _settings(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Effective settings by topic; empty for a topic whose settings this user may not read."""
+    if not names:
+        return {}
+    responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])
+    return {
+        name: {} if code else {entry[0]: entry[1] for entry in entries}
+        for response in responses
+        for code, _message, _kind, name, entries in response.resources
+    }
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
