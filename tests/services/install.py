@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"no such server: {', '.join(unknown)} (there are {', '.join(RECIPES)})")
     for position, name in enumerate(names, 1):
-        say = _printer(RECIPES[name], position, len(names))
+        say = printer(RECIPES[name], position, len(names))
         try:
             ensure(name, say)
         except InstallError as error:

@@ -152,7 +152,7 @@ class Server(ABC):
 
     def __enter__(self) -> Self:
         try:
-            return self.start()
+            return self if self.is_running else self.start()
         except BaseException:
             self.close()
             raise

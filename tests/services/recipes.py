@@ -173,16 +173,14 @@ def _jaeger(folder: Path, say: Say) -> None:
     # go.sum pin everything (a wrapper module would ask the checksum database anew, which lacks one dependency).
     download = ["go", "mod", "download", "-json", f"{JAEGER_MODULE}@v{JAEGER}"]
     source = json.loads(_run(download, folder, say))["Dir"]
-    build = ["go", "build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o", str(folder / "jaeger"), "./cmd/jaeger"]
-    _run(build, Path(source), say)
+    build = ["go", "build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o", str(folder / "jaeger")]
+    _run([*build, "./cmd/jaeger"], Path(source), say)
 
 
 def _prometheus(folder: Path, say: Say) -> None:
     # v3.16.0 is published as Go module version v0.316.0. Without the tag a service discovery's dependency is missing.
     major, minor, patch = PROMETHEUS.split(".")
-    commands = [
-        f"{PROMETHEUS_MODULE}/cmd/{name}@v0.{major}{minor}.{patch}" for name in ("prometheus", "promtool")
-    ]
+    commands = [f"{PROMETHEUS_MODULE}/cmd/{name}@v0.{major}{minor}.{patch}" for name in ("prometheus", "promtool")]
     install = ["go", "install", "-trimpath", "-ldflags=-s -w", "-tags", "remove_all_sd", *commands]
     _run(install, folder, say, {"GOBIN": str(folder)})
 
@@ -197,8 +195,8 @@ RECIPES = {
     for recipe in (
         Recipe("kafka", KAFKA, ("java", "mvn"), "about 20 s", _kafka),
         Recipe("elasticsearch", ELASTICSEARCH, ("java", "javac", "mvn"), "about 20 s", _elasticsearch),
-        Recipe("jaeger", JAEGER, ("go",), "about 6 minutes when Go's caches are cold", _jaeger),
-        Recipe("prometheus", PROMETHEUS, ("go",), "about 2 minutes when Go's caches are cold", _prometheus),
+        Recipe("jaeger", JAEGER, ("go",), "minutes (about 3 to 6) when Go's caches are cold", _jaeger),
+        Recipe("prometheus", PROMETHEUS, ("go",), "minutes (about 2) when Go's caches are cold", _prometheus),
     )
 }
 

@@ -15,7 +15,7 @@ from tests.services.process import HOST, PROBE_SECONDS, Server, ServerFailed, an
 from tests.services.recipes import ensure
 
 KAFKA_CLUSTER_ID = "dGFpbHJhY2UtdGVzdHMtMQ"
-# The dead letter topic takes a raw message of 32 MiB and its envelope (34 MB); the broker must take it, and a little more.
+# The dead letter topic takes a raw message of 32 MiB and its envelope (34 MB); the broker takes a little more.
 KAFKA_MESSAGE_MAX_BYTES = 36 * 1024 * 1024
 # "No topics", version 1: the smallest request whose answer lists the brokers a client could use.
 KAFKA_METADATA_REQUEST = struct.pack(">hhih", 3, 1, 0, -1) + struct.pack(">i", 0)
@@ -112,8 +112,8 @@ class Elasticsearch(Server):
 class Collector(Server):
     """The OpenTelemetry Collector 0.140 inside the Jaeger binary, with `config` as its configuration.
 
-    Added where `config` does not say otherwise: receiver `otlp` (at `otlp_http` and `otlp_grpc`), the health check which
-    `start` waits for, and no metrics of its own, whose fixed port would allow one Collector per machine.
+    Added where `config` does not say otherwise: receiver `otlp` (at `otlp_http` and `otlp_grpc`), the health check
+    which `start` waits for, and no metrics of its own, whose fixed port would allow one Collector per machine.
     """
 
     name = "collector"
@@ -155,8 +155,8 @@ def start_collector(kafka_bootstrap: str, traces_topic: str, logs_topic: str) ->
         "sending_queue": {"enabled": False},
     }
     pipeline = {"receivers": ["otlp"], "exporters": ["kafka"]}
-    collector = Collector({"exporters": {"kafka": exporter}, "service": {"pipelines": {"traces": pipeline, "logs": pipeline}}})
-    return collector.start()
+    service = {"pipelines": {"traces": pipeline, "logs": pipeline}}
+    return Collector({"exporters": {"kafka": exporter}, "service": service}).start()
 
 
 class Jaeger(Collector):
