@@ -14,6 +14,7 @@ On the wire: a msgpack map, zstd-compressed when that pays (a frame starts with 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +71,30 @@ class Envelope:
     def row(self, index: int) -> bytes:
         """The OTLP bytes of row `index`."""
         return self.body[self.ends[index - 1] if index else 0 : self.ends[index]]
+
+    def select(self, rows: Sequence[int], verdicts: list[RowVerdict | None]) -> Envelope:
+        """The kept envelope of some rows, with their verdicts: slices, nothing re-encoded, no mark."""
+        selected = Envelope(self.partitions, self.topic, self.partition, verdicts=verdicts)
+        resources: dict[int, int] = {}
+        scopes: dict[int, int] = {}
+        messages: dict[int, int] = {}
+        parts: list[bytes] = []
+        end = 0
+        for index in rows:
+            row = self.row(index)
+            parts.append(row)
+            end += len(row)
+            selected.ends.append(end)
+            selected.resource.append(resources.setdefault(self.resource[index], len(resources)))
+            selected.scope.append(scopes.setdefault(self.scope[index], len(scopes)))
+            selected.message.append(messages.setdefault(self.message[index], len(messages)))
+            selected.item.append(self.item[index])
+            selected.keys.append(self.keys[index])
+        selected.body = b"".join(parts)
+        selected.resources = [self.resources[index] for index in resources]
+        selected.scopes = [self.scopes[index] for index in scopes]
+        selected.messages = [self.messages[index] for index in messages]
+        return selected
 
     def encode(self) -> bytes:
         """The record value; `decode` is its inverse."""

@@ -1,0 +1,180 @@
+"""What ingest does to a raw partition: decode, take apart by trace id, pack for the partitions of the pipeline.
+
+One instance per raw partition. `add` takes raw messages, `flush` returns everything since the last flush: one or
+more envelopes for each of the N output partitions (the last of each carries the mark), rows without a trace id,
+and dead letters. The spans themselves are sliced, never re-encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from schemas.dead_letter import DeadLetter
+from schemas.envelope import NO_MARK, Envelope
+from schemas.errors import Malformed
+from schemas.formats.json_logs import BadLine, parse
+from schemas.ids import SPAN_ID_BYTES, TRACE_ID_BYTES, trace_key
+from schemas.otlp_scan import logs_data, split_logs, split_traces, traces_data
+from schemas.reasons import Reason
+
+ENVELOPE_BYTES = 512 << 10  # of rows; an envelope is split beyond it, far below the topics' max.message.bytes
+NO_TRACE = bytes(TRACE_ID_BYTES)
+NO_SPAN = bytes(SPAN_ID_BYTES)
+STAGE = "ingest"
+
+
+@dataclass(slots=True)
+class Flush:
+    """What one transaction of ingest writes: encoded envelopes by output partition, and the rest."""
+
+    envelopes: dict[int, list[bytes]]
+    untraced: list[tuple[int, bytes]]
+    dead_letters: list[DeadLetter]
+    rows: int
+
+
+@dataclass(slots=True)
+class _Builder:
+    """An envelope in the making."""
+
+    envelope: Envelope
+    rows: list[bytes] = field(default_factory=list)
+    size: int = 0
+    resources: dict[bytes, int] = field(default_factory=dict)
+    scopes: dict[bytes, int] = field(default_factory=dict)
+    message: int = -1  # offset of the newest message in `envelope.messages`
+
+    def add(self, row: bytes, key: int, resource: bytes, scope: bytes, source: tuple[int, int], item: int) -> None:
+        envelope = self.envelope
+        if source[0] != self.message:
+            self.message = source[0]
+            envelope.messages.append(source)
+        self.rows.append(row)
+        self.size += len(row)
+        envelope.ends.append(self.size)
+        envelope.keys.append(key)
+        envelope.resource.append(self.resources.setdefault(resource, len(self.resources)))
+        envelope.scope.append(self.scopes.setdefault(scope, len(self.scopes)))
+        envelope.message.append(len(envelope.messages) - 1)
+        envelope.item.append(item)
+
+    def build(self) -> Envelope:
+        self.envelope.body = b"".join(self.rows)
+        self.envelope.resources = list(self.resources)
+        self.envelope.scopes = list(self.scopes)
+        return self.envelope
+
+
+@dataclass(slots=True)
+class Regroup:
+    """One raw partition. `signal` is traces or logs, `encoding` otlp_proto or json; sizes in bytes."""
+
+    topic: str
+    partition: int
+    signal: str
+    encoding: str
+    partitions: int
+    max_message_bytes: int
+    max_row_bytes: int
+    size: int = 0
+    _building: dict[int, _Builder] = field(default_factory=dict)
+    _full: list[tuple[int, Envelope]] = field(default_factory=list)
+    _dead: list[DeadLetter] = field(default_factory=list)
+    _rows: int = 0
+
+    UNTRACED = -1  # the builder of rows without a trace id
+
+    def add(self, offset: int, timestamp: int, value: bytes | None) -> None:
+        """One raw message with its raw timestamp (ms). Never raises: what does not decode is a dead letter."""
+        value = value or b""
+        try:
+            if not value:
+                raise Malformed(Reason.EMPTY_MESSAGE)
+            if len(value) > self.max_message_bytes:
+                raise Malformed(Reason.MESSAGE_TOO_LARGE, f"{len(value)} bytes, limit {self.max_message_bytes}")
+            if self.encoding == "json":
+                self._add_json(offset, timestamp, value)
+            else:
+                self._add_otlp(offset, timestamp, value)
+        except Malformed as error:
+            self._bury(offset, timestamp, 0, value, error.reason, error.detail)
+
+    def _add_otlp(self, offset: int, timestamp: int, value: bytes) -> None:
+        traces = self.signal == "traces"
+        rows = (split_traces if traces else split_logs)(value)
+        if not rows.resources:
+            raise Malformed(Reason.MALFORMED, f"no Resource{'Spans' if traces else 'Logs'} in the message")
+        wrap = traces_data if traces else logs_data
+        for item, (start, end, resource, scope, trace_id, span_id) in enumerate(
+            zip(rows.starts, rows.ends, rows.resource, rows.scope, rows.trace_ids, rows.span_ids, strict=True)
+        ):
+            row = value[start:end]
+            headers = rows.resources[resource], rows.scopes[scope]
+            reason = self._unfit(row, trace_id, span_id) if traces else self._unfit_log(row)
+            if reason is None:
+                self._row(row, trace_id, *headers, (offset, timestamp), item)
+            else:
+                self._bury(offset, timestamp, item, wrap([(*headers, [row])]), reason, "")
+
+    def _add_json(self, offset: int, timestamp: int, value: bytes) -> None:
+        for item, line in enumerate(parse(value)):
+            if isinstance(line, BadLine):
+                self._bury(offset, timestamp, item, line.data, line.reason, line.detail)
+                continue
+            reason = self._unfit_log(line.record)
+            if reason is None:
+                self._row(line.record, line.trace_id, line.resource, line.scope, (offset, timestamp), item)
+            else:
+                self._bury(
+                    offset, timestamp, item, logs_data([(line.resource, line.scope, [line.record])]), reason, ""
+                )
+
+    def _unfit(self, row: bytes, trace_id: bytes, span_id: bytes) -> Reason | None:
+        if len(trace_id) != TRACE_ID_BYTES or trace_id == NO_TRACE:
+            return Reason.NO_TRACE_ID
+        if len(span_id) != SPAN_ID_BYTES or span_id == NO_SPAN:
+            return Reason.NO_SPAN_ID
+        return Reason.SPAN_TOO_LARGE if len(row) > self.max_row_bytes else None
+
+    def _unfit_log(self, row: bytes) -> Reason | None:
+        return Reason.SPAN_TOO_LARGE if len(row) > self.max_row_bytes else None
+
+    def _row(
+        self, row: bytes, trace_id: bytes, resource: bytes, scope: bytes, source: tuple[int, int], item: int
+    ) -> None:
+        traced = len(trace_id) == TRACE_ID_BYTES and trace_id != NO_TRACE
+        key = trace_key(trace_id) if traced else 0
+        target = key % self.partitions if traced else self.UNTRACED
+        builder = self._building.get(target)
+        if builder is not None and builder.size + len(row) > ENVELOPE_BYTES:
+            self._full.append((target, builder.build()))
+            builder = None
+        if builder is None:
+            builder = self._building[target] = _Builder(Envelope(self.partitions, self.topic, self.partition))
+        builder.add(row, key, resource, scope, source, item)
+        self.size += len(row)
+        self._rows += 1
+
+    def _bury(self, offset: int, timestamp: int, index: int, value: bytes, reason: str, detail: str) -> None:
+        self._dead.append(
+            DeadLetter(value, self.topic, self.partition, offset, timestamp, index, STAGE, reason, detail)
+        )
+        self.size += len(value)
+
+    def flush(self, mark: int | None, raw_topics: Mapping[str, int]) -> Flush:
+        """Everything since the last flush; every output partition gets an envelope that carries the mark."""
+        whole = [*self._full, *((target, builder.build()) for target, builder in self._building.items())]
+        untraced = [envelope for target, envelope in whole if target == self.UNTRACED]
+        envelopes: dict[int, list[bytes]] = {}
+        for target in range(self.partitions):
+            own = [envelope for to, envelope in whole if to == target] or [
+                Envelope(self.partitions, self.topic, self.partition)
+            ]
+            own[-1].mark = NO_MARK if mark is None else mark
+            own[-1].raw_topics = dict(raw_topics)
+            envelopes[target] = [envelope.encode() for envelope in own]
+        flushed = Flush(envelopes, [(len(e), e.encode()) for e in untraced], self._dead, self._rows)
+        self._building, self._full, self._dead = {}, [], []
+        self.size = self._rows = 0
+        return flushed

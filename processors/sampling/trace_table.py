@@ -1,0 +1,79 @@
+"""The undecided traces of a partition, and when each is due.
+
+A trace is due `decision_wait` of stream time after its first record. Raw partitions drain unevenly, so rows of a
+partition that ran ahead arrive before older rows of another: evidence that may lie beyond the deadline is kept
+apart (`ahead`) until the deadline is certain, and then counts only if it lies before. So a backlog is decided as
+live traffic would have been. In live traffic nothing is ever kept apart.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from processors.correlation import SpanNames
+from processors.sampling.evidence import Evidence
+
+
+@dataclass(slots=True)
+class Trace:
+    """One undecided trace; times are stream time in ms."""
+
+    first: int
+    last: int
+    evidence: Evidence
+    names: SpanNames
+    ahead: list[tuple[int, Evidence]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class TraceTable:
+    """Trace key → undecided trace, with a heap of deadlines (an entry outlived by an earlier one is skipped)."""
+
+    decision_wait: int
+    _traces: dict[int, Trace] = field(default_factory=dict)
+    _deadlines: list[tuple[int, int]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self._traces)
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._traces
+
+    def trace(self, key: int, time: int, trace_id: bytes) -> Trace:
+        """The trace of a row at stream time `time`; a new one if there is none."""
+        trace = self._traces.get(key)
+        if trace is None:
+            trace = self._traces[key] = Trace(time, time, Evidence(trace_id), SpanNames())
+            heapq.heappush(self._deadlines, (time + self.decision_wait, key))
+        elif time < trace.first:
+            trace.first = time
+            heapq.heappush(self._deadlines, (time + self.decision_wait, key))
+        if time > trace.last:
+            trace.last = time
+        return trace
+
+    def evidence(self, trace: Trace, time: int, now: int | None) -> Evidence:
+        """Where a row at `time` belongs, given the clock: no later row can be older than `now`."""
+        if now is not None and time <= min(trace.first, now) + self.decision_wait:
+            return trace.evidence
+        for known, evidence in trace.ahead:
+            if known == time:
+                return evidence
+        evidence = Evidence(trace.evidence.trace_id)
+        trace.ahead.append((time, evidence))
+        return evidence
+
+    def due(self, now: int) -> Iterator[tuple[int, Trace]]:
+        """Take out every trace whose deadline has come, in order of deadline, its evidence complete."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            deadline, key = heapq.heappop(self._deadlines)
+            trace = self._traces.get(key)
+            if trace is None or trace.first + self.decision_wait != deadline:
+                continue
+            del self._traces[key]
+            for time, evidence in trace.ahead:
+                if time <= deadline:
+                    trace.evidence.merge(evidence)
+            yield key, trace

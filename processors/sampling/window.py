@@ -1,0 +1,434 @@
+"""The sample protocol of one partition: two cursors on one log, as a pure state machine.
+
+Rows enter at the *head*, are counted and become evidence; a trace is decided when the stream clock reaches its
+deadline. The *tail* passes the same rows again, in log order, once every trace in a record has a verdict, and
+forwards the kept ones. The committed offset is the tail. `burst` returns what goes into one transaction: outputs,
+verdicts made since the last burst, the checkpoint and the tails. docs/adr/0003 has the invariants:
+
+I2: a record is passed only when all its traces have verdicts that are recorded in this burst or before it.
+I3: an instance lives for one epoch; a failed transaction means a new instance, loaded from the log.
+
+Nothing here waits, reads a clock or talks to Kafka, so the same code runs in the simulation
+(tests/processors/sampling/simulation.py). Times are ms; positions are the next offset to read.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from processors.correlation import correlate
+from processors.sampling.compile import Plan
+from processors.sampling.decide import decide
+from processors.sampling.trace_table import TraceTable
+from processors.sampling.verdicts import Verdicts
+from processors.span_metrics import SpanMetrics
+from processors.stream_time import StreamClock
+from schemas.decision import DROPPED, Checkpoint, DecisionRecord, Verdict
+from schemas.envelope import Envelope, RowVerdict
+from schemas.errors import ProtocolError
+from schemas.otlp_scan import AttributeValue, resource_attributes, scan_log, scan_span
+from schemas.point import PointBatch
+from schemas.reasons import Reason
+
+FULL_CHECKPOINT_MS = 10_000  # of stream time; between two full ones only changed marks are written
+IDLE_BURST_MS = 10_000  # tails that passed nothing but marks are committed this rarely
+INPUT_PER_OUTPUT = 8  # a burst may read this many times its output limit while it keeps little
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a partition needs to know; times in ms."""
+
+    partitions: int
+    spans_topic: str
+    logs_topic: str
+    decision_wait: int
+    late_horizon: int
+    unsampled: str = "warn"
+    cache_bytes: int = 256 << 20
+    burst_bytes: int = 8 << 20
+    stall_limits: Mapping[str, int] = field(default_factory=dict)
+    ingest_stall_limit: int = 300_000
+
+
+@dataclass(slots=True)
+class Cursor:
+    """The two positions in one topic, and the records between them as far as memory allows.
+
+    `cached` holds (offset, append time, value) of the *oldest* records from `tail` on: what does not fit is read
+    again. `cached_to` is where the cache ends; it is contiguous from the tail.
+    """
+
+    tail: int
+    head: int
+    cached_to: int
+    counted: int = 0
+    cached: deque[tuple[int, int, bytes]] = field(default_factory=deque)
+
+
+@dataclass(slots=True)
+class Burst:
+    """One transaction: everything in it becomes visible at once or not at all."""
+
+    kept_spans: list[bytes]
+    kept_logs: list[bytes]
+    points: list[PointBatch]
+    decisions: bytes
+    tails: dict[str, int]
+    load_from: int | None
+    stats: Counter[tuple[str, str]]
+
+
+class Window:
+    """Partition `partition` of spans and logs, for one epoch."""
+
+    def __init__(self, partition: int, settings: Settings, plan: Plan, metrics: SpanMetrics | None) -> None:
+        self.partition = partition
+        self._settings = settings
+        self._plan = plan
+        self._metrics = metrics
+        self._service = plan.keys[b"service.name"]
+        self._topics = (settings.spans_topic, settings.logs_topic)
+        self._cursors: dict[str, Cursor] = {}
+        self._clock = self._new_clock()
+        self._tail_clock = self._new_clock()
+        self._traces = TraceTable(settings.decision_wait)
+        self._verdicts = Verdicts(settings.late_horizon)
+        self._pending = DecisionRecord(settings.partitions)
+        self._stats: Counter[tuple[str, str]] = Counter()
+        self._segments: deque[tuple[int, int, bool]] = deque()  # (offset in decisions, newest time, full)
+        self._loaded: Checkpoint | None = None
+        self._last_full: int | None = None
+        self._last_burst: int | None = None
+        self._newest = (-1, False)
+        self._cached_bytes = 0
+
+    def _new_clock(self) -> StreamClock:
+        return StreamClock(self._settings.stall_limits, self._settings.ingest_stall_limit)
+
+    # ---- taking over -------------------------------------------------------------------------------------
+
+    def load(self, offset: int, value: bytes) -> None:
+        """One record of the decisions partition, in order, before `resume`."""
+        record = DecisionRecord.decode(value)
+        self._check_partitions(record.partitions, self._settings.partitions)
+        for key, time, verdict in zip(record.keys, record.times, record.verdicts, strict=True):
+            self._verdicts.put(key, time, verdict)
+        point = record.checkpoint
+        if self._loaded is not None and not point.full:
+            point.marks = self._loaded.marks | point.marks
+            point.raw_topics = point.raw_topics or self._loaded.raw_topics
+        self._loaded = point
+        self._segments.append((offset, max(record.times, default=-1), record.checkpoint.full))
+
+    def resume(self, committed: Mapping[str, int | None], starts: Mapping[str, int]) -> dict[str, int]:
+        """All decisions are loaded: where to read from, per topic.
+
+        `committed` are the group's offsets (None: none), `starts` the first offsets of the topics, for the very
+        first start. Raises ProtocolError when offsets and checkpoint contradict each other.
+        """
+        point = self._loaded
+        for topic in self._topics:
+            offset = committed.get(topic)
+            if point is None:
+                if offset is not None:
+                    raise ProtocolError(
+                        f"group offset {offset} of {topic}/{self.partition} but no checkpoint: the decisions topic was "
+                        "emptied or recreated; delete the group's offsets to start anew"
+                    )
+                tail = starts[topic]
+            else:
+                tail = point.tails[topic]
+                if offset is not None and offset != tail:
+                    raise ProtocolError(
+                        f"group offset {offset} of {topic}/{self.partition} but its checkpoint says {tail}: offsets of "
+                        "this group must not be reset by hand"
+                    )
+                if tail < starts[topic]:
+                    raise ProtocolError(
+                        f"{topic}/{self.partition} starts at {starts[topic]}, {starts[topic] - tail} records that were "
+                        "not forwarded yet are gone: retention overtook the tail"
+                    )
+            self._cursors[topic] = Cursor(tail, tail, tail, point.counted.get(topic, 0) if point else 0)
+        if point is not None:
+            self._clock.restore(point.marks, point.raw_topics)
+            self._tail_clock.restore(point.marks, point.raw_topics)
+            self._expire()
+        return {topic: cursor.tail for topic, cursor in self._cursors.items()}
+
+    # ---- the head ----------------------------------------------------------------------------------------
+
+    def positions(self) -> dict[str, int]:
+        """The head, per topic."""
+        return {topic: cursor.head for topic, cursor in self._cursors.items()}
+
+    def head(self, topic: str, offset: int, append: int, value: bytes) -> None:
+        """The next record of a topic: count it, gather evidence, decide what is due.
+
+        A record that was seen already is ignored. Raises ProtocolError on anything but this pipeline's envelopes.
+        """
+        cursor = self._cursors[topic]
+        if offset < cursor.head:
+            return
+        envelope = Envelope.decode(value)
+        self._check_partitions(envelope.partitions, self._settings.partitions)
+        self._cache(cursor, offset, append, value)
+        cursor.head = offset + 1
+        raw = (envelope.topic, envelope.partition)
+        if len(envelope):
+            times = [self._clock.row_time(raw, timestamp, append) for _, timestamp in envelope.messages]
+            if topic == self._settings.spans_topic:
+                self._fold_spans(envelope, times, counted=offset < cursor.counted)
+            else:
+                self._fold_logs(envelope, times)
+        self._clock.observe(raw, envelope.mark, append, envelope.raw_topics)
+        self._decide_due()
+
+    def _fold_spans(self, envelope: Envelope, times: list[int], counted: bool) -> None:
+        plan, metrics = self._plan, None if counted else self._metrics
+        resources = [resource_attributes(header, plan.keys) for header in envelope.resources]
+        services = [_text(values[self._service]) for values in resources]
+        now, start = self._clock.now(), 0
+        for row, end in enumerate(envelope.ends):
+            span = scan_span(envelope.body, start, end, plan.keys)
+            start = end
+            resource = envelope.resource[row]
+            if metrics is not None:
+                metrics.add(span, services[resource], resources[resource])
+            key, time = envelope.keys[row], times[envelope.message[row]]
+            if self._late(key, time, now):
+                continue
+            trace = self._traces.trace(key, time, span.trace_id)
+            self._traces.evidence(trace, time, now).add_span(span, plan.span_bits(span, resources[resource]))
+            trace.names.add_span(span, services[resource])
+        if not counted:
+            self._stats["spans_counted", ""] += len(envelope)
+
+    def _fold_logs(self, envelope: Envelope, times: list[int]) -> None:
+        now, start = self._clock.now(), 0
+        for row, end in enumerate(envelope.ends):
+            log = scan_log(envelope.body, start, end)
+            start = end
+            key, time = envelope.keys[row], times[envelope.message[row]]
+            if self._late(key, time, now):
+                continue
+            trace = self._traces.trace(key, time, log.trace_id)
+            self._traces.evidence(trace, time, now).add_log(self._plan.log_bits(log.severity_number))
+            trace.names.add_log(log.span_id)
+
+    def _late(self, key: int, time: int, now: int | None) -> bool:
+        """Whether the trace is decided already: the row follows its verdict, which then must live on."""
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            return False
+        needed = time if now is None else max(time, now)
+        if self._verdicts.touch(key, needed, tuple(c.head for c in self._cursors.values())):
+            self._pending.append(key, needed, verdict)
+        return True
+
+    def _decide_due(self) -> None:
+        now = self._clock.now()
+        if now is None:
+            return
+        for key, trace in self._traces.due(now):
+            vote = decide(self._plan, trace.evidence)
+            verdict = DROPPED
+            if vote.kept:
+                root, spans = trace.names.enrichments()
+                verdict = Verdict(True, vote.policy, vote.threshold, root, spans)
+                self._stats["policy", vote.policy] += 1
+            self._stats["decided", "kept" if vote.kept else "dropped"] += 1
+            time = max(now, trace.last)
+            self._verdicts.put(key, time, verdict)
+            self._pending.append(key, time, verdict)
+
+    # ---- the cache between head and tail -----------------------------------------------------------------
+
+    def _cache(self, cursor: Cursor, offset: int, append: int, value: bytes) -> None:
+        if cursor.cached_to == cursor.head and self._cached_bytes < self._settings.cache_bytes:
+            cursor.cached.append((offset, append, value))
+            cursor.cached_to = offset + 1
+            self._cached_bytes += len(value)
+
+    def wanted(self) -> dict[str, int]:
+        """Topics whose tail has to be read again, and from which position: nothing of theirs is cached."""
+        return {
+            topic: cursor.cached_to
+            for topic, cursor in self._cursors.items()
+            if not cursor.cached and cursor.cached_to < cursor.head
+        }
+
+    def reread(self, topic: str, records: Sequence[tuple[int, int, bytes]], position: int) -> None:
+        """Records (offset, append, value) from the position that was wanted; `position` is what follows them."""
+        cursor = self._cursors[topic]
+        for offset, append, value in records:
+            if cursor.cached_to <= offset < cursor.head:
+                cursor.cached.append((offset, append, value))
+                cursor.cached_to = offset + 1
+                self._cached_bytes += len(value)
+        cursor.cached_to = max(cursor.cached_to, min(position, cursor.head))
+        self._stats["tail_reads", ""] += len(records)
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of raw batches in memory."""
+        return self._cached_bytes
+
+    # ---- the tail ----------------------------------------------------------------------------------------
+
+    def burst(self, final: bool = False) -> Burst | None:
+        """Everything that can go into a transaction now; None when nothing moved that is worth one.
+
+        The instance has moved on when this returns: if the transaction fails, drop it and take over again.
+        """
+        limit = self._settings.burst_bytes
+        kept_spans, spans_read, rows = self._pass(self._settings.spans_topic, limit)
+        kept_logs, logs_read, log_rows = self._pass(self._settings.logs_topic, limit)
+        points = self._metrics.flush() if self._metrics else []
+        moved = bool(rows or log_rows or points or len(self._pending.keys))
+        if not moved and not ((spans_read or logs_read or self._unsaved()) and (final or self._idle_due())):
+            return None
+        now = self._tail_clock.now()
+        full = self._last_full is None or (now is not None and now - self._last_full >= FULL_CHECKPOINT_MS)
+        if full:
+            self._last_full = now if now is not None else 0
+        self._last_burst = now
+        record, self._pending = self._pending, DecisionRecord(self._settings.partitions)
+        changed, self._tail_clock.changed = self._tail_clock.changed, set()
+        marks = self._tail_clock.marks
+        record.checkpoint = Checkpoint(
+            tails={topic: cursor.tail for topic, cursor in self._cursors.items()},
+            counted={topic: max(cursor.counted, cursor.head) for topic, cursor in self._cursors.items()},
+            marks=dict(marks) if full else {raw: marks[raw] for raw in changed},
+            raw_topics=dict(self._tail_clock.raw_topics) if full else {},
+            policy_version=self._plan.version,
+            full=full,
+        )
+        stats, self._stats = self._stats, Counter()
+        self._newest = (max(record.times, default=-1), full)
+        self._expire()
+        return Burst(
+            kept_spans, kept_logs, points, record.encode(), dict(record.checkpoint.tails), self._load_from(), stats
+        )
+
+    def committed(self, decisions_offset: int) -> None:
+        """The last burst is durable; its decision record has this offset."""
+        self._segments.append((decisions_offset, *self._newest))
+
+    def _unsaved(self) -> bool:
+        return bool(self._tail_clock.changed)
+
+    def _idle_due(self) -> bool:
+        now = self._tail_clock.now()
+        return now is not None and (self._last_burst is None or now - self._last_burst >= IDLE_BURST_MS)
+
+    def _pass(self, topic: str, limit: int) -> tuple[list[bytes], int, int]:
+        """Move one tail: (kept envelopes, records passed, rows passed)."""
+        cursor = self._cursors[topic]
+        kept: list[bytes] = []
+        records = rows = size = read = 0
+        forward = self._forward_spans if topic == self._settings.spans_topic else self._forward_logs
+        while cursor.cached and size < limit and read < limit * INPUT_PER_OUTPUT:
+            offset, append, value = cursor.cached[0]
+            envelope = Envelope.decode(value)
+            if len(envelope):
+                if not self._all_decided(envelope.keys, topic, offset):
+                    break
+                output = forward(envelope)
+                if output is not None:
+                    kept.append(output)
+                    size += len(output)
+            self._tail_clock.observe((envelope.topic, envelope.partition), envelope.mark, append, envelope.raw_topics)
+            cursor.cached.popleft()
+            self._cached_bytes -= len(value)
+            cursor.tail = offset + 1
+            records, rows, read = records + 1, rows + len(envelope), read + len(value)
+        if not cursor.cached:
+            cursor.tail = max(cursor.tail, cursor.cached_to)
+        return kept, records, rows
+
+    def _all_decided(self, keys: array[int], topic: str, offset: int) -> bool:
+        for key in keys:
+            if key not in self._verdicts:
+                if key not in self._traces:
+                    raise ProtocolError(f"trace {key:016x} at {topic}/{self.partition}/{offset} has no verdict (I2)")
+                return False
+        return True
+
+    def _forward_spans(self, envelope: Envelope) -> bytes | None:
+        rows: list[int] = []
+        verdicts: list[RowVerdict | None] = []
+        for row, key in enumerate(envelope.keys):
+            verdict = self._verdicts.get(key)
+            if verdict is not None and verdict.kept:
+                rows.append(row)
+                verdicts.append(RowVerdict(True, verdict.policy, verdict.threshold))
+        self._stats["spans_kept", ""] += len(rows)
+        self._stats["spans_dropped", Reason.NOT_SAMPLED] += len(envelope) - len(rows)
+        return envelope.select(rows, verdicts).encode() if rows else None
+
+    def _forward_logs(self, envelope: Envelope) -> bytes | None:
+        rows: list[int] = []
+        verdicts: list[RowVerdict | None] = []
+        start = 0
+        for row, end in enumerate(envelope.ends):
+            log = scan_log(envelope.body, start, end)
+            start = end
+            outcome = correlate(
+                self._verdicts.get(envelope.keys[row]), log.severity_number, log.span_id, self._settings.unsampled
+            )
+            if isinstance(outcome, Reason):
+                self._stats["logs_dropped", outcome] += 1
+            else:
+                rows.append(row)
+                verdicts.append(outcome)
+        self._stats["logs_kept", ""] += len(rows)
+        return envelope.select(rows, verdicts).encode() if rows else None
+
+    def _expire(self) -> None:
+        now = self._tail_clock.now()
+        if now is not None:
+            self._verdicts.expire(now, tuple(cursor.tail for cursor in self._cursors.values()))
+
+    def _load_from(self) -> int | None:
+        """Where a new owner must begin to read the decisions: the last full checkpoint and all live verdicts."""
+        now = self._tail_clock.now()
+        horizon = -1 if now is None else now - self._settings.late_horizon
+        full = max((offset for offset, _, is_full in self._segments if is_full), default=None)
+        if full is None:
+            return self._segments[0][0] if self._segments else None
+        while self._segments and self._segments[0][0] < full and self._segments[0][1] < horizon:
+            self._segments.popleft()
+        return self._segments[0][0]
+
+    # ---- what an operator sees ---------------------------------------------------------------------------
+
+    @property
+    def now(self) -> int | None:
+        """The clock at the head, ms; None while a raw partition has no mark yet."""
+        return self._clock.now()
+
+    @property
+    def newest_append(self) -> int:
+        """Append time (ms) of the newest record read."""
+        return self._clock.newest_append
+
+    @property
+    def undecided(self) -> int:
+        """Traces that wait for their deadline."""
+        return len(self._traces)
+
+    def stalled(self) -> list[tuple[str, int]]:
+        """Raw partitions that the clock leaves out."""
+        return self._clock.stalled()
+
+    def _check_partitions(self, found: int, expected: int) -> None:
+        if found != expected:
+            raise ProtocolError(f"a record says N = {found} partitions, the configuration {expected}: resize the topics")
+
+
+def _text(value: AttributeValue | None) -> str:
+    return value if isinstance(value, str) else "" if value is None else str(value)
