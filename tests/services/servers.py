@@ -174,6 +174,8 @@ class Jaeger(Collector):
                     "jaeger_storage": {"backends": {store: {"memory": {"max_traces": max_traces}}}},
                     "jaeger_query": {
                         "storage": {"traces": store},
+                        # Its own traces go to port 4317 whatever is there; if nothing is, stopping takes 10 s.
+                        "enable_tracing": False,
                         "http": {"endpoint": query},
                         "grpc": {"endpoint": query_grpc},
                     },

@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -21,10 +22,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData, ResourceLogs, ScopeLogs
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
 
 from tests.services import (
     Collector,
@@ -41,6 +42,7 @@ from tests.services import (
 DEADLINE_SECONDS = 20.0
 TRACE_ID = bytes.fromhex("5b8efff798038103d269b633813fc60c")
 LARGE_TOPIC_BYTES = 34_000_000
+EMPTY_STATUS = Status()  # the Collector writes an empty status and scope where there was none
 RESOURCE = Resource(attributes=[KeyValue(key="service.name", value=AnyValue(string_value="checkout"))])
 
 
@@ -59,17 +61,25 @@ def a_span() -> Span:
     start = time.time_ns()
     end = start + 1_000_000
     return Span(
-        trace_id=TRACE_ID, span_id=b"12345678", name="GET /", start_time_unix_nano=start, end_time_unix_nano=end
+        trace_id=TRACE_ID,
+        span_id=b"12345678",
+        name="GET /",
+        start_time_unix_nano=start,
+        end_time_unix_nano=end,
+        status=EMPTY_STATUS,
     )
 
 
 def a_trace_request() -> ExportTraceServiceRequest:
-    scope = ScopeSpans(spans=[a_span()])
+    scope = ScopeSpans(scope=InstrumentationScope(), spans=[a_span()])
     return ExportTraceServiceRequest(resource_spans=[ResourceSpans(resource=RESOURCE, scope_spans=[scope])])
 
 
 def a_logs_request() -> ExportLogsServiceRequest:
-    scope = ScopeLogs(log_records=[LogRecord(trace_id=TRACE_ID, body=AnyValue(string_value="card refused"))])
+    scope = ScopeLogs(
+        scope=InstrumentationScope(),
+        log_records=[LogRecord(trace_id=TRACE_ID, body=AnyValue(string_value="card refused"))],
+    )
     return ExportLogsServiceRequest(resource_logs=[ResourceLogs(resource=RESOURCE, scope_logs=[scope])])
 
 
@@ -217,13 +227,14 @@ def test_a_failed_start_shows_the_log() -> None:
 
 
 @pytest.fixture
-def orphan() -> int:
+def orphan(tmp_path: Path) -> int:
     """The process id of a server whose parent was killed."""
     program = (
         "from tests.services import Prometheus; import time; "
         "print(Prometheus().start().pid, flush=True); time.sleep(600)"
     )
-    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # nobody is left to delete the data
+    parent = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     with parent.stdout:
         pid = int(parent.stdout.readline())
