@@ -54,7 +54,7 @@ class Recipe:
 def cache() -> Path:
     """The folder which holds every installed server."""
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailrace"
-    return Path(os.environ.get("TAILRACE_CACHE") or user) / "services"
+    return Path(os.environ.get("TAILRACE_CACHE") or user).expanduser().resolve() / "services"
 
 
 def ensure(name: str, say: Say | None = None) -> Path:
@@ -68,7 +68,7 @@ def ensure(name: str, say: Say | None = None) -> Path:
         if shutil.which(tool) is None:
             raise InstallError(f"{recipe.name} {recipe.version} needs `{tool}` on PATH: install {HOW_TO_GET[tool]}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.with_suffix(f"{target.suffix}.lock"), say):
+    with _locked(target.with_name(f"{target.name}.lock"), say):
         if _is_current(target, recipe):
             return target
         say(f"building, {recipe.takes}")
@@ -103,7 +103,7 @@ def _locked(path: Path, say: Say) -> Iterator[None]:
         yield
 
 
-def _run(command: Sequence[str], folder: Path, say: Say, env: Mapping[str, str] | None = None) -> str:
+def run(command: Sequence[str], folder: Path, say: Say, env: Mapping[str, str] | None = None) -> str:
     """Run a build step, with a sign of life every HEARTBEAT_SECONDS; return its standard output."""
     started = time.monotonic()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -140,7 +140,7 @@ def _copy_jars(folder: Path, artifacts: Sequence[str], say: Say) -> Path:
         "<project><modelVersion>4.0.0</modelVersion><groupId>tailrace</groupId><artifactId>jars</artifactId>"
         f"<version>1</version><packaging>pom</packaging><dependencies>{dependencies}</dependencies></project>"
     )
-    _run(["mvn", "-q", "-B", MAVEN_COPY, "-DoutputDirectory=libs"], folder, say)
+    run(["mvn", "-q", "-B", MAVEN_COPY, "-DoutputDirectory=libs"], folder, say)
     return folder / "libs"
 
 
@@ -165,16 +165,16 @@ def _elasticsearch(folder: Path, say: Say) -> None:
     (folder / "home" / "config").mkdir()
     (folder / "home" / "config" / "elasticsearch.yml").touch()
     source = Path(__file__).with_name("ElasticsearchNode.java")
-    _run(["javac", "-cp", "libs/*", "-d", "classes", str(source)], folder, say)
+    run(["javac", "-cp", "libs/*", "-d", "classes", str(source)], folder, say)
 
 
 def _jaeger(folder: Path, say: Say) -> None:
     # `go install` refuses a module whose go.mod has a replace; built in its own folder, the module's go.mod and
     # go.sum pin everything (a wrapper module would ask the checksum database anew, which lacks one dependency).
     download = ["go", "mod", "download", "-json", f"{JAEGER_MODULE}@v{JAEGER}"]
-    source = json.loads(_run(download, folder, say))["Dir"]
+    source = json.loads(run(download, folder, say))["Dir"]
     build = ["go", "build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o", str(folder / "jaeger")]
-    _run([*build, "./cmd/jaeger"], Path(source), say)
+    run([*build, "./cmd/jaeger"], Path(source), say)
 
 
 def _prometheus(folder: Path, say: Say) -> None:
@@ -182,7 +182,7 @@ def _prometheus(folder: Path, say: Say) -> None:
     major, minor, patch = PROMETHEUS.split(".")
     commands = [f"{PROMETHEUS_MODULE}/cmd/{name}@v0.{major}{minor}.{patch}" for name in ("prometheus", "promtool")]
     install = ["go", "install", "-trimpath", "-ldflags=-s -w", "-tags", "remove_all_sd", *commands]
-    _run(install, folder, say, {"GOBIN": str(folder)})
+    run(install, folder, say, {"GOBIN": str(folder)})
 
 
 KAFKA = "4.1.2"
@@ -195,7 +195,7 @@ RECIPES = {
     for recipe in (
         Recipe("kafka", KAFKA, ("java", "mvn"), "about 20 s", _kafka),
         Recipe("elasticsearch", ELASTICSEARCH, ("java", "javac", "mvn"), "about 20 s", _elasticsearch),
-        Recipe("jaeger", JAEGER, ("go",), "minutes (about 3 to 6) when Go's caches are cold", _jaeger),
+        Recipe("jaeger", JAEGER, ("go",), "minutes (3 to 6) when Go's caches are cold", _jaeger),
         Recipe("prometheus", PROMETHEUS, ("go",), "minutes (about 2) when Go's caches are cold", _prometheus),
     )
 }
