@@ -1,0 +1,161 @@
+"""How roles write Kafka: outputs and input offsets together, or not at all.
+
+`Transaction` holds one transactional producer, fenced by its id (`prefix.role.i`): InitProducerId ends whatever the
+previous owner left open, and its later writes fail. Traps of aiokafka 0.14 that this module exists for
+(docs/adr/0003): a transaction whose batch was refused commits all the same unless every send is awaited *before*
+the offsets; a fenced producer raises AssertionError; its back-off after CONCURRENT_TRANSACTIONS is 100 ms by default.
+
+`Acknowledged` is the same for brokers without transactions: offsets are committed after every acknowledgement,
+which is at-least-once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.structs import OffsetAndMetadata, RecordMetadata
+
+from pipeline import telemetry
+from pipeline.config import Kafka
+from pipeline.consume import Group
+from pipeline.security import client_kwargs
+
+TRANSACTION_TIMEOUT_MS = 10_000  # a dead owner's open transaction blocks readers at most this long plus the sweep
+RETRY_BACKOFF_MS = 10
+LINGER_MS = 0
+MAX_REQUEST_BYTES = 36 << 20  # above the largest dead letter (limits.max_dead_letter_bytes + 64 KiB)
+
+Offsets = Mapping[TopicPartition, OffsetAndMetadata]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One record to write. `partition` None lets the key choose (murmur2)."""
+
+    topic: str
+    value: bytes
+    partition: int | None = None
+    key: bytes | None = None
+    headers: Sequence[tuple[str, bytes]] = field(default_factory=tuple)
+
+
+class Committer(Protocol):
+    """Writes outputs and offsets as one."""
+
+    async def start(self) -> None:
+        """Begin an epoch: the predecessor is fenced when this returns (I1)."""
+
+    async def commit(
+        self, outputs: Sequence[Output], offsets: Offsets | Callable[[list[RecordMetadata]], Offsets]
+    ) -> list[RecordMetadata]:
+        """Write all outputs, then the offsets (which may depend on where the outputs went).
+
+        Any exception means that the outcome is unknown: drop all state and take over again.
+        """
+
+    async def stop(self) -> None:
+        """Let go without committing. Does not raise."""
+
+
+class Transaction:
+    """A transactional producer of one epoch."""
+
+    def __init__(self, kafka: Kafka, group: Group, transactional_id: str) -> None:
+        self._group = group
+        self._producer = AIOKafkaProducer(
+            transactional_id=transactional_id,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            retry_backoff_ms=RETRY_BACKOFF_MS,
+            linger_ms=LINGER_MS,
+            max_request_size=MAX_REQUEST_BYTES,
+            max_batch_size=1 << 20,
+            **client_kwargs(kafka),
+        )
+
+    async def start(self) -> None:
+        """InitProducerId: waits out a transaction that the previous owner left open."""
+        await self._producer.start()
+
+    async def commit(
+        self, outputs: Sequence[Output], offsets: Offsets | Callable[[list[RecordMetadata]], Offsets]
+    ) -> list[RecordMetadata]:
+        """One transaction, opened only for this burst."""
+        began = time.monotonic()
+        outcome = "failed"
+        try:
+            async with asyncio.timeout(TRANSACTION_TIMEOUT_MS / 1000):
+                await self._producer.begin_transaction()
+                written = await _send_all(self._producer, outputs)
+                placed = offsets(written) if callable(offsets) else offsets
+                await self._producer.send_offsets_to_transaction(
+                    {p: (o.offset, o.metadata) for p, o in placed.items()}, self._group.group_id
+                )
+                await self._producer.commit_transaction()
+            outcome = "committed"
+            return written
+        finally:
+            telemetry.count("tailrace_transactions_total", role=self._group.role, outcome=outcome)
+            telemetry.observe("tailrace_transaction_seconds", time.monotonic() - began, role=self._group.role)
+
+    async def stop(self) -> None:
+        """Close the connection. An open transaction is ended by the next owner's InitProducerId."""
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._producer.stop(), timeout=1.0)
+
+
+class Acknowledged:
+    """At-least-once: acknowledged writes, then a plain commit of the offsets."""
+
+    def __init__(self, kafka: Kafka, group: Group) -> None:
+        self._group = group
+        self._producer = AIOKafkaProducer(
+            acks="all",
+            linger_ms=LINGER_MS,
+            max_request_size=MAX_REQUEST_BYTES,
+            max_batch_size=1 << 20,
+            **client_kwargs(kafka),
+        )
+
+    async def start(self) -> None:
+        """Connect."""
+        await self._producer.start()
+
+    async def commit(
+        self, outputs: Sequence[Output], offsets: Offsets | Callable[[list[RecordMetadata]], Offsets]
+    ) -> list[RecordMetadata]:
+        """Write, await every acknowledgement, commit."""
+        written = await _send_all(self._producer, outputs)
+        await self._group.commit(offsets(written) if callable(offsets) else offsets)
+        telemetry.count("tailrace_transactions_total", role=self._group.role, outcome="committed")
+        return written
+
+    async def stop(self) -> None:
+        """Close the connection."""
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._producer.stop(), timeout=1.0)
+
+
+def committer(kafka: Kafka, group: Group, transactional_id: str) -> Committer:
+    """The committer that the brokers allow (`kafka.transactions`)."""
+    return Transaction(kafka, group, transactional_id) if kafka.transactions else Acknowledged(kafka, group)
+
+
+async def _send_all(producer: AIOKafkaProducer, outputs: Sequence[Output]) -> list[RecordMetadata]:
+    """Send everything and await *every* acknowledgement; the first refusal is raised after all have answered."""
+    futures = [
+        await producer.send(
+            output.topic, output.value, output.key, output.partition, headers=list(output.headers) or None
+        )
+        for output in outputs
+    ]
+    results = await asyncio.gather(*futures, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return list(results)

@@ -1,0 +1,373 @@
+"""How roles read Kafka: whole fetches, explicit positions, one lease per owned input partition.
+
+A `Group` is one consumer group of one role in one worker: an AIOKafkaConsumer (range assignor, so partition i of
+spans and of logs go to the same worker; read_committed; no auto-commit; every position set by us) run as a service
+of the Faust app. It feeds the role's Faust agent through an in-memory channel with everything that one fetch
+returned for a partition (docs/adr/0001).
+
+A `Lease` is the ownership of one input partition (of a pair for `sample`) under one epoch (I3). The group makes it
+when the partition is assigned and keeps it across a rebalance that gives the partition back. When a lease raises
+a Kafka error its state is gone: it is closed, ownership is confirmed by waiting a heartbeat, and a new one is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import faust
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.structs import OffsetAndMetadata
+from mode import Service
+
+from pipeline import telemetry
+from pipeline.config import Kafka
+from pipeline.security import client_kwargs
+from schemas.errors import ProtocolError, Retryable
+
+log = logging.getLogger(__name__)
+
+FETCH_WAIT_MS = 200  # how long a fetch waits for data; also how old an end-of-partition can be
+CHANNEL_SIZE = 4  # fetches between consumer and agent: enough to overlap, few enough to bound memory
+REVOKE_LIMIT = 2.0  # seconds a rebalance waits for a transaction that is under way
+RETAKE_BACKOFF = 0.5  # seconds; at least a heartbeat after a fencing error
+LARGEST_FETCH = 32 << 20  # bytes of one partition in one fetch
+
+
+class Lease(ABC):
+    """The ownership of some partitions for one epoch."""
+
+    @abstractmethod
+    async def open(self) -> Mapping[TopicPartition, int]:
+        """Take over: fence the predecessor, load state, and return where to read each partition from.
+
+        Raises Retryable or KafkaError to be tried again, ProtocolError to stop the worker.
+        """
+
+    @abstractmethod
+    def process(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
+        """Everything that one fetch returned for a partition, in order. Never waits."""
+
+    @abstractmethod
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """Where reading goes on after a rebalance that gave the partitions back."""
+
+    @abstractmethod
+    async def work(self) -> None:
+        """Run until cancelled: commit what is due. Any error ends the lease."""
+
+    async def finish(self) -> None:  # noqa: B027  most leases have nothing more to do than what work() does
+        """The worker stops: commit what can be committed now. Never waits for a window to pass."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of everything; must not raise and must not commit."""
+
+    def saturated(self) -> bool:
+        """True while no more records should be fetched for this lease."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What one fetch returned for one partition, and the lease and assignment it was fetched under."""
+
+    unit: Hashable
+    lease: Lease
+    assignment: int
+    partition: TopicPartition
+    records: Sequence[ConsumerRecord]
+
+
+class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
+    """One role's consumer group in this worker. `unit` maps a partition to its lease's key."""
+
+    def __init__(
+        self,
+        app: faust.App,
+        role: str,
+        group_id: str,
+        topics: Collection[str],
+        kafka: Kafka,
+        lease: Callable[[Group, Hashable, Collection[TopicPartition]], Lease],
+        unit: Callable[[TopicPartition], Hashable] = lambda partition: partition,
+    ) -> None:
+        super().__init__()
+        self.role, self.group_id, self.kafka = role, group_id, kafka
+        self._topics = sorted(topics)
+        self._make, self._unit = lease, unit
+        self._channel = app.channel(maxsize=CHANNEL_SIZE)
+        self._leases: dict[Hashable, Lease] = {}
+        self._holders: dict[Hashable, asyncio.Task[None]] = {}
+        self._assignment = 0
+        self._stopping = False
+        self.consumer: AIOKafkaConsumer = None
+        self._admin: AIOKafkaAdminClient = None
+        app.agent(self._channel, name=f"tailrace.{role}")(self._agent)
+
+    # ---- the agent ---------------------------------------------------------------------------------------
+
+    async def _agent(self, stream: Any) -> None:
+        """The Faust agent of the role: one event is one fetch of one partition.
+
+        It never lets an exception out: Faust would acknowledge and drop the event (python_streaming, A2).
+        """
+        async for fetched in stream:
+            try:
+                self._hand_over(fetched)
+            except Exception as error:
+                await self._fail(fetched.unit, error)
+
+    def _hand_over(self, fetched: Fetched) -> None:
+        current = self._leases.get(fetched.unit)
+        if current is not fetched.lease or fetched.assignment != self._assignment:
+            return  # fetched before a rebalance or a takeover: will be fetched again from the lease's position
+        telemetry.count(
+            "tailrace_records_read_total", len(fetched.records), role=self.role, topic=fetched.partition.topic
+        )
+        fetched.lease.process(fetched.partition, fetched.records)
+
+    async def _fail(self, unit: Hashable, error: Exception) -> None:
+        holder = self._holders.get(unit)
+        if isinstance(error, Retryable | KafkaError) and holder is not None:
+            log.warning("lease failed", extra={"role": self.role, "unit": str(unit), "error": repr(error)})
+            self._hold(unit)
+            return
+        log.error("role failed", exc_info=error, extra={"role": self.role, "unit": str(unit)})
+        await self.crash(error)
+
+    # ---- the service -------------------------------------------------------------------------------------
+
+    async def on_start(self) -> None:
+        """Connect and join the group."""
+        kwargs = client_kwargs(self.kafka)
+        self._admin = AIOKafkaAdminClient(**kwargs)
+        self.consumer = AIOKafkaConsumer(
+            group_id=self.group_id,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            partition_assignment_strategy=(RangePartitionAssignor,),
+            session_timeout_ms=int(self.kafka.session_timeout * 1000),
+            heartbeat_interval_ms=int(self.kafka.heartbeat_interval * 1000),
+            max_poll_interval_ms=300_000,
+            rebalance_timeout_ms=int(self.kafka.session_timeout * 1000),
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            fetch_max_bytes=self.kafka.fetch_max_bytes,
+            max_partition_fetch_bytes=min(LARGEST_FETCH, self.kafka.fetch_max_bytes),
+            metadata_max_age_ms=30_000,
+            **kwargs,
+        )
+        self.consumer.subscribe(topics=self._topics, listener=self)
+        await self._admin.start()
+        await self.consumer.start()
+        self.add_future(self._fetch())
+
+    async def on_stop(self) -> None:
+        """Finish what is under way, let go of the partitions, leave the group."""
+        self._stopping = True
+        for lease in list(self._leases.values()):
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(lease.finish(), timeout=self.kafka.session_timeout)
+        for unit in list(self._holders):
+            await self._release(unit)
+        telemetry.gauge("tailrace_ready", 0, role=self.role)
+        if self.consumer is not None:
+            await self.consumer.stop()
+        if self._admin is not None:
+            await self._admin.close()
+
+    async def _fetch(self) -> None:
+        while not self.should_stop:
+            try:
+                batches = await self.consumer.getmany(timeout_ms=FETCH_WAIT_MS)
+            except OffsetOutOfRangeError as error:
+                await self.crash(ProtocolError(f"records are gone before they were read: {error}"))
+                return
+            except KafkaError as error:
+                log.warning("fetch failed", extra={"role": self.role, "error": repr(error)})
+                await asyncio.sleep(RETAKE_BACKOFF)
+                continue
+            for partition, records in batches.items():
+                unit = self._unit(partition)
+                lease = self._leases.get(unit)
+                if lease is not None and records:
+                    await self._channel.put(Fetched(unit, lease, self._assignment, partition, records))
+            self._throttle()
+
+    def _throttle(self) -> None:
+        """Pause the partitions of saturated leases, resume the others."""
+        assigned = self.consumer.assignment()
+        paused = self.consumer.paused() if hasattr(self.consumer, "paused") else set()
+        for lease in self._leases.values():
+            partitions = [p for p in lease.positions() if p in assigned]
+            if lease.saturated():
+                self.consumer.pause(*partitions)
+            elif any(p in paused for p in partitions):
+                self.consumer.resume(*partitions)
+
+    # ---- rebalances --------------------------------------------------------------------------------------
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Every rebalance revokes everything (eager protocol). The epochs stay ours until somebody takes them."""
+        self._assignment += 1
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Keep the leases that came back, let go of the rest, take the new ones.
+
+        Not a coroutine on purpose: positions are set before the consumer asks the group for them.
+        """
+        self._assignment += 1
+        units: dict[Hashable, list[TopicPartition]] = {}
+        for partition in assigned:
+            units.setdefault(self._unit(partition), []).append(partition)
+        for unit, lease in self._leases.items():
+            if unit in units and set(lease.positions()) == set(units[unit]):
+                for partition, offset in lease.positions().items():
+                    self.consumer.seek(partition, offset)
+        for unit in [u for u in self._holders if u not in units]:
+            self.add_future(self._release(unit))
+        for unit, partitions in units.items():
+            if unit not in self._leases:
+                for partition in partitions:
+                    self.consumer.seek(partition, 0)  # paused: only so that nobody asks for the committed one
+                self.consumer.pause(*partitions)
+            if unit not in self._holders:
+                self._hold(unit)
+        log.info(
+            "assigned", extra={"role": self.role, "partitions": sorted(f"{p.topic}/{p.partition}" for p in assigned)}
+        )
+        if not units:
+            telemetry.gauge("tailrace_ready", 1, role=self.role)
+
+    def _hold(self, unit: Hashable) -> None:
+        """(Re)start the task that holds a lease of this unit."""
+        previous = self._holders.pop(unit, None)
+        if previous is not None:
+            previous.cancel()
+        self._holders[unit] = asyncio.get_running_loop().create_task(self._holding(unit, previous))
+
+    async def _holding(self, unit: Hashable, previous: asyncio.Task[None] | None) -> None:
+        if previous is not None:
+            await asyncio.wait([previous])
+            await asyncio.sleep(self.kafka.heartbeat_interval)
+        while not self._stopping:
+            partitions = [p for p in self.consumer.assignment() if self._unit(p) == unit]
+            if not partitions:
+                return
+            lease = self._make(self, unit, partitions)
+            try:
+                positions = await lease.open()
+                telemetry.count("tailrace_takeovers_total", role=self.role)
+                assigned = self.consumer.assignment()
+                if not all(partition in assigned for partition in partitions):
+                    continue  # a rebalance came in between: look again
+                for partition, offset in positions.items():
+                    self.consumer.seek(partition, offset)
+                self._leases[unit] = lease
+                self.consumer.resume(*partitions)
+                telemetry.gauge("tailrace_ready", 1, role=self.role)
+                await lease.work()
+            except asyncio.CancelledError:
+                raise
+            except (Retryable, KafkaError, AssertionError, asyncio.TimeoutError) as error:
+                # AssertionError: what aiokafka's producer raises once it has been fenced (protocol_review, M6).
+                log.warning(
+                    "lease lost, taking over again",
+                    extra={"role": self.role, "unit": str(unit), "error": repr(error)},
+                )
+            except Exception as error:
+                log.error("role failed", exc_info=error, extra={"role": self.role, "unit": str(unit)})
+                await self.crash(error)
+                return
+            finally:
+                if self._leases.get(unit) is lease:
+                    del self._leases[unit]
+                    still = [p for p in partitions if p in self.consumer.assignment()]
+                    self.consumer.pause(*still)
+                await lease.close()
+            # A zombie that was stopped learns within one heartbeat that its partitions have moved.
+            await asyncio.sleep(self.kafka.heartbeat_interval)
+
+    async def _release(self, unit: Hashable) -> None:
+        holder = self._holders.pop(unit, None)
+        if holder is not None:
+            holder.cancel()
+            await asyncio.wait([holder], timeout=REVOKE_LIMIT)
+
+    # ---- what leases ask ---------------------------------------------------------------------------------
+
+    async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        """The group's offsets, asked afresh; partitions without one are absent.
+
+        Only right after InitProducerId is the answer final: before, a transaction may be pending (M8, M9).
+        """
+        found = await self._admin.list_consumer_group_offsets(self.group_id, partitions=list(partitions))
+        return {p: offset for p, offset in found.items() if offset.offset >= 0}
+
+    async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        """A plain commit, for roles that are at-least-once."""
+        await self.consumer.commit({p: (o.offset, o.metadata) for p, o in offsets.items()})
+
+    async def beginning(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """First offset that still exists, per partition."""
+        found: dict[TopicPartition, int] = await self.consumer.beginning_offsets(list(partitions))
+        return found
+
+    async def end(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """The last stable offset, per partition: everything before it is decided."""
+        found: dict[TopicPartition, int] = await self.consumer.end_offsets(list(partitions))
+        return found
+
+    async def at_time(self, partition: TopicPartition, timestamp: int) -> int | None:
+        """First offset at or after a time (ms), None when there is none."""
+        found = await self.consumer.offsets_for_times({partition: timestamp})
+        answer = found.get(partition)
+        return None if answer is None else answer.offset
+
+    def raw_topics(self) -> dict[str, int]:
+        """The subscribed topics with their partition counts, as far as metadata knows."""
+        return {t: len(self.consumer.partitions_for_topic(t) or ()) for t in self._topics}
+
+    @property
+    def ready(self) -> bool:
+        """Whether every assigned partition has its lease."""
+        return self.consumer is not None and {self._unit(p) for p in self.consumer.assignment()} <= set(self._leases)
+
+
+async def read_to_end(
+    kafka: Kafka, partition: TopicPartition, start: int, end: int
+) -> list[tuple[int, int, bytes]]:
+    """Every record (offset, append time, value) from `start` until the position reaches `end`.
+
+    A consumer of its own, without a group; read_committed, so control and aborted records are never seen.
+    """
+    consumer = AIOKafkaConsumer(
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level="read_committed",
+        fetch_max_wait_ms=FETCH_WAIT_MS,
+        fetch_max_bytes=kafka.fetch_max_bytes,
+        max_partition_fetch_bytes=min(LARGEST_FETCH, kafka.fetch_max_bytes),
+        **client_kwargs(kafka),
+    )
+    await consumer.start()
+    try:
+        consumer.assign([partition])
+        consumer.seek(partition, start)
+        records: list[tuple[int, int, bytes]] = []
+        while await consumer.position(partition) < end:
+            for fetched in (await consumer.getmany(timeout_ms=FETCH_WAIT_MS)).values():
+                records.extend((r.offset, r.timestamp, r.value) for r in fetched)
+        return records
+    finally:
+        await consumer.stop()

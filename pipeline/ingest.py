@@ -1,0 +1,236 @@
+"""The ingest role: raw topics in, envelopes by trace id out, one transaction per raw partition.
+
+Stateless but for what has been read since the last transaction. Each transaction carries the mark of its raw
+partition to every partition of the topic it feeds; an idle raw partition writes a mark alone every tenth of
+`decision_wait`, so that clocks downstream go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Collection, Hashable, Mapping, Sequence
+
+import faust
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.structs import OffsetAndMetadata, RecordMetadata
+
+from pipeline import telemetry
+from pipeline.commit import Committer, Output, committer
+from pipeline.config import Config, Input
+from pipeline.consume import Group, Lease
+from pipeline.topics import Topics
+from processors.regroup import Regroup
+from processors.stream_time import BrokerClock
+from schemas.errors import ConfigError
+from schemas.settings import parse_duration
+
+ROLE = "ingest"
+POLL = 0.05  # seconds between looks at what is due
+MARKS_PER_WAIT = 10  # idle marks per decision_wait
+AHEAD_OF_SLOWEST = 4  # decision_waits that a raw partition may run ahead of the slowest one read here
+UNREAD_LIMIT = 2  # times commit_bytes that may wait for a transaction before fetching pauses
+
+
+def group(app: faust.App, config: Config, since: str | None) -> Group:
+    """The consumer group of all raw topics. `since` overrides `kafka.start`."""
+    inputs = {item.topic: item for item in config.inputs}
+    topics = Topics(config.kafka.prefix)
+    pace = _Pace(int(config.sampling.decision_wait * 1000) * AHEAD_OF_SLOWEST)
+
+    def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
+        (partition,) = partitions
+        return RawPartition(owner, partition, inputs[partition.topic], config, topics, since, pace)
+
+    return Group(app, ROLE, topics.group(ROLE), inputs, config.kafka, lease)
+
+
+class _Pace:
+    """How far each raw partition of this worker has been read, so that none runs far ahead of the slowest."""
+
+    def __init__(self, limit_ms: int) -> None:
+        self._limit = limit_ms
+        self._marks: dict[TopicPartition, int] = {}
+        self._at_end: set[TopicPartition] = set()
+
+    def move(self, partition: TopicPartition, mark: int | None, at_end: bool) -> None:
+        if mark is not None:
+            self._marks[partition] = mark
+        (self._at_end.add if at_end else self._at_end.discard)(partition)
+
+    def leave(self, partition: TopicPartition) -> None:
+        self._marks.pop(partition, None)
+        self._at_end.discard(partition)
+
+    def ahead(self, partition: TopicPartition) -> bool:
+        behind = [mark for other, mark in self._marks.items() if other not in self._at_end]
+        return bool(behind) and self._marks.get(partition, 0) - min(behind) > self._limit
+
+
+class RawPartition(Lease):
+    """One raw partition under one epoch."""
+
+    def __init__(
+        self,
+        owner: Group,
+        partition: TopicPartition,
+        source: Input,
+        config: Config,
+        topics: Topics,
+        since: str | None,
+        pace: _Pace,
+    ) -> None:
+        self._group, self._partition, self._source = owner, partition, source
+        self._config, self._topics, self._pace = config, topics, pace
+        self._since = since or config.kafka.start
+        self._target = topics.spans if source.signal == "traces" else topics.logs
+        self._regroup = Regroup(
+            partition.topic,
+            partition.partition,
+            source.signal,
+            source.encoding,
+            config.kafka.partitions,
+            config.limits.max_message_bytes,
+            config.limits.max_span_bytes,
+        )
+        self._committer: Committer = committer(
+            config.kafka, owner, topics.transactional_id(ROLE, partition.partition, partition.topic)
+        )
+        self._clock = BrokerClock()
+        self._next = 0
+        self._committed = 0
+        self._mark: int | None = None
+        self._newest: int | None = None  # largest raw timestamp read since the last flush
+        self._flushed_at = time.monotonic()
+        self._marked_at = 0.0
+
+    async def open(self) -> Mapping[TopicPartition, int]:
+        """Fence the predecessor, then ask for the offset: in this order (protocol_review, F8)."""
+        await self._committer.start()
+        committed = (await self._group.committed([self._partition])).get(self._partition)
+        if committed is not None:
+            first = (await self._group.beginning([self._partition]))[self._partition]
+            lost = first - committed.offset
+            if lost > 0:
+                telemetry.count(
+                    "tailrace_dropped_total", lost, signal=self._source.signal, reason="retention", intentional="false"
+                )
+            self._next = max(first, committed.offset)
+            self._mark = int(committed.metadata) if committed.metadata.isdecimal() else None
+        else:
+            self._next = await self._first_position()
+        self._committed = self._next
+        return {self._partition: self._next}
+
+    async def _first_position(self) -> int:
+        """Where a new group begins: the explicit `kafka.start` or `--since`."""
+        if self._since == "earliest":
+            return (await self._group.beginning([self._partition]))[self._partition]
+        end = (await self._group.end([self._partition]))[self._partition]
+        if self._since == "latest":
+            return end
+        try:
+            ago = parse_duration(self._since)
+        except ValueError as error:
+            raise ConfigError(f"kafka.start: {error}") from error
+        found = await self._group.at_time(self._partition, int((time.time() - ago) * 1000))
+        return end if found is None else found
+
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """The next raw offset."""
+        return {self._partition: self._next}
+
+    def process(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
+        """Decode and regroup."""
+        for record in records:
+            if record.offset < self._next:
+                continue
+            self._regroup.add(record.offset, record.timestamp, record.value)
+            self._next = record.offset + 1
+            if self._newest is None or record.timestamp > self._newest:
+                self._newest = record.timestamp
+
+    def saturated(self) -> bool:
+        """Whether a transaction has to come first, or the other raw partitions have to catch up."""
+        return self._regroup.size > UNREAD_LIMIT * self._config.kafka.commit_bytes or self._pace.ahead(self._partition)
+
+    async def work(self) -> None:
+        """Commit by size or age; mark when idle."""
+        kafka = self._config.kafka
+        idle_after = self._config.sampling.decision_wait / MARKS_PER_WAIT
+        while True:
+            now = time.monotonic()
+            moved = self._next > self._committed
+            if self._regroup.size >= kafka.commit_bytes or (moved and now - self._flushed_at >= kafka.commit_interval):
+                await self._commit()
+            elif not moved and now - self._marked_at >= max(idle_after, POLL):
+                await self._mark_idle()
+            await asyncio.sleep(POLL)
+
+    async def finish(self) -> None:
+        """Commit what has been read."""
+        if self._next > self._committed:
+            await self._commit()
+
+    async def close(self) -> None:
+        """Let go of the epoch."""
+        self._pace.leave(self._partition)
+        await self._committer.stop()
+
+    async def _mark_idle(self) -> None:
+        """At the end of the partition the mark is the broker's time before the request that found nothing left."""
+        before = self._clock.now(time.monotonic())
+        end = (await self._group.end([self._partition]))[self._partition]
+        at_end = await self._position() >= end
+        if at_end and before is not None and self._next == self._committed:
+            self._mark = max(before, self._mark or 0)
+        self._pace.move(self._partition, self._mark, at_end)
+        if self._next == self._committed:
+            await self._commit()
+
+    async def _position(self) -> int:
+        """The consumer's position: unlike `_next` it passes transaction markers of a transactional producer."""
+        if self._partition not in self._group.consumer.assignment():
+            return -1
+        position: int = await self._group.consumer.position(self._partition)
+        return position
+
+    async def _commit(self) -> None:
+        """One transaction with everything since the last one."""
+        if self._newest is not None:
+            now = self._clock.now(time.monotonic())
+            newest = self._newest if now is None else min(self._newest, now)
+            self._mark = max(newest, self._mark or 0)
+            self._newest = None
+        self._flushed_at = self._marked_at = time.monotonic()
+        until = self._next
+        flushed = self._regroup.flush(self._mark, self._group.raw_topics())
+        self._pace.move(self._partition, self._mark, at_end=False) if flushed.rows else None
+        outputs = [
+            Output(self._target, value, partition)
+            for partition, values in flushed.envelopes.items()
+            for value in values
+        ]
+        outputs += [
+            Output(self._topics.untraced_logs, value, self._partition.partition % self._config.kafka.partitions)
+            for _, value in flushed.untraced
+        ]
+        limit = self._config.limits.max_dead_letter_bytes
+        for letter in flushed.dead_letters:
+            fitted = letter.fitted(limit)
+            outputs.append(Output(self._topics.dlq, fitted.value, None, fitted.key(), fitted.headers()))
+        written = await self._committer.commit(
+            outputs, {self._partition: OffsetAndMetadata(until, str(self._mark) if self._mark is not None else "")}
+        )
+        self._committed = until
+        self._observe(written)
+        name = "tailrace_spans_read_total" if self._source.signal == "traces" else "tailrace_logs_read_total"
+        telemetry.count(name, flushed.rows, role=ROLE)
+        for reason, number in Counter(letter.reason for letter in flushed.dead_letters).items():
+            telemetry.count("tailrace_dead_letters_total", number, stage=ROLE, reason=str(reason))
+
+    def _observe(self, written: list[RecordMetadata]) -> None:
+        newest = max((r.timestamp for r in written if r.topic == self._target), default=-1)
+        if newest > 0:
+            self._clock.observe(newest, time.monotonic())
