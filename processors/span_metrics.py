@@ -14,6 +14,8 @@ import re
 from base64 import b64encode
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import inf
 from typing import NamedTuple
 
 from schemas.errors import ConfigError
@@ -52,8 +54,10 @@ def span_metric_names(namespace: str, dimensions: Sequence[str], buckets_ms: Seq
         if labels.count(label) > 1 or label == "le" or label.startswith("__"):
             raise ConfigError(f"metrics.span_metrics.dimensions: the label {label!r} is taken")
     bounds = tuple(float(bound) for bound in buckets_ms)
-    if not bounds or any(low >= high for low, high in zip(bounds, bounds[1:], strict=False)):
-        raise ConfigError(f"metrics.span_metrics.buckets_ms: {list(buckets_ms)} must rise and not be empty")
+    if not bounds or any(low >= high for low, high in pairwise((0.0, *bounds, inf))):
+        raise ConfigError(
+            f"metrics.span_metrics.buckets_ms: {list(buckets_ms)} must be positive, rise and not be empty"
+        )
     return SpanMetricNames(
         calls=f"{prefix}_calls_total",
         duration=f"{prefix}_duration_milliseconds",

@@ -1,0 +1,213 @@
+"""The records of `samples`: ticks. A tick says the cumulative value of every live series at one time.
+
+A tick is header, chunks, footer on one partition, in one transaction; nothing else is on the topic. It is both what
+the Prometheus sink sends and all that the next owner of the partition needs to go on (docs/adr/0003). A chunk can be
+read without its header: a sink that was restarted may begin in the middle.
+
+Series of a metric are in the order in which they were admitted: loading them in that order admits them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.errors import ProtocolError
+from schemas.packing import pack, unpack
+from schemas.point import Labels, Shape, Value, decode_rows, decode_shape
+
+VERSION = 1
+# Estimated bytes before compression of a chunk: well below Kafka's 1 MiB default whatever the labels hold, and a
+# sink's unit of work.
+CHUNK_BYTES = 512 << 10
+_ROW_BYTES = 16  # of msgpack's heads around a row
+_NUMBER_BYTES = 9  # of the largest number
+
+
+@dataclass(slots=True)
+class SeriesBlock:
+    """Label sets of one metric: `rows` with their cumulative value, `stale` those that end with this tick.
+
+    A sink sends a staleness marker for every series of a label set in `stale`; it is in no later tick. The empty label
+    value means that the label is absent. A histogram's row stands for its _bucket (by `le`), _sum and _count series.
+    """
+
+    metric: str
+    shape: Shape
+    rows: list[tuple[Labels, Value]] = field(default_factory=list)
+    stale: list[Labels] = field(default_factory=list)
+
+    @property
+    def label_sets(self) -> int:
+        return len(self.rows) + len(self.stale)
+
+
+@dataclass(frozen=True, slots=True)
+class TickHeader:
+    """Opens tick `number` (1, 2, ...). `points` is the next offset of the points partition that is not in it."""
+
+    number: int
+    time_ms: int
+    points: int
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class TickChunk:
+    """Chunk `index` (0, 1, ...) of tick `number`; every sample in it has the time `time_ms`."""
+
+    number: int
+    time_ms: int
+    index: int
+    blocks: list[SeriesBlock]
+
+
+@dataclass(frozen=True, slots=True)
+class TickFooter:
+    """Closes tick `number`: it had so many label sets, live and stale."""
+
+    number: int
+    label_sets: int
+
+
+TickRecord = TickHeader | TickChunk | TickFooter
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A whole tick; fields as in `TickHeader`."""
+
+    number: int
+    time_ms: int
+    points: int
+    blocks: list[SeriesBlock]
+
+    def encode(self) -> list[bytes]:
+        """The values of header, chunks and footer, in this order; `read_tick` is the inverse."""
+        chunks = list(_chunks(self.blocks))
+        footer = TickFooter(self.number, sum(block.label_sets for block in self.blocks))
+        return [
+            encode_record(TickHeader(self.number, self.time_ms, self.points, len(chunks))),
+            *(
+                encode_record(TickChunk(self.number, self.time_ms, index, blocks))
+                for index, blocks in enumerate(chunks)
+            ),
+            encode_record(footer),
+        ]
+
+
+def read_tick(values: Iterable[bytes]) -> Tick:
+    """The tick that `values` begin with; what follows its footer is not read.
+
+    Raises ProtocolError unless it is complete and in order.
+    """
+    records = (decode_record(value) for value in values)
+    header = next(records, None)
+    if not isinstance(header, TickHeader):
+        raise ProtocolError(f"a tick begins with its header, found {type(header).__name__}")
+    blocks: list[SeriesBlock] = []
+    index = 0
+    for record in records:
+        if record.number != header.number:
+            raise ProtocolError(f"tick {header.number} is interrupted by {type(record).__name__} {record.number}")
+        if isinstance(record, TickChunk):
+            if record.index != index:
+                raise ProtocolError(f"tick {header.number}: chunk {record.index} where {index} belongs")
+            index += 1
+            _join(blocks, record.blocks)
+        elif isinstance(record, TickFooter):
+            label_sets = sum(block.label_sets for block in blocks)
+            if (index, label_sets) != (header.chunks, record.label_sets):
+                raise ProtocolError(
+                    f"tick {header.number}: {index} chunks with {label_sets} label sets, "
+                    f"announced {header.chunks} with {record.label_sets}"
+                )
+            return Tick(header.number, header.time_ms, header.points, blocks)
+        else:
+            raise ProtocolError(f"tick {header.number} has two headers")
+    raise ProtocolError(f"tick {header.number} ends without its footer")
+
+
+def encode_record(record: TickRecord) -> bytes:
+    """One record value; `decode_record` is its inverse."""
+    body: dict[str, Any]
+    match record:
+        case TickHeader():
+            body = {"kind": "header", "time": record.time_ms, "points": record.points, "chunks": record.chunks}
+        case TickChunk():
+            body = {
+                "kind": "chunk",
+                "time": record.time_ms,
+                "index": record.index,
+                "blocks": [[block.metric, list(block.shape), block.rows, block.stale] for block in record.blocks],
+            }
+        case TickFooter():
+            body = {"kind": "footer", "sets": record.label_sets}
+    return pack({"v": VERSION, "tick": record.number, **body})
+
+
+def decode_record(value: bytes) -> TickRecord:
+    """Read a record value; raises ProtocolError on anything else."""
+    try:
+        raw: dict[str, Any] = unpack(value)
+        if raw["v"] != VERSION:
+            raise ProtocolError(f"samples version {raw['v']}, this worker reads {VERSION}")
+        number = raw["tick"]
+        match raw["kind"]:
+            case "header":
+                return TickHeader(number, raw["time"], raw["points"], raw["chunks"])
+            case "chunk":
+                return TickChunk(number, raw["time"], raw["index"], [_block(block) for block in raw["blocks"]])
+            case "footer":
+                return TickFooter(number, raw["sets"])
+            case kind:
+                raise ValueError(f"kind {kind!r}")
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise ProtocolError(f"not a samples record of Tailrace: {error!r}") from error
+
+
+def _block(raw: Sequence[Any]) -> SeriesBlock:
+    metric, raw_shape, rows, stale = raw
+    shape = decode_shape(raw_shape)
+    return SeriesBlock(metric, shape, decode_rows(shape, rows), [tuple(labels) for labels in stale])
+
+
+def _chunks(blocks: Iterable[SeriesBlock]) -> Iterator[list[SeriesBlock]]:
+    """The blocks, cut where a chunk is full."""
+    chunk: list[SeriesBlock] = []
+    size = 0
+    for block in blocks:
+        part: SeriesBlock | None = None
+        numbers = len(block.shape.bounds) + 3
+        entries: list[tuple[Labels, Value | None]] = [*block.rows, *((labels, None) for labels in block.stale)]
+        for labels, value in entries:
+            if part is None:
+                part = SeriesBlock(block.metric, block.shape)
+                chunk.append(part)
+            if value is None:
+                part.stale.append(labels)
+            else:
+                part.rows.append((labels, value))
+            size += _row_bytes(labels, numbers)
+            if size >= CHUNK_BYTES:
+                yield chunk
+                chunk, part, size = [], None, 0
+    if chunk:
+        yield chunk
+
+
+def _row_bytes(labels: Labels, numbers: int) -> int:
+    text = sum(len(label) if label.isascii() else 4 * len(label) for label in labels)
+    return _ROW_BYTES + text + 5 * len(labels) + _NUMBER_BYTES * numbers
+
+
+def _join(blocks: list[SeriesBlock], more: list[SeriesBlock]) -> None:
+    """Append, putting a block that was cut together again."""
+    for block in more:
+        last = blocks[-1] if blocks else None
+        if last is not None and (last.metric, last.shape) == (block.metric, block.shape):
+            last.rows.extend(block.rows)
+            last.stale.extend(block.stale)
+        else:
+            blocks.append(block)
