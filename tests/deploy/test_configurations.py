@@ -1,0 +1,100 @@
+"""The configuration files under deploy/, each read by the program it is for or checked against its own rules."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import Config
+from tests.repository import ROOT, committed, read_yaml
+from tests.services.install import ensure
+
+SERVICES: dict[str, Any] = read_yaml("docker-compose.yml")["services"]
+
+
+@pytest.mark.parametrize("path", committed("*.yaml", "*.yml"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_yaml_parses(path: Path) -> None:
+    assert list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("path", committed("deploy/*.json"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_json_parses(path: Path) -> None:
+    assert json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_the_configuration_of_the_roles_is_valid() -> None:
+    text = (ROOT / "deploy" / "tailrace" / "tailrace.yaml").read_text(encoding="utf-8")
+    config = Config.model_validate(yaml.safe_load(text.replace("${ELASTIC_PASSWORD}", "a password")))
+    assert config.sinks.keys() == {"jaeger", "elasticsearch", "prometheus"}
+
+
+def test_the_collector_writes_what_the_roles_read() -> None:
+    exporter = read_yaml("deploy/otel-collector/config.yaml")["exporters"]["kafka"]
+    inputs = read_yaml("deploy/tailrace/tailrace.yaml")["inputs"]
+    assert {(i["topic"], i["signal"]) for i in inputs} == {
+        (exporter["traces"]["topic"], "traces"),
+        (exporter["logs"]["topic"], "logs"),
+    }
+    script = (ROOT / "deploy" / "kafka" / "create-raw-topics.sh").read_text(encoding="utf-8")
+    assert all(i["topic"] in script for i in inputs)
+
+
+def test_jaeger_accepts_its_configuration(tmp_path: Path) -> None:
+    mounted = (ROOT / "deploy" / "jaeger" / "config.yaml").read_text(encoding="utf-8")
+    file = tmp_path / "config.yaml"
+    file.write_text(mounted.replace("/etc/jaeger", str(ROOT / "deploy" / "jaeger")), encoding="utf-8")
+    _accepts(ensure("jaeger") / "jaeger", "validate", "--config", file)
+
+
+def test_a_collector_accepts_the_configuration_of_the_collector() -> None:
+    """The Jaeger binary is a Collector, an older one, with the same Kafka exporter."""
+    _accepts(ensure("jaeger") / "jaeger", "validate", "--config", ROOT / "deploy" / "otel-collector" / "config.yaml")
+
+
+def test_prometheus_accepts_its_configuration() -> None:
+    _accepts(ensure("prometheus") / "promtool", "check", "config", ROOT / "deploy" / "prometheus" / "prometheus.yml")
+
+
+def test_prometheus_scrapes_every_worker() -> None:
+    jobs = {job["job_name"]: job for job in read_yaml("deploy/prometheus/prometheus.yml")["scrape_configs"]}
+    workers = {name for name, service in SERVICES.items() if service.get("command", [])[:1] == ["worker"]}
+    port = Config.model_fields["telemetry"].default.port
+    assert set(jobs["tailrace"]["static_configs"][0]["targets"]) == {f"{name}:{port}" for name in workers}
+
+
+def test_grafana_links_trace_logs_and_metrics_by_uids_that_exist() -> None:
+    sources = read_yaml("deploy/grafana/provisioning/datasources/tailrace.yaml")["datasources"]
+    uids = {source["uid"]: source for source in sources}
+    assert uids.keys() == {"jaeger", "elasticsearch", "prometheus"}
+    links = {uid: set(_values(source["jsonData"], "datasourceUid")) for uid, source in uids.items()}
+    assert links == {"jaeger": {"elasticsearch", "prometheus"}, "elasticsearch": {"jaeger"}, "prometheus": {"jaeger"}}
+
+
+def test_grafana_expands_only_what_compose_gives_it() -> None:
+    """A single dollar is an environment variable in a provisioning file; Grafana's own variables need two."""
+    for path in (ROOT / "deploy" / "grafana" / "provisioning").rglob("*.yaml"):
+        code = re.sub(r"^\s*#.*$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        expanded = set(re.findall(r"(?<!\$)\$\{?(\w+)", code))
+        assert expanded <= SERVICES["grafana"]["environment"].keys(), path
+
+
+def _accepts(program: Path, *arguments: str | Path) -> None:
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, env={**os.environ}, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _values(tree: Any, key: str) -> list[str]:
+    """Every value of `key`, at any depth."""
+    if isinstance(tree, dict):
+        here = [tree[key]] if key in tree else []
+        return here + [value for child in tree.values() for value in _values(child, key)]
+    if isinstance(tree, list):
+        return [value for child in tree for value in _values(child, key)]
+    return []
