@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,11 +37,11 @@ from schemas.errors import ProtocolError, Retryable
 
 log = logging.getLogger(__name__)
 
-FETCH_WAIT_MS = 200  # how long a fetch waits for data; also how old an end-of-partition can be
+FETCH_WAIT_MS = 100  # how long a fetch waits for data; also how old an end-of-partition can be
 CHANNEL_SIZE = 4  # fetches between consumer and agent: enough to overlap, few enough to bound memory
 REVOKE_LIMIT = 2.0  # seconds a rebalance waits for a transaction that is under way
 RETAKE_BACKOFF = 0.5  # seconds; at least a heartbeat after a fencing error
-LARGEST_FETCH = 32 << 20  # bytes of one partition in one fetch
+PARTITION_FETCH_BYTES = 1 << 20  # of one partition in one fetch: bounds how long one batch keeps the loop busy
 
 
 class Lease(ABC):
@@ -109,6 +110,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._leases: dict[Hashable, Lease] = {}
         self._holders: dict[Hashable, asyncio.Task[None]] = {}
         self._assignment = 0
+        self._in_hand: Counter[TopicPartition] = Counter()
         self._stopping = False
         self.consumer: AIOKafkaConsumer = None
         self._admin: AIOKafkaAdminClient = None
@@ -122,6 +124,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         It never lets an exception out: Faust would acknowledge and drop the event (python_streaming, A2).
         """
         async for fetched in stream:
+            self._in_hand[fetched.partition] -= 1
             try:
                 self._hand_over(fetched)
             except Exception as error:
@@ -163,7 +166,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             rebalance_timeout_ms=int(self.kafka.session_timeout * 1000),
             fetch_max_wait_ms=FETCH_WAIT_MS,
             fetch_max_bytes=self.kafka.fetch_max_bytes,
-            max_partition_fetch_bytes=min(LARGEST_FETCH, self.kafka.fetch_max_bytes),
+            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
             metadata_max_age_ms=30_000,
             **kwargs,
         )
@@ -197,11 +200,14 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 log.warning("fetch failed", extra={"role": self.role, "error": repr(error)})
                 await asyncio.sleep(RETAKE_BACKOFF)
                 continue
-            for partition, records in batches.items():
-                unit = self._unit(partition)
-                lease = self._leases.get(unit)
-                if lease is not None and records:
-                    await self._channel.put(Fetched(unit, lease, self._assignment, partition, records))
+            fetched = [
+                Fetched(unit, lease, self._assignment, partition, records)
+                for partition, records in batches.items()
+                if (lease := self._leases.get(unit := self._unit(partition))) is not None and records
+            ]
+            self._in_hand.update(item.partition for item in fetched)
+            for item in fetched:
+                await self._channel.put(item)
             self._throttle()
 
     def _throttle(self) -> None:
@@ -279,7 +285,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 await lease.work()
             except asyncio.CancelledError:
                 raise
-            except (Retryable, KafkaError, AssertionError, asyncio.TimeoutError) as error:
+            except (TimeoutError, Retryable, KafkaError, AssertionError) as error:
                 # AssertionError: what aiokafka's producer raises once it has been fenced (protocol_review, M6).
                 log.warning(
                     "lease lost, taking over again",
@@ -334,6 +340,17 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         answer = found.get(partition)
         return None if answer is None else answer.offset
 
+    async def drained(self, partition: TopicPartition) -> bool:
+        """Whether everything up to the partition's end, asked now, has been given to its lease.
+
+        Compares positions, not record offsets: only positions pass the markers of transactional producers.
+        """
+        end = (await self.end([partition]))[partition]
+        if partition not in self.consumer.assignment() or self._in_hand[partition]:
+            return False
+        position: int = await self.consumer.position(partition)
+        return position >= end and not self._in_hand[partition]
+
     def raw_topics(self) -> dict[str, int]:
         """The subscribed topics with their partition counts, as far as metadata knows."""
         return {t: len(self.consumer.partitions_for_topic(t) or ()) for t in self._topics}
@@ -344,30 +361,59 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         return self.consumer is not None and {self._unit(p) for p in self.consumer.assignment()} <= set(self._leases)
 
 
-async def read_to_end(
-    kafka: Kafka, partition: TopicPartition, start: int, end: int
-) -> list[tuple[int, int, bytes]]:
-    """Every record (offset, append time, value) from `start` until the position reaches `end`.
+class Reader:
+    """Reads ranges of partitions outside any group: state at a takeover, and the tail's second look.
 
-    A consumer of its own, without a group; read_committed, so control and aborted records are never seen.
+    read_committed, so control and aborted records are never seen; positions pass them.
     """
-    consumer = AIOKafkaConsumer(
-        enable_auto_commit=False,
-        auto_offset_reset="none",
-        isolation_level="read_committed",
-        fetch_max_wait_ms=FETCH_WAIT_MS,
-        fetch_max_bytes=kafka.fetch_max_bytes,
-        max_partition_fetch_bytes=min(LARGEST_FETCH, kafka.fetch_max_bytes),
-        **client_kwargs(kafka),
-    )
-    await consumer.start()
-    try:
-        consumer.assign([partition])
-        consumer.seek(partition, start)
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._consumer = AIOKafkaConsumer(
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            fetch_max_bytes=kafka.fetch_max_bytes,
+            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
+            **client_kwargs(kafka),
+        )
+        self._started = False
+
+    async def read(self, partition: TopicPartition, start: int, end: int, max_bytes: int) -> Range:
+        """Records from `start` until the position reaches `end` or `max_bytes` of values are exceeded."""
+        if not self._started:
+            await self._consumer.start()
+            self._started = True
+        self._consumer.assign([partition])
+        self._consumer.seek(partition, start)
         records: list[tuple[int, int, bytes]] = []
-        while await consumer.position(partition) < end:
-            for fetched in (await consumer.getmany(timeout_ms=FETCH_WAIT_MS)).values():
+        size, position = 0, start
+        while position < end and size <= max_bytes:
+            for fetched in (await self._consumer.getmany(timeout_ms=FETCH_WAIT_MS)).values():
                 records.extend((r.offset, r.timestamp, r.value) for r in fetched)
-        return records
-    finally:
-        await consumer.stop()
+                size += sum(len(r.value) for r in fetched)
+            position = await self._consumer.position(partition)
+        return Range(records, position)
+
+    async def end(self, partition: TopicPartition) -> tuple[int, int]:
+        """First offset that exists, and the last stable offset."""
+        if not self._started:
+            await self._consumer.start()
+            self._started = True
+        first = await self._consumer.beginning_offsets([partition])
+        last = await self._consumer.end_offsets([partition])
+        return first[partition], last[partition]
+
+    async def close(self) -> None:
+        """Disconnect. Does not raise."""
+        if self._started:
+            with contextlib.suppress(Exception):
+                await self._consumer.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Records as (offset, append time in ms, value), and the position after them."""
+
+    records: list[tuple[int, int, bytes]]
+    position: int

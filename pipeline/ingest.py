@@ -181,20 +181,13 @@ class RawPartition(Lease):
     async def _mark_idle(self) -> None:
         """At the end of the partition the mark is the broker's time before the request that found nothing left."""
         before = self._clock.now(time.monotonic())
-        end = (await self._group.end([self._partition]))[self._partition]
-        at_end = await self._position() >= end
-        if at_end and before is not None and self._next == self._committed:
+        at_end = await self._group.drained(self._partition)
+        if self._next > self._committed:
+            return  # records came meanwhile: they carry the mark
+        if at_end and before is not None:
             self._mark = max(before, self._mark or 0)
         self._pace.move(self._partition, self._mark, at_end)
-        if self._next == self._committed:
-            await self._commit()
-
-    async def _position(self) -> int:
-        """The consumer's position: unlike `_next` it passes transaction markers of a transactional producer."""
-        if self._partition not in self._group.consumer.assignment():
-            return -1
-        position: int = await self._group.consumer.position(self._partition)
-        return position
+        await self._commit()
 
     async def _commit(self) -> None:
         """One transaction with everything since the last one."""

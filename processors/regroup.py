@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from schemas.formats.json_logs import BadLine, parse
+
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import NO_MARK, Envelope
 from schemas.errors import Malformed
-from schemas.formats.json_logs import BadLine, parse
 from schemas.ids import SPAN_ID_BYTES, TRACE_ID_BYTES, trace_key
 from schemas.otlp_scan import logs_data, split_logs, split_traces, traces_data
 from schemas.reasons import Reason
@@ -126,9 +127,7 @@ class Regroup:
             if reason is None:
                 self._row(line.record, line.trace_id, line.resource, line.scope, (offset, timestamp), item)
             else:
-                self._bury(
-                    offset, timestamp, item, logs_data([(line.resource, line.scope, [line.record])]), reason, ""
-                )
+                self._bury(offset, timestamp, item, logs_data([(line.resource, line.scope, [line.record])]), reason, "")
 
     def _unfit(self, row: bytes, trace_id: bytes, span_id: bytes) -> Reason | None:
         if len(trace_id) != TRACE_ID_BYTES or trace_id == NO_TRACE:

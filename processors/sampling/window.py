@@ -79,6 +79,7 @@ class Burst:
     decisions: bytes
     tails: dict[str, int]
     load_from: int | None
+    more: bool
     stats: Counter[tuple[str, str]]
 
 
@@ -285,8 +286,8 @@ class Window:
         The instance has moved on when this returns: if the transaction fails, drop it and take over again.
         """
         limit = self._settings.burst_bytes
-        kept_spans, spans_read, rows = self._pass(self._settings.spans_topic, limit)
-        kept_logs, logs_read, log_rows = self._pass(self._settings.logs_topic, limit)
+        kept_spans, spans_read, rows, more = self._pass(self._settings.spans_topic, limit)
+        kept_logs, logs_read, log_rows, more_logs = self._pass(self._settings.logs_topic, limit)
         points = self._metrics.flush() if self._metrics else []
         moved = bool(rows or log_rows or points or len(self._pending.keys))
         if not moved and not ((spans_read or logs_read or self._unsaved()) and (final or self._idle_due())):
@@ -311,7 +312,14 @@ class Window:
         self._newest = (max(record.times, default=-1), full)
         self._expire()
         return Burst(
-            kept_spans, kept_logs, points, record.encode(), dict(record.checkpoint.tails), self._load_from(), stats
+            kept_spans,
+            kept_logs,
+            points,
+            record.encode(),
+            dict(record.checkpoint.tails),
+            self._load_from(),
+            more or more_logs,
+            stats,
         )
 
     def committed(self, decisions_offset: int) -> None:
@@ -325,13 +333,17 @@ class Window:
         now = self._tail_clock.now()
         return now is not None and (self._last_burst is None or now - self._last_burst >= IDLE_BURST_MS)
 
-    def _pass(self, topic: str, limit: int) -> tuple[list[bytes], int, int]:
-        """Move one tail: (kept envelopes, records passed, rows passed)."""
+    def _pass(self, topic: str, limit: int) -> tuple[list[bytes], int, int, bool]:
+        """Move one tail: (kept envelopes, records passed, rows passed, whether the limit ended it)."""
         cursor = self._cursors[topic]
         kept: list[bytes] = []
         records = rows = size = read = 0
         forward = self._forward_spans if topic == self._settings.spans_topic else self._forward_logs
-        while cursor.cached and size < limit and read < limit * INPUT_PER_OUTPUT:
+        full = False
+        while cursor.cached:
+            if size >= limit or read >= limit * INPUT_PER_OUTPUT:
+                full = True
+                break
             offset, append, value = cursor.cached[0]
             envelope = Envelope.decode(value)
             if len(envelope):
@@ -348,7 +360,7 @@ class Window:
             records, rows, read = records + 1, rows + len(envelope), read + len(value)
         if not cursor.cached:
             cursor.tail = max(cursor.tail, cursor.cached_to)
-        return kept, records, rows
+        return kept, records, rows, full
 
     def _all_decided(self, keys: array[int], topic: str, offset: int) -> bool:
         for key in keys:
@@ -427,7 +439,9 @@ class Window:
 
     def _check_partitions(self, found: int, expected: int) -> None:
         if found != expected:
-            raise ProtocolError(f"a record says N = {found} partitions, the configuration {expected}: resize the topics")
+            raise ProtocolError(
+                f"a record says N = {found} partitions, the configuration {expected}: resize the topics"
+            )
 
 
 def _text(value: AttributeValue | None) -> str:

@@ -1,0 +1,98 @@
+"""The diagram as code: which topics each role reads and writes. A test holds the docs' picture against it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import faust
+from aiokafka.errors import KafkaError
+
+from pipeline import ingest, sample
+from pipeline.config import Config
+from pipeline.consume import Group
+from pipeline.topics import Topics, partition_counts, topic_specs
+from schemas.errors import ConfigError, TailraceError
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds between attempts to reach Kafka
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a role reads and writes, by internal topic name."""
+
+    name: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+
+def diagram(config: Config) -> list[Role]:
+    """All roles of a configuration, in the order that data passes them."""
+    t = Topics(config.kafka.prefix)
+    found = [
+        Role("ingest", tuple(i.topic for i in config.inputs), (t.spans, t.logs, t.untraced_logs, t.dlq)),
+        Role("sample", (t.spans, t.logs), (t.kept_spans, t.kept_logs, t.decisions, t.points)),
+        Role("aggregate", (t.points,), (t.samples,)),
+    ]
+    kinds = {"jaeger": (t.kept_spans,), "elasticsearch": (t.kept_logs, t.untraced_logs), "prometheus": (t.samples,)}
+    found += [Role(f"sink.{name}", kinds[name.split("/")[0]], (t.dlq,)) for name in config.sinks]
+    return found
+
+
+def expand(config: Config, names: Sequence[str]) -> list[str]:
+    """Role names as given to `--role`: `all` and `sinks` stand for several. Raises ConfigError for others."""
+    known = [role.name for role in diagram(config)]
+    expanded: list[str] = []
+    for name in names:
+        if name == "all":
+            expanded += known
+        elif name == "sinks":
+            expanded += [role for role in known if role.startswith("sink.")]
+        elif name in known:
+            expanded.append(name)
+        else:
+            raise ConfigError(f"--role {name}: no such role; this configuration has {', '.join(known)}, sinks, all")
+    return list(dict.fromkeys(expanded))
+
+
+def build(app: faust.App, config: Config, names: Sequence[str], since: str | None) -> list[Group]:
+    """The groups of the chosen roles."""
+    from pipeline import aggregate, deliver
+
+    groups: list[Group] = []
+    for name in expand(config, names):
+        if name == "ingest":
+            groups.append(ingest.group(app, config, since))
+        elif name == "sample":
+            groups.append(sample.group(app, config))
+        elif name == "aggregate":
+            groups.append(aggregate.group(app, config))
+        else:
+            groups.append(deliver.group(app, config, name.removeprefix("sink.")))
+    return groups
+
+
+async def wait_for_servers(config: Config, names: Sequence[str], stopping: asyncio.Event) -> None:
+    """Wait with back-off until Kafka answers and every topic of these roles exists, saying for what."""
+    chosen = [role for role in diagram(config) if role.name in expand(config, names)]
+    internal = {spec.name for spec in topic_specs(config)}
+    needed = {topic for role in chosen for topic in (*role.reads, *role.writes)}
+    wait = FIRST_WAIT
+    while not stopping.is_set():
+        try:
+            found = await partition_counts(config)
+            missing = sorted(needed - set(found))
+            if not missing:
+                return
+            hint = "run `tailrace topics --create`" if set(missing) & internal else "raw topics are made by producers"
+            log.warning("waiting for topics", extra={"missing": missing, "hint": hint})
+        except (KafkaError, TailraceError, OSError) as error:
+            log.warning("waiting for Kafka", extra={"servers": config.kafka.bootstrap_servers, "error": str(error)})
+        try:
+            await asyncio.wait_for(stopping.wait(), timeout=wait)
+        except TimeoutError:
+            wait = min(wait * 2, LONGEST_WAIT)

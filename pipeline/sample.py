@@ -1,0 +1,220 @@
+"""The sample role: partition i of spans and logs, decided, correlated, counted, forwarded.
+
+A thin shell around `processors.sampling.window`: this module takes over partitions, feeds the head, re-reads what
+the cache could not hold, and puts each burst into one transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Collection, Hashable, Mapping, Sequence
+
+import faust
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.partitioner import murmur2
+from aiokafka.structs import OffsetAndMetadata
+
+from pipeline import telemetry
+from pipeline.commit import Output, committer
+from pipeline.config import Config
+from pipeline.consume import Group, Lease, Reader
+from pipeline.topics import Topics
+from processors.sampling.compile import Plan, compile_policies
+from processors.sampling.window import Burst, Settings, Window
+from processors.span_metrics import SpanMetrics
+from schemas.errors import ProtocolError
+from schemas.reasons import Reason
+
+ROLE = "sample"
+POLL = 0.05  # seconds between looks at what is due
+REREAD_BYTES = 8 << 20  # of values that the tail reads again in one go
+
+
+def plan(config: Config) -> Plan:
+    """The compiled policies; their attribute keys include what span metrics and log enrichment need."""
+    metrics = config.metrics.span_metrics
+    keys = ["service.name", *(metrics.dimensions if metrics.enabled else [])]
+    return compile_policies(config.sampling.policies, compat=config.sampling.compat, extra_keys=keys)
+
+
+def settings(config: Config, owned: int) -> Settings:
+    """The settings of one partition of a worker that owns `owned` of them: they share the cache."""
+    topics, sampling = Topics(config.kafka.prefix), config.sampling
+    return Settings(
+        partitions=config.kafka.partitions,
+        spans_topic=topics.spans,
+        logs_topic=topics.logs,
+        decision_wait=int(sampling.decision_wait * 1000),
+        late_horizon=int(sampling.late_horizon * 1000),
+        unsampled=config.logs.unsampled,
+        cache_bytes=sampling.cache_bytes // max(1, owned),
+        burst_bytes=config.kafka.commit_bytes,
+        stall_limits={i.topic: int(config.logs.max_skew * 1000) for i in config.inputs if i.signal == "logs"},
+        ingest_stall_limit=int(sampling.ingest_stall_limit * 1000),
+    )
+
+
+def group(app: faust.App, config: Config) -> Group:
+    """The consumer group of spans and logs; a lease covers partition i of both."""
+    topics = Topics(config.kafka.prefix)
+    compiled = plan(config)
+
+    def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
+        assert isinstance(unit, int)
+        if {p.topic for p in partitions} != {topics.spans, topics.logs}:
+            raise ProtocolError(
+                f"partition {unit} came without its pair ({sorted(p.topic for p in partitions)}): "
+                f"{topics.spans} and {topics.logs} must have the same number of partitions"
+            )
+        owned = len(owner.consumer.assignment()) // 2
+        return PartitionPair(owner, unit, config, topics, compiled, owned)
+
+    return Group(
+        app,
+        ROLE,
+        topics.group(ROLE),
+        [topics.spans, topics.logs],
+        config.kafka,
+        lease,
+        unit=lambda partition: partition.partition,
+    )
+
+
+class PartitionPair(Lease):
+    """Partition i of spans and logs under one epoch."""
+
+    def __init__(self, owner: Group, index: int, config: Config, topics: Topics, compiled: Plan, owned: int) -> None:
+        self._group, self._index, self._config, self._topics = owner, index, config, topics
+        metrics = config.metrics.span_metrics
+        self._window = Window(
+            index,
+            settings(config, owned),
+            compiled,
+            SpanMetrics(metrics.namespace, metrics.dimensions, metrics.buckets_ms, compiled.keys)
+            if metrics.enabled
+            else None,
+        )
+        self._pair = {name: TopicPartition(name, index) for name in (topics.spans, topics.logs)}
+        self._committer = committer(config.kafka, owner, topics.transactional_id(ROLE, index))
+        self._reader = Reader(config.kafka)
+        self._stalled: set[tuple[str, int]] = set()
+
+    async def open(self) -> Mapping[TopicPartition, int]:
+        """InitProducerId, then the committed offset and its pointer, then the decisions up to their end (F8)."""
+        await self._committer.start()
+        committed = await self._group.committed(self._pair.values())
+        decisions = TopicPartition(self._topics.decisions, self._index)
+        first, end = await self._reader.end(decisions)
+        pointer = next((int(o.metadata) for o in committed.values() if o.metadata and o.metadata.isdecimal()), None)
+        if pointer is not None and pointer < first:
+            raise ProtocolError(
+                f"{decisions.topic}/{self._index} begins at {first}, verdicts from {pointer} on are needed: its "
+                "retention must outlive spans retention plus late_horizon"
+            )
+        start = first if pointer is None else pointer
+        while start < end:
+            loaded = await self._reader.read(decisions, start, end, REREAD_BYTES)
+            for offset, _, value in loaded.records:
+                self._window.load(offset, value)
+            start = loaded.position
+        starts = await self._group.beginning(self._pair.values())
+        # Without transactions the offsets may lag behind the checkpoint, which is then the truth.
+        trusted = committed if self._config.kafka.transactions else {}
+        positions = self._window.resume(
+            {name: o.offset if (o := trusted.get(p)) else None for name, p in self._pair.items()},
+            {p.topic: offset for p, offset in starts.items()},
+        )
+        return {self._pair[name]: offset for name, offset in positions.items()}
+
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """The heads."""
+        return {self._pair[name]: offset for name, offset in self._window.positions().items()}
+
+    def process(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
+        """Feed the head."""
+        for record in records:
+            self._window.head(partition.topic, record.offset, record.timestamp, record.value)
+
+    async def work(self) -> None:
+        """Burst by burst, every `commit_interval` or sooner while the tail has more to forward."""
+        interval = self._config.kafka.commit_interval
+        burst_at = time.monotonic()
+        while True:
+            await asyncio.sleep(POLL)
+            await self._reread()
+            if time.monotonic() - burst_at < interval:
+                continue
+            burst_at = time.monotonic()
+            while (burst := self._window.burst()) is not None:
+                await self._commit(burst)
+                if not burst.more:
+                    break
+            self._show()
+
+    async def finish(self) -> None:
+        """One last burst; what is undecided stays in the log for the next owner."""
+        burst = self._window.burst(final=True)
+        if burst is not None:
+            await self._commit(burst)
+
+    async def close(self) -> None:
+        """Let go of the epoch."""
+        await self._committer.stop()
+        await self._reader.close()
+
+    async def _reread(self) -> None:
+        for name, position in self._window.wanted().items():
+            head = self._window.positions()[name]
+            again = await self._reader.read(self._pair[name], position, head, REREAD_BYTES)
+            self._window.reread(name, again.records, again.position)
+
+    async def _commit(self, burst: Burst) -> None:
+        topics, index = self._topics, self._index
+        outputs = [Output(topics.decisions, burst.decisions, index)]
+        outputs += [Output(topics.kept_spans, value, index) for value in burst.kept_spans]
+        outputs += [Output(topics.kept_logs, value, index) for value in burst.kept_logs]
+        for points in burst.points:
+            key = points.metric.encode()
+            partition = (murmur2(key) & 0x7FFFFFFF) % self._config.kafka.metric_partitions
+            outputs.append(Output(topics.points, points.encode(), partition, key))
+        pointer = "" if burst.load_from is None else str(burst.load_from)
+        written = await self._committer.commit(
+            outputs,
+            {self._pair[name]: OffsetAndMetadata(offset, pointer) for name, offset in burst.tails.items()},
+        )
+        self._window.committed(written[0].offset)
+        _count(burst.stats, str(index))
+
+    def _show(self) -> None:
+        window, index = self._window, str(self._index)
+        now = window.now
+        lag = 0.0 if now is None else max(0, window.newest_append - now) / 1000
+        telemetry.gauge("tailrace_head_lag_seconds", lag, partition=index)
+        telemetry.gauge("tailrace_window_bytes", window.cached_bytes, partition=index)
+        stalled = set(window.stalled())
+        for topic, _ in stalled - self._stalled:
+            telemetry.count("tailrace_decisions_without_input_total", topic=topic)
+        self._stalled = stalled
+
+
+def _count(stats: Counter[tuple[str, str]], partition: str) -> None:
+    """Turn what a committed burst did into metrics; a burst that failed is not counted."""
+    for (what, detail), number in stats.items():
+        if what == "decided":
+            telemetry.count("tailrace_traces_decided_total", number, verdict=detail)
+        elif what == "policy":
+            telemetry.count("tailrace_policy_votes_total", number, policy=detail)
+        elif what == "spans_counted":
+            telemetry.count("tailrace_spans_read_total", number, role=ROLE)
+        elif what == "spans_kept":
+            telemetry.count("tailrace_spans_kept_total", number)
+        elif what == "logs_kept":
+            telemetry.count("tailrace_logs_kept_total", number)
+        elif what == "tail_reads":
+            telemetry.count("tailrace_tail_reads_total", number, partition=partition)
+        elif number:
+            signal = "spans" if what == "spans_dropped" else "logs"
+            intentional = str(Reason(detail).intentional).lower()
+            telemetry.count("tailrace_dropped_total", number, signal=signal, reason=detail, intentional=intentional)

@@ -1,0 +1,112 @@
+"""A worker process: one Faust app whose agents are the roles that `--role` chose.
+
+Faust gives agents, supervision and the web server; consuming, positions and commits are ours (docs/adr/0001).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import faust
+from faust.app.base import BootStrategy
+
+from pipeline import roles, serving
+from pipeline.config import Config
+from schemas.errors import TailraceError
+
+log = logging.getLogger(__name__)
+
+
+class _Boot(BootStrategy):  # type: ignore[misc]
+    """Faust's own Kafka clients stay off: they read uncommitted and commit by themselves."""
+
+    enable_kafka = False
+    enable_web = False
+
+
+class Worker:
+    """The roles of one process, running."""
+
+    def __init__(self, config: Config, names: Sequence[str], since: str | None = None) -> None:
+        self.app: Any = faust.App(
+            f"tailrace-{config.kafka.prefix}",
+            broker="kafka://",
+            stream_wait_empty=False,
+            web_enabled=False,
+            autodiscover=False,
+            Monitor=None,
+        )
+        self.app.BootStrategy = _Boot
+        self.app.boot_strategy = _Boot(self.app)
+        self.services = roles.build(self.app, config, names, since)
+        self.server = serving.Server(config.telemetry, self.ready)
+        for service in self.services:
+            self.app.add_runtime_dependency(service)
+
+    def ready(self) -> dict[str, bool]:
+        """Each role, and whether it holds all of its partitions."""
+        return {service.role: service.ready for service in self.services}
+
+    async def start(self) -> None:
+        """Join the groups. Returns once everything runs; partitions come afterwards."""
+        await self.server.start()
+        self.app.finalize()
+        await self.app.start()
+        self.app.flow_control.resume()
+
+    async def stop(self) -> None:
+        """Finish the batches under way, commit, leave the groups."""
+        for service in self.services:
+            await service.stop()
+        await self.app.stop()
+        await self.server.stop()
+
+    async def wait(self) -> None:
+        """Until a role fails; raises what it failed with."""
+        while not (self.app.should_stop or any(s.crashed for s in self.services)):
+            await asyncio.sleep(0.1)
+        for service in self.services:
+            if service.crash_reason is not None:
+                raise service.crash_reason
+
+
+@contextlib.asynccontextmanager
+async def running(config: Config, names: Sequence[str], since: str | None = None) -> AsyncIterator[Worker]:
+    """A worker inside this loop, for the demo and tests; stopped in order on the way out."""
+    worker = Worker(config, names, since)
+    await worker.start()
+    try:
+        yield worker
+    finally:
+        await worker.stop()
+
+
+async def run(config: Config, names: Sequence[str], since: str | None = None) -> int:
+    """Run until SIGTERM or SIGINT (exit code 0) or until a role fails (1)."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await roles.wait_for_servers(config, names, stopping)
+    if stopping.is_set():
+        return 0
+    async with running(config, names, since) as worker:
+        failed = asyncio.ensure_future(worker.wait())
+        stopped = asyncio.ensure_future(stopping.wait())
+        await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if failed.done():
+            try:
+                failed.result()
+            except TailraceError as error:
+                log.error("stopped", extra={"error": str(error)})
+            except Exception as error:
+                log.error("stopped by a bug", exc_info=error)
+            return 1
+        failed.cancel()
+        log.info("stopping: finishing batches and leaving the groups")
+    return 0
