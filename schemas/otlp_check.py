@@ -31,7 +31,7 @@ def _pool() -> DescriptorPool:
         file = FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
         for message in file.message_type:
             _strings_as_bytes(message)
-        pool.Add(file)  # type: ignore[no-untyped-call]
+        pool.Add(file)
     return pool
 
 

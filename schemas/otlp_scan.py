@@ -46,8 +46,8 @@ class Rows:
     """The rows of one message, as columns.
 
     Row i is `data[starts[i]:ends[i]]`, in wire order; `resource[i]` and `scope[i]` index into `resources` and
-    `scopes`, which hold distinct headers of at least one row (see schemas/envelope.py). Ids are as found: any length,
-    b"" when absent.
+    `scopes`, which hold the message's distinct headers, those without rows too (see schemas/envelope.py). Ids are as
+    found: any length, b"" when absent.
     """
 
     resources: list[bytes] = field(default_factory=list)
@@ -139,10 +139,8 @@ def _split(data: bytes) -> Rows:
             for scope_start, scope_end in zip(scope_starts, scope_ends, strict=True):
                 before = len(starts)
                 scope = _children(data, scope_start, scope_end, 0x12, 3, starts, ends)
-                if len(starts) > before:
-                    rows.scope += [scopes.setdefault(scope, len(scopes))] * (len(starts) - before)
-            if len(starts) > first:
-                rows.resource += [resources.setdefault(header, len(resources))] * (len(starts) - first)
+                rows.scope += [scopes.setdefault(scope, len(scopes))] * (len(starts) - before)
+            rows.resource += [resources.setdefault(header, len(resources))] * (len(starts) - first)
     except IndexError:
         raise Malformed(Reason.MALFORMED, "truncated") from None
     rows.resources = list(resources)
