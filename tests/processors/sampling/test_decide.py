@@ -1,0 +1,232 @@
+"""The decision: semantics of every policy, and that the order of spans never matters."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processors.sampling.compile import Compat, Plan, compile_policies
+from processors.sampling.decide import Vote, decide
+from processors.sampling.evidence import Evidence
+from processors.sampling.probability import NEVER, threshold_of
+from schemas.otlp_scan import SpanScan
+from tests.processors.sampling.builders import MS, NOON, TRACE_ID, both, gather, policy, span, spans
+
+ERRORS = policy("errors", "status_code", status_codes=["ERROR"])
+SLOW = policy("slow", "latency", threshold_ms=100)
+SHOP = policy("shop", "string_attribute", key="service.name", values=["shop"])
+LOGS = policy("error-logs", "log_severity", min_severity="ERROR")
+HALF = policy("half", "probabilistic", sampling_percentage=50)
+ALL = policy("all", "always_sample")
+DROP = Vote(False, "", 0)
+
+
+def with_randomness(randomness: int) -> SpanScan:
+    return span(state=b"ot=rv:%014x" % randomness)
+
+
+# ---- votes ---------------------------------------------------------------------------------------------------
+
+
+def test_no_vote_drops() -> None:
+    plan = compile_policies([ERRORS, SLOW, SHOP, LOGS])
+    assert decide(plan, gather(plan, span())) == DROP
+
+
+def test_one_error_span_keeps_the_trace() -> None:
+    plan = compile_policies([ERRORS])
+    assert decide(plan, gather(plan, span(), span(status=2), span())) == Vote(True, "errors", 0)
+
+
+def test_an_error_log_keeps_the_trace() -> None:
+    plan = compile_policies([ERRORS, LOGS])
+    assert decide(plan, gather(plan, span(), severities=(9, 17))) == Vote(True, "error-logs", 0)
+    assert decide(plan, gather(plan, span(), severities=(9, 13))) == DROP
+
+
+def test_the_first_keeping_policy_is_named() -> None:
+    plan = compile_policies([SLOW, ERRORS, ALL])
+    slow = span(NOON, NOON + 200 * MS)
+    assert decide(plan, gather(plan, span(status=2))).policy == "errors"
+    assert decide(plan, gather(plan, span(status=2), slow)).policy == "slow"
+    assert decide(plan, gather(plan, span())).policy == "all"
+
+
+def test_the_threshold_is_the_lowest_of_the_keeping_policies() -> None:
+    tenth = policy("tenth", "probabilistic", sampling_percentage=10)
+    plan = compile_policies([tenth, HALF, ERRORS])
+    assert decide(plan, gather(plan, with_randomness(NEVER - 1))) == Vote(True, "tenth", threshold_of(50))
+    assert decide(plan, gather(plan, with_randomness(NEVER // 2))) == Vote(True, "half", threshold_of(50))
+    assert decide(plan, gather(plan, with_randomness(NEVER - 1), span(status=2))) == Vote(True, "tenth", 0)
+    assert decide(plan, gather(plan, with_randomness(NEVER // 2 - 1))) == DROP
+
+
+# ---- latency -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("compat", "bounds", "duration_ns", "kept"),
+    [
+        ("none", (100, 0), 100 * MS, False),
+        ("none", (100, 0), 100 * MS + 1, True),
+        ("none", (100, 200), 200 * MS, True),
+        ("none", (100, 200), 200 * MS + 1, False),
+        ("none", (0, 0), 0, False),
+        ("none", (0, 0), 1, True),
+        ("none", (0, 0), -MS, False),
+        ("otel", (100, 0), 100 * MS - 1, False),  # whole milliseconds: 99
+        ("otel", (100, 0), 100 * MS, True),  # at least
+        ("otel", (100, 200), 101 * MS - 1, False),  # 100 is not above 100
+        ("otel", (100, 200), 101 * MS, True),
+        ("otel", (100, 200), 201 * MS - 1, True),  # 200
+        ("otel", (100, 200), 201 * MS, False),
+        ("otel", (0, 0), 0, True),
+        ("otel", (0, 0), -1, True),  # cut towards zero
+        ("otel", (0, 0), -MS, False),
+    ],
+)
+def test_latency_bounds(compat: Compat, bounds: tuple[int, int], duration_ns: int, kept: bool) -> None:
+    lower, upper = bounds
+    plan = compile_policies([policy("p", "latency", threshold_ms=lower, upper_threshold_ms=upper)], compat=compat)
+    assert decide(plan, gather(plan, span(NOON, NOON + duration_ns))).kept is kept
+
+
+def test_latency_is_that_of_the_trace_not_of_a_span() -> None:
+    plan = compile_policies([SLOW])
+    first, second = span(NOON, NOON + 60 * MS), span(NOON + 50 * MS, NOON + 110 * MS)
+    assert decide(plan, gather(plan, first)) == DROP
+    assert decide(plan, gather(plan, first, second)).kept
+
+
+@pytest.mark.parametrize("compat", ["none", "otel"])
+def test_an_upper_bound_judges_the_whole_trace(compat: Compat) -> None:
+    """The Collector stops at the first span that makes a partial duration fit (issue 43948): no order here does."""
+    plan = compile_policies([policy("p", "latency", threshold_ms=100, upper_threshold_ms=200)], compat=compat)
+    inside, beyond = span(NOON, NOON + 150 * MS), span(NOON, NOON + 900 * MS)
+    assert decide(plan, gather(plan, inside)).kept
+    assert decide(plan, gather(plan, inside, beyond)) == decide(plan, gather(plan, beyond, inside)) == DROP
+
+
+# ---- attributes ----------------------------------------------------------------------------------------------
+
+
+def test_string_attribute_on_span_or_resource() -> None:
+    plan = compile_policies([SHOP])
+    assert decide(plan, gather(plan, span(), attributes={"service.name": "shop"})).kept
+    assert decide(plan, gather(plan, span(), resource={"service.name": "shop"})).kept
+    assert not decide(plan, gather(plan, span(), resource={"service.name": "shops"})).kept
+
+
+def test_an_inverted_match_needs_that_nothing_matches() -> None:
+    plan = compile_policies([policy("p", "string_attribute", key="service.name", values=["shop"], invert_match=True)])
+    assert decide(plan, gather(plan, span(), resource={"service.name": "cart"})).kept
+    assert decide(plan, gather(plan, span())).kept  # no such attribute
+    assert not decide(plan, gather(plan, span(), resource={"service.name": "shop"})).kept
+    mixed = gather(plan, span(), resource={"service.name": "cart"})
+    mixed.merge(gather(plan, span(), resource={"service.name": "shop"}))
+    assert not decide(plan, mixed).kept
+
+
+# ---- and -----------------------------------------------------------------------------------------------------
+
+
+def test_and_needs_every_part_but_not_on_one_span() -> None:
+    plan = compile_policies([both("p", ERRORS, SHOP, SLOW)])
+    failed = gather(plan, span(status=2))
+    assert not decide(plan, failed).kept
+    failed.merge(gather(plan, span(), resource={"service.name": "shop"}))
+    assert not decide(plan, failed).kept
+    failed.merge(gather(plan, span(NOON, NOON + 101 * MS)))
+    assert decide(plan, failed) == Vote(True, "p", 0)
+
+
+def test_and_of_logs_and_spans() -> None:
+    plan = compile_policies([both("p", LOGS, SHOP)])
+    assert not decide(plan, gather(plan, severities=(17,))).kept
+    assert decide(plan, gather(plan, span(), resource={"service.name": "shop"}, severities=(17,))).kept
+
+
+def test_and_has_the_highest_threshold_of_its_parts() -> None:
+    quarter = policy("quarter", "probabilistic", sampling_percentage=25)
+    plan = compile_policies([both("p", ERRORS, HALF, quarter)])
+    assert decide(plan, gather(plan, with_randomness(NEVER - 1), span(status=2))).threshold == threshold_of(25)
+
+
+# ---- traces without spans ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compat", ["none", "otel"])
+def test_a_trace_known_by_logs_alone_meets_no_policy_about_spans(compat: Compat) -> None:
+    inverted = policy("inverted", "string_attribute", key="k", values=["v"], invert_match=True)
+    unset = policy("unset", "status_code", status_codes=["UNSET", "OK", "ERROR"])
+    every = policy("every", "latency", threshold_ms=0)
+    plan = compile_policies([inverted, unset, every], compat=compat)
+    assert decide(plan, gather(plan, severities=(24,))) == DROP
+    plan = compile_policies([ALL], compat=compat)
+    assert decide(plan, gather(plan, severities=(1,))).kept
+
+
+# ---- probability ---------------------------------------------------------------------------------------------
+
+
+def test_a_plan_keeps_the_share_and_a_greater_one_keeps_them_too() -> None:
+    source = random.Random(7)
+    plans = [compile_policies([policy("p", "probabilistic", sampling_percentage=p)]) for p in (1, 10, 33.3, 90, 100)]
+    for _ in range(5_000):
+        evidence = Evidence(source.randbytes(16))
+        kept = [decide(plan, evidence).kept for plan in plans]
+        assert kept == sorted(kept)
+        assert kept[-1]
+
+
+@pytest.mark.parametrize("compat", ["none", "otel"])
+@pytest.mark.parametrize(("percentage", "kept"), [(0, 0), (-50, 0), (100, 500), (150, 500)])
+def test_no_share_and_the_whole_share_are_exact(compat: Compat, percentage: float, kept: int) -> None:
+    source = random.Random(7)
+    plan = compile_policies([policy("p", "probabilistic", sampling_percentage=percentage)], compat=compat)
+    votes = [decide(plan, Evidence(source.randbytes(16))) for _ in range(500)]
+    assert sum(vote.kept for vote in votes) == kept
+    assert {vote.threshold for vote in votes} == {0}
+
+
+def test_compat_chooses_by_the_collectors_hash_and_states_the_share() -> None:
+    """Hashes of test_probability's vectors: 0xa545… of 2^64 is 64.6 %, 0x17be… is 9.3 %."""
+    plan = compile_policies([HALF], compat="otel")
+    assert decide(plan, Evidence(bytes.fromhex("4bf92f3577b34da6a3ce929d0e0e4736"))) == DROP
+    assert decide(plan, Evidence(b"\xff" * 16)) == Vote(True, "half", threshold_of(50))
+    ignored = gather(plan, with_randomness(NEVER - 1))
+    assert not decide(plan, ignored).kept
+
+
+# ---- order ---------------------------------------------------------------------------------------------------
+
+EVERY_KIND = [
+    ERRORS,
+    policy("window", "latency", threshold_ms=100, upper_threshold_ms=3_000),
+    SHOP,
+    both("and", LOGS, policy("ok", "status_code", status_codes=["OK"]), HALF),
+    policy("not-a", "string_attribute", key="k", values=["a"], invert_match=True),
+    HALF,
+]
+PLANS = [compile_policies(EVERY_KIND, compat="none"), compile_policies(EVERY_KIND, compat="otel")]
+
+
+@given(st.sampled_from(PLANS), st.lists(spans, max_size=8), st.lists(st.integers(0, 24), max_size=4), st.data())
+def test_the_order_of_spans_and_logs_never_matters(
+    plan: Plan, found: list[SpanScan], severities: list[int], data: st.DataObject
+) -> None:
+    arrivals: list[SpanScan | int] = [*found, *severities]
+
+    def outcome(order: list[SpanScan | int]) -> Vote:
+        evidence = Evidence(TRACE_ID)
+        for item in order:
+            if isinstance(item, int):
+                evidence.add_log(plan.log_bits(item))
+            else:
+                evidence.add_span(item, plan.span_bits(item, ["shop", None]))
+        return decide(plan, evidence)
+
+    assert outcome(data.draw(st.permutations(arrivals))) == outcome(arrivals)

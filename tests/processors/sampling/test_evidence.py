@@ -1,0 +1,98 @@
+"""Evidence is a set of joins and sums: order and grouping of what arrives do not matter."""
+
+from __future__ import annotations
+
+import sys
+from functools import reduce
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processors.sampling.evidence import NO_START, Evidence
+from schemas.otlp_scan import SpanScan
+from tests.processors.sampling.builders import MS, NOON, TRACE_ID, span, spans
+
+Item = tuple[SpanScan, int] | int  # a span and its bits, or a log's bits
+masks = st.integers(0, 2**9)
+items = st.lists(st.one_of(st.tuples(spans, masks), masks), max_size=12)
+
+
+def of(arrived: list[Item]) -> Evidence:
+    evidence = Evidence(TRACE_ID)
+    for item in arrived:
+        if isinstance(item, int):
+            evidence.add_log(item)
+        else:
+            evidence.add_span(*item)
+    return evidence
+
+
+def merged(*parts: Evidence) -> Evidence:
+    def add(total: Evidence, part: Evidence) -> Evidence:
+        total.merge(part)
+        return total
+
+    return reduce(add, parts, Evidence(TRACE_ID))
+
+
+@given(items, st.randoms(use_true_random=False))
+def test_order_does_not_matter(arrived: list[Item], random: object) -> None:
+    shuffled = list(arrived)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert of(shuffled) == of(arrived)
+
+
+@given(items, items, items)
+def test_merge_is_associative_commutative_and_equals_adding(a: list[Item], b: list[Item], c: list[Item]) -> None:
+    assert merged(merged(of(a), of(b)), of(c)) == merged(of(a), merged(of(b), of(c)))
+    assert merged(of(a), of(b)) == merged(of(b), of(a))
+    assert merged(of(a), of(b), of(c)) == of(a + b + c)
+
+
+@given(items)
+def test_nothing_is_the_neutral_element(arrived: list[Item]) -> None:
+    assert merged(of(arrived), Evidence(TRACE_ID)) == of(arrived)
+
+
+def test_duration_spans_the_whole_trace() -> None:
+    evidence = of([(span(NOON + MS, NOON + 3 * MS), 0), (span(NOON, NOON + 2 * MS), 0)])
+    assert evidence.duration_ns == 3 * MS
+
+
+def test_unknown_times_do_not_count() -> None:
+    evidence = of([(span(0, NOON + MS), 0), (span(NOON, 0), 0)])
+    assert evidence.duration_ns == MS
+    assert of([(span(0, NOON), 0)]).duration_ns == 0
+    assert of([(span(NOON, 0), 0)]).duration_ns == 0
+    assert of([]).min_start == NO_START
+    assert of([]).duration_ns == 0
+
+
+def test_counts() -> None:
+    evidence = of([(span(status=2), 1), (span(status=1), 4), 8, 8])
+    assert (evidence.spans, evidence.errors, evidence.logs, evidence.bits) == (2, 1, 2, 13)
+
+
+def test_the_full_trace_id_wins_over_its_padded_half() -> None:
+    padded = bytes(8) + TRACE_ID[8:]
+    evidence = Evidence(padded)
+    evidence.add_log(0)
+    evidence.add_span(span(), 0)
+    evidence.add_span(span(trace_id=padded), 0)
+    assert evidence.trace_id == TRACE_ID
+
+
+def test_the_explicit_randomness_counts_and_the_smallest_of_several() -> None:
+    assert of([(span(), 0)]).randomness is None
+    first = (span(state=b"ot=rv:00000000000005"), 0)
+    second = (span(state=b"a=b, ot=th:c;rv:00000000000003"), 0)
+    assert of([first, (span(), 0)]).randomness == 5
+    assert of([first, second]).randomness == of([second, first]).randomness == 3
+
+
+def test_it_stays_small() -> None:
+    """The memory of a worker is this times its undecided traces (docs: decision_wait)."""
+    evidence = of([(span(status=2), 1)] * 10_000)
+    assert not hasattr(evidence, "__dict__")
+    size = sys.getsizeof(evidence) + sum(sys.getsizeof(getattr(evidence, name)) for name in evidence.__slots__)
+    assert size < 400

@@ -1,0 +1,110 @@
+"""What is accepted, and what a refused policy says about key and rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from processors.sampling.policies import Policies, Policy
+
+# the examples of the Collector's README, as far as their types are built
+COLLECTOR_BLOCK: list[dict[str, Any]] = [
+    {"name": "test-policy-1", "type": "always_sample"},
+    {"name": "test-policy-2", "type": "latency", "latency": {"threshold_ms": 5000}},
+    {"name": "test-policy-4", "type": "probabilistic", "probabilistic": {"sampling_percentage": 10}},
+    {"name": "test-policy-5", "type": "status_code", "status_code": {"status_codes": ["ERROR", "UNSET"]}},
+    {"name": "test-policy-6", "type": "string_attribute", "string_attribute": {"key": "k", "values": ["v", ""]}},
+    {
+        "name": "and-policy-1",
+        "type": "and",
+        "and": {
+            "and_sub_policy": [
+                {"name": "p", "type": "latency", "latency": {"threshold_ms": 0, "upper_threshold_ms": 9}},
+                {
+                    "name": "p",
+                    "type": "string_attribute",
+                    "string_attribute": {"key": "k", "values": ["v"], "invert_match": True},
+                },
+            ]
+        },
+    },
+]
+
+
+def test_the_collectors_block_can_be_pasted() -> None:
+    policies = TypeAdapter(list[Policy]).validate_python(COLLECTOR_BLOCK)
+    assert [p.type for p in policies] == [block["type"] for block in COLLECTOR_BLOCK]
+    assert policies[-1].and_ is not None
+    assert [part.name for part in policies[-1].and_.and_sub_policy] == ["p", "p"]
+
+
+def nested() -> dict[str, Any]:
+    inner = {"name": "inner", "type": "and", "and": {"and_sub_policy": [{"name": "x", "type": "always_sample"}]}}
+    return {"name": "outer", "type": "and", "and": {"and_sub_policy": [inner]}}
+
+
+@pytest.mark.parametrize(
+    ("block", "quoted", "rule"),
+    [
+        ({"name": "", "type": "always_sample"}, "name", "at least 1 character"),
+        ({"name": "a", "type": "sometimes"}, "type", "'always_sample'"),
+        ({"name": "a", "type": "latency"}, "latency", "missing"),
+        ({"name": "a", "type": "always_sample", "latency": {"threshold_ms": 1}}, "latency", "not allowed"),
+        (
+            {"name": "a", "type": "latency", "latency": {"threshold_ms": 1}, "status_code": {"status_codes": ["OK"]}},
+            "status_code",
+            "not allowed in policy 'a' of type: latency",
+        ),
+        ({"name": "a", "type": "log_severity"}, "log_severity", "needs this block"),
+        ({"name": "a", "type": "and"}, "and", "missing"),
+        ({"name": "a", "type": "and", "and": {"and_sub_policy": []}}, "and_sub_policy", "at least 1 item"),
+        (nested(), "and_sub_policy", "must not contain another and"),
+        ({"name": "a", "type": "status_code", "status_code": {"status_codes": []}}, "status_codes", "at least 1 item"),
+        ({"name": "a", "type": "status_code", "status_code": {"status_codes": ["error"]}}, "status_codes", "'ERROR'"),
+        ({"name": "a", "type": "latency", "latency": {"threshold_ms": -1}}, "threshold_ms", "greater than or equal"),
+        (
+            {"name": "a", "type": "latency", "latency": {"threshold_ms": 10, "upper_threshold_ms": 10}},
+            "upper_threshold_ms",
+            "must be greater than threshold_ms (10)",
+        ),
+        (
+            {"name": "a", "type": "probabilistic", "probabilistic": {"sampling_percentage": float("nan")}},
+            "sampling_percentage",
+            "finite",
+        ),
+        (
+            {"name": "a", "type": "string_attribute", "string_attribute": {"key": "", "values": ["v"]}},
+            "key",
+            "at least 1 character",
+        ),
+        (
+            {"name": "a", "type": "string_attribute", "string_attribute": {"key": "k", "values": [""]}},
+            "values",
+            "at least one must be non-empty",
+        ),
+        (
+            {"name": "a", "type": "log_severity", "log_severity": {"min_severity": "LOUD"}},
+            "min_severity",
+            "'FATAL'",
+        ),
+        ({"name": "a", "type": "always_sample", "sampled": True}, "sampled", "not permitted"),
+    ],
+)
+def test_a_refused_policy_quotes_key_and_rule(block: dict[str, Any], quoted: str, rule: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Policy.model_validate(block)
+    text = str(refused.value)
+    assert quoted in text
+    assert rule in text
+
+
+def test_names_are_unique() -> None:
+    with pytest.raises(ValidationError, match="name: 'a' is used by more than one policy"):
+        TypeAdapter(Policies).validate_python([{"name": "a", "type": "always_sample"}] * 2)
+
+
+def test_an_empty_list_of_policies_is_refused() -> None:
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        TypeAdapter(Policies).validate_python([])
