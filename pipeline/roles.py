@@ -61,8 +61,6 @@ def expand(config: Config, names: Sequence[str]) -> list[str]:
 
 def build(app: faust.App, config: Config, names: Sequence[str], since: str | None) -> list[Group]:
     """The groups of the chosen roles."""
-    from pipeline import aggregate, deliver
-
     groups: list[Group] = []
     for name in expand(config, names):
         if name == "ingest":
@@ -70,8 +68,12 @@ def build(app: faust.App, config: Config, names: Sequence[str], since: str | Non
         elif name == "sample":
             groups.append(sample.group(app, config))
         elif name == "aggregate":
+            from pipeline import aggregate
+
             groups.append(aggregate.group(app, config))
         else:
+            from pipeline import deliver
+
             groups.append(deliver.group(app, config, name.removeprefix("sink.")))
     return groups
 

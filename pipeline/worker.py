@@ -45,8 +45,6 @@ class Worker:
         self.app.boot_strategy = _Boot(self.app)
         self.services = roles.build(self.app, config, names, since)
         self.server = serving.Server(config.telemetry, self.ready)
-        for service in self.services:
-            self.app.add_runtime_dependency(service)
 
     def ready(self) -> dict[str, bool]:
         """Each role, and whether it holds all of its partitions."""
@@ -57,7 +55,9 @@ class Worker:
         await self.server.start()
         self.app.finalize()
         await self.app.start()
-        self.app.flow_control.resume()
+        self.app.flow_control.resume()  # without Faust's own consumer nothing else opens the channels
+        for service in self.services:
+            await self.app.add_runtime_dependency(service)
 
     async def stop(self) -> None:
         """Finish the batches under way, commit, leave the groups."""
