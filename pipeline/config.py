@@ -1,102 +1,228 @@
 """The one configuration file: what each key means, its default and its rule.
 
 Field names follow the OpenTelemetry Collector, Prometheus, Kafka and Elasticsearch. Unknown keys are refused.
-Durations are strings such as `500ms`, `30s`, `15m`, `2h`; in code they are seconds (float).
+Durations are strings such as `500ms`, `30s`, `15m`, `2h`; in code they are seconds (float). Rules that need two keys
+live in the section that holds both, or in `Config`, and name the key to change (`_refuse`).
+docs/reference/configuration.md is generated from these models; pipeline/config_file.py reads the file.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from processors.sampling.policies import Policy
-from schemas.settings import Duration, Section
+from processors.sampling.policies import Policies
+from schemas.settings import Duration, Section, parse_duration
 from sinks.settings import Sink
+
+Broken = tuple[tuple[str | int, ...], str]
+"""A path below the section that was validated, and the rule that does not hold there."""
+
+# Labels that every span metric has; a dimension may not take their place (Jaeger's Monitor tab queries them).
+IDENTITY_LABELS = ("service_name", "span_name", "span_kind", "status_code")
+# What a histogram's label set costs beside its bounds: the +Inf bucket, the sum and the count.
+HISTOGRAM_EXTRA_SERIES = 3
+SINK_KINDS = ("jaeger", "elasticsearch", "prometheus")
+# Kafka's limit is 249 characters; the longest of our suffixes is `.untraced.logs`.
+_PREFIX_LENGTH = 200
+
+
+def _refuse(broken: Iterable[Broken]) -> None:
+    """Raise one validation error that carries every broken rule; do nothing if there is none."""
+    found = list(broken)
+    if found:
+        text = "; ".join(f"{'.'.join(map(str, path))}: {rule}" for path, rule in found)
+        raise PydanticCustomError("rules", "{text}", {"text": text, "broken": found})
+
+
+def _words(value: Any) -> Any:
+    """A list out of `a,b`, so that one environment variable can hold it."""
+    return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+
+
+def _address(text: str) -> str:
+    if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:/,\[\]]+):\d{1,5}", text):
+        raise ValueError(f"{text!r} must be host:port")
+    return text
+
+
+Positive = Annotated[Duration, Field(gt=0)]
+Address = Annotated[str, AfterValidator(_address)]
+TopicName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 
 
 class Security(Section):
     """How to reach Kafka. Passed through to the client: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."""
 
-    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-    key_password: SecretStr | None = None
-    verify_hostname: bool = True
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
-    username: str | None = None
-    password: SecretStr | None = None
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="Kafka's `security.protocol`."
+    )
+    ca_file: str | None = Field(None, description="Certificate authorities (PEM); unset: those of the system.")
+    cert_file: str | None = Field(None, description="Client certificate (PEM), for mutual TLS.")
+    key_file: str | None = Field(None, description="Its key (PEM); unset: it is in `cert_file`.")
+    key_password: SecretStr | None = Field(None, description="Password of the key.")
+    verify_hostname: bool = Field(True, description="False: do not compare the broker's name with its certificate.")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
+        None, description="Needed by the two SASL protocols."
+    )
+    username: str | None = Field(None, description="PLAIN and SCRAM.")
+    password: SecretStr | None = Field(None, description="PLAIN and SCRAM.")
     token_file: str | None = Field(None, description="OAUTHBEARER: a file with the current token, re-read when asked.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        _refuse(self._rules())
+        return self
+
+    def _rules(self) -> Iterator[Broken]:
+        sasl, tls = self.protocol.startswith("SASL_"), self.protocol in ("SSL", "SASL_SSL")
+        if sasl and self.sasl_mechanism is None:
+            yield ("sasl_mechanism",), f"is required by protocol: {self.protocol}"
+        if not sasl and self.sasl_mechanism is not None:
+            yield ("sasl_mechanism",), f"needs protocol: SASL_PLAINTEXT or SASL_SSL, not {self.protocol}"
+        if sasl and self.sasl_mechanism == "OAUTHBEARER" and not self.token_file:
+            yield ("token_file",), "is required by sasl_mechanism: OAUTHBEARER"
+        if sasl and self.sasl_mechanism not in (None, "OAUTHBEARER"):
+            for key in ("username", "password"):
+                if getattr(self, key) is None:
+                    yield (key,), f"is required by sasl_mechanism: {self.sasl_mechanism}"
+        for key in ("ca_file", "cert_file", "key_file"):
+            if getattr(self, key) is not None and not tls:
+                yield (key,), f"needs protocol: SSL or SASL_SSL, not {self.protocol}"
+        if self.key_file is not None and self.cert_file is None:
+            yield ("cert_file",), "is required by key_file"
 
 
 class Kafka(Section):
     """The brokers and the internal topics."""
 
-    bootstrap_servers: list[str] = Field(min_length=1)
+    bootstrap_servers: Annotated[list[Address], BeforeValidator(_words)] = Field(
+        min_length=1, description="`host:port` of some brokers; a list, or one text with commas."
+    )
     prefix: str = Field(
         "tailrace",
-        pattern=r"^[a-zA-Z0-9._-]+$",
+        pattern=r"^[a-zA-Z0-9_-][a-zA-Z0-9._-]*$",
+        max_length=_PREFIX_LENGTH,
         description="First part of every internal topic, group and transactional id.",
     )
-    security: Security = Security()
+    security: Security = Field(Security(), description="TLS and SASL.")
     partitions: int = Field(
         4, ge=1, description="N: partitions of spans, logs and decisions. Changing it needs a resize."
     )
     metric_partitions: int = Field(4, ge=1, description="M: partitions of points and samples.")
-    replication_factor: int = Field(-1, description="-1: the broker's default.")
+    replication_factor: int = Field(-1, ge=-1, description="Of the internal topics. -1: the broker's default.")
     start: str = Field(
         "latest",
         description="Where a new group begins in raw topics: latest, earliest, or a duration ago such as 15m.",
     )
     transactions: bool = Field(True, description="False only for brokers without transactions: at-least-once.")
-    commit_interval: Duration = Field(1.0, description="Longest time between two transactions while records move.")
+    commit_interval: Positive = Field(1.0, description="Longest time between two transactions while records move.")
     commit_bytes: int = Field(8 << 20, ge=1, description="Output bytes that end a transaction early.")
-    session_timeout: Duration = 10.0
-    heartbeat_interval: Duration = 3.0
-    fetch_max_bytes: int = Field(16 << 20, ge=1)
-    retention: Duration = Field(
+    session_timeout: Positive = Field(10.0, description="A worker silent for this long loses its partitions.")
+    heartbeat_interval: Positive = Field(3.0, description="At most a third of `session_timeout`.")
+    fetch_max_bytes: int = Field(16 << 20, ge=1, description="Most bytes of one answer of a broker.")
+    retention: Positive = Field(
         86400.0,
         description="How long the internal topics keep records: the longest outage of a role or a sink without loss.",
     )
-    dead_letter_retention: Duration = Field(7 * 86400.0, description="How long the dead-letter queue keeps records.")
+    dead_letter_retention: Positive = Field(7 * 86400.0, description="How long the dead-letter queue keeps records.")
+
+    @field_validator("start")
+    @classmethod
+    def _start(cls, start: str) -> str:
+        return parse_start(start)
+
+    @field_validator("replication_factor")
+    @classmethod
+    def _some_replica(cls, factor: int) -> int:
+        if factor == 0:
+            raise ValueError("must be at least 1, or -1 for the broker's default")
+        return factor
+
+    @model_validator(mode="after")
+    def _heartbeats_fit(self) -> Self:
+        if self.heartbeat_interval * 3 > self.session_timeout:
+            rule = f"must be at most a third of session_timeout ({self.session_timeout:g}s)"
+            _refuse([(("heartbeat_interval",), rule)])
+        return self
+
+
+def parse_start(start: str) -> str:
+    """The same text if it says where to begin: latest, earliest, or a duration ago. Raises ValueError otherwise."""
+    if start not in ("latest", "earliest"):
+        try:
+            parse_duration(start)
+        except ValueError:
+            raise ValueError(f"{start!r} is neither latest nor earliest nor a duration ago such as 15m") from None
+    return start
 
 
 class Input(Section):
     """A raw topic: what is in it."""
 
-    topic: str
-    signal: Literal["traces", "logs"]
-    encoding: Literal["otlp_proto", "json"] = "otlp_proto"
+    topic: TopicName = Field(description="Its name; each topic once.")
+    signal: Literal["traces", "logs"] = Field(description="What its messages hold.")
+    encoding: Literal["otlp_proto", "json"] = Field(
+        "otlp_proto",
+        description="otlp_proto: what the Collector's kafkaexporter writes. json: lines of JSON, logs only.",
+    )
+
+    @model_validator(mode="after")
+    def _encoding_fits(self) -> Self:
+        if self.signal == "traces" and self.encoding == "json":
+            _refuse([(("encoding",), "json is for signal: logs; traces must be otlp_proto")])
+        return self
 
 
 class Sampling(Section):
     """When and how whole traces are decided."""
 
-    decision_wait: Duration = Field(30.0, description="From a trace's first record to its decision, in stream time.")
-    late_horizon: Duration = Field(
-        600.0, description="How long late spans still find their trace's verdict, in stream time."
+    decision_wait: Positive = Field(30.0, description="From a trace's first record to its decision, in stream time.")
+    late_horizon: Positive = Field(
+        600.0,
+        description="How long late spans still find their trace's verdict, in stream time; more than `decision_wait`.",
     )
     compat: Literal["none", "otel"] = Field("none", description="otel: the Collector's hash and latency bounds.")
-    policies: list[Policy] = Field(min_length=1)
+    policies: Policies = Field(
+        description="In the Collector's form. All vote; a trace is kept if one keeps it, and named after the first."
+    )
     cache_bytes: int = Field(
         256 << 20,
         ge=0,
         description="Per worker: raw batches kept between head and tail; beyond it the tail re-reads Kafka.",
     )
-    ingest_stall_limit: Duration = Field(
+    ingest_stall_limit: Positive = Field(
         300.0, description="A raw span partition without a new mark for this long no longer holds the clock."
     )
+
+    @model_validator(mode="after")
+    def _horizon_beyond_wait(self) -> Self:
+        if self.late_horizon <= self.decision_wait:
+            _refuse([(("late_horizon",), f"must be longer than decision_wait ({self.decision_wait:g}s)")])
+        return self
 
 
 class Logs(Section):
     """What happens to logs."""
 
-    unsampled: Literal["drop", "warn", "all"] | str = Field(
-        "warn",
-        description="Logs of dropped traces: drop, all, or those at or above this severity (trace, debug, info, warn, error, fatal).",
+    unsampled: Literal["drop", "all", "trace", "debug", "info", "warn", "error", "fatal"] = Field(
+        "warn", description="Logs of dropped traces: none of them, all, or those at or above this severity."
     )
-    max_skew: Duration = Field(
+    max_skew: Positive = Field(
         60.0, description="A raw log partition without a new mark for this long no longer holds decisions."
     )
 
@@ -104,25 +230,65 @@ class Logs(Section):
 class SpanMetrics(Section):
     """Calls and durations of every span, counted before sampling."""
 
-    enabled: bool = True
-    namespace: str = Field("traces_span_metrics", description="Jaeger Monitor's default.")
-    dimensions: list[str] = Field(
+    enabled: bool = Field(True, description="False: spans are not counted.")
+    namespace: str = Field(
+        "traces_span_metrics",
+        pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$",
+        description="First part of both metric names. The default is what Jaeger's Monitor tab queries.",
+    )
+    dimensions: list[Annotated[str, StringConstraints(min_length=1)]] = Field(
         [], description="Span or resource attributes that become labels (dots become underscores)."
     )
-    buckets_ms: list[float] = [2, 4, 6, 8, 10, 50, 100, 200, 400, 800, 1000, 1400, 2000, 5000, 10000, 15000]
+    buckets_ms: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        [2, 4, 6, 8, 10, 50, 100, 200, 400, 800, 1000, 1400, 2000, 5000, 10000, 15000],
+        min_length=1,
+        description="Upper bounds of the duration histogram in milliseconds, ascending; +Inf is added.",
+    )
+
+    @model_validator(mode="after")
+    def _labels_and_bounds(self) -> Self:
+        _refuse(self._rules())
+        return self
+
+    def _rules(self) -> Iterator[Broken]:
+        labels: dict[str, str] = {}
+        for i, dimension in enumerate(self.dimensions):
+            label = re.sub(r"[^a-zA-Z0-9_]", "_", dimension)
+            if label in IDENTITY_LABELS:
+                yield ("dimensions", i), f"every span metric has the label {label} already"
+            elif label in labels:
+                yield ("dimensions", i), f"gives the label {label}, as {labels[label]} does"
+            labels.setdefault(label, dimension)
+        for i, (lower, upper) in enumerate(zip(self.buckets_ms, self.buckets_ms[1:], strict=False)):
+            if lower >= upper:
+                yield ("buckets_ms", i + 1), f"must be greater than the bound before it ({lower:g})"
 
 
 class Metrics(Section):
-    span_metrics: SpanMetrics = SpanMetrics()
-    interval: Duration = Field(15.0, description="One sample per series this often.")
+    """Series for Prometheus and how many of them there may be."""
+
+    span_metrics: SpanMetrics = Field(SpanMetrics(), description="Calls and durations of spans.")
+    interval: Positive = Field(15.0, description="One sample per series this often.")
     series_per_metric: int = Field(
         10_000,
         ge=2,
-        description="Prometheus series per metric, histograms with all their buckets; new ones beyond it fold into __overflow__.",
+        description="Prometheus series per metric, histograms with all their buckets; new ones fold into __overflow__.",
     )
+
+    @model_validator(mode="after")
+    def _room_for_overflow(self) -> Self:
+        cost = len(self.span_metrics.buckets_ms) + HISTOGRAM_EXTRA_SERIES
+        if self.series_per_metric < cost:
+            rule = (
+                f"must be at least {cost}: what one label set of the duration histogram takes ({cost - 3} bounds + 3)"
+            )
+            _refuse([(("series_per_metric",), rule)])
+        return self
 
 
 class Limits(Section):
+    """Sizes with a stated outcome; nothing larger is dropped without a count and a reason."""
+
     max_message_bytes: int = Field(
         16 << 20, ge=1, description="Larger raw messages go to the dead-letter queue undecoded."
     )
@@ -133,19 +299,80 @@ class Limits(Section):
 
 
 class Telemetry(Section):
-    host: str = "127.0.0.1"
+    """What a worker says about itself."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(9464, ge=0, le=65535, description="/metrics, /healthz, /readyz; 0 picks a free port.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="JSON lines on standard error.")
 
 
 class Config(Section):
     """The whole file."""
 
-    kafka: Kafka
-    inputs: list[Input] = Field(min_length=1)
-    sampling: Sampling
-    logs: Logs = Logs()
-    metrics: Metrics = Metrics()
-    sinks: dict[str, Sink] = {}
-    limits: Limits = Limits()
-    telemetry: Telemetry = Telemetry()
+    kafka: Kafka = Field(description="The brokers and the internal topics.")
+    inputs: list[Input] = Field(min_length=1, description="The raw topics.")
+    sampling: Sampling = Field(description="When and how whole traces are decided.")
+    logs: Logs = Field(Logs(), description="What happens to logs.")
+    metrics: Metrics = Field(Metrics(), description="Series for Prometheus.")
+    sinks: dict[str, Sink] = Field(
+        {}, description="Destinations by name: jaeger, elasticsearch or prometheus, or one of them with /NAME."
+    )
+    limits: Limits = Field(Limits(), description="Sizes with a stated outcome.")
+    telemetry: Telemetry = Field(Telemetry(), description="What a worker says about itself.")
+
+    @field_validator("inputs")
+    @classmethod
+    def _raw_topics(cls, inputs: list[Input], info: ValidationInfo) -> list[Input]:
+        _refuse(_input_rules(inputs, info.data.get("kafka")))
+        return inputs
+
+    @field_validator("sampling")
+    @classmethod
+    def _window_is_retained(cls, sampling: Sampling, info: ValidationInfo) -> Sampling:
+        kafka = info.data.get("kafka")
+        if kafka is not None and sampling.decision_wait * 2 > kafka.retention:
+            rule = f"must be at most half of kafka.retention ({kafka.retention:g}s): undecided spans wait in Kafka"
+            _refuse([(("decision_wait",), rule)])
+        return sampling
+
+    @field_validator("sinks")
+    @classmethod
+    def _destinations(cls, sinks: dict[str, Sink]) -> dict[str, Sink]:
+        _refuse(_sink_rules(sinks))
+        return sinks
+
+
+def sink_kind(name: str) -> str:
+    """The kind of destination that a key of `sinks` names.
+
+    >>> sink_kind("jaeger/eu")
+    'jaeger'
+    """
+    return name.split("/", 1)[0]
+
+
+def _input_rules(inputs: list[Input], kafka: Kafka | None) -> Iterator[Broken]:
+    first: dict[str, int] = {}
+    for i, item in enumerate(inputs):
+        if item.topic in first:
+            yield (i, "topic"), f"{item.topic} is listed already, as inputs[{first[item.topic]}]"
+        if kafka is not None and item.topic.startswith(f"{kafka.prefix}."):
+            yield (i, "topic"), f"names with {kafka.prefix}. in front belong to the internal topics (kafka.prefix)"
+        first.setdefault(item.topic, i)
+
+
+def _sink_rules(sinks: dict[str, Sink]) -> Iterator[Broken]:
+    for name, sink in sinks.items():
+        if sink_kind(name) not in SINK_KINDS or not re.fullmatch(r"[a-z]+(/[a-zA-Z0-9._-]+)?", name):
+            yield (name,), f"must be one of {', '.join(SINK_KINDS)}, alone or with /NAME behind it"
+        url = urlsplit(sink.endpoint)
+        if not url.hostname:
+            yield (name, "endpoint"), "has no host"
+        if url.username or url.password:
+            yield (name, "endpoint"), "must not hold credentials; they belong in auth"
+        auth = sink.auth
+        ways = [key for key in ("username", "bearer_token", "api_key") if getattr(auth, key) is not None]
+        if len(ways) > 1:
+            yield (name, "auth"), f"one way is enough: {', '.join(ways)}"
+        if (auth.username is None) != (auth.password is None):
+            yield (name, "auth"), "username and password belong together"

@@ -1,0 +1,198 @@
+"""From a file to a `Config`, or to everything that is wrong with it at once.
+
+Each problem has line, column, key, rule and, where one can be guessed, a hint: a misspelt key or value gets the
+nearest right one, a key in the wrong section the section it belongs to.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from pipeline.config import Config
+from pipeline.yaml_tree import Key, Problem, Tree, dotted, read
+from schemas.errors import ConfigError
+
+_MISSING_VALUE = object()
+
+
+class InvalidConfig(ConfigError):
+    """A file that cannot be run. `problems` are sorted by line; the text has one line for each."""
+
+    def __init__(self, path: str, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(f"{path}:{problem}" for problem in problems))
+        self.path = path
+        self.problems = list(problems)
+
+
+def load(path: str | Path, environ: Mapping[str, str]) -> Config:
+    """The configuration in the file at `path`, its `${...}` filled in from `environ` and from files.
+
+    Raises InvalidConfig, with all problems.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+    except OSError as error:
+        raise InvalidConfig(str(path), [Problem(1, 1, "", f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError:
+        raise InvalidConfig(str(path), [Problem(1, 1, "", "is not UTF-8")]) from None
+    return parse(text, str(path), environ)
+
+
+def parse(text: str, path: str, environ: Mapping[str, str]) -> Config:
+    """Like `load` for a text; `path` is where it came from: relative `${file:...}` begin in its folder."""
+    tree = read(text, Path(path).parent, environ)
+    if tree.data is None and not tree.problems:
+        tree.problems.append(Problem(1, 1, "", "the file is empty", "kafka, inputs and sampling are required"))
+    elif tree.data is not None and not isinstance(tree.data, dict):
+        tree.problems.append(tree.problem((), "must be a mapping of sections", "kafka, inputs, sampling, ..."))
+    config = None
+    if isinstance(tree.data, dict):
+        try:
+            config = Config.model_validate(tree.data)
+        except ValidationError as error:
+            known = [problem.key for problem in tree.problems]
+            found = [problem for details in error.errors() for problem in _problems(details, tree)]
+            # A value that could not be read breaks rules that it would not break if it were there.
+            tree.problems += [p for p in found if not any(key == p.key or key.startswith(f"{p.key}.") for key in known)]
+    if config is None or tree.problems:
+        raise InvalidConfig(path, sorted(tree.problems, key=lambda problem: (problem.line, problem.column)))
+    return config
+
+
+def _problems(details: ErrorDetails, tree: Tree) -> Iterator[Problem]:
+    path, rest = _located(details["loc"], tree.data)
+    match details["type"]:
+        case "rules":
+            for below, rule in details["ctx"]["broken"]:
+                yield tree.problem(path + tuple(below), rule, _found(path + tuple(below), tree))
+        case "extra_forbidden":
+            yield tree.problem(path, "unknown key", _hint_for_key(path))
+        case "missing":
+            yield tree.problem((*path, *rest), "is required")
+        case "literal_error" | "enum":
+            allowed = re.findall(r"'([^']*)'", str(details["ctx"]["expected"]))
+            yield tree.problem(path, f"must be one of {', '.join(allowed)}", _hint_for_value(path, tree, allowed))
+        case "value_error":
+            # A section's own rule names the key it is about: "KEY: rule".
+            rule = str(details["ctx"]["error"])
+            key, colon, after = rule.partition(": ")
+            if colon and key in _keys(_schema_at(path)):
+                path, rule = (*path, key), after
+            yield tree.problem(path, rule)
+        case kind:
+            hint = _found(path, tree)
+            if kind == "string_type" and isinstance(_value(path, tree), bool | int | float):
+                hint += "; put it in quotes"
+            yield tree.problem(path, _reworded(details["msg"]), hint)
+
+
+def _located(loc: tuple[str | int, ...], data: Any) -> tuple[Key, Key]:
+    """The part of pydantic's location that is in the file, and what is missing behind it.
+
+    Pydantic also names what it tried (`[key]`, the members of a union); those names are skipped.
+    """
+    path: list[str | int] = []
+    for i, part in enumerate(loc):
+        inside = part in data if isinstance(data, dict) else isinstance(data, list) and part in range(len(data))
+        if inside:
+            path.append(part)
+            data = data[part]
+        elif i == len(loc) - 1 and isinstance(data, dict) and part != "[key]":
+            return tuple(path), (part,)
+    return tuple(path), ()
+
+
+def _value(path: Key, tree: Tree) -> Any:
+    data = tree.data
+    for part in path:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return _MISSING_VALUE
+    return data
+
+
+def _found(path: Key, tree: Tree) -> str:
+    """`found VALUE`, but nothing that is long, secret, or from the environment."""
+    value = _value(path, tree)
+    secret = _schema_at(path).get("format") == "password" or path in tree.interpolated
+    if value is _MISSING_VALUE or secret or isinstance(value, dict | list) or len(str(value)) > 60:
+        return ""
+    return f"found {'nothing' if value is None else repr(value)}"
+
+
+def _reworded(message: str) -> str:
+    """Pydantic's words in ours."""
+    message = re.sub(r"^(Input|String|List|Dictionary|Value) should ", "must ", message)
+    message = re.sub(r"^Value error, ", "", message)
+    return message[:1].lower() + message[1:]
+
+
+def _hint_for_value(path: Key, tree: Tree, allowed: Sequence[str]) -> str:
+    """What was found instead of one of the allowed words, and the word that was probably meant."""
+    value, found = _value(path, tree), _found(path, tree)
+    if isinstance(value, bool):
+        return f"{found}: YAML's reading of on, off, yes and no; put it in quotes"
+    close = difflib.get_close_matches(str(value).lower(), [word.lower() for word in allowed], 1)
+    meant = [f"did you mean {word}?" for word in allowed if close and word.lower() == close[0]]
+    return "; ".join([found, *meant] if found else meant)
+
+
+def _hint_for_key(path: Key) -> str:
+    """The right spelling or place of an unknown key."""
+    key = str(path[-1])
+    siblings = _keys(_schema_at(path[:-1]))
+    if close := difflib.get_close_matches(key, siblings, 1):
+        return f"did you mean {close[0]}?"
+    if len(homes := [home for home in _homes(_SCHEMA, ()) if home[-1] == key]) == 1:
+        return f"it belongs to {dotted(homes[0][:-1]) or 'the top level'}"
+    return f"known here: {', '.join(siblings)}" if siblings else ""
+
+
+# The models as JSON schema: the one form in which keys can be looked up by path, whatever the models are made of.
+_SCHEMA: dict[str, Any] = Config.model_json_schema()
+
+
+def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema behind its references; of an optional one, the branch that is not null."""
+    while True:
+        if "$ref" in schema:
+            schema = _SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[-1]]
+        elif branches := [branch for branch in schema.get("anyOf", []) if branch.get("type") != "null"]:
+            schema = branches[0]
+        else:
+            return schema
+
+
+def _schema_at(path: Key) -> dict[str, Any]:
+    """The schema of what may stand at a path; empty if nothing may."""
+    schema = _resolved(_SCHEMA)
+    for part in path:
+        if isinstance(part, int):
+            below = schema.get("items", {})
+        else:
+            below = schema.get("properties", {}).get(part) or schema.get("additionalProperties", {})
+        schema = _resolved(below) if isinstance(below, dict) else {}
+    return schema
+
+
+def _keys(schema: dict[str, Any]) -> list[str]:
+    return list(schema.get("properties", {}))
+
+
+def _homes(schema: dict[str, Any], path: Key) -> Iterator[Key]:
+    """Every path of nested sections to a key; maps, lists and recursive models are not entered."""
+    for key, below in _keys_and_schemas(schema):
+        yield (*path, key)
+        yield from _homes(_resolved(below), (*path, key))
+
+
+def _keys_and_schemas(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from _resolved(schema).get("properties", {}).items()

@@ -1,0 +1,210 @@
+"""A YAML file as plain data that knows where each value stands and which were interpolated.
+
+Duplicate keys, keys that are not text and aliases that contain themselves are problems; so are variables that are not
+set and files that cannot be read. All of them are collected, none stops the reading.
+
+In a value, `${NAME}` is an environment variable, `${NAME:-default}` has a default for one that is unset or empty,
+`${file:/path}` is a file's content without its last line break (a relative path begins at the YAML file's folder), and
+`$${` stands for `${`. The Collector's `${env:NAME}` works too. An unquoted value that comes out empty is null, as it
+would be in YAML.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Key = tuple[str | int, ...]
+"""Where a value is: keys of mappings and indices of sequences from the top."""
+
+_INTERPOLATION = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
+_VARIABLE = re.compile(r"(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: where (line and column count from 1), which key, which rule, and what may help."""
+
+    line: int
+    column: int
+    key: str
+    rule: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        key = f"{self.key}: " if self.key else ""
+        return f"{self.line}:{self.column}: {key}{self.rule}" + (f" ({self.hint})" if self.hint else "")
+
+
+@dataclass(slots=True)
+class Tree:
+    """`data` is what the file says; `keys` and `values` map paths to (line, column) of the key and of the value.
+
+    `interpolated` holds the paths of values that came from the environment or from a file: never print those.
+    """
+
+    data: Any = None
+    keys: dict[Key, tuple[int, int]] = field(default_factory=dict)
+    values: dict[Key, tuple[int, int]] = field(default_factory=dict)
+    interpolated: set[Key] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+
+    def position(self, path: Key) -> tuple[int, int]:
+        """Where to look for `path`: its key, else its value, else what surrounds it."""
+        for length in range(len(path), 0, -1):
+            for positions in (self.keys, self.values):
+                if path[:length] in positions:
+                    return positions[path[:length]]
+        return self.values.get((), (1, 1))
+
+    def problem(self, path: Key, rule: str, hint: str = "", at: tuple[int, int] | None = None) -> Problem:
+        """A problem at the position of `path`."""
+        line, column = at or self.position(path)
+        return Problem(line, column, dotted(path), rule, hint)
+
+
+def dotted(path: Key) -> str:
+    """A path as it is written in messages.
+
+    >>> dotted(("sampling", "policies", 0, "type"))
+    'sampling.policies[0].type'
+    """
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def read(text: str, folder: Path, environ: Mapping[str, str]) -> Tree:
+    """The tree of one YAML document. What is wrong with it is in `problems`; `data` is then incomplete."""
+    tree = Tree()
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        context = f"{error.context}, " if error.context else ""
+        tree.problems.append(Problem(line, column, "", f"not valid YAML: {context}{error.problem}"))
+        return tree
+    except yaml.YAMLError as error:  # a control character: no mark
+        tree.problems.append(Problem(1, 1, "", f"not valid YAML: {' '.join(str(error).split())}"))
+        return tree
+    finally:
+        loader.dispose()
+    if node is not None:
+        tree.data = _Reader(tree, loader, folder, environ).value(node, (), frozenset())
+    return tree
+
+
+class _Reader:
+    """Turns nodes into data, with everything that this needs at hand."""
+
+    def __init__(self, tree: Tree, loader: yaml.SafeLoader, folder: Path, environ: Mapping[str, str]) -> None:
+        self.tree, self.loader, self.folder, self.environ = tree, loader, folder, environ
+
+    def value(self, node: yaml.Node, path: Key, inside: frozenset[int]) -> Any:
+        """The data of one node; `inside` are the identities of the nodes around it."""
+        self.tree.values[path] = _position(node)
+        if id(node) in inside:
+            self.report(node, path, "an alias must not contain itself")
+            return None
+        inside |= {id(node)}
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, path, inside)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(child, (*path, i), inside) for i, child in enumerate(node.value)]
+        return self.scalar(node, path)
+
+    def mapping(self, node: yaml.MappingNode, path: Key, inside: frozenset[int]) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                for name, value in self.merge(value_node, path, inside).items():
+                    merged.setdefault(name, value)
+                continue
+            key = self.key(key_node, path)
+            if key is None:
+                continue
+            if key in data:
+                first = self.tree.keys[(*path, key)][0]
+                self.report(key_node, (*path, key), f"is there twice; the first is in line {first}")
+                continue
+            self.tree.keys[(*path, key)] = _position(key_node)
+            data[key] = self.value(value_node, (*path, key), inside)
+        return merged | data
+
+    def merge(self, node: yaml.Node, path: Key, inside: frozenset[int]) -> dict[str, Any]:
+        """What `<<` brings in: a mapping, or several of which the first wins."""
+        merged: dict[str, Any] = {}
+        for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            if id(source) in inside or not isinstance(source, yaml.MappingNode):
+                self.report(source, path, "<< takes a mapping, or a list of mappings")
+                continue
+            for name, value in self.mapping(source, path, inside | {id(source)}).items():
+                merged.setdefault(name, value)
+        for name in merged:
+            self.tree.keys.setdefault((*path, name), _position(node))
+        return merged
+
+    def key(self, node: yaml.Node, path: Key) -> str | None:
+        if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str":
+            return str(node.value)
+        shown = repr(node.value) if isinstance(node, yaml.ScalarNode) else "this"
+        self.report(node, path, f"a key must be text; YAML reads {shown} as {_kind(node)}", "put it in quotes")
+        return None
+
+    def scalar(self, node: yaml.Node, path: Key) -> Any:
+        if "${" not in node.value:
+            try:
+                return self.loader.construct_object(node)
+            except (yaml.YAMLError, ValueError) as error:
+                text = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
+                self.report(node, path, f"cannot be read as {_kind(node)}: {text}", "put it in quotes")
+                return None
+        self.tree.interpolated.add(path)
+        text = _INTERPOLATION.sub(lambda match: self.replacement(match, node, path), node.value)
+        plain = isinstance(node, yaml.ScalarNode) and not node.style
+        return None if plain and not text else text
+
+    def replacement(self, match: re.Match[str], node: yaml.Node, path: Key) -> str:
+        """The text for one `${...}`; reports and gives nothing when there is none."""
+        if match[0] == "$${":
+            return "${"
+        inner = match[1]
+        if inner is not None and inner.startswith("file:"):
+            file = self.folder / inner.removeprefix("file:")
+            try:
+                return file.read_text("utf-8").removesuffix("\n").removesuffix("\r")
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+                self.report(node, path, f"file {file} cannot be read: {reason}")
+                return ""
+        variable = _VARIABLE.fullmatch(inner or "")
+        if variable is None:
+            rule = f"{match[0]!r} is not an interpolation"
+            self.report(node, path, rule, "${NAME}, ${NAME:-default} or ${file:/path}; $${ for a literal ${")
+            return ""
+        name, default = variable.groups()
+        found = self.environ.get(name)
+        if default is not None:
+            return found or default
+        if found is None:
+            self.report(node, path, f"environment variable {name} is not set", f"${{{name}:-default}} gives a default")
+        return found or ""
+
+    def report(self, node: yaml.Node, path: Key, rule: str, hint: str = "") -> None:
+        self.tree.problems.append(self.tree.problem(path, rule, hint, at=_position(node)))
+
+
+def _position(node: yaml.Node) -> tuple[int, int]:
+    return node.start_mark.line + 1, node.start_mark.column + 1
+
+
+def _kind(node: yaml.Node) -> str:
+    name = node.tag.rsplit(":", 1)[-1].lstrip("!")
+    return {"bool": "true or false", "int": "a number", "float": "a number", "null": "nothing"}.get(name, f"a {name}")
