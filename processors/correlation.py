@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from processors.sampling.compile import SEVERITY_NUMBERS
 from schemas.decision import Enrichment, Verdict
 from schemas.envelope import RowVerdict
 from schemas.ids import SPAN_ID_BYTES
@@ -24,8 +25,9 @@ NAME_BYTES = 4 * NAME_CHARACTERS  # enough for that many characters of UTF-8
 NAMES_SHARED = 1 << 14  # distinct (service, name, status) held once for all traces, about 4 MiB
 ERROR = 2  # Span.Status.StatusCode
 
-_LOWEST = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17, "fatal": 21}
+_LOWEST = {name.lower(): number for name, number in SEVERITY_NUMBERS.items()}
 _DROP = 1 << 31  # above every int32 severity number
+_NO_PARENT = (b"", bytes(SPAN_ID_BYTES))
 _OF_DROPPED = RowVerdict(kept=False)
 
 
@@ -87,22 +89,22 @@ class SpanNames:
 
     def add_span(self, scan: SpanScan, service: str) -> None:
         """See one span; `service` is its resource's service.name."""
-        span_id = scan.span_id
+        span_id, status, spans = scan.span_id, scan.status, self._spans
         if len(span_id) != SPAN_ID_BYTES:
             return
-        is_root = not scan.parent_span_id.strip(b"\0")
-        wanted = scan.status == ERROR or (self._named is not None and span_id in self._named)
-        full = len(self._spans) >= SPANS_PER_TRACE
+        is_root = scan.parent_span_id in _NO_PARENT
+        wanted = status == ERROR or (self._named is not None and span_id in self._named)
+        full = len(spans) >= SPANS_PER_TRACE
         if full and not is_root and not (wanted and self._ordinary):
             return
-        span = enrichment(service[:NAME_CHARACTERS], scan.name[:NAME_BYTES], scan.status)
+        span = enrichment(service[:NAME_CHARACTERS], scan.name[:NAME_BYTES], status)
         if is_root:
             order = (scan.start_ns, span_id)
             if self._root_order is None or order < self._root_order:
                 self._root, self._root_order = span, order
         if not full:
             self._ids += span_id
-            self._spans.append(span)
+            spans.append(span)
             self._ordinary += not wanted
         elif wanted and self._ordinary:
             self._replace_ordinary(span_id, span)
