@@ -45,11 +45,15 @@ class SeriesBlock:
 
 @dataclass(frozen=True, slots=True)
 class TickHeader:
-    """Opens tick `number` (1, 2, ...). `points` is the next offset of the points partition that is not in it."""
+    """Opens tick `number` (1, 2, ...), of `partitions` (M) partitions.
+
+    `points` is the next offset of the points partition: everything before it is in the tick.
+    """
 
     number: int
     time_ms: int
     points: int
+    partitions: int
     chunks: int
 
 
@@ -81,6 +85,7 @@ class Tick:
     number: int
     time_ms: int
     points: int
+    partitions: int
     blocks: list[SeriesBlock]
 
     def encode(self) -> list[bytes]:
@@ -88,7 +93,7 @@ class Tick:
         chunks = list(_chunks(self.blocks))
         footer = TickFooter(self.number, sum(block.label_sets for block in self.blocks))
         return [
-            encode_record(TickHeader(self.number, self.time_ms, self.points, len(chunks))),
+            encode_record(TickHeader(self.number, self.time_ms, self.points, self.partitions, len(chunks))),
             *(
                 encode_record(TickChunk(self.number, self.time_ms, index, blocks))
                 for index, blocks in enumerate(chunks)
@@ -123,7 +128,7 @@ def read_tick(values: Iterable[bytes]) -> Tick:
                     f"tick {header.number}: {index} chunks with {label_sets} label sets, "
                     f"announced {header.chunks} with {record.label_sets}"
                 )
-            return Tick(header.number, header.time_ms, header.points, blocks)
+            return Tick(header.number, header.time_ms, header.points, header.partitions, blocks)
         else:
             raise ProtocolError(f"tick {header.number} has two headers")
     raise ProtocolError(f"tick {header.number} ends without its footer")
@@ -134,7 +139,13 @@ def encode_record(record: TickRecord) -> bytes:
     body: dict[str, Any]
     match record:
         case TickHeader():
-            body = {"kind": "header", "time": record.time_ms, "points": record.points, "chunks": record.chunks}
+            body = {
+                "kind": "header",
+                "time": record.time_ms,
+                "points": record.points,
+                "m": record.partitions,
+                "chunks": record.chunks,
+            }
         case TickChunk():
             body = {
                 "kind": "chunk",
@@ -156,7 +167,7 @@ def decode_record(value: bytes) -> TickRecord:
         number = raw["tick"]
         match raw["kind"]:
             case "header":
-                return TickHeader(number, raw["time"], raw["points"], raw["chunks"])
+                return TickHeader(number, raw["time"], raw["points"], raw["m"], raw["chunks"])
             case "chunk":
                 return TickChunk(number, raw["time"], raw["index"], [_block(block) for block in raw["blocks"]])
             case "footer":

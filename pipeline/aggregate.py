@@ -1,0 +1,182 @@
+"""The aggregate role: deltas of span metrics in, a tick of cumulative series out, one transaction per tick.
+
+Its state is its output: a tick holds every live series, and where it begins is in the metadata of the points offset
+that is committed with it. The next owner loads that one tick and goes on (processors/ticks.py).
+
+Without transactions (`kafka.transactions: false`) the same is written with a plain commit after the tick: a crash in
+between leaves a tick that nobody loads; its points are counted again from the tick before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Collection, Hashable, Mapping, Sequence
+
+import faust
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.structs import OffsetAndMetadata, RecordMetadata
+
+from pipeline import telemetry
+from pipeline.commit import Committer, Output, committer
+from pipeline.config import Config
+from pipeline.consume import Group, Lease, Reader
+from pipeline.topics import Topics
+from processors.span_metrics import span_metric_names
+from processors.ticks import DueTick, Ticks
+from schemas.errors import ProtocolError
+from schemas.sample import read_tick
+
+ROLE = "aggregate"
+POLL = 0.05  # seconds between looks at what is due
+RECORDS_PER_TURN = 100  # counted before other partitions and heartbeats get their turn
+UNREAD_LIMIT = 2  # times commit_bytes of points that may wait to be counted before fetching pauses
+LARGEST_TICK = 1 << 30  # bytes; only stops a broken topic from filling the memory
+
+log = logging.getLogger(__name__)
+
+
+def group(app: faust.App, config: Config) -> Group:
+    """The consumer group of points."""
+    topics = Topics(config.kafka.prefix)
+
+    def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
+        (partition,) = partitions
+        return PointsPartition(owner, partition, config, topics)
+
+    return Group(app, ROLE, topics.group(ROLE), [topics.points], config.kafka, lease)
+
+
+class PointsPartition(Lease):
+    """One partition of points and of samples under one epoch."""
+
+    def __init__(self, owner: Group, partition: TopicPartition, config: Config, topics: Topics) -> None:
+        self._group, self._partition, self._config = owner, partition, config
+        self._samples = TopicPartition(topics.samples, partition.partition)
+        metrics = config.metrics
+        names = span_metric_names(
+            metrics.span_metrics.namespace, metrics.span_metrics.dimensions, metrics.span_metrics.buckets_ms
+        )
+        self._ticks = Ticks(
+            config.kafka.metric_partitions,
+            int(metrics.interval * 1000),
+            metrics.series_per_metric,
+            {names.calls: names.calls_shape, names.duration: names.duration_shape},
+        )
+        self._committer: Committer = committer(config.kafka, owner, topics.transactional_id(ROLE, partition.partition))
+        self._unread: deque[ConsumerRecord] = deque()
+        self._unread_bytes = 0
+        self._fetched = 0
+        self._metrics: set[str] = set()
+        self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
+
+    async def open(self) -> Mapping[TopicPartition, int]:
+        """Fence the predecessor, then ask for the offset and load the tick that it names, in this order (F8)."""
+        await self._committer.start()
+        committed = (await self._group.committed([self._partition])).get(self._partition)
+        first = (await self._group.beginning([self._partition]))[self._partition]
+        reader = Reader(self._config.kafka)
+        try:
+            if committed is None:
+                await self._check_unused(reader)
+                self._ticks.begin(first)
+            else:
+                await self._load(reader, committed)
+        finally:
+            await reader.close()
+        lost = first - (committed.offset if committed else 0)
+        if lost > 0:  # retention overtook an outage: those counts are gone, the series go on
+            log.error("points are gone before they were counted", extra={"role": ROLE, "records": lost})
+            telemetry.count("tailrace_dropped_total", lost, signal="metrics", reason="retention", intentional="false")
+        self._fetched = max(first, self._ticks.next_offset)
+        return {self._partition: self._fetched}
+
+    async def _check_unused(self, reader: Reader) -> None:
+        """No committed offset must mean that there never was a tick: anything else would count from zero again."""
+        start, end = await reader.end(self._samples)
+        if self._config.kafka.transactions and (await reader.read(self._samples, start, end, 0)).records:
+            raise ProtocolError(
+                f"{self._samples.topic}/{self._samples.partition} holds ticks but the group has no offset: it expired "
+                "or was deleted; recreate the topic to count from zero"
+            )
+
+    async def _load(self, reader: Reader, committed: OffsetAndMetadata) -> None:
+        start, end = await reader.end(self._samples)
+        if not committed.metadata.isdecimal() or int(committed.metadata) < start:
+            raise ProtocolError(
+                f"the group's offset {committed.offset} names tick {committed.metadata!r}, "
+                f"{self._samples.topic}/{self._samples.partition} begins at {start}: its state is gone"
+            )
+        found = await reader.read(self._samples, int(committed.metadata), end, LARGEST_TICK)
+        values = iter([value for _, _, value in found.records])
+        tick = read_tick(values)
+        if self._config.kafka.transactions and next(values, None) is not None:
+            raise ProtocolError(f"{self._samples.topic} goes on after tick {tick.number}, the last one committed")
+        self._ticks.load(tick, committed.offset, time.monotonic())
+
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """The next points offset to fetch."""
+        return {self._partition: self._fetched}
+
+    def process(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
+        """Keep for `work`, which must be able to commit a tick between two records."""
+        for record in records:
+            if record.offset >= self._fetched:
+                self._unread.append(record)
+                self._unread_bytes += len(record.value)
+                self._fetched = record.offset + 1
+
+    def saturated(self) -> bool:
+        """Whether enough points wait to be counted."""
+        return self._unread_bytes > UNREAD_LIMIT * self._config.kafka.commit_bytes
+
+    async def work(self) -> None:
+        """Count what was fetched; commit a tick in each interval."""
+        while True:
+            async with self._turn:
+                await self._count(RECORDS_PER_TURN)
+                await self._commit(self._ticks.due(time.monotonic()))
+            await asyncio.sleep(0 if self._unread else POLL)
+
+    async def finish(self) -> None:
+        """Count what was fetched and say so, so that the next owner need not count it again."""
+        async with self._turn:
+            await self._count(len(self._unread))
+            await self._commit(self._ticks.last(time.monotonic()))
+
+    async def close(self) -> None:
+        """Let go of the epoch."""
+        for metric in self._metrics:
+            telemetry.gauge("tailrace_series_active", 0, metric=metric)
+        await self._committer.stop()
+
+    async def _count(self, records: int) -> None:
+        for _ in range(min(records, len(self._unread))):
+            record = self._unread[0]
+            await self._commit(self._ticks.before(record.timestamp))
+            self._ticks.point(record.offset, record.timestamp, record.value, time.monotonic())
+            self._unread.popleft()
+            self._unread_bytes -= len(record.value)
+
+    async def _commit(self, due: DueTick | None) -> None:
+        """One transaction: a tick, the offset it includes, and where it begins."""
+        if due is None:
+            return
+        samples = self._samples
+
+        def offsets(written: list[RecordMetadata]) -> dict[TopicPartition, OffsetAndMetadata]:
+            return {self._partition: OffsetAndMetadata(due.tick.points, str(written[0].offset))}
+
+        outputs = [Output(samples.topic, value, samples.partition) for value in due.tick.encode()]
+        written = await self._committer.commit(outputs, offsets)
+        if self._config.kafka.transactions:  # the embedded broker's acknowledgements carry no real time
+            self._ticks.acknowledged(written[-1].timestamp, time.monotonic())
+        budget = self._config.metrics.series_per_metric
+        for metric, active in due.active.items():
+            self._metrics.add(metric)
+            telemetry.gauge("tailrace_series_active", active, metric=metric)
+            telemetry.gauge("tailrace_series_budget", budget, metric=metric)
+        for metric, observations in due.overflow.items():
+            telemetry.count("tailrace_overflow_points_total", observations, metric=metric)

@@ -1,0 +1,151 @@
+"""The aggregate protocol of one partition: points in, ticks out, as a pure state machine.
+
+A *tick* holds every live series, cumulative, and the points offset that it includes; both are committed in one
+transaction, so a tick is the whole state: the next owner loads one and goes on (docs/adr/0003). An instance lives for
+one epoch; after a failed transaction a new one is loaded from the log (I3).
+
+Time is the append time of the newest point; while no points come it goes on with the monotonic clock, so that
+Prometheus gets a sample in each interval. It never goes back, and every tick is later than the one before. A backlog
+makes the ticks that it would have made live: one for each interval of its append times. After a takeover without
+new points time goes on from the last tick, until the acknowledgement of a tick tells the broker's time.
+
+If nothing was ever counted there are no ticks. Times are ms, `monotonic` is in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from processors.series import SeriesStore
+from schemas.errors import ProtocolError
+from schemas.point import PointBatch, Shape
+from schemas.sample import Tick
+
+
+@dataclass(frozen=True, slots=True)
+class DueTick:
+    """What goes into one transaction: the tick, and what it tells about since the last one.
+
+    `tick.points` is the offset to commit. `overflow` is what was counted under `__overflow__` since the last tick,
+    `active` the Prometheus series; both by metric.
+    """
+
+    tick: Tick
+    overflow: Mapping[str, float]
+    active: Mapping[str, int]
+
+
+class Ticks:
+    """Partition j of points and samples, for one epoch.
+
+    `partitions` is M, `interval` in ms; `budget` (Prometheus series per metric) and `shapes` as in `SeriesStore`.
+    """
+
+    def __init__(self, partitions: int, interval: int, budget: int, shapes: Mapping[str, Shape]) -> None:
+        self._partitions = partitions
+        self._interval = interval
+        self._store = SeriesStore(budget, shapes)
+        self._overflow: dict[str, float] = {}
+        self._next = 0
+        self._number = 0
+        self._last: int | None = None  # time of the last tick; of the first point before there was one
+        self._known: tuple[int, float] | None = None  # a time, and the monotonic clock when it was known
+        self._changed = False
+
+    # ---- taking over -------------------------------------------------------------------------------------
+
+    def begin(self, offset: int) -> None:
+        """The very first start: nothing was counted before `offset`."""
+        self._next = offset
+
+    def load(self, tick: Tick, committed: int, monotonic: float) -> None:
+        """Go on after `tick`, whose transaction committed the points offset `committed`."""
+        if tick.partitions != self._partitions:
+            raise ProtocolError(
+                f"tick {tick.number} was written with kafka.metric_partitions {tick.partitions}, this worker has "
+                f"{self._partitions}: metrics would get a second owner"
+            )
+        if tick.points != committed:
+            raise ProtocolError(
+                f"the group's offset in points is {committed}, tick {tick.number} says {tick.points}: offsets of "
+                "this group must not be reset by hand"
+            )
+        self._store.load(tick.blocks)
+        self._next, self._number, self._last = tick.points, tick.number, tick.time_ms
+        self._known = (tick.time_ms, monotonic)
+
+    # ---- events ------------------------------------------------------------------------------------------
+
+    @property
+    def next_offset(self) -> int:
+        """The next point to count."""
+        return self._next
+
+    def before(self, append: int) -> DueTick | None:
+        """The tick to commit before a point that was appended at `append` is counted, if it opens an interval."""
+        if self._last is None or self._known is None or not self._changed or append < self._last + self._interval:
+            return None
+        newest = self._known[0]
+        return self._tick(newest) if newest > self._last else None
+
+    def point(self, offset: int, append: int, value: bytes, monotonic: float) -> None:
+        """Count a points record; one that was counted already is ignored.
+
+        Raises ProtocolError on anything but this pipeline's points.
+        """
+        if offset < self._next:
+            return
+        batch = PointBatch.decode(value)
+        overflow = self._store.apply(batch)
+        if overflow:
+            self._overflow[batch.metric] = self._overflow.get(batch.metric, 0.0) + overflow
+        self._next = offset + 1
+        self._changed = True
+        if self._last is None:
+            self._last = append
+        self._know(append, monotonic)
+
+    def due(self, monotonic: float) -> DueTick | None:
+        """The tick of an interval that is over."""
+        now = self._now(monotonic)
+        if now is None or self._last is None or not len(self._store) or now < self._last + self._interval:
+            return None
+        return self._tick(now)
+
+    def last(self, monotonic: float) -> DueTick | None:
+        """A tick before letting go, so that the next owner need not count again; None when nothing was counted."""
+        now = self._now(monotonic)
+        if now is None or self._last is None or not self._changed:
+            return None
+        return self._tick(max(now, self._last + 1))
+
+    def acknowledged(self, append: int, monotonic: float) -> None:
+        """The tick returned last was appended at `append`.
+
+        Used only while no points come: in a backlog, time is that of the points.
+        """
+        if not self._changed:
+            self._know(append, monotonic)
+
+    # ---- time --------------------------------------------------------------------------------------------
+
+    def _know(self, append: int, monotonic: float) -> None:
+        """Something was appended at `append` before `monotonic`: the broker's clock is not behind that.
+
+        A clock that is set back does not hold the ticks up: time goes on from what it was.
+        """
+        now = self._now(monotonic)
+        self._known = (append if now is None else max(append, now), monotonic)
+
+    def _now(self, monotonic: float) -> int | None:
+        """The latest time that the broker's clock has certainly reached; in a backlog, that of the points."""
+        return None if self._known is None else self._known[0] + int((monotonic - self._known[1]) * 1000)
+
+    def _tick(self, time: int) -> DueTick:
+        self._number += 1
+        self._last = time
+        self._changed = False
+        overflow, self._overflow = self._overflow, {}
+        tick = Tick(self._number, time, self._next, self._partitions, self._store.blocks())
+        return DueTick(tick, overflow, self._store.active())
