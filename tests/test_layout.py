@@ -1,0 +1,62 @@
+"""The top level of the repository, and the links between its documents."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.repository import ROOT, committed
+
+FILES = ("pyproject.toml", "Makefile", "README.md", "LICENSE", "Dockerfile", "docker-compose.yml")
+FOLDERS = (
+    "pipeline",
+    "processors",
+    "sinks",
+    "schemas",
+    "deploy",
+    "bench",
+    "docs",
+    "docs/adr",
+    "tests",
+    "tests/services",
+)
+LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
+FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_files_of_the_top_level_are_there(name: str) -> None:
+    assert (ROOT / name).is_file()
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_folders_are_there_and_not_empty(name: str) -> None:
+    assert committed(f"{name}/*")
+
+
+@pytest.mark.parametrize("page", committed("*.md"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_resolve(page: Path) -> None:
+    for target in LINK.findall(FENCED.sub("", page.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (page.parent / file).resolve() if file else page
+        assert linked.exists(), target
+        assert linked.is_relative_to(ROOT), target
+        if anchor:
+            assert anchor in {_anchor(heading) for heading in HEADING.findall(linked.read_text(encoding="utf-8"))}
+
+
+@pytest.mark.parametrize("page", committed("*.md"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_name_files_that_exist(page: Path) -> None:
+    """A path in back quotes that begins with a folder of ours exists."""
+    named = re.findall(r"`((?:pipeline|processors|sinks|schemas|tests|deploy|bench|docs)/[\w./-]+)`", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def _anchor(heading: str) -> str:
+    """How GitHub names a heading in links."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
