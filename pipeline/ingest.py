@@ -22,7 +22,7 @@ from pipeline.config import Config, Input
 from pipeline.consume import Group, Lease
 from pipeline.topics import Topics
 from processors.regroup import Regroup
-from processors.stream_time import BrokerClock
+from processors.stream_time import BrokerClock, RawMark
 from schemas.errors import ConfigError
 from schemas.settings import parse_duration
 
@@ -100,8 +100,7 @@ class RawPartition(Lease):
         self._clock = BrokerClock()
         self._next = 0
         self._committed = 0
-        self._mark: int | None = None
-        self._newest: int | None = None  # largest raw timestamp read since the last flush
+        self._mark = RawMark()
         self._flushed_at = time.monotonic()
         self._marked_at = 0.0
 
@@ -117,7 +116,7 @@ class RawPartition(Lease):
                     "tailrace_dropped_total", lost, signal=self._source.signal, reason="retention", intentional="false"
                 )
             self._next = max(first, committed.offset)
-            self._mark = int(committed.metadata) if committed.metadata.isdecimal() else None
+            self._mark = RawMark(int(committed.metadata) if (committed.metadata or "").isdecimal() else None)
         else:
             self._next = await self._first_position()
         self._committed = self._next
@@ -148,8 +147,7 @@ class RawPartition(Lease):
                 continue
             self._regroup.add(record.offset, record.timestamp, record.value)
             self._next = record.offset + 1
-            if self._newest is None or record.timestamp > self._newest:
-                self._newest = record.timestamp
+            self._mark.read(record.timestamp)
 
     def saturated(self) -> bool:
         """Whether a transaction has to come first, or the other raw partitions have to catch up."""
@@ -184,22 +182,19 @@ class RawPartition(Lease):
         at_end = await self._group.drained(self._partition)
         if self._next > self._committed:
             return  # records came meanwhile: they carry the mark
-        if at_end and before is not None:
-            self._mark = max(before, self._mark or 0)
-        self._pace.move(self._partition, self._mark, at_end)
+        if at_end:
+            self._mark.ended(before)
+        self._pace.move(self._partition, self._mark.mark, at_end)
         await self._commit()
 
     async def _commit(self) -> None:
         """One transaction with everything since the last one."""
-        if self._newest is not None:
-            now = self._clock.now(time.monotonic())
-            newest = self._newest if now is None else min(self._newest, now)
-            self._mark = max(newest, self._mark or 0)
-            self._newest = None
+        mark = self._mark.cut(self._clock.now(time.monotonic()))
         self._flushed_at = self._marked_at = time.monotonic()
         until = self._next
-        flushed = self._regroup.flush(self._mark, self._group.raw_topics())
-        self._pace.move(self._partition, self._mark, at_end=False) if flushed.rows else None
+        flushed = self._regroup.flush(mark, self._group.raw_topics())
+        if flushed.rows:
+            self._pace.move(self._partition, mark, at_end=False)
         outputs = [
             Output(self._target, value, partition)
             for partition, values in flushed.envelopes.items()
@@ -214,7 +209,7 @@ class RawPartition(Lease):
             fitted = letter.fitted(limit)
             outputs.append(Output(self._topics.dlq, fitted.value, None, fitted.key(), fitted.headers()))
         written = await self._committer.commit(
-            outputs, {self._partition: OffsetAndMetadata(until, str(self._mark) if self._mark is not None else "")}
+            outputs, {self._partition: OffsetAndMetadata(until, "" if mark is None else str(mark))}
         )
         self._committed = until
         self._observe(written)

@@ -91,6 +91,32 @@ class StreamClock:
 
 
 @dataclass(slots=True)
+class RawMark:
+    """Up to which raw timestamp (ms) one raw partition has been read. Never goes back."""
+
+    mark: int | None = None
+    _newest: int | None = None
+
+    def read(self, timestamp: int) -> None:
+        """A record with this raw timestamp was read."""
+        if self._newest is None or timestamp > self._newest:
+            self._newest = timestamp
+
+    def ended(self, before: int | None) -> None:
+        """An end-offset request found nothing left; `before` is the broker's time before that request."""
+        if before is not None:
+            self.mark = max(before, self.mark or 0)
+
+    def cut(self, now: int | None) -> int | None:
+        """The mark that goes out with everything read so far; raw timestamps are cut to the broker's now."""
+        if self._newest is not None:
+            newest = self._newest if now is None else min(self._newest, now)
+            self.mark = max(newest, self.mark or 0)
+            self._newest = None
+        return self.mark
+
+
+@dataclass(slots=True)
 class BrokerClock:
     """A lower bound of the broker's time, from append times of own records and a monotonic clock.
 
