@@ -1,0 +1,305 @@
+"""Logs as JSON: what loggers and shippers write, to OTLP log records.
+
+A Kafka value is one object, an array of objects, or lines of JSON. Fields with a known meaning (FIELDS) become the
+record's time, severity, body, trace context, scope and resource; a field that is not understood stays an attribute,
+so nothing is lost. Names count without case, `_` and `-`: trace_id, traceId and TraceID are one. They are found at
+the top, nested or dotted (`trace.id`, {"trace": {"id": …}}), and inside the context objects of loggers (CONTEXTS).
+A string of JSON in `log` or `message`, as Docker and Logstash write it, is unpacked and its fields win.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import orjson
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+from schemas.formats.times import nanoseconds
+from schemas.formats.trace_fields import TraceContext, context_in_text, span_id, trace_context
+from schemas.reasons import Reason
+from schemas.severity import HIGHEST, severity_number, severity_of_level, severity_text
+
+#: Meaning of names, best first. Shippers add `@timestamp` on their own: an application's own time goes before it.
+FIELDS: dict[str, tuple[str, ...]] = {
+    "time": ("timestamp", "time", "ts", "@t", "@timestamp", "datetime", "asctime", "timemillis", "instant", "date"),
+    "severity": ("severitynumber", "severitytext", "level", "severity", "log.level", "levelname", "loglevel", "lvl",
+                 "@l", "status"),
+    "body": ("body", "message", "msg", "log", "@m", "event", "shortmessage", "@mt"),
+    "trace": ("traceid", "trace.id", "oteltraceid", "@tr", "mdc.traceid", "traceparent", "b3", "xb3traceid",
+              "ubertraceid", "xamzntraceid", "awsxraytraceid", "xraytraceid", "logging.googleapis.com/trace",
+              "xcloudtracecontext", "operationid", "dd.traceid"),
+    "span": ("spanid", "span.id", "otelspanid", "@sp", "xb3spanid", "logging.googleapis.com/spanid", "dd.spanid",
+             "transaction.id"),
+    "flags": ("traceflags",),
+    "service": ("service.name", "servicename", "otelservicename", "service", "dd.service"),
+    "version": ("service.version", "serviceversion", "dd.version", "version"),
+    "environment": ("deployment.environment.name", "deployment.environment", "service.environment", "dd.env",
+                    "environment"),
+    "logger": ("logger", "loggername", "log.logger"),
+}  # fmt: skip
+_MEANING = {name: (meaning, rank) for meaning, names in FIELDS.items() for rank, name in enumerate(names)}
+#: Objects whose members count as if they were dotted names.
+NESTED = frozenset({"trace", "span", "transaction", "log", "service", "dd", "deployment"})
+#: Objects that loggers put their context into; only trace context is taken from them.
+CONTEXTS = frozenset({"mdc", "contextmap", "contextdata", "properties", "context", "ctx", "fields", "extra"})
+_OF_CONTEXT = frozenset({"trace", "span", "flags"})
+_DECIMAL = frozenset({"dd.traceid", "dd.spanid"})
+_MAX_DEPTH = 20  # Elasticsearch's depth limit of a mapping; protobuf's parsers stop at 100, three per level
+_INT64 = 1 << 63
+
+
+class LogRow(NamedTuple):
+    """One log: OTLP LogRecord bytes, its headers as in schemas/envelope.py, its trace id (16 bytes, or b"")."""
+
+    resource: bytes
+    scope: bytes
+    record: bytes
+    trace_id: bytes
+
+
+class BadLine(NamedTuple):
+    """Bytes that are not a JSON object, and why."""
+
+    data: bytes
+    reason: Reason
+    detail: str
+
+
+class _Field(NamedTuple):
+    """A member of the object (or of an object inside it) that a meaning was found for."""
+
+    rank: int
+    name: str
+    owner: dict[str, Any]
+    key: str
+
+    @property
+    def value(self) -> Any:
+        return self.owner[self.key]
+
+    def take(self) -> None:
+        """Its meaning is elsewhere now: it is no attribute any more."""
+        del self.owner[self.key]
+
+
+def parse(data: bytes) -> list[LogRow | BadLine]:
+    """The logs of one Kafka value, in order; empty for a value of white space. Raises nothing: see BadLine."""
+    data = data.removeprefix(b"\xef\xbb\xbf").strip()
+    if not data:
+        return []
+    try:
+        whole = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return [_line(line) for line in map(bytes.strip, data.split(b"\n")) if line]
+    if isinstance(whole, list):
+        return [_object(entry, orjson.dumps(entry)) for entry in whole]
+    return [_object(whole, data)]
+
+
+def _line(line: bytes) -> LogRow | BadLine:
+    try:
+        return _object(orjson.loads(line), line)
+    except orjson.JSONDecodeError as error:
+        return BadLine(line, Reason.MALFORMED, f"not JSON: {error}")
+
+
+def _object(value: Any, source: bytes) -> LogRow | BadLine:
+    if not isinstance(value, dict):
+        return BadLine(source, Reason.MALFORMED, f"a JSON {type(value).__name__}, not an object")
+    value = _unpacked(value)
+    found = _fields(value)
+    record = LogRecord()
+    _first(found, "time", nanoseconds, lambda ns: setattr(record, "time_unix_nano", ns))
+    _severity(found, record)
+    _body(found, record)
+    trace_id = _trace(found, record)
+    service = _text(found, "service")
+    # A version or an environment on its own may be anything's; beside a service it is the service's.
+    version, environment = (_text(found, "version"), _text(found, "environment")) if service else ("", "")
+    logger = _text(found, "logger")
+    for key, member in value.items():
+        if member is not None and member != {}:
+            record.attributes.append(KeyValue(key=key, value=_any(member, _MAX_DEPTH)))
+    return LogRow(_resource(service, version, environment), _scope(logger), record.SerializeToString(), trace_id)
+
+
+def _unpacked(value: dict[str, Any]) -> dict[str, Any]:
+    """The object with a JSON object inside its `log` or `message` string merged in."""
+    for key in ("log", "message"):
+        text = value.get(key)
+        if isinstance(text, str) and text.lstrip().startswith("{"):
+            try:
+                inner: dict[str, Any] = orjson.loads(text)  # an object: it starts with a brace
+            except orjson.JSONDecodeError:
+                continue
+            outer = {name: member for name, member in value.items() if name != key}
+            return inner | {(f"outer.{n}" if n in inner else n): member for n, member in outer.items()}
+    return value
+
+
+@lru_cache(4096)  # names repeat for ever; hostile ones must not fill memory
+def _normal(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _fields(value: dict[str, Any]) -> dict[str, list[_Field]]:
+    """Members by meaning, best first."""
+    found: dict[str, list[_Field]] = {}
+    for owner, name, key in _members(value):
+        meaning = _MEANING.get(name)
+        if meaning is not None and (owner is value or "." in name or meaning[0] in _OF_CONTEXT):
+            found.setdefault(meaning[0], []).append(_Field(meaning[1], name, owner, key))
+    for fields in found.values():
+        fields.sort(key=lambda field: field.rank)
+    return found
+
+
+def _members(value: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
+    for key, member in value.items():
+        name = _normal(key)
+        yield value, name, key
+        if not isinstance(member, dict):
+            continue
+        if name in NESTED:
+            for inner, leaf in member.items():
+                yield member, f"{name}.{_normal(inner)}", inner
+                if isinstance(leaf, dict):  # deployment.environment.name
+                    for last in leaf:
+                        yield leaf, f"{name}.{_normal(inner)}.{_normal(last)}", last
+        elif name in CONTEXTS:
+            for inner in member:
+                yield member, _normal(inner), inner
+
+
+def _first(
+    found: dict[str, list[_Field]], meaning: str, read: Callable[[Any], Any], use: Callable[[Any], None]
+) -> None:
+    """Use the first field of a meaning that can be read; the others stay attributes."""
+    for field in found.get(meaning, ()):
+        value = read(field.value)
+        if value is not None:
+            field.take()
+            use(value)
+            return
+
+
+def _severity(found: dict[str, list[_Field]], record: LogRecord) -> None:
+    """The first field whose severity is known; else the first word as it is. severity_text beside a number counts."""
+    fields = found.get("severity", [])
+    words = [
+        field for field in fields if isinstance(field.value, str) and field.name not in ("status", "severitynumber")
+    ]
+    known = next((field for field in fields if _severity_number(field)), None)
+    text = known or next(iter(words), None)
+    if known is not None:
+        record.severity_number = _severity_number(known)  # type: ignore[assignment]
+        if not isinstance(known.value, str):
+            text = next((field for field in words if field.name == "severitytext"), None)
+    record.severity_text = text.value if text else severity_text(record.severity_number)
+    for field in {id(field): field for field in (known, text) if field}.values():
+        field.take()
+
+
+def _severity_number(field: _Field) -> int:
+    value = field.value
+    if isinstance(value, str):
+        return 0 if field.name == "severitynumber" else severity_number(value)
+    if not isinstance(value, int | float) or isinstance(value, bool) or field.name == "status":  # status: HTTP's
+        return 0
+    if field.name == "severitynumber":
+        return int(value) if value in range(1, HIGHEST + 1) else 0
+    return severity_of_level(value)
+
+
+def _body(found: dict[str, list[_Field]], record: LogRecord) -> None:
+    for field in found.get("body", ()):
+        value = field.value
+        if value is not None and (field.name == "body" or not isinstance(value, dict | list)):
+            if field.name == "log" and isinstance(value, str):
+                value = value.removesuffix("\n")  # Docker's, not the application's
+            record.body.CopyFrom(_any(value, _MAX_DEPTH))
+            field.take()
+            return
+
+
+def _trace(found: dict[str, list[_Field]], record: LogRecord) -> bytes:
+    context: TraceContext | None = None
+    for field in found.get("trace", ()):
+        if field.name == "operationid" and not (isinstance(field.value, str) and len(field.value) == 32):
+            continue  # Azure's is a trace id; everybody else's is not
+        context = trace_context(field.value, decimal=field.name in _DECIMAL)
+        if context is not None:
+            _forget(field, context.trace_id)
+            break
+    if context is None and record.body.HasField("string_value"):
+        context = context_in_text(record.body.string_value)
+    if context is None:
+        return b""
+    record.trace_id, record.span_id = context.trace_id, context.span_id
+    if context.flags is not None:
+        record.flags = context.flags
+    for field in found.get("span", ()):
+        if record.span_id:
+            break
+        record.span_id = span_id(field.value, decimal=field.name in _DECIMAL)
+        if record.span_id:
+            _forget(field, record.span_id)
+    _first(found, "flags", _flags, lambda flags: setattr(record, "flags", flags))
+    return context.trace_id
+
+
+def _forget(field: _Field, identity: bytes) -> None:
+    """Drop the field unless its text says more than the id: people search for the decimal or X-Ray form as well."""
+    if isinstance(field.value, str) and field.value.lower() == identity.hex():
+        field.take()
+
+
+def _flags(value: Any) -> int | None:
+    if isinstance(value, str) and len(value) == 2:
+        try:
+            return int(value, 16)
+        except ValueError:
+            return None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0xFF else None
+
+
+def _text(found: dict[str, list[_Field]], meaning: str) -> str:
+    taken: list[str] = []
+    _first(found, meaning, lambda value: value if isinstance(value, str) and value else None, taken.append)
+    return taken[0] if taken else ""
+
+
+def _any(value: Any, depth: int) -> AnyValue:
+    """A JSON value as AnyValue; below `depth` levels, and for integers beyond 64 bits, its text."""
+    if isinstance(value, str):
+        return AnyValue(string_value=value)
+    if isinstance(value, bool):
+        return AnyValue(bool_value=value)
+    if isinstance(value, int):
+        return AnyValue(int_value=value) if -_INT64 <= value < _INT64 else AnyValue(string_value=str(value))
+    if isinstance(value, float):
+        return AnyValue(double_value=value)
+    if value is None:
+        return AnyValue()
+    if depth == 0:
+        return AnyValue(string_value=orjson.dumps(value).decode())
+    if isinstance(value, list):
+        return AnyValue(array_value=ArrayValue(values=[_any(entry, depth - 1) for entry in value]))
+    members = [KeyValue(key=key, value=_any(member, depth - 1)) for key, member in value.items()]
+    return AnyValue(kvlist_value=KeyValueList(values=members))
+
+
+@lru_cache(1024)
+def _resource(service: str, version: str, environment: str) -> bytes:
+    names = {"service.name": service, "service.version": version, "deployment.environment.name": environment}
+    attributes = [KeyValue(key=key, value=AnyValue(string_value=text)) for key, text in names.items() if text]
+    return ResourceLogs(resource=Resource(attributes=attributes) if attributes else None).SerializeToString()
+
+
+@lru_cache(1024)
+def _scope(logger: str) -> bytes:
+    return ScopeLogs(scope=InstrumentationScope(name=logger) if logger else None).SerializeToString()
