@@ -47,6 +47,8 @@ class StreamClock:
 
     def observe(self, raw: RawPartition, mark: int, append: int, raw_topics: Mapping[str, int]) -> None:
         """A record of `raw` was read: its mark (negative: none) holds from here on."""
+        if self.newest_append < 0:  # nothing was read yet: what was listed so far begins to be waited for now
+            self._first_listed = dict.fromkeys(self._first_listed, append)
         self.newest_append = max(self.newest_append, append)
         if raw_topics and raw_topics != self.raw_topics:
             self._list(raw_topics)

@@ -121,7 +121,6 @@ class Window:
         point = record.checkpoint
         if self._loaded is not None and not point.full:
             point.marks = self._loaded.marks | point.marks
-            point.raw_topics = point.raw_topics or self._loaded.raw_topics
         self._loaded = point
         self._segments.append((offset, max(record.times, default=-1), record.checkpoint.full))
 
@@ -304,7 +303,7 @@ class Window:
             tails={topic: cursor.tail for topic, cursor in self._cursors.items()},
             counted={topic: max(cursor.counted, cursor.head) for topic, cursor in self._cursors.items()},
             marks=dict(marks) if full else {raw: marks[raw] for raw in changed},
-            raw_topics=dict(self._tail_clock.raw_topics) if full else {},
+            raw_topics=dict(self._tail_clock.raw_topics),
             policy_version=self._plan.version,
             full=full,
         )

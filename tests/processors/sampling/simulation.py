@@ -1,0 +1,451 @@
+"""A deterministic simulation of ingest and sample: one seed is one history.
+
+The code under test is the real protocol (`processors.sampling.window`, `processors.regroup`, marks). Around it,
+Kafka is a set of logs with transactions, epochs, control markers and aborted records, and a seeded scheduler lets
+producers, ingest and sample owners act in any order. Between any two effects an owner may crash, be replaced while
+it still runs (a zombie), or stand still longer than `decision_wait`. `verify` compares what was forwarded with what
+was produced.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
+
+from processors.regroup import Regroup
+from processors.sampling.compile import compile_policies
+from processors.sampling.policies import Policy
+from processors.sampling.window import Settings, Window
+from processors.span_metrics import SpanMetrics
+from processors.stream_time import BrokerClock, RawMark
+from schemas.decision import DecisionRecord, Verdict
+from schemas.envelope import Envelope
+from schemas.ids import trace_key
+from schemas.otlp_scan import scan_span
+from schemas.point import PointBatch
+
+PARTITIONS = 2
+RAW = {"raw_spans": 2, "raw_logs": 1}
+SPANS, LOGS, DECISIONS, KEPT_SPANS, KEPT_LOGS, POINTS = (
+    "spans",
+    "logs",
+    "decisions",
+    "kept.spans",
+    "kept.logs",
+    "points",
+)
+WAIT = 2_000  # ms
+HORIZON = 20_000
+START = 1_700_000_000_000
+ERROR_LOG = 17
+INFO_LOG = 9
+
+Place = tuple[str, int]
+
+
+class Fenced(Exception):
+    """The epoch is not the newest of its transactional id."""
+
+
+@dataclass
+class Log:
+    """One partition: (append time, value); a value of None is a control marker or an aborted record."""
+
+    records: list[tuple[int, bytes | None]] = field(default_factory=list)
+
+    def read(self, start: int, count: int) -> tuple[list[tuple[int, int, bytes]], int]:
+        """Up to `count` visible records as (offset, append, value), and the position after them."""
+        found: list[tuple[int, int, bytes]] = []
+        position = start
+        while position < len(self.records) and len(found) < count:
+            append, value = self.records[position]
+            if value is not None:
+                found.append((position, append, value))
+            position += 1
+        return found, position
+
+
+class Broker:
+    """Logs, group offsets with metadata, and transactional ids with epochs."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.now = START
+        self.logs: dict[Place, Log] = defaultdict(Log)
+        self.offsets: dict[Place, tuple[int, str]] = {}
+        self.epochs: Counter[str] = Counter()
+
+    def append(self, place: Place, value: bytes) -> int:
+        """A plain, visible record."""
+        self.logs[place].records.append((self.now, value))
+        return len(self.logs[place].records) - 1
+
+    def begin(self, transactional_id: str) -> int:
+        """InitProducerId: the newest epoch."""
+        self.epochs[transactional_id] += 1
+        return self.epochs[transactional_id]
+
+    def commit(
+        self,
+        transactional_id: str,
+        epoch: int,
+        outputs: list[tuple[Place, bytes]],
+        offsets: dict[Place, tuple[int, str]],
+    ) -> list[int]:
+        """All or nothing; raises Fenced. Sometimes an earlier try leaves aborted records, always a marker."""
+        if self.epochs[transactional_id] != epoch:
+            raise Fenced
+        places = {place for place, _ in outputs}
+        if self.rng.random() < 0.05:
+            for place in places:
+                self.logs[place].records += [(self.now, None)] * 2
+        written = [self.append(place, value) for place, value in outputs]
+        for place in places:
+            self.logs[place].records.append((self.now, None))
+        self.offsets.update(offsets)
+        return written
+
+
+@dataclass
+class TraceTruth:
+    """What a program made: span ids, log count, and whether and when it failed (raw time, ms)."""
+
+    trace_id: bytes
+    first: int
+    spans: list[bytes] = field(default_factory=list)
+    logs: Counter[int] = field(default_factory=Counter)
+    failed_at: list[int] = field(default_factory=list)
+
+
+class Ingest:
+    """The owner of one raw partition, as pipeline.ingest does it."""
+
+    def __init__(self, sim: Simulation, place: Place) -> None:
+        self.sim, self.place = sim, place
+        self.id = f"ingest.{place[0]}.{place[1]}"
+        broker = sim.broker
+        self.epoch = broker.begin(self.id)
+        self.next, metadata = broker.offsets.get(place, (0, ""))
+        self.committed = self.next
+        self.mark = RawMark(int(metadata) if metadata else None)
+        self.clock = BrokerClock()
+        signal = "traces" if place[0] == "raw_spans" else "logs"
+        self.target = SPANS if signal == "traces" else LOGS
+        self.regroup = Regroup(*place, signal, "otlp_proto", PARTITIONS, 1 << 20, 1 << 20)
+
+    def step(self) -> None:
+        """Read a little, or commit, or mark."""
+        broker, rng = self.sim.broker, self.sim.rng
+        choice = rng.random()
+        if choice < 0.6:
+            for offset, append, value in broker.logs[self.place].read(self.next, rng.randint(1, 4))[0]:
+                self.regroup.add(offset, append, value)
+                self.mark.read(append)
+                self.next = offset + 1
+        elif self.next > self.committed:
+            self.commit()
+        else:
+            before = self.clock.now(broker.now / 1000)
+            if self.next >= len(broker.logs[self.place].records):
+                self.mark.ended(before)
+            self.commit()
+
+    def commit(self) -> None:
+        broker = self.sim.broker
+        mark = self.mark.cut(self.clock.now(broker.now / 1000))
+        flushed = self.regroup.flush(mark, RAW)
+        outputs = [((self.target, p), value) for p, values in flushed.envelopes.items() for value in values]
+        offsets = {self.place: (self.next, "" if mark is None else str(mark))}
+        broker.commit(self.id, self.epoch, outputs, offsets)
+        self.clock.observe(broker.now, broker.now / 1000)
+        self.committed = self.next
+
+
+class Sample:
+    """The owner of partition i of spans and logs, as pipeline.sample does it."""
+
+    def __init__(self, sim: Simulation, index: int) -> None:
+        self.sim, self.index = sim, index
+        self.id = f"sample.{index}"
+        broker = sim.broker
+        self.epoch = broker.begin(self.id)
+        plan = sim.plan
+        self.window = Window(index, sim.settings, plan, SpanMetrics("traces", [], [100.0], plan.keys))
+        places = {topic: (topic, index) for topic in (SPANS, LOGS)}
+        committed = {topic: broker.offsets.get(place) for topic, place in places.items()}
+        pointer = next((found[1] for found in committed.values() if found and found[1]), "")
+        log = broker.logs[DECISIONS, index]
+        for offset, _, value in log.read(int(pointer or 0), len(log.records))[0]:
+            self.window.load(offset, value)
+        self.window.resume({t: found[0] if found else None for t, found in committed.items()}, {SPANS: 0, LOGS: 0})
+
+    def step(self) -> None:
+        """Read a head, or let the tail catch up, or burst."""
+        broker, rng = self.sim.broker, self.sim.rng
+        choice = rng.random()
+        if choice < 0.6:
+            topic = rng.choice((SPANS, LOGS))
+            self.read(topic, rng.randint(1, 6))
+        elif choice < 0.75:
+            for topic, position in self.window.wanted().items():
+                head = self.window.positions()[topic]
+                count = rng.randint(1, 5)
+                records, after = broker.logs[topic, self.index].read(position, count)
+                self.window.reread(topic, [r for r in records if r[0] < head], min(after, head))
+        else:
+            self.burst()
+
+    def read(self, topic: str, count: int) -> None:
+        position = self.window.positions()[topic]
+        for record in self.sim.broker.logs[topic, self.index].read(position, count)[0]:
+            self.window.head(topic, *record)
+
+    def burst(self) -> None:
+        burst = self.window.burst()
+        if burst is None:
+            return
+        index = self.index
+        outputs = [((DECISIONS, index), burst.decisions)]
+        outputs += [((KEPT_SPANS, index), value) for value in burst.kept_spans]
+        outputs += [((KEPT_LOGS, index), value) for value in burst.kept_logs]
+        outputs += [((POINTS, 0), points.encode()) for points in burst.points]
+        pointer = "" if burst.load_from is None else str(burst.load_from)
+        offsets = {(topic, index): (offset, pointer) for topic, offset in burst.tails.items()}
+        written = self.sim.broker.commit(self.id, self.epoch, outputs, offsets)
+        if self.sim.rng.random() > self.sim.crash_after_commit:
+            self.window.committed(written[0])
+        else:
+            raise Fenced  # the answer is lost: the owner has to drop everything and take over again
+
+
+Owner = Ingest | Sample
+
+
+class Simulation:
+    """One history. `faults` False makes a quiet one."""
+
+    def __init__(self, seed: int, faults: bool = True, traces: int = 14, steps: int = 500) -> None:
+        self.rng = random.Random(seed)
+        self.broker = Broker(self.rng)
+        self.faults, self.steps = faults, steps
+        self.crash_after_commit = 0.05 if faults else 0.0
+        policies = [
+            Policy.model_validate(
+                {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}}
+            ),
+            Policy.model_validate(
+                {"name": "error-logs", "type": "log_severity", "log_severity": {"min_severity": "ERROR"}}
+            ),
+        ]
+        self.plan = compile_policies(policies, extra_keys=["service.name"])
+        self.settings = Settings(
+            PARTITIONS,
+            SPANS,
+            LOGS,
+            WAIT,
+            HORIZON,
+            cache_bytes=self.rng.choice((0, 400, 2_000, 1 << 20)),
+            burst_bytes=self.rng.choice((300, 1 << 20)),
+            stall_limits={"raw_logs": 10 * 60_000},
+            ingest_stall_limit=10 * 60_000,
+        )
+        self.quiet_at = 0
+        self.truth: dict[int, TraceTruth] = {}
+        self.events = sorted(self._programs(traces), key=lambda event: event[0])
+        self.owners: dict[tuple[str, Place], Owner] = {}
+        self.zombies: list[Owner] = []
+        self.unowned_until: dict[tuple[str, Place], int] = {}
+        self.slots: dict[tuple[str, Place], Callable[[], Owner]] = {}
+        for topic, count in RAW.items():
+            for partition in range(count):
+                place = (topic, partition)
+                self.slots["ingest", place] = lambda place=place: Ingest(self, place)  # type: ignore[misc]
+        for index in range(PARTITIONS):
+            self.slots["sample", (SPANS, index)] = lambda index=index: Sample(self, index)  # type: ignore[misc]
+
+    def _programs(self, traces: int) -> list[tuple[int, Place, bytes]]:
+        rng, events = self.rng, []
+        for number in range(traces):
+            trace_id = rng.randbytes(16)
+            first = START + rng.randrange(0, 12_000)
+            truth = self.truth[trace_key(trace_id)] = TraceTruth(trace_id, first)
+            fails = rng.random()
+            for index in range(rng.randint(1, 6)):
+                late = fails >= 0.4 and rng.random() < 0.1
+                at = first + (rng.randrange(0, 1_500) if not late else rng.randrange(WAIT, HORIZON // 2)) * (index > 0)
+                failed = fails < 0.2 and not truth.failed_at
+                span = Span(trace_id=trace_id, span_id=rng.randbytes(8), name=f"op{number}")
+                span.start_time_unix_nano, span.end_time_unix_nano = at * 10**6, (at + 5) * 10**6
+                if failed:
+                    span.status.code = 2
+                    truth.failed_at.append(at)
+                truth.spans.append(span.span_id)
+                data = TracesData()
+                data.resource_spans.add().scope_spans.add().spans.append(span)
+                events.append((at, ("raw_spans", rng.randrange(RAW["raw_spans"])), data.SerializeToString()))
+            for _ in range(rng.randint(0, 2)):
+                at = first + rng.randrange(0, 1_500)
+                severity = ERROR_LOG if 0.2 <= fails < 0.4 and rng.random() < 0.7 else INFO_LOG
+                if severity == ERROR_LOG:
+                    truth.failed_at.append(at)
+                truth.logs[severity] += 1
+                logs = LogsData()
+                logs.resource_logs.add().scope_logs.add().log_records.add(
+                    trace_id=trace_id, severity_number=severity, time_unix_nano=at * 10**6
+                )
+                events.append((at, ("raw_logs", 0), logs.SerializeToString()))
+        return events
+
+    # ---- running -----------------------------------------------------------------------------------------
+
+    def run(self) -> Simulation:
+        """The whole history: faults first, then quiet until everything is decided and forwarded."""
+        backlog = self.rng.random() < 0.3  # a cold start: everything is there before the first owner
+        if backlog:
+            self._advance(60_000)
+        for _ in range(self.steps):
+            self._advance(self.rng.choice((1, 20, 100, 300)))
+            if self.faults:
+                self._break()
+            self._act()
+        self.faults, self.crash_after_commit = False, 0.0
+        self.quiet_at = self.broker.now + 5 * WAIT
+        self.unowned_until.clear()
+        while self.events or self.broker.now < self.quiet_at:
+            self._advance(1_000)
+            if self.events:
+                self.quiet_at = self.broker.now + 5 * WAIT
+            self._settle()
+        return self
+
+    def _advance(self, ms: int) -> None:
+        self.broker.now += ms
+        self._produce(self.broker.now)
+
+    def _produce(self, until: int) -> None:
+        while self.events and self.events[0][0] <= until:
+            at, place, value = self.events.pop(0)
+            self.broker.logs[place].records.append((at, value))
+
+    def _own(self, slot: tuple[str, Place]) -> Owner | None:
+        owner = self.owners.get(slot)
+        if owner is None and self.broker.now >= self.unowned_until.get(slot, 0):
+            owner = self.owners[slot] = self.slots[slot]()
+        return owner
+
+    def _act(self) -> None:
+        slot = self.rng.choice(list(self.slots))
+        owner = self._own(slot)
+        if owner is not None:
+            try:
+                owner.step()
+            except Fenced:
+                self.owners.pop(slot, None)
+        if self.zombies and self.rng.random() < 0.5:
+            zombie = self.rng.choice(self.zombies)
+            try:
+                zombie.step()
+            except Fenced:
+                self.zombies.remove(zombie)
+
+    def _break(self) -> None:
+        if self.rng.random() > 0.06:
+            return
+        slot = self.rng.choice(list(self.slots))
+        owner = self.owners.pop(slot, None)
+        if owner is None:
+            return
+        kind = self.rng.random()
+        if kind < 0.3:
+            self.zombies.append(owner)  # it goes on while somebody else takes over
+        elif kind < 0.6:
+            self.unowned_until[slot] = self.broker.now + self.rng.choice((500, 3 * WAIT))
+
+    def _settle(self) -> None:
+        for slot in self.slots:
+            owner = self._own(slot)
+            assert owner is not None
+            try:
+                if isinstance(owner, Ingest):
+                    while owner.next < len(self.broker.logs[owner.place].records):
+                        owner.step()
+                    owner.commit() if owner.next > owner.committed else None
+                    owner.mark.ended(owner.clock.now(self.broker.now / 1000))
+                    owner.commit()
+                else:
+                    for topic in (SPANS, LOGS):
+                        owner.read(topic, 10**6)
+                    for _ in range(40):
+                        for topic, position in owner.window.wanted().items():
+                            head = owner.window.positions()[topic]
+                            records, after = self.broker.logs[topic, owner.index].read(position, 50)
+                            owner.window.reread(topic, [r for r in records if r[0] < head], min(after, head))
+                        owner.burst()
+            except Fenced:
+                self.owners.pop(slot, None)
+
+    # ---- the truth ---------------------------------------------------------------------------------------
+
+    def verify(self) -> Counter[str]:
+        """Compare outcome and truth; returns what was seen. Raises AssertionError naming the first difference."""
+        verdicts = self._verdicts()
+        spans, logs, counted = self._forwarded()
+        seen: Counter[str] = Counter(traces=len(self.truth), counted=counted)
+        for key, truth in self.truth.items():
+            if not truth.spans and not truth.logs:
+                continue
+            assert key in verdicts, f"{key:016x} has no verdict"
+            kept = verdicts[key].kept
+            seen["kept"] += kept
+            if any(at <= truth.first + WAIT for at in truth.failed_at):
+                assert kept, f"{key:016x} failed in time and was dropped"
+            elif not truth.failed_at:
+                assert not kept, f"{key:016x} never failed and was kept"
+            expected = Counter(truth.spans) if kept else Counter()
+            assert spans.get(key, Counter()) == expected, f"{key:016x}: spans lost, split or doubled"
+            expected_logs = (
+                truth.logs if kept else Counter({ERROR_LOG: truth.logs[ERROR_LOG]} if truth.logs[ERROR_LOG] else {})
+            )
+            assert logs.get(key, Counter()) == expected_logs, f"{key:016x}: logs lost or doubled"
+        assert counted == sum(len(t.spans) for t in self.truth.values()), "span metrics differ from the spans made"
+        return seen
+
+    def _verdicts(self) -> dict[int, Verdict]:
+        """The one verdict of every trace; a second, different one is an error."""
+        found: dict[int, Verdict] = {}
+        for index in range(PARTITIONS):
+            log = self.broker.logs[DECISIONS, index]
+            for _, _, value in log.read(0, len(log.records))[0]:
+                record = DecisionRecord.decode(value)
+                for key, verdict in zip(record.keys, record.verdicts, strict=True):
+                    assert found.setdefault(key, verdict) == verdict, f"{key:016x} has two verdicts"
+        return found
+
+    def _forwarded(self) -> tuple[dict[int, Counter[bytes]], dict[int, Counter[int]], int]:
+        spans: dict[int, Counter[bytes]] = defaultdict(Counter)
+        logs: dict[int, Counter[int]] = defaultdict(Counter)
+        for index in range(PARTITIONS):
+            for topic in (KEPT_SPANS, KEPT_LOGS):
+                log = self.broker.logs[topic, index]
+                for _, _, value in log.read(0, len(log.records))[0]:
+                    envelope = Envelope.decode(value)
+                    for row, key in enumerate(envelope.keys):
+                        data = envelope.row(row)
+                        if topic == KEPT_SPANS:
+                            spans[key][scan_span(data, 0, len(data), {}).span_id] += 1
+                        else:
+                            record = LogsData()
+                            record.resource_logs.add().scope_logs.add().log_records.add().ParseFromString(data)
+                            logs[key][record.resource_logs[0].scope_logs[0].log_records[0].severity_number] += 1
+        points = self.broker.logs[POINTS, 0]
+        counted = 0
+        for _, _, value in points.read(0, len(points.records))[0]:
+            batch = PointBatch.decode(value)
+            if batch.shape.kind == "counter":
+                counted += sum(number for _, number in batch.rows)  # type: ignore[misc]
+        return spans, logs, counted

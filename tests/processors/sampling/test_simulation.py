@@ -1,0 +1,150 @@
+"""Invariants I1–I3 over simulated histories, and proof that the simulation would notice their loss."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from processors.sampling.trace_table import TraceTable
+from processors.sampling.verdicts import Verdicts
+from processors.sampling.window import Window
+from processors.stream_time import StreamClock
+from tests.processors.sampling.simulation import Broker, Simulation
+
+SEEDS = 1_000
+CHUNK = 100
+SEEDS_TO_NOTICE = 200
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_no_trace_is_lost_split_or_counted_twice(first: int) -> None:
+    """I1, I2 and I3 hold whatever crashes, stands still, comes back as a zombie or drains unevenly."""
+    seen: Counter[str] = Counter()
+    for seed in range(first, first + CHUNK):
+        try:
+            seen += Simulation(seed).run().verify()
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: Simulation({seed}).run().verify()") from error
+    assert seen["kept"] > CHUNK
+    assert seen["traces"] > seen["kept"] * 2
+
+
+def test_a_seed_replays_exactly() -> None:
+    first, second = Simulation(7).run(), Simulation(7).run()
+    assert {p: log.records for p, log in first.broker.logs.items()} == {
+        p: log.records for p, log in second.broker.logs.items()
+    }
+
+
+def _commit_without_fencing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I1 gone: a zombie's transaction is accepted."""
+    commit = Broker.commit
+
+    def unfenced(self: Broker, transactional_id: str, epoch: int, *rest: object) -> list[int]:
+        return commit(self, transactional_id, self.epochs[transactional_id], *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Broker, "commit", unfenced)
+
+
+def _forget_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I2 gone: verdicts are not in the log, a new owner decides again."""
+    put, load = Verdicts.put, Window.load
+
+    def load_checkpoint_only(self: Window, offset: int, value: bytes) -> None:
+        monkeypatch.setattr(Verdicts, "put", lambda *_: None)
+        load(self, offset, value)
+        monkeypatch.setattr(Verdicts, "put", put)
+
+    monkeypatch.setattr(Window, "load", load_checkpoint_only)
+
+
+def _count_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counted-up-to of the checkpoint is ignored: spans between tail and head are counted twice."""
+    resume = Window.resume
+
+    def from_tail(self: Window, committed: dict[str, int | None], starts: dict[str, int]) -> dict[str, int]:
+        positions = resume(self, committed, starts)
+        for cursor in self._cursors.values():
+            cursor.counted = 0
+        return positions
+
+    monkeypatch.setattr(Window, "resume", from_tail)
+
+
+def _clock_of_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock follows the newest mark instead of the oldest: an unowned raw partition is not waited for."""
+    monkeypatch.setattr(StreamClock, "now", lambda self: max((m for m, _ in self.marks.values()), default=None))
+
+
+def _no_wait_for_unmarked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raw partitions without a mark do not hold the clock."""
+    monkeypatch.setattr(StreamClock, "now", lambda self: min((m for m, _ in self.marks.values()), default=None))
+
+
+def _checkpoint_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marks in the checkpoint are as of the head, not the tail: a new owner's clock starts too late."""
+    burst = Window.burst
+
+    def with_head_marks(self: Window, final: bool = False) -> object:
+        self._tail_clock.marks |= self._clock.marks
+        self._tail_clock.changed |= set(self._clock.marks)
+        return burst(self, final)
+
+    monkeypatch.setattr(Window, "burst", with_head_marks)
+
+
+def _forget_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verdicts expire without regard to the tail."""
+    monkeypatch.setattr(Verdicts, "expire", lambda self, now, tails: (self._verdicts.clear(), self._buckets.clear()))
+
+
+def _ahead_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verdicts of traces whose tail has not come are dropped from the transaction."""
+    decide_due = Window._decide_due
+
+    def unrecorded(self: Window) -> None:
+        recorded = len(self._pending.keys)
+        decide_due(self)
+        del self._pending.keys[recorded:], self._pending.times[recorded:], self._pending.verdicts[recorded:]
+
+    monkeypatch.setattr(Window, "_decide_due", unrecorded)
+
+
+def _evidence_without_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evidence that came apart is lost instead of merged at the deadline."""
+    due = TraceTable.due
+
+    def without_ahead(self: TraceTable, now: int) -> object:
+        for trace in self._traces.values():
+            trace.ahead.clear()
+        return due(self, now)
+
+    monkeypatch.setattr(TraceTable, "due", without_ahead)
+
+
+GUARDS: list[Callable[[pytest.MonkeyPatch], None]] = [
+    _commit_without_fencing,
+    _forget_decisions,
+    _count_again,
+    _clock_of_the_fastest,
+    _no_wait_for_unmarked,
+    _checkpoint_of_the_head,
+    _forget_at_once,
+    _ahead_counts,
+    _evidence_without_deadline,
+]
+
+
+@pytest.mark.parametrize("remove", GUARDS, ids=lambda guard: guard.__name__.strip("_"))
+def test_the_simulation_notices_a_missing_guard(
+    remove: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove(monkeypatch)
+    for seed in range(SEEDS_TO_NOTICE):
+        try:
+            Simulation(seed).run().verify()
+        except Exception:
+            return
+    pytest.fail(f"{SEEDS_TO_NOTICE} histories passed without: {remove.__doc__}")
