@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from processors.sampling.policies import Policies, Policy
+from processors.sampling.policies import (
+    And,
+    Latency,
+    LogSeverity,
+    Policies,
+    Policy,
+    PolicyType,
+    Probabilistic,
+    StatusCode,
+    StringAttribute,
+)
 
 # the examples of the Collector's README, as far as their types are built
 COLLECTOR_BLOCK: list[dict[str, Any]] = [
@@ -108,3 +120,17 @@ def test_names_are_unique() -> None:
 def test_an_empty_list_of_policies_is_refused() -> None:
     with pytest.raises(ValidationError, match="at least 1 item"):
         TypeAdapter(Policies).validate_python([])
+
+
+def test_the_example_of_the_reference_is_valid() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "policies.md").read_text()
+    example = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    names = [p.name for p in TypeAdapter(Policies).validate_python(example["sampling"]["policies"])]
+    assert names == ["errors", "error-logs", "slow", "checkout-at-half", "the-rest"]
+
+
+def test_the_reference_describes_every_type_and_field() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "policies.md").read_text()
+    blocks = (StatusCode, Latency, Probabilistic, StringAttribute, LogSeverity, And)
+    words = [*get_args(PolicyType), *(name for block in blocks for name in block.model_fields)]
+    assert [word for word in words if f"`{word}`" not in page] == []
