@@ -145,6 +145,29 @@ def commands(config: Config) -> list[str]:
     return lines
 
 
+def acl_commands(config: Config) -> list[str]:
+    """`kafka-acls.sh` calls that grant what workers need; the principal is the configured user, or one to fill in."""
+    target = ["kafka-acls.sh", "--bootstrap-server", ",".join(config.kafka.bootstrap_servers)]
+    if config.kafka.security.protocol != "PLAINTEXT":
+        target += ["--command-config", "client.properties"]
+    target += ["--add", "--allow-principal", f"User:{config.kafka.security.username or 'tailrace'}"]
+
+    def grant(operations: Sequence[str], *resource: str) -> str:
+        words = [word for operation in operations for word in ("--operation", operation)]
+        return shlex.join([*target, *words, *resource])
+
+    prefixed = ("--resource-pattern-type", "prefixed")
+    mine = f"{config.kafka.prefix}."
+    # Delete: the aggregate deletes ticks that nobody needs any more.
+    on_topics = ("Read", "Write", "Create", "Delete", "Describe", "DescribeConfigs")
+    return [
+        grant(on_topics, *prefixed, "--topic", mine),
+        grant(("Read", "Describe"), *prefixed, "--group", mine),
+        grant(("Write", "Describe"), *prefixed, "--transactional-id", mine),
+        *(grant(("Read", "Describe"), "--topic", item.topic) for item in config.inputs),
+    ]
+
+
 def compare(
     config: Config, partitions: Mapping[str, int], settings: Mapping[str, Mapping[str, str]]
 ) -> list[TopicProblem]:

@@ -1,0 +1,172 @@
+"""Whether everything a configuration names can be reached: what `tailrace check --connect` tries.
+
+Nothing is written anywhere: topics are listed, sinks get an empty request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import aiohttp
+import cramjam
+
+from pipeline import topics
+from pipeline.config import Config, sink_kind
+from schemas.errors import ConfigError, TailraceError
+from sinks.settings import Sink
+
+# A broker or sink that needs longer than this is not usable, whatever its own time-outs are.
+PATIENCE_SECONDS = 10.0
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was tried: what, how it went, and how long it took if something answered."""
+
+    ok: bool
+    subject: str
+    text: str
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        taken = "" if self.seconds is None else f" ({self.seconds * 1000:.0f} ms)"
+        return f"{self.subject}: {self.text}{taken}"
+
+
+async def connect(config: Config) -> AsyncIterator[Finding]:
+    """Try the brokers, the raw and internal topics, and every sink; findings come as they are made."""
+    sinks = [asyncio.ensure_future(_sink(name, sink)) for name, sink in config.sinks.items()]
+    try:
+        async for finding in _kafka(config):
+            yield finding
+        for sink in sinks:
+            yield await sink
+    finally:
+        for sink in sinks:
+            sink.cancel()
+
+
+async def _kafka(config: Config) -> AsyncIterator[Finding]:
+    subject = f"kafka {', '.join(config.kafka.bootstrap_servers)}"
+    began = time.monotonic()
+    found = await _answer(topics.partition_counts(config), subject)
+    if isinstance(found, Finding):
+        yield found
+        return
+    yield Finding(True, subject, "answers", time.monotonic() - began)
+    for item in config.inputs:
+        name = f"raw topic {item.topic}"
+        if item.topic in found:
+            yield Finding(True, name, f"{found[item.topic]} partitions of {item.signal} as {item.encoding}")
+        else:
+            yield Finding(False, name, "does not exist; the producers' side creates it")
+    if not config.kafka.transactions:
+        return
+    began = time.monotonic()
+    problems = await _answer(topics.check(config), "internal topics")
+    if isinstance(problems, Finding):
+        yield problems
+        return
+    for problem in problems:
+        yield Finding(False, f"internal topic {problem.topic}", problem.text)
+    if not problems:
+        count = len(topics.topic_specs(config))
+        yield Finding(True, "internal topics", f"{count} as they must be", time.monotonic() - began)
+
+
+async def _answer(work: Awaitable[Answer], subject: str) -> Answer | Finding:
+    """What `work` gives, or why it gives nothing."""
+    with _Overheard() as overheard:
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return await work
+        except TimeoutError:
+            text = f"no answer within {PATIENCE_SECONDS:g} s"
+        except ConfigError as error:
+            return Finding(False, "kafka.security", str(error))
+        except TailraceError as error:
+            text = str(error).removeprefix(f"{subject}: ")
+    return Finding(False, subject, "; ".join([text, *overheard.said]))
+
+
+class _Overheard(logging.Handler):
+    """What aiokafka logs meanwhile: a failed login is in its log alone, its error says "unable to bootstrap"."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+        self._logger = logging.getLogger("aiokafka")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Remember a message once."""
+        if record.getMessage() not in self.said:
+            self.said.append(record.getMessage())
+
+    def __enter__(self) -> _Overheard:
+        self._logger.addHandler(self)
+        self._propagated, self._logger.propagate = self._logger.propagate, False
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)
+        self._logger.propagate = self._propagated
+
+
+async def _sink(name: str, sink: Sink) -> Finding:
+    """Send a request that stores nothing, with the sink's own TLS, headers and credentials."""
+    subject = f"sink {name} {sink.endpoint}"
+    kind, url = sink_kind(name), sink.endpoint.rstrip("/")
+    headers, body = _headers(sink), b""
+    if kind == "jaeger":
+        method, url = "POST", f"{url}/v1/traces"
+        headers["Content-Type"] = "application/x-protobuf"  # no bytes: a request with no spans
+    elif kind == "elasticsearch":
+        method, url = "GET", f"{url}/_cluster/health"
+    else:
+        method, url = "POST", sink.endpoint
+        headers |= {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
+        headers["X-Prometheus-Remote-Write-Version"] = "0.1.0"
+        body = bytes(cramjam.snappy.compress_raw(b""))  # a WriteRequest with no series
+    began = time.monotonic()
+    try:
+        tls = ssl.create_default_context(cafile=sink.ca_file) if sink.ca_file else True
+        timeout = aiohttp.ClientTimeout(total=min(PATIENCE_SECONDS, sink.timeout))
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as client,
+            client.request(method, url, headers=headers, data=body or None, ssl=tls) as response,
+        ):
+            taken, status = time.monotonic() - began, response.status
+    except TimeoutError:
+        return Finding(False, subject, f"no answer within {min(PATIENCE_SECONDS, sink.timeout):g} s")
+    except (aiohttp.ClientError, OSError) as error:
+        return Finding(False, subject, str(error) or type(error).__name__)
+    if 200 <= status < 300:
+        return Finding(True, subject, "answers", taken)
+    hint = {
+        401: "it wants other credentials: auth",
+        403: "it refuses these credentials: auth",
+        404: "nothing is served at this path"
+        + (": Prometheus needs --web.enable-remote-write-receiver" if kind == "prometheus" else ""),
+    }.get(status, "")
+    return Finding(False, subject, f"answers {status}" + (f"; {hint}" if hint else ""), taken)
+
+
+def _headers(sink: Sink) -> dict[str, str]:
+    headers, auth = dict(sink.headers), sink.auth
+    if auth.username is not None and auth.password is not None:
+        pair = f"{auth.username}:{auth.password.get_secret_value()}".encode()
+        headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+    elif auth.bearer_token is not None:
+        headers["Authorization"] = f"Bearer {auth.bearer_token.get_secret_value()}"
+    elif auth.api_key is not None:
+        headers["Authorization"] = f"ApiKey {auth.api_key.get_secret_value()}"
+    return headers
