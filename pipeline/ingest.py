@@ -213,8 +213,10 @@ class RawPartition(Lease):
         )
         self._committed = until
         self._observe(written)
-        name = "tailrace_spans_read_total" if self._source.signal == "traces" else "tailrace_logs_read_total"
-        telemetry.count(name, flushed.rows, role=ROLE)
+        if self._source.signal == "traces":
+            telemetry.count("tailrace_spans_read_total", flushed.rows, role=ROLE)
+        else:
+            telemetry.count("tailrace_logs_read_total", flushed.rows, role=ROLE)
         for reason, number in Counter(letter.reason for letter in flushed.dead_letters).items():
             telemetry.count("tailrace_dead_letters_total", number, stage=ROLE, reason=str(reason))
 
