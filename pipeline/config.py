@@ -307,7 +307,7 @@ class Telemetry(Section):
 
 
 class Config(Section):
-    """The whole file."""
+    """One section for each part; kafka, inputs and sampling must be there."""
 
     kafka: Kafka = Field(description="The brokers and the internal topics.")
     inputs: list[Input] = Field(min_length=1, description="The raw topics.")

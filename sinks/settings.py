@@ -12,24 +12,28 @@ from schemas.settings import Duration, Section
 class Batch(Section):
     """When a sink sends: whichever comes first."""
 
-    max_items: int = Field(1000, ge=1)
-    max_bytes: int = Field(4 << 20, ge=1)
-    max_age: Duration = 1.0
+    max_items: int = Field(1000, ge=1, description="Spans, documents or samples of one request.")
+    max_bytes: int = Field(4 << 20, ge=1, description="Bytes of its body before compression.")
+    max_age: Duration = Field(1.0, gt=0, description="How long the oldest item waits.")
 
 
 class Retry(Section):
     """Full-jitter exponential back-off; a server's Retry-After wins."""
 
-    initial_interval: Duration = 0.5
-    max_interval: Duration = 30.0
-    multiplier: float = Field(2.0, ge=1)
+    initial_interval: Duration = Field(0.5, gt=0, description="Longest wait before the first retry.")
+    max_interval: Duration = Field(30.0, gt=0, description="Longest wait of all; there is no last retry.")
+    multiplier: float = Field(2.0, ge=1, description="From one wait to the next.")
 
 
 class SinkAuth(Section):
-    username: str | None = None
-    password: SecretStr | None = None
-    bearer_token: SecretStr | None = None
-    api_key: SecretStr | None = None
+    """Credentials: a name with its password, a bearer token or an API key; none by default."""
+
+    username: str | None = Field(None, description="HTTP basic authentication.")
+    password: SecretStr | None = Field(None, description="HTTP basic authentication.")
+    bearer_token: SecretStr | None = Field(None, description="Sent as `Authorization: Bearer`.")
+    api_key: SecretStr | None = Field(
+        None, description="Sent as `Authorization: ApiKey` (Elasticsearch, encoded form)."
+    )
 
 
 class Sink(Section):
@@ -39,15 +43,21 @@ class Sink(Section):
         pattern=r"^https?://",
         description="jaeger: base URL of OTLP/HTTP (:4318). elasticsearch: base URL. prometheus: full remote-write URL.",
     )
-    timeout: Duration = 30.0
-    headers: dict[str, str] = {}
-    auth: SinkAuth = SinkAuth()
-    ca_file: str | None = None
+    timeout: Duration = Field(30.0, gt=0, description="Of one request, answer included; then it is sent again.")
+    headers: dict[str, str] = Field({}, description="Sent with every request.")
+    auth: SinkAuth = Field(SinkAuth(), description="Credentials.")
+    ca_file: str | None = Field(None, description="Certificate authorities (PEM); unset: those of the system.")
     compression: Literal["gzip", "none"] = Field(
         "gzip", description="jaeger and elasticsearch; remote write is always snappy."
     )
-    batch: Batch = Batch()
-    retry: Retry = Retry()
-    dataset: str = Field("tailrace", description="elasticsearch: data stream logs-<dataset>-<namespace>.")
-    namespace: str = "default"
+    batch: Batch = Field(Batch(), description="When a request is full.")
+    retry: Retry = Field(Retry(), description="How a request that failed is sent again.")
+    dataset: str = Field(
+        "tailrace",
+        pattern=r"^[a-z0-9._]{1,100}$",
+        description="elasticsearch: documents go to the data stream `logs-<dataset>-<namespace>`.",
+    )
+    namespace: str = Field(
+        "default", pattern=r"^[a-z0-9._]{1,100}$", description="elasticsearch: last part of the data stream's name."
+    )
     shards: int = Field(4, ge=1, description="prometheus: parallel requests; a series stays on one shard.")

@@ -77,14 +77,14 @@ class Policy(Section):
     Exactly the block named like `type` must be present (`and` → `and`; always_sample needs none).
     """
 
-    name: str = Field(min_length=1)
-    type: PolicyType
-    status_code: StatusCode | None = None
-    latency: Latency | None = None
-    probabilistic: Probabilistic | None = None
-    string_attribute: StringAttribute | None = None
-    log_severity: LogSeverity | None = None
-    and_: And | None = Field(None, alias="and")
+    name: str = Field(min_length=1, description="Unique; kept spans and counters carry it.")
+    type: PolicyType = Field(description="What it looks at.")
+    status_code: StatusCode | None = Field(None, description="For type: status_code.")
+    latency: Latency | None = Field(None, description="For type: latency.")
+    probabilistic: Probabilistic | None = Field(None, description="For type: probabilistic.")
+    string_attribute: StringAttribute | None = Field(None, description="For type: string_attribute.")
+    log_severity: LogSeverity | None = Field(None, description="For type: log_severity.")
+    and_: And | None = Field(None, alias="and", description="For type: and.")
 
     @model_validator(mode="after")
     def _one_block_named_like_type(self) -> Self:
@@ -101,7 +101,7 @@ class Policy(Section):
 class And(Section):
     """Keeps a trace that all of its sub-policies keep."""
 
-    and_sub_policy: list[Policy] = Field(min_length=1)
+    and_sub_policy: list[Policy] = Field(min_length=1, description="Policies of the other types.")
 
     @model_validator(mode="after")
     def _not_nested(self) -> Self:
