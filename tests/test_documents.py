@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config_file import parse
+from pipeline.config_file import load, parse
+from pipeline.roles import diagram
 from tests.repository import ROOT, committed
 
 PAGES = committed("*.md")
@@ -39,6 +40,16 @@ def test_the_readme_shows_thirty_lines_of_configuration() -> None:
 
 def test_the_readme_begins_with_the_two_commands() -> None:
     assert [text.strip() for text in blocks(ROOT / "README.md", "sh")] == ["make demo", "make test"]
+
+
+def test_the_picture_in_the_readme_has_every_role_and_every_topic() -> None:
+    """Names only; the roles of one sink of each kind."""
+    config = load(ROOT / "deploy" / "compose" / "tailrace.yaml", {"ELASTIC_PASSWORD": "from the environment"})
+    roles = diagram(config)
+    picture = (ROOT / "README.md").read_text(encoding="utf-8").split("```")[1]
+    assert set(re.findall(r"\[([a-z.]+)\]", picture)) == {role.name for role in roles}
+    topics = {topic for role in roles for topic in (*role.reads, *role.writes)}
+    assert set(re.findall(r"tailrace\.[a-z.]+|otlp_\w+", picture)) == topics
 
 
 def test_the_targets_that_documents_name_exist() -> None:

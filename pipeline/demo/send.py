@@ -19,7 +19,7 @@ from pipeline.demo.facts import Message
 from pipeline.demo.traffic import RawTopics, Traffic
 
 CHAPTER_SECONDS = 60.0  # a Traffic remembers what it has sent: a new one begins this often
-LATE_AFTER_SECONDS = 10.0  # when a span counts as late: decision_wait of deploy/tailrace/tailrace.yaml
+LATE_AFTER_SECONDS = 10.0  # when a span counts as late: decision_wait of deploy/compose/tailrace.yaml
 RETRY_SECONDS = 1.0
 TOPICS = RawTopics()
 

@@ -31,13 +31,13 @@ def test_json_parses(path: Path) -> None:
 
 
 def test_the_configuration_of_the_roles_is_valid() -> None:
-    config = load(ROOT / "deploy" / "tailrace" / "tailrace.yaml", {"ELASTIC_PASSWORD": "from the environment"})
+    config = load(ROOT / "deploy" / "compose" / "tailrace.yaml", {"ELASTIC_PASSWORD": "from the environment"})
     assert config.sinks.keys() == {"jaeger", "elasticsearch", "prometheus"}
 
 
 def test_the_collector_writes_what_the_roles_read() -> None:
     exporter = read_yaml("deploy/otel-collector/config.yaml")["exporters"]["kafka"]
-    inputs = read_yaml("deploy/tailrace/tailrace.yaml")["inputs"]
+    inputs = read_yaml("deploy/compose/tailrace.yaml")["inputs"]
     assert {(i["topic"], i["signal"]) for i in inputs} == {
         (exporter["traces"]["topic"], "traces"),
         (exporter["logs"]["topic"], "logs"),
