@@ -57,10 +57,7 @@ class SeriesLimiter:
         return self._admitted.keys()
 
     def place(self, labels: Labels) -> Labels:
-        """The label set under which to count `labels`: admitted before, or now.
-
-        The same object is returned when nothing folds, so `place(labels) is not labels` tells an overflow.
-        """
+        """The label set under which to count `labels`: admitted before, or now. Itself, unless it folds."""
         admitted = self._admitted
         if labels in admitted:
             return labels

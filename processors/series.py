@@ -44,7 +44,7 @@ class _Family:
         more = [value.observations, value.sum, *value.buckets] if isinstance(value, HistogramValue) else [value]
         known = self.values.get(placed)
         self.values[placed] = more if known is None else [a + b for a, b in zip(known, more, strict=True)]
-        return placed is not labels
+        return placed != labels
 
     def rows(self) -> list[Row]:
         """Cumulative values in the order of admission."""

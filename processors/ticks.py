@@ -52,6 +52,7 @@ class Ticks:
         self._last: int | None = None  # time of the last tick; of the first point before there was one
         self._known: tuple[int, float] | None = None  # a time, and the monotonic clock when it was known
         self._changed = False
+        self._idle = False  # no points came between the last two ticks
 
     # ---- taking over -------------------------------------------------------------------------------------
 
@@ -123,9 +124,9 @@ class Ticks:
     def acknowledged(self, append: int, monotonic: float) -> None:
         """The tick returned last was appended at `append`.
 
-        Used only while no points come: in a backlog, time is that of the points.
+        Used only if no points came since the one before: in a backlog, time is that of the points.
         """
-        if not self._changed:
+        if self._idle:
             self._know(append, monotonic)
 
     # ---- time --------------------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ class Ticks:
     def _tick(self, time: int) -> DueTick:
         self._number += 1
         self._last = time
-        self._changed = False
+        self._idle, self._changed = not self._changed, False
         overflow, self._overflow = self._overflow, {}
         tick = Tick(self._number, time, self._next, self._partitions, self._store.blocks())
         return DueTick(tick, overflow, self._store.active())

@@ -1,0 +1,44 @@
+"""What the tests of points, series and ticks draw from: small label alphabets, so that label sets collide."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from schemas.point import HistogramValue, Labels, PointBatch, Shape, Value
+
+NAMES = ("service_name", "span_name", "tenant", "path")
+COUNTER = Shape("counter", NAMES, (), 2)
+HISTOGRAM = Shape("histogram", NAMES, (1.0, 5.0, 25.0), 2)
+
+text = st.sampled_from(["", "a", "b", "c", "ä", "__overflow__"])
+wide = st.one_of(text, st.integers(0, 60).map(str))
+labels: st.SearchStrategy[Labels] = st.tuples(text, text, wide, wide)
+# Multiples of 1/8 add up exactly in any order, so equality can be asserted.
+sums = st.integers(-8_000, 8_000).map(lambda eighths: eighths / 8)
+
+
+@st.composite
+def histogram_values(draw: st.DrawFn, buckets: int) -> HistogramValue:
+    counts = tuple(draw(st.lists(st.integers(0, 1000), min_size=buckets, max_size=buckets)))
+    return HistogramValue(sum(counts), draw(sums), counts)
+
+
+def values(shape: Shape) -> st.SearchStrategy[Value]:
+    """A value of the shape's kind."""
+    return st.integers(0, 1000) if shape.kind == "counter" else histogram_values(len(shape.bounds) + 1)
+
+
+@st.composite
+def batches(draw: st.DrawFn, metrics: dict[str, Shape] | None = None) -> PointBatch:
+    """A batch of one of the metrics."""
+    metrics = metrics or {"calls_total": COUNTER, "duration": HISTOGRAM}
+    metric = draw(st.sampled_from(sorted(metrics)))
+    shape = metrics[metric]
+    rows = draw(st.lists(st.tuples(labels, values(shape)), max_size=12))
+    return PointBatch(metric, shape, draw(st.integers(0, 1 << 41)), rows)
+
+
+def total(rows: list[tuple[Labels, Value]]) -> list[float]:
+    """The sum over all rows: [count] of a counter, [observations, sum, ...] of a histogram."""
+    columns = [[v.observations, v.sum, *v.buckets] if isinstance(v, HistogramValue) else [v] for _, v in rows]
+    return [sum(column) for column in zip(*columns, strict=True)]

@@ -1,0 +1,212 @@
+"""The aggregate protocol against a broker of a few lines: a log, a clock, commits that may be lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from processors.ticks import DueTick, Ticks
+from schemas.errors import ProtocolError
+from schemas.point import PointBatch
+from schemas.sample import Tick, read_tick
+from tests.processors.metric_strategies import COUNTER, HISTOGRAM, batches, total
+
+INTERVAL = 15_000
+BUDGET = 60
+START = 1_700_000_000_000
+
+
+def machine(budget: int = BUDGET, partitions: int = 4) -> Ticks:
+    return Ticks(partitions, INTERVAL, budget, {"calls_total": COUNTER, "duration": HISTOGRAM})
+
+
+def one(number: float = 1) -> bytes:
+    return PointBatch("calls_total", COUNTER, 0, [(("a", "b", "", ""), number)]).encode()
+
+
+@dataclass
+class World:
+    """A points partition, the committed ticks, the broker's clock (ms) and the worker's monotonic clock (s)."""
+
+    now: int = START
+    monotonic: float = 100.0
+    log: list[tuple[int, PointBatch]] = field(default_factory=list)
+    ticks: list[Tick] = field(default_factory=list)
+    aggregate: Ticks = field(default_factory=machine)
+
+    def pass_time(self, ms: int) -> None:
+        self.now += ms
+        self.monotonic += ms / 1000
+
+    def commit(self, due: DueTick | None, lost: bool) -> bool:
+        """False when the worker died before the transaction was committed."""
+        if due is None:
+            return True
+        if lost:
+            self.take_over()
+            return False
+        self.ticks.append(read_tick(due.tick.encode()))
+        self.aggregate.acknowledged(self.now, self.monotonic)
+        return True
+
+    def read(self, records: int, lost: bool = False) -> None:
+        for offset in range(self.aggregate.next_offset, len(self.log))[:records]:
+            append, batch = self.log[offset]
+            if not self.commit(self.aggregate.before(append), lost):
+                return
+            self.aggregate.point(offset, append, batch.encode(), self.monotonic)
+
+    def take_over(self) -> None:
+        self.monotonic += 1000  # another machine's clock
+        self.aggregate = machine()
+        if self.ticks:
+            self.aggregate.load(self.ticks[-1], self.ticks[-1].points, self.monotonic)
+        else:
+            self.aggregate.begin(0)
+
+
+actions = st.one_of(
+    st.tuples(st.just("append"), batches()),
+    st.tuples(st.just("pass"), st.integers(0, 40_000)),
+    st.tuples(st.just("read"), st.integers(1, 5)),
+    st.tuples(st.just("due"), st.booleans()),
+    st.tuples(st.just("read, die"), st.integers(1, 5)),
+    st.tuples(st.just("die"), st.none()),
+    st.tuples(st.just("leave"), st.none()),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(actions, max_size=60))
+def test_any_schedule_of_points_ticks_and_deaths(schedule: list[tuple[str, object]]) -> None:
+    world = World()
+    for what, argument in schedule:
+        match what, argument:
+            case "append", PointBatch() as batch:
+                world.log.append((world.now, batch))
+            case "pass", int(ms):
+                world.pass_time(ms)
+            case "read", int(records):
+                world.read(records)
+            case "read, die", int(records):
+                world.read(records, lost=True)
+            case "due", bool(lost):
+                world.commit(world.aggregate.due(world.monotonic), lost)
+            case "die", None:
+                world.take_over()
+            case "leave", None:
+                world.commit(world.aggregate.last(world.monotonic), lost=False)
+                world.take_over()
+    world.read(len(world.log))
+    world.commit(world.aggregate.last(world.monotonic), lost=False)
+
+    assert [tick.number for tick in world.ticks] == list(range(1, len(world.ticks) + 1))
+    assert all(
+        a.time_ms < b.time_ms and a.points <= b.points for a, b in zip(world.ticks, world.ticks[1:], strict=False)
+    )
+    for tick in world.ticks:
+        assert tick.time_ms <= world.now + len(world.ticks)  # a tick at leaving may be 1 ms after another
+        for block in tick.blocks:
+            counted = [row for _, b in world.log[: tick.points] if b.metric == block.metric for row in b.rows]
+            assert total(block.rows) == total(counted)
+            assert len(block.rows) * block.shape.series <= BUDGET
+    assert (world.ticks[-1].points if world.ticks else 0) == len(world.log)
+
+
+def test_nothing_counted_no_ticks() -> None:
+    world = World()
+    world.aggregate.begin(0)
+    world.pass_time(10 * INTERVAL)
+    assert world.aggregate.due(world.monotonic) is None
+    assert world.aggregate.last(world.monotonic) is None
+
+
+def test_ticks_go_on_while_no_points_come() -> None:
+    world = World()
+    world.log.append((world.now, PointBatch.decode(one())))
+    world.read(1)
+    assert world.aggregate.due(world.monotonic) is None
+    for _ in range(5):
+        world.pass_time(INTERVAL)
+        world.commit(world.aggregate.due(world.monotonic), lost=False)
+    assert [tick.time_ms - START for tick in world.ticks] == [INTERVAL * i for i in range(1, 6)]
+    assert {tick.points for tick in world.ticks} == {1}
+
+
+def test_a_backlog_makes_the_ticks_that_it_would_have_made_live() -> None:
+    world = World()
+    for _ in range(100):
+        world.log.append((world.now, PointBatch.decode(one())))
+        world.pass_time(1000)
+    world.read(100)  # in no time
+    times = [tick.time_ms - START for tick in world.ticks]
+    assert times == [14_000, 28_000, 42_000, 56_000, 70_000, 84_000, 98_000]
+    assert [tick.blocks[0].rows[0][1] for tick in world.ticks] == [15, 29, 43, 57, 71, 85, 99]
+
+
+def test_a_gap_in_the_backlog_makes_no_ticks_of_its_own() -> None:
+    world = World()
+    for append in (0, 1000, 3_600_000, 3_601_000):
+        world.log.append((START + append, PointBatch.decode(one())))
+    world.read(4)
+    assert [(tick.time_ms - START, tick.points) for tick in world.ticks] == [(1000, 2), (3_600_000, 3)]
+
+
+def test_after_a_long_outage_without_points_the_first_acknowledgement_tells_the_time() -> None:
+    world = World()
+    world.log.append((world.now, PointBatch.decode(one())))
+    world.read(1)
+    world.commit(world.aggregate.last(world.monotonic), lost=False)
+    world.now += 3_600_000
+    world.take_over()
+    assert world.aggregate.due(world.monotonic) is None
+    for _ in range(2):
+        world.pass_time(INTERVAL)
+        world.commit(world.aggregate.due(world.monotonic), lost=False)
+    assert world.ticks[1].time_ms == world.ticks[0].time_ms + INTERVAL
+    assert world.ticks[2].time_ms == world.now
+
+
+def test_a_clock_that_is_set_back_does_not_hold_the_ticks_up() -> None:
+    world = World()
+    for _ in range(4):
+        world.log.append((world.now, PointBatch.decode(one())))
+        world.read(1)
+        world.commit(world.aggregate.due(world.monotonic), lost=False)
+        world.now -= 3_600_000
+        world.pass_time(INTERVAL)
+    assert len(world.ticks) == 3
+    assert all(a.time_ms < b.time_ms for a, b in zip(world.ticks, world.ticks[1:], strict=False))
+
+
+def test_a_point_that_is_delivered_again_counts_once() -> None:
+    aggregate = machine()
+    aggregate.begin(0)
+    for _ in range(3):
+        aggregate.point(0, START, one(5), 0.0)
+    due = aggregate.last(1.0)
+    assert due is not None
+    assert due.tick.blocks[0].rows[0][1] == 5
+
+
+def test_a_tick_tells_overflow_and_active_series() -> None:
+    aggregate = machine(budget=6)
+    aggregate.begin(0)
+    rows = [((str(i), "", "", ""), i) for i in range(10)]
+    aggregate.point(0, START, PointBatch("calls_total", COUNTER, 0, list(rows)).encode(), 0.0)
+    due = aggregate.last(1.0)
+    assert due is not None
+    assert due.active == {"calls_total": 6}
+    assert due.overflow == {"calls_total": 5 + 6 + 7 + 8 + 9}
+    assert aggregate.last(1.0) is None
+
+
+def test_ticks_of_another_number_of_partitions_or_another_offset_are_refused() -> None:
+    tick = Tick(1, START, 9, 4, [])
+    with pytest.raises(ProtocolError, match="metric_partitions 4"):
+        machine(partitions=8).load(tick, 9, 0.0)
+    with pytest.raises(ProtocolError, match="offset in points is 8"):
+        machine().load(tick, 8, 0.0)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.errors import ProtocolError
+from schemas.packing import pack, unpack
+from schemas.point import HistogramValue, Labels, Shape, Value
+from schemas.sample import (
+    CHUNK_BYTES,
+    SeriesBlock,
+    Tick,
+    TickChunk,
+    TickFooter,
+    TickHeader,
+    decode_record,
+    encode_record,
+    read_tick,
+)
+from tests.processors.metric_strategies import COUNTER, HISTOGRAM, labels, values
+from tests.repository import ROOT
+
+GOLDEN = ROOT / "schemas/versions/v1"
+EXAMPLE = Tick(
+    7,
+    1_700_000_015_000,
+    4711,
+    4,
+    [
+        SeriesBlock(
+            "traces_span_metrics_calls_total",
+            Shape("counter", ("service_name", "tenant"), (), 1),
+            [(("cart", "a"), 12), (("cart", "__overflow__"), 3.5)],
+            [("gone", "")],
+        ),
+        SeriesBlock(
+            "traces_span_metrics_duration_milliseconds",
+            Shape("histogram", ("service_name",), (2.0, 10.5), 1),
+            [(("größe",), HistogramValue(3, 21.25, (1, 1, 1)))],
+        ),
+    ],
+)
+
+
+@st.composite
+def ticks(draw: st.DrawFn) -> Tick:
+    blocks = []
+    for metric, shape in (("calls_total", COUNTER), ("duration", HISTOGRAM)):
+        rows = draw(st.lists(st.tuples(labels, values(shape)), max_size=8))
+        stale = draw(st.lists(labels, max_size=3))
+        if rows or stale:
+            blocks.append(SeriesBlock(metric, shape, rows, stale))
+    number, time, points = (draw(st.integers(0, 1 << 41)) for _ in range(3))
+    return Tick(number, time, points, draw(st.integers(1, 64)), blocks)
+
+
+@given(ticks())
+def test_read_is_the_inverse_of_encode(tick: Tick) -> None:
+    assert read_tick(tick.encode()) == tick
+
+
+@given(ticks(), ticks())
+def test_what_follows_a_tick_is_left(tick: Tick, more: Tick) -> None:
+    values = iter([*tick.encode(), *more.encode()])
+    assert read_tick(values) == tick
+    assert read_tick(values) == more
+
+
+@given(ticks(), st.data())
+def test_an_incomplete_or_disordered_tick_is_refused(tick: Tick, data: st.DataObject) -> None:
+    records = tick.encode()
+    at = data.draw(st.integers(0, len(records) - 1))
+    damaged = data.draw(
+        st.sampled_from([records[:at], records[:at] + records[at + 1 :], records[: at + 1] + records[at:]])
+    )
+    if damaged[: len(records)] == records:
+        return  # a second footer follows the tick: not part of it
+    with pytest.raises(ProtocolError):
+        read_tick(damaged)
+
+
+def test_a_tick_interrupted_by_another_is_refused() -> None:
+    header, *rest = EXAMPLE.encode()
+    other = encode_record(TickFooter(8, 4))
+    with pytest.raises(ProtocolError, match="interrupted"):
+        read_tick([header, other, *rest])
+
+
+def test_ten_thousand_histograms_are_cut_into_chunks_of_a_stated_size() -> None:
+    shape = Shape("histogram", ("service_name", "span_name"), tuple(float(bound) for bound in range(16)))
+    rows: list[tuple[Labels, Value]] = [
+        ((f"service-{i}", "x" * 500), HistogramValue(17, float(i), (1,) * 17)) for i in range(10_000)
+    ]
+    tick = Tick(1, 1, 1, 1, [SeriesBlock("d", shape, rows, [("é" * 2048, "")] * 100)])
+    records = tick.encode()
+    assert len(records) > 10
+    assert max(map(len, records)) < CHUNK_BYTES
+    assert read_tick(records) == tick
+
+
+def test_a_chunk_is_read_without_its_header() -> None:
+    chunk = decode_record(EXAMPLE.encode()[1])
+    assert chunk == TickChunk(EXAMPLE.number, EXAMPLE.time_ms, 0, EXAMPLE.blocks)
+
+
+def test_records_of_version_1_are_read_for_ever() -> None:
+    names = ("sample_header.bin", "sample_chunk.bin", "sample_footer.bin")
+    records = [(GOLDEN / name).read_bytes() for name in names]
+    assert decode_record(records[0]) == TickHeader(7, 1_700_000_015_000, 4711, 4, 1)
+    assert read_tick(records) == EXAMPLE
+
+
+@given(st.binary(max_size=64))
+def test_foreign_bytes_are_refused(value: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        decode_record(value)
+
+
+def test_another_version_is_refused() -> None:
+    for value in EXAMPLE.encode():
+        with pytest.raises(ProtocolError, match="version 2"):
+            decode_record(pack(unpack(value) | {"v": 2}))
