@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.sampling.compile import Compat, Plan, compile_policies
+from processors.sampling.conditions import Hashed
 from processors.sampling.decide import Vote, decide
 from processors.sampling.evidence import Evidence
-from processors.sampling.probability import NEVER, threshold_of
+from processors.sampling.probability import NEVER, salted, threshold_of
 from schemas.otlp_scan import SpanScan
 from tests.processors.sampling.builders import MS, NOON, TRACE_ID, both, gather, policy, span, spans
 
@@ -151,8 +152,9 @@ def test_and_of_logs_and_spans() -> None:
 
 def test_and_has_the_highest_threshold_of_its_parts() -> None:
     quarter = policy("quarter", "probabilistic", sampling_percentage=25)
-    plan = compile_policies([both("p", ERRORS, HALF, quarter)])
-    assert decide(plan, gather(plan, with_randomness(NEVER - 1), span(status=2))).threshold == threshold_of(25)
+    for parts in ([ERRORS, HALF, quarter], [quarter, HALF, ERRORS]):
+        plan = compile_policies([both("p", *parts)])
+        assert decide(plan, gather(plan, with_randomness(NEVER - 1), span(status=2))).threshold == threshold_of(25)
 
 
 # ---- traces without spans ------------------------------------------------------------------------------------
@@ -197,6 +199,9 @@ def test_compat_chooses_by_the_collectors_hash_and_states_the_share() -> None:
     plan = compile_policies([HALF], compat="otel")
     assert decide(plan, Evidence(bytes.fromhex("4bf92f3577b34da6a3ce929d0e0e4736"))) == DROP
     assert decide(plan, Evidence(b"\xff" * 16)) == Vote(True, "half", threshold_of(50))
+    digest = 0x17BEC3739634FE2D
+    assert Hashed(salted(""), digest, 0).threshold(Evidence(b"\xff" * 16)) == 0  # a hash equal to the limit is kept
+    assert Hashed(salted(""), digest - 1, 0).threshold(Evidence(b"\xff" * 16)) is None
     ignored = gather(plan, with_randomness(NEVER - 1))
     assert not decide(plan, ignored).kept
 

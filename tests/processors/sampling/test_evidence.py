@@ -12,13 +12,14 @@ from processors.sampling.evidence import NO_START, Evidence
 from schemas.otlp_scan import SpanScan
 from tests.processors.sampling.builders import MS, NOON, TRACE_ID, span, spans
 
+PADDED_ID = bytes(8) + TRACE_ID[8:]  # what a producer of 64-bit ids makes of the same trace
 Item = tuple[SpanScan, int] | int  # a span and its bits, or a log's bits
 masks = st.integers(0, 2**9)
 items = st.lists(st.one_of(st.tuples(spans, masks), masks), max_size=12)
 
 
 def of(arrived: list[Item]) -> Evidence:
-    evidence = Evidence(TRACE_ID)
+    evidence = Evidence(PADDED_ID)
     for item in arrived:
         if isinstance(item, int):
             evidence.add_log(item)
@@ -32,7 +33,7 @@ def merged(*parts: Evidence) -> Evidence:
         total.merge(part)
         return total
 
-    return reduce(add, parts, Evidence(TRACE_ID))
+    return reduce(add, parts, Evidence(PADDED_ID))
 
 
 @given(items, st.randoms(use_true_random=False))
@@ -51,7 +52,7 @@ def test_merge_is_associative_commutative_and_equals_adding(a: list[Item], b: li
 
 @given(items)
 def test_nothing_is_the_neutral_element(arrived: list[Item]) -> None:
-    assert merged(of(arrived), Evidence(TRACE_ID)) == of(arrived)
+    assert merged(of(arrived), Evidence(PADDED_ID)) == of(arrived)
 
 
 def test_duration_spans_the_whole_trace() -> None:
@@ -74,11 +75,10 @@ def test_counts() -> None:
 
 
 def test_the_full_trace_id_wins_over_its_padded_half() -> None:
-    padded = bytes(8) + TRACE_ID[8:]
-    evidence = Evidence(padded)
+    evidence = Evidence(PADDED_ID)
     evidence.add_log(0)
     evidence.add_span(span(), 0)
-    evidence.add_span(span(trace_id=padded), 0)
+    evidence.add_span(span(trace_id=PADDED_ID), 0)
     assert evidence.trace_id == TRACE_ID
 
 
