@@ -140,12 +140,15 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         fetched.lease.process(fetched.partition, fetched.records)
 
     async def _fail(self, unit: Hashable, error: Exception) -> None:
-        holder = self._holders.get(unit)
-        if isinstance(error, Retryable | KafkaError) and holder is not None:
+        """A batch was not handled: its lease may be half-way through it and must never commit again."""
+        self._leases.pop(unit, None)
+        if isinstance(error, Retryable | KafkaError):
             log.warning("lease failed", extra={"role": self.role, "unit": str(unit), "error": repr(error)})
             self._hold(unit)
             return
         log.error("role failed", exc_info=error, extra={"role": self.role, "unit": str(unit)})
+        if (holder := self._holders.pop(unit, None)) is not None:
+            holder.cancel()
         await self.crash(error)
 
     # ---- the service -------------------------------------------------------------------------------------
@@ -260,7 +263,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         previous = self._holders.pop(unit, None)
         if previous is not None:
             previous.cancel()
-        self._holders[unit] = asyncio.get_running_loop().create_task(self._holding(unit, previous))
+        self._holders[unit] = asyncio.create_task(self._holding(unit, previous), name=f"{self.role} {unit}")
 
     async def _holding(self, unit: Hashable, previous: asyncio.Task[None] | None) -> None:
         if previous is not None:

@@ -16,7 +16,8 @@ import faust
 from faust.app.base import BootStrategy
 
 from pipeline import roles, serving
-from pipeline.config import Config
+from pipeline.config import Config, Telemetry
+from pipeline.consume import Group
 from schemas.errors import TailraceError
 
 log = logging.getLogger(__name__)
@@ -29,22 +30,20 @@ class _Boot(BootStrategy):  # type: ignore[misc]
     enable_web = False
 
 
-class Worker:
-    """The roles of one process, running."""
+def application(name: str) -> Any:
+    """A Faust app without Kafka clients of its own; agents on in-memory channels work in it."""
+    app = faust.App(name, broker="kafka://", stream_wait_empty=False, web_enabled=False, autodiscover=False)
+    app.BootStrategy = _Boot
+    app.boot_strategy = _Boot(app)
+    return app
 
-    def __init__(self, config: Config, names: Sequence[str], since: str | None = None) -> None:
-        self.app: Any = faust.App(
-            f"tailrace-{config.kafka.prefix}",
-            broker="kafka://",
-            stream_wait_empty=False,
-            web_enabled=False,
-            autodiscover=False,
-            Monitor=None,
-        )
-        self.app.BootStrategy = _Boot
-        self.app.boot_strategy = _Boot(self.app)
-        self.services = roles.build(self.app, config, names, since)
-        self.server = serving.Server(config.telemetry, self.ready)
+
+class Worker:
+    """Groups running in one Faust app, and the pages that show how they are."""
+
+    def __init__(self, app: Any, services: Sequence[Group], settings: Telemetry) -> None:
+        self.app, self.services = app, services
+        self.server = serving.Server(settings, self.ready)
 
     def ready(self) -> dict[str, bool]:
         """Each role, and whether it holds all of its partitions."""
@@ -78,7 +77,8 @@ class Worker:
 @contextlib.asynccontextmanager
 async def running(config: Config, names: Sequence[str], since: str | None = None) -> AsyncIterator[Worker]:
     """A worker inside this loop, for the demo and tests; stopped in order on the way out."""
-    worker = Worker(config, names, since)
+    app = application(f"{config.kafka.prefix}-worker")
+    worker = Worker(app, roles.build(app, config, names, since), config.telemetry)
     await worker.start()
     try:
         yield worker
