@@ -9,11 +9,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from processors.sampling.compile import SEVERITY_NUMBERS
 from schemas.decision import Enrichment, Verdict
 from schemas.envelope import RowVerdict
 from schemas.ids import SPAN_ID_BYTES
 from schemas.reasons import Reason
+from schemas.severity import NUMBERS
 
 if TYPE_CHECKING:
     from schemas.otlp_scan import SpanScan
@@ -25,7 +25,7 @@ NAME_BYTES = 4 * NAME_CHARACTERS  # enough for that many characters of UTF-8
 NAMES_SHARED = 1 << 14  # distinct (service, name, status) held once for all traces, about 4 MiB
 ERROR = 2  # Span.Status.StatusCode
 
-_LOWEST = {name.lower(): number for name, number in SEVERITY_NUMBERS.items()}
+_LOWEST = {name: NUMBERS[name.upper()] for name in ("trace", "debug", "info", "warn", "error", "fatal")}
 _DROP = 1 << 31  # above every int32 severity number
 _NO_PARENT = (b"", bytes(SPAN_ID_BYTES))
 _OF_DROPPED = RowVerdict(kept=False)

@@ -27,6 +27,8 @@ from processors.sampling.conditions import (
 )
 from processors.sampling.policies import Latency, Policy, Probabilistic, StringAttribute, unique_names
 from processors.sampling.probability import hash_limit_of, salted, threshold_of
+from schemas.severity import HIGHEST as HIGHEST_SEVERITY
+from schemas.severity import NUMBERS as SEVERITY_NUMBERS
 
 if TYPE_CHECKING:
     from schemas.otlp_scan import AttributeValue, SpanScan
@@ -35,8 +37,6 @@ Compat = Literal["none", "otel"]
 
 SEMANTICS = 1  # raise it when the same policies come to mean something else: it is part of Plan.version
 STATUS_NUMBERS = {"UNSET": 0, "OK": 1, "ERROR": 2}
-SEVERITY_NUMBERS = {"TRACE": 1, "DEBUG": 5, "INFO": 9, "WARN": 13, "ERROR": 17, "FATAL": 21}
-HIGHEST_SEVERITY = 24
 
 
 @dataclass(frozen=True, slots=True)
