@@ -1,0 +1,1 @@
+"""`tailrace demo`: a shop's traffic, every role, and local destinations in one process, checked against the truth."""
