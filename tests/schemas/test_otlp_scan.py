@@ -1,0 +1,405 @@
+"""The scanner against protobuf: what it says of a message is what OTLP's own classes say, or Malformed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
+from hypothesis import example, given
+from hypothesis import strategies as st
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData, SeverityNumber
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
+
+from schemas import otlp_check
+from schemas.errors import Malformed
+from schemas.otlp_scan import (
+    Rows,
+    logs_data,
+    resource_attributes,
+    scan_log,
+    scan_span,
+    span_attribute,
+    split_logs,
+    split_traces,
+    traces_data,
+)
+from schemas.reasons import Reason
+from tests.schemas.otlp_wire import LOG_RECORDS, RESOURCES, SPANS, bytes_field, data_of, message, mutated, varint
+
+KEYS = {b"http.route": 0, b"error": 1, b"": 2}
+SpanBytes = otlp_check.message_class("trace.v1.Span")
+LogRecordBytes = otlp_check.message_class("logs.v1.LogRecord")
+ResourceSpansBytes = otlp_check.message_class("trace.v1.ResourceSpans")
+ScopeSpansBytes = otlp_check.message_class("trace.v1.ScopeSpans")
+ResourceLogsBytes = otlp_check.message_class("logs.v1.ResourceLogs")
+ScopeLogsBytes = otlp_check.message_class("logs.v1.ScopeLogs")
+TRACES = data_of(SPANS)
+LOGS = data_of(LOG_RECORDS)
+ID, SPAN_ID = bytes(range(16)), bytes(range(8))
+
+
+def wire(parsed: Any) -> bytes:
+    """A parsed message for comparison: `==` of protobuf says no to NaN."""
+    return bytes(parsed.SerializeToString(deterministic=True))
+
+
+def parsed_or_none(kind: Any, data: bytes) -> Any:
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        return None
+
+
+def has_wrong_wire_type(parsed: Any, known: int) -> bool:
+    """A known field (1 to `known`) landed among the unknown ones, which protobuf does with a wrong wire type."""
+    unknown: Any = UnknownFieldSet(parsed)
+    return any(field.field_number <= known for field in unknown)
+
+
+def parts_of(data: Any, resources: str, scopes: str, rows: str) -> list[tuple[Any, Any, Any]]:
+    """(Resource…, Scope…, row) of every row in wire order; the names are those of the fields of either signal."""
+    return [
+        (part, scope, row)
+        for part in getattr(data, resources)
+        for scope in getattr(part, scopes)
+        for row in getattr(scope, rows)
+    ]
+
+
+def is_stricter(data: Any, resources: str, scopes: str) -> bool:
+    """The scanner's one rule beyond protobuf's."""
+    return has_wrong_wire_type(data, 1) or any(
+        has_wrong_wire_type(part, 3) or any(has_wrong_wire_type(scope, 3) for scope in getattr(part, scopes))
+        for part in getattr(data, resources)
+    )
+
+
+def header(parsed: Any, children: str) -> bytes:
+    """A Resource… or Scope… message without its rows."""
+    copy = type(parsed)()
+    copy.CopyFrom(parsed)
+    copy.ClearField(children)
+    return wire(copy)
+
+
+def check(
+    data: bytes, split: Callable[[bytes], Rows], kinds: tuple[Any, Any, Any, Any], fields: tuple[str, str, str]
+) -> None:
+    whole, part_kind, scope_kind, row_kind = kinds
+    expected = parsed_or_none(whole, data)
+    try:
+        rows = split(data)
+    except Malformed:
+        assert expected is None or is_stricter(expected, *fields[:2])
+        return
+    assert expected is not None
+    assert not is_stricter(expected, *fields[:2])
+    found = parts_of(expected, *fields)
+    assert len(rows) == len(found)
+    assert rows.trace_ids == [row.trace_id for _, _, row in found]
+    assert rows.span_ids == [row.span_id for _, _, row in found]
+    assert len(set(rows.resources)) == len(rows.resources)
+    assert len(set(rows.scopes)) == len(rows.scopes)
+    for index, (part, scope, row) in enumerate(found):
+        assert wire(row_kind.FromString(data[rows.starts[index] : rows.ends[index]])) == wire(row)
+        assert wire(part_kind.FromString(rows.resources[rows.resource[index]])) == header(part, fields[1])
+        assert wire(scope_kind.FromString(rows.scopes[rows.scope[index]])) == header(scope, fields[2])
+
+
+def check_traces(data: bytes) -> None:
+    kinds = otlp_check.TracesData, ResourceSpansBytes, ScopeSpansBytes, SpanBytes
+    check(data, split_traces, kinds, ("resource_spans", "scope_spans", "spans"))
+    check_takes_what_otlp_takes(data, TracesData, split_traces, ("resource_spans", "scope_spans", "spans"))
+
+
+def check_logs(data: bytes) -> None:
+    kinds = otlp_check.LogsData, ResourceLogsBytes, ScopeLogsBytes, LogRecordBytes
+    check(data, split_logs, kinds, ("resource_logs", "scope_logs", "log_records"))
+    check_takes_what_otlp_takes(data, LogsData, split_logs, ("resource_logs", "scope_logs", "log_records"))
+
+
+def check_takes_what_otlp_takes(
+    data: bytes, kind: Any, split: Callable[[bytes], Rows], fields: tuple[str, str, str]
+) -> None:
+    """The published classes, strings and all."""
+    official = parsed_or_none(kind, data)
+    if official is not None and not is_stricter(official, *fields[:2]):
+        assert len(split(data)) == len(parts_of(official, *fields))
+
+
+def groups_of(data: bytes, rows: Rows) -> list[tuple[bytes, bytes, list[bytes]]]:
+    return [
+        (rows.resources[resource], rows.scopes[scope], [data[start:end]])
+        for start, end, resource, scope in zip(rows.starts, rows.ends, rows.resource, rows.scope, strict=True)
+    ]
+
+
+@given(TRACES)
+def test_traces_are_split_as_protobuf_reads_them(data: bytes) -> None:
+    check_traces(data)
+
+
+@given(LOGS)
+def test_logs_are_split_as_protobuf_reads_them(data: bytes) -> None:
+    check_logs(data)
+
+
+@given(mutated(TRACES))
+def test_damaged_traces(data: bytes) -> None:
+    check_traces(data)
+
+
+@given(mutated(LOGS))
+def test_damaged_logs(data: bytes) -> None:
+    check_logs(data)
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes(data: bytes) -> None:
+    check_traces(data)
+    check_logs(data)
+
+
+@given(TRACES)
+def test_rebuilding_keeps_every_row_with_its_headers(data: bytes) -> None:
+    groups = groups_of(data, split_traces(data))
+    rebuilt = traces_data(groups)
+    assert groups_of(rebuilt, split_traces(rebuilt)) == groups
+
+
+@given(LOGS)
+def test_rebuilding_logs(data: bytes) -> None:
+    groups = groups_of(data, split_logs(data))
+    rebuilt = logs_data(groups)
+    assert groups_of(rebuilt, split_logs(rebuilt)) == groups
+
+
+# --- one row ---------------------------------------------------------------------------------------------------
+
+
+def scalar(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "string_value":
+        return value.string_value.decode("utf-8", "replace")
+    return getattr(value, kind) if kind in ("bool_value", "int_value", "double_value", "bytes_value") else None
+
+
+def first_values(attributes: Any, keys: dict[bytes, int]) -> list[Any]:
+    values: dict[bytes, Any] = {}
+    for pair in attributes:
+        values.setdefault(pair.key, scalar(pair.value))
+    return [values.get(key) for key in keys]
+
+
+def check_span(data: bytes) -> None:
+    expected = parsed_or_none(SpanBytes, data)
+    framed = b"\x0a\x02" + data + b"\x12\x34\x56\x78\x90\x00\x00\x00\x00\x00"  # a row lies among others
+    try:
+        scan = scan_span(framed, 2, 2 + len(data), KEYS)
+    except Malformed:
+        assert expected is None
+        return
+    assert scan == scan_span(data, 0, len(data), KEYS) or "nan" in repr(scan)
+    if expected is None:
+        return  # damage inside what the scan skips
+    assert scan[:9] == (
+        expected.trace_id, expected.span_id, expected.parent_span_id, expected.trace_state, expected.name,
+        expected.kind, expected.start_time_unix_nano, expected.end_time_unix_nano, expected.status.code,
+    )  # fmt: skip
+    assert repr(scan.attributes) == repr(first_values(expected.attributes, KEYS))  # repr: types count, NaN is NaN
+    assert scan_span(data, 0, len(data), {}) == scan._replace(attributes=[])
+
+
+def check_log(data: bytes) -> None:
+    expected = parsed_or_none(LogRecordBytes, data)
+    framed = b"\x0a\x02" + data + b"\x12\x34\x56\x78\x90\x00\x00\x00\x00\x00"
+    try:
+        scan = scan_log(framed, 2, 2 + len(data))
+    except Malformed:
+        assert expected is None
+        return
+    if expected is not None:
+        assert scan == (
+            expected.trace_id, expected.span_id, expected.severity_number, expected.time_unix_nano,
+            expected.observed_time_unix_nano,
+        )  # fmt: skip
+
+
+@given(SPANS)
+@example(b"\x30" + b"\xff" * 9 + b"\x7f")  # the tenth byte of a varint has bits to spare
+@example(b"\x8a\x80\x80\x80\x00\x01A")  # a tag of five bytes
+@example(b"\x0a\x81\x80\x80\x80\x00A")  # a length of five bytes
+@example(b"\x9b\x06\x9c\x06")  # an empty group
+@example(b"\x4a\x0a\x0a\x05error\x0a\x01k")  # the key again after the key: the last one is the key
+def test_a_span_says_what_protobuf_reads(data: bytes) -> None:
+    check_span(data)
+    assert parsed_or_none(SpanBytes, data) is not None
+
+
+@given(st.one_of(mutated(SPANS), st.binary(max_size=30)))
+@example(b"\x8a\x80\x80\x80\x80\x00\x01A")  # six bytes
+@example(b"\x0a\x81\x80\x80\x80\x80\x00A")
+@example(b"\x9b\x06\xa4\x06")  # a group that another one's end closes
+@example(b"\x9c\x06")
+@example(b"\x00\x00")
+@example(b"\x02\x00")
+@example(b"\x0e")
+@example(b"\xfa\xff\xff\xff\x1f\x00")  # a tag beyond 32 bits
+@example(b"\xa0\x06" + b"\xff" * 10 + b"\x01")  # a varint of eleven bytes
+@example(b"\x0a\xff\xff\xff\xff\x7f")
+@example(b"\x39\x00\x00")
+@example(b"\x85\x01\x00")
+def test_a_damaged_span(data: bytes) -> None:
+    check_span(data)
+
+
+@given(st.one_of(LOG_RECORDS, mutated(LOG_RECORDS), st.binary(max_size=30)))
+def test_a_log_says_what_protobuf_reads(data: bytes) -> None:
+    check_log(data)
+
+
+@given(st.one_of(message(bytes_field(1, RESOURCES), bytes_field(1, RESOURCES)), st.binary(max_size=30)))
+def test_resource_attributes(data: bytes) -> None:
+    expected = parsed_or_none(ResourceSpansBytes, data)
+    try:
+        found = resource_attributes(data, KEYS)
+    except Malformed:
+        assert expected is None
+        return
+    if expected is not None:
+        assert repr(found) == repr(first_values(expected.resource.attributes, KEYS))
+
+
+# --- examples --------------------------------------------------------------------------------------------------
+
+
+def span(**fields: Any) -> Span:
+    return Span(trace_id=ID, span_id=SPAN_ID, name="GET /", kind=Span.SPAN_KIND_SERVER, **fields)
+
+
+def text(key: str, value: str) -> KeyValue:
+    return KeyValue(key=key, value=AnyValue(string_value=value))
+
+
+def test_what_an_sdk_writes() -> None:
+    spans = [span(start_time_unix_nano=5, end_time_unix_nano=9, flags=0x101), span(parent_span_id=SPAN_ID)]
+    resource = Resource(attributes=[text("service.name", "cart")])
+    scope = InstrumentationScope(name="lib")
+    data = TracesData(
+        resource_spans=[ResourceSpans(resource=resource, schema_url="u", scope_spans=[
+            ScopeSpans(scope=scope, spans=spans), ScopeSpans(spans=spans[:1])])]
+    ).SerializeToString()  # fmt: skip
+    rows = split_traces(data)
+    assert [data[s:e] for s, e in zip(rows.starts, rows.ends, strict=True)] == [
+        one.SerializeToString() for one in (*spans, spans[0])
+    ]
+    assert (rows.resource, rows.scope) == ([0, 0, 0], [0, 0, 1])
+    assert rows.resources == [ResourceSpans(resource=resource, schema_url="u").SerializeToString()]
+    assert rows.scopes == [ScopeSpans(scope=scope).SerializeToString(), b""]
+    assert rows.trace_ids == [ID] * 3
+    assert rows.span_ids == [SPAN_ID] * 3
+    # The Resource's schema_url stands behind its rows in `data` and before them when rebuilt: same message.
+    assert TracesData.FromString(traces_data(groups_of(data, rows))) == TracesData.FromString(data)
+
+
+def test_nothing_has_no_rows() -> None:
+    assert len(split_traces(b"")) == len(split_logs(b"")) == 0
+    assert traces_data([]) == b""
+
+
+def test_a_resource_without_spans_is_a_message_with_a_resource_and_no_rows() -> None:
+    data = TracesData(resource_spans=[ResourceSpans(resource=Resource(attributes=[text("a", "b")]))])
+    rows = split_traces(data.SerializeToString())
+    assert (len(rows), len(rows.resources)) == (0, 1)
+
+
+def test_rows_of_one_resource_are_rebuilt_into_one() -> None:
+    resource = ResourceSpans(resource=Resource(attributes=[text("a", "b")])).SerializeToString()
+    row = span().SerializeToString()
+    groups = [(resource, b"", [row]), (resource, b"", [row, row]), (resource, b"\x1a\x01u", [row]), (b"", b"", [row])]
+    data = TracesData.FromString(traces_data(groups))
+    assert [[len(s.spans) for s in part.scope_spans] for part in data.resource_spans] == [[3, 1], [1]]
+
+
+def test_a_resource_after_its_spans_and_in_two_parts() -> None:
+    one = Resource(attributes=[text("a", "1")]).SerializeToString()
+    two = Resource(attributes=[text("b", "2")]).SerializeToString()
+    scope = ScopeSpans(spans=[span()]).SerializeToString()
+    part = b"".join(bytes((head, len(body))) + body for head, body in ((0x0A, one), (0x12, scope), (0x0A, two)))
+    data = b"\x0a" + varint(len(part)) + part
+    rows = split_traces(data)
+    assert resource_attributes(rows.resources[0], {b"a": 0, b"b": 1}) == ["1", "2"]
+    rebuilt = TracesData.FromString(traces_data(groups_of(data, rows)))
+    assert rebuilt == TracesData.FromString(data)
+
+
+@pytest.mark.parametrize("data", [b"\x08\x01", b"\x0a\x02\x10\x01", b"\x0a\x04\x12\x02\x18\x01"])
+def test_a_known_field_of_the_wrong_wire_type_is_malformed(data: bytes) -> None:
+    assert parsed_or_none(TracesData, data) is not None
+    with pytest.raises(Malformed, match="has wire type 0, OTLP has 2"):
+        split_traces(data)
+
+
+def test_text_that_is_not_utf8_is_no_reason_to_refuse_a_message() -> None:
+    row = b"\x2a\x01\xff" + b"\x4a\x0c\x0a\x05error\x12\x03\x0a\x01\xff"
+    data = traces_data([(b"", b"", [row])])
+    assert parsed_or_none(TracesData, data) is None
+    rows = split_traces(data)
+    scan = scan_span(data, rows.starts[0], rows.ends[0], KEYS)
+    assert (scan.name, scan.attributes[1]) == (b"\xff", "\N{REPLACEMENT CHARACTER}")
+
+
+@pytest.mark.parametrize("data", [b'{"resourceSpans":[]}', b"\x00\x00\x00\x00\x05", b"<html>", bytes(range(64, 90))])
+def test_other_formats_are_malformed(data: bytes) -> None:
+    for split in (split_traces, split_logs):
+        with pytest.raises(Malformed) as raised:
+            split(data)
+        assert raised.value.reason == Reason.MALFORMED
+
+
+def test_every_truncation_of_a_message_is_refused_or_shorter() -> None:
+    whole = TracesData(
+        resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=[span(attributes=[text("error", "x")])])])]
+    ).SerializeToString()
+    for end in range(1, len(whole)):
+        with pytest.raises(Malformed):
+            split_traces(whole[:end])
+
+
+def test_scalars_of_every_type_and_the_first_of_two_equal_keys() -> None:
+    values = [
+        AnyValue(string_value="é"), AnyValue(bool_value=True), AnyValue(int_value=-3), AnyValue(double_value=0.5),
+        AnyValue(bytes_value=b"\xff"), AnyValue(array_value=ArrayValue(values=[AnyValue(int_value=1)])), AnyValue(),
+    ]  # fmt: skip
+    pairs = [KeyValue(key=str(index), value=value) for index, value in enumerate(values)]
+    row = span(attributes=[*pairs, text("1", "again"), text("5", "not the first")]).SerializeToString()
+    keys = {str(index).encode(): index for index in range(len(values))}
+    assert scan_span(row, 0, len(row), keys).attributes == ["é", True, -3, 0.5, b"\xff", None, None]
+
+
+def test_status_parts_merge() -> None:
+    row = b"".join(
+        b"\x7a" + bytes((len(part),)) + part
+        for part in (Status(code=Status.STATUS_CODE_ERROR).SerializeToString(), Status(message="m").SerializeToString())
+    )
+    assert scan_span(row, 0, len(row), {}).status == Span.FromString(row).status.code == 2
+
+
+@given(st.text(max_size=300), st.text(max_size=300))
+def test_an_appended_attribute(key: str, value: str) -> None:
+    appended = Span.FromString(span().SerializeToString() + span_attribute(key, value))
+    assert appended == span(attributes=[text(key, value)])
+
+
+def test_a_log() -> None:
+    record = LogRecord(
+        time_unix_nano=1, observed_time_unix_nano=2, severity_number=SeverityNumber.SEVERITY_NUMBER_ERROR,
+        trace_id=ID, span_id=SPAN_ID, body=AnyValue(string_value="x" * 300), attributes=[text("a", "b")], flags=1,
+    )  # fmt: skip
+    row = record.SerializeToString()
+    assert scan_log(row, 0, len(row)) == (ID, SPAN_ID, 17, 1, 2)
