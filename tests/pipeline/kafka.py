@@ -1,0 +1,67 @@
+"""What tests of the delivery protocol do with a real Kafka."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+DEADLINE = 60.0  # seconds that anything here may take before the test fails
+
+
+async def create(bootstrap: str, topics: Mapping[str, int], **configs: str) -> None:
+    """Topics with their partition counts."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(n, c, 1, topic_configs=dict(configs)) for n, c in topics.items()])
+    finally:
+        await admin.close()
+
+
+def fresh(name: str) -> str:
+    """A name that no other test uses."""
+    return f"{name}-{uuid.uuid4().hex[:8]}"
+
+
+async def read_all(bootstrap: str, topic: str) -> list[ConsumerRecord]:
+    """Every committed record of a topic, up to the last stable offset at the time of asking."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed", auto_offset_reset="none")
+    await consumer.start()
+    try:
+        partitions = [
+            TopicPartition(topic, p)
+            for p in sorted(consumer.partitions_for_topic(topic) or await _known(consumer, topic))
+        ]
+        consumer.assign(partitions)
+        ends = await consumer.end_offsets(partitions)
+        starts = await consumer.beginning_offsets(partitions)
+        for partition in partitions:
+            consumer.seek(partition, starts[partition])
+        records: list[ConsumerRecord] = []
+        while any([await consumer.position(p) < ends[p] for p in partitions]):
+            for fetched in (await consumer.getmany(timeout_ms=200)).values():
+                records.extend(fetched)
+        return records
+    finally:
+        await consumer.stop()
+
+
+async def _known(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
+    await consumer._client._wait_on_metadata(topic)
+    found: set[int] = consumer.partitions_for_topic(topic)
+    return found
+
+
+async def committed(bootstrap: str, group: str, partition: TopicPartition) -> int:
+    """The group's offset, -1 for none."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        found = await admin.list_consumer_group_offsets(group, partitions=[partition])
+        offset: int = found[partition].offset
+        return offset
+    finally:
+        await admin.close()

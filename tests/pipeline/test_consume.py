@@ -1,0 +1,199 @@
+"""Consuming by leases on a real Kafka: whole fetches, kill −9, rebalances, markers (docs/adr/0001)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from schemas.errors import ProtocolError
+from tests.pipeline.copying import Copy, copier
+from tests.pipeline.kafka import DEADLINE, committed, create, fresh, read_all
+from tests.services import Kafka, eventually
+
+PARTITIONS = 8
+ROOT = Path(__file__).parents[2]
+
+
+class Copiers:
+    """Copying workers as processes of their own."""
+
+    def __init__(self, bootstrap: str, source: str, target: str) -> None:
+        self._args = [sys.executable, "-m", "tests.pipeline.copying", bootstrap, source, target]
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(self._args, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        self._running.append(process)
+        return process
+
+    def stop(self) -> None:
+        for process in self._running:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def topics() -> tuple[str, str]:
+    return fresh("in"), fresh("out")
+
+
+@pytest.fixture
+def copiers(kafka: Kafka, topics: tuple[str, str]) -> Iterator[Copiers]:
+    found = Copiers(kafka.bootstrap, *topics)
+    yield found
+    found.stop()
+
+
+@contextlib.asynccontextmanager
+async def producing(kafka: Kafka, topic: str, transactional_id: str) -> AsyncIterator[AIOKafkaProducer]:
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=transactional_id)
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()
+
+
+async def produce(
+    producer: AIOKafkaProducer, topic: str, first: int, count: int, partitions: int = PARTITIONS
+) -> list[bytes]:
+    """`count` transactions of 50 values, one in seven aborted; returns the committed values."""
+    values: list[bytes] = []
+    for number in range(first, first + count):
+        batch = [f"{number}-{i}".encode() for i in range(50)]
+        await producer.begin_transaction()
+        for future in [await producer.send(topic, v, partition=number % partitions) for v in batch]:
+            await future
+        if number % 7 == 3:
+            await producer.abort_transaction()
+        else:
+            await producer.commit_transaction()
+            values += batch
+    return values
+
+
+async def test_nothing_is_lost_or_doubled_by_joins_kill_9_and_sigterm(
+    kafka: Kafka, topics: tuple[str, str], copiers: Copiers
+) -> None:
+    """A works, B joins, A is killed with SIGKILL, C joins, B leaves by SIGTERM; input has aborted transactions."""
+    source, target = topics
+    await create(kafka.bootstrap, {source: PARTITIONS, target: PARTITIONS})
+    async with producing(kafka, source, fresh("raw")) as producer:
+        expected: list[bytes] = []
+
+        async def copied(share: float) -> bool:
+            return len(await read_all(kafka.bootstrap, target)) >= len(expected) * share
+
+        first = copiers.start()
+        expected += await produce(producer, source, 0, 60)
+        await eventually(lambda: copied(0.1), DEADLINE, "A copies")
+        second = copiers.start()
+        expected += await produce(producer, source, 60, 60)
+        await eventually(lambda: copied(0.5), DEADLINE, "A and B copy")
+        first.send_signal(signal.SIGKILL)
+        expected += await produce(producer, source, 120, 60)
+        copiers.start()
+        expected += await produce(producer, source, 180, 60)
+        await eventually(lambda: copied(0.75), DEADLINE, "B and C copy")
+        second.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(second.wait, DEADLINE) == 0
+        expected += await produce(producer, source, 240, 60)
+        await eventually(lambda: copied(1.0), DEADLINE, "everything is copied")
+    assert Counter(r.value for r in await read_all(kafka.bootstrap, target)) == Counter(expected)
+
+
+async def test_a_rebalance_that_gives_partitions_back_keeps_their_leases(
+    kafka: Kafka, topics: tuple[str, str], copiers: Copiers
+) -> None:
+    """F18: the epoch is the lease; of eight partitions four come back and are not taken over again."""
+    source, target = topics
+    await create(kafka.bootstrap, {source: PARTITIONS, target: PARTITIONS})
+    leases: list[Copy] = []
+    worker = copier(kafka.bootstrap, source, target, leases.append)
+    await worker.start()
+    try:
+        (group,) = worker.services
+
+        async def owns(count: int) -> bool:
+            return len(group._leases) == count
+
+        await eventually(lambda: owns(PARTITIONS), DEADLINE, "all partitions are ours")
+        kept = dict(group._leases)
+        copiers.start()
+        await eventually(lambda: owns(PARTITIONS // 2), DEADLINE, "half of them moved")
+        assert len(leases) == PARTITIONS
+        assert all(kept[unit] is lease for unit, lease in group._leases.items())
+        async with producing(kafka, source, fresh("raw")) as producer:
+            expected = await produce(producer, source, 0, 2 * PARTITIONS)
+
+            async def copied() -> bool:
+                return len(await read_all(kafka.bootstrap, target)) >= len(expected)
+
+            await eventually(copied, DEADLINE, "everything is copied")
+        assert Counter(r.value for r in await read_all(kafka.bootstrap, target)) == Counter(expected)
+    finally:
+        await worker.stop()
+
+
+async def test_a_fenced_owner_writes_nothing_and_takes_over_again(kafka: Kafka, topics: tuple[str, str]) -> None:
+    """F17, M6: somebody else takes the epoch; the commit fails, state is dropped, the next lease goes on."""
+    source, target = topics
+    await create(kafka.bootstrap, {source: 1, target: 1})
+    leases: list[Copy] = []
+    worker = copier(kafka.bootstrap, source, target, leases.append)
+    await worker.start()
+    try:
+        (group,) = worker.services
+
+        async def owned() -> bool:
+            return len(group._leases) == 1
+
+        await eventually(owned, DEADLINE, "the partition is ours")
+        async with producing(kafka, source, leases[0].transaction._producer._txn_manager.transactional_id):
+            pass  # InitProducerId of the same id: the worker is fenced
+        async with producing(kafka, source, fresh("raw")) as producer:
+            expected = await produce(producer, source, 0, 3, partitions=1)
+
+            async def copied() -> bool:
+                return len(await read_all(kafka.bootstrap, target)) >= len(expected)
+
+            await eventually(copied, DEADLINE, "the next lease copies")
+        assert len(leases) >= 2
+        assert [r.value for r in await read_all(kafka.bootstrap, target)] == expected
+    finally:
+        await worker.stop()
+
+
+async def test_an_exception_never_acknowledges(
+    kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug in a batch stops the worker; the batch's offset is not committed, not even on the way out."""
+    source, target = topics
+    await create(kafka.bootstrap, {source: 1, target: 1})
+    process = Copy.process
+
+    def fail(self: Copy, *batch: object) -> None:
+        process(self, *batch)  # type: ignore[arg-type]
+        raise ProtocolError("half-way through a batch")
+
+    monkeypatch.setattr(Copy, "process", fail)
+    worker = copier(kafka.bootstrap, source, target)
+    await worker.start()
+    async with producing(kafka, source, fresh("raw")) as producer:
+        await produce(producer, source, 0, 1, partitions=1)
+    with pytest.raises(ProtocolError, match="half-way"):
+        await asyncio.wait_for(worker.wait(), DEADLINE)
+    await worker.stop()
+    assert await committed(kafka.bootstrap, f"copy.{target}", TopicPartition(source, 0)) == -1
+    assert await read_all(kafka.bootstrap, target) == []
