@@ -1,0 +1,188 @@
+"""What a sink is: encode records into items, items into a request, send it, say what became of each item.
+
+A sink knows one destination and nothing of Kafka, retries, metrics or logs: pipeline/deliver.py queues, sends
+again, dead-letters, commits and counts by what is returned here. Offsets move only past settled items: accepted,
+already delivered, or refused and in the dead-letter queue.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Generic, Literal, TypeVar
+
+from schemas.errors import Unavailable
+from schemas.reasons import Reason
+
+Signal = Literal["spans", "logs", "samples"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecord:
+    """One record of an internal topic.
+
+    `timestamp` is its append time in ms. `redelivered`: it was in the log when this worker took the partition
+    over, so a predecessor may have delivered it already.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    value: bytes
+    redelivered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """Where an item came from: the raw record if it is known, else the internal one; `index` counts inside it."""
+
+    topic: str
+    partition: int
+    offset: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Item `index` of a request will never be accepted as it is. `detail` is the destination's own text."""
+
+    index: int
+    detail: str
+    reason: Reason = Reason.REFUSED_BY_SINK
+
+
+@dataclass(slots=True, kw_only=True)
+class Item(ABC):
+    """The smallest thing that a destination accepts or refuses: a span, a log record, a sample.
+
+    `size` is its bytes on the wire before compression. Items of one `lane` (0 ≤ lane < the sink's `lanes`) are
+    sent in order. `defect`: it cannot even be encoded, for this reason; it is never part of a request.
+    """
+
+    origin: Coordinates
+    size: int
+    lane: int = 0
+    redelivered: bool = False
+    defect: str = ""
+
+    @abstractmethod
+    def dead_letter(self) -> bytes:
+        """The item alone, in the form its raw topic (or destination) takes, so that it can be replayed."""
+
+
+I = TypeVar("I", bound=Item)  # noqa: E741
+
+
+@dataclass(slots=True)
+class Request(Generic[I]):
+    """Items in the form their destination takes. `repeated`: sent before, and its answer may have been lost."""
+
+    items: Sequence[I]
+    body: bytes
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the items of one request.
+
+    `retry` are the indices to send again, for `reason` (a status or an error; a label of bounded cardinality),
+    not before `retry_after` seconds, None when the destination named no time; `detail` is for the log. Items
+    that `retry` does not name are settled: `accepted` and `already_delivered` of them are counted as such, the
+    others as refused. `refused` is what the dead-letter queue gets: more than were refused when the destination
+    told how many but not which.
+    """
+
+    accepted: int = 0
+    already_delivered: int = 0
+    refused: tuple[Refusal, ...] = ()
+    retry: tuple[int, ...] = ()
+    retry_after: float | None = None
+    reason: str = ""
+    detail: str = ""
+
+    @classmethod
+    def retry_all(cls, items: int, reason: str, detail: str, retry_after: float | None = None) -> Outcome:
+        """Nothing was accepted: send all `items` again."""
+        return cls(retry=tuple(range(items)), retry_after=retry_after, reason=reason, detail=detail)
+
+    def shifted(self, by: int) -> Outcome:
+        """The same with every index moved: the outcome of a part of a larger request."""
+        return Outcome(
+            self.accepted,
+            self.already_delivered,
+            tuple(Refusal(r.index + by, r.detail, r.reason) for r in self.refused),
+            tuple(i + by for i in self.retry),
+            self.retry_after,
+            self.reason,
+            self.detail,
+        )
+
+    def __add__(self, other: Outcome) -> Outcome:
+        """Both parts of a request; the longer `retry_after` and the first reason win."""
+        waits = [w for w in (self.retry_after, other.retry_after) if w is not None]
+        return Outcome(
+            self.accepted + other.accepted,
+            self.already_delivered + other.already_delivered,
+            self.refused + other.refused,
+            self.retry + other.retry,
+            max(waits, default=None),
+            self.reason or other.reason,
+            self.detail or other.detail,
+        )
+
+
+class Destination(ABC, Generic[I]):
+    """One destination. `signal` says which topics it reads.
+
+    A lane has at most `requests_per_lane` requests under way; with one, its items arrive in order.
+    """
+
+    signal: ClassVar[Signal]
+    lanes: int = 1
+    requests_per_lane: int = 4
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Open connections and install what the destination needs.
+
+        Raises Unavailable when it is worth trying again, Permanent when only the operator can help.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close connections. May be called without or after a failed `start`."""
+
+    @abstractmethod
+    def encode(self, record: SourceRecord) -> list[I] | None:
+        """The items of a record; records of one partition come in offset order.
+
+        None: the record is part of something that later records complete. Its offset must not be committed
+        before theirs. Raises ProtocolError for bytes that are not Tailrace's.
+        """
+
+    def forget(self, topic: str, partition: int) -> None:
+        """Drop what `encode` holds back of this partition: it was revoked, or is read again from an older offset."""
+
+    @abstractmethod
+    def request(self, items: Sequence[I]) -> Request[I]:
+        """Put items (at least one, all of one lane, in order) into one request."""
+
+    @abstractmethod
+    async def send(self, request: Request[I]) -> Outcome:
+        """Send and wait for the answer. Raises Unavailable when there was none: the whole request is sent again."""
+
+
+__all__ = [
+    "Coordinates",
+    "Destination",
+    "Item",
+    "Outcome",
+    "Refusal",
+    "Request",
+    "Signal",
+    "SourceRecord",
+    "Unavailable",
+]
