@@ -57,10 +57,10 @@ def parse(text: str, path: str, environ: Mapping[str, str]) -> Config:
         try:
             config = Config.model_validate(tree.data)
         except ValidationError as error:
-            known = [problem.key for problem in tree.problems]
             found = [problem for details in error.errors() for problem in _problems(details, tree)]
             # A value that could not be read breaks rules that it would not break if it were there.
-            tree.problems += [p for p in found if not any(key == p.key or key.startswith(f"{p.key}.") for key in known)]
+            unread = [dotted(path) for path in tree.unread]
+            tree.problems += [p for p in found if not any(f"{key}.".startswith(f"{p.key}.") for key in unread)]
     if config is None or tree.problems:
         raise InvalidConfig(path, sorted(tree.problems, key=lambda problem: (problem.line, problem.column)))
     return config
@@ -86,6 +86,8 @@ def _problems(details: ErrorDetails, tree: Tree) -> Iterator[Problem]:
             if colon and key in _keys(_schema_at(path)):
                 path, rule = (*path, key), after
             yield tree.problem(path, rule)
+        case "model_type" | "dict_type":
+            yield tree.problem(path, "must be a mapping of keys", _found(path, tree))
         case kind:
             hint = _found(path, tree)
             if kind == "string_type" and isinstance(_value(path, tree), bool | int | float):

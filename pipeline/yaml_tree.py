@@ -46,13 +46,15 @@ class Problem:
 class Tree:
     """`data` is what the file says; `keys` and `values` map paths to (line, column) of the key and of the value.
 
-    `interpolated` holds the paths of values that came from the environment or from a file: never print those.
+    `interpolated` holds the paths of values that came from the environment or from a file: never print those;
+    `unread` those of values that a problem left empty.
     """
 
     data: Any = None
     keys: dict[Key, tuple[int, int]] = field(default_factory=dict)
     values: dict[Key, tuple[int, int]] = field(default_factory=dict)
     interpolated: set[Key] = field(default_factory=set)
+    unread: set[Key] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
 
     def position(self, path: Key) -> tuple[int, int]:
@@ -81,22 +83,26 @@ def dotted(path: Key) -> str:
 def read(text: str, folder: Path, environ: Mapping[str, str]) -> Tree:
     """The tree of one YAML document. What is wrong with it is in `problems`; `data` is then incomplete."""
     tree = Tree()
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
-        node = loader.get_single_node()
+        loader = yaml.SafeLoader(text)
+        if (node := loader.get_single_node()) is not None:
+            tree.data = _Reader(tree, loader, folder, environ).value(node, (), frozenset())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         context = f"{error.context}, " if error.context else ""
         tree.problems.append(Problem(line, column, "", f"not valid YAML: {context}{error.problem}"))
-        return tree
-    except yaml.YAMLError as error:  # a control character: no mark
-        tree.problems.append(Problem(1, 1, "", f"not valid YAML: {' '.join(str(error).split())}"))
-        return tree
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        column = error.position - text.rfind("\n", 0, error.position)
+        rule = f"not valid YAML: character U+{ord(text[error.position]):04X} is not allowed"
+        tree.problems.append(Problem(line, column, "", rule))
+    except RecursionError:
+        tree.problems.append(Problem(1, 1, "", "is nested too deeply"))
     finally:
-        loader.dispose()
-    if node is not None:
-        tree.data = _Reader(tree, loader, folder, environ).value(node, (), frozenset())
+        if loader is not None:
+            loader.dispose()
     return tree
 
 
@@ -110,7 +116,7 @@ class _Reader:
         """The data of one node; `inside` are the identities of the nodes around it."""
         self.tree.values[path] = _position(node)
         if id(node) in inside:
-            self.report(node, path, "an alias must not contain itself")
+            self.unread(node, path, "an alias must not contain itself")
             return None
         inside |= {id(node)}
         if isinstance(node, yaml.MappingNode):
@@ -164,7 +170,7 @@ class _Reader:
                 return self.loader.construct_object(node)
             except (yaml.YAMLError, ValueError) as error:
                 text = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
-                self.report(node, path, f"cannot be read as {_kind(node)}: {text}", "put it in quotes")
+                self.unread(node, path, f"cannot be read as {_kind(node)}: {text}", "put it in quotes")
                 return None
         self.tree.interpolated.add(path)
         text = _INTERPOLATION.sub(lambda match: self.replacement(match, node, path), node.value)
@@ -182,20 +188,25 @@ class _Reader:
                 return file.read_text("utf-8").removesuffix("\n").removesuffix("\r")
             except (OSError, UnicodeDecodeError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-                self.report(node, path, f"file {file} cannot be read: {reason}")
+                self.unread(node, path, f"file {file} cannot be read: {reason}")
                 return ""
         variable = _VARIABLE.fullmatch(inner or "")
         if variable is None:
             rule = f"{match[0]!r} is not an interpolation"
-            self.report(node, path, rule, "${NAME}, ${NAME:-default} or ${file:/path}; $${ for a literal ${")
+            self.unread(node, path, rule, "${NAME}, ${NAME:-default} or ${file:/path}; $${ for a literal ${")
             return ""
         name, default = variable.groups()
         found = self.environ.get(name)
         if default is not None:
             return found or default
         if found is None:
-            self.report(node, path, f"environment variable {name} is not set", f"${{{name}:-default}} gives a default")
+            self.unread(node, path, f"environment variable {name} is not set", f"${{{name}:-default}} gives a default")
         return found or ""
+
+    def unread(self, node: yaml.Node, path: Key, rule: str, hint: str = "") -> None:
+        """Report why a value is empty."""
+        self.tree.unread.add(path)
+        self.report(node, path, rule, hint)
 
     def report(self, node: yaml.Node, path: Key, rule: str, hint: str = "") -> None:
         self.tree.problems.append(self.tree.problem(path, rule, hint, at=_position(node)))

@@ -41,7 +41,7 @@ class Sink(Section):
 
     endpoint: str = Field(
         pattern=r"^https?://",
-        description="jaeger: base URL of OTLP/HTTP (:4318). elasticsearch: base URL. prometheus: full remote-write URL.",
+        description="jaeger: base URL of OTLP/HTTP (:4318); elasticsearch: base URL; prometheus: remote-write URL.",
     )
     timeout: Duration = Field(30.0, gt=0, description="Of one request, answer included; then it is sent again.")
     headers: dict[str, str] = Field({}, description="Sent with every request.")

@@ -1,0 +1,198 @@
+"""The rules of the configuration: what each refuses, and under which key it says so."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from pipeline.config import Config
+from pipeline.config_file import InvalidConfig, parse
+from tests.pipeline.configs import MINIMAL, as_yaml
+
+
+def refusals(**sections: Any) -> dict[str, str]:
+    """Key to rule of everything that is wrong with the minimal configuration when these sections replace its own.
+
+    A section given as a mapping is merged into the minimal one.
+    """
+    data = copy.deepcopy(MINIMAL)
+    for name, section in sections.items():
+        data[name] = {**data.get(name, {}), **section} if isinstance(section, dict) else section
+    try:
+        parse(as_yaml(data), "x.yaml", {})
+    except InvalidConfig as error:
+        return {problem.key: problem.rule for problem in error.problems}
+    return {}
+
+
+def test_the_minimal_configuration_and_its_defaults() -> None:
+    config = Config.model_validate(MINIMAL)
+    assert config.kafka.prefix == "tailrace"
+    assert config.kafka.start == "latest"
+    assert config.sampling.decision_wait == 30.0
+    assert config.logs.unsampled == "warn"
+    assert config.sinks == {}
+
+
+@pytest.mark.parametrize("start", ["latest", "earliest", "15m", "1h30m"])
+def test_start(start: str) -> None:
+    assert refusals(kafka={"start": start}) == {}
+
+
+@pytest.mark.parametrize("start", ["", "now", "15", "-15m", "2026-01-01"])
+def test_start_refused(start: str) -> None:
+    assert list(refusals(kafka={"start": start})) == ["kafka.start"]
+
+
+@pytest.mark.parametrize("servers", ["a:9092", "a:9092, b:9093", ["[::1]:9092", "10.0.0.1:1"]])
+def test_bootstrap_servers(servers: Any) -> None:
+    assert refusals(kafka={"bootstrap_servers": servers}) == {}
+
+
+@pytest.mark.parametrize(
+    ("servers", "key"),
+    [
+        ("kafka://a:9092", "kafka.bootstrap_servers"),
+        (["a:9092", "b"], "kafka.bootstrap_servers[1]"),
+        ([], "kafka.bootstrap_servers"),
+    ],
+)
+def test_bootstrap_servers_refused(servers: Any, key: str) -> None:
+    assert list(refusals(kafka={"bootstrap_servers": servers})) == [key]
+
+
+@pytest.mark.parametrize("prefix", ["", "a/b", "a b", ".", ".a", "a" * 201])
+def test_prefix_refused(prefix: str) -> None:
+    assert list(refusals(kafka={"prefix": prefix})) == ["kafka.prefix"]
+
+
+@pytest.mark.parametrize("key", ["commit_interval", "session_timeout", "heartbeat_interval", "retention"])
+def test_durations_of_nothing_refused(key: str) -> None:
+    assert refusals(kafka={key: "0s"})[f"kafka.{key}"] == "must be greater than 0"
+
+
+def test_heartbeats_fit_into_the_session() -> None:
+    found = refusals(kafka={"session_timeout": "8s", "heartbeat_interval": "3s"})
+    assert found == {"kafka.heartbeat_interval": "must be at most a third of session_timeout (8s)"}
+
+
+def test_replication_factor_refused() -> None:
+    assert list(refusals(kafka={"replication_factor": 0})) == ["kafka.replication_factor"]
+
+
+@pytest.mark.parametrize(
+    ("security", "keys"),
+    [
+        ({"protocol": "SASL_SSL"}, {"sasl_mechanism"}),
+        ({"protocol": "SASL_SSL", "sasl_mechanism": "PLAIN"}, {"username", "password"}),
+        ({"protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", "username": "a"}, {"password"}),
+        ({"protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER"}, {"token_file"}),
+        ({"sasl_mechanism": "PLAIN", "username": "a", "password": "b"}, {"sasl_mechanism"}),
+        ({"ca_file": "a"}, {"ca_file"}),
+        ({"protocol": "SASL_PLAINTEXT", "ca_file": "a"}, {"ca_file", "sasl_mechanism"}),
+        ({"protocol": "SSL", "key_file": "a"}, {"cert_file"}),
+    ],
+)
+def test_security_is_complete(security: dict[str, str], keys: set[str]) -> None:
+    assert set(refusals(kafka={"security": security})) == {f"kafka.security.{key}" for key in keys}
+
+
+def test_inputs_name_each_topic_once() -> None:
+    one = {"topic": "a", "signal": "logs"}
+    assert refusals(inputs=[one, {**one, "topic": "b"}, one]) == {
+        "inputs[2].topic": "a is listed already, as inputs[0]"
+    }
+
+
+def test_an_internal_topic_is_no_input() -> None:
+    assert list(refusals(inputs=[{"topic": "tailrace.kept.spans", "signal": "traces"}])) == ["inputs[0].topic"]
+    assert refusals(inputs=[{"topic": "tailrace_spans", "signal": "traces"}]) == {}
+
+
+def test_json_is_for_logs() -> None:
+    assert refusals(inputs=[{"topic": "a", "signal": "logs", "encoding": "json"}]) == {}
+    found = refusals(inputs=[{"topic": "a", "signal": "traces", "encoding": "json"}])
+    assert list(found) == ["inputs[0].encoding"]
+
+
+def test_the_horizon_is_beyond_the_wait() -> None:
+    found = refusals(sampling={"decision_wait": "10m", "late_horizon": "10m"})
+    assert found == {"sampling.late_horizon": "must be longer than decision_wait (600s)"}
+
+
+def test_the_window_is_retained() -> None:
+    found = refusals(kafka={"retention": "30s"}, sampling={"decision_wait": "20s"})
+    assert list(found) == ["sampling.decision_wait"]
+
+
+def test_policy_rules_name_their_key() -> None:
+    policies = [
+        {"name": "a", "type": "latency"},
+        {"name": "b", "type": "latency", "latency": {"threshold_ms": 9, "upper_threshold_ms": 3}},
+    ]
+    assert set(refusals(sampling={"policies": policies})) == {
+        "sampling.policies[0].latency",
+        "sampling.policies[1].latency.upper_threshold_ms",
+    }
+
+
+def test_policy_names_are_unique() -> None:
+    found = refusals(sampling={"policies": [{"name": "a", "type": "always_sample"}] * 2})
+    assert "unique" in found["sampling.policies"]
+
+
+@pytest.mark.parametrize("word", ["drop", "all", "trace", "debug", "info", "warn", "error", "fatal"])
+def test_unsampled(word: str) -> None:
+    assert refusals(logs={"unsampled": word}) == {}
+
+
+def test_a_budget_has_room_for_overflow() -> None:
+    buckets = {"span_metrics": {"buckets_ms": [1, 2]}}
+    assert refusals(metrics={"series_per_metric": 5, **buckets}) == {}
+    assert list(refusals(metrics={"series_per_metric": 4, **buckets})) == ["metrics.series_per_metric"]
+
+
+def test_dimensions_give_distinct_labels() -> None:
+    found = refusals(metrics={"span_metrics": {"dimensions": ["http.route", "span.name", "http_route", "net.peer"]}})
+    assert set(found) == {"metrics.span_metrics.dimensions[1]", "metrics.span_metrics.dimensions[2]"}
+
+
+@pytest.mark.parametrize("bounds", [[], [1, 1], [2, 1], [0, 1], [-1], [".inf"]])
+def test_bounds_ascend(bounds: list[Any]) -> None:
+    found = refusals(metrics={"span_metrics": {"buckets_ms": bounds}})
+    assert len(found) == 1
+    assert next(iter(found)).startswith("metrics.span_metrics.buckets_ms")
+
+
+@pytest.mark.parametrize("name", ["jaeger", "jaeger/eu", "elasticsearch/audit-1", "prometheus"])
+def test_sink_names(name: str) -> None:
+    assert refusals(sinks={name: {"endpoint": "http://a"}}) == {}
+
+
+@pytest.mark.parametrize("name", ["loki", "jaeger/", "jaeger/a/b", "Jaeger", "jaeger eu"])
+def test_sink_names_refused(name: str) -> None:
+    assert list(refusals(sinks={name: {"endpoint": "http://a"}})) == [f"sinks.{name}"]
+
+
+@pytest.mark.parametrize(
+    ("sink", "key"),
+    [
+        ({"endpoint": "localhost:4318"}, "endpoint"),
+        ({"endpoint": "http://"}, "endpoint"),
+        ({"endpoint": "http://user:pass@a"}, "endpoint"),
+        ({"endpoint": "http://a", "auth": {"username": "u"}}, "auth"),
+        ({"endpoint": "http://a", "auth": {"api_key": "k", "bearer_token": "t"}}, "auth"),
+        ({"endpoint": "http://a", "timeout": "0s"}, "timeout"),
+        ({"endpoint": "http://a", "dataset": "with-dash"}, "dataset"),
+    ],
+)
+def test_sinks_refused(sink: dict[str, Any], key: str) -> None:
+    assert list(refusals(sinks={"jaeger": sink})) == [f"sinks.jaeger.{key}"]
+
+
+def test_every_key_has_a_description() -> None:
+    from pipeline.reference import configuration
+
+    assert "|  |" not in configuration()

@@ -1,0 +1,247 @@
+"""From a file to a configuration: interpolation, positions, hints; every problem at once."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import Config
+from pipeline.config_file import InvalidConfig, load, parse
+from pipeline.yaml_tree import Problem, read
+from tests.pipeline.configs import MINIMAL, as_yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def problems(text: str, environ: dict[str, str] | None = None) -> list[Problem]:
+    try:
+        parse(text, "x.yaml", environ or {})
+    except InvalidConfig as error:
+        return error.problems
+    return []
+
+
+def interpolated(value: str, environ: dict[str, str] | None = None, folder: Path = Path("/")) -> Any:
+    """What `value`, as it stands in a file, comes out as."""
+    tree = read(f"a: {value}\n", folder, environ or {})
+    assert not tree.problems, tree.problems
+    return tree.data["a"]
+
+
+def test_every_problem_at_once_each_with_its_place() -> None:
+    found = problems(
+        "kafka:\n"
+        "  bootstrap_servers: [a:9092]\n"
+        "  partitons: 3\n"
+        "inputs:\n"
+        "  - {topic: otlp_spans, signal: traces}\n"
+        "  - topic: x\n"
+        "    signal: metrics\n"
+        "sampling:\n"
+        "  decision_wait: 30\n"
+        "  policies: []\n"
+        "logs: {max_skew: 0s, max_skew: 1s}\n"
+    )
+    assert [(p.line, p.column, p.key) for p in found] == [
+        (3, 3, "kafka.partitons"),
+        (7, 5, "inputs[1].signal"),
+        (9, 3, "sampling.decision_wait"),
+        (10, 3, "sampling.policies"),
+        (11, 8, "logs.max_skew"),
+        (11, 22, "logs.max_skew"),
+    ]
+    assert found[0].hint == "did you mean partitions?"
+    assert "500ms" in found[2].rule
+    assert found[-1].rule == "is there twice; the first is in line 11"
+
+
+def test_the_text_is_one_line_per_problem() -> None:
+    with pytest.raises(InvalidConfig) as raised:
+        parse("kafka: 1\n", "dir/x.yaml", {})
+    lines = str(raised.value).splitlines()
+    assert len(lines) == len(raised.value.problems) == 3
+    assert lines[0] == "dir/x.yaml:1:1: kafka: must be a mapping of keys (found 1)"
+    assert lines[1] == "dir/x.yaml:1:1: inputs: is required"
+    assert raised.value.path == "dir/x.yaml"
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n"])
+def test_an_empty_file(text: str) -> None:
+    assert [p.rule for p in problems(text)] == ["the file is empty"]
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "text", "12"])
+def test_not_a_mapping(text: str) -> None:
+    assert [p.rule for p in problems(text)] == ["must be a mapping of sections"]
+
+
+@pytest.mark.parametrize(
+    "text", ["a: [1\n", "a: b: c\n", "\ta: 1\n", "a: 'x\n", "a: *nowhere\n", "a: \x00\n", "a: 1\n---\nb: 2\n"]
+)
+def test_not_yaml(text: str) -> None:
+    (problem,) = problems(text)
+    assert problem.rule.startswith("not valid YAML: ")
+
+
+def test_a_forbidden_character_and_a_pit_of_brackets() -> None:
+    (problem,) = problems("a: 1\nb: \x07\n")
+    assert (problem.line, problem.column) == (2, 4)
+    assert [p.rule for p in problems("[" * 5000)] == ["is nested too deeply"]
+
+
+def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="No such file"):
+        load(tmp_path / "x.yaml", {})
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidConfig, match="UTF-8"):
+        load(tmp_path / "x.yaml", {})
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("${A}", "one"),
+        ('"${A}"', "one"),
+        ("${env:A}", "one"),
+        ("x${A}y${B:-z}", "xoneyz"),
+        ("${B:-}", None),
+        ('"${B:-}"', ""),
+        ("${EMPTY:-d}", "d"),
+        ("${EMPTY}", None),
+        ("${B:-http://a:1/?x=y}", "http://a:1/?x=y"),
+        ("$${A}", "${A}"),
+        ("$A $$ {A}", "$A $$ {A}"),
+        ("${N}", "4"),
+    ],
+)
+def test_interpolation(value: str, expected: Any) -> None:
+    assert interpolated(value, {"A": "one", "EMPTY": "", "N": "4"}) == expected
+
+
+def test_what_is_filled_in_is_not_read_as_yaml_again() -> None:
+    assert interpolated("${A}", {"A": "a: [b]\n${B}"}) == "a: [b]\n${B}"
+
+
+def test_a_variable_can_be_a_number_or_a_list_of_brokers() -> None:
+    data: dict[str, Any] = copy.deepcopy(MINIMAL)
+    data["kafka"] = {"bootstrap_servers": "${BROKERS}", "partitions": "${N}", "transactions": "${TX:-false}"}
+    config = parse(as_yaml(data), "x.yaml", {"BROKERS": "a:1,b:2", "N": "16"})
+    assert config.kafka.bootstrap_servers == ["a:1", "b:2"]
+    assert (config.kafka.partitions, config.kafka.transactions) == (16, False)
+
+
+def test_secrets_from_files(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("p\nw \n")
+    assert interpolated(f"${{file:{tmp_path}/password}}") == "p\nw "
+    assert interpolated("${file:password}", folder=tmp_path) == "p\nw "
+
+
+def test_interpolation_problems_are_all_told_once(tmp_path: Path) -> None:
+    text = as_yaml(MINIMAL | {"kafka": {"bootstrap_servers": "${NOT_SET}", "prefix": "${1:x}", "start": "${A"}})
+    text += "telemetry: {host: '${file:/not/there}'}\n"
+    assert [(p.key, p.rule.split(":")[0]) for p in problems(text)] == [
+        ("kafka.bootstrap_servers", "environment variable NOT_SET is not set"),
+        ("kafka.prefix", "'${1"),
+        ("kafka.start", "'${' is not an interpolation"),
+        ("telemetry.host", "file /not/there cannot be read"),
+    ]
+
+
+def test_what_came_from_outside_is_never_shown() -> None:
+    data: dict[str, Any] = copy.deepcopy(MINIMAL)
+    data["kafka"] |= {"prefix": "${S}", "partitions": "${S}", "security": {"password": ["hunter2"], "protocol": "${S}"}}
+    data["sinks"] = {"jaeger": {"endpoint": "${S}", "auth": {"api_key": 7777777}}}
+    shown = "\n".join(map(str, problems(as_yaml(data), {"S": "hunter2 /"})))
+    assert shown.count("\n") >= 4
+    assert "hunter2" not in shown
+    assert "7777777" not in shown
+
+
+def test_anchors_and_merge_keys() -> None:
+    text = (
+        "kafka: {bootstrap_servers: [a:1]}\n"
+        "inputs: [{topic: a, signal: traces}]\n"
+        "sampling: {policies: [{name: all, type: always_sample}]}\n"
+        "sinks:\n"
+        "  jaeger: &j {endpoint: http://a, timeout: 5s, batch: &b {max_items: 7}}\n"
+        "  jaeger/eu: {<<: *j, endpoint: http://b}\n"
+        "  jaeger/us: {<<: [*j], batch: *b}\n"
+    )
+    sinks = parse(text, "x.yaml", {}).sinks
+    assert (sinks["jaeger/eu"].endpoint, sinks["jaeger/eu"].timeout) == ("http://b", 5.0)
+    assert sinks["jaeger/us"].batch.max_items == 7
+
+
+def test_an_alias_inside_itself() -> None:
+    assert "an alias must not contain itself" in [p.rule for p in problems("kafka: &a {security: *a}\n")]
+    assert "<< takes a mapping, or a list of mappings" in [p.rule for p in problems("kafka: &a {<<: *a}\n")]
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("telemetry: {log_level: on}", "found True: YAML's reading of on, off, yes and no; put it in quotes"),
+        ("telemetry: {log_level: info}", "found 'info'; did you mean INFO?"),
+        ("telemetry: {host: 127}", "found 127; put it in quotes"),
+        ("telemetry: {decision_wait: 3s}", "it belongs to sampling"),
+        ("telemetry: {prot: 1}", "did you mean port?"),
+        ("telemetry: {zzz: 1}", "known here: host, port, log_level"),
+        ("12: {}", "put it in quotes"),
+        ("Telemetry: {}", "did you mean telemetry?"),
+    ],
+)
+def test_hints(line: str, hint: str) -> None:
+    (problem,) = problems(as_yaml(MINIMAL) + line + "\n")
+    assert problem.hint == hint
+
+
+def test_dates_and_unknown_tags_are_problems_not_surprises() -> None:
+    rules = [p.rule for p in problems(as_yaml(MINIMAL) + "telemetry: {host: 2026-01-01, log_level: !x y}\n")]
+    assert len(rules) == 2
+
+
+@given(st.text(max_size=200))
+def test_any_text_gives_a_configuration_or_problems(text: str) -> None:
+    for problem in problems(text):
+        assert problem.line >= 1
+        assert problem.column >= 1
+
+
+_KEYS = [
+    (section, key)
+    for section in ("kafka", "sampling", "logs", "metrics", "limits", "telemetry")
+    for key in Config.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+    if len(key) > 4
+]
+
+
+@given(st.sampled_from(_KEYS), st.integers(0, 100))
+def test_a_letter_too_few_finds_the_key(key: tuple[str, str], at: int) -> None:
+    section, right = key
+    at %= len(right)
+    wrong = right[:at] + right[at + 1 :]
+    data: dict[str, Any] = copy.deepcopy(MINIMAL)
+    data.setdefault(section, {})[wrong] = 1
+    found = [p for p in problems(as_yaml(data)) if p.rule == "unknown key"]
+    assert [p.hint for p in found] == [f"did you mean {right}?"]
+
+
+def test_the_example_is_valid(tmp_path: Path) -> None:
+    text = (ROOT / "deploy/tailrace.yaml").read_text("utf-8")
+    (tmp_path / "secret").write_text("hunter2\n")
+    config = parse(re.sub(r"\$\{file:[^}]*\}", f"${{file:{tmp_path}/secret}}", text), "deploy/tailrace.yaml", {})
+    assert set(config.sinks) == {"jaeger", "elasticsearch", "prometheus"}
+    assert config.kafka.bootstrap_servers == ["kafka-1:9093", "kafka-2:9093"]
+    assert config.kafka.security.password is not None
+    assert config.kafka.security.password.get_secret_value() == "hunter2"
+
+
+def test_the_example_shows_every_section() -> None:
+    tree = read((ROOT / "deploy/tailrace.yaml").read_text("utf-8"), Path("/"), {})
+    assert set(tree.data) == set(Config.model_fields) - {"limits"}  # nobody should need to touch the limits
