@@ -103,6 +103,7 @@ class RawPartition(Lease):
         self._mark = RawMark()
         self._flushed_at = time.monotonic()
         self._marked_at = 0.0
+        self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
 
     async def open(self) -> Mapping[TopicPartition, int]:
         """Fence the predecessor, then ask for the offset: in this order (protocol_review, F8)."""
@@ -160,16 +161,19 @@ class RawPartition(Lease):
         while True:
             now = time.monotonic()
             moved = self._next > self._committed
-            if self._regroup.size >= kafka.commit_bytes or (moved and now - self._flushed_at >= kafka.commit_interval):
-                await self._commit()
-            elif not moved and now - self._marked_at >= max(idle_after, POLL):
-                await self._mark_idle()
+            due = self._regroup.size >= kafka.commit_bytes or now - self._flushed_at >= kafka.commit_interval
+            async with self._turn:
+                if moved and due:
+                    await self._commit()
+                elif not moved and now - self._marked_at >= max(idle_after, POLL):
+                    await self._mark_idle()
             await asyncio.sleep(POLL)
 
     async def finish(self) -> None:
         """Commit what has been read."""
-        if self._next > self._committed:
-            await self._commit()
+        async with self._turn:
+            if self._next > self._committed:
+                await self._commit()
 
     async def close(self) -> None:
         """Let go of the epoch."""

@@ -100,6 +100,7 @@ class PartitionPair(Lease):
         self._committer = committer(config.kafka, owner, topics.transactional_id(ROLE, index))
         self._reader = Reader(config.kafka)
         self._stalled: set[tuple[str, int]] = set()
+        self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
 
     async def open(self) -> Mapping[TopicPartition, int]:
         """InitProducerId, then the committed offset and its pointer, then the decisions up to their end (F8)."""
@@ -147,17 +148,19 @@ class PartitionPair(Lease):
             if time.monotonic() - burst_at < interval:
                 continue
             burst_at = time.monotonic()
-            while (burst := self._window.burst()) is not None:
-                await self._commit(burst)
-                if not burst.more:
-                    break
+            async with self._turn:
+                while (burst := self._window.burst()) is not None:
+                    await self._commit(burst)
+                    if not burst.more:
+                        break
             self._show()
 
     async def finish(self) -> None:
         """One last burst; what is undecided stays in the log for the next owner."""
-        burst = self._window.burst(final=True)
-        if burst is not None:
-            await self._commit(burst)
+        async with self._turn:
+            burst = self._window.burst(final=True)
+            if burst is not None:
+                await self._commit(burst)
 
     async def close(self) -> None:
         """Let go of the epoch."""
