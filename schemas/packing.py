@@ -9,6 +9,7 @@ import zstandard
 
 COMPRESS_FROM = 512  # bytes; below it zstd's frame costs more than it saves (a mark alone is about 90 bytes)
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no msgpack map starts with it
+MAX_UNPACKED = 256 << 20  # bytes, far above any record; foreign bytes can claim to unpack to 2**64
 _compressor = zstandard.ZstdCompressor(level=1)
 _decompressor = zstandard.ZstdDecompressor()
 
@@ -22,8 +23,10 @@ def pack(value: Any) -> bytes:
 def unpack(value: bytes) -> Any:
     """The inverse of `pack`. Raises ValueError on anything else."""
     try:
-        return msgpack.unpackb(
-            _decompressor.decompress(value) if value.startswith(ZSTD_MAGIC) else value, strict_map_key=False
-        )
+        if value.startswith(ZSTD_MAGIC):
+            if zstandard.frame_content_size(value) > MAX_UNPACKED:
+                raise ValueError(f"claims to unpack to more than {MAX_UNPACKED} bytes")
+            value = _decompressor.decompress(value)
+        return msgpack.unpackb(value, strict_map_key=False)
     except (zstandard.ZstdError, msgpack.UnpackException) as error:
         raise ValueError(str(error)) from error
