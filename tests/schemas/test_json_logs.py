@@ -1,0 +1,442 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
+
+from schemas.formats.json_logs import BadLine, LogRow, parse
+from schemas.formats.times import nanoseconds
+from schemas.formats.trace_fields import context_in_text, identifier, span_id, trace_context
+from schemas.otlp_scan import logs_data, scan_log, split_logs
+from schemas.reasons import Reason
+
+HEX = "0af7651916cd43dd8448eb211c80319c"
+TRACE = bytes.fromhex(HEX)
+SPAN_HEX = "b7ad6b7169203331"
+SPAN = bytes.fromhex(SPAN_HEX)
+LOW = int.from_bytes(TRACE[8:])
+LOW_ONLY = bytes(8) + TRACE[8:]
+
+
+def one(fields: Any) -> LogRow:
+    (row,) = parse(orjson.dumps(fields))
+    assert isinstance(row, LogRow)
+    return row
+
+
+def record(fields: Any) -> LogRecord:
+    return LogRecord.FromString(one(fields).record)
+
+
+def plain(value: AnyValue) -> Any:
+    """An AnyValue as Python."""
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [plain(entry) for entry in value.array_value.values]
+    if kind == "kvlist_value":
+        return {pair.key: plain(pair.value) for pair in value.kvlist_value.values}
+    return None if kind is None else getattr(value, kind)
+
+
+def attributes(fields: Any) -> dict[str, Any]:
+    return {pair.key: plain(pair.value) for pair in record(fields).attributes}
+
+
+def resource(row: LogRow) -> dict[str, Any]:
+    data = LogsData.FromString(logs_data([(row.resource, row.scope, [row.record])]))
+    return {pair.key: plain(pair.value) for pair in data.resource_logs[0].resource.attributes}
+
+
+def test_a_log_becomes_a_record_and_what_is_left_its_attributes() -> None:
+    row = one(
+        {
+            "timestamp": "2024-01-01T12:00:00.123456789Z",
+            "level": "warn",
+            "message": "slow",
+            "trace_id": HEX,
+            "span_id": SPAN_HEX,
+            "trace_flags": "01",
+            "service": "cart",
+            "version": "1.2",
+            "environment": "prod",
+            "logger": "db",
+            "duration": 1.5,
+            "http": {"method": "GET", "codes": [1, None]},
+            "nothing": None,
+        }
+    )
+    log = LogRecord.FromString(row.record)
+    assert (log.time_unix_nano, log.observed_time_unix_nano) == (1_704_110_400_123_456_789, 0)
+    assert (log.severity_number, log.severity_text, log.body.string_value) == (13, "warn", "slow")
+    assert (log.trace_id, log.span_id, log.flags, row.trace_id) == (TRACE, SPAN, 1, TRACE)
+    assert {pair.key: plain(pair.value) for pair in log.attributes} == {
+        "duration": 1.5,
+        "http": {"method": "GET", "codes": [1, None]},
+    }
+    assert resource(row) == {
+        "service.name": "cart", "service.version": "1.2", "deployment.environment.name": "prod",
+    }  # fmt: skip
+    data = logs_data([(row.resource, row.scope, [row.record])])
+    assert LogsData.FromString(data).resource_logs[0].scope_logs[0].scope.name == "db"
+
+
+# --- messages --------------------------------------------------------------------------------------------------
+
+
+def test_lines_arrays_and_single_objects() -> None:
+    logs = [{"message": "one"}, {"message": "two"}]
+    lines = b"\n".join(map(orjson.dumps, logs))
+    expected = [one(log) for log in logs]
+    assert (
+        parse(lines)
+        == parse(orjson.dumps(logs))
+        == parse(b"\xef\xbb\xbf" + lines.replace(b"\n", b"\r\n\n"))
+        == expected
+    )
+    assert parse(json.dumps(logs[0], indent=2).encode()) == expected[:1]
+
+
+@pytest.mark.parametrize("data", [b"", b" \n\r\n\t", b"[]"])
+def test_nothing_holds_no_logs(data: bytes) -> None:
+    assert parse(data) == []
+
+
+def test_a_bad_line_is_alone_in_being_bad() -> None:
+    good = b'{"message":"x"}'
+    rows = parse(b"\n".join((good, b"oops {", b"42", b'{"a":NaN}', b'{"a":"\xff"}', good)))
+    assert [type(row) for row in rows] == [LogRow, BadLine, BadLine, BadLine, BadLine, LogRow]
+    assert rows[1][:2] == (b"oops {", Reason.MALFORMED)
+    assert rows[2] == BadLine(b"42", Reason.MALFORMED, "a JSON int, not an object")
+
+
+def test_an_entry_of_an_array_that_is_no_object() -> None:
+    assert [type(row) for row in parse(b'[{}, "text", 1]')] == [LogRow, BadLine, BadLine]
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(1 << 63), (1 << 64) - 1), st.text(max_size=9), st.sampled_from(
+        (0.5, -1.0, 1.7e9, 1e300, HEX, SPAN_HEX, f"00-{HEX}-{SPAN_HEX}-01", "1-5759e988-bd862e3fe1be46a994272793",
+         "error", "2024-01-01T00:00:00Z", '{"message": "inner", "level": "info"}'))),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=6,
+)  # fmt: skip
+KEYS = st.one_of(
+    st.text(max_size=6),
+    st.sampled_from(
+        ("trace_id", "traceId", "dd.trace_id", "dd", "trace", "span", "span_id", "mdc", "log", "log.level", "level",
+         "severity_number", "status", "message", "body", "time", "@timestamp", "ts", "service", "service.name",
+         "deployment", "trace_flags", "traceparent", "b3", "X-Amzn-Trace-Id", "instant", "logger", "environment", "id")
+    ),
+)  # fmt: skip
+OBJECTS = st.recursive(
+    st.dictionaries(KEYS, JSON, max_size=6),
+    lambda inner: st.dictionaries(KEYS, st.one_of(inner, JSON), max_size=4),
+    max_leaves=3,
+)
+
+
+@given(OBJECTS)
+def test_any_object_is_a_log_that_otlp_reads(fields: dict[str, Any]) -> None:
+    row = one(fields)
+    rebuilt = logs_data([(row.resource, row.scope, [row.record])])
+    rows = split_logs(rebuilt)
+    assert len(rows) == 1
+    LogsData.FromString(rebuilt)
+    assert rows.trace_ids == [row.trace_id]
+    scan = scan_log(row.record, 0, len(row.record))
+    assert len(scan.trace_id) in (0, 16)
+    assert len(scan.span_id) in (0, 8)
+    assert 0 <= scan.severity_number <= 24
+
+
+@given(st.dictionaries(st.from_regex(r"x\.[a-z]{1,4}", fullmatch=True), JSON.filter(lambda v: v not in (None, {}))))
+@example({"x.n": (1 << 64) - 1})
+def test_fields_without_a_meaning_arrive_as_they_are(fields: dict[str, Any]) -> None:
+    assert attributes(fields) == expected_of(fields)
+
+
+def expected_of(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: expected_of(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [expected_of(entry) for entry in value]
+    return str(value) if type(value) is int and value >= 1 << 63 else value
+
+
+@given(st.one_of(st.binary(max_size=40), st.lists(OBJECTS.map(orjson.dumps), max_size=3).map(b"\n".join)), st.data())
+def test_no_bytes_raise(data: bytes, more: st.DataObject) -> None:
+    at = more.draw(st.integers(0, len(data)))
+    for row in parse(data[:at] + more.draw(st.binary(max_size=2)) + data[at:]):
+        assert isinstance(row, LogRow | BadLine)
+
+
+def test_what_is_nested_too_deeply_becomes_text() -> None:
+    deep: Any = "core"
+    for _ in range(200):
+        deep = {"a": deep}
+    row = one({"x": deep})
+    assert b"core" in row.record
+    assert len(split_logs(logs_data([(row.resource, row.scope, [row.record])]))) == 1
+
+
+# --- time ------------------------------------------------------------------------------------------------------
+
+NOON = 1_704_110_400
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2024-01-01T12:00:00Z", NOON * 10**9),
+        ("2024-01-01t12:00:00z", NOON * 10**9),
+        ("2024-01-01 12:00:00,123", NOON * 10**9 + 123_000_000),
+        ("2024-01-01T13:30:00.000000001+01:30", NOON * 10**9 + 1),
+        ("2024-01-01T13:00:00.5+0100", NOON * 10**9 + 500_000_000),
+        ("2024-01-01T05:00:00-07", NOON * 10**9),
+        ("2024-01-01 12:00:00.1234567891 UTC", NOON * 10**9 + 123_456_789),
+        ("2024-01-01T11:59:60Z", NOON * 10**9),
+        (NOON, NOON * 10**9),
+        (NOON + 0.25, NOON * 10**9 + 250_000_000),
+        (str(NOON), NOON * 10**9),
+        (f"{NOON}.25", NOON * 10**9 + 250_000_000),
+        (NOON * 1000 + 1, NOON * 10**9 + 1_000_000),
+        (NOON * 10**6 + 1, NOON * 10**9 + 1000),
+        (NOON * 10**9 + 1, NOON * 10**9 + 1),
+        ({"epochSecond": NOON, "nanoOfSecond": 7}, NOON * 10**9 + 7),
+        (0.123, None),
+        (-NOON, None),
+        (True, None),
+        (None, None),
+        ("yesterday", None),
+        ("2024-13-01T00:00:00Z", None),
+        ("2024-01-01T00:00:00+99:99", None),
+        ("0001-01-01T00:00:00Z", None),
+        ("9999-01-01T00:00:00Z", None),
+        ({"epochSecond": "x"}, None),
+        (1 << 80, None),
+        (1e300, None),
+        ("9" * 20, None),
+    ],
+)
+def test_times(value: Any, expected: int | None) -> None:
+    assert nanoseconds(value) == expected
+
+
+@given(st.integers(10**8, 10**11 - 1), st.integers(0, 10**9 - 1))
+def test_a_number_and_its_iso_form_are_the_same_time(seconds: int, nanos: int) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=min(seconds, 1 << 34))
+    total = int(moment.timestamp()) * 10**9 + nanos
+    assert nanoseconds(f"{moment:%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z") == total
+
+
+def test_an_applications_time_goes_before_the_shippers() -> None:
+    log = {"@timestamp": "2024-01-01T12:00:09Z", "time": NOON}
+    assert record(log).time_unix_nano == NOON * 10**9
+    assert attributes(log) == {"@timestamp": "2024-01-01T12:00:09Z"}
+
+
+def test_a_time_that_is_none_stays_an_attribute() -> None:
+    log = {"time": 0.12, "@timestamp": NOON}
+    assert record(log).time_unix_nano == NOON * 10**9
+    assert attributes(log) == {"time": 0.12}
+
+
+# --- severity and body -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "number", "text", "left"),
+    [
+        ({"level": "ERROR"}, 17, "ERROR", {}),
+        ({"levelname": "CRITICAL", "levelno": 50}, 18, "CRITICAL", {"levelno": 50}),
+        ({"log.level": "info"}, 9, "info", {}),
+        ({"log": {"level": "info", "logger": "a"}}, 9, "info", {}),
+        ({"level": 50}, 17, "ERROR", {}),
+        ({"level": 3}, 17, "ERROR", {}),
+        ({"severity_number": 18, "severity_text": "SEVERE"}, 18, "SEVERE", {}),
+        ({"severityNumber": 18}, 18, "ERROR2", {}),
+        ({"severity_number": 99, "level": "warn"}, 13, "warn", {"severity_number": 99}),
+        ({"level": "shiny"}, 0, "shiny", {}),
+        ({"level": "shiny", "severity": "DEBUG"}, 5, "DEBUG", {"level": "shiny"}),
+        ({"status": "error"}, 17, "error", {}),
+        ({"status": 500}, 0, "", {"status": 500}),
+        ({"status": "500 Oops", "level": "info"}, 9, "info", {"status": "500 Oops"}),
+        ({"level": True}, 0, "", {"level": True}),
+        ({"@l": "Warning"}, 13, "Warning", {}),
+        ({}, 0, "", {}),
+    ],
+)
+def test_severities(fields: dict[str, Any], number: int, text: str, left: dict[str, Any]) -> None:
+    log = record(fields)
+    assert (log.severity_number, log.severity_text, attributes(fields)) == (number, text, left)
+
+
+@pytest.mark.parametrize("key", ["message", "msg", "body", "log", "Message", "@m", "event", "short_message"])
+def test_bodies(key: str) -> None:
+    assert record({key: "text"}).body.string_value == "text"
+    assert attributes({key: "text"}) == {}
+
+
+def test_a_body_may_have_structure_and_a_message_may_not() -> None:
+    assert plain(record({"body": {"a": [1]}}).body) == {"a": [1]}
+    assert attributes({"event": {"a": 1}}) == {"event": {"a": 1}}
+
+
+def test_json_inside_log_is_unpacked_and_wins() -> None:
+    inner = {"level": "error", "msg": "boom", "trace_id": HEX, "time": NOON}
+    outer = {"log": orjson.dumps(inner).decode() + "\n", "stream": "stderr", "time": "2024-01-01T12:00:05Z"}
+    log = record(outer)
+    assert (log.body.string_value, log.severity_number, log.trace_id) == ("boom", 17, TRACE)
+    assert log.time_unix_nano == NOON * 10**9
+    assert attributes(outer) == {"stream": "stderr", "outer.time": "2024-01-01T12:00:05Z"}
+
+
+def test_what_only_looks_like_json_inside_log_is_text() -> None:
+    assert record({"log": "{not json}\n"}).body.string_value == "{not json}"
+
+
+# --- trace context ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"trace_id": HEX, "span_id": SPAN_HEX},
+        {"traceId": HEX.upper(), "spanId": SPAN_HEX},
+        {"traceID": f"0x{HEX}", "spanID": SPAN_HEX},
+        {"TraceId": "0af76519-16cd-43dd-8448-eb211c80319c", "SpanId": SPAN_HEX},
+        {"trace.id": HEX, "span.id": SPAN_HEX},
+        {"trace": {"id": HEX}, "span": {"id": SPAN_HEX}},
+        {"trace.id": HEX, "transaction": {"id": SPAN_HEX}},
+        {"@tr": HEX, "@sp": SPAN_HEX},
+        {"otelTraceID": HEX, "otelSpanID": SPAN_HEX},
+        {"mdc": {"trace_id": HEX, "span_id": SPAN_HEX}},
+        {"contextMap": {"traceId": HEX, "spanId": SPAN_HEX}},
+        {"X-B3-TraceId": HEX, "X-B3-SpanId": SPAN_HEX},
+        {"traceparent": f"00-{HEX}-{SPAN_HEX}-01"},
+        {"b3": f"{HEX}-{SPAN_HEX}-1"},
+        {"b3": f"{HEX}-{SPAN_HEX}-d-{SPAN_HEX}"},
+        {"uber-trace-id": f"{HEX.lstrip('0')}:{SPAN_HEX}:0:1"},
+        {"X-Amzn-Trace-Id": f"Root=1-{HEX[:8]}-{HEX[8:]};Parent={SPAN_HEX};Sampled=1"},
+        {"logging.googleapis.com/trace": f"projects/p-1/traces/{HEX}", "logging.googleapis.com/spanId": SPAN_HEX},
+        {"X-Cloud-Trace-Context": f"{HEX}/{int(SPAN_HEX, 16)};o=1"},
+        {"operation_Id": HEX, "span_id": SPAN_HEX},
+        {"trace_id": "CvdlGRbNQ92ESOshHIAxnA==", "span_id": "t61rcWkgMzE="},
+        {"trace_id": HEX, "dd.trace_id": "7", "span_id": SPAN_HEX},
+        {"trace_id": "0", "traceparent": f"00-{HEX}-{SPAN_HEX}-00"},
+        {"message": f"GET / trace_id={HEX} span_id={SPAN_HEX}"},
+        {"message": f"[trace.id={HEX} span.id={SPAN_HEX}] done"},
+        {"message": f"with header 00-{HEX}-{SPAN_HEX}-01"},
+    ],
+)
+def test_forms_of_trace_ids(fields: dict[str, Any]) -> None:
+    row = one(fields)
+    log = LogRecord.FromString(row.record)
+    assert (row.trace_id, log.trace_id, log.span_id) == (TRACE, TRACE, SPAN)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"dd.trace_id": str(LOW), "dd.span_id": str(int(SPAN_HEX, 16))},
+        {"dd": {"trace_id": LOW, "span_id": int(SPAN_HEX, 16)}},
+        {"trace_id": str(LOW), "span_id": str(int(SPAN_HEX, 16))},
+        {"trace_id": LOW, "span_id": SPAN_HEX},
+        {"traceId": HEX[16:], "spanId": SPAN_HEX},
+        {"message": f"[dd.trace_id={LOW} dd.span_id={int(SPAN_HEX, 16)}]"},
+    ],
+)
+def test_forms_that_carry_the_low_half(fields: dict[str, Any]) -> None:
+    row = one(fields)
+    assert (row.trace_id, LogRecord.FromString(row.record).span_id) == (LOW_ONLY, SPAN)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "0", "-", "null", "0" * 32, "0" * 16, "abc", "request-7", "12345", 0, -1, True, 7, None, [HEX], HEX + "0",
+     "g" * 32, f"ff-{HEX}-{SPAN_HEX}-01", f"00-{'0' * 32}-{SPAN_HEX}-01", "ａ" * 32, "=" * 24, "projects/p/traces/1"],
+)  # fmt: skip
+def test_what_is_no_trace_id_stays_an_attribute(value: Any) -> None:
+    row = one({"trace_id": value})
+    assert row.trace_id == LogRecord.FromString(row.record).trace_id == b""
+    assert attributes({"trace_id": value}) == ({} if value is None else {"trace_id": value})
+
+
+def test_an_operation_id_is_a_trace_id_only_in_azures_form() -> None:
+    assert one({"operationId": "0af76519-16cd-43dd-8448-eb211c80319c"}).trace_id == b""
+
+
+def test_an_id_in_another_form_can_still_be_searched_for() -> None:
+    xray = f"1-{HEX[:8]}-{HEX[8:]}"
+    assert attributes({"trace_id": xray}) == {"trace_id": xray}
+    assert attributes({"trace_id": HEX.upper()}) == {}
+    assert attributes({"dd.trace_id": "5"}) == {"dd.trace_id": "5"}
+
+
+def test_a_span_without_a_trace_is_an_attribute() -> None:
+    assert record({"span_id": SPAN_HEX}).span_id == b""
+    assert attributes({"span_id": SPAN_HEX}) == {"span_id": SPAN_HEX}
+
+
+def test_numbers_as_ids() -> None:
+    """Digits are ambiguous: an id's own field says decimal, else 16 or 32 digits are hex and 17 to 20 decimal."""
+    assert identifier("1234567890123456", 16) == bytes(8) + bytes.fromhex("1234567890123456")
+    assert identifier("1234567890123456", 16, decimal=True) == (1234567890123456).to_bytes(16)
+    assert identifier("12345678901234567", 16) == (12345678901234567).to_bytes(16)
+    assert identifier(str((1 << 64) - 1), 8) == b"\xff" * 8
+    assert identifier(str(1 << 64), 16) == b""
+    assert span_id(12, decimal=True) == (12).to_bytes(8)
+    assert span_id(12) == b""
+
+
+@given(st.binary(min_size=16, max_size=16).filter(any), st.sampled_from(("{}", "{:>40}", "0x{}")))
+def test_hex_ids_are_read_back(trace: bytes, shape: str) -> None:
+    found = trace_context(shape.format(trace.hex()))
+    assert found is not None
+    assert found.trace_id == trace
+
+
+@given(st.text(max_size=60))
+def test_no_text_raises(text: str) -> None:
+    for value in (text, f"trace_id={text}", f"00-{text}", f"1-{text}"):
+        for found in (trace_context(value), context_in_text(value)):
+            assert found is None or (len(found.trace_id) == 16 and len(found.span_id) in (0, 8))
+
+
+def test_words_around_an_id_are_no_id() -> None:
+    assert context_in_text("backtrace_id=" + HEX) is None
+    assert context_in_text(f"trace_id={HEX}xyz") is None
+    assert context_in_text("trace ids are useful") is None
+
+
+# --- service ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"service": "cart"}, {"service.name": "cart"}, {"service": {"name": "cart"}}, {"otelServiceName": "cart"},
+     {"dd.service": "cart"}, {"dd": {"service": "cart"}}, {"service_name": "cart"},
+     {"service": "", "serviceName": "cart"}],
+)  # fmt: skip
+def test_services(fields: dict[str, Any]) -> None:
+    assert resource(one(fields)) == {"service.name": "cart"}
+
+
+def test_a_log_without_a_service_has_no_resource() -> None:
+    log = {"version": "1", "environment": "prod"}
+    assert one(log).resource == b""
+    assert attributes(log) == log
+
+
+def test_of_two_services_the_better_name_counts() -> None:
+    log = {"service": "b", "service.name": "a"}
+    assert resource(one(log)) == {"service.name": "a"}
+    assert attributes(log) == {"service": "b"}
