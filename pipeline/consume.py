@@ -111,7 +111,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._holders: dict[Hashable, asyncio.Task[None]] = {}
         self._assignment = 0
         self._in_hand: Counter[TopicPartition] = Counter()
-        self._stopping = False
+        self._joined = self._stopping = False
         self.consumer: AIOKafkaConsumer = None
         self._admin: AIOKafkaAdminClient = None
         app.agent(self._channel, name=f"tailrace.{role}")(self._agent)
@@ -236,6 +236,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         Not a coroutine on purpose: positions are set before the consumer asks the group for them.
         """
         self._assignment += 1
+        self._joined = True
         units: dict[Hashable, list[TopicPartition]] = {}
         for partition in assigned:
             units.setdefault(self._unit(partition), []).append(partition)
@@ -250,13 +251,12 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 for partition in partitions:
                     self.consumer.seek(partition, 0)  # paused: only so that nobody asks for the committed one
                 self.consumer.pause(*partitions)
-            if unit not in self._holders:
+            holder = self._holders.get(unit)
+            if holder is None or holder.done():  # done: it found its partitions revoked in the middle of a takeover
                 self._hold(unit)
         log.info(
             "assigned", extra={"role": self.role, "partitions": sorted(f"{p.topic}/{p.partition}" for p in assigned)}
         )
-        if not units:
-            telemetry.gauge("tailrace_ready", 1, role=self.role)
 
     def _hold(self, unit: Hashable) -> None:
         """(Re)start the task that holds a lease of this unit."""
@@ -360,8 +360,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
     @property
     def ready(self) -> bool:
-        """Whether every assigned partition has its lease."""
-        return self.consumer is not None and {self._unit(p) for p in self.consumer.assignment()} <= set(self._leases)
+        """Whether the group was joined and every assigned partition has its lease."""
+        return self._joined and {self._unit(p) for p in self.consumer.assignment()} <= set(self._leases)
 
 
 class Reader:

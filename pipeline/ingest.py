@@ -8,6 +8,7 @@ partition to every partition of the topic it feeds; an idle raw partition writes
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -23,8 +24,9 @@ from pipeline.consume import Group, Lease
 from pipeline.topics import Topics
 from processors.regroup import Regroup
 from processors.stream_time import BrokerClock, RawMark
-from schemas.errors import ConfigError
 from schemas.settings import parse_duration
+
+log = logging.getLogger(__name__)
 
 ROLE = "ingest"
 POLL = 0.05  # seconds between looks at what is due
@@ -124,17 +126,24 @@ class RawPartition(Lease):
         return {self._partition: self._next}
 
     async def _first_position(self) -> int:
-        """Where a new group begins: the explicit `kafka.start` or `--since`."""
-        if self._since == "earliest":
+        """Where a new group begins: the explicit `kafka.start` or `--since`.
+
+        A partition that was added to a topic which the group knows already is read from its beginning.
+        """
+        siblings = [
+            TopicPartition(self._partition.topic, p) for p in range(self._group.raw_topics()[self._partition.topic])
+        ]
+        if self._since == "earliest" or await self._group.committed(siblings):
             return (await self._group.beginning([self._partition]))[self._partition]
         end = (await self._group.end([self._partition]))[self._partition]
         if self._since == "latest":
+            log.warning(
+                "first start at the end of the raw topic: what is in it already will not be read; "
+                "set kafka.start or --since to read it",
+                extra={"topic": self._partition.topic, "partition": self._partition.partition, "offset": end},
+            )
             return end
-        try:
-            ago = parse_duration(self._since)
-        except ValueError as error:
-            raise ConfigError(f"kafka.start: {error}") from error
-        found = await self._group.at_time(self._partition, int((time.time() - ago) * 1000))
+        found = await self._group.at_time(self._partition, int((time.time() - parse_duration(self._since)) * 1000))
         return end if found is None else found
 
     def positions(self) -> Mapping[TopicPartition, int]:
