@@ -171,8 +171,7 @@ class PointsPartition(Lease):
 
         outputs = [Output(samples.topic, value, samples.partition) for value in due.tick.encode()]
         written = await self._committer.commit(outputs, offsets)
-        if self._config.kafka.transactions:  # the embedded broker's acknowledgements carry no real time
-            self._ticks.acknowledged(written[-1].timestamp, time.monotonic())
+        self._ticks.acknowledged(written[-1].timestamp, time.monotonic())
         budget = self._config.metrics.series_per_metric
         for metric, active in due.active.items():
             self._metrics.add(metric)

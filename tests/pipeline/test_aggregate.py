@@ -1,0 +1,269 @@
+"""The aggregate role on a real Kafka: no count is lost or doubled by kills; a tick is all its state."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
+
+from pipeline import telemetry, topics
+from pipeline.config import Config
+from pipeline.demo.broker import EmbeddedBroker
+from pipeline.topics import Topics
+from pipeline.worker import Worker, running
+from processors.span_metrics import span_metric_names
+from schemas.errors import ProtocolError
+from schemas.point import HistogramValue, PointBatch
+from schemas.sample import Tick, read_tick
+from tests.pipeline.kafka import DEADLINE, committed, fresh, read_all
+from tests.repository import ROOT
+from tests.services import Kafka, eventually
+
+NAMES = span_metric_names("traces_span_metrics", ["tenant"], [10, 100])
+PARTITION = 0
+INTERVAL_MS = 200
+
+
+def configuration(bootstrap: str, **kafka: Any) -> dict[str, Any]:
+    return {
+        "kafka": {
+            "bootstrap_servers": [bootstrap],
+            "prefix": fresh("aggregate"),
+            "metric_partitions": 1,
+            "session_timeout": "6s",
+            "heartbeat_interval": "500ms",
+            **kafka,
+        },
+        "inputs": [{"topic": "raw", "signal": "traces"}],
+        "sampling": {"policies": [{"name": "all", "type": "always_sample"}]},
+        "metrics": {
+            "interval": f"{INTERVAL_MS}ms",
+            "series_per_metric": 50,
+            "span_metrics": {"dimensions": ["tenant"], "buckets_ms": [10.0, 100.0]},
+        },
+        "telemetry": {"port": 0},
+    }
+
+
+class Pipeline:
+    """Points by number, ticks as the Prometheus sink would read them, workers as processes."""
+
+    def __init__(self, raw: dict[str, Any], folder: Path) -> None:
+        self.config = Config.model_validate(raw)
+        self.topics = Topics(self.config.kafka.prefix)
+        self.bootstrap = self.config.kafka.bootstrap_servers[0]
+        self.points = TopicPartition(self.topics.points, PARTITION)
+        self._file = folder / "tailrace.yaml"
+        self._file.write_text(yaml.safe_dump(raw))
+        self._running: list[subprocess.Popen[bytes]] = []
+        self.produced = 0
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """A worker process with the aggregate role."""
+        code = "from pipeline.cli import main; main()"
+        command = [sys.executable, "-c", code, "worker", "--config", str(self._file), "--role", "aggregate"]
+        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        self._running.append(process)
+        return process
+
+    def stop(self) -> None:
+        for process in self._running:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    @contextlib.asynccontextmanager
+    async def producer(self, transactional_id: str | None = None) -> AsyncIterator[AIOKafkaProducer]:
+        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, transactional_id=transactional_id)
+        await producer.start()
+        try:
+            yield producer
+        finally:
+            await producer.stop()
+
+    async def produce(self, producer: AIOKafkaProducer, count: int) -> None:
+        """`count` spans of as many tenants: one point for each metric."""
+        for number in range(self.produced, self.produced + count):
+            labels = (f"service-{number % 3}", "GET /", "SPAN_KIND_SERVER", "STATUS_CODE_UNSET", f"tenant-{number}")
+            duration = HistogramValue(1, float(number), (0, 1, 0))
+            for batch in (
+                PointBatch(NAMES.calls, NAMES.calls_shape, 0, [(labels, 1)]),
+                PointBatch(NAMES.duration, NAMES.duration_shape, 0, [(labels, duration)]),
+            ):
+                await (await producer.send(self.points.topic, batch.encode(), partition=PARTITION))
+        self.produced += count
+
+    async def records(self) -> list[ConsumerRecord]:
+        return sorted(
+            (r for r in await read_all(self.bootstrap, self.topics.samples) if r.partition == PARTITION),
+            key=lambda r: r.offset,
+        )
+
+    async def ticks(self) -> list[Tick]:
+        """Every committed tick; raises ProtocolError if one is not whole."""
+        values = iter([r.value for r in await self.records()])
+        found: list[Tick] = []
+        with contextlib.suppress(StopIteration):
+            while True:
+                first = next(values)
+                found.append(read_tick(_chain(first, values)))
+        return found
+
+    async def counted(self) -> tuple[float, float, float]:
+        """Calls, observations and summed milliseconds of the newest tick."""
+        found = await self.ticks()
+        return sums(found[-1]) if found else (0, 0, 0)
+
+    @property
+    def expected(self) -> tuple[float, float, float]:
+        return (self.produced, self.produced, sum(range(self.produced)))
+
+
+def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+def sums(tick: Tick) -> tuple[float, float, float]:
+    rows = {block.metric: block.rows for block in tick.blocks if block.rows}
+    durations = [value for _, value in rows[NAMES.duration] if isinstance(value, HistogramValue)]
+    return (
+        sum(value for _, value in rows[NAMES.calls] if not isinstance(value, HistogramValue)),
+        sum(value.observations for value in durations),
+        sum(value.sum for value in durations),
+    )
+
+
+@pytest.fixture
+async def pipeline(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Pipeline]:
+    found = Pipeline(configuration(kafka.bootstrap), tmp_path)
+    assert await topics.ensure(found.config) == []
+    yield found
+    found.stop()
+
+
+def check(ticks: Sequence[Tick], budget: int) -> None:
+    """Whole, numbered, ever later, ever more, and within the budget."""
+    assert [tick.number for tick in ticks] == list(range(1, len(ticks) + 1))
+    for before, after in pairwise(ticks):
+        assert before.time_ms < after.time_ms
+        assert before.points <= after.points
+    for tick in ticks:
+        assert all(len(block.rows) * block.shape.series <= budget for block in tick.blocks)
+
+
+async def test_no_count_is_lost_or_doubled_by_kills(pipeline: Pipeline) -> None:
+    """Killed with SIGKILL while points come and have been read that no tick holds, then told to leave."""
+
+    async def counts(more_than: float) -> bool:
+        return (await pipeline.counted())[0] > more_than
+
+    async with pipeline.producer(fresh("sample")) as producer:
+
+        async def produce(count: int) -> None:
+            for _ in range(count // 10):
+                await producer.begin_transaction()
+                await pipeline.produce(producer, 10)
+                await producer.commit_transaction()
+
+        worker = pipeline.start()
+        for _ in range(4):
+            before = (await pipeline.counted())[0]
+            await produce(100)
+            await eventually(lambda before=before: counts(before), DEADLINE, "the worker counts")  # type: ignore[misc]
+            await produce(30)
+            assert await committed(pipeline.bootstrap, pipeline.topics.group("aggregate"), pipeline.points) > 0
+            worker.send_signal(signal.SIGKILL)
+            worker.wait()
+            worker = pipeline.start()
+        await produce(100)
+        await eventually(lambda: counts(pipeline.produced - 1), DEADLINE, "everything is counted")
+        worker.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(worker.wait, DEADLINE) == 0
+    ticks = await pipeline.ticks()
+    check(ticks, 50)
+    assert sums(ticks[-1]) == pipeline.expected
+    overflow = [labels for block in ticks[-1].blocks for labels, _ in block.rows if labels[-1] == "__overflow__"]
+    assert {labels[0] for labels in overflow} >= {"service-0", "service-1", "service-2"}
+
+
+async def test_ticks_go_on_while_idle_and_after_a_takeover_in_the_brokers_time(pipeline: Pipeline) -> None:
+    async def idle_ticks(least: int) -> list[Tick]:
+        found = await pipeline.ticks()
+        return found if len(found) >= least else []
+
+    async with pipeline.producer() as producer:
+        async with running(pipeline.config, ["aggregate"]):
+            await pipeline.produce(producer, 3)
+            first = await eventually(lambda: idle_ticks(5), DEADLINE, "idle ticks")
+        async with running(pipeline.config, ["aggregate"]):
+            ticks = await eventually(lambda: idle_ticks(len(first) + 10), DEADLINE, "idle ticks of the next owner")
+        check(ticks, 50)
+        assert sums(ticks[-1]) == pipeline.expected
+        newest = (await pipeline.records())[-1]
+        assert 0 <= newest.timestamp - ticks[-1].time_ms < 2_000
+        assert telemetry.REGISTRY.get_sample_value("tailrace_series_budget", {"metric": NAMES.calls}) == 50
+
+
+async def test_leaving_counts_what_was_read(pipeline: Pipeline) -> None:
+    """SIGTERM's path: the next owner finds everything that was read in one last tick."""
+    raw = pipeline.config.model_dump(by_alias=True) | {"metrics": {"interval": 3600.0, "series_per_metric": 50}}
+    config = Config.model_validate(raw)
+    async with pipeline.producer() as producer:
+        async with running(config, ["aggregate"]) as worker:
+            await eventually(lambda: _ready(worker), DEADLINE, "the partition is ours")
+            await pipeline.produce(producer, 7)
+            (lease,) = worker.services[0]._leases.values()
+
+            async def read() -> bool:
+                return lease.positions()[pipeline.points] == 14
+
+            await eventually(read, DEADLINE, "the points are read")
+            assert await pipeline.ticks() == []
+        (tick,) = await pipeline.ticks()
+        assert tick.points == 14
+        assert sums(tick) == pipeline.expected
+
+
+async def _ready(worker: Worker) -> bool:
+    return all(worker.ready().values()) and bool(worker.services[0]._leases)
+
+
+async def test_ticks_without_an_offset_stop_the_role(pipeline: Pipeline) -> None:
+    """First start is explicit: counting from zero beside existing ticks would be a silent reset."""
+    tick = Tick(1, 1, 0, 1, [])
+    async with pipeline.producer() as producer:
+        for value in tick.encode():
+            await producer.send_and_wait(pipeline.topics.samples, value, partition=PARTITION)
+    async with running(pipeline.config, ["aggregate"]) as worker:
+        with pytest.raises(ProtocolError, match="holds ticks but the group has no offset"):
+            async with asyncio.timeout(DEADLINE):
+                await worker.wait()
+
+
+async def test_the_same_without_transactions(tmp_path: Path) -> None:
+    with EmbeddedBroker() as broker:
+        raw = configuration(broker.url, transactions=False, metric_partitions=4)
+        pipeline = Pipeline(raw, tmp_path)
+
+        async def everything() -> bool:
+            return await pipeline.counted() == pipeline.expected
+
+        broker.create([pipeline.topics.points, pipeline.topics.samples])
+        async with pipeline.producer() as producer:
+            for _ in range(2):
+                async with running(pipeline.config, ["aggregate"]):
+                    await pipeline.produce(producer, 20)
+                    await eventually(everything, DEADLINE, "everything is counted")
+        check(await pipeline.ticks(), 50)
