@@ -213,8 +213,28 @@ def scan_span(data: bytes, start: int, end: int, keys: dict[bytes, int]) -> Span
                 if stop > end:
                     raise _truncated()
                 if tag == 0x4A:  # 9 attributes
-                    if keys and not _unasked(data, pos, stop, keys):
-                        seen = _attribute(data, pos, stop, keys, attributes, seen)
+                    if keys:
+                        # As every SDK writes it: the key, then the value, each shorter than 128 bytes. Most keys are
+                        # not asked for, and most values are text; the other shapes are for _attribute.
+                        value = pos + 2 + data[pos + 1] if length > 3 and data[pos] == 0x0A else stop
+                        size = stop - value - 2
+                        if (
+                            0 <= size < 0x80
+                            and data[value] == 0x12
+                            and data[value + 1] == size
+                            and data[pos + 1] < 0x80
+                        ):
+                            slot = keys.get(data[pos + 2 : value])
+                            if slot is None:
+                                pass
+                            elif size > 1 and data[value + 2] == 0x0A and data[value + 3] == size - 2:
+                                if not seen >> slot & 1:
+                                    seen |= 1 << slot
+                                    attributes[slot] = data[value + 4 : stop].decode("utf-8", "replace")
+                            else:
+                                seen = _attribute(data, pos, stop, keys, attributes, seen)
+                        else:
+                            seen = _attribute(data, pos, stop, keys, attributes, seen)
                 elif tag == 0x0A:
                     trace_id = data[pos:stop]
                 elif tag == 0x12:
@@ -342,21 +362,6 @@ def traces_data(groups: Iterable[tuple[bytes, bytes, Sequence[bytes]]]) -> bytes
 def logs_data(groups: Iterable[tuple[bytes, bytes, Sequence[bytes]]]) -> bytes:
     """LogsData (ExportLogsServiceRequest) of such groups: OTLP gives both messages the same field numbers."""
     return traces_data(groups)
-
-
-def _unasked(data: bytes, pos: int, end: int, keys: dict[bytes, int]) -> bool:
-    """True when the KeyValue in data[pos:end] is a key nobody asks for, then a value, both with short lengths.
-
-    Any other shape is for `_attribute` to read.
-    """
-    if end - pos < 4 or data[pos] != 0x0A:
-        return False
-    key_length = data[pos + 1]
-    value = pos + 2 + key_length
-    if key_length >= 0x80 or value + 2 > end or data[value] != 0x12:
-        return False
-    value_length = data[value + 1]
-    return value_length < 0x80 and value + 2 + value_length == end and data[pos + 2 : value] not in keys
 
 
 def _attribute(
