@@ -59,8 +59,11 @@ def _loaded(file: str) -> Config:
         sys.exit(EX_CONFIG)
 
 
+_PLURALS = {"input": "inputs", "partition": "partitions", "policy": "policies", "problem": "problems"}
+
+
 def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
+    return f"{count} {noun if count == 1 else _PLURALS[noun]}"
 
 
 _FILE = click.argument("file", type=click.Path(dir_okay=False))
@@ -93,7 +96,7 @@ def check(file: str, connect: bool) -> None:
     """
     config = _loaded(file)
     named = ", ".join(config.sinks) or "none"
-    counts = f"{_plural(len(config.inputs), 'input')}, {len(config.sampling.policies)} policies"
+    counts = f"{_plural(len(config.inputs), 'input')}, {_plural(len(config.sampling.policies), 'policy')}"
     _good(f"{file}: {counts}, sinks: {named}")
     for note in _notes(config):
         _note(note)
@@ -243,7 +246,11 @@ def demo(context: click.Context) -> None:
 
 @cli.group("config")
 def config_group() -> None:
-    """Look at a configuration as the workers see it."""
+    """Look at a configuration as the workers see it.
+
+    \b
+      tailrace config print tailrace.yaml
+    """
 
 
 @config_group.command("print")

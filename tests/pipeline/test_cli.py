@@ -1,0 +1,237 @@
+"""The command line as an operator meets it: what is printed, and the exit code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from pipeline import cli as commands
+from pipeline import worker
+from pipeline.config import Config
+from tests.pipeline.configs import MINIMAL, as_yaml
+from tests.services.process import HOST, free_port
+from tests.services.servers import Elasticsearch, Jaeger, Kafka, Prometheus
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return written(tmp_path, MINIMAL)
+
+
+def written(folder: Path, data: Any) -> Path:
+    path = folder / "tailrace.yaml"
+    path.write_text(as_yaml(data), "utf-8")
+    return path
+
+
+def run(*words: str | Path, **environ: str) -> Result:
+    return CliRunner().invoke(commands.cli, [str(word) for word in words], env=environ)
+
+
+@pytest.mark.parametrize("words", [[], ["check"], ["topics"], ["worker"], ["config"], ["config", "print"]])
+def test_help_has_an_example(words: list[str]) -> None:
+    result = run(*words, "--help")
+    assert result.exit_code == 0
+    assert f"tailrace {' '.join(words)}".strip() in result.output.replace("Usage: ", "", 1)
+
+
+def test_version() -> None:
+    assert run("--version").output.startswith("tailrace ")
+
+
+def test_check_of_a_right_file(file: Path) -> None:
+    result = run("check", file)
+    assert result.exit_code == 0
+    assert result.output.startswith(f"✓ {file}: 1 input, 1 policy, sinks: none\n")
+    assert "! kafka.start is not set" in result.output
+
+
+def test_check_of_a_wrong_file(tmp_path: Path) -> None:
+    path = written(tmp_path, MINIMAL | {"kafka": {"bootstrap_server": "a:1"}})
+    result = run("check", path)
+    assert result.exit_code == 78
+    assert f"✗ {path}:2:3: kafka.bootstrap_server: unknown key (did you mean bootstrap_servers?)" in result.stderr
+    assert "2 problems" in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("words", [["topics"], ["config", "print"], ["worker", "--role", "all", "--config"]])
+def test_every_command_refuses_a_wrong_file(tmp_path: Path, words: list[str]) -> None:
+    result = run(*words, written(tmp_path, {}))
+    assert result.exit_code == 78
+    assert "is required" in result.stderr
+
+
+def test_the_environment_is_the_processes(tmp_path: Path) -> None:
+    path = written(tmp_path, MINIMAL | {"kafka": {"bootstrap_servers": "${BROKERS}"}})
+    assert run("check", path).exit_code == 78
+    assert run("check", path, BROKERS="a:1").exit_code == 0
+
+
+def test_config_print_is_effective_valid_and_without_secrets(tmp_path: Path) -> None:
+    security = {"protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "username": "etl", "password": "${P}"}
+    sink = {
+        "endpoint": "http://a",
+        "headers": {"X-Scope-OrgID": "7", "X-Api-Key": "${P}"},
+        "auth": {"bearer_token": "${P}"},
+    }
+    data = MINIMAL | {"kafka": {"bootstrap_servers": ["a:1"], "security": security}, "sinks": {"jaeger": sink}}
+    result = run("config", "print", written(tmp_path, data), P="hunter2")
+    assert result.exit_code == 0
+    assert "hunter2" not in result.output
+    shown = yaml.safe_load(result.output)
+    assert shown["sampling"]["decision_wait"] == "30s"
+    assert shown["sinks"]["jaeger"]["headers"]["X-Scope-OrgID"] == "7"
+    assert Config.model_validate(shown).kafka.security.username == "etl"
+
+
+def test_topics_print(file: Path) -> None:
+    result = run("topics", file, "--print")
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert sum(line.startswith("kafka-topics.sh ") for line in lines) == 9
+    assert sum(line.startswith("kafka-acls.sh ") for line in lines) == 4
+    assert run("topics", file, "--print", "--create").exit_code == 2
+
+
+def test_topics_check_and_create(tmp_path: Path, kafka: Kafka) -> None:
+    path = written(tmp_path, MINIMAL | {"kafka": {"bootstrap_servers": kafka.bootstrap, "prefix": "cli-topics"}})
+    result = run("topics", path)
+    assert result.exit_code == 1
+    assert "✗ cli-topics.spans: does not exist" in result.output
+    result = run("topics", path, "--create")
+    assert (result.exit_code, result.output.count("✓")) == (0, 9)
+    assert run("topics", path).exit_code == 0
+
+
+def test_topics_without_a_broker(tmp_path: Path) -> None:
+    path = written(tmp_path, MINIMAL | {"kafka": {"bootstrap_servers": f"{HOST}:{free_port()}"}})
+    result = run("topics", path)
+    assert result.exit_code == 1
+    assert "✗ kafka 127.0.0.1" in result.output
+
+
+def test_check_connect_where_nothing_is(tmp_path: Path) -> None:
+    sinks = {name: {"endpoint": f"http://{HOST}:{free_port()}"} for name in ("jaeger", "elasticsearch", "prometheus")}
+    kafka = {"bootstrap_servers": f"{HOST}:{free_port()}"}
+    result = run("check", written(tmp_path, MINIMAL | {"kafka": kafka, "sinks": sinks}), "--connect")
+    assert result.exit_code == 78
+    wrong = [line for line in result.output.splitlines() if line.startswith("✗")]
+    assert [line.split()[1] for line in wrong] == ["kafka", "sink", "sink", "sink"]
+
+
+def test_check_connect_where_everything_is(
+    tmp_path: Path, kafka: Kafka, jaeger: Jaeger, elasticsearch: Elasticsearch, prometheus: Prometheus
+) -> None:
+    data = MINIMAL | {
+        "kafka": {"bootstrap_servers": kafka.bootstrap, "prefix": "cli-connect"},
+        "inputs": [{"topic": "cli-raw.spans", "signal": "traces"}],
+        "sinks": {
+            "jaeger": {"endpoint": jaeger.otlp_http},
+            "elasticsearch": {"endpoint": elasticsearch.url},
+            "prometheus": {"endpoint": prometheus.remote_write_url},
+        },
+    }
+    path = written(tmp_path, data)
+    result = run("check", path, "--connect")
+    assert result.exit_code == 78
+    assert "✗ raw topic cli-raw.spans: does not exist" in result.output
+    assert "✗ internal topic cli-connect.samples: does not exist" in result.output
+
+    # The raw topic is made the way the internal ones are: those of the prefix cli-raw hold one of that name.
+    (tmp_path / "raw").mkdir()
+    raw = written(tmp_path / "raw", MINIMAL | {"kafka": {"bootstrap_servers": kafka.bootstrap, "prefix": "cli-raw"}})
+    assert run("topics", raw, "--create").exit_code == 0
+    assert run("topics", path, "--create").exit_code == 0
+    result = run("check", path, "--connect")
+    assert result.exit_code == 0, result.output
+    assert "✗" not in result.output
+    assert "✓ raw topic cli-raw.spans: 4 partitions of traces as otlp_proto" in result.output
+    for name in ("jaeger", "elasticsearch", "prometheus"):
+        (line,) = [line for line in result.output.splitlines() if f"✓ sink {name} " in line]
+        assert line.endswith(" ms)")
+
+
+def test_check_connect_to_something_else(tmp_path: Path, prometheus: Prometheus) -> None:
+    data = MINIMAL | {
+        "kafka": {"bootstrap_servers": f"{HOST}:{free_port()}"},
+        "sinks": {"prometheus": {"endpoint": f"{prometheus.url}/api/v1/rite"}},
+    }
+    result = run("check", written(tmp_path, data), "--connect")
+    assert "answers 404; nothing is served at this path" in result.output
+
+
+def test_worker_gets_its_roles(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[list[str], str | None]] = []
+
+    async def run_worker(config: Config, names: list[str], since: str | None = None) -> int:
+        calls.append((names, since))
+        return 3
+
+    monkeypatch.setattr(worker, "run", run_worker)
+    monkeypatch.setattr(commands, "configure", lambda level: None)
+    words = ("worker", "--config", file, "--role", "ingest,sample", "--role", "aggregate", "--since", "15m")
+    assert run(*words).exit_code == 3
+    assert calls == [(["ingest", "sample", "aggregate"], "15m")]
+
+
+def test_worker_says_loudly_where_it_begins(
+    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run_worker(config: Config, names: list[str], since: str | None = None) -> int:
+        return 0
+
+    monkeypatch.setattr(worker, "run", run_worker)
+    monkeypatch.setattr(commands, "configure", lambda level: None)
+    for words, loud in ((["ingest"], True), (["ingest", "--since", "latest"], False), (["sample"], False)):
+        caplog.clear()
+        assert run("worker", "--config", file, "--role", *words).exit_code == 0
+        assert ("kafka.start is not set" in caplog.text) is loud
+
+
+@pytest.mark.parametrize(("option", "code"), [(["--role", "sampel"], 78), (["--role", "all", "--since", "x"], 2)])
+def test_worker_refuses(file: Path, option: list[str], code: int) -> None:
+    assert run("worker", "--config", file, *option).exit_code == code
+
+
+def test_demo_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    @click.option("--seconds", type=int)
+    @click.option("--json", "as_json", is_flag=True)
+    def command(seconds: int, as_json: bool) -> None:
+        click.echo(f"{seconds} {as_json}")
+        sys.exit(1)
+
+    monkeypatch.setitem(sys.modules, "pipeline.demo", types.SimpleNamespace(command=command))
+    result = run("demo", "--seconds", "20", "--json")
+    assert (result.exit_code, result.output) == (1, "20 True\n")
+    assert "--seconds" in run("demo", "--help").output
+
+
+def test_demo_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'confluent_kafka'", name="confluent_kafka")
+
+    monkeypatch.setattr("importlib.import_module", missing)
+    result = run("demo")
+    assert result.exit_code == 1
+    assert "pip install 'tailrace[demo]'" in result.output
+
+
+def test_as_a_process_without_the_demo_extra(file: Path) -> None:
+    """`check` must not need what only the demo needs, nor a terminal."""
+    code = "import sys; sys.modules['confluent_kafka'] = None; from pipeline.cli import main; main()"
+    words = [sys.executable, "-c", code, "check", str(file)]
+    done = subprocess.run(words, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
