@@ -66,7 +66,8 @@ class Traffic:
     decision_wait: float
     topics: RawTopics = field(default_factory=RawTopics)
     _rng: random.Random = field(init=False, repr=False)
-    _queue: list[tuple[float, int, str, list[SpanFact] | list[LogFact]]] = field(init=False, repr=False)
+    _queue: list[tuple[float, int, tuple[str, str, int]]] = field(init=False, repr=False)
+    _pushed: int = field(init=False, repr=False, default=0)
     _batches: dict[tuple[str, str, int], list[SpanFact] | list[LogFact]] = field(init=False, repr=False)
     _phases: dict[str, float] = field(init=False, repr=False)
 
@@ -95,8 +96,8 @@ class Traffic:
                     number += 1
                     request_at += rng.expovariate(self.rate / spans)
             elif self._queue:
-                at, _, signal, facts = heapq.heappop(self._queue)
-                yield from self._encoded(at, signal, facts)
+                at, _, key = heapq.heappop(self._queue)
+                yield from self._encoded(at, key[0], self._batches.pop(key))
                 if at >= broken_at:
                     yield self._broken(at, broken)
                     broken += 1
@@ -139,10 +140,10 @@ class Traffic:
         turn = int((ready - self._phases[sender]) // EXPORT_SECONDS) + 1
         key = (signal, sender, turn)
         if key not in self._batches:
-            facts: list[SpanFact] | list[LogFact] = []
-            self._batches[key] = facts
+            self._batches[key] = []
+            self._pushed += 1
             at = self._phases[sender] + turn * EXPORT_SECONDS + self._rng.uniform(0, NETWORK_SECONDS)
-            heapq.heappush(self._queue, (at, len(self._batches), signal, facts))
+            heapq.heappush(self._queue, (at, self._pushed, key))
         return self._batches[key]
 
     def _encoded(self, at: float, signal: str, facts: list[SpanFact] | list[LogFact]) -> Iterator[Message]:

@@ -1,0 +1,43 @@
+"""The dead-letter queue, read from its beginning: how many records it holds, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+POLL_MS = 200
+
+
+class DeadLetterReader:
+    """Counts records by their `reason` header. `read` takes what is there now."""
+
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+        self.reasons: Counter[str] = Counter()
+        self._topic = topic
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap_servers,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=100,
+            max_partition_fetch_bytes=36 << 20,
+        )
+
+    async def __aenter__(self) -> DeadLetterReader:
+        await self._consumer.start()
+        await self._consumer.topics()  # fetches the metadata of all topics
+        partitions = self._consumer.partitions_for_topic(self._topic) or ()
+        self._consumer.assign([TopicPartition(self._topic, number) for number in sorted(partitions)])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._consumer.stop()
+
+    async def read(self) -> int:
+        """The number of dead letters so far."""
+        while batches := await self._consumer.getmany(timeout_ms=POLL_MS):
+            for records in batches.values():
+                for record in records:
+                    self.reasons[dict(record.headers).get("reason", b"").decode()] += 1
+        return self.reasons.total()
