@@ -19,6 +19,7 @@ from pipeline import topics as internal
 from pipeline.config import Config, parse_start, sink_kind
 from pipeline.config_file import InvalidConfig, load
 from pipeline.logs import REDACTED, configure
+from pipeline.topic_commands import acl_commands, commands
 from schemas.errors import ConfigError, TailraceError
 
 EX_CONFIG = 78
@@ -149,7 +150,7 @@ def topics(file: str, create: bool, printed: bool) -> None:
         raise click.UsageError("--create and --print exclude each other")
     config = _loaded(file)
     if printed:
-        click.echo("\n".join(internal.commands(config) + internal.acl_commands(config)))
+        click.echo("\n".join(commands(config) + acl_commands(config)))
         return
     if not config.kafka.transactions:
         _note("kafka.transactions is false: these brokers make topics on first use, nothing to check")

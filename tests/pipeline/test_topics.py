@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from pipeline.config import Config
-from pipeline.topics import Topics, acl_commands, check, commands, compare, ensure, partition_counts, topic_specs
+from pipeline.topics import Topics, check, compare, ensure, partition_counts, topic_specs
 from schemas.errors import Unavailable
 from tests.pipeline.configs import MINIMAL, config_for
 from tests.services.process import HOST, free_port
@@ -114,22 +113,6 @@ def test_partitions_and_missing_topics() -> None:
 def test_settings_that_may_not_be_read_are_not_judged() -> None:
     config = config_for("x:1")
     assert compare(config, settings(config)[0], {}) == []
-
-
-def test_commands() -> None:
-    security = {"protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "username": "etl", "password": "hunter2"}
-    config = config_for("x:1", replication_factor=3, security=security)
-    lines = commands(config)
-    assert len(lines) == len(topic_specs(config))
-    words = shlex.split(lines[0])
-    assert words[words.index("--topic") + 1] == "tailrace.spans"
-    assert words[words.index("--replication-factor") + 1] == "3"
-    assert "message.timestamp.type=LogAppendTime" in words
-    acls = acl_commands(config)
-    assert any("--transactional-id" in line and "prefixed" in line for line in acls)
-    assert any("--topic otlp_spans" in line for line in acls)
-    assert all("User:etl" in line for line in acls)
-    assert "hunter2" not in "".join(lines + acls)
 
 
 async def test_create_then_check(kafka: Kafka) -> None:
