@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from schemas.formats.json_logs import BadLine, parse
+from schemas.formats.json_logs import BadLine, LogRow, parse
 
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import NO_MARK, Envelope
@@ -119,7 +119,12 @@ class Regroup:
                 self._bury(offset, timestamp, item, wrap([(*headers, [row])]), reason, "")
 
     def _add_json(self, offset: int, timestamp: int, value: bytes) -> None:
-        for item, line in enumerate(parse(value)):
+        lines = list(parse(value))
+        bad = next((line for line in lines if isinstance(line, BadLine)), None)
+        if not any(isinstance(line, LogRow) for line in lines):
+            # Not JSON lines at all: whole, since it was cut at bytes that are no line ends in what it really is.
+            raise Malformed(bad.reason, bad.detail) if bad else Malformed(Reason.EMPTY_MESSAGE)
+        for item, line in enumerate(lines):
             if isinstance(line, BadLine):
                 self._bury(offset, timestamp, item, line.data, line.reason, line.detail)
                 continue

@@ -1,0 +1,169 @@
+"""What the destinations hold: asked of Jaeger, Elasticsearch and Prometheus, or of the topics that feed them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import aiohttp
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from pipeline.topics import Topics
+from schemas.envelope import Envelope
+from schemas.point import HistogramValue, PointBatch
+from tests.end_to_end.harness import DELIVERED_SECONDS, METRICS_INTERVAL, Pipeline
+from tests.end_to_end.truth import UID, Document, Holdings, Truth
+from tests.services import eventually
+
+POLICY_ATTRIBUTE = "tailsampling.policy"
+AT_ONCE = 16  # requests to Jaeger
+PAGE = 5000  # documents of one answer of Elasticsearch
+
+
+async def of_topics(pipeline: Pipeline) -> Holdings:
+    """What `sample` has let through: the kept topics, untraced logs and the points."""
+    topics, holdings = Topics(pipeline.name), Holdings()
+    for record in await pipeline.records([topics.kept_spans]):
+        envelope = Envelope.decode(record.value)
+        for row, verdict in enumerate(envelope.verdicts):
+            assert verdict is not None
+            span = Span.FromString(envelope.row(row))
+            holdings.add_span(span.trace_id.hex(), span.span_id.hex(), verdict.policy)
+    for record in await pipeline.records([topics.kept_logs, topics.untraced_logs]):
+        envelope = Envelope.decode(record.value)
+        for row in range(len(envelope)):
+            log = LogRecord.FromString(envelope.row(row))
+            verdict = envelope.verdicts[row] if envelope.verdicts else None
+            resource = ResourceLogs.FromString(envelope.resources[envelope.resource[row]]).resource
+            service = _attributes(resource.attributes)["service.name"]
+            document = Document(
+                log.trace_id.hex(),
+                log.span_id.hex(),
+                log.severity_number,
+                log.body.string_value,
+                verdict.kept if verdict else None,
+                verdict.policy if verdict else "",
+                verdict.span.service if verdict and verdict.span else service,
+                verdict.span.name if verdict and verdict.span else "",
+            )
+            holdings.logs.setdefault(_attributes(log.attributes)[UID], []).append(document)
+    for record in await pipeline.records([topics.points]):
+        points = PointBatch.decode(record.value)
+        for labels, value in points.rows:
+            service = dict(zip(points.shape.label_names, labels, strict=True))["service_name"]
+            if isinstance(value, HistogramValue):
+                holdings.durations[service] += value.observations
+            else:
+                holdings.calls[service] += round(value)
+    return holdings
+
+
+async def of_servers(pipeline: Pipeline, truth: Truth) -> Holdings:
+    """What Jaeger answers for every trace that was made, Elasticsearch for all logs, Prometheus for all series."""
+    holdings = Holdings()
+    async with aiohttp.ClientSession() as http:
+        await _ask_prometheus(http, pipeline, truth, holdings)
+        await _ask_jaeger(http, pipeline, truth.traces, holdings)
+        await _ask_elasticsearch(http, pipeline, holdings)
+    return holdings
+
+
+async def _ask_jaeger(
+    http: aiohttp.ClientSession, pipeline: Pipeline, trace_ids: Iterable[str], holdings: Holdings
+) -> None:
+    assert pipeline.jaeger is not None
+    url, turn = f"{pipeline.jaeger.query_url}/api/v3/traces", asyncio.Semaphore(AT_ONCE)
+
+    async def ask(trace_id: str) -> None:
+        async with turn, http.get(f"{url}/{trace_id}") as response:
+            if response.status == 404:
+                return
+            assert response.status == 200, await response.text()
+            answer = await response.json()
+        for resource in answer["result"]["resourceSpans"]:
+            for scope in resource["scopeSpans"]:
+                for span in scope["spans"]:
+                    attributes = {a["key"]: a["value"].get("stringValue", "") for a in span["attributes"]}
+                    assert span["traceId"] == trace_id
+                    holdings.add_span(trace_id, span["spanId"], attributes.get(POLICY_ATTRIBUTE, ""))
+
+    await asyncio.gather(*map(ask, trace_ids))
+
+
+async def _ask_elasticsearch(http: aiohttp.ClientSession, pipeline: Pipeline, holdings: Holdings) -> None:
+    assert pipeline.elasticsearch is not None
+    url = pipeline.elasticsearch.url
+    stream = f"logs-{pipeline.namespace}-default"
+    async with http.post(f"{url}/{stream}/_refresh") as response:
+        assert response.status == 200, await response.text()
+    query = {"size": PAGE, "sort": ["_doc"]}
+    async with http.post(f"{url}/{stream}/_search?scroll=1m", json=query) as response:
+        assert response.status == 200, await response.text()
+        answer = await response.json()
+    while hits := answer["hits"]["hits"]:
+        for hit in hits:
+            source = _flat(hit["_source"])
+            holdings.logs.setdefault(source[f"attributes.{UID}"], []).append(
+                Document(
+                    source.get("trace_id", ""),
+                    source.get("span_id", ""),
+                    source["severity_number"],
+                    source["body.text"],
+                    source.get("trace.sampled"),
+                    source.get("sampling.policy", ""),
+                    source["service.name"],
+                    source.get("span.name", ""),
+                )
+            )
+        body = {"scroll": "1m", "scroll_id": answer["_scroll_id"]}
+        async with http.post(f"{url}/_search/scroll", json=body) as response:
+            answer = await response.json()
+
+
+async def found_by_trace(pipeline: Pipeline, trace_id: str) -> set[str]:
+    """The uids that Elasticsearch finds when it is asked for a trace id, as a person would."""
+    assert pipeline.elasticsearch is not None
+    url = f"{pipeline.elasticsearch.url}/logs-{pipeline.namespace}-default/_search"
+    query = {"size": 100, "query": {"term": {"trace_id": trace_id}}}
+    async with aiohttp.ClientSession() as http, http.post(url, json=query) as response:
+        answer = await response.json()
+    return {_flat(hit["_source"])[f"attributes.{UID}"] for hit in answer["hits"]["hits"]}
+
+
+async def _ask_prometheus(http: aiohttp.ClientSession, pipeline: Pipeline, truth: Truth, holdings: Holdings) -> None:
+    """Ticks come by themselves: wait for the right totals, and keep the last ones if they do not come."""
+    assert pipeline.prometheus is not None
+    url = f"{pipeline.prometheus.url}/api/v1/query"
+
+    async def by_service(metric: str) -> dict[str, int]:
+        query = f"sum by (service_name) ({pipeline.namespace}_{metric})"
+        async with http.get(url, params={"query": query}) as response:
+            answer = await response.json()
+        assert answer["status"] == "success", answer
+        return {r["metric"]["service_name"]: round(float(r["value"][1])) for r in answer["data"]["result"]}
+
+    async def complete() -> bool:
+        holdings.calls.clear()
+        holdings.durations.clear()
+        holdings.calls.update(await by_service("calls_total"))
+        holdings.durations.update(await by_service("duration_milliseconds_count"))
+        return holdings.calls == truth.made == holdings.durations
+
+    try:
+        await eventually(complete, DELIVERED_SECONDS / 2 + 5 * METRICS_INTERVAL, "totals are equal")
+    except TimeoutError:
+        return  # what was found last tells more than that it took too long
+
+
+def _attributes(pairs: Iterable[Any]) -> dict[str, str]:
+    return {pair.key: pair.value.string_value for pair in pairs}
+
+
+def _flat(source: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """A document with dotted names, whether it was written with them or as objects."""
+    flat: dict[str, Any] = {}
+    for key, value in source.items():
+        flat |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
+    return flat
