@@ -3,6 +3,9 @@
 Its state is its output: a tick holds every live series, and where it begins is in the metadata of the points offset
 that is committed with it. The next owner loads that one tick and goes on (processors/ticks.py).
 
+The topic has no retention of its own, so that no outage can reset counters: this role deletes ticks that are older than
+`kafka.retention`, but never the one that holds its state.
+
 Without transactions (`kafka.transactions: false`) the same is written with a plain commit after the tick: a crash in
 between leaves a tick that nobody loads; its points are counted again from the tick before it.
 """
@@ -17,6 +20,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 
 import faust
 from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from pipeline import telemetry
@@ -33,6 +37,7 @@ ROLE = "aggregate"
 POLL = 0.05  # seconds between looks at what is due
 RECORDS_PER_TURN = 100  # counted before other partitions and heartbeats get their turn
 UNREAD_LIMIT = 2  # times commit_bytes of points that may wait to be counted before fetching pauses
+DELETE_INTERVAL = 600.0  # seconds between deletions of old ticks
 LARGEST_TICK = 1 << 30  # bytes; only stops a broken topic from filling the memory
 
 log = logging.getLogger(__name__)
@@ -70,6 +75,7 @@ class PointsPartition(Lease):
         self._unread_bytes = 0
         self._fetched = 0
         self._metrics: set[str] = set()
+        self._deleted_at = time.monotonic()
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
 
     async def open(self) -> Mapping[TopicPartition, int]:
@@ -179,3 +185,14 @@ class PointsPartition(Lease):
             telemetry.gauge("tailrace_series_budget", budget, metric=metric)
         for metric, observations in due.overflow.items():
             telemetry.count("tailrace_overflow_points_total", observations, metric=metric)
+        if self._config.kafka.transactions and time.monotonic() - self._deleted_at >= DELETE_INTERVAL:
+            self._deleted_at = time.monotonic()
+            await self._delete_old(due.tick.time_ms, written[0].offset)
+
+    async def _delete_old(self, now: int, state: int) -> None:
+        """Delete ticks older than `kafka.retention`, never what is at `state` or after it."""
+        try:
+            young = await self._group.at_time(self._samples, now - int(self._config.kafka.retention * 1000))
+            await self._group.delete_before(self._samples, state if young is None else min(young, state))
+        except KafkaError as error:  # needs DELETE on the topic; without it the topic only grows
+            log.warning("old ticks cannot be deleted", extra={"role": ROLE, "error": repr(error)})

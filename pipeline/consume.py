@@ -24,7 +24,7 @@ from typing import Any
 import faust
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
@@ -342,6 +342,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         found = await self.consumer.offsets_for_times({partition: timestamp})
         answer = found.get(partition)
         return None if answer is None else answer.offset
+
+    async def delete_before(self, partition: TopicPartition, offset: int) -> None:
+        """Let the brokers forget a partition's records below an offset."""
+        await self._admin.delete_records({partition: RecordsToDelete(offset)})
 
     async def drained(self, partition: TopicPartition) -> bool:
         """Whether everything up to the partition's end, asked now, has been given to its lease.
