@@ -129,7 +129,7 @@ class Acknowledged:
     async def commit(
         self, outputs: Sequence[Output], offsets: Offsets | Callable[[list[RecordMetadata]], Offsets]
     ) -> list[RecordMetadata]:
-        """Write, await every acknowledgement, commit. The embedded broker acknowledges without a time: ours stands in."""
+        """Write, await every acknowledgement, commit. The embedded broker gives no append time: ours stands in."""
         began = int(time.time() * 1000)
         written = [record._replace(timestamp=began) for record in await _send_all(self._producer, outputs)]
         await self._group.commit(offsets(written) if callable(offsets) else offsets)

@@ -13,8 +13,8 @@ from aiokafka.errors import KafkaError
 from pipeline import ingest, sample
 from pipeline.config import Config
 from pipeline.consume import Group
-from pipeline.topics import Topics, partition_counts, topic_specs
-from schemas.errors import ConfigError, TailraceError
+from pipeline.topics import Topics, check, partition_counts, topic_specs
+from schemas.errors import ConfigError, Permanent, TailraceError
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,17 @@ def build(app: faust.App, config: Config, names: Sequence[str], since: str | Non
     return groups
 
 
+async def _check_topics(config: Config, needed: set[str]) -> None:
+    """Refuse to run on topics whose settings break the protocol (retention, timestamps, partition counts)."""
+    try:
+        problems = [problem for problem in await check(config) if problem.topic in needed]
+    except Permanent as error:
+        log.warning("the topics' settings cannot be checked", extra={"error": str(error)})
+        return
+    if problems:
+        raise ConfigError("; ".join(map(str, problems)) + "; `tailrace topics` says how to mend them")
+
+
 async def wait_for_servers(config: Config, names: Sequence[str], stopping: asyncio.Event) -> None:
     """Wait with back-off until Kafka answers and every topic of these roles exists, saying for what."""
     chosen = [role for role in diagram(config) if role.name in expand(config, names)]
@@ -89,9 +100,12 @@ async def wait_for_servers(config: Config, names: Sequence[str], stopping: async
             found = await partition_counts(config)
             missing = sorted(needed - set(found))
             if not missing:
+                await _check_topics(config, needed)
                 return
             hint = "run `tailrace topics --create`" if set(missing) & internal else "raw topics are made by producers"
             log.warning("waiting for topics", extra={"missing": missing, "hint": hint})
+        except ConfigError:
+            raise
         except (KafkaError, TailraceError, OSError) as error:
             log.warning("waiting for Kafka", extra={"servers": config.kafka.bootstrap_servers, "error": str(error)})
         try:

@@ -67,8 +67,12 @@ class Worker:
 
     async def wait(self) -> None:
         """Until a role fails; raises what it failed with."""
-        while not (self.app.should_stop or any(s.crashed for s in self.services)):
-            await asyncio.sleep(0.1)
+        ends = [asyncio.ensure_future(service.wait_until_stopped()) for service in self.services]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
         for service in self.services:
             if service.crash_reason is not None:
                 raise service.crash_reason
