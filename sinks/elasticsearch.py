@@ -1,0 +1,279 @@
+"""Kept and untraced logs to an Elasticsearch data stream, each document once.
+
+A document's `_id` comes from where its raw record lies, so the same log sent again is the same document: its 409 is
+success. That holds within one backing index: a repetition across a rollover is stored twice. Only the action `create`
+exists in a data stream. Source: Elasticsearch reference 8.19, "Bulk API", "Data streams".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import importlib.resources
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import orjson
+from elastic_transport import NdjsonSerializer, SerializationError, TransportError
+from elasticsearch import ApiError, AsyncElasticsearch
+
+from schemas.envelope import Envelope, RowVerdict
+from schemas.errors import Malformed, Unavailable
+from schemas.otlp_scan import logs_data
+from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, Signal, SourceRecord
+from sinks.http import REFUSING, USER_AGENT, Rejected, bisect, compressed, retry_after, shortened
+from sinks.log_document import log_document, resource_fields, scope_fields
+from sinks.settings import Sink
+
+TEMPLATE = "logs_template.json"
+ID_BYTES = 16
+CREATED = frozenset({200, 201})
+CONFLICT = 409
+GZIP_FROM = 1024  # bytes: below, headers outweigh what compression saves
+
+
+@dataclass(slots=True, kw_only=True)
+class LogItem(Item):
+    """One log record: `row` as it came, under its headers; `lines` are its action and document."""
+
+    resource: bytes
+    scope: bytes
+    row: bytes
+    lines: bytes
+
+    def dead_letter(self) -> bytes:
+        """An ExportLogsServiceRequest with this record as it came."""
+        return logs_data([(self.resource, self.scope, [self.row])])
+
+
+class Elasticsearch(Destination[LogItem]):
+    """`_bulk` into `logs-<dataset>-<namespace>`. `clock` gives seconds since the epoch (for Retry-After dates)."""
+
+    signal: ClassVar[Signal] = "logs"
+
+    def __init__(self, settings: Sink, clock: Callable[[], float] = time.time) -> None:
+        self._settings, self._clock = settings, clock
+        self.stream = f"logs-{settings.dataset}-{settings.namespace}"
+        self._stream_fields = {"type": "logs", "dataset": settings.dataset, "namespace": settings.namespace}
+        self._client: AsyncElasticsearch | None = None
+
+    async def start(self) -> None:
+        """Install our index template unless this version or a later one is there. Raises Unavailable.
+
+        A later version stays, so workers of two versions may run side by side during an upgrade.
+        """
+        if self._client is None:
+            self._client = _client(self._settings)
+        wanted = template(self._settings.dataset)
+        name = f"tailrace-logs-{self._settings.dataset}"
+        try:
+            if await _installed(self._client, name) < wanted["version"]:
+                await self._client.indices.put_index_template(name=name, body=wanted)
+        except ApiError as error:
+            what = f"index template {name}: {_text(error)}"
+            raise Unavailable(what, retry_after(error.meta.headers, self._clock())) from error
+        except (TransportError, SerializationError) as error:
+            raise Unavailable(f"index template {name}: {shortened(str(error))}") from error
+
+    async def close(self) -> None:
+        """Close connections."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    def encode(self, record: SourceRecord) -> list[LogItem]:
+        """The documents of an envelope of `kept.logs` or `untraced.logs`. What is not UTF-8 becomes a defect."""
+        envelope = Envelope.decode(record.value)
+        resources = [_fields(resource_fields, header) for header in envelope.resources]
+        scopes = [_fields(scope_fields, header) for header in envelope.scopes]
+        items = []
+        for index in range(len(envelope)):
+            offset, timestamp = envelope.messages[envelope.message[index]]
+            origin = Coordinates(envelope.topic, envelope.partition, offset, envelope.item[index])
+            resource, scope = resources[envelope.resource[index]], scopes[envelope.scope[index]]
+            verdict = envelope.verdicts[index] if envelope.verdicts else None
+            row = envelope.row(index)
+            lines, defect = self._lines(row, resource, scope, verdict, origin, timestamp)
+            items.append(
+                LogItem(
+                    origin=origin,
+                    size=len(lines),
+                    redelivered=record.redelivered,
+                    defect=defect,
+                    resource=envelope.resources[envelope.resource[index]],
+                    scope=envelope.scopes[envelope.scope[index]],
+                    row=row,
+                    lines=lines,
+                )
+            )
+        return items
+
+    def _lines(
+        self,
+        row: bytes,
+        resource: dict[str, Any] | Malformed,
+        scope: dict[str, Any] | Malformed,
+        verdict: RowVerdict | None,
+        origin: Coordinates,
+        timestamp: int,
+    ) -> tuple[bytes, str]:
+        """The two lines of a bulk request, or why there are none."""
+        for header in (resource, scope):
+            if isinstance(header, Malformed):
+                return b"", header.detail
+        try:
+            assert not isinstance(resource, Malformed)
+            assert not isinstance(scope, Malformed)
+            document = log_document(row, resource, scope, verdict, timestamp)
+        except Malformed as error:
+            return b"", error.detail
+        document["data_stream"] = self._stream_fields
+        action = {"create": {"_index": self.stream, "_id": document_id(origin, timestamp)}}
+        newline = orjson.OPT_APPEND_NEWLINE
+        return orjson.dumps(action, option=newline) + orjson.dumps(document, option=newline), ""
+
+    def request(self, items: Sequence[LogItem]) -> Request[LogItem]:
+        """The body of a `_bulk`."""
+        return Request(items, b"".join(item.lines for item in items))
+
+    async def send(self, request: Request[LogItem]) -> Outcome:
+        """Send it; every document has its own answer. A request that is refused as a whole is halved."""
+
+        async def attempt(items: Sequence[LogItem]) -> Outcome | Rejected:
+            part = request if len(items) == len(request.items) else self.request(items)
+            return await self._bulk(part)
+
+        return await bisect(request.items, attempt)
+
+    async def _bulk(self, request: Request[LogItem]) -> Outcome | Rejected:
+        if self._client is None:
+            raise RuntimeError("the client is not open")
+        body, headers = request.body, {}
+        if self._settings.compression == "gzip" and len(body) >= GZIP_FROM:
+            body, headers = await _compressed(body), {"content-encoding": "gzip"}
+        count = len(request.items)
+        try:
+            client = self._client.options(headers=headers) if headers else self._client
+            answer = await client.bulk(operations=body, require_data_stream=True)  # type: ignore[arg-type]
+        except ApiError as error:
+            if error.status_code in REFUSING:
+                return Rejected(_text(error))
+            wait = retry_after(error.meta.headers, self._clock())
+            return Outcome.retry_all(count, str(error.status_code), _text(error), wait)
+        except (TransportError, SerializationError) as error:
+            raise Unavailable(f"{type(error).__name__}: {shortened(str(error))}") from error
+        statuses = answer.get("items", [])
+        if len(statuses) != count:
+            return Outcome.retry_all(count, "incomplete", f"{len(statuses)} answers for {count} documents")
+        return outcome([status["create"] for status in statuses])
+
+
+def outcome(answers: Sequence[Mapping[str, Any]]) -> Outcome:
+    """What the answers to the documents of one bulk request say.
+
+    Refused is only what is wrong with a document. A missing template (404), a full disk (403, 429) and whatever else
+    is wrong with the server mend without it.
+    """
+    accepted = conflicts = 0
+    refused: list[Refusal] = []
+    retry: list[int] = []
+    reason = detail = ""
+    for index, answer in enumerate(answers):
+        status = answer["status"]
+        if status in CREATED:
+            accepted += 1
+        elif status == CONFLICT:
+            conflicts += 1
+        elif status in REFUSING:
+            refused.append(Refusal(index, _cause(answer)))
+        else:
+            retry.append(index)
+            if not reason:
+                reason, detail = f"item_{status}", _cause(answer)
+    return Outcome(accepted, conflicts, tuple(refused), tuple(retry), None, reason, detail)
+
+
+def document_id(origin: Coordinates, timestamp: int) -> str:
+    """The `_id` of a log: 128 bits of BLAKE2b over where its raw record lies, base64url without padding.
+
+    The timestamp (ms) tells a record from one that took its offset after the topic was made anew.
+    """
+    text = f"{origin.topic}\0{origin.partition}\0{origin.offset}\0{timestamp}\0{origin.index}"
+    digest = blake2b(text.encode(), digest_size=ID_BYTES).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def template(dataset: str) -> dict[str, Any]:
+    """Our index template for `logs-<dataset>-*`; its `version` rises with every change of the file."""
+    content: dict[str, Any] = orjson.loads(importlib.resources.files("sinks").joinpath(TEMPLATE).read_bytes())
+    return content | {"index_patterns": [f"logs-{dataset}-*"]}
+
+
+class _Bytes(NdjsonSerializer):
+    """Request bodies that are bytes go out untouched: the client's own would add a newline behind a gzip stream."""
+
+    def dumps(self, data: Any) -> bytes:
+        return data if isinstance(data, bytes) else super().dumps(data)
+
+
+def _client(settings: Sink) -> AsyncElasticsearch:
+    """The official client, without retries: pipeline/deliver.py has them."""
+    url = urlsplit(settings.endpoint)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+    auth = settings.auth
+    options: dict[str, Any] = {}
+    if auth.username is not None and auth.password is not None:
+        options["basic_auth"] = (auth.username, auth.password.get_secret_value())
+    elif auth.bearer_token is not None:
+        options["bearer_auth"] = auth.bearer_token.get_secret_value()
+    elif auth.api_key is not None:
+        options["api_key"] = auth.api_key.get_secret_value()
+    if settings.ca_file is not None:
+        options["ca_certs"] = settings.ca_file
+    ndjson = _Bytes()
+    return AsyncElasticsearch(
+        f"{url.scheme}://{host}:{port}{url.path.rstrip('/')}",
+        headers={"user-agent": USER_AGENT} | settings.headers,
+        request_timeout=settings.timeout,
+        retry_on_timeout=False,
+        max_retries=0,
+        serializers={ndjson.mimetype: ndjson, "application/vnd.elasticsearch+x-ndjson": ndjson},
+        **options,
+    )
+
+
+async def _installed(client: AsyncElasticsearch, name: str) -> int:
+    """The version of our template on the server, 0 for none."""
+    answer = await client.options(ignore_status=404).indices.get_index_template(name=name)
+    found = answer.get("index_templates") or []
+    return int(found[0]["index_template"].get("version", 0)) if found else 0
+
+
+async def _compressed(body: bytes) -> bytes:
+    return await asyncio.to_thread(compressed, body)
+
+
+def _fields(read: Callable[[bytes], dict[str, Any]], header: bytes) -> dict[str, Any] | Malformed:
+    try:
+        return read(header)
+    except Malformed as error:
+        return error
+
+
+def _cause(answer: Mapping[str, Any]) -> str:
+    """The error of one document with its innermost cause, which names the field."""
+    error = answer.get("error") or {}
+    parts = []
+    while isinstance(error, Mapping) and error:
+        parts.append(f"{error.get('type')}: {error.get('reason')}")
+        error = error.get("caused_by") or {}
+    return shortened(f"{answer['status']} {'; '.join(parts)}")
+
+
+def _text(error: ApiError) -> str:
+    return shortened(f"{error.status_code} {error.body if error.body else error.message}")
