@@ -31,6 +31,7 @@ from pipeline.topics import Topics
 from processors.span_metrics import span_metric_names
 from processors.ticks import DueTick, Ticks
 from schemas.errors import ProtocolError
+from schemas.point import Shape
 from schemas.sample import read_tick
 
 ROLE = "aggregate"
@@ -46,10 +47,13 @@ log = logging.getLogger(__name__)
 def group(app: faust.App, config: Config) -> Group:
     """The consumer group of points."""
     topics = Topics(config.kafka.prefix)
+    counted = config.metrics.span_metrics
+    names = span_metric_names(counted.namespace, counted.dimensions, counted.buckets_ms)
+    shapes = {names.calls: names.calls_shape, names.duration: names.duration_shape}
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions
-        return PointsPartition(owner, partition, config, topics)
+        return PointsPartition(owner, partition, config, topics, shapes)
 
     return Group(app, ROLE, topics.group(ROLE), [topics.points], config.kafka, lease)
 
@@ -57,18 +61,21 @@ def group(app: faust.App, config: Config) -> Group:
 class PointsPartition(Lease):
     """One partition of points and of samples under one epoch."""
 
-    def __init__(self, owner: Group, partition: TopicPartition, config: Config, topics: Topics) -> None:
+    def __init__(
+        self,
+        owner: Group,
+        partition: TopicPartition,
+        config: Config,
+        topics: Topics,
+        shapes: Mapping[str, Shape],
+    ) -> None:
         self._group, self._partition, self._config = owner, partition, config
         self._samples = TopicPartition(topics.samples, partition.partition)
-        metrics = config.metrics
-        names = span_metric_names(
-            metrics.span_metrics.namespace, metrics.span_metrics.dimensions, metrics.span_metrics.buckets_ms
-        )
         self._ticks = Ticks(
             config.kafka.metric_partitions,
-            int(metrics.interval * 1000),
-            metrics.series_per_metric,
-            {names.calls: names.calls_shape, names.duration: names.duration_shape},
+            int(config.metrics.interval * 1000),
+            config.metrics.series_per_metric,
+            shapes,
         )
         self._committer: Committer = committer(config.kafka, owner, topics.transactional_id(ROLE, partition.partition))
         self._unread: deque[ConsumerRecord] = deque()

@@ -48,8 +48,8 @@ def span_metric_names(namespace: str, dimensions: Sequence[str], buckets_ms: Seq
 
     Raises ConfigError when two dimensions end up as one label or bounds do not rise.
     """
-    prefix = _prometheus_name(namespace)
-    labels = (*IDENTITY, *(_prometheus_name(dimension) for dimension in dimensions))
+    prefix = re.sub(r"[^a-zA-Z0-9_:]", "_", namespace)
+    labels = (*IDENTITY, *map(_label_name, dimensions))
     for label in labels[len(IDENTITY) :]:
         if labels.count(label) > 1 or label == "le" or label.startswith("__"):
             raise ConfigError(f"metrics.span_metrics.dimensions: the label {label!r} is taken")
@@ -169,7 +169,7 @@ def _labels(key: tuple[str | bytes | int, ...]) -> Labels:
     return tuple(text[:MAX_LABEL_CHARACTERS] for text in texts)
 
 
-def _prometheus_name(text: str) -> str:
+def _label_name(key: str) -> str:
     """Dots and everything else that Prometheus does not allow become underscores."""
-    name = re.sub(r"[^a-zA-Z0-9_]", "_", text)
+    name = re.sub(r"[^a-zA-Z0-9_]", "_", key)
     return f"_{name}" if name[:1].isdigit() else name
