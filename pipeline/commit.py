@@ -115,7 +115,7 @@ class Acknowledged:
     def __init__(self, kafka: Kafka, group: Group) -> None:
         self._group = group
         self._producer = AIOKafkaProducer(
-            acks="all",
+            enable_idempotence=True,
             linger_ms=LINGER_MS,
             max_request_size=MAX_REQUEST_BYTES,
             max_batch_size=1 << 20,

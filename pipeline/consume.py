@@ -273,8 +273,9 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             partitions = [p for p in self.consumer.assignment() if self._unit(p) == unit]
             if not partitions:
                 return
-            lease = self._make(self, unit, partitions)
+            lease: Lease | None = None
             try:
+                lease = self._make(self, unit, partitions)
                 positions = await lease.open()
                 telemetry.count("tailrace_takeovers_total", role=self.role)
                 assigned = self.consumer.assignment()
@@ -299,11 +300,12 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 await self.crash(error)
                 return
             finally:
-                if self._leases.get(unit) is lease:
+                if lease is not None and self._leases.get(unit) is lease:
                     del self._leases[unit]
                     still = [p for p in partitions if p in self.consumer.assignment()]
                     self.consumer.pause(*still)
-                await lease.close()
+                if lease is not None:
+                    await lease.close()
             # A zombie that was stopped learns within one heartbeat that its partitions have moved.
             await asyncio.sleep(self.kafka.heartbeat_interval)
 
