@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from schemas.formats.json_logs import BadLine, LogRow, parse
-
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import NO_MARK, Envelope
 from schemas.errors import Malformed
+from schemas.formats.json_logs import BadLine, LogRow, parse
 from schemas.ids import SPAN_ID_BYTES, TRACE_ID_BYTES, trace_key
 from schemas.otlp_scan import logs_data, split_logs, split_traces, traces_data
 from schemas.reasons import Reason

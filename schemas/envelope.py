@@ -42,8 +42,9 @@ class Envelope:
 
     `ends[i]` is where row i ends in `body` (row 0 starts at 0); `resource`, `scope` and `message` index into
     the lists of the same name; `item` is the row's index inside its raw message; `keys` is the trace key of each
-    row (`schemas.ids.trace_key`; 0 for a log without a trace), so nobody scans a row to find its trace. `messages` holds (offset, raw
-    timestamp in ms) of the raw records. `mark` is in ms, NO_MARK when the raw partition has none yet.
+    row (`schemas.ids.trace_key`; 0 for a log without a trace), so nobody scans a row to find its trace.
+    `messages` holds (offset, raw timestamp in ms) of the raw records. `mark` is in ms, NO_MARK when the raw
+    partition has none yet.
     `raw_topics` maps every raw topic of the pipeline to its partition count: the clock waits for all of them.
     `verdicts` is set on kept envelopes only: one per row, None where the row has no verdict.
     """
