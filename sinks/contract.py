@@ -36,11 +36,15 @@ class SourceRecord:
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
-    """Where an item came from: the raw record if it is known, else the internal one; `index` counts inside it."""
+    """Where an item came from: the raw record if it is known, else the internal one; `index` counts inside it.
+
+    `timestamp` is the record's, in ms.
+    """
 
     topic: str
     partition: int
     offset: int
+    timestamp: int
     index: int
 
 
@@ -146,10 +150,7 @@ class Destination(ABC, Generic[I]):
 
     @abstractmethod
     async def start(self) -> None:
-        """Open connections and install what the destination needs.
-
-        Raises Unavailable when it is worth trying again, Permanent when only the operator can help.
-        """
+        """Open connections and install what the destination needs. Raises Unavailable, to be tried again."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -13,6 +13,7 @@ import importlib.resources
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from hashlib import blake2b
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ import orjson
 from elastic_transport import NdjsonSerializer, SerializationError, TransportError
 from elasticsearch import ApiError, AsyncElasticsearch
 
-from schemas.envelope import Envelope, RowVerdict
+from schemas.envelope import Envelope
 from schemas.errors import Malformed, Unavailable
 from schemas.otlp_scan import logs_data
 from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, Signal, SourceRecord
@@ -88,53 +89,40 @@ class Elasticsearch(Destination[LogItem]):
     def encode(self, record: SourceRecord) -> list[LogItem]:
         """The documents of an envelope of `kept.logs` or `untraced.logs`. What is not UTF-8 becomes a defect."""
         envelope = Envelope.decode(record.value)
-        resources = [_fields(resource_fields, header) for header in envelope.resources]
-        scopes = [_fields(scope_fields, header) for header in envelope.scopes]
+        resources = [cache(partial(resource_fields, header)) for header in envelope.resources]
+        scopes = [cache(partial(scope_fields, header)) for header in envelope.scopes]
         items = []
         for index in range(len(envelope)):
-            offset, timestamp = envelope.messages[envelope.message[index]]
-            origin = Coordinates(envelope.topic, envelope.partition, offset, envelope.item[index])
-            resource, scope = resources[envelope.resource[index]], scopes[envelope.scope[index]]
+            place = envelope.messages[envelope.message[index]]
+            origin = Coordinates(envelope.topic, envelope.partition, *place, envelope.item[index])
+            resource, scope = envelope.resource[index], envelope.scope[index]
             verdict = envelope.verdicts[index] if envelope.verdicts else None
-            row = envelope.row(index)
-            lines, defect = self._lines(row, resource, scope, verdict, origin, timestamp)
+            row, lines, defect = envelope.row(index), b"", ""
+            try:
+                fields = resources[resource](), scopes[scope]()
+                lines = self._lines(origin, log_document(row, *fields, verdict, origin.timestamp))
+            except Malformed as error:
+                defect = error.detail
             items.append(
                 LogItem(
                     origin=origin,
                     size=len(lines),
                     redelivered=record.redelivered,
                     defect=defect,
-                    resource=envelope.resources[envelope.resource[index]],
-                    scope=envelope.scopes[envelope.scope[index]],
+                    resource=envelope.resources[resource],
+                    scope=envelope.scopes[scope],
                     row=row,
                     lines=lines,
                 )
             )
         return items
 
-    def _lines(
-        self,
-        row: bytes,
-        resource: dict[str, Any] | Malformed,
-        scope: dict[str, Any] | Malformed,
-        verdict: RowVerdict | None,
-        origin: Coordinates,
-        timestamp: int,
-    ) -> tuple[bytes, str]:
-        """The two lines of a bulk request, or why there are none."""
-        for header in (resource, scope):
-            if isinstance(header, Malformed):
-                return b"", header.detail
-        try:
-            assert not isinstance(resource, Malformed)
-            assert not isinstance(scope, Malformed)
-            document = log_document(row, resource, scope, verdict, timestamp)
-        except Malformed as error:
-            return b"", error.detail
+    def _lines(self, origin: Coordinates, document: dict[str, Any]) -> bytes:
+        """Action and document."""
         document["data_stream"] = self._stream_fields
-        action = {"create": {"_index": self.stream, "_id": document_id(origin, timestamp)}}
+        action = {"create": {"_index": self.stream, "_id": document_id(origin)}}
         newline = orjson.OPT_APPEND_NEWLINE
-        return orjson.dumps(action, option=newline) + orjson.dumps(document, option=newline), ""
+        return orjson.dumps(action, option=newline) + orjson.dumps(document, option=newline)
 
     def request(self, items: Sequence[LogItem]) -> Request[LogItem]:
         """The body of a `_bulk`."""
@@ -154,7 +142,7 @@ class Elasticsearch(Destination[LogItem]):
             raise RuntimeError("the client is not open")
         body, headers = request.body, {}
         if self._settings.compression == "gzip" and len(body) >= GZIP_FROM:
-            body, headers = await _compressed(body), {"content-encoding": "gzip"}
+            body, headers = await asyncio.to_thread(compressed, body), {"content-encoding": "gzip"}
         count = len(request.items)
         try:
             client = self._client.options(headers=headers) if headers else self._client
@@ -197,12 +185,12 @@ def outcome(answers: Sequence[Mapping[str, Any]]) -> Outcome:
     return Outcome(accepted, conflicts, tuple(refused), tuple(retry), None, reason, detail)
 
 
-def document_id(origin: Coordinates, timestamp: int) -> str:
+def document_id(origin: Coordinates) -> str:
     """The `_id` of a log: 128 bits of BLAKE2b over where its raw record lies, base64url without padding.
 
-    The timestamp (ms) tells a record from one that took its offset after the topic was made anew.
+    The timestamp tells a record from one that took its offset after the topic was made anew.
     """
-    text = f"{origin.topic}\0{origin.partition}\0{origin.offset}\0{timestamp}\0{origin.index}"
+    text = f"{origin.topic}\0{origin.partition}\0{origin.offset}\0{origin.timestamp}\0{origin.index}"
     digest = blake2b(text.encode(), digest_size=ID_BYTES).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
@@ -252,17 +240,6 @@ async def _installed(client: AsyncElasticsearch, name: str) -> int:
     answer = await client.options(ignore_status=404).indices.get_index_template(name=name)
     found = answer.get("index_templates") or []
     return int(found[0]["index_template"].get("version", 0)) if found else 0
-
-
-async def _compressed(body: bytes) -> bytes:
-    return await asyncio.to_thread(compressed, body)
-
-
-def _fields(read: Callable[[bytes], dict[str, Any]], header: bytes) -> dict[str, Any] | Malformed:
-    try:
-        return read(header)
-    except Malformed as error:
-        return error
 
 
 def _cause(answer: Mapping[str, Any]) -> str:

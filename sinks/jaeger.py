@@ -81,7 +81,7 @@ class Jaeger(Destination[SpanItem]):
                     origin=Coordinates(
                         envelope.topic,
                         envelope.partition,
-                        envelope.messages[envelope.message[index]][0],
+                        *envelope.messages[envelope.message[index]],
                         envelope.item[index],
                     ),
                     size=size,

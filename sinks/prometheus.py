@@ -98,7 +98,7 @@ class Prometheus(Destination[SampleItem]):
             for labels, series in time_series(block, chunk.time_ms):
                 items.append(
                     SampleItem(
-                        origin=Coordinates(record.topic, record.partition, record.offset, len(items)),
+                        origin=Coordinates(record.topic, record.partition, record.offset, record.timestamp, len(items)),
                         size=len(series),
                         lane=hash((block.metric, labels)) % self.lanes,
                         redelivered=record.redelivered,

@@ -1,0 +1,256 @@
+"""The role `sink.NAME`: from an internal topic to one destination, at least once.
+
+Each sink is a consumer group of its own, so a slow one delays nobody else. An offset is committed once everything
+before it is settled (pipeline/delivery.py). The writes of a predecessor that died unheard of are recognised by the
+destination: by `_id` in Elasticsearch, by time in Prometheus; Jaeger may show a span twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Collection, Hashable, Mapping, Sequence
+
+import faust
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from pipeline import telemetry
+from pipeline.commit import MAX_REQUEST_BYTES
+from pipeline.config import Config
+from pipeline.consume import Group, Lease
+from pipeline.delivery import Delivery
+from pipeline.security import client_kwargs
+from pipeline.settlement import Account
+from pipeline.topics import Topics
+from schemas.dead_letter import DeadLetter
+from schemas.errors import Retryable
+from sinks import create
+from sinks.contract import Item, Refusal, Signal, SourceRecord
+
+UNREAD_LIMIT = 8 << 20  # bytes of one partition that may wait to be encoded before fetching pauses
+LAST_ANSWERS = 5.0  # seconds that a worker which stops waits for requests under way: less than a session
+
+log = logging.getLogger(__name__)
+
+
+def sources(topics: Topics, signal: Signal) -> list[str]:
+    """The topics that carry a signal to sinks."""
+    return {
+        "spans": [topics.kept_spans],
+        "logs": [topics.kept_logs, topics.untraced_logs],
+        "samples": [topics.samples],
+    }[signal]
+
+
+def group(app: faust.App, config: Config, name: str) -> Group:
+    """The consumer group of one entry of `sinks`."""
+    topics = Topics(config.kafka.prefix)
+    role = f"sink.{name}"
+    outlet = Outlet(name, config)
+
+    def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
+        (partition,) = partitions
+        return SinkPartition(owner, partition, config, outlet)
+
+    signal = create(name, config.sinks[name]).signal
+    return Group(app, role, topics.group(role), sources(topics, signal), config.kafka, lease)
+
+
+class Outlet:
+    """What all partitions of a sink share: its delivery and its dead letters, open while any of them is held."""
+
+    def __init__(self, name: str, config: Config) -> None:
+        self._name, self._config = name, config
+        self._dead_letters = DeadLetters(f"sink.{name}", config)
+        self._delivery: Delivery | None = None
+        self._users = 0
+        self._lock = asyncio.Lock()
+
+    async def enter(self) -> Delivery:
+        """One partition more. Waits for the destination for as long as it takes."""
+        async with self._lock:
+            if self._delivery is None:
+                settings = self._config.sinks[self._name]
+                delivery = Delivery(self._name, create(self._name, settings), settings, self._dead_letters.write)
+                try:
+                    await self._dead_letters.start()
+                    await delivery.open()
+                except BaseException:
+                    await delivery.close()
+                    await self._dead_letters.stop()
+                    raise
+                self._delivery = delivery
+            self._users += 1
+            return self._delivery
+
+    async def leave(self) -> None:
+        """One partition less; the last one closes the connections."""
+        async with self._lock:
+            self._users -= 1
+            delivery = self._delivery
+            if not self._users and delivery is not None:
+                self._delivery = None
+                await delivery.close()
+                await self._dead_letters.stop()
+
+
+class DeadLetters:
+    """Writes what destinations refuse to `dlq`."""
+
+    def __init__(self, stage: str, config: Config) -> None:
+        self._stage, self._config = stage, config
+        self._topic = Topics(config.kafka.prefix).dlq
+        self._producer: AIOKafkaProducer = None
+
+    async def start(self) -> None:
+        """Connect."""
+        self._producer = AIOKafkaProducer(
+            acks="all", max_request_size=MAX_REQUEST_BYTES, **client_kwargs(self._config.kafka)
+        )
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Disconnect. Does not raise."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(producer.stop(), timeout=1.0)
+
+    async def write(self, item: Item, refusal: Refusal) -> None:
+        """Returns when the brokers have it; raises Retryable if they do not take it."""
+        origin = item.origin
+        letter = DeadLetter(
+            item.dead_letter(),
+            origin.topic,
+            origin.partition,
+            origin.offset,
+            origin.timestamp,
+            origin.index,
+            self._stage,
+            refusal.reason,
+            refusal.detail,
+        ).fitted(self._config.limits.max_dead_letter_bytes)
+        try:
+            await self._producer.send_and_wait(self._topic, letter.value, letter.key(), headers=letter.headers())
+        except KafkaError as error:
+            raise Retryable(f"{self._topic}: {error!r}") from error
+
+
+class SinkPartition(Lease):
+    """One partition of what a sink reads."""
+
+    def __init__(self, owner: Group, partition: TopicPartition, config: Config, outlet: Outlet) -> None:
+        self._group, self._partition, self._config, self._outlet = owner, partition, config, outlet
+        self._unread: deque[SourceRecord] = deque()
+        self._unread_bytes = 0
+        self._arrived = asyncio.Event()
+        self._next = self._committed = self._known = 0
+        self._delivery: Delivery | None = None
+        self._account = Account(0)
+
+    async def open(self) -> Mapping[TopicPartition, int]:
+        """Reach the destination, then go on from the group's offset; a new group begins with what there is."""
+        self._delivery = await self._outlet.enter()
+        partition = self._partition
+        committed = (await self._group.committed([partition])).get(partition)
+        first = (await self._group.beginning([partition]))[partition]
+        self._known = (await self._group.end([partition]))[partition]
+        self._next = self._committed = first if committed is None else max(first, committed.offset)
+        lost = 0 if committed is None else first - committed.offset
+        if lost > 0:
+            log.error("records are gone before they were delivered", extra={"role": self._group.role, "records": lost})
+            telemetry.count("tailrace_dropped_total", lost, signal=self._topic, reason="retention", intentional="false")
+        self._account = Account(self._next)
+        return {partition: self._next}
+
+    @property
+    def _topic(self) -> str:
+        name: str = self._partition.topic
+        return name.removeprefix(f"{self._config.kafka.prefix}.")
+
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """The next offset to fetch."""
+        return {self._partition: self._next}
+
+    def process(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
+        """Keep for `work`, which waits for room. What was there when the lease began may be a repetition."""
+        for record in records:
+            if record.offset >= self._next:
+                self._unread.append(
+                    SourceRecord(
+                        partition.topic,
+                        partition.partition,
+                        record.offset,
+                        record.timestamp,
+                        record.value,
+                        redelivered=record.offset < self._known,
+                    )
+                )
+                self._unread_bytes += len(record.value)
+                self._next = record.offset + 1
+        self._arrived.set()
+
+    def saturated(self) -> bool:
+        """Whether enough records wait to be encoded."""
+        return self._unread_bytes > UNREAD_LIMIT
+
+    async def work(self) -> None:
+        """Feed the delivery and commit what it has settled."""
+        delivery = self._opened
+        tasks = [asyncio.create_task(self._feed(delivery)), asyncio.create_task(self._commit_regularly())]
+        try:
+            await asyncio.wait([*tasks, delivery.failed], return_when=asyncio.FIRST_COMPLETED)
+            for done in (*tasks, delivery.failed):
+                if done.done():
+                    done.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def finish(self) -> None:
+        """Wait for the answers to what was sent; commit what is settled by then, leave the rest to the next owner."""
+        await self._opened.drain(LAST_ANSWERS)
+        await self._commit()
+
+    async def close(self) -> None:
+        """Forget what is queued; the next owner reads it again."""
+        delivery, self._delivery = self._delivery, None
+        if delivery is not None:
+            delivery.drop(self._account, self._partition.topic, self._partition.partition)
+            await self._outlet.leave()
+
+    @property
+    def _opened(self) -> Delivery:
+        if self._delivery is None:
+            raise RuntimeError("the lease is not open")
+        return self._delivery
+
+    async def _feed(self, delivery: Delivery) -> None:
+        while True:
+            if not self._unread:
+                self._arrived.clear()
+                await self._arrived.wait()
+            record = self._unread.popleft()
+            await delivery.add(self._account, record)
+            self._unread_bytes -= len(record.value)
+            await asyncio.sleep(0)  # one record may hold thousands of rows: let heartbeats through
+
+    async def _commit_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.kafka.commit_interval)
+            try:
+                await self._commit()
+            except KafkaError as error:
+                # Nothing is lost but time: the position is committed next time, by us or by the next owner.
+                log.warning("commit failed", extra={"role": self._group.role, "error": repr(error)})
+
+    async def _commit(self) -> None:
+        position = self._account.position
+        if position > self._committed:
+            await self._group.commit({self._partition: OffsetAndMetadata(position, "")})
+            self._committed = position

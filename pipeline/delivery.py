@@ -1,0 +1,275 @@
+"""Items to one destination: queued, sent, sent again for ever, dead-lettered if refused, settled.
+
+One `Delivery` serves all partitions of a sink in a worker. Each lane has its workers; `add` waits while enough is
+queued (back-pressure). An item leaves when the destination has accepted it, or has refused it and the dead-letter queue
+has it; nothing else settles it. An outage therefore costs time, never data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from pipeline import telemetry
+from pipeline.settlement import Account, Backoff, Entry, Lane, sizes
+from schemas.errors import Retryable, Unavailable
+from schemas.reasons import Reason
+from sinks.contract import Destination, Item, Outcome, Refusal, SourceRecord
+from sinks.http import NO_ANSWER
+from sinks.settings import Sink
+
+BATCHES_QUEUED = 2  # batches in memory per request that may be under way: one being sent, one being filled
+COMPLAIN_EVERY = 10.0  # seconds between log lines about one outage
+
+Bury = Callable[[Item, Refusal], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+
+class Delivery:
+    """Drives one destination. `bury` writes a dead letter and returns when it is stored; Retryable: try again.
+
+    `failed` is resolved with the exception of a bug in the destination; nothing is delivered after it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        destination: Destination[Any],
+        settings: Sink,
+        bury: Bury,
+        *,
+        uniform: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name, self._destination, self._settings, self._bury = name, destination, settings, bury
+        self._clock = clock
+        self._backoff = Backoff(settings.retry, uniform)
+        parallel = destination.lanes * destination.requests_per_lane * BATCHES_QUEUED
+        self._most_items = parallel * settings.batch.max_items
+        self._most_bytes = parallel * settings.batch.max_bytes
+        self._items = self._bytes = self._under_way = 0
+        self._lanes = [Lane(settings.batch) for _ in range(destination.lanes)]
+        self._filled = [asyncio.Event() for _ in self._lanes]
+        self._room, self._quiet, self._stopping = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._workers: list[asyncio.Task[None]] = []
+        self._drained_by = float("inf")
+        self._down_since: float | None = None
+        self._complained = float("-inf")
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def open(self) -> None:
+        """Start the destination, however long that takes, and the workers."""
+        failures = 0
+        while True:
+            try:
+                await self._destination.start()
+                break
+            except Unavailable as error:
+                failures += 1
+                wait = self._backoff.wait(failures, error.retry_after)
+                self._complain("start", str(error), 0, wait)
+                await asyncio.sleep(wait)
+        self._answered()
+        for lane, filled in zip(self._lanes, self._filled, strict=True):
+            turn = asyncio.Lock()
+            for _ in range(self._destination.requests_per_lane):
+                worker = asyncio.create_task(self._work(lane, filled, turn), name=f"sink.{self.name}")
+                worker.add_done_callback(self._ended)
+                self._workers.append(worker)
+
+    async def add(self, account: Account, record: SourceRecord) -> None:
+        """Queue what a record holds, once there is room. Raises ProtocolError for bytes that are not Tailrace's."""
+        while self._items >= self._most_items or self._bytes >= self._most_bytes:
+            self._room.clear()
+            await self._room.wait()
+        items = self._destination.encode(record)
+        if items is None:
+            return
+        ticket = account.open(record.offset + 1, len(items))
+        now = self._clock()
+        defects = []
+        for item in items:
+            entry = Entry(ticket, item, now)
+            if item.defect:
+                defects.append(entry)
+                continue
+            self._lanes[item.lane].put(entry)
+            self._items += 1
+            self._bytes += item.size
+        for filled in self._filled:
+            filled.set()
+        if defects:
+            refused = [Refusal(n, entry.item.defect, Reason.MALFORMED) for n, entry in enumerate(defects)]
+            if await self._buried(defects, refused):
+                self._count_items("refused", len(defects))
+                for _ in defects:
+                    ticket.settle()
+
+    def drop(self, account: Account, topic: str, partition: int) -> None:
+        """The partition is no longer ours: what is queued of it is not sent. Requests under way are not recalled."""
+        account.closed = True
+        for lane in self._lanes:
+            self._leave(lane.purge())
+        self._destination.forget(topic, partition)
+
+    async def drain(self, seconds: float) -> None:
+        """Begin no request any more, and wait so long for the answers to those under way.
+
+        Every partition of the sink asks for it when the worker stops: the seconds count from the first time.
+        """
+        self._stopping.set()
+        self._drained_by = min(self._drained_by, self._clock() + seconds)
+        for filled in self._filled:
+            filled.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._drained_by - self._clock())):
+                while self._under_way:
+                    self._quiet.clear()
+                    await self._quiet.wait()
+
+    async def close(self) -> None:
+        """Drop what is queued and close the destination."""
+        self._stopping.set()
+        for worker in self._workers:
+            worker.cancel()
+        if self._workers:
+            await asyncio.wait(self._workers)
+        await self._destination.close()
+        self.failed.cancel()
+
+    # ---- workers -----------------------------------------------------------------------------------------
+
+    async def _work(self, lane: Lane, filled: asyncio.Event, turn: asyncio.Lock) -> None:
+        while not self._stopping.is_set():
+            async with turn:  # one worker at a time gathers a batch; the others send
+                entries = await self._batch(lane, filled)
+                self._under_way += bool(entries)
+            if not entries:
+                continue
+            try:
+                await self._deliver(entries)
+            finally:
+                self._under_way -= 1
+                self._quiet.set()
+                self._leave(entries)
+
+    async def _batch(self, lane: Lane, filled: asyncio.Event) -> list[Entry]:
+        """Wait for the next batch; empty when stopping."""
+        while not self._stopping.is_set():
+            due = lane.due_in(self._clock())
+            if due == 0:
+                return lane.cut()
+            filled.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(due):
+                    await filled.wait()
+        return []
+
+    async def _deliver(self, entries: list[Entry]) -> None:
+        """Send until every item is settled, its partition is gone, or the worker stops."""
+        failures, repeated = 0, False
+        while entries := [entry for entry in entries if not entry.ticket.account.closed]:
+            outcome = await self._send(entries, repeated)
+            if not await self._buried(entries, outcome.refused):
+                return
+            again = set(outcome.retry)
+            for index, entry in enumerate(entries):
+                if index not in again:
+                    entry.ticket.settle()
+            self._count_items("accepted", outcome.accepted)
+            self._count_items("already_delivered", outcome.already_delivered)
+            settled = len(entries) - len(again)
+            self._count_items("refused", settled - outcome.accepted - outcome.already_delivered)
+            if not again:
+                self._answered()
+                return
+            failures, repeated = 1 if settled else failures + 1, True
+            entries = [entries[index] for index in outcome.retry]
+            wait = self._backoff.wait(failures, outcome.retry_after)
+            telemetry.count("tailrace_sink_retries_total", sink=self.name, reason=outcome.reason)
+            self._complain(outcome.reason, outcome.detail, len(entries), wait)
+            if await self._stops_within(wait):
+                return
+
+    async def _send(self, entries: Sequence[Entry], repeated: bool) -> Outcome:
+        request = self._destination.request([entry.item for entry in entries])
+        request.repeated = repeated
+        began = self._clock()
+        try:
+            outcome = await self._destination.send(request)
+        except Unavailable as error:
+            outcome = Outcome.retry_all(len(entries), NO_ANSWER, str(error), error.retry_after)
+        telemetry.observe("tailrace_sink_request_seconds", self._clock() - began, sink=self.name)
+        result = "retried" if outcome.retry else "refused" if outcome.refused else "accepted"
+        telemetry.count("tailrace_sink_requests_total", sink=self.name, outcome=result)
+        return outcome
+
+    async def _buried(self, entries: Sequence[Entry], refused: Sequence[Refusal]) -> bool:
+        """Write dead letters; False if the worker stops before all of them are stored."""
+        failures = 0
+        for refusal in refused:
+            entry = entries[refusal.index]
+            while not entry.ticket.account.closed:
+                try:
+                    await self._bury(entry.item, refusal)
+                    telemetry.count("tailrace_dead_letters_total", stage=f"sink.{self.name}", reason=refusal.reason)
+                    break
+                except Retryable as error:
+                    failures += 1
+                    wait = self._backoff.wait(failures)
+                    self._complain("dead_letters", str(error), len(refused), wait)
+                    if await self._stops_within(wait):
+                        return False
+        return True
+
+    async def _stops_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        return self._stopping.is_set()
+
+    def _leave(self, entries: Sequence[Entry]) -> None:
+        self._items -= len(entries)
+        self._bytes -= sizes(entries)
+        self._room.set()
+
+    def _ended(self, worker: asyncio.Task[None]) -> None:
+        if not worker.cancelled() and (error := worker.exception()) is not None and not self.failed.done():
+            self.failed.set_exception(error)
+
+    # ---- what operators see ------------------------------------------------------------------------------
+
+    def _count_items(self, outcome: str, number: int) -> None:
+        if number:
+            telemetry.count("tailrace_sink_items_total", number, sink=self.name, outcome=outcome)
+
+    def _complain(self, reason: str, error: str, items: int, wait: float) -> None:
+        now = self._clock()
+        if self._down_since is None:
+            self._down_since = now
+        if now - self._complained >= COMPLAIN_EVERY:
+            self._complained = now
+            log.warning(
+                "sink does not accept, trying again",
+                extra={
+                    "sink": self.name,
+                    "endpoint": self._settings.endpoint,
+                    "reason": reason,
+                    "error": error,
+                    "items": items,
+                    "retry_in": round(wait, 3),
+                    "down_for": round(now - self._down_since, 3),
+                },
+            )
+
+    def _answered(self) -> None:
+        if self._down_since is not None and self._complained >= self._down_since:
+            seconds = round(self._clock() - self._down_since, 3)
+            log.info("sink accepts again", extra={"sink": self.name, "down_for": seconds})
+        self._down_since = None
