@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 POLL_MS = 200
 
@@ -14,8 +14,9 @@ class DeadLetterReader:
 
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
         self.reasons: Counter[str] = Counter()
-        self._topic = topic
+        # Without a group a subscription means all partitions of the topic.
         self._consumer = AIOKafkaConsumer(
+            topic,
             bootstrap_servers=bootstrap_servers,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -26,9 +27,6 @@ class DeadLetterReader:
 
     async def __aenter__(self) -> DeadLetterReader:
         await self._consumer.start()
-        await self._consumer.topics()  # fetches the metadata of all topics
-        partitions = self._consumer.partitions_for_topic(self._topic) or ()
-        self._consumer.assign([TopicPartition(self._topic, number) for number in sorted(partitions)])
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -31,6 +31,9 @@ DRAIN_SECONDS = 45.0
 QUIET_SECONDS = 2.0
 """Nothing new for this long, and nothing is on the way: longer than commits, ticks and the sinks' batches together."""
 
+SETTLED_SECONDS = 8.0
+"""Nothing new for this long, and what is wrong stays wrong. Real servers may come back, so they get all the time."""
+
 LOOK_SECONDS = 0.25
 
 Say = Callable[[str], None]
@@ -121,10 +124,10 @@ class Run:
             if arrived != before:
                 before, changed = arrived, now
             decided = now - sent > DECISION_WAIT_SECONDS + QUIET_SECONDS
-            quiet = now - changed > QUIET_SECONDS
-            if decided and quiet and not audit.violations:
-                return audit
-            if now - sent > DRAIN_SECONDS or self.hurry.is_set():
+            quiet = now - changed
+            right = decided and quiet > QUIET_SECONDS and not audit.violations
+            settled = decided and quiet > SETTLED_SECONDS and not self.destinations.remote
+            if right or settled or now - sent > DRAIN_SECONDS or self.hurry.is_set():
                 return audit
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.hurry.wait(), LOOK_SECONDS)
@@ -132,8 +135,10 @@ class Run:
 
 def raw_topics(options: Options) -> RawTopics:
     """The raw topics of a run."""
-    prefix = options.prefix
-    return RawTopics(spans=f"{prefix}.otlp_spans", logs=f"{prefix}.otlp_logs", json=f"{prefix}.app_logs")
+    if not options.real.kafka:
+        return RawTopics()
+    run_id = options.run_id
+    return RawTopics(spans=f"otlp_spans-{run_id}", logs=f"otlp_logs-{run_id}", json=f"app_logs-{run_id}")
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,99 @@
+"""`tailrace demo` as a user runs it: right as it is, and not fooled by a worker that does one thing wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from pipeline.demo.ledger import Figures
+
+ROOT = Path(__file__).resolve().parents[2]
+DEADLINE_SECONDS = 120.0
+
+
+class Finished(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The one object on standard output; fails if there is anything else."""
+        figures: dict[str, Any] = json.loads(self.out)
+        return figures
+
+
+async def begun(nothing: Path, *arguments: str) -> asyncio.subprocess.Process:
+    """The command in a process of its own, on a machine without any program: no Java, no Go, no compiler."""
+    environment = {**os.environ, "PATH": str(nothing), "PYTHONPATH": str(ROOT)}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *arguments, cwd=nothing, env=environment,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+
+
+async def finished(process: asyncio.subprocess.Process) -> Finished:
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode is not None
+    return Finished(process.returncode, out.decode(), err.decode())
+
+
+async def test_the_demo_is_right(tmp_path: Path) -> None:
+    run = await finished(await begun(tmp_path, "pipeline.cli", "demo", "--seconds", "20", "--json"))
+    assert run.code == 0, run.err
+    figures = run.figures
+    assert list(figures) == list(Figures._fields)
+    assert figures["broken_traces"] == 0
+    assert figures["metric_spans"] == figures["spans_in"] > 4000
+    assert figures["error_traces"] == figures["error_traces_kept"] > 0
+    assert 0.01 <= figures["traces_kept"] / figures["traces_seen"] <= 0.6
+    assert figures["logs_in"] > figures["logs_kept"] > figures["logs_correlated"] > 0
+    assert figures["series_active"] <= figures["series_budget"]
+    assert figures["dlq"] > 0
+    assert "Traceback" not in run.err
+
+
+@pytest.mark.parametrize(
+    ("mutation", "words"),
+    [
+        ("drop_span", "lacks 1 of its"),
+        ("split_trace", "was never sent"),
+        ("lose_error", "was not kept"),
+    ],
+)
+async def test_a_worker_that_does_one_thing_wrong_is_found(tmp_path: Path, mutation: str, words: str) -> None:
+    run = await finished(
+        await begun(tmp_path, "tests.end_to_end.mutated_demo", mutation, "--seconds", "8", "--seed", "4", "--json")
+    )
+    assert run.code == 1
+    assert words in run.err
+    figures = run.figures
+    if mutation == "lose_error":
+        assert figures["error_traces_kept"] < figures["error_traces"]
+    else:
+        assert figures["broken_traces"] >= 1
+
+
+async def test_an_interrupt_ends_with_a_right_summary(tmp_path: Path) -> None:
+    process = await begun(tmp_path, "pipeline.cli", "demo", "--seconds", "600")
+    assert process.stdout is not None
+    while True:
+        line = (await asyncio.wait_for(process.stdout.readline(), DEADLINE_SECONDS)).decode()
+        assert line, "it ended by itself"
+        if "kept: " in line and "kept: 0 " not in line and not line.split("series: ")[1].startswith("0 "):
+            break
+    process.send_signal(signal.SIGINT)
+    run = await finished(process)
+    assert "What you just saw" in run.out
+    assert "Traceback" not in run.err
