@@ -428,9 +428,13 @@ def _fields(data: bytes, pos: int, end: int) -> Iterator[tuple[int, int, int]]:
 
 def _skip(data: bytes, pos: int, end: int, tag: int) -> int:
     """The end of the value at `pos` of a field with this tag."""
-    kind = tag & 7
     if tag < 8:
         raise _field_zero()
+    return _skip_value(data, pos, end, tag)
+
+
+def _skip_value(data: bytes, pos: int, end: int, tag: int) -> int:
+    kind = tag & 7
     if kind == 0:
         pos = _varint(data, pos)[1]
     elif kind == 1:
@@ -450,12 +454,15 @@ def _skip(data: bytes, pos: int, end: int, tag: int) -> int:
 
 
 def _skip_group(data: bytes, pos: int, end: int, number: int) -> int:
-    """The end of a group (wire types 3 and 4): OTLP has none, an unknown field may be one."""
+    """The end of a group (wire types 3 and 4): OTLP has none, an unknown field may be one.
+
+    Field number 0 passes in here, as it does in upb: a row that upb let into the pipeline must never stop it.
+    """
     open_groups = [number]
     while open_groups:
         if pos >= end:
             raise _truncated()
-        tag, pos = _tag(data, pos)
+        tag, pos = _tag(data, pos, lowest=0)
         kind = tag & 7
         if kind == 4:
             if open_groups.pop() != tag >> 3:
@@ -465,16 +472,16 @@ def _skip_group(data: bytes, pos: int, end: int, number: int) -> int:
             if len(open_groups) > _MAX_DEPTH:
                 raise Malformed(Reason.MALFORMED, "groups nest too deeply")
         else:
-            pos = _skip(data, pos, end, tag)
+            pos = _skip_value(data, pos, end, tag)
     return pos
 
 
-def _tag(data: bytes, pos: int) -> tuple[int, int]:
+def _tag(data: bytes, pos: int, lowest: int = 8) -> tuple[int, int]:
     """A tag of at most 5 bytes and 32 bits, and the position after it."""
     tag, after = _varint(data, pos)
     if after - pos > 5 or tag > _MAX_TAG:
         raise Malformed(Reason.MALFORMED, "tag out of range")
-    if tag < 8:
+    if tag < lowest:
         raise _field_zero()
     return tag, after
 

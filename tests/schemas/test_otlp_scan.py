@@ -150,6 +150,7 @@ def test_logs_are_split_as_protobuf_reads_them(data: bytes) -> None:
 
 
 @given(mutated(TRACES))
+@example(b"\x9b\x06\x00\x00\x9c\x06")
 def test_damaged_traces(data: bytes) -> None:
     check_traces(data)
 
@@ -235,6 +236,7 @@ def check_log(data: bytes) -> None:
 @example(b"\x8a\x80\x80\x80\x00\x01A")  # a tag of five bytes
 @example(b"\x0a\x81\x80\x80\x80\x00A")  # a length of five bytes
 @example(b"\x9b\x06\x9c\x06")  # an empty group
+@example(b"\x9b\x06\x00\x00\x03\x04\x9c\x06")  # field number 0, which upb lets pass inside a group alone
 @example(b"\x4a\x0a\x0a\x05error\x0a\x01k")  # the key again after the key: the last one is the key
 def test_a_span_says_what_protobuf_reads(data: bytes) -> None:
     check_span(data)
