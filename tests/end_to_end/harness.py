@@ -15,7 +15,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import for_code
+from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.topics import Topics
@@ -204,7 +204,10 @@ class Pipeline:
 
     async def committed(self, role: str) -> dict[TopicPartition, int]:
         """The offsets of a role's group."""
-        found = await self.admin.list_consumer_group_offsets(self.topics.group(role))
+        try:
+            found = await self.admin.list_consumer_group_offsets(self.topics.group(role))
+        except GroupCoordinatorNotAvailableError:  # the broker's very first group: its topic is being made
+            return {}
         return {p: o.offset for p, o in found.items() if o.offset >= 0}
 
     async def members(self, role: str) -> int:

@@ -1,0 +1,68 @@
+"""Killing a worker at the worst moment: while it holds records that it has read and not committed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from aiokafka import TopicPartition
+
+from tests.end_to_end.harness import Pipeline, Worker
+from tests.services.waiting import POLL_SECONDS
+
+IN_HAND_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """A worker that was killed, what it owned, and how many records it had read that its group had not committed."""
+
+    role: str
+    partitions: frozenset[TopicPartition]
+    in_hand: int
+    committed: dict[TopicPartition, int]
+    at: float
+
+
+class Victim:
+    """One role of one worker, from before it reads its first record; its partitions must stay its own."""
+
+    def __init__(self, pipeline: Pipeline, worker: Worker, role: str, topics: Collection[str]) -> None:
+        self._pipeline, self._worker, self._role, self._topics = pipeline, worker, role, topics
+        self._before: dict[TopicPartition, int] = {}
+
+    async def watch(self) -> Victim:
+        """Note what the group had read before this worker: nothing it reads is committed yet."""
+        self._before = await self._pipeline.read(self._role, self._topics)
+        return self
+
+    async def kill(self) -> Killed:
+        """Freeze it, and kill it if it holds something; else let it go on and try again.
+
+        What it had read is asked while it runs, what is committed when it is frozen and once more when it is dead:
+        so at the moment of the kill it held at least the difference.
+        """
+        deadline = time.monotonic() + IN_HAND_SECONDS
+        while time.monotonic() < deadline:
+            owned = frozenset(self._worker.assigned(self._role))
+            read = await asyncio.to_thread(self._records_read)
+            self._worker.pause()
+            if await self._in_hand(read, owned) > 0:
+                at = time.monotonic()
+                self._worker.kill()
+                in_hand = await self._in_hand(read, owned)
+                assert in_hand > 0, f"{self._role} committed while it was frozen"
+                committed = await self._pipeline.committed(self._role)
+                return Killed(self._role, owned, in_hand, committed, at)
+            self._worker.resume()
+            await asyncio.sleep(POLL_SECONDS)
+        raise TimeoutError(f"not within {IN_HAND_SECONDS} s: {self._role} holds something uncommitted")
+
+    def _records_read(self) -> int:
+        return round(self._worker.metric("tailrace_records_read_total", role=self._role))
+
+    async def _in_hand(self, read: int, owned: Collection[TopicPartition]) -> int:
+        now = await self._pipeline.read(self._role, self._topics)
+        return read - sum(now[p] - self._before.get(p, 0) for p in owned)
