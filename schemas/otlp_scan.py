@@ -12,8 +12,8 @@ read beyond a row is never *used*. The loops inline one-byte varints: a call cos
 
 What is accepted is what protobuf accepts (docs: protobuf.dev/programming-guides/encoding), invalid UTF-8 included,
 with one stricter rule: a known field of TracesData, ResourceSpans or ScopeSpans (and the like of logs) with the wrong
-wire type is malformed, where protobuf calls it unknown: the Collector and Jaeger refuse such a message. Inside rows
-and headers such a field counts as absent, as for protobuf.
+wire type is malformed, where protobuf calls it unknown: bytes of another format are likelier than such a producer.
+Inside rows and headers such a field counts as absent, as for protobuf.
 """
 
 from __future__ import annotations
