@@ -55,8 +55,8 @@ class Worker:
         self.app.finalize()
         await self.app.start()
         self.app.flow_control.resume()  # without Faust's own consumer nothing else opens the channels
-        for service in self.services:
-            await self.app.add_runtime_dependency(service)
+        # At once: a broker may hold a group's first join for seconds (group.initial.rebalance.delay.ms).
+        await asyncio.gather(*(self.app.add_runtime_dependency(service) for service in self.services))
 
     async def stop(self) -> None:
         """Finish the batches under way, commit, leave the groups."""
