@@ -84,6 +84,15 @@ class Worker(Server):
         return {TopicPartition(topic, int(partition)) for topic, partition in pairs}
 
 
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    """Where everything ends."""
+
+    jaeger: Jaeger
+    elasticsearch: Elasticsearch
+    prometheus: Prometheus
+
+
 @dataclass(slots=True)
 class Pipeline:
     """Topics with a prefix of their own, a configuration file, and the workers that run it."""
@@ -92,9 +101,7 @@ class Pipeline:
     folder: Path
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
-    jaeger: Jaeger | None = None
-    elasticsearch: Elasticsearch | None = None
-    prometheus: Prometheus | None = None
+    destinations: Destinations | None = None
     inputs: list[dict[str, str]] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
     admin: AIOKafkaAdminClient = None
@@ -128,12 +135,13 @@ class Pipeline:
         """The content of the file; `settings` goes over each section."""
         sinks: dict[str, Any] = {}
         batch = {"max_items": 200, "max_age": "500ms"}
-        if self.jaeger is not None:
-            sinks["jaeger"] = {"endpoint": self.jaeger.otlp_http, "batch": batch}
-        if self.elasticsearch is not None:
-            sinks["elasticsearch"] = {"endpoint": self.elasticsearch.url, "batch": batch, "dataset": self.namespace}
-        if self.prometheus is not None:
-            sinks["prometheus"] = {"endpoint": self.prometheus.remote_write_url, "batch": batch}
+        if self.destinations is not None:
+            to = self.destinations
+            sinks = {
+                "jaeger": {"endpoint": to.jaeger.otlp_http, "batch": batch},
+                "elasticsearch": {"endpoint": to.elasticsearch.url, "batch": batch, "dataset": self.namespace},
+                "prometheus": {"endpoint": to.prometheus.remote_write_url, "batch": batch},
+            }
         config: dict[str, Any] = {
             "kafka": {
                 "bootstrap_servers": self.kafka.bootstrap,

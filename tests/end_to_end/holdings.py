@@ -73,19 +73,19 @@ async def of_servers(pipeline: Pipeline, truth: Truth) -> Holdings:
 async def _ask_jaeger(
     http: aiohttp.ClientSession, pipeline: Pipeline, trace_ids: Iterable[str], holdings: Holdings
 ) -> None:
-    assert pipeline.jaeger is not None
-    url, turn = f"{pipeline.jaeger.query_url}/api/v3/traces", asyncio.Semaphore(AT_ONCE)
+    assert pipeline.destinations is not None
+    url, turn = f"{pipeline.destinations.jaeger.query_url}/api/v3/traces", asyncio.Semaphore(AT_ONCE)
 
     async def ask(trace_id: str) -> None:
         async with turn, http.get(f"{url}/{trace_id}") as response:
             if response.status == 404:
                 return
             assert response.status == 200, await response.text()
-            answer = await response.json()
+            answer = await response.json(content_type=None)
         for resource in answer["result"]["resourceSpans"]:
             for scope in resource["scopeSpans"]:
                 for span in scope["spans"]:
-                    attributes = {a["key"]: a["value"].get("stringValue", "") for a in span["attributes"]}
+                    attributes = {a["key"]: a["value"].get("stringValue", "") for a in span.get("attributes", ())}
                     assert span["traceId"] == trace_id
                     holdings.add_span(trace_id, span["spanId"], attributes.get(POLICY_ATTRIBUTE, ""))
 
@@ -93,15 +93,15 @@ async def _ask_jaeger(
 
 
 async def _ask_elasticsearch(http: aiohttp.ClientSession, pipeline: Pipeline, holdings: Holdings) -> None:
-    assert pipeline.elasticsearch is not None
-    url = pipeline.elasticsearch.url
+    assert pipeline.destinations is not None
+    url = pipeline.destinations.elasticsearch.url
     stream = f"logs-{pipeline.namespace}-default"
     async with http.post(f"{url}/{stream}/_refresh") as response:
         assert response.status == 200, await response.text()
     query = {"size": PAGE, "sort": ["_doc"]}
     async with http.post(f"{url}/{stream}/_search?scroll=1m", json=query) as response:
         assert response.status == 200, await response.text()
-        answer = await response.json()
+        answer = await response.json(content_type=None)
     while hits := answer["hits"]["hits"]:
         for hit in hits:
             source = _flat(hit["_source"])
@@ -119,28 +119,28 @@ async def _ask_elasticsearch(http: aiohttp.ClientSession, pipeline: Pipeline, ho
             )
         body = {"scroll": "1m", "scroll_id": answer["_scroll_id"]}
         async with http.post(f"{url}/_search/scroll", json=body) as response:
-            answer = await response.json()
+            answer = await response.json(content_type=None)
 
 
 async def found_by_trace(pipeline: Pipeline, trace_id: str) -> set[str]:
     """The uids that Elasticsearch finds when it is asked for a trace id, as a person would."""
-    assert pipeline.elasticsearch is not None
-    url = f"{pipeline.elasticsearch.url}/logs-{pipeline.namespace}-default/_search"
+    assert pipeline.destinations is not None
+    url = f"{pipeline.destinations.elasticsearch.url}/logs-{pipeline.namespace}-default/_search"
     query = {"size": 100, "query": {"term": {"trace_id": trace_id}}}
     async with aiohttp.ClientSession() as http, http.post(url, json=query) as response:
-        answer = await response.json()
+        answer = await response.json(content_type=None)
     return {_flat(hit["_source"])[f"attributes.{UID}"] for hit in answer["hits"]["hits"]}
 
 
 async def _ask_prometheus(http: aiohttp.ClientSession, pipeline: Pipeline, truth: Truth, holdings: Holdings) -> None:
     """Ticks come by themselves: wait for the right totals, and keep the last ones if they do not come."""
-    assert pipeline.prometheus is not None
-    url = f"{pipeline.prometheus.url}/api/v1/query"
+    assert pipeline.destinations is not None
+    url = f"{pipeline.destinations.prometheus.url}/api/v1/query"
 
     async def by_service(metric: str) -> dict[str, int]:
         query = f"sum by (service_name) ({pipeline.namespace}_{metric})"
         async with http.get(url, params={"query": query}) as response:
-            answer = await response.json()
+            answer = await response.json(content_type=None)
         assert answer["status"] == "success", answer
         return {r["metric"]["service_name"]: round(float(r["value"][1])) for r in answer["data"]["result"]}
 

@@ -1,0 +1,85 @@
+"""The main job: three programs with the official SDK, a real Collector, Kafka, every role, three real destinations."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+from tests.end_to_end import holdings, truth
+from tests.end_to_end.harness import Destinations, Pipeline, running
+from tests.repository import ROOT
+from tests.services import Kafka, Server, free_port, start_collector
+from tests.services.process import HOST, answers
+
+REQUESTS = 160
+RATE = 16.0  # per second
+DECISION_WAIT = 5.0  # the slowest request and its exports, with room for a busy machine
+EXPORTED_SECONDS = 60.0
+
+
+class Service(Server):
+    """A program that answers requests."""
+
+    name = "program"
+
+    def __init__(self, service: str, collector: str, ledger: Path, behind: str) -> None:
+        super().__init__()
+        self._arguments = [service, "--collector", collector, "--truth", str(ledger), "--behind", behind]
+        self._port = free_port()
+        self.url = f"http://{HOST}:{self._port}/{service}"
+
+    def command(self) -> list[str]:
+        """The module, from this checkout."""
+        program = [sys.executable, "-m", "tests.end_to_end.programs", *self._arguments, "--port", str(self._port)]
+        return ["env", f"PYTHONPATH={ROOT}", *program]
+
+    def is_ready(self) -> bool:
+        """Whether it answers."""
+        return answers(f"http://{HOST}:{self._port}/health")
+
+    def stop(self) -> None:
+        """SIGTERM; it exports what it has first."""
+        super().stop()
+        assert self._process is not None
+        assert self._process.wait() == 0, self.log.read_text()
+
+
+@asynccontextmanager
+async def programs(collector: str, folder: Path) -> AsyncIterator[None]:
+    """orders and payments, while the block runs the storefront; then all have exported everything."""
+    with ExitStack() as stack:
+        behind = ""
+        for service in ("payments", "orders"):
+            program = Service(service, collector, folder / f"{service}.jsonl", behind)
+            await asyncio.to_thread(stack.enter_context, program)
+            behind = program.url
+        truth_file = str(folder / "storefront.jsonl")
+        storefront = await asyncio.create_subprocess_exec(
+            *[sys.executable, "-m", "tests.end_to_end.programs", "storefront", "--collector", collector],
+            *["--truth", truth_file, "--behind", behind, "--count", str(REQUESTS), "--rate", str(RATE)],
+            cwd=ROOT,
+        )
+        yield
+        async with asyncio.timeout(EXPORTED_SECONDS):
+            assert await storefront.wait() == 0
+
+
+async def test_what_three_programs_made_arrives(kafka: Kafka, destinations: Destinations, tmp_path: Path) -> None:
+    wait = {"sampling": {"decision_wait": DECISION_WAIT}}
+    async with running(Pipeline(kafka, tmp_path, "main-job", wait, destinations)) as pipeline:
+        with await asyncio.to_thread(
+            start_collector, kafka.bootstrap, pipeline.spans_topic, pipeline.logs_topic
+        ) as collector:
+            async with programs(collector.otlp_http, tmp_path):
+                await pipeline.start("all")
+        made = truth.read(tmp_path / f"{service}.jsonl" for service in ("storefront", "orders", "payments"))
+        assert len(made.traces) == REQUESTS
+        await pipeline.settled()
+        truth.assert_true(made, await holdings.of_servers(pipeline, made))
+        assert not await pipeline.records([pipeline.topics.dlq])
+
+        failed = next(trace_id for trace_id, policy in made.kept.items() if policy == "error-logs")
+        assert await holdings.found_by_trace(pipeline, failed) == made.traces[failed].logs.keys()
