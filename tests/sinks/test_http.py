@@ -1,0 +1,181 @@
+"""The HTTP client against faults, and bisecting."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.errors import Unavailable
+from sinks.contract import Coordinates, Item, Outcome
+from sinks.http import DETAIL_CHARACTERS, USER_AGENT, HttpClient, Rejected, bisect, retry_after
+from tests.services import free_port
+from tests.services.process import HOST
+from tests.sinks.building import sink
+from tests.sinks.faulty import faulty, reset, status
+
+
+class Numbered(Item):
+    """An item that is a number."""
+
+    def dead_letter(self) -> bytes:
+        return str(self.origin.index).encode()
+
+
+def numbered(count: int) -> list[Numbered]:
+    return [Numbered(origin=Coordinates("t", 0, 0, 0, index), size=1) for index in range(count)]
+
+
+async def post(url: str, body: bytes = b"x", *, compress: bool = False, **settings: Any) -> Outcome | Rejected:
+    client = HttpClient(sink(url, **settings), clock=lambda: 0.0)
+    await client.open()
+    try:
+        return client.outcome(await client.post(url, body, {"Content-Type": "a/b"}, gzip=compress), 3)
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize("code", [200, 202, 204])
+async def test_success_accepts_everything(code: int) -> None:
+    async with faulty(status(code)) as server:
+        assert await post(server.url) == Outcome(accepted=3)
+
+
+@pytest.mark.parametrize("code", [301, 401, 403, 404, 408, 429, 500, 502, 503, 504])
+async def test_what_says_nothing_about_the_items_is_sent_again(code: int) -> None:
+    async with faulty(status(code, "later", Retry_After="7")) as server:
+        outcome = await post(server.url)
+    assert outcome == Outcome(retry=(0, 1, 2), retry_after=7.0, reason=str(code), detail=f"{code} later")
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("code", [400, 413, 422])
+async def test_what_the_items_cause_is_a_rejection(code: int) -> None:
+    async with faulty(status(code, "no\n good")) as server:
+        assert await post(server.url) == Rejected(f"{code} no good")
+
+
+async def test_a_long_error_text_is_cut() -> None:
+    async with faulty(status(400, "x" * 10_000_000)) as server:
+        outcome = await post(server.url)
+    assert isinstance(outcome, Rejected)
+    assert len(outcome.detail) == DETAIL_CHARACTERS + len("400 …")
+
+
+async def test_a_reset_connection_is_unavailable() -> None:
+    async with faulty(reset) as server:
+        with pytest.raises(Unavailable):
+            await post(server.url)
+
+
+async def test_a_refused_connection_is_unavailable() -> None:
+    with pytest.raises(Unavailable, match="Connect"):
+        await post(f"http://{HOST}:{free_port()}")
+
+
+async def test_an_answer_that_does_not_come_is_unavailable() -> None:
+    release = asyncio.Event()
+
+    async def hang(request: web.Request, body: bytes) -> web.StreamResponse:
+        await release.wait()
+        return web.Response()
+
+    async with faulty(hang) as server:
+        with pytest.raises(Unavailable, match=r"no answer within 0.05 s"):
+            await post(server.url, timeout="50ms")
+        release.set()
+
+
+async def test_the_sinks_own_headers_cannot_override_the_protocols() -> None:
+    async with faulty(status(200)) as server:
+        await post(server.url, headers={"content-type": "text/plain", "user-agent": "me", "X-Scope-OrgID": "team"})
+    headers = {name.lower(): value for name, value in server.seen[0].headers.items()}
+    assert (headers["content-type"], headers["user-agent"], headers["x-scope-orgid"]) == ("a/b", USER_AGENT, "team")
+
+
+@pytest.mark.parametrize(
+    ("auth", "sent"),
+    [
+        ({"username": "ü", "password": "p:w"}, "Basic w7w6cDp3"),
+        ({"bearer_token": "abc"}, "Bearer abc"),
+        ({"api_key": "k=="}, "ApiKey k=="),
+    ],
+)
+async def test_credentials(auth: dict[str, str], sent: str) -> None:
+    async with faulty(status(200)) as server:
+        await post(server.url, auth=auth)
+    assert server.seen[0].headers["Authorization"] == sent
+
+
+async def test_gzip() -> None:
+    async with faulty(status(200)) as server:
+        await post(server.url, b"body" * 100, compress=True)
+    (seen,) = server.seen
+    assert seen.headers["Content-Encoding"] == "gzip"
+    assert b"body" * 100 in (seen.body, gzip.decompress(seen.body) if seen.body[:2] == b"\x1f\x8b" else b"")
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "Thu, 99 Jan 1970 00:00:00 GMT"])
+def test_nonsense_in_retry_after_is_no_time(text: str) -> None:
+    assert retry_after({"Retry-After": text}, 0) is None
+
+
+def test_a_date_that_has_passed_is_now() -> None:
+    assert retry_after({"Retry-After": "Thu, 01 Jan 1970 00:00:01 GMT"}, 50) == 0.0
+
+
+@given(st.integers(1, 200), st.data())
+def test_bisecting_finds_exactly_the_bad_items(count: int, data: st.DataObject) -> None:
+    bad = data.draw(st.sets(st.integers(0, count - 1)))
+    requests = 0
+
+    async def attempt(items: Sequence[Numbered]) -> Outcome | Rejected:
+        nonlocal requests
+        requests += 1
+        found = {item.origin.index for item in items} & bad
+        return Rejected("bad") if found else Outcome(accepted=len(items))
+
+    outcome = asyncio.run(bisect(numbered(count), attempt))
+    assert {refusal.index for refusal in outcome.refused} == bad
+    assert outcome.accepted == count - len(bad)
+    assert not outcome.retry
+    assert requests <= 1 + 2 * len(bad) * (math.ceil(math.log2(count)) if count > 1 else 0)
+
+
+@given(st.integers(1, 100), st.integers(1, 20), st.booleans(), st.data())
+def test_an_outage_while_bisecting_loses_nothing(count: int, fails_at: int, raises: bool, data: st.DataObject) -> None:
+    bad = data.draw(st.sets(st.integers(0, count - 1), min_size=1))
+    accepted: list[int] = []
+    requests = 0
+
+    async def attempt(items: Sequence[Numbered]) -> Outcome | Rejected:
+        nonlocal requests
+        requests += 1
+        if requests >= fails_at:
+            if raises:
+                raise Unavailable("gone", 3.0)
+            return Outcome.retry_all(len(items), "503", "gone", 3.0)
+        numbers = [item.origin.index for item in items]
+        if bad & set(numbers):
+            return Rejected("bad")
+        accepted.extend(numbers)
+        return Outcome(accepted=len(items))
+
+    async def run() -> Outcome:
+        try:
+            return await bisect(numbered(count), attempt)
+        except Unavailable:
+            return Outcome.retry_all(count, "no_answer", "")
+
+    outcome = asyncio.run(run())
+    refused = [refusal.index for refusal in outcome.refused]
+    assert sorted([*accepted, *refused, *outcome.retry]) == list(range(count))
+    assert outcome.accepted == len(accepted)
+    assert set(refused) <= bad

@@ -1,0 +1,214 @@
+"""Ticks in a real Prometheus; faults from a local server."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import aiohttp
+import cramjam
+import pytest
+
+from pipeline.demo.remote_write import decode
+from schemas.point import HistogramValue, Shape
+from schemas.sample import SeriesBlock
+from sinks.contract import Outcome, SourceRecord
+from sinks.prometheus import Prometheus, SampleItem
+from tests.services import Prometheus as PrometheusServer
+from tests.services import eventually
+from tests.sinks.building import bad, counter, repeated, sink, tick
+from tests.sinks.faulty import faulty, reset, status
+
+NOW = int(time.time() * 1000)
+HOUR = 3_600_000
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[PrometheusServer]:
+    """A Prometheus that takes no sample older than the newest of its series."""
+    with PrometheusServer({"storage": {}}) as server:
+        yield server
+
+
+def fresh() -> str:
+    return f"m{uuid.uuid4().hex[:8]}_total"
+
+
+def encode(destination: Prometheus, records: list[SourceRecord]) -> list[SampleItem]:
+    *before, last = [destination.encode(record) for record in records]
+    assert before == [None] * len(before)
+    assert last is not None
+    return last
+
+
+async def send(url: str, records: list[SourceRecord], *, again: bool = False) -> Outcome:
+    """All samples of a tick in one request."""
+    destination = Prometheus(sink(url))
+    await destination.start()
+    try:
+        request = destination.request(encode(destination, records))
+        return await destination.send(repeated(request) if again else request)
+    finally:
+        await destination.close()
+
+
+async def query(server: PrometheusServer, expression: str, time_ms: int = NOW) -> dict[str, float]:
+    """Values by service of an instant query."""
+
+    async def ask() -> Any:
+        params = {"query": expression, "time": str(time_ms / 1000)}
+        async with (
+            aiohttp.ClientSession() as client,
+            client.get(f"{server.url}/api/v1/query", params=params) as response,
+        ):
+            return (await response.json())["data"]["result"]
+
+    found = await eventually(ask, 10, expression)
+    return {one["metric"].get("service", ""): float(one["value"][1]) for one in found}
+
+
+async def test_a_tick_is_queried_back(prometheus: PrometheusServer) -> None:
+    calls, duration = fresh(), fresh().replace("_total", "_ms")
+    shape = Shape("histogram", ("service",), (2.0, 10.0))
+    histogram = SeriesBlock(duration, shape, [(("cart",), HistogramValue(4, 21.0, (1, 2, 1)))])
+    records = tick(1, NOW, counter(calls, [(("cart",), 3), (("pay",), 4.5)]), histogram)
+    assert await send(prometheus.remote_write_url, records) == Outcome(accepted=2 + 5)
+    assert await query(prometheus, calls) == {"cart": 3, "pay": 4.5}
+    assert await query(prometheus, f'{duration}_bucket{{le="10"}}') == {"cart": 3}
+    assert await query(prometheus, f"{duration}_count") == {"cart": 4}
+    assert await query(prometheus, f"histogram_quantile(0.25, {duration}_bucket)") == {"cart": 2}
+
+
+async def test_a_series_that_ends_is_gone_at_once(prometheus: PrometheusServer) -> None:
+    calls = fresh()
+    await send(prometheus.remote_write_url, tick(1, NOW - 2000, counter(calls, [(("cart",), 1), (("pay",), 1)])))
+    ended = SeriesBlock(calls, Shape("counter", ("service",)), [(("cart",), 2)], [("pay",)])
+    await send(prometheus.remote_write_url, tick(2, NOW - 1000, ended))
+    assert await query(prometheus, calls, NOW - 2000) == {"cart": 1, "pay": 1}
+    assert await query(prometheus, calls) == {"cart": 2}
+
+
+async def test_prometheus_refuses_one_sample_and_gets_the_others(prometheus: PrometheusServer) -> None:
+    calls, future = fresh(), fresh()
+    destination = Prometheus(sink(prometheus.remote_write_url))
+    items = encode(destination, tick(1, NOW, counter(calls, [((f"s{n}",), n) for n in range(10)])))
+    items[6:6] = encode(destination, tick(1, NOW + 24 * HOUR, counter(future, [(("cart",), 1)])))
+    await destination.start()
+    outcome = await destination.send(destination.request(items))
+    await destination.close()
+    assert (outcome.accepted, [refusal.index for refusal in outcome.refused], outcome.retry) == (10, [6], ())
+    assert outcome.refused[0].detail.startswith("400 ")
+    assert await query(prometheus, calls) == {f"s{n}": n for n in range(10)}
+
+
+async def test_what_the_predecessor_delivered_is_recognised(strict: PrometheusServer) -> None:
+    calls, url = fresh(), strict.remote_write_url
+    old = counter(calls, [(("cart",), 1), (("pay",), 1)])
+    await send(url, tick(1, NOW - 2000, old))
+    await send(url, tick(2, NOW - 1000, counter(calls, [(("cart",), 2)])))
+    # Of the older tick one sample is out of order by now, the other the newest of its series: the same again is taken.
+    again = await send(url, tick(1, NOW - 2000, old, redelivered=True))
+    assert again == Outcome(accepted=1, already_delivered=1)
+    assert await query(strict, calls) == {"cart": 2, "pay": 1}
+
+
+async def test_an_unanswered_request_that_is_repeated_is_recognised(strict: PrometheusServer) -> None:
+    calls, url = fresh(), strict.remote_write_url
+    await send(url, tick(2, NOW - 1000, counter(calls, [(("cart",), 2)])))
+    assert await send(url, tick(1, NOW - 2000, counter(calls, [(("cart",), 1)])), again=True) == Outcome(
+        already_delivered=1
+    )
+
+
+async def test_out_of_order_without_a_repetition_is_refused(strict: PrometheusServer) -> None:
+    calls, url = fresh(), strict.remote_write_url
+    await send(url, tick(2, NOW - 1000, counter(calls, [(("cart",), 2)])))
+    outcome = await send(url, tick(1, NOW - 2000, counter(calls, [(("cart",), 1)])))
+    assert (outcome.already_delivered, len(outcome.refused)) == (0, 1)
+    assert "out of order" in outcome.refused[0].detail
+
+
+async def test_another_value_at_the_same_time_is_refused_unless_repeated(strict: PrometheusServer) -> None:
+    calls, url = fresh(), strict.remote_write_url
+    await send(url, tick(1, NOW, counter(calls, [(("cart",), 1)])))
+    changed = tick(1, NOW, counter(calls, [(("cart",), 2)]))
+    outcome = await send(url, changed)
+    assert "duplicate sample" in outcome.refused[0].detail
+    assert await send(url, tick(1, NOW, counter(calls, [(("cart",), 2)])), again=True) == Outcome(already_delivered=1)
+
+
+def test_a_tick_is_held_back_until_its_footer() -> None:
+    destination = Prometheus(sink("http://unused"))
+    header, chunk, footer = tick(1, NOW, counter("a", [(("cart",), 1)]))
+    assert destination.encode(header) is None
+    assert destination.encode(chunk) is None
+    items = destination.encode(footer)
+    assert items is not None
+    assert [item.origin.offset for item in items] == [chunk.offset]
+
+
+def test_an_interrupted_tick_is_forgotten() -> None:
+    destination = Prometheus(sink("http://unused"))
+    for record in tick(1, NOW, counter("a", [(("cart",), 1)]))[:2]:
+        assert destination.encode(record) is None
+    items = encode(destination, tick(1, NOW, counter("b", [(("cart",), 1), (("pay",), 2)])))
+    assert len(items) == 2
+
+
+def test_a_partition_that_is_read_again_starts_anew() -> None:
+    destination = Prometheus(sink("http://unused"))
+    records = tick(1, NOW, counter("a", [(("cart",), 1)]))
+    for record in records[:2]:
+        destination.encode(record)
+    destination.forget("samples", 0)
+    assert len(encode(destination, records)) == 1
+
+
+def test_a_series_keeps_its_lane_and_lanes_are_shared_out() -> None:
+    destination = Prometheus(sink("http://unused", shards=4))
+    rows = [((f"s{n}",), n) for n in range(200)]
+    first = encode(destination, tick(1, NOW, counter("a", rows)))
+    second = encode(destination, tick(2, NOW + 1, counter("a", rows)))
+    assert [item.lane for item in first] == [item.lane for item in second]
+    assert {item.lane for item in first} == {0, 1, 2, 3}
+    assert destination.requests_per_lane == 1
+
+
+def test_series_that_would_be_dropped_without_a_word_are_defects() -> None:
+    destination = Prometheus(sink("http://unused"))
+    items = encode(destination, tick(1, NOW, counter("a-b", [(("x",), 1)]), counter("ok", [(("x",), 1)])))
+    assert bad(items) == ["'a-b' is not a metric name"]
+
+
+def test_a_dead_letter_is_a_request_of_its_own() -> None:
+    (item,) = encode(Prometheus(sink("http://unused")), tick(1, NOW, counter("a", [(("cart",), 1)])))
+    (sample,) = decode(bytes(cramjam.snappy.compress_raw(item.dead_letter())))
+    assert (dict(sample.labels), sample.time_ms, sample.value) == ({"__name__": "a", "service": "cart"}, NOW, 1)
+
+
+async def test_the_request_as_remote_write_has_it() -> None:
+    async with faulty(status(204)) as server:
+        url = f"{server.url}/api/v1/write"
+        assert await send(url, tick(1, NOW, counter("a", [(("cart",), 1)]))) == Outcome(accepted=1)
+    (seen,) = server.seen
+    assert seen.path == "/api/v1/write"
+    assert seen.headers["Content-Type"] == "application/x-protobuf"
+    assert seen.headers["Content-Encoding"] == "snappy"
+    assert seen.headers["X-Prometheus-Remote-Write-Version"] == "0.1.0"
+    assert seen.headers["User-Agent"].startswith("tailrace/")
+    assert len(decode(seen.body)) == 1
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+async def test_a_busy_receiver_gets_everything_again(code: int) -> None:
+    async with faulty(status(code, Retry_After="2")) as server:
+        outcome = await send(server.url, tick(1, NOW, counter("a", [(("cart",), 1), (("pay",), 1)])))
+    assert (outcome.retry, outcome.retry_after, len(server.seen)) == ((0, 1), 2.0, 1)
+
+
+async def test_an_outage_while_bisecting_keeps_what_is_left() -> None:
+    async with faulty(status(400, "bad"), status(204), reset) as server:
+        outcome = await send(server.url, tick(1, NOW, counter("a", [((f"s{n}",), n) for n in range(4)])))
+    assert (outcome.accepted, outcome.retry, outcome.reason) == (2, (2, 3), "no_answer")

@@ -1,0 +1,88 @@
+"""Ticks as TimeSeries, read back by an independent decoder."""
+
+from __future__ import annotations
+
+import cramjam
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.demo.remote_write import decode
+from schemas.point import HistogramValue, Shape
+from schemas.sample import SeriesBlock
+from sinks.remote_write import defect, series_of, time_series
+
+NAMES = st.sampled_from(["A", "Z", "_x", "aa", "le2", "service_name", "z"])
+
+
+def samples(block: SeriesBlock, time_ms: int = 1_000) -> list[tuple[dict[str, str], int, float | None]]:
+    body = b"".join(series for _, series in time_series(block, time_ms))
+    found = decode(bytes(cramjam.snappy.compress_raw(body)))
+    return [(dict(sample.labels), sample.time_ms, sample.value) for sample in found]
+
+
+def names_in_order(series: bytes) -> list[bytes]:
+    """The label names of one TimeSeries, as they lie there (all fields shorter than 128 bytes)."""
+    names, at = [], 2
+    while series[at] == 0x0A:
+        names.append(series[at + 4 : at + 4 + series[at + 3]])
+        at += 2 + series[at + 1]
+    return names
+
+
+@given(
+    st.lists(NAMES, unique=True).flatmap(
+        lambda names: st.tuples(st.just(names), st.lists(st.text(max_size=4), min_size=len(names), max_size=len(names)))
+    ),
+    st.floats(),
+    st.integers(-(2**63), 2**63 - 1),
+)
+def test_a_counter(labels: tuple[list[str], list[str]], value: float, time_ms: int) -> None:
+    names, values = labels
+    block = SeriesBlock("calls_total", Shape("counter", tuple(names)), [(tuple(values), value)])
+    ((found, time, number),) = samples(block, time_ms)
+    given_labels = dict(zip(names, values, strict=True))
+    assert found == {"__name__": "calls_total"} | {name: text for name, text in given_labels.items() if text}
+    assert time == time_ms
+    assert number == value or value != value
+    ((_, series),) = time_series(block, time_ms)
+    assert names_in_order(series) == sorted(names_in_order(series))
+
+
+def test_a_histogram() -> None:
+    shape = Shape("histogram", ("service",), (2.0, 2.5, 10.0))
+    value = HistogramValue(10, 12.5, (1, 2, 3, 4))
+    found = samples(SeriesBlock("ms", shape, [(("cart",), value)]))
+    assert [(labels["__name__"], labels.get("le"), number) for labels, _, number in found] == [
+        ("ms_bucket", "2", 1),
+        ("ms_bucket", "2.5", 3),
+        ("ms_bucket", "10", 6),
+        ("ms_bucket", "+Inf", 10),
+        ("ms_sum", None, 12.5),
+        ("ms_count", None, 10),
+    ]
+    assert all(labels["service"] == "cart" for labels, _, _ in found)
+    assert len(series_of("ms", shape)) == shape.series
+
+
+def test_series_that_end() -> None:
+    shape = Shape("histogram", ("service",), (1.0,))
+    found = samples(SeriesBlock("ms", shape, [], [("cart",)]))
+    assert [number for _, _, number in found] == [None] * shape.series
+
+
+@pytest.mark.parametrize(
+    ("metric", "kind", "names", "text"),
+    [
+        ("a:b_1", "counter", ("x", "_y"), ""),
+        ("a-b", "counter", (), "'a-b' is not a metric name"),
+        ("a", "counter", ("x.y",), "'x.y' is not a label name"),
+        ("a", "counter", ("ü",), "'ü' is not a label name"),
+        ("a", "counter", ("x", "x"), "label 'x' occurs twice"),
+        ("a", "counter", ("__name__",), "label '__name__' occurs twice"),
+        ("a", "counter", ("le",), ""),
+        ("a", "histogram", ("le",), "label 'le' occurs twice"),
+    ],
+)
+def test_what_prometheus_would_drop_without_a_word(metric: str, kind: str, names: tuple[str, ...], text: str) -> None:
+    assert defect(metric, Shape(kind, names, (1.0,) if kind == "histogram" else ())) == text  # type: ignore[arg-type]
