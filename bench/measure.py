@@ -1,0 +1,141 @@
+"""What a process costs, from /proc; what it was measured on; where the figures are kept.
+
+CPU is user + system time of a process and everything it started, ended children included. Peak RSS is the kernel's
+own high-water mark (VmHWM), which no sampling can miss. Both end with the process: read them before stopping it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+_TICKS = os.sysconf("SC_CLK_TCK")
+# Fields of /proc/PID/stat counted from the one behind the command's name (proc(5) numbers that one 3).
+_UTIME, _STIME, _CUTIME, _CSTIME = (field - 3 for field in (14, 15, 16, 17))
+
+
+def family(pid: int) -> list[int]:
+    """A process and its living descendants."""
+    found, left = [], [pid]
+    while left:
+        parent = left.pop()
+        found.append(parent)
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                left += map(int, task.read_text().split())
+            except OSError:
+                continue  # the thread has ended
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds of a process and its children so far. Raises ProcessLookupError when it is gone."""
+    try:
+        total = _ticks(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessLookupError(f"process {pid} is gone") from None
+    for child in family(pid)[1:]:
+        try:
+            total += _ticks(child)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended: its parent's fields have it once it was waited for
+    return total / _TICKS
+
+
+def _ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return sum(int(fields[index]) for index in (_UTIME, _STIME, _CUTIME, _CSTIME))
+
+
+def peak_rss(pid: int) -> int:
+    """The largest resident size so far in bytes, the peaks of living children added."""
+    total = 0
+    for member in family(pid):
+        try:
+            lines = Path(f"/proc/{member}/status").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    return total
+
+
+class Meter:
+    """CPU of named processes between two moments.
+
+    `idle` is CPU seconds per second that a process spends whatever is asked of it; it is subtracted.
+    """
+
+    def __init__(self, pids: Mapping[str, int], idle: Mapping[str, float] | None = None) -> None:
+        self._pids, self._idle = dict(pids), dict(idle or {})
+        self.began = time.monotonic()
+        self._before = {name: cpu_seconds(pid) for name, pid in self._pids.items()}
+
+    def read(self) -> tuple[float, dict[str, float]]:
+        """Seconds since it was made, and CPU seconds of each process in them."""
+        elapsed = time.monotonic() - self.began
+        used = {
+            name: max(0.0, cpu_seconds(pid) - self._before[name] - self._idle.get(name, 0.0) * elapsed)
+            for name, pid in self._pids.items()
+        }
+        return elapsed, used
+
+    def rates(self) -> tuple[float, dict[str, float]]:
+        """Like `read`, in CPU seconds per second."""
+        elapsed, used = self.read()
+        return elapsed, {name: seconds / elapsed for name, seconds in used.items()}
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on, how busy it was before, and with which code."""
+    info = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), platform.machine())
+    memory = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(int(memory.split()[1]) / (1 << 20), 1),
+        "kernel": f"{platform.system()} {platform.release().split('-')[0]}",
+        "python": platform.python_version(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "commit": _commit(),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def _commit() -> str:
+    """The checkout's commit, with a plus sign if the code differs from it; "" outside a clone."""
+    root = Path(__file__).resolve().parent.parent
+    code = ["pipeline", "processors", "schemas", "sinks", "bench/*.py"]
+    try:
+        name = subprocess.check_output(["git", "rev-parse", "--short=10", "HEAD"], cwd=root, text=True).strip()
+        changed = subprocess.check_output(["git", "status", "--porcelain", "--", *code], cwd=root, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"{name}{'+' if changed.strip() else ''}"
+
+
+def save(name: str, figures: Mapping[str, Any]) -> Path:
+    """Write bench/results/NAME.json, whole or not at all; `python -m bench.report` makes tables of it."""
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{name}.json"
+    fresh = file.with_suffix(".json.new")
+    fresh.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    fresh.replace(file)
+    return file
+
+
+def load_results(name: str) -> dict[str, Any] | None:
+    """What `save` wrote; None if there is nothing."""
+    file = RESULTS / f"{name}.json"
+    if not file.exists():
+        return None
+    figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return figures

@@ -1,0 +1,359 @@
+"""The whole way on a catch-up: `make bench` or `python -m bench.throughput`.
+
+A seeded load lies in the raw topics. Every role runs in a process of its own; ingest comes last, and the clock runs
+from the moment when it holds its partitions until Jaeger and Elasticsearch have acknowledged the last span and log.
+Prometheus is waited for too (its totals must equal the spans made), but its samples come every `metrics.interval`.
+
+CPU of a role is what its process spends after it was ready: imports and start-up are listed apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.load import Load, Written, write
+from bench.measure import Meter, cpu_seconds, machine, peak_rss, save
+from bench.testbed import Testbed
+from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus
+
+ROLES = ("ingest", "sample", "aggregate", "sink.jaeger", "sink.elasticsearch", "sink.prometheus")
+LAST_STARTED = "ingest"
+INTERVAL = 5.0  # seconds between two samples of a series
+POLL_SECONDS = 0.25  # asking costs a worker about 2 ms; the clock is as coarse as this
+PROGRESS_SECONDS = 2.0
+CALM_SECONDS = 3.0
+AGO_SECONDS = 600  # the load's last span ended this long before the run
+
+console = Console(highlight=False, markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to run."""
+
+    spans: int
+    spans_per_message: int
+    runs: int
+    partitions: int
+    raw_partitions: int
+    decision_wait: float
+    limit_seconds: float
+
+
+class TooSlow(RuntimeError):
+    """A stage did not end within the limit; the message says what it had."""
+
+
+class Counters:
+    """How far each stage is, asked of the workers and of Prometheus. A stage that has ended is not asked again."""
+
+    def __init__(self, bed: Testbed, made: Written, prometheus: Prometheus, namespace: str) -> None:
+        self._bed, self._made, self._prometheus = bed, made, prometheus
+        self._query = f"sum({namespace}_calls_total)"
+        self.done: dict[str, float] = {}
+        self.now: dict[str, float] = dict.fromkeys(ROLES, 0.0)
+        self.kept_spans = self.kept_logs = 0.0
+        self._stages: dict[str, Callable[[], bool]] = {
+            "ingest": self._ingested,
+            "sample": self._sampled,
+            "sink.jaeger": self._traces_delivered,
+            "sink.elasticsearch": self._logs_delivered,
+            "sink.prometheus": self._counted,
+        }
+
+    def poll(self, elapsed: float) -> bool:
+        """Look once; whether everything has ended."""
+        for stage, ended in self._stages.items():
+            if stage not in self.done and ended():
+                self.done[stage] = elapsed
+        return len(self.done) == len(self._stages)
+
+    def line(self, elapsed: float) -> str:
+        """Progress for people."""
+        total = self._made.spans
+        return (
+            f"  {elapsed:6.1f} s  ingest {self.now['ingest']:,.0f}, sample {self.now['sample']:,.0f} of {total:,}"
+            f"  | jaeger {self.now['sink.jaeger']:,.0f} of {self.kept_spans:,.0f} kept spans"
+            f", elasticsearch {self.now['sink.elasticsearch']:,.0f} of {self.kept_logs:,.0f} logs"
+            f", prometheus counts {self.now['sink.prometheus']:,.0f}"
+        )
+
+    def _metric(self, role: str, name: str, /, **labels: str) -> float:
+        return self._bed.workers[role].metric(name, **labels)
+
+    def _ingested(self) -> bool:
+        self.now["ingest"] = self._metric("ingest", "tailrace_spans_read_total", role="ingest")
+        logs = self._metric("ingest", "tailrace_logs_read_total", role="ingest")
+        return self.now["ingest"] >= self._made.spans and logs >= self._made.logs
+
+    def _sampled(self) -> bool:
+        """Whether every row has been forwarded or dropped, counted when its transaction is committed."""
+        self.kept_spans = self._metric("sample", "tailrace_spans_kept_total")
+        self.kept_logs = self._metric("sample", "tailrace_logs_kept_total")
+        self.now["sample"] = self.kept_spans + self._metric("sample", "tailrace_dropped_total", signal="spans")
+        logs = self.kept_logs + self._metric("sample", "tailrace_dropped_total", signal="logs")
+        return self.now["sample"] >= self._made.spans and logs >= self._made.logs
+
+    def _traces_delivered(self) -> bool:
+        self.now["sink.jaeger"] = self._metric("sink.jaeger", "tailrace_sink_items_total", outcome="accepted")
+        return "sample" in self.done and self.now["sink.jaeger"] >= self.kept_spans
+
+    def _logs_delivered(self) -> bool:
+        found = self._metric("sink.elasticsearch", "tailrace_sink_items_total", outcome="accepted")
+        self.now["sink.elasticsearch"] = found
+        return "sample" in self.done and found >= self.kept_logs
+
+    def _counted(self) -> bool:
+        url = f"{self._prometheus.url}/api/v1/query?{urllib.parse.urlencode({'query': self._query})}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            result = json.load(answer)["data"]["result"]
+        self.now["sink.prometheus"] = float(result[0]["value"][1]) if result else 0.0
+        return self.now["sink.prometheus"] >= self._made.spans
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """The real ones."""
+
+    kafka: Kafka
+    jaeger: Jaeger
+    elasticsearch: Elasticsearch
+    prometheus: Prometheus
+
+
+def one_run(servers: Servers, number: int, options: Options) -> dict[str, Any]:
+    """Write the load, start the workers, wait until everything has arrived."""
+    namespace = f"bench_{number}"
+    sections = {
+        "kafka": {"partitions": options.partitions},
+        "sampling": {"decision_wait": options.decision_wait},
+        "metrics": {"interval": INTERVAL, "span_metrics": {"namespace": namespace}},
+        "sinks": {
+            "jaeger": {"endpoint": servers.jaeger.otlp_http},
+            "elasticsearch": {"endpoint": servers.elasticsearch.url, "dataset": namespace},
+            "prometheus": {"endpoint": servers.prometheus.remote_write_url},
+        },
+    }
+    bed = Testbed(servers.kafka, f"throughput-{number}", options.raw_partitions, sections)
+    try:
+        load = Load(options.spans, 0, options.spans_per_message, seed=number)
+        begins = time.time() - AGO_SECONDS - options.spans / load.spans_per_second
+        load = Load(options.spans, int(begins * 1000), options.spans_per_message, seed=number)
+        made = write(servers.kafka.bootstrap, bed.load_topics, load, say=lambda text: console.print(f"  {text}"))
+        console.print(
+            f"  load: {made.spans:,} spans of {made.traces:,} traces and {made.logs:,} logs in {made.messages:,} "
+            f"messages, {made.value_bytes / made.spans:.0f} B a span, written in {made.seconds:.1f} s"
+        )
+        time.sleep(CALM_SECONDS)
+        alone = Meter({"broker": servers.kafka.pid})
+        time.sleep(CALM_SECONDS)
+        idle = alone.rates()[1]
+        for role in sorted(ROLES, key=lambda role: role == LAST_STARTED):
+            bed.start(role)
+            console.print(f"  {role} is ready")
+        return _measured(bed, servers, made, namespace, idle, options)
+    finally:
+        bed.close()
+
+
+def _measured(
+    bed: Testbed, servers: Servers, made: Written, namespace: str, idle: Mapping[str, float], options: Options
+) -> dict[str, Any]:
+    pids = {role: bed.workers[role].pid for role in ROLES}
+    others = {
+        "broker": servers.kafka.pid,
+        "jaeger": servers.jaeger.pid,
+        "elasticsearch": servers.elasticsearch.pid,
+        "prometheus": servers.prometheus.pid,
+    }
+    start_up = {role: cpu_seconds(pid) for role, pid in pids.items()}
+    meter = Meter(pids | others, idle)
+    counters = Counters(bed, made, servers.prometheus, namespace)
+    said = 0.0
+    while True:
+        elapsed = time.monotonic() - meter.began
+        ended = counters.poll(elapsed)
+        if ended or elapsed - said >= PROGRESS_SECONDS:
+            said = elapsed
+            console.print(counters.line(elapsed))
+        if ended:
+            break
+        if elapsed > options.limit_seconds:
+            raise TooSlow(f"not within {options.limit_seconds:.0f} s:{counters.line(elapsed)}")
+        if dead := [role for role, worker in bed.workers.items() if not worker.is_running]:
+            bed.show_logs(dead)
+            raise RuntimeError(f"{', '.join(dead)} ended")
+        time.sleep(POLL_SECONDS)
+    elapsed, cpu = meter.read()
+    stored = bed.stored_bytes([*bed.raw, *bed.internal])
+    raw = sum(stored[name] for name in bed.raw)
+    wall = max(counters.done["sink.jaeger"], counters.done["sink.elasticsearch"])
+    millions = made.spans / 1e6
+    return {
+        "load": asdict(made),
+        "wall_seconds": wall,
+        "spans_per_second": made.spans / wall,
+        "stage_seconds": counters.done,
+        "measured_seconds": elapsed,
+        "kept_spans": counters.kept_spans,
+        "kept_logs": counters.kept_logs,
+        "prometheus_counts": counters.now["sink.prometheus"],
+        "cpu_seconds": cpu,
+        "cpu_seconds_per_million_spans": {name: seconds / millions for name, seconds in cpu.items()},
+        "start_up_cpu_seconds": start_up,
+        "broker_idle_cpu": idle["broker"],
+        "peak_rss_bytes": {name: peak_rss(pid) for name, pid in (pids | others).items()},
+        "kafka_bytes": {name.removeprefix(f"{bed.prefix}"): size for name, size in stored.items()},
+        "kafka_bytes_per_raw_byte": (sum(stored.values()) - raw) / raw,
+        "exact": _exact(bed, counters, made),
+    }
+
+
+def _exact(bed: Testbed, counters: Counters, made: Written) -> bool:
+    """Whether what arrived is what should have, no more and nothing refused."""
+    sinks = {"sink.jaeger": counters.kept_spans, "sink.elasticsearch": counters.kept_logs}
+    arrived = all(bed.workers[role].metric("tailrace_sink_items_total") == kept for role, kept in sinks.items())
+    return arrived and counters.now["sample"] == counters.now["sink.prometheus"] == made.spans
+
+
+def run(options: Options) -> dict[str, Any]:
+    """All runs on the same servers."""
+    figures: dict[str, Any] = {"machine": machine(), "options": asdict(options), "runs": []}
+    with ExitStack() as stack:
+        console.print("servers: Kafka, Jaeger, Elasticsearch, Prometheus")
+        servers = Servers(
+            stack.enter_context(Kafka()),
+            stack.enter_context(Jaeger()),
+            stack.enter_context(Elasticsearch()),
+            stack.enter_context(Prometheus()),
+        )
+        for number in range(1, options.runs + 1):
+            console.print(f"run {number}/{options.runs}")
+            figures["runs"].append(one_run(servers, number, options))
+    return figures
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------
+
+ROLE_COLUMNS = ("Process", "CPU-s per million spans", "CPU-s at start", "Peak RSS, MiB")
+TOTAL_COLUMNS = ("Figure", "Value")
+
+
+def _middle(figures: Mapping[str, Any], find: Callable[[Any], float], form: str) -> str:
+    """The median of all runs, with the extremes if there is more than one."""
+    values = [find(found) for found in figures["runs"]]
+    shown = format(median(values), form)
+    return shown if len(values) == 1 else f"{shown} ({min(values):{form}} to {max(values):{form}})"
+
+
+def total_rows(figures: Mapping[str, Any]) -> list[list[str]]:
+    """What the whole way did."""
+    made = figures["runs"][0]["load"]
+
+    def row(name: str, find: Callable[[Any], float], form: str) -> list[str]:
+        return [name, _middle(figures, find, form)]
+
+    return [
+        ["Load", f"{made['spans']:,} spans, {made['logs']:,} logs, {made['traces']:,} traces"],
+        row("Spans/s, raw topic to acknowledged by Jaeger and Elasticsearch", lambda r: r["spans_per_second"], ",.0f"),
+        row("Seconds until ingest was through", lambda r: r["stage_seconds"]["ingest"], ".1f"),
+        row("… sample", lambda r: r["stage_seconds"]["sample"], ".1f"),
+        row("… Jaeger had all", lambda r: r["stage_seconds"]["sink.jaeger"], ".1f"),
+        row("… Elasticsearch had all", lambda r: r["stage_seconds"]["sink.elasticsearch"], ".1f"),
+        row(
+            f"… Prometheus' totals were exact (one sample every {INTERVAL:g} s)",
+            lambda r: r["stage_seconds"]["sink.prometheus"],
+            ".1f",
+        ),
+        row("Share of spans kept, %", lambda r: 100 * r["kept_spans"] / r["load"]["spans"], ".1f"),
+        row(
+            "CPU-s per million spans, all roles",
+            lambda r: sum(r["cpu_seconds_per_million_spans"][role] for role in ROLES),
+            ".1f",
+        ),
+        row("Kafka bytes written per raw byte", lambda r: r["kafka_bytes_per_raw_byte"], ".2f"),
+        row("Raw bytes per span in Kafka", lambda r: _raw_bytes(r) / r["load"]["spans"], ".0f"),
+    ]
+
+
+def _raw_bytes(found: Mapping[str, Any]) -> float:
+    sizes: dict[str, int] = found["kafka_bytes"]
+    return sizes["-raw-spans"] + sizes["-raw-logs"]
+
+
+def role_rows(figures: Mapping[str, Any]) -> list[list[str]]:
+    """The columns `ROLE_COLUMNS` for each role, then for each server."""
+    shown = []
+    for name in figures["runs"][0]["cpu_seconds"]:
+        started = name in ROLES
+        shown.append(
+            [
+                name if name != "broker" else "Kafka broker (idle subtracted)",
+                _middle(figures, lambda r, n=name: r["cpu_seconds_per_million_spans"][n], ".1f"),  # type: ignore[misc]
+                _middle(figures, lambda r, n=name: r["start_up_cpu_seconds"][n], ".1f") if started else "",  # type: ignore[misc]
+                _middle(figures, lambda r, n=name: r["peak_rss_bytes"][n] / (1 << 20), ".0f"),  # type: ignore[misc]
+            ]
+        )
+    return shown
+
+
+def tables(figures: Mapping[str, Any]) -> list[Table]:
+    """The figures for the terminal."""
+    found = []
+    for columns, rows in ((TOTAL_COLUMNS, total_rows(figures)), (ROLE_COLUMNS, role_rows(figures))):
+        shown = Table()
+        for number, heading in enumerate(columns):
+            shown.add_column(heading, justify="right" if number else "left")
+        for row in rows:
+            shown.add_row(*row)
+        found.append(shown)
+    return found
+
+
+def parsed(arguments: Sequence[str] | None = None) -> Options:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.throughput", description=__doc__)
+    parser.add_argument("--spans", type=int, default=200_000)
+    parser.add_argument("--spans-per-message", type=int, default=200)
+    parser.add_argument("--runs", type=int, default=1, help="more than one: medians with extremes (default: 1)")
+    parser.add_argument("--partitions", type=int, default=4, help="of spans and logs (default: 4)")
+    parser.add_argument("--raw-partitions", type=int, default=4, help="of each raw topic (default: 4)")
+    parser.add_argument("--decision-wait", type=float, default=5.0, help="seconds of stream time (default: 5)")
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds after which a run is given up")
+    given = parser.parse_args(arguments)
+    return Options(
+        spans=given.spans,
+        spans_per_message=given.spans_per_message,
+        runs=given.runs,
+        partitions=given.partitions,
+        raw_partitions=given.raw_partitions,
+        decision_wait=given.decision_wait,
+        limit_seconds=given.limit,
+    )
+
+
+def main() -> None:
+    """Measure, print, save."""
+    figures = run(parsed())
+    for shown in tables(figures):
+        console.print(shown)
+    if not all(found["exact"] for found in figures["runs"]):
+        console.print("NOT EXACT: what arrived is not what was made; see bench/results/throughput.json")
+    file = save("throughput", figures)
+    console.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
+
+
+if __name__ == "__main__":
+    main()
