@@ -145,8 +145,7 @@ class Elasticsearch(Destination[LogItem]):
             body, headers = await asyncio.to_thread(compressed, body), {"content-encoding": "gzip"}
         count = len(request.items)
         try:
-            client = self._client.options(headers=headers) if headers else self._client
-            answer = await client.bulk(operations=body, require_data_stream=True)  # type: ignore[arg-type]
+            answer = await self._client.options(headers=headers).bulk(operations=body, require_data_stream=True)  # type: ignore[arg-type]
         except ApiError as error:
             if error.status_code in REFUSING:
                 return Rejected(_text(error))
@@ -154,7 +153,7 @@ class Elasticsearch(Destination[LogItem]):
             return Outcome.retry_all(count, str(error.status_code), _text(error), wait)
         except (TransportError, SerializationError) as error:
             raise Unavailable(f"{type(error).__name__}: {shortened(str(error))}") from error
-        statuses = answer.get("items", [])
+        statuses = answer.body.get("items", []) if isinstance(answer.body, dict) else []
         if len(statuses) != count:
             return Outcome.retry_all(count, "incomplete", f"{len(statuses)} answers for {count} documents")
         return outcome([status["create"] for status in statuses])
@@ -226,7 +225,7 @@ def _client(settings: Sink) -> AsyncElasticsearch:
     ndjson = _Bytes()
     return AsyncElasticsearch(
         f"{url.scheme}://{host}:{port}{url.path.rstrip('/')}",
-        headers={"user-agent": USER_AGENT} | settings.headers,
+        headers=settings.headers | {"user-agent": USER_AGENT},
         request_timeout=settings.timeout,
         retry_on_timeout=False,
         max_retries=0,

@@ -1,0 +1,295 @@
+"""Logs in a real Elasticsearch; faults from a local server."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
+
+from schemas.decision import Enrichment
+from schemas.envelope import Envelope, RowVerdict
+from schemas.errors import Unavailable
+from sinks.contract import Coordinates, Outcome
+from sinks.elasticsearch import Elasticsearch, LogItem, document_id, template
+from sinks.http import USER_AGENT
+from tests.services import Elasticsearch as ElasticsearchServer
+from tests.services import free_port
+from tests.services.process import HOST
+from tests.sinks.building import bad, envelope, key_values, log, record, resource, sink
+from tests.sinks.faulty import Reply, faulty, json, reset, status
+from tests.sinks.test_log_document import VALUES
+
+NO_TEMPLATE = json({"error": "no template", "status": 404}, 404)
+ACKNOWLEDGED = json({"acknowledged": True})
+
+
+@asynccontextmanager
+async def connected(url: str, **fields: Any) -> AsyncIterator[Elasticsearch]:
+    """A started sink into a data stream of its own."""
+    destination = Elasticsearch(sink(url, **{"dataset": f"d{uuid.uuid4().hex[:8]}"} | fields), clock=lambda: 0.0)
+    try:
+        await destination.start()
+        yield destination
+    finally:
+        await destination.close()
+
+
+async def send(destination: Elasticsearch, rows: Envelope) -> Outcome:
+    items = destination.encode(record(rows.encode()))
+    assert not bad(items)
+    return await destination.send(destination.request(items))
+
+
+async def call(server: ElasticsearchServer, method: str, path: str, body: Any = None) -> Any:
+    async with (
+        aiohttp.ClientSession() as client,
+        client.request(method, f"{server.url}/{path}", json=body) as response,
+    ):
+        return await response.json()
+
+
+async def search(server: ElasticsearchServer, destination: Elasticsearch, query: dict[str, Any]) -> list[Any]:
+    await call(server, "POST", f"{destination.stream}/_refresh")
+    found = await call(server, "GET", f"{destination.stream}/_search", {"query": query, "size": 1000})
+    return [hit["_source"] for hit in found["hits"]["hits"]]
+
+
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+async def test_logs_are_found_by_every_field_that_people_use(
+    elasticsearch: ElasticsearchServer, compression: str
+) -> None:
+    trace = os.urandom(16)
+    verdict = RowVerdict(kept=True, policy="errors", span=Enrichment("stock", "reserve", 2))
+    rows = [log("the cart is empty", trace, **{"http.route": "/x", "n": 3}), log({"order": {"id": 7}})]
+    async with connected(elasticsearch.url, compression=compression) as destination:
+        outcome = await send(destination, envelope(rows, [verdict, None]))
+        assert outcome == Outcome(accepted=2)
+        queries: list[dict[str, Any]] = [
+            {"term": {"trace_id": trace.hex()}},
+            {"term": {"trace.id": trace.hex()}},
+            {"match": {"message": "cart"}},
+            {"match": {"body.text": "empty"}},
+            {"term": {"attributes.http.route": "/x"}},
+            {"term": {"attributes.n": "3"}},
+            {"term": {"trace.sampled": True}},
+            {"term": {"sampling.policy": "errors"}},
+            {"term": {"span.name": "reserve"}},
+            {"term": {"span.status": "error"}},
+        ]
+        for query in queries:
+            (found,) = await search(elasticsearch, destination, query)
+            assert found["trace_id"] == trace.hex(), query
+        assert len(await search(elasticsearch, destination, {"term": {"service.name": "cart"}})) == 2
+        assert len(await search(elasticsearch, destination, {"term": {"log.level": "INFO"}})) == 2
+        assert (
+            len(await search(elasticsearch, destination, {"term": {"resource.attributes.service.name": "cart"}})) == 2
+        )
+        assert len(await search(elasticsearch, destination, {"range": {"@timestamp": {"gte": "now-1h"}}})) == 2
+        (found,) = await search(elasticsearch, destination, {"term": {"body.structured.order.id": "7"}})
+        assert "trace" not in found
+
+
+async def test_the_same_log_twice_is_one_document(elasticsearch: ElasticsearchServer) -> None:
+    rows = envelope([log("a"), log("b"), log("c")])
+    async with connected(elasticsearch.url) as destination:
+        assert await send(destination, rows) == Outcome(accepted=3)
+        assert await send(destination, rows) == Outcome(already_delivered=3)
+        assert len(await search(elasticsearch, destination, {"match_all": {}})) == 3
+
+
+async def test_elasticsearch_refuses_one_document_and_gets_the_others(elasticsearch: ElasticsearchServer) -> None:
+    rows = [log(str(n)) for n in range(5)]
+    rows[3].attributes.extend(key_values({"k" * 40_000: "x"}))  # longer than a term of Lucene
+    async with connected(elasticsearch.url) as destination:
+        outcome = await send(destination, envelope(rows))
+        assert (outcome.accepted, [refusal.index for refusal in outcome.refused], outcome.retry) == (4, [3], ())
+        assert outcome.refused[0].detail.startswith("400 document_parsing_exception")
+        assert "immense" in outcome.refused[0].detail
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(st.text(max_size=40), VALUES, max_size=4),
+    VALUES,
+    st.integers(0, 2**64 - 1),
+    st.integers(-(2**31), 2**31 - 1),
+    st.text(max_size=5),
+)
+async def test_whatever_a_log_holds_is_stored(
+    elasticsearch: ElasticsearchServer, fields: dict[str, Any], body: Any, time: int, severity: int, text: str
+) -> None:
+    row = log(body)
+    row.attributes.extend(key_values(fields))
+    row.time_unix_nano, row.severity_number, row.severity_text = time, severity, text  # type: ignore[assignment]
+    row.event_name = text
+    rows = envelope([row], header=resource(**fields), offset=uuid.uuid4().int >> 65)
+    async with connected(elasticsearch.url, dataset="anything") as destination:
+        assert await send(destination, rows) == Outcome(accepted=1)
+
+
+async def test_the_template_is_installed_and_a_later_one_stays(elasticsearch: ElasticsearchServer) -> None:
+    async with connected(elasticsearch.url) as destination:
+        dataset = destination.stream.split("-")[1]
+        path = f"_index_template/tailrace-logs-{dataset}"
+        (found,) = (await call(elasticsearch, "GET", path))["index_templates"]
+        assert found["index_template"]["index_patterns"] == [f"logs-{dataset}-*"]
+        assert found["index_template"]["version"] == template(dataset)["version"]
+        assert "data_stream" in found["index_template"]
+        later = template(dataset) | {"version": 1_000, "priority": 333}
+        assert await call(elasticsearch, "PUT", path, later) == {"acknowledged": True}
+        await destination.start()
+        (found,) = (await call(elasticsearch, "GET", path))["index_templates"]
+        assert found["index_template"]["version"] == 1_000
+        assert await call(elasticsearch, "PUT", path, later | {"version": 0}) == {"acknowledged": True}
+        await destination.start()
+        (found,) = (await call(elasticsearch, "GET", path))["index_templates"]
+        assert found["index_template"]["version"] == template(dataset)["version"]
+
+
+async def test_without_the_template_nothing_is_stored_in_the_wrong_place(elasticsearch: ElasticsearchServer) -> None:
+    async with connected(elasticsearch.url) as destination:
+        await call(elasticsearch, "DELETE", f"_index_template/tailrace-logs-{destination.stream.split('-')[1]}")
+        outcome = await send(destination, envelope([log("a"), log("b")]))
+        assert (outcome.accepted, outcome.refused, outcome.retry, outcome.reason) == (0, (), (0, 1), "item_404")
+        await destination.start()
+        assert await send(destination, envelope([log("a"), log("b")])) == Outcome(accepted=2)
+
+
+def encode(rows: Sequence[LogRecord | bytes], **fields: Any) -> list[LogItem]:
+    return Elasticsearch(sink("http://unused:1")).encode(record(envelope(rows, **fields).encode()))
+
+
+def test_what_is_not_utf8_is_a_defect_and_the_rest_goes_on() -> None:
+    wrong = log("abc").SerializeToString().replace(b"abc", b"\xff\xfe\xfd")
+    items = encode([log("a"), wrong, log("b")])
+    assert [bool(item.defect) for item in items] == [False, True, False]
+    assert items[1].dead_letter().count(wrong) == 1
+    items = encode([log("a"), log("b")], header=resource("abc").replace(b"abc", b"\xff\xfe\xfd"))
+    assert [bool(item.defect) for item in items] == [True, True]
+
+
+def test_a_dead_letter_is_the_log_as_it_came() -> None:
+    original = log("a", k="v")
+    (item,) = encode([original])
+    (part,) = LogsData.FromString(item.dead_letter()).resource_logs
+    assert list(part.scope_logs[0].log_records) == [original]
+    assert part.resource.attributes[0].value.string_value == "cart"
+
+
+def test_an_id_is_a_place() -> None:
+    place = Coordinates("t", 1, 2, 3, 4)
+    others = [
+        Coordinates("t1", 1, 2, 3, 4), Coordinates("t", 12, 2, 3, 4), Coordinates("t", 1, 23, 3, 4),
+        Coordinates("t", 1, 2, 4, 4), Coordinates("t", 1, 2, 3, 5),
+    ]  # fmt: skip
+    assert document_id(place) == "hIUZBvKzIGvevg8Kps2TIw", "ids of released versions must not change"
+    assert len({document_id(other) for other in [place, *others]}) == 6
+
+
+# ---- faults --------------------------------------------------------------------------------------------------
+
+
+def created(code: int, kind: str = "") -> dict[str, Any]:
+    """The answer to one document."""
+    error = {"error": {"type": kind, "reason": "why"}} if kind else {}
+    return {"create": {"_index": "i", "_id": "x", "status": code, **error}}
+
+
+async def faults(*replies: Reply, logs: int = 3, **fields: Any) -> Outcome:
+    async with (
+        faulty(NO_TEMPLATE, ACKNOWLEDGED, *replies) as server,
+        connected(server.url, **fields) as destination,
+    ):
+        return await send(destination, envelope([log(str(n)) for n in range(logs)]))
+
+
+async def test_every_document_has_its_own_answer() -> None:
+    answers = [
+        created(201),
+        created(409, "version_conflict_engine_exception"),
+        created(400, "document_parsing_exception"),
+        created(429, "es_rejected_execution_exception"),
+        created(503, "unavailable_shards_exception"),
+        created(403, "cluster_block_exception"),
+    ]
+    outcome = await faults(json({"took": 1, "errors": True, "items": answers}), logs=6)
+    assert (outcome.accepted, outcome.already_delivered) == (1, 1)
+    assert [(refusal.index, refusal.detail) for refusal in outcome.refused] == [
+        (2, "400 document_parsing_exception: why")
+    ]
+    assert outcome.retry == (3, 4, 5)
+    assert (outcome.reason, outcome.detail) == ("item_429", "429 es_rejected_execution_exception: why")
+
+
+async def test_the_flag_errors_is_not_believed() -> None:
+    answers = [created(201), created(400, "a"), created(201)]
+    outcome = await faults(json({"errors": False, "items": answers}))
+    assert len(outcome.refused) == 1
+
+
+async def test_too_few_answers_settle_nothing() -> None:
+    outcome = await faults(json({"errors": False, "items": [created(201)]}))
+    assert (outcome.retry, outcome.reason) == ((0, 1, 2), "incomplete")
+
+
+async def test_a_busy_node_says_when() -> None:
+    async def busy(request: Any, body: bytes) -> Any:
+        answer: Any = json({"error": {"type": "es_rejected_execution_exception"}, "status": 429}, 429)(request, body)
+        answer.headers["Retry-After"] = "4"
+        return answer
+
+    outcome = await faults(busy)
+    assert (outcome.retry, outcome.retry_after, outcome.reason) == ((0, 1, 2), 4.0, "429")
+
+
+async def test_a_proxy_that_answers_for_elasticsearch_settles_nothing() -> None:
+    outcome = await faults(status(502, "<html>bad gateway</html>"))
+    assert outcome.retry == (0, 1, 2)
+    outcome = await faults(json("not an object"))
+    assert (outcome.retry, outcome.reason) == ((0, 1, 2), "incomplete")
+    with pytest.raises(Unavailable):
+        await faults(reset)
+
+
+async def test_a_request_that_is_too_large_is_halved() -> None:
+    one = json({"items": [created(201)]})
+    outcome = await faults(json({"status": 413}, 413), one, one, logs=2)
+    assert outcome == Outcome(accepted=2)
+    outcome = await faults(json({"status": 413}, 413), logs=1)
+    assert (outcome.accepted, len(outcome.refused)) == (0, 1)
+
+
+async def test_a_request_as_bulk_has_it() -> None:
+    async with (
+        faulty(NO_TEMPLATE, ACKNOWLEDGED, json({"items": [created(201), created(201)]})) as server,
+        connected(server.url, auth={"api_key": "a2V5"}, headers={"X-Team": "shop"}) as destination,
+    ):
+        assert await send(destination, envelope([log("a" * 2000), log("b")])) == Outcome(accepted=2)
+        bulk = server.seen[-1]
+        assert bulk.headers["Authorization"] == "ApiKey a2V5"
+        assert bulk.headers["x-team"] == "shop"
+        assert bulk.headers["User-Agent"] == USER_AGENT
+        lines = [orjson.loads(line) for line in bulk.body.splitlines()]
+        assert [line["create"]["_index"] for line in lines[::2]] == [destination.stream] * 2
+        assert lines[1]["data_stream"]["dataset"] == destination.stream.split("-")[1]
+
+
+async def test_a_server_that_is_not_there_is_unavailable() -> None:
+    destination = Elasticsearch(sink(f"http://{HOST}:{free_port()}"))
+    with pytest.raises(Unavailable, match="index template tailrace-logs-tailrace"):
+        await destination.start()
+    await destination.close()
+    async with faulty(json({"status": 401}, 401)) as server:
+        destination = Elasticsearch(sink(server.url))
+        with pytest.raises(Unavailable, match="401"):
+            await destination.start()
+        await destination.close()
