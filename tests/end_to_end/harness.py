@@ -43,7 +43,7 @@ class Worker(Server):
 
     def __init__(self, config: Path, roles: Sequence[str]) -> None:
         super().__init__()
-        self.roles = tuple(roles)
+        self.roles = tuple(",".join(roles).split(","))
         self._config, self._port = config, free_port()
 
     def command(self) -> list[str]:

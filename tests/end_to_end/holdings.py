@@ -1,4 +1,4 @@
-"""What the destinations hold: asked of Jaeger, Elasticsearch and Prometheus, or of the topics that feed them."""
+"""What the destinations hold, asked as anybody would ask them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import aiohttp
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from pipeline.topics import Topics
-from schemas.envelope import Envelope
-from schemas.point import HistogramValue, PointBatch
 from tests.end_to_end.harness import DELIVERED_SECONDS, METRICS_INTERVAL, Pipeline
 from tests.end_to_end.truth import UID, Document, Holdings, Truth
 from tests.services import eventually
@@ -20,44 +15,6 @@ from tests.services import eventually
 POLICY_ATTRIBUTE = "tailsampling.policy"
 AT_ONCE = 16  # requests to Jaeger
 PAGE = 5000  # documents of one answer of Elasticsearch
-
-
-async def of_topics(pipeline: Pipeline) -> Holdings:
-    """What `sample` has let through: the kept topics, untraced logs and the points."""
-    topics, holdings = Topics(pipeline.name), Holdings()
-    for record in await pipeline.records([topics.kept_spans]):
-        envelope = Envelope.decode(record.value)
-        for row, verdict in enumerate(envelope.verdicts):
-            assert verdict is not None
-            span = Span.FromString(envelope.row(row))
-            holdings.add_span(span.trace_id.hex(), span.span_id.hex(), verdict.policy)
-    for record in await pipeline.records([topics.kept_logs, topics.untraced_logs]):
-        envelope = Envelope.decode(record.value)
-        for row in range(len(envelope)):
-            log = LogRecord.FromString(envelope.row(row))
-            verdict = envelope.verdicts[row] if envelope.verdicts else None
-            resource = ResourceLogs.FromString(envelope.resources[envelope.resource[row]]).resource
-            service = _attributes(resource.attributes)["service.name"]
-            document = Document(
-                log.trace_id.hex(),
-                log.span_id.hex(),
-                log.severity_number,
-                log.body.string_value,
-                verdict.kept if verdict else None,
-                verdict.policy if verdict else "",
-                verdict.span.service if verdict and verdict.span else service,
-                verdict.span.name if verdict and verdict.span else "",
-            )
-            holdings.logs.setdefault(_attributes(log.attributes)[UID], []).append(document)
-    for record in await pipeline.records([topics.points]):
-        points = PointBatch.decode(record.value)
-        for labels, value in points.rows:
-            service = dict(zip(points.shape.label_names, labels, strict=True))["service_name"]
-            if isinstance(value, HistogramValue):
-                holdings.durations[service] += value.observations
-            else:
-                holdings.calls[service] += round(value)
-    return holdings
 
 
 async def of_servers(pipeline: Pipeline, truth: Truth) -> Holdings:
@@ -155,10 +112,6 @@ async def _ask_prometheus(http: aiohttp.ClientSession, pipeline: Pipeline, truth
         await eventually(complete, DELIVERED_SECONDS / 2 + 5 * METRICS_INTERVAL, "totals are equal")
     except TimeoutError:
         return  # what was found last tells more than that it took too long
-
-
-def _attributes(pairs: Iterable[Any]) -> dict[str, str]:
-    return {pair.key: pair.value.string_value for pair in pairs}
 
 
 def _flat(source: Mapping[str, Any], before: str = "") -> dict[str, Any]:

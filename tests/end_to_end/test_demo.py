@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytest
-
 from pipeline.demo.ledger import Figures
+from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_SECONDS = 120.0
@@ -64,25 +63,20 @@ async def test_the_demo_is_right(tmp_path: Path) -> None:
     assert "Traceback" not in run.err
 
 
-@pytest.mark.parametrize(
-    ("mutation", "words"),
-    [
-        ("drop_span", "lacks 1 of its"),
-        ("split_trace", "was never sent"),
-        ("lose_error", "was not kept"),
-    ],
-)
-async def test_a_worker_that_does_one_thing_wrong_is_found(tmp_path: Path, mutation: str, words: str) -> None:
-    run = await finished(
-        await begun(tmp_path, "tests.end_to_end.mutated_demo", mutation, "--seconds", "8", "--seed", "4", "--json")
-    )
-    assert run.code == 1
-    assert words in run.err
-    figures = run.figures
-    if mutation == "lose_error":
-        assert figures["error_traces_kept"] < figures["error_traces"]
-    else:
-        assert figures["broken_traces"] >= 1
+WRONG = {"drop_span": "lacks 1 of its", "split_trace": "was never sent", "lose_error": "was not kept"}
+"""Mutations, and the words by which the demo names what they did."""
+
+
+async def test_a_worker_that_does_one_thing_wrong_is_found(tmp_path: Path) -> None:
+    module, arguments = "tests.end_to_end.mutated_demo", ("--seconds", "8", "--seed", "4", "--json")
+    processes = [await begun(tmp_path, module, mutation, *arguments) for mutation in WRONG]
+    runs = await asyncio.gather(*map(finished, processes))
+    for (mutation, words), run in zip(WRONG.items(), runs, strict=True):
+        assert run.code == 1, mutation
+        assert words in run.err, (mutation, run.err)
+    for run in runs[:2]:
+        assert run.figures["broken_traces"] >= 1
+    assert runs[2].figures["error_traces_kept"] < runs[2].figures["error_traces"]
 
 
 async def test_an_interrupt_ends_with_a_right_summary(tmp_path: Path) -> None:
@@ -97,3 +91,18 @@ async def test_an_interrupt_ends_with_a_right_summary(tmp_path: Path) -> None:
     run = await finished(process)
     assert "What you just saw" in run.out
     assert "Traceback" not in run.err
+
+
+async def test_the_demo_is_right_on_real_servers(
+    tmp_path: Path, kafka: Kafka, jaeger: Jaeger, elasticsearch: Elasticsearch, prometheus: Prometheus
+) -> None:
+    process = await begun(
+        tmp_path, "pipeline.cli", "demo", "--seconds", "8", "--json", "--kafka", kafka.bootstrap,
+        "--jaeger", jaeger.query_url, "--jaeger-otlp", jaeger.otlp_http, "--elasticsearch", elasticsearch.url,
+        "--prometheus", prometheus.url,
+    )  # fmt: skip
+    run = await finished(process)
+    assert run.code == 0, run.err
+    assert run.figures["metric_spans"] == run.figures["spans_in"] > 1500
+    assert run.figures["traces_kept"] > 0
+    assert run.figures["logs_correlated"] > 0

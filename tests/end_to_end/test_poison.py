@@ -13,7 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from schemas.reasons import Reason
 from tests.end_to_end import holdings, truth
-from tests.end_to_end.harness import Pipeline, running
+from tests.end_to_end.harness import Destinations, Pipeline, running
 from tests.end_to_end.traffic import Batches, Message, Shop, encode, producer, send, spans_data
 from tests.services import Kafka
 
@@ -61,10 +61,12 @@ def poison(pipeline: Pipeline, json_topic: str, shop: Shop) -> list[tuple[Messag
     return found
 
 
-async def test_poison_is_set_aside_and_the_rest_delivered(kafka: Kafka, tmp_path: Path) -> None:
+async def test_poison_is_set_aside_and_the_rest_delivered(
+    kafka: Kafka, destinations: Destinations, tmp_path: Path
+) -> None:
     json_topic = "poison-json"
     inputs = [{"topic": json_topic, "signal": "logs", "encoding": "json"}]
-    async with running(Pipeline(kafka, tmp_path, "poison", inputs=inputs)) as pipeline:
+    async with running(Pipeline(kafka, tmp_path, "poison", {}, destinations, inputs)) as pipeline:
         shop, sent = Shop(4), truth.Truth()
         batches = Batches(pipeline.spans_topic, pipeline.logs_topic, 2, random.Random(4))
         began = time.time()
@@ -83,7 +85,7 @@ async def test_poison_is_set_aside_and_the_rest_delivered(kafka: Kafka, tmp_path
                 sent.add(*message.facts)
             await send(client, good[half:], sent)
 
-        await pipeline.start("ingest", "sample")
+        await pipeline.start("all")
         await pipeline.settled()
 
         letters = {place(letter): letter for letter in await pipeline.records([pipeline.topics.dlq])}
@@ -93,7 +95,7 @@ async def test_poison_is_set_aside_and_the_rest_delivered(kafka: Kafka, tmp_path
             headers = {name: text.decode() for name, text in letter.headers}
             assert (headers["reason"], headers["stage"]) == (reason, "ingest"), headers
             assert letter.value == value, headers
-        truth.assert_true(sent, await holdings.of_topics(pipeline))
+        truth.assert_true(sent, await holdings.of_servers(pipeline, sent))
 
 
 def place(letter: ConsumerRecord) -> tuple[str, int, int]:
