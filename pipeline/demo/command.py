@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import click
 import orjson
+from aiokafka.errors import KafkaError
 from rich.console import Console
 from rich.live import Live
 
@@ -72,7 +73,7 @@ def command(
     )
     try:
         run, holdings, audit = asyncio.run(_run(options, interactive, as_json))
-    except (TailraceError, OSError) as error:
+    except (TailraceError, KafkaError, OSError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(orjson.dumps(audit.figures._asdict()))

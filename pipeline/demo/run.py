@@ -116,6 +116,8 @@ class Run:
         """Wait until everything that was sent is where it belongs, or time is up; returns the last audit."""
         sent = changed = time.monotonic()
         before: Figures | None = None
+        if self.destinations.remote:
+            await self._hurried(DECISION_WAIT_SECONDS)  # looking costs a request per trace
         while True:
             holdings = await self.holdings()
             audit = self.audit(holdings)
@@ -129,8 +131,12 @@ class Run:
             settled = decided and quiet > SETTLED_SECONDS and not self.destinations.remote
             if right or settled or now - sent > DRAIN_SECONDS or self.hurry.is_set():
                 return audit
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.hurry.wait(), LOOK_SECONDS)
+            await self._hurried(LOOK_SECONDS)
+
+    async def _hurried(self, seconds: float) -> None:
+        """Sleep, unless there is a hurry."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.hurry.wait(), seconds)
 
 
 def raw_topics(options: Options) -> RawTopics:
@@ -153,6 +159,7 @@ async def prepared(options: Options, say: Say) -> AsyncIterator[Run]:
         broker = None if real.kafka else stack.enter_context(EmbeddedBroker())
         say(f"[2/{STEPS}] destinations: {_described(real)}")
         ends = await stack.enter_async_context(destinations(real))
+        await ends.holdings(Ledger())  # whoever does not answer is named now, not at the end
         endpoints = Endpoints(
             kafka=broker.url if broker else real.kafka or "",
             jaeger=ends.jaeger,
@@ -186,7 +193,10 @@ async def _create(bootstrap: str, raw: tuple[str, ...], partitions: int, config:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
-        answer = await admin.create_topics([NewTopic(name, partitions, -1) for name in raw])
+        topics = [NewTopic(name, partitions, 1) for name in raw]
+        for topic in topics:
+            topic.replication_factor = -1  # the broker's default, which the constructor refuses
+        answer = await admin.create_topics(topics)
         wrong = [f"{error[0]}: error {error[1]}" for error in answer.topic_errors if error[1]]
     finally:
         await admin.close()

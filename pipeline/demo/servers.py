@@ -46,6 +46,9 @@ class JaegerReader:
     async def read(self, session: aiohttp.ClientSession, ledger: Ledger, holdings: Holdings) -> None:
         """Put what Jaeger holds into `holdings`."""
         seen = ledger.seen()
+        if not seen:  # nothing to ask for, except whether anybody is there
+            async with session.get(f"{self._url}/api/v3/services") as response:
+                await _json(response)
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def one(trace_id: bytes) -> None:
