@@ -1,0 +1,426 @@
+"""Delivering to a destination that answers as the test says: what is sent again, buried, settled, held back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar
+
+import pytest
+
+from pipeline.delivery import Delivery
+from pipeline.settlement import Account
+from pipeline.telemetry import REGISTRY
+from schemas.errors import Retryable, Unavailable
+from schemas.reasons import Reason
+from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, Signal, SourceRecord
+from tests.pipeline.kafka import fresh
+from tests.services import eventually
+from tests.sinks.building import sink
+
+DEADLINE = 10.0
+
+
+class Word(Item):
+    """An item of the script: one word of a record's value. Words that begin with `#` cannot be encoded."""
+
+    word: str
+
+    def dead_letter(self) -> bytes:
+        return self.word.encode()
+
+
+Answer = Callable[[Request[Word]], Awaitable[Outcome] | Outcome]
+
+
+class Scripted(Destination[Word]):
+    """Splits a record into words and answers as `answer` says; `+word` goes to lane 1 if there is one."""
+
+    signal: ClassVar[Signal] = "logs"
+
+    def __init__(self, answer: Answer, lanes: int = 1, requests_per_lane: int = 1) -> None:
+        self.lanes, self.requests_per_lane = lanes, requests_per_lane
+        self.answer = answer
+        self.sent: list[list[str]] = []
+        self.repeated: list[bool] = []
+        self.started = self.closed = 0
+        self.refuse_starts = 0
+        self.forgotten: list[tuple[str, int]] = []
+
+    async def start(self) -> None:
+        self.started += 1
+        if self.started <= self.refuse_starts:
+            raise Unavailable("not yet")
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    def encode(self, record: SourceRecord) -> list[Word] | None:
+        if record.value == b"hold":
+            return None
+        items = []
+        for index, text in enumerate(record.value.decode().split()):
+            place = Coordinates(record.topic, record.partition, record.offset, 0, index)
+            lane = 1 if self.lanes > 1 and text.startswith("+") else 0
+            item = Word(origin=place, size=len(text), lane=lane, defect="bad" if text.startswith("#") else "")
+            item.word = text
+            items.append(item)
+        return items
+
+    def forget(self, topic: str, partition: int) -> None:
+        self.forgotten.append((topic, partition))
+
+    def request(self, items: Sequence[Word]) -> Request[Word]:
+        return Request(items, b"")
+
+    async def send(self, request: Request[Word]) -> Outcome:
+        self.sent.append([item.word for item in request.items])
+        self.repeated.append(request.repeated)
+        outcome = self.answer(request)
+        return outcome if isinstance(outcome, Outcome) else await outcome
+
+
+def accept(request: Request[Word]) -> Outcome:
+    return Outcome(accepted=len(request.items))
+
+
+class Script:
+    """Answers the n-th request with the n-th outcome, then accepts."""
+
+    def __init__(self, *outcomes: Outcome | Exception) -> None:
+        self._outcomes = list(outcomes)
+
+    def __call__(self, request: Request[Word]) -> Outcome:
+        if not self._outcomes:
+            return accept(request)
+        outcome = self._outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+class Grave:
+    """A dead-letter queue; fails as often as `failures` says."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.letters: list[tuple[str, str, Reason]] = []
+        self.failures = failures
+
+    async def __call__(self, item: Item, refusal: Refusal) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise Retryable("no broker")
+        self.letters.append((item.dead_letter().decode(), refusal.detail, refusal.reason))
+
+
+class Bench:
+    """A delivery, its destination and one partition."""
+
+    def __init__(self, destination: Scripted, grave: Grave, **batch: Any) -> None:
+        self.name = fresh("sink")
+        settings = sink(
+            "http://unused",
+            batch={"max_age": "10ms"} | batch,
+            retry={"initial_interval": "1ms", "max_interval": "2ms"},
+        )
+        self.destination, self.grave = destination, grave
+        self.delivery = Delivery(self.name, destination, settings, grave)
+        self.account = Account(0)
+        self._offset = 0
+
+    async def add(self, *values: str) -> None:
+        for value in values:
+            offset, self._offset = self._offset, self._offset + 1
+            await self.delivery.add(self.account, SourceRecord("topic", 3, offset, 0, value.encode()))
+
+    async def reaches(self, position: int) -> None:
+        async def there() -> bool:
+            if self.delivery.failed.done():
+                self.delivery.failed.result()
+            return self.account.position >= position
+
+        await eventually(there, DEADLINE, f"position {position}")
+        assert self.account.position == position
+
+    def counted(self, outcome: str) -> float:
+        labels = {"sink": self.name, "outcome": outcome}
+        return REGISTRY.get_sample_value("tailrace_sink_items_total", labels) or 0.0
+
+
+@asynccontextmanager
+async def bench(destination: Scripted, grave: Grave | None = None, **batch: Any) -> AsyncIterator[Bench]:
+    made = Bench(destination, grave or Grave(), **batch)
+    await made.delivery.open()
+    try:
+        yield made
+    finally:
+        await made.delivery.close()
+        assert destination.closed
+
+
+async def test_accepted_items_settle_their_offsets() -> None:
+    async with bench(Scripted(accept)) as b:
+        await b.add("a b", "", "c")
+        await b.reaches(3)
+        assert b.destination.sent == [["a", "b", "c"]]
+        assert b.counted("accepted") == 3
+
+
+async def test_records_without_items_settle_at_once_but_not_before_others() -> None:
+    release = asyncio.Event()
+
+    async def later(request: Request[Word]) -> Outcome:
+        await release.wait()
+        return accept(request)
+
+    async with bench(Scripted(later)) as b:
+        await b.add("", "")
+        assert b.account.position == 2
+        await b.add("a", "")
+        assert b.account.position == 2
+        release.set()
+        await b.reaches(4)
+
+
+async def test_a_held_record_waits_for_those_that_complete_it() -> None:
+    async with bench(Scripted(accept)) as b:
+        await b.add("hold", "hold")
+        assert b.account.position == 0
+        await b.add("a")
+        await b.reaches(3)
+
+
+async def test_everything_is_sent_again_until_it_is_accepted() -> None:
+    outcomes: list[Outcome | Exception] = [
+        Unavailable("reset"),
+        Outcome.retry_all(2, "503", "busy"),
+        Outcome.retry_all(2, "429", "busy", 0.001),
+    ]
+    async with bench(Scripted(Script(*outcomes))) as b:
+        await b.add("a", "b")
+        await b.reaches(2)
+        assert b.destination.sent == [["a", "b"]] * 4
+        assert b.destination.repeated == [False, True, True, True]
+        retries = {
+            reason: REGISTRY.get_sample_value("tailrace_sink_retries_total", {"sink": b.name, "reason": reason})
+            for reason in ("no_answer", "503", "429")
+        }
+        assert retries == {"no_answer": 1, "503": 1, "429": 1}
+
+
+async def test_only_what_was_not_settled_is_sent_again() -> None:
+    first = Outcome(accepted=1, already_delivered=1, refused=(Refusal(1, "bad"),), retry=(2, 4), reason="item_429")
+    async with bench(Scripted(Script(first))) as b:
+        await b.add("a b c d e")
+        await b.reaches(1)
+        assert b.destination.sent == [["a", "b", "c", "d", "e"], ["c", "e"]]
+        assert b.grave.letters == [("b", "bad", Reason.REFUSED_BY_SINK)]
+        assert [b.counted(o) for o in ("accepted", "already_delivered", "refused")] == [3, 1, 1]
+
+
+async def test_a_refusal_settles_only_once_its_letter_is_stored() -> None:
+    grave = Grave(failures=3)
+    async with bench(Scripted(Script(Outcome(refused=(Refusal(0, "bad"),)))), grave) as b:
+        await b.add("a")
+        await b.reaches(1)
+    assert grave.failures == 0
+    assert len(grave.letters) == 1
+
+
+async def test_more_letters_than_refusals_when_nobody_says_which() -> None:
+    vague = Outcome(accepted=2, refused=tuple(Refusal(n, "1 of 3") for n in range(3)))
+    async with bench(Scripted(Script(vague))) as b:
+        await b.add("a b c")
+        await b.reaches(1)
+        assert len(b.grave.letters) == 3
+        assert (b.counted("accepted"), b.counted("refused")) == (2, 1)
+
+
+async def test_what_cannot_be_encoded_is_buried_and_the_rest_sent() -> None:
+    async with bench(Scripted(accept)) as b:
+        await b.add("a #b c", "#d")
+        await b.reaches(2)
+        assert b.destination.sent == [["a", "c"]]
+        assert b.grave.letters == [("#b", "bad", Reason.MALFORMED), ("#d", "bad", Reason.MALFORMED)]
+
+
+async def test_requests_are_bounded() -> None:
+    async with bench(Scripted(accept), max_items=3, max_bytes=4) as b:
+        await b.add("a a a a a bbb c dddddd e")
+        await b.reaches(1)
+        assert b.destination.sent[0] == ["a", "a", "a"]
+        assert ["dddddd"] in b.destination.sent
+        assert max(map(len, b.destination.sent)) <= 3
+
+
+async def test_a_lane_has_one_request_under_way_and_keeps_its_order_through_retries() -> None:
+    under_way = 0
+
+    async def answer(request: Request[Word]) -> Outcome:
+        nonlocal under_way
+        under_way += 1
+        assert under_way == 1
+        await asyncio.sleep(0)
+        under_way -= 1
+        if len(destination.sent) % 3 == 0:
+            return Outcome.retry_all(len(request.items), "503", "")
+        return accept(request)
+
+    destination = Scripted(answer)
+    words = [str(n) for n in range(40)]
+    async with bench(destination, max_items=3) as b:
+        await b.add(*words)
+        await b.reaches(40)
+    arrived: list[str] = []
+    for number, request in enumerate(destination.sent, 1):
+        if number % 3:
+            arrived += request
+    assert arrived == words
+
+
+async def test_a_stuck_lane_does_not_hold_the_others() -> None:
+    release = asyncio.Event()
+
+    async def answer(request: Request[Word]) -> Outcome:
+        if request.items[0].word.startswith("+"):
+            await release.wait()
+        return accept(request)
+
+    destination = Scripted(answer, lanes=2)
+    async with bench(destination) as b:
+        await b.add("a", "+b", "c")
+        await b.reaches(1)
+
+        async def sent() -> bool:
+            return ["c"] in destination.sent or ["a", "c"] in destination.sent
+
+        await eventually(sent, DEADLINE, "c is sent")
+        assert b.account.position == 1
+        release.set()
+        await b.reaches(3)
+
+
+async def test_unordered_requests_run_side_by_side() -> None:
+    arrived = asyncio.Barrier(3)
+
+    async def answer(request: Request[Word]) -> Outcome:
+        await arrived.wait()
+        return accept(request)
+
+    async with bench(Scripted(answer, requests_per_lane=3), max_items=1) as b:
+        await b.add("a", "b", "c")
+        await b.reaches(3)
+
+
+async def test_back_pressure() -> None:
+    release = asyncio.Event()
+
+    async def later(request: Request[Word]) -> Outcome:
+        await release.wait()
+        return accept(request)
+
+    async with bench(Scripted(later), max_items=2) as b:
+        await b.add("a", "b", "c", "d")  # two batches: one under way, one queued
+        blocked = asyncio.create_task(b.add("e"))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not blocked.done()
+        release.set()
+        await blocked
+        await b.reaches(5)
+
+
+async def test_a_destination_that_is_down_at_first() -> None:
+    destination = Scripted(accept)
+    destination.refuse_starts = 3
+    async with bench(destination) as b:
+        assert destination.started == 4
+        await b.add("a")
+        await b.reaches(1)
+
+
+async def test_stopping_waits_for_answers_and_begins_nothing() -> None:
+    release, begun = asyncio.Event(), asyncio.Event()
+
+    async def later(request: Request[Word]) -> Outcome:
+        begun.set()
+        await release.wait()
+        return accept(request)
+
+    destination = Scripted(later)
+    async with bench(destination, max_items=1) as b:
+        await b.add("a", "b")
+        await begun.wait()
+        draining = asyncio.create_task(b.delivery.drain(DEADLINE))
+        await asyncio.sleep(0)
+        release.set()
+        await draining
+        assert b.account.position == 1
+        assert destination.sent == [["a"]]
+        await b.delivery.drain(DEADLINE)  # every partition asks
+
+
+async def test_stopping_during_an_outage_leaves_everything() -> None:
+    destination = Scripted(lambda request: Outcome.retry_all(len(request.items), "503", "", 60.0))
+    async with bench(destination) as b:
+        await b.add("a")
+
+        async def sent() -> int:
+            return len(destination.sent)
+
+        await eventually(sent, DEADLINE, "one try")
+        async with asyncio.timeout(DEADLINE):
+            await b.delivery.drain(60.0)
+        assert b.account.position == 0
+
+
+async def test_a_partition_that_left_is_neither_sent_nor_buried_nor_settled() -> None:
+    release, begun = asyncio.Event(), asyncio.Event()
+
+    async def answer(request: Request[Word]) -> Outcome:
+        begun.set()
+        await release.wait()
+        return Outcome(refused=tuple(Refusal(n, "bad") for n in range(len(request.items))))
+
+    destination = Scripted(answer)
+    async with bench(destination, max_items=1) as b:
+        await b.add("a", "b")
+        await begun.wait()
+        b.delivery.drop(b.account, "topic", 3)
+        assert destination.forgotten == [("topic", 3)]
+        release.set()
+        other = Account(10)
+        await b.delivery.add(other, SourceRecord("topic", 4, 10, 0, b"c"))
+
+        async def settled() -> bool:
+            return other.position == 11
+
+        await eventually(settled, DEADLINE, "the other partition goes on")
+        assert destination.sent == [["a"], ["c"]]
+        assert [word for word, _, _ in b.grave.letters] == ["c"]
+
+
+async def test_a_bug_in_a_destination_is_loud() -> None:
+    async with bench(Scripted(Script(ZeroDivisionError("bug")))) as b:
+        await b.add("a")
+        with pytest.raises(ZeroDivisionError, match="bug"):
+            await asyncio.wait_for(b.delivery.failed, DEADLINE)
+        assert b.account.position == 0
+
+
+async def test_an_outage_is_told_once_with_destination_and_error(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "pipeline.delivery")
+    async with bench(Scripted(Script(*[Unavailable("Connect refused")] * 5))) as b:
+        await b.add("a")
+        await b.reaches(1)
+
+        async def told() -> bool:
+            return any(r.message == "sink accepts again" for r in caplog.records)
+
+        await eventually(told, DEADLINE, "the end of the outage is logged")
+    first, last = caplog.records
+    assert (first.levelname, last.levelname) == ("WARNING", "INFO")
+    told_of = vars(first)
+    assert (told_of["sink"], told_of["endpoint"], told_of["error"]) == (b.name, "http://unused", "Connect refused")
