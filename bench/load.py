@@ -193,6 +193,7 @@ def write(
             "message.max.bytes": 32 << 20,
             "queue.buffering.max.kbytes": 256 << 10,
             "enable.idempotence": True,
+            "log_level": 0,  # a new broker's coordinator is retried, which librdkafka would print; failures are raised
         }
     )
     refused: list[str] = []

@@ -16,7 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 RESULTS = Path(__file__).resolve().parent / "results"
+PAGE_WIDTH = 120
 _TICKS = os.sysconf("SC_CLK_TCK")
 # Fields of /proc/PID/stat counted from the one behind the command's name (proc(5) numbers that one 3).
 _UTIME, _STIME, _CUTIME, _CSTIME = (field - 3 for field in (14, 15, 16, 17))
@@ -78,13 +81,15 @@ class Meter:
         self.began = time.monotonic()
         self._before = {name: cpu_seconds(pid) for name, pid in self._pids.items()}
 
+    def read_one(self, name: str) -> float:
+        """CPU seconds of one process since the beginning."""
+        elapsed = time.monotonic() - self.began
+        return max(0.0, cpu_seconds(self._pids[name]) - self._before[name] - self._idle.get(name, 0.0) * elapsed)
+
     def read(self) -> tuple[float, dict[str, float]]:
         """Seconds since it was made, and CPU seconds of each process in them."""
         elapsed = time.monotonic() - self.began
-        used = {
-            name: max(0.0, cpu_seconds(pid) - self._before[name] - self._idle.get(name, 0.0) * elapsed)
-            for name, pid in self._pids.items()
-        }
+        used = {name: self.read_one(name) for name in self._pids}
         return elapsed, used
 
     def rates(self) -> tuple[float, dict[str, float]]:
@@ -130,6 +135,12 @@ def save(name: str, figures: Mapping[str, Any]) -> Path:
     fresh.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     fresh.replace(file)
     return file
+
+
+def console() -> Console:
+    """Where a benchmark prints: as wide as the terminal, or wide enough for its tables in a file."""
+    found = Console(highlight=False, markup=False, soft_wrap=True)
+    return found if found.is_terminal else Console(highlight=False, markup=False, soft_wrap=True, width=PAGE_WIDTH)
 
 
 def load_results(name: str) -> dict[str, Any] | None:

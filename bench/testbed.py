@@ -25,6 +25,7 @@ POLICIES: list[dict[str, Any]] = [
     {"name": "slow", "type": "latency", "latency": {"threshold_ms": 500}},
     {"name": "share", "type": "probabilistic", "probabilistic": {"sampling_percentage": 5}},
 ]
+SILENT = 0  # librdkafka prints to standard error when the broker goes away; what matters is raised
 ADMIN_SECONDS = 30.0
 READ_SECONDS = 60.0
 # The transaction coordinator's and the group coordinator's own logs: what transactions write beside our topics.
@@ -43,7 +44,7 @@ class Testbed:
         self.kafka, self.prefix, self.raw_partitions = kafka, prefix, raw_partitions
         self.topics = Topics(prefix)
         self.workers: dict[str, Worker] = {}
-        self._admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+        self._admin = AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": SILENT})
         self._file = kafka.data / f"{prefix}.yaml"
         self._file.write_text(json.dumps(self._settings(sections), indent=2), encoding="utf-8")  # JSON is YAML
         self.config: Config = load_config(self._file, {})
@@ -125,6 +126,7 @@ class Testbed:
                 "bootstrap.servers": self.kafka.bootstrap,
                 "group.id": f"{self.prefix}-bench",
                 "enable.auto.commit": False,
+                "log_level": SILENT,
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "error",
                 "enable.partition.eof": True,

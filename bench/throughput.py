@@ -4,7 +4,8 @@ A seeded load lies in the raw topics. Every role runs in a process of its own; i
 from the moment when it holds its partitions until Jaeger and Elasticsearch have acknowledged the last span and log.
 Prometheus is waited for too (its totals must equal the spans made), but its samples come every `metrics.interval`.
 
-CPU of a role is what its process spends after it was ready: imports and start-up are listed apart.
+CPU of a role is what its process spends from that moment until its own stage is through (aggregate: until
+Prometheus has everything); imports and start-up, and what a waiting role costs, are listed apart.
 """
 
 from __future__ import annotations
@@ -16,15 +17,14 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from bench.load import Load, Written, write
-from bench.measure import Meter, cpu_seconds, machine, peak_rss, save
+from bench.measure import Meter, console, cpu_seconds, machine, peak_rss, save
 from bench.testbed import Testbed
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus
 
@@ -36,7 +36,7 @@ PROGRESS_SECONDS = 2.0
 CALM_SECONDS = 3.0
 AGO_SECONDS = 600  # the load's last span ended this long before the run
 
-console = Console(highlight=False, markup=False)
+out = console()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class Options:
     spans: int
     spans_per_message: int
     runs: int
+    warm_up_spans: int
     partitions: int
     raw_partitions: int
     decision_wait: float
@@ -59,10 +60,11 @@ class TooSlow(RuntimeError):
 class Counters:
     """How far each stage is, asked of the workers and of Prometheus. A stage that has ended is not asked again."""
 
-    def __init__(self, bed: Testbed, made: Written, prometheus: Prometheus, namespace: str) -> None:
-        self._bed, self._made, self._prometheus = bed, made, prometheus
+    def __init__(self, bed: Testbed, made: Written, prometheus: Prometheus, namespace: str, meter: Meter) -> None:
+        self._bed, self._made, self._prometheus, self._meter = bed, made, prometheus, meter
         self._query = f"sum({namespace}_calls_total)"
         self.done: dict[str, float] = {}
+        self.cpu: dict[str, float] = {}
         self.now: dict[str, float] = dict.fromkeys(ROLES, 0.0)
         self.kept_spans = self.kept_logs = 0.0
         self._stages: dict[str, Callable[[], bool]] = {
@@ -78,6 +80,9 @@ class Counters:
         for stage, ended in self._stages.items():
             if stage not in self.done and ended():
                 self.done[stage] = elapsed
+                self.cpu[stage] = self._meter.read_one(stage)
+                if stage == "sink.prometheus":
+                    self.cpu["aggregate"] = self._meter.read_one("aggregate")
         return len(self.done) == len(self._stages)
 
     def line(self, elapsed: float) -> str:
@@ -134,7 +139,7 @@ class Servers:
 
 
 def one_run(servers: Servers, number: int, options: Options) -> dict[str, Any]:
-    """Write the load, start the workers, wait until everything has arrived."""
+    """Write the load, start the workers, wait until everything has arrived. `number` is the seed."""
     namespace = f"bench_{number}"
     sections = {
         "kafka": {"partitions": options.partitions},
@@ -151,8 +156,8 @@ def one_run(servers: Servers, number: int, options: Options) -> dict[str, Any]:
         load = Load(options.spans, 0, options.spans_per_message, seed=number)
         begins = time.time() - AGO_SECONDS - options.spans / load.spans_per_second
         load = Load(options.spans, int(begins * 1000), options.spans_per_message, seed=number)
-        made = write(servers.kafka.bootstrap, bed.load_topics, load, say=lambda text: console.print(f"  {text}"))
-        console.print(
+        made = write(servers.kafka.bootstrap, bed.load_topics, load, say=lambda text: out.print(f"  {text}"))
+        out.print(
             f"  load: {made.spans:,} spans of {made.traces:,} traces and {made.logs:,} logs in {made.messages:,} "
             f"messages, {made.value_bytes / made.spans:.0f} B a span, written in {made.seconds:.1f} s"
         )
@@ -160,9 +165,15 @@ def one_run(servers: Servers, number: int, options: Options) -> dict[str, Any]:
         alone = Meter({"broker": servers.kafka.pid})
         time.sleep(CALM_SECONDS)
         idle = alone.rates()[1]
-        for role in sorted(ROLES, key=lambda role: role == LAST_STARTED):
+        waiting = [role for role in ROLES if role != LAST_STARTED]
+        for role in waiting:
             bed.start(role)
-            console.print(f"  {role} is ready")
+            out.print(f"  {role} is ready")
+        time.sleep(CALM_SECONDS)
+        unused = Meter({role: bed.workers[role].pid for role in waiting})
+        time.sleep(CALM_SECONDS)
+        idle = idle | unused.rates()[1]
+        bed.start(LAST_STARTED)
         return _measured(bed, servers, made, namespace, idle, options)
     finally:
         bed.close()
@@ -179,15 +190,16 @@ def _measured(
         "prometheus": servers.prometheus.pid,
     }
     start_up = {role: cpu_seconds(pid) for role, pid in pids.items()}
-    meter = Meter(pids | others, idle)
-    counters = Counters(bed, made, servers.prometheus, namespace)
+    meter = Meter(pids | others, {"broker": idle["broker"]})
+    counters = Counters(bed, made, servers.prometheus, namespace, meter)
+    head_start = bed.workers[LAST_STARTED].metric("tailrace_records_read_total", role=LAST_STARTED) / made.messages
     said = 0.0
     while True:
         elapsed = time.monotonic() - meter.began
         ended = counters.poll(elapsed)
         if ended or elapsed - said >= PROGRESS_SECONDS:
             said = elapsed
-            console.print(counters.line(elapsed))
+            out.print(counters.line(elapsed))
         if ended:
             break
         if elapsed > options.limit_seconds:
@@ -197,6 +209,7 @@ def _measured(
             raise RuntimeError(f"{', '.join(dead)} ended")
         time.sleep(POLL_SECONDS)
     elapsed, cpu = meter.read()
+    cpu |= counters.cpu
     stored = bed.stored_bytes([*bed.raw, *bed.internal])
     raw = sum(stored[name] for name in bed.raw)
     wall = max(counters.done["sink.jaeger"], counters.done["sink.elasticsearch"])
@@ -207,13 +220,14 @@ def _measured(
         "spans_per_second": made.spans / wall,
         "stage_seconds": counters.done,
         "measured_seconds": elapsed,
+        "read_before_the_clock": head_start,  # share of the messages: what ingest did before it said that it is ready
         "kept_spans": counters.kept_spans,
         "kept_logs": counters.kept_logs,
         "prometheus_counts": counters.now["sink.prometheus"],
         "cpu_seconds": cpu,
         "cpu_seconds_per_million_spans": {name: seconds / millions for name, seconds in cpu.items()},
         "start_up_cpu_seconds": start_up,
-        "broker_idle_cpu": idle["broker"],
+        "idle_cpu": dict(idle),
         "peak_rss_bytes": {name: peak_rss(pid) for name, pid in (pids | others).items()},
         "kafka_bytes": {name.removeprefix(f"{bed.prefix}"): size for name, size in stored.items()},
         "kafka_bytes_per_raw_byte": (sum(stored.values()) - raw) / raw,
@@ -232,22 +246,25 @@ def run(options: Options) -> dict[str, Any]:
     """All runs on the same servers."""
     figures: dict[str, Any] = {"machine": machine(), "options": asdict(options), "runs": []}
     with ExitStack() as stack:
-        console.print("servers: Kafka, Jaeger, Elasticsearch, Prometheus")
+        out.print("servers: Kafka, Jaeger, Elasticsearch, Prometheus")
         servers = Servers(
             stack.enter_context(Kafka()),
             stack.enter_context(Jaeger()),
             stack.enter_context(Elasticsearch()),
             stack.enter_context(Prometheus()),
         )
+        if options.warm_up_spans:
+            out.print("warm-up: the servers' compilers and caches; its figures are thrown away")
+            one_run(servers, 0, replace(options, spans=options.warm_up_spans))
         for number in range(1, options.runs + 1):
-            console.print(f"run {number}/{options.runs}")
+            out.print(f"run {number}/{options.runs}")
             figures["runs"].append(one_run(servers, number, options))
     return figures
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------
 
-ROLE_COLUMNS = ("Process", "CPU-s per million spans", "CPU-s at start", "Peak RSS, MiB")
+ROLE_COLUMNS = ("Process", "CPU-s per million spans", "CPU-s at start", "Idle, CPU-s/s", "Peak RSS, MiB")
 TOTAL_COLUMNS = ("Figure", "Value")
 
 
@@ -296,6 +313,7 @@ def _raw_bytes(found: Mapping[str, Any]) -> float:
 def role_rows(figures: Mapping[str, Any]) -> list[list[str]]:
     """The columns `ROLE_COLUMNS` for each role, then for each server."""
     shown = []
+    idle = figures["runs"][0]["idle_cpu"]
     for name in figures["runs"][0]["cpu_seconds"]:
         started = name in ROLES
         shown.append(
@@ -303,6 +321,7 @@ def role_rows(figures: Mapping[str, Any]) -> list[list[str]]:
                 name if name != "broker" else "Kafka broker (idle subtracted)",
                 _middle(figures, lambda r, n=name: r["cpu_seconds_per_million_spans"][n], ".1f"),  # type: ignore[misc]
                 _middle(figures, lambda r, n=name: r["start_up_cpu_seconds"][n], ".1f") if started else "",  # type: ignore[misc]
+                _middle(figures, lambda r, n=name: r["idle_cpu"][n], ".3f") if name in idle else "",  # type: ignore[misc]
                 _middle(figures, lambda r, n=name: r["peak_rss_bytes"][n] / (1 << 20), ".0f"),  # type: ignore[misc]
             ]
         )
@@ -328,6 +347,7 @@ def parsed(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--spans", type=int, default=200_000)
     parser.add_argument("--spans-per-message", type=int, default=200)
     parser.add_argument("--runs", type=int, default=1, help="more than one: medians with extremes (default: 1)")
+    parser.add_argument("--warm-up", type=int, default=50_000, metavar="SPANS", help="run before, not measured")
     parser.add_argument("--partitions", type=int, default=4, help="of spans and logs (default: 4)")
     parser.add_argument("--raw-partitions", type=int, default=4, help="of each raw topic (default: 4)")
     parser.add_argument("--decision-wait", type=float, default=5.0, help="seconds of stream time (default: 5)")
@@ -337,6 +357,7 @@ def parsed(arguments: Sequence[str] | None = None) -> Options:
         spans=given.spans,
         spans_per_message=given.spans_per_message,
         runs=given.runs,
+        warm_up_spans=given.warm_up,
         partitions=given.partitions,
         raw_partitions=given.raw_partitions,
         decision_wait=given.decision_wait,
@@ -348,11 +369,11 @@ def main() -> None:
     """Measure, print, save."""
     figures = run(parsed())
     for shown in tables(figures):
-        console.print(shown)
+        out.print(shown)
     if not all(found["exact"] for found in figures["runs"]):
-        console.print("NOT EXACT: what arrived is not what was made; see bench/results/throughput.json")
+        out.print("NOT EXACT: what arrived is not what was made; see bench/results/throughput.json")
     file = save("throughput", figures)
-    console.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
+    out.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from bench.load import Load, write
-from bench.measure import Meter, machine, save
+from bench.measure import Meter, console, machine, save
 from bench.testbed import COORDINATORS, Place, Testbed
 from schemas.envelope import Envelope
 from tests.services import Kafka
@@ -29,7 +28,7 @@ SETTLE_SECONDS = 5.0  # beyond decision_wait: until kept spans flow at their usu
 WARM_UP = {"idle_seconds": 0.0, "decision_wait": 5.0}
 CALM_SECONDS = 3.0  # after the broker has made topics or lost its clients
 
-console = Console()
+out = console()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +127,11 @@ def case(kafka: Kafka, partitions: int, options: Options, prefix: str) -> dict[s
     try:
         time.sleep(CALM_SECONDS)
         seconds, alone = _idle_broker(kafka)
-        console.print(f"  the broker alone: {alone:.3f} CPU-s/s over {seconds:.0f} s")
+        out.print(f"  the broker alone: {alone:.3f} CPU-s/s over {seconds:.0f} s")
         for role in ROLES:
             bed.start(role)
         watched = _loaded(bed, options, alone)
-        console.print("  no load: waiting for the last decisions")
+        out.print("  no load: waiting for the last decisions")
         time.sleep(options.decision_wait + SETTLE_SECONDS)
         idle = Watch(bed, options.idle_seconds, alone) if options.idle_seconds else None
         for role in ROLES:
@@ -172,7 +171,7 @@ def _loaded(bed: Testbed, options: Options, alone: float) -> Watch:
     writer = threading.Thread(target=run, name="load")
     writer.start()
     try:
-        console.print(f"  load of {options.spans_per_second:,.0f} spans/s: settling, then {options.seconds:.0f} s")
+        out.print(f"  load of {options.spans_per_second:,.0f} spans/s: settling, then {options.seconds:.0f} s")
         time.sleep(options.decision_wait + SETTLE_SECONDS)
         return Watch(bed, options.seconds, alone)
     finally:
@@ -191,11 +190,11 @@ def run(options: Options) -> dict[str, Any]:
     }
     with Kafka() as kafka:
         if options.warm_up_seconds:
-            console.print(f"warm-up, {options.warm_up_seconds:.0f} s")
+            out.print(f"warm-up, {options.warm_up_seconds:.0f} s")
             short = Options(**asdict(options) | WARM_UP | {"seconds": options.warm_up_seconds})
             case(kafka, options.partitions[0], short, "warm-up")
         for number, partitions in enumerate(options.partitions, 1):
-            console.print(f"[{number}/{len(options.partitions)}] N = {partitions}", highlight=False, markup=False)
+            out.print(f"[{number}/{len(options.partitions)}] N = {partitions}")
             figures["cases"].append(case(kafka, partitions, options, f"transactions-{partitions}"))
     return figures
 
@@ -274,9 +273,9 @@ def parsed(arguments: Sequence[str] | None = None) -> Options:
 def main() -> None:
     """Measure, print, save."""
     figures = run(parsed())
-    console.print(table(figures))
+    out.print(table(figures))
     file = save("transactions", figures)
-    console.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
+    out.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
 
 
 if __name__ == "__main__":

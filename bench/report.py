@@ -1,0 +1,127 @@
+"""Write the tables of the documents from bench/results/*.json: `python -m bench.report`.
+
+A table stands between `<!-- bench: NAME -->` and `<!-- end of bench: NAME -->` in any page under docs/; what is
+between them is replaced, the rest is left alone. `--check` writes nothing and exits 1 if a page is not up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import throughput, transactions
+from bench.measure import load_results
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PLACE = re.compile(r"(<!-- bench: ([a-z]+) -->\n).*?(<!-- end of bench: \2 -->)", re.DOTALL)
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; all columns but the first are right-aligned."""
+    rule = ["---", *["---:"] * (len(headings) - 1)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (headings, rule, *rows))
+
+
+def provenance(figures: Mapping[str, Any], command: str) -> str:
+    """The machine, the date and the command, so that a number can be had again."""
+    machine = figures["machine"]
+    busy = machine["load_before"]
+    return (
+        f"{machine['date']}, commit {machine['commit'] or 'unknown'}: {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['memory_gib']:g} GiB, {machine['kernel']}, Python {machine['python']}; "
+        f"load average before it {busy:.2f}. `{command}`\n"
+    )
+
+
+def transaction_tables(figures: Mapping[str, Any]) -> str:
+    """For docs/adr/0003-delivery.md and docs/performance.md."""
+    options = figures["options"]
+    text = (
+        f"{options['raw_partitions']} partitions in each of two raw topics (spans, logs), "
+        f"{options['spans_per_second']:,.0f} spans/s in messages of {options['spans_per_message']}, "
+        f"`commit_interval` {options['commit_interval']:g} s, `decision_wait` {options['decision_wait']:g} s; "
+        f"{options['seconds']:.0f} s with load, then {options['idle_seconds']:.0f} s without. One process for "
+        "`ingest`, one for `sample`.\n"
+    )
+    command = (
+        f"python -m bench.transactions --partitions {' '.join(map(str, options['partitions']))}"
+        f" --spans-per-second {options['spans_per_second']:g} --seconds {options['seconds']:g}"
+    )
+    return "\n".join(
+        (
+            text,
+            markdown(transactions.LONG, transactions.rows(figures)),
+            provenance(figures, command),
+        )
+    )
+
+
+def throughput_tables(figures: Mapping[str, Any]) -> str:
+    """For docs/performance.md."""
+    options = figures["options"]
+    count = len(figures["runs"])
+    text = (
+        f"Catch-up of {options['spans']:,} spans in messages of {options['spans_per_message']}, "
+        f"{options['raw_partitions']} raw partitions, N = {options['partitions']}, one process per role, "
+        f"{'one run' if count == 1 else f'{count} runs: medians, with the extremes in brackets'}.\n"
+    )
+    if not all(found["exact"] for found in figures["runs"]):
+        text += "\n**Not exact: what arrived is not what was made.**\n"
+    command = (
+        f"python -m bench.throughput --spans {options['spans']} --spans-per-message {options['spans_per_message']}"
+        f" --runs {count} --warm-up {options['warm_up_spans']}"
+    )
+    return "\n".join(
+        (
+            text,
+            markdown(throughput.TOTAL_COLUMNS, throughput.total_rows(figures)),
+            markdown(throughput.ROLE_COLUMNS, throughput.role_rows(figures)),
+            provenance(figures, command),
+        )
+    )
+
+
+TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "transactions": transaction_tables,
+    "throughput": throughput_tables,
+}
+
+
+def filled(page: str, results: Callable[[str], Mapping[str, Any] | None] = load_results) -> str:
+    """The page with its tables from the newest results; places whose benchmark has not run stay as they are.
+
+    Raises KeyError when a page names a table that does not exist.
+    """
+
+    def table(match: re.Match[str]) -> str:
+        begin, name, end = match.groups()
+        write = TABLES[name]
+        figures = results(name)
+        return match.group() if figures is None else f"{begin}\n{write(figures)}\n{end}"
+
+    return PLACE.sub(table, page)
+
+
+def main() -> int:
+    """Fill every page, or only look."""
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not up to date")
+    only_look = parser.parse_args().check
+    stale = 0
+    for page in sorted(DOCS.rglob("*.md")):
+        before = page.read_text(encoding="utf-8")
+        after = filled(before)
+        if after != before:
+            stale += 1
+            print(f"docs/{page.relative_to(DOCS)}: {'not up to date' if only_look else 'written'}")
+            if not only_look:
+                page.write_text(after, encoding="utf-8")
+    return int(only_look and stale > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
