@@ -1,0 +1,79 @@
+"""What a user reads: the table, the summary, and one sentence when something that was named does not answer."""
+
+from __future__ import annotations
+
+import io
+from typing import cast
+
+import aiohttp
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from pipeline.demo import command
+from pipeline.demo.backends import LocalBackends
+from pipeline.demo.destinations import Destinations
+from pipeline.demo.letters import DeadLetterReader
+from pipeline.demo.run import Options, Run, raw_topics
+from pipeline.demo.screen import line, screen
+from pipeline.demo.settings import Endpoints, configuration
+from pipeline.demo.summary import summary
+from pipeline.worker import Worker
+from tests.pipeline.demo.test_ledger import perfect, sent
+
+NOWHERE = "127.0.0.1:1"
+
+
+class Joining:
+    """A worker of which one role holds nothing yet."""
+
+    def ready(self) -> dict[str, bool]:
+        return {"ingest": True, "sample": False}
+
+
+@pytest.fixture
+def run() -> Run:
+    local, ledger, options = LocalBackends(), sent(), Options(seed=5)
+    local.holdings = perfect(ledger)
+    trace_id = next(iter(local.holdings.spans))
+    local.holdings.policies = {trace_id: "errors"}
+    url = "http://127.0.0.1:9"
+    config = configuration(Endpoints(NOWHERE, url, url, url, transactions=False), raw_topics(options))
+    ends = Destinations(local, url, url, url, cast(aiohttp.ClientSession, None))
+    return Run(options, ledger, config, cast(Worker, Joining()), ends, cast(DeadLetterReader, None))
+
+
+def test_the_table_shows_all_stages(run: Run) -> None:
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(screen(run, run.destinations.local.holdings, "something was logged"))
+    text = console.export_text()
+    for words in (
+        "traffic flows",
+        f"{run.ledger.spans:,}",
+        "a span says ERROR",
+        "joining",
+        "__overflow__",
+        "was logged",
+    ):
+        assert words in text
+
+
+def test_the_line_and_the_summary_say_the_figures(run: Run) -> None:
+    holdings = run.destinations.local.holdings
+    audit = run.audit(holdings)
+    assert f"in: {run.ledger.spans} spans" in line(run, holdings)
+    text = summary(run, holdings, audit)
+    assert "✗" not in text
+    assert f"{audit.figures.traces_kept:,} were kept, 0 of them broken" in text
+    holdings.spans[next(iter(holdings.spans))].append(b"foreign!")
+    assert "✗ traces" in summary(run, holdings, run.audit(holdings))
+
+
+@pytest.mark.parametrize("option", ["--kafka", "--jaeger", "--elasticsearch", "--prometheus"])
+def test_a_server_that_does_not_answer_is_one_sentence(option: str) -> None:
+    address = NOWHERE if option == "--kafka" else f"http://{NOWHERE}"
+    result = CliRunner().invoke(command, ["--seconds", "5", "--json", option, address])
+    assert result.exit_code == 1
+    assert "Error: " in result.stderr
+    assert NOWHERE.removesuffix(":1") in result.stderr
+    assert result.stdout == ""
