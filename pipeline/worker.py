@@ -51,7 +51,6 @@ class Worker:
 
     async def start(self) -> None:
         """Join the groups. Returns once everything runs; partitions come afterwards."""
-        await self.server.start()
         self.app.finalize()
         await self.app.start()
         self.app.flow_control.resume()  # without Faust's own consumer nothing else opens the channels
@@ -79,12 +78,22 @@ class Worker:
 
 
 @contextlib.asynccontextmanager
-async def running(config: Config, names: Sequence[str], since: str | None = None) -> AsyncIterator[Worker]:
-    """A worker inside this loop, for the demo and tests; stopped in order on the way out."""
+async def running(
+    config: Config, names: Sequence[str], since: str | None = None, stopping: asyncio.Event | None = None
+) -> AsyncIterator[Worker]:
+    """A worker inside this loop; stopped in order on the way out.
+
+    Its pages answer from the first moment on. With `stopping` it waits for Kafka and its topics first, until they are
+    there or `stopping` is set (then no role runs).
+    """
     app = application(f"{config.kafka.prefix}-worker")
     worker = Worker(app, roles.build(app, config, names, since), config.telemetry)
-    await worker.start()
+    await worker.server.start()
     try:
+        if stopping is not None:
+            await roles.wait_for_servers(config, names, stopping)
+        if stopping is None or not stopping.is_set():
+            await worker.start()
         yield worker
     finally:
         await worker.stop()
@@ -96,14 +105,11 @@ async def run(config: Config, names: Sequence[str], since: str | None = None) ->
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    await roles.wait_for_servers(config, names, stopping)
-    if stopping.is_set():
-        return 0
-    async with running(config, names, since) as worker:
+    async with running(config, names, since, stopping) as worker:
         failed = asyncio.ensure_future(worker.wait())
         stopped = asyncio.ensure_future(stopping.wait())
         await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if failed.done():
+        if not stopping.is_set():
             try:
                 failed.result()
             except TailraceError as error:
