@@ -352,9 +352,22 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     async def drained(self, partition: TopicPartition) -> bool:
         """Whether everything up to the partition's end, asked now, has been given to its lease.
 
+        False while a transaction is open beyond the last stable offset: it may hold older records (F11).
+        """
+        end = await self.settled_end(partition)
+        return end is not None and await self.passed(partition, end)
+
+    async def settled_end(self, partition: TopicPartition) -> int | None:
+        """The partition's end, asked now; None while a transaction is open at it."""
+        end = (await self.end([partition]))[partition]
+        highwater: int | None = self.consumer.highwater(partition) if partition in self.consumer.assignment() else None
+        return None if highwater is not None and highwater > end else end
+
+    async def passed(self, partition: TopicPartition, end: int) -> bool:
+        """Whether everything before `end` has been given to the partition's lease.
+
         Compares positions, not record offsets: only positions pass the markers of transactional producers.
         """
-        end = (await self.end([partition]))[partition]
         if partition not in self.consumer.assignment() or self._in_hand[partition]:
             return False
         position: int = await self.consumer.position(partition)

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 ROLE = "ingest"
 POLL = 0.05  # seconds between looks at what is due
 MARKS_PER_WAIT = 10  # idle marks per decision_wait
+MARKS_PER_STALL = 4  # and at least per stall limit
 AHEAD_OF_SLOWEST = 4  # decision_waits that a raw partition may run ahead of the slowest one read here
 UNREAD_LIMIT = 2  # times commit_bytes that may wait for a transaction before fetching pauses
 
@@ -105,6 +106,7 @@ class RawPartition(Lease):
         self._mark = RawMark()
         self._flushed_at = time.monotonic()
         self._marked_at = 0.0
+        self._ending: tuple[int, int | None] | None = None  # where the partition ended, and the broker's time before
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
 
     async def open(self) -> Mapping[TopicPartition, int]:
@@ -166,13 +168,14 @@ class RawPartition(Lease):
     async def work(self) -> None:
         """Commit by size or age; mark when idle."""
         kafka = self._config.kafka
-        idle_after = self._config.sampling.decision_wait / MARKS_PER_WAIT
+        idle_after = self._idle_after()
         while True:
             now = time.monotonic()
             moved = self._next > self._committed
             due = self._regroup.size >= kafka.commit_bytes or now - self._flushed_at >= kafka.commit_interval
             async with self._turn:
                 if moved and due:
+                    await self._look_for_end()
                     await self._commit()
                 elif not moved and now - self._marked_at >= max(idle_after, POLL):
                     await self._mark_idle()
@@ -189,6 +192,26 @@ class RawPartition(Lease):
         self._pace.leave(self._partition)
         await self._committer.stop()
 
+    def _idle_after(self) -> float:
+        """Seconds between idle marks: well within what the sample clock takes for a stalled partition."""
+        sampling = self._config.sampling
+        stall = sampling.ingest_stall_limit if self._source.signal == "traces" else self._config.logs.max_skew
+        return min(sampling.decision_wait / MARKS_PER_WAIT, stall / MARKS_PER_STALL)
+
+    async def _look_for_end(self) -> None:
+        """Mark a partition that is busy but read to its end with the broker's time, whatever its producers' clocks say.
+
+        Where it ended is asked at one commit and has been passed, in live traffic, at the next.
+        """
+        if self._ending is not None:
+            end, before = self._ending
+            if self._next < end and not await self._group.passed(self._partition, end):
+                return
+            self._mark.ended(before)
+        before = self._clock.now(time.monotonic())
+        settled = await self._group.settled_end(self._partition)
+        self._ending = None if settled is None else (settled, before)
+
     async def _mark_idle(self) -> None:
         """At the end of the partition the mark is the broker's time before the request that found nothing left."""
         before = self._clock.now(time.monotonic())
@@ -202,8 +225,10 @@ class RawPartition(Lease):
 
     async def _commit(self) -> None:
         """One transaction with everything since the last one."""
-        mark = self._mark.cut(self._clock.now(time.monotonic()))
-        self._flushed_at = self._marked_at = time.monotonic()
+        self._flushed_at = time.monotonic()
+        now = self._clock.now(self._flushed_at)
+        mark = self._mark.cut(now)
+        self._marked_at = 0.0 if now is None else self._flushed_at  # no mark before the broker's time is known
         until = self._next
         flushed = self._regroup.flush(mark, self._group.raw_topics())
         if flushed.rows:

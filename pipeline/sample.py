@@ -145,6 +145,7 @@ class PartitionPair(Lease):
         while True:
             await asyncio.sleep(POLL)
             await self._reread()
+            await self._ask_ends()
             if time.monotonic() - burst_at < interval:
                 continue
             burst_at = time.monotonic()
@@ -172,6 +173,13 @@ class PartitionPair(Lease):
             head = self._window.positions()[name]
             again = await self._reader.read(self._pair[name], position, head, REREAD_BYTES)
             self._window.reread(name, again.records, again.position)
+
+    async def _ask_ends(self) -> None:
+        """Tell a silent topic from one that is read behind the other (only the former lets the clock go on)."""
+        for name in self._window.quiet():
+            newest = self._window.newest_append
+            if await self._group.drained(self._pair[name]):
+                self._window.ended(name, newest)
 
     async def _commit(self, burst: Burst) -> None:
         topics, index = self._topics, self._index

@@ -13,31 +13,60 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 RawPartition = tuple[str, int]
-STEP_LIMIT_MS = 10_000  # the most that one observation may move the broker's clock beyond elapsed time
+STEP_LIMIT_MS = 10_000  # the most that one observation may move the broker's clock, or one record a mark
+STEPS_PER_STALL = 4  # steps of append time, at least, before a raw partition may count as stalled
+LEFT_OUT = -1  # in a checkpoint, instead of an append time
 
 
 @dataclass(slots=True)
 class StreamClock:
-    """The clock of one reader of one partition.
+    """The clock of one reader of one partition of several internal topics, its *feeds* (spans and logs).
 
-    `stall_limits` maps a raw topic to the time (ms of append time) after which a raw partition without a new
-    mark is left out. A partition that is old but moving never is; one without any mark holds the clock.
+    `stall_limits` maps a raw topic to the time (ms) after which a raw partition without a new mark is left out. One
+    that is old but moving never is; one without any mark holds the clock.
+
+    Silence is measured in *activity*: what append times advanced from record to record while a feed was read, in the
+    feed that has come least far. So neither reading one feed ahead of the other, nor an outage of everything, nor a
+    step of the broker's clock (a step counts for `step_limit` at most) makes a raw partition look stalled.
     """
 
     stall_limits: Mapping[str, int]
     default_stall_limit: int
+    feeds: tuple[str, ...]
     marks: dict[RawPartition, tuple[int, int]] = field(default_factory=dict)
     raw_topics: dict[str, int] = field(default_factory=dict)
-    newest_append: int = -1
     changed: set[RawPartition] = field(default_factory=set)
-    _first_listed: dict[RawPartition, int] = field(default_factory=dict)
+    _appended: dict[str, int] = field(default_factory=dict)
+    _activity: dict[str, int] = field(default_factory=dict)
+    _heard: dict[RawPartition, tuple[int, ...]] = field(default_factory=dict)
+    _left_out: set[RawPartition] = field(default_factory=set)
     _now: int | None = None
+    _settled: bool = False  # whether `_now` is still the answer
+
+    @property
+    def step_limit(self) -> int:
+        """The most (ms) that one step of append time counts: several must follow each other to make a stall."""
+        return min([self.default_stall_limit, *self.stall_limits.values()]) // STEPS_PER_STALL
+
+    @property
+    def newest_append(self) -> int:
+        """Append time of the newest record read, -1 before the first."""
+        return max(self._appended.values(), default=-1)
 
     def restore(self, marks: Mapping[RawPartition, tuple[int, int]], raw_topics: Mapping[str, int]) -> None:
-        """Continue from a checkpoint: marks with the append time of the record that carried them."""
-        self.marks = dict(marks)
-        self.newest_append = max((append for _, append in marks.values()), default=-1)
+        """Continue from a checkpoint (`saved`). Silence begins anew, but who was left out stays out."""
+        self.marks = {raw: mark for raw, mark in marks.items() if mark[0] >= 0}
         self._list(raw_topics)
+        for raw, (_, append) in marks.items():
+            self._heard.setdefault(raw, self._active())
+            if append == LEFT_OUT:
+                self._left_out.add(raw)
+        self._settled = False
+
+    def saved(self, raw: RawPartition) -> tuple[int, int]:
+        """What a checkpoint says of a raw partition: its mark (-1: none) and append time, or LEFT_OUT instead."""
+        mark, append = self.marks.get(raw, (-1, LEFT_OUT))
+        return mark, LEFT_OUT if self._stalled(raw) else append
 
     def row_time(self, raw: RawPartition, timestamp: int, append: int) -> int:
         """Stream time of a raw record: not before its partition's last mark, not after the broker's now."""
@@ -45,62 +74,100 @@ class StreamClock:
         own = min(timestamp, append)
         return own if mark is None else max(mark[0], own)
 
-    def observe(self, raw: RawPartition, mark: int, append: int, raw_topics: Mapping[str, int]) -> None:
+    def observe(self, feed: str, raw: RawPartition, mark: int, append: int, raw_topics: Mapping[str, int]) -> None:
         """A record of `raw` was read: its mark (negative: none) holds from here on."""
-        if self.newest_append < 0:  # nothing was read yet: what was listed so far begins to be waited for now
-            self._first_listed = dict.fromkeys(self._first_listed, append)
-        self.newest_append = max(self.newest_append, append)
+        self._settled = False
+        self._elapse(feed, append)
         if raw_topics and raw_topics != self.raw_topics:
             self._list(raw_topics)
         if mark >= 0:
             known = self.marks.get(raw)
             self.marks[raw] = (max(mark, known[0]) if known else mark, append)
+            self._heard[raw] = self._active()
+            self._left_out.discard(raw)
             self.changed.add(raw)
+
+    def quiet(self) -> list[str]:
+        """Feeds whose newest record is much older than that of another one."""
+        late = self.newest_append - self.step_limit
+        return [feed for feed in self.feeds if self._appended.get(feed, -1) < late]
+
+    def ended(self, feed: str, append: int) -> None:
+        """Everything that was appended to `feed` until then has been read (it may be silent for good)."""
+        if append > self._appended.get(feed, -1):
+            self._settled = False
+            self._elapse(feed, append)
+
+    def _elapse(self, feed: str, append: int) -> None:
+        known = self._appended.get(feed)
+        if known is None:
+            self._appended[feed] = append
+        elif append > known:
+            self._appended[feed] = append
+            self._activity[feed] = self._activity.get(feed, 0) + min(append - known, self.step_limit)
+        elif append < known - self.step_limit:
+            self._appended[feed] = append  # the broker's clock was set back
+
+    def _active(self) -> tuple[int, ...]:
+        return tuple(self._activity.get(feed, 0) for feed in self.feeds)
 
     def _list(self, raw_topics: Mapping[str, int]) -> None:
         for topic, count in raw_topics.items():
             self.raw_topics[topic] = max(count, self.raw_topics.get(topic, 0))
             for partition in range(count):
-                self._first_listed.setdefault((topic, partition), self.newest_append)
+                self._heard.setdefault((topic, partition), self._active())
 
     def now(self) -> int | None:
         """The smallest mark of all raw partitions that are not stalled; None while one has no mark yet.
 
         Never goes back: a raw partition that was left out and returns is late.
         """
+        if not self._settled:
+            self._settled = True
+            smallest = self._smallest()
+            if smallest is not None and (self._now is None or smallest > self._now):
+                self._now = smallest
+        return self._now
+
+    def _smallest(self) -> int | None:
         smallest: int | None = None
-        for raw, listed in self._first_listed.items():
-            mark = self.marks.get(raw)
-            seen = mark[1] if mark else listed
-            if self.newest_append - seen > self.stall_limits.get(raw[0], self.default_stall_limit):
+        for raw in self._heard:
+            if self._stalled(raw):
                 continue
+            mark = self.marks.get(raw)
             if mark is None:
-                return self._now
+                return None
             if smallest is None or mark[0] < smallest:
                 smallest = mark[0]
-        if smallest is not None and (self._now is None or smallest > self._now):
-            self._now = smallest
-        return self._now
+        return smallest
+
+    def _stalled(self, raw: RawPartition) -> bool:
+        if raw in self._left_out:
+            return True
+        limit = self.stall_limits.get(raw[0], self.default_stall_limit)
+        return min(map(int.__sub__, self._active(), self._heard[raw]), default=0) > limit
 
     def stalled(self) -> list[RawPartition]:
         """Raw partitions that the clock leaves out at present."""
-        return [
-            raw
-            for raw, listed in self._first_listed.items()
-            if self.newest_append - (self.marks[raw][1] if raw in self.marks else listed)
-            > self.stall_limits.get(raw[0], self.default_stall_limit)
-        ]
+        return [raw for raw in self._heard if self._stalled(raw)]
 
 
 @dataclass(slots=True)
 class RawMark:
-    """Up to which raw timestamp (ms) one raw partition has been read. Never goes back."""
+    """Up to which raw timestamp (ms) one raw partition has been read. Never goes back.
+
+    A record moves it by STEP_LIMIT_MS at most: in a backlog, one timestamp of a fast clock must not pass for the time
+    of all records around it. A mark that lags is made good by the next ones, or by `ended`.
+    """
 
     mark: int | None = None
     _newest: int | None = None
 
     def read(self, timestamp: int) -> None:
         """A record with this raw timestamp was read."""
+        before = max((t for t in (self.mark, self._newest) if t is not None), default=None)
+        if before is not None:
+            timestamp = min(timestamp, before + STEP_LIMIT_MS)
         if self._newest is None or timestamp > self._newest:
             self._newest = timestamp
 
@@ -110,10 +177,12 @@ class RawMark:
             self.mark = max(before, self.mark or 0)
 
     def cut(self, now: int | None) -> int | None:
-        """The mark that goes out with everything read so far; raw timestamps are cut to the broker's now."""
-        if self._newest is not None:
-            newest = self._newest if now is None else min(self._newest, now)
-            self.mark = max(newest, self.mark or 0)
+        """The mark that goes out with everything read so far; raw timestamps are cut to the broker's now.
+
+        While that is unknown (None: nothing was acknowledged yet) they wait: a mark never goes back.
+        """
+        if self._newest is not None and now is not None:
+            self.mark = max(min(self._newest, now), self.mark or 0)
             self._newest = None
         return self.mark
 

@@ -35,11 +35,16 @@ class Verdicts:
         """The verdict of a trace, None when undecided or forgotten."""
         return self._verdicts.get(key)
 
-    def put(self, key: int, time: int, verdict: Verdict) -> None:
-        """Remember a verdict from stream time `time` on; the newest one of a trace wins."""
+    def put(self, key: int, time: int, verdict: Verdict, heads: tuple[int, ...]) -> None:
+        """Remember a verdict from stream time `time` on; the newest one of a trace wins.
+
+        `heads` are the positions before which its rows lie: until the tails are there it is not forgotten.
+        """
         self._verdicts[key] = verdict
         self._times[key] = time
-        self._buckets[self._bucket(time)].append(key)
+        bucket = self._bucket(time)
+        self._buckets[bucket].append(key)
+        self._pin(bucket, heads)
 
     def touch(self, key: int, time: int, heads: tuple[int, ...]) -> bool:
         """A row at stream time `time` met its trace's verdict, while the heads stood at `heads`.
@@ -47,16 +52,16 @@ class Verdicts:
         True when the verdict moved on and has to be recorded again.
         """
         known = self._times[key]
-        self._pinned[self._bucket(known)] = heads
         if time <= known + self.horizon // 2:
+            self._pin(self._bucket(known), heads)
             return False
-        self.put(key, time, self._verdicts[key])
+        self.put(key, time, self._verdicts[key], heads)
         return True
 
     def expire(self, now: int, tails: tuple[int, ...]) -> None:
         """Forget what is older than the horizon at the tail's stream time `now`.
 
-        A bucket whose verdicts were met by rows that the tails have not passed yet stays.
+        A bucket whose verdicts were made for, or met by, rows that the tails have not passed yet stays.
         """
         limit = self._bucket(now - self.horizon)
         for bucket in sorted(b for b in self._buckets if b < limit):
@@ -67,6 +72,10 @@ class Verdicts:
                     self._verdicts.pop(key, None)
                     self._times.pop(key, None)
             self._pinned.pop(bucket, None)
+
+    def _pin(self, bucket: int, heads: tuple[int, ...]) -> None:
+        known = self._pinned.get(bucket)
+        self._pinned[bucket] = heads if known is None else tuple(map(max, known, heads))
 
     def _bucket(self, time: int) -> int:
         return time // max(1, self.horizon // BUCKETS_PER_HORIZON)

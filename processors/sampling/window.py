@@ -35,6 +35,8 @@ from schemas.reasons import Reason
 
 FULL_CHECKPOINT_MS = 10_000  # of stream time; between two full ones only changed marks are written
 IDLE_BURST_MS = 10_000  # tails that passed nothing but marks are committed this rarely
+DECISION_BYTES = 1 << 20  # of verdicts in one record: a clock that was held up may make millions of traces due at once
+DECISION_OVERHEAD = 24  # bytes of a verdict without names: key, time, and what msgpack adds
 INPUT_PER_OUTPUT = 8  # a burst may read this many times its output limit while it keeps little
 
 
@@ -83,6 +85,20 @@ class Burst:
     stats: Counter[tuple[str, str]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """One record of the decisions: its offset, the newest stream time in it, where the heads stood when it was made."""
+
+    offset: int
+    newest: int
+    full: bool
+    heads: tuple[int, ...]
+
+    def is_over(self, horizon: int, tails: tuple[int, ...]) -> bool:
+        """Whether no row that meets its verdicts can still come, be it late or between tail and head."""
+        return self.newest < horizon and all(tail >= head for tail, head in zip(tails, self.heads, strict=True))
+
+
 class Window:
     """Partition `partition` of spans and logs, for one epoch."""
 
@@ -99,16 +115,19 @@ class Window:
         self._traces = TraceTable(settings.decision_wait)
         self._verdicts = Verdicts(settings.late_horizon)
         self._pending = DecisionRecord(settings.partitions)
+        self._pending_bytes = 0
         self._stats: Counter[tuple[str, str]] = Counter()
-        self._segments: deque[tuple[int, int, bool]] = deque()  # (offset in decisions, newest time, full)
+        self._segments: deque[_Segment] = deque()
         self._loaded: Checkpoint | None = None
         self._last_full: int | None = None
         self._last_burst: int | None = None
-        self._newest = (-1, False)
+        self._written: tuple[int, bool, tuple[int, ...]] = (-1, False, ())
         self._cached_bytes = 0
+        self._read_to: dict[str, int] = {}
+        self._left_out: set[tuple[str, int]] = set()
 
     def _new_clock(self) -> StreamClock:
-        return StreamClock(self._settings.stall_limits, self._settings.ingest_stall_limit)
+        return StreamClock(self._settings.stall_limits, self._settings.ingest_stall_limit, self._topics)
 
     # ---- taking over -------------------------------------------------------------------------------------
 
@@ -116,13 +135,14 @@ class Window:
         """One record of the decisions partition, in order, before `resume`."""
         record = DecisionRecord.decode(value)
         self._check_partitions(record.partitions, self._settings.partitions)
-        for key, time, verdict in zip(record.keys, record.times, record.verdicts, strict=True):
-            self._verdicts.put(key, time, verdict)
         point = record.checkpoint
+        heads = self._in_order(point.counted)
+        for key, time, verdict in zip(record.keys, record.times, record.verdicts, strict=True):
+            self._verdicts.put(key, time, verdict, heads)
         if self._loaded is not None and not point.full:
             point.marks = self._loaded.marks | point.marks
         self._loaded = point
-        self._segments.append((offset, max(record.times, default=-1), record.checkpoint.full))
+        self._segments.append(_Segment(offset, max(record.times, default=-1), point.full, heads))
 
     def resume(self, committed: Mapping[str, int | None], starts: Mapping[str, int]) -> dict[str, int]:
         """All decisions are loaded: where to read from, per topic.
@@ -156,6 +176,7 @@ class Window:
         if point is not None:
             self._clock.restore(point.marks, point.raw_topics)
             self._tail_clock.restore(point.marks, point.raw_topics)
+            self._left_out = set(self._tail_clock.stalled())
             self._expire()
         return {topic: cursor.tail for topic, cursor in self._cursors.items()}
 
@@ -184,7 +205,20 @@ class Window:
                 self._fold_spans(envelope, times, counted=offset < cursor.counted)
             else:
                 self._fold_logs(envelope, times)
-        self._clock.observe(raw, envelope.mark, append, envelope.raw_topics)
+        self._clock.observe(topic, raw, envelope.mark, append, envelope.raw_topics)
+        self._decide_due()
+
+    def quiet(self) -> list[str]:
+        """Topics that have fallen silent, or that are read more slowly than the others: `ended` tells which."""
+        return self._clock.quiet()
+
+    def ended(self, topic: str, append: int) -> None:
+        """Nothing of `topic` that was appended up to then is unread: it is silent, not merely read more slowly.
+
+        `append` is `newest_append` as it was before the end of the topic was asked for.
+        """
+        self._read_to[topic] = append
+        self._clock.ended(topic, append)
         self._decide_due()
 
     def _fold_spans(self, envelope: Envelope, times: list[int], counted: bool) -> None:
@@ -225,13 +259,21 @@ class Window:
         if verdict is None:
             return False
         needed = time if now is None else max(time, now)
-        if self._verdicts.touch(key, needed, tuple(c.head for c in self._cursors.values())):
-            self._pending.append(key, needed, verdict)
+        if self._verdicts.touch(key, needed, self._heads()):
+            self._record(key, needed, verdict)
         return True
 
+    def _record(self, key: int, time: int, verdict: Verdict) -> None:
+        self._pending.append(key, time, verdict)
+        self._pending_bytes += DECISION_OVERHEAD
+        if verdict.kept:
+            named = [span for span in (verdict.root, *verdict.spans.values()) if span is not None]
+            self._pending_bytes += sum(DECISION_OVERHEAD + len(span.service) + len(span.name) for span in named)
+
     def _decide_due(self) -> None:
+        """Decide what is due, as much as one decision record holds; the next burst makes room for more."""
         now = self._clock.now()
-        if now is None:
+        if now is None or self._pending_bytes >= DECISION_BYTES:
             return
         for key, trace in self._traces.due(now):
             vote = decide(self._plan, trace.evidence)
@@ -242,8 +284,10 @@ class Window:
                 self._stats["policy", vote.policy] += 1
             self._stats["decided", "kept" if vote.kept else "dropped"] += 1
             time = max(now, trace.last)
-            self._verdicts.put(key, time, verdict)
-            self._pending.append(key, time, verdict)
+            self._verdicts.put(key, time, verdict, self._heads())
+            self._record(key, time, verdict)
+            if self._pending_bytes >= DECISION_BYTES:
+                break
 
     # ---- the cache between head and tail -----------------------------------------------------------------
 
@@ -297,19 +341,20 @@ class Window:
             self._last_full = now if now is not None else 0
         self._last_burst = now
         record, self._pending = self._pending, DecisionRecord(self._settings.partitions)
-        changed, self._tail_clock.changed = self._tail_clock.changed, set()
-        marks = self._tail_clock.marks
+        self._pending_bytes = 0
+        marks = self._marks_to_save(full)
         record.checkpoint = Checkpoint(
             tails={topic: cursor.tail for topic, cursor in self._cursors.items()},
             counted={topic: max(cursor.counted, cursor.head) for topic, cursor in self._cursors.items()},
-            marks=dict(marks) if full else {raw: marks[raw] for raw in changed},
+            marks=marks,
             raw_topics=dict(self._tail_clock.raw_topics),
             policy_version=self._plan.version,
             full=full,
         )
         stats, self._stats = self._stats, Counter()
-        self._newest = (max(record.times, default=-1), full)
+        self._written = (max(record.times, default=-1), full, self._in_order(record.checkpoint.counted))
         self._expire()
+        self._decide_due()
         return Burst(
             kept_spans,
             kept_logs,
@@ -317,13 +362,20 @@ class Window:
             record.encode(),
             dict(record.checkpoint.tails),
             self._load_from(),
-            more or more_logs,
+            more or more_logs or bool(self._pending.keys),
             stats,
         )
 
     def committed(self, decisions_offset: int) -> None:
         """The last burst is durable; its decision record has this offset."""
-        self._segments.append((decisions_offset, *self._newest))
+        self._segments.append(_Segment(decisions_offset, *self._written))
+
+    def _marks_to_save(self, full: bool) -> dict[tuple[str, int], tuple[int, int]]:
+        """All marks as of the tail, or those that moved or whose raw partition was left out or returned."""
+        clock, left_out = self._tail_clock, set(self._tail_clock.stalled())
+        raws = {*clock.marks, *left_out} if full else clock.changed | (left_out ^ self._left_out)
+        clock.changed, self._left_out = set(), left_out
+        return {raw: clock.saved(raw) for raw in raws}
 
     def _unsaved(self) -> bool:
         return bool(self._tail_clock.changed)
@@ -352,13 +404,16 @@ class Window:
                 if output is not None:
                     kept.append(output)
                     size += len(output)
-            self._tail_clock.observe((envelope.topic, envelope.partition), envelope.mark, append, envelope.raw_topics)
+            raw = (envelope.topic, envelope.partition)
+            self._tail_clock.observe(topic, raw, envelope.mark, append, envelope.raw_topics)
             cursor.cached.popleft()
             self._cached_bytes -= len(value)
             cursor.tail = offset + 1
             records, rows, read = records + 1, rows + len(envelope), read + len(value)
         if not cursor.cached:
             cursor.tail = max(cursor.tail, cursor.cached_to)
+        if cursor.tail >= cursor.head and topic in self._read_to:
+            self._tail_clock.ended(topic, self._read_to[topic])
         return kept, records, rows, full
 
     def _all_decided(self, keys: array[int], topic: str, offset: int) -> bool:
@@ -402,18 +457,28 @@ class Window:
     def _expire(self) -> None:
         now = self._tail_clock.now()
         if now is not None:
-            self._verdicts.expire(now, tuple(cursor.tail for cursor in self._cursors.values()))
+            self._verdicts.expire(now, self._tails())
 
     def _load_from(self) -> int | None:
         """Where a new owner must begin to read the decisions: the last full checkpoint and all live verdicts."""
-        now = self._tail_clock.now()
+        now, tails = self._tail_clock.now(), self._tails()
         horizon = -1 if now is None else now - self._settings.late_horizon
-        full = max((offset for offset, _, is_full in self._segments if is_full), default=None)
+        full = max((segment.offset for segment in self._segments if segment.full), default=None)
         if full is None:
-            return self._segments[0][0] if self._segments else None
-        while self._segments and self._segments[0][0] < full and self._segments[0][1] < horizon:
+            return self._segments[0].offset if self._segments else None
+        while self._segments[0].offset < full and self._segments[0].is_over(horizon, tails):
             self._segments.popleft()
-        return self._segments[0][0]
+        return self._segments[0].offset
+
+    def _heads(self) -> tuple[int, ...]:
+        return tuple(cursor.head for cursor in self._cursors.values())
+
+    def _tails(self) -> tuple[int, ...]:
+        return tuple(cursor.tail for cursor in self._cursors.values())
+
+    def _in_order(self, positions: Mapping[str, int]) -> tuple[int, ...]:
+        """Positions by topic as a tuple, in the order of the cursors."""
+        return tuple(positions.get(topic, 0) for topic in self._topics)
 
     # ---- what an operator sees ---------------------------------------------------------------------------
 

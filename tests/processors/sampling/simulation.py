@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
 from processors.regroup import Regroup
 from processors.sampling.compile import compile_policies
@@ -201,9 +201,12 @@ class Sample:
             self.burst()
 
     def read(self, topic: str, count: int) -> None:
-        position = self.window.positions()[topic]
-        for record in self.sim.broker.logs[topic, self.index].read(position, count)[0]:
+        log, newest = self.sim.broker.logs[topic, self.index], self.window.newest_append
+        records, after = log.read(self.window.positions()[topic], count)
+        for record in records:
             self.window.head(topic, *record)
+        if after >= len(log.records):
+            self.window.ended(topic, newest)
 
     def burst(self) -> None:
         burst = self.window.burst()
@@ -282,7 +285,7 @@ class Simulation:
                 span = Span(trace_id=trace_id, span_id=rng.randbytes(8), name=f"op{number}")
                 span.start_time_unix_nano, span.end_time_unix_nano = at * 10**6, (at + 5) * 10**6
                 if failed:
-                    span.status.code = 2
+                    span.status.code = Status.STATUS_CODE_ERROR
                     truth.failed_at.append(at)
                 truth.spans.append(span.span_id)
                 data = TracesData()

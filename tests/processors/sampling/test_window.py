@@ -1,0 +1,558 @@
+"""One partition pair: taking over, the two cursors, verdicts, the clock of two topics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from processors.sampling import window as module
+from processors.sampling.window import FULL_CHECKPOINT_MS, IDLE_BURST_MS, Settings
+from schemas.decision import DecisionRecord, Enrichment
+from schemas.envelope import Envelope, RowVerdict
+from schemas.errors import ProtocolError
+from schemas.reasons import Reason
+from tests.processors.sampling.pair import HORIZON, LOGS, SETTINGS, SPANS, WAIT, Owner, Pair, key, ms, state
+
+DUE = WAIT // 1000 + 1  # seconds after which a trace that began at 0 is decided
+KEPT_BY_ERRORS = RowVerdict(True, "errors")
+LATE = HORIZON // 1000
+
+
+def quiet(pair: Pair, *seconds: float) -> None:
+    """Nothing but marks of all raw partitions."""
+    for second in seconds:
+        pair.spans(second)
+        pair.logs(second)
+
+
+def decided() -> Pair:
+    """A is kept, B dropped; the tails have passed everything."""
+    pair = Pair()
+    pair.spans(0, "A1!", "B1")
+    pair.logs(0, "A1", "B1")
+    quiet(pair, DUE)
+    pair.own().settle()
+    return pair
+
+
+# ---- taking over -----------------------------------------------------------------------------------------
+
+
+def test_the_very_first_start_begins_with_what_the_topics_hold() -> None:
+    owner = Owner(Pair(), SETTINGS)
+    assert owner.window.resume({SPANS: None, LOGS: None}, {SPANS: 7, LOGS: 0}) == {SPANS: 7, LOGS: 0}
+
+
+def test_an_offset_without_a_checkpoint_is_refused() -> None:
+    """F2, F23: the decisions topic was emptied; starting from the offset would decide half-passed traces again."""
+    with pytest.raises(ProtocolError, match=r"group offset 5 of tailrace.logs/0 but no checkpoint"):
+        Owner(Pair(), SETTINGS).window.resume({SPANS: None, LOGS: 5}, {SPANS: 0, LOGS: 0})
+
+
+@pytest.mark.parametrize("moved", [-1, 1])
+@pytest.mark.parametrize("topic", [SPANS, LOGS])
+def test_an_offset_that_was_reset_is_refused(topic: str, moved: int) -> None:
+    pair = decided()
+    pair.offsets[topic] = (pair.offsets[topic] or 0) + moved
+    with pytest.raises(ProtocolError, match=rf"{topic}/0 but its checkpoint says {2}: offsets"):
+        pair.own()
+
+
+def test_offsets_that_expired_come_back_from_the_checkpoint() -> None:
+    """F23: `offsets.retention.minutes` after the last commit the group has none."""
+    pair = decided()
+    tails, pair.offsets, pair.pointer = pair.offsets, {}, None
+    assert pair.own().window.positions() == tails
+
+
+def test_rows_that_are_gone_before_they_were_forwarded_stop_the_role() -> None:
+    pair = decided()
+    owner = Owner(pair, SETTINGS)
+    owner.window.load(0, pair.decisions[-1])
+    with pytest.raises(ProtocolError, match=r"tailrace.spans/0 starts at 9, 7 records .* retention overtook the tail"):
+        owner.window.resume(pair.offsets, {SPANS: 9, LOGS: 0})
+
+
+def test_another_n_is_refused_in_records_and_in_decisions() -> None:
+    """F21."""
+    pair = decided()
+    owner = Owner(pair, replace(SETTINGS, partitions=2))
+    with pytest.raises(ProtocolError, match="N = 1 partitions, the configuration 2"):
+        owner.window.load(0, pair.decisions[0])
+    owner.window.resume({}, {SPANS: 0, LOGS: 0})
+    with pytest.raises(ProtocolError, match="N = 1 partitions, the configuration 2"):
+        owner.read()
+
+
+def test_foreign_records_stop_the_role() -> None:
+    pair = Pair()
+    pair.topics[SPANS].append((ms(0), b"hello"))
+    with pytest.raises(ProtocolError, match="not an envelope"):
+        pair.own().read()
+    with pytest.raises(ProtocolError, match="not a decision record"):
+        Owner(pair, SETTINGS).window.load(0, b"hello")
+
+
+# ---- the two cursors -------------------------------------------------------------------------------------
+
+
+def test_a_record_is_passed_only_when_all_its_traces_are_decided() -> None:
+    """I2; the verdicts are in the same transaction or in an earlier one."""
+    pair = Pair()
+    pair.spans(0, "A1!", "B1")
+    pair.spans(5, "C1")
+    pair.spans(DUE)
+    pair.logs(DUE)
+    owner = pair.own().read()
+    burst = owner.burst()
+    assert burst is not None
+    assert burst.tails == {SPANS: 1, LOGS: 1}, "C is undecided: its record and all after it stay"
+    assert owner.kept_spans == ["A1!"]
+    assert pair.verdicts() == {"A": ["errors"], "B": [""]}
+
+
+def test_a_trace_that_is_neither_decided_nor_waiting_stops_the_role() -> None:
+    pair = decided()
+    owner = pair.own()
+    pair.spans(DUE + 1, "A2")
+    owner.read()
+    owner.window._verdicts._verdicts.clear()
+    with pytest.raises(ProtocolError, match=r"no verdict \(I2\)"):
+        owner.burst()
+
+
+def test_spans_are_counted_once_whatever_the_number_of_owners() -> None:
+    """Each owner reads ahead of its tail, commits and is gone; the next one's head starts at the tail again."""
+    pair = Pair()
+    counted, number = 0.0, 0
+    for second in range(0, 40, 2):
+        pair.spans(second, f"{chr(65 + second)}1", f"{chr(65 + second)}2!")
+        pair.logs(second)
+        number += 2
+        owner = pair.own().read()
+        owner.burst()
+        counted += owner.counted
+    assert counted == number
+
+
+def test_a_record_that_was_seen_is_ignored() -> None:
+    pair = Pair()
+    pair.spans(0, "A1!")
+    owner = pair.own().read()
+    append, value = pair.topics[SPANS][0]
+    owner.window.head(SPANS, 0, append, value)
+    quiet(pair, DUE)
+    owner.settle()
+    assert owner.counted == 1
+    assert owner.kept_spans == ["A1!"]
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1, 700, 1 << 20])
+def test_the_cache_is_bounded_and_what_does_not_fit_is_read_again(cache_bytes: int) -> None:
+    """F29: the oldest records stay, the newest are read again; 0 caches nothing at all."""
+    pair = Pair(replace(SETTINGS, cache_bytes=cache_bytes))
+    for second in range(9):
+        pair.spans(second, f"{chr(65 + second)}1!")
+    quiet(pair, 8 + DUE)
+    owner = pair.own().read()
+    largest = max(len(value) for _, value in pair.topics[SPANS])
+    assert owner.window.cached_bytes < cache_bytes + largest
+    while owner.burst() is not None:
+        pass
+    assert owner.kept_spans == [f"{chr(65 + second)}1!" for second in range(9)]
+    assert owner.window.cached_bytes == 0
+    assert owner.window.wanted() == {}
+    again = owner.stats["tail_reads", ""]
+    assert (again > 0) == (cache_bytes < 1 << 20)
+
+
+def test_the_head_never_stops_for_the_cache() -> None:
+    """Second pass 3: the mark of the slowest raw partition may lie behind any amount of data."""
+    pair = Pair(replace(SETTINGS, cache_bytes=0), raw={"raw_spans": 2, "raw_logs": 1})
+    for second in range(300):
+        pair.spans(second, f"{chr(65 + second % 26)}1", raw=0, append=400)
+    pair.logs(300, append=400)
+    owner = pair.own().read()
+    assert owner.window.now is None
+    assert pair.decisions == []
+    pair.spans(300, raw=1, append=400)
+    owner.settle()
+    assert owner.window.now == ms(299)
+
+
+def test_a_reread_ends_where_the_head_is() -> None:
+    """The reader may have gone further: what lies beyond was not seen by the head."""
+    pair = Pair(replace(SETTINGS, cache_bytes=0))
+    pair.spans(0, "A1!")
+    pair.spans(1, "A2!")
+    owner = pair.own().read(SPANS, count=1)
+    assert owner.window.wanted() == {SPANS: 0}
+    owner.window.reread(SPANS, [(o, *r) for o, r in enumerate(pair.topics[SPANS])], 2)
+    assert owner.window.wanted() == {}
+    owner.read(SPANS)
+    assert owner.window.wanted() == {}, "offset 0 is in memory; 1 will be wanted after it"
+    quiet(pair, DUE + 1)
+    owner.settle()
+    assert owner.kept_spans == ["A1!", "A2!"]
+
+
+def test_the_limit_of_a_burst_is_followed_by_another_one() -> None:
+    pair = Pair(replace(SETTINGS, burst_bytes=1))
+    for second in range(4):
+        pair.spans(second, "A1!")
+    quiet(pair, DUE + 4)
+    owner = pair.own().read()
+    more = []
+    while (burst := owner.burst()) is not None:
+        more.append(burst.more)
+        assert len(burst.kept_spans) <= 1
+    assert more[:4] == [True] * 4
+    assert owner.kept_spans == ["A1!"] * 4
+
+
+def test_idle_marks_move_the_tail_rarely() -> None:
+    """Second pass 8: a transaction for marks alone every IDLE_BURST_MS of stream time, not more."""
+    pair = decided()
+    owner = pair.own()
+    written = len(pair.decisions)
+    times = []
+    for tenth in range(1, 601):
+        second = DUE + tenth / 10
+        quiet(pair, second)
+        owner.read()
+        if owner.burst() is not None:
+            times.append(second)
+    gaps = [round((b - a) * 1000) for a, b in pairwise(times)]
+    assert len(pair.decisions) - written == len(times)
+    assert times
+    assert all(gap == IDLE_BURST_MS for gap in gaps)
+    assert owner.burst() is None, "nothing new"
+
+
+def test_the_last_burst_of_a_leaving_worker_takes_idle_marks_along() -> None:
+    pair = decided()
+    owner = pair.own()
+    quiet(pair, DUE + 1)
+    assert owner.read().burst() is not None, "the first of an owner says that it is there"
+    quiet(pair, DUE + 2)
+    assert owner.read().burst() is None
+    assert owner.burst(final=True) is not None
+    assert pair.offsets == {SPANS: 4, LOGS: 4}
+    assert owner.burst(final=True) is None
+
+
+# ---- checkpoints and where loading begins ----------------------------------------------------------------
+
+
+def test_a_checkpoint_is_full_at_first_and_then_every_ten_seconds() -> None:
+    """Second pass 8: between two full ones only marks that moved are written."""
+    pair = Pair(raw={"raw_spans": 2, "raw_logs": 1})
+    pair.spans(0, raw=1)
+    for second in range(0, 60, 2):
+        pair.spans(second, f"{chr(65 + second)}1!", raw=0)
+        pair.logs(second)
+        if second % 20 == 10:
+            pair.spans(second, raw=1)
+    owner = pair.own()
+    for _ in range(len(pair.topics[SPANS])):
+        owner.read(count=1).burst()
+    points = [record.checkpoint for record in pair.records()]
+    assert points[0].full
+    full = [max(mark for mark, _ in point.marks.values()) for point in points if point.full]
+    assert all(b - a >= FULL_CHECKPOINT_MS for a, b in pairwise(full[1:]))
+    assert len(full) < len(points)
+    assert any(("raw_spans", 1) not in point.marks for point in points if not point.full)
+    assert all(len(point.marks) == 3 for point in points[5:] if point.full)
+
+
+NAMES = st.sampled_from([f"{letter}{n}{failed}" for letter in "ABCDEF" for n in "12" for failed in ("", "!")])
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from((SPANS, LOGS)),
+        st.integers(0, 1),  # the raw partition of spans
+        st.integers(0, 25),  # seconds since the last record
+        st.lists(NAMES, max_size=3),
+        st.sampled_from(("read", "read", "burst", "take over", "nothing")),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(STEPS, st.sampled_from((0, 500, 1 << 20)))
+def test_loading_from_the_pointer_is_loading_everything(
+    steps: list[tuple[str, int, int, list[str], str]], cache_bytes: int
+) -> None:
+    """At every burst: verdicts that can still be met, checkpoint and positions are the same from `load_from` as from 0.
+
+    And every history forwards the spans of kept traces exactly once (within the horizon, one verdict a trace).
+    """
+    pair = Pair(replace(SETTINGS, cache_bytes=cache_bytes), raw={"raw_spans": 2, "raw_logs": 1})
+    owner, kept, counted, produced, now = pair.own(), [], 0.0, 0, 0
+    for topic, raw, elapsed, names, action in steps:
+        now += elapsed
+        if topic == SPANS:
+            pair.spans(now, *names, raw=raw)
+            produced += len(names)
+        else:
+            pair.logs(now, *names)
+        if action == "take over":
+            kept += owner.kept_spans
+            counted += owner.counted
+            owner = pair.own()
+        elif action != "nothing":
+            owner.read()
+            if action == "burst":
+                owner.burst()
+                assert state(pair.own()) == state(pair.own(from_start=True))
+    for second in (now + DUE, now + 2 * DUE):
+        pair.spans(second, raw=0)
+        pair.spans(second, raw=1)
+        pair.logs(second)
+    owner.settle()
+    assert state(pair.own()) == state(pair.own(from_start=True))
+    assert counted + owner.counted == produced
+    kept += owner.kept_spans
+    forwarded = sorted(kept)
+    expected = []
+    first_met = _lives(pair)
+    for offset, (_, value) in enumerate(pair.topics[SPANS]):
+        envelope = Envelope.decode(value)
+        for row, trace in enumerate(envelope.keys):
+            if any(policy for policy in first_met[trace]):
+                expected.append((offset, row))
+    if all(len(policies) == 1 for policies in first_met.values()):
+        assert len(forwarded) == len(expected)
+
+
+def _lives(pair: Pair) -> dict[int, set[str]]:
+    """Trace key → what its verdicts said."""
+    found: dict[int, set[str]] = {}
+    for record in pair.records():
+        for trace, verdict in zip(record.keys, record.verdicts, strict=True):
+            found.setdefault(trace, set()).add(verdict.policy)
+    return found
+
+
+def test_old_decisions_need_not_be_loaded() -> None:
+    """The pointer moves on: one horizon of verdicts and one full checkpoint."""
+    pair = Pair()
+    owner = pair.own()
+    for second in range(0, 20 * LATE, 5):
+        pair.spans(second, f"{chr(second % 1000)}1")
+        pair.logs(second)
+        owner.read().burst()
+    assert pair.pointer is not None
+    behind = pair.records()[pair.pointer].times
+    assert len(pair.decisions) - pair.pointer < 2 * LATE / 5
+    assert max(behind) >= ms(20 * LATE - 5) - HORIZON - 3 * WAIT
+
+
+def test_a_clock_that_was_held_up_does_not_make_one_huge_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A raw partition returns and everything is due at once: the decisions come in records of bounded size."""
+    monkeypatch.setattr(module, "DECISION_BYTES", 1_000)
+    pair = Pair()
+    names = [chr(number) for number in range(1000, 1000 + 400)]
+    for name in names:
+        pair.spans(0, f"{name}1!", mark=None)
+    quiet(pair, DUE)
+    owner = pair.own().read()
+    sizes = []
+    while (burst := owner.burst()) is not None:
+        record = DecisionRecord.decode(burst.decisions)
+        sizes.append(len(record.keys))
+        assert burst.more or owner.window.undecided == 0
+        assert state(pair.own())[0].keys() >= set(record.keys)
+    assert max(sizes) <= 1_000 // 24 + 1
+    assert sum(sizes) == len(names)
+    assert len(owner.kept_spans) == len(names)
+    assert owner.window.undecided == 0
+
+
+# ---- verdicts --------------------------------------------------------------------------------------------
+
+
+def test_late_rows_follow_the_verdict_and_keep_it_alive() -> None:
+    """Rows every half horizon or so: one verdict, recorded again, for ever."""
+    pair = decided()
+    owner = pair.own()
+    for second in range(DUE, 10 * LATE, LATE * 2 // 3):
+        pair.spans(second, "A2", "B2!")
+        pair.logs(second, "A2")
+        owner.settle()
+        if second % 2:
+            owner = pair.own()
+    assert set(pair.verdicts()["A"]) == {"errors"}
+    assert set(pair.verdicts()["B"]) == {""}, "late evidence is no evidence"
+    assert len(pair.verdicts()["A"]) > 5
+    assert pair.own().window._verdicts.get(key("A1")) is not None
+
+
+def test_a_verdict_ends_one_horizon_after_it_was_last_needed_by_the_tails_clock() -> None:
+    pair = decided()
+    owner = pair.own()
+    quiet(pair, DUE + LATE)
+    owner.read()
+    owner.burst(final=True)
+    assert key("A") in owner.window._verdicts
+    quiet(pair, DUE + LATE + LATE // 8)
+    owner.read()
+    owner.burst(final=True)
+    assert key("A") not in owner.window._verdicts
+    pair.spans(DUE + 2 * LATE, "A3")
+    quiet(pair, DUE + 2 * LATE + DUE)
+    owner.settle()
+    assert pair.verdicts()["A"] == ["errors", ""], "a trace of its own"
+
+
+def test_a_verdict_is_not_forgotten_while_the_tail_has_not_passed_its_rows() -> None:
+    """Second pass 7: the head is ten horizons ahead, nothing has been forwarded yet."""
+    pair = Pair(replace(SETTINGS, cache_bytes=0))
+    pair.spans(0, "A1!", "B1")
+    pair.logs(0, "A1", "B1")
+    quiet(pair, *range(DUE, 10 * LATE, 5))
+    owner = pair.own().read()
+    owner.settle()
+    assert owner.kept_spans == ["A1!"]
+    assert [name for name, _ in owner.kept_logs] == ["A1"]
+
+
+def test_one_tail_ahead_of_the_other_forgets_nothing() -> None:
+    """Logs are not read again for ten horizons of spans: their verdicts stay, here and with the next owner."""
+    pair = Pair(replace(SETTINGS, cache_bytes=0))
+    pair.logs(0, "A1", "B1?")
+    pair.spans(0, "A1!", "B1")
+    for second in range(DUE, 10 * LATE, 5):
+        pair.logs(second)
+        pair.spans(second, f"{chr(1000 + second)}1")
+    owner = pair.own().read()
+    for _ in range(100):
+        position = owner.window.wanted().get(SPANS)
+        if position is not None:
+            records = [(o, *record) for o, record in enumerate(pair.topics[SPANS])][position : position + 5]
+            owner.window.reread(SPANS, records, position + 5)
+        burst = owner.window.burst()
+        if burst is not None:
+            pair.decisions.append(burst.decisions)
+            pair.offsets, pair.pointer = dict(burst.tails), burst.load_from
+            owner.window.committed(len(pair.decisions) - 1)
+    assert pair.offsets[LOGS] == 0
+    assert (pair.offsets[SPANS] or 0) > 90
+    owner = pair.own().settle()
+    assert [name for name, _ in owner.kept_logs] == ["A1", "B1?"]
+    assert len(pair.verdicts()["A"]) == 1
+
+
+def test_evidence_after_the_deadline_is_no_evidence() -> None:
+    pair = Pair()
+    pair.spans(0, "A1", "B1")
+    pair.spans(WAIT / 1000, "A2!")
+    pair.spans(WAIT / 1000 + 0.001, "B2!")
+    quiet(pair, DUE)
+    pair.own().settle()
+    assert pair.verdicts() == {"A": ["errors"], "B": [""]}
+
+
+def test_raw_partitions_that_drain_one_after_the_other_are_decided_as_live_traffic() -> None:
+    """F7: an hour of one raw partition before the first record of the other; evidence in time counts, late does not."""
+    pair = Pair(raw={"raw_spans": 2, "raw_logs": 1})
+    for second in range(0, 3600, 60):
+        pair.spans(second, *(["A1", "B1", "C1"] if second == 0 else []), raw=0, append=4000)
+    pair.logs(3600, append=4000)
+    for second in range(0, 3600, 60):
+        names = {0: ["A2!"], 60: ["B2!"]}.get(second, [])
+        pair.spans(second, *names, raw=1, append=4001)
+    owner = pair.own().settle()
+    assert pair.verdicts() == {"A": ["errors"], "B": [""], "C": [""]}
+    assert owner.kept_spans == ["A1", "A2!"]
+
+
+def test_a_topic_that_is_read_ahead_does_not_make_the_other_look_silent() -> None:
+    """F7, F10: a worker that was down reads spans first; the logs it has not read yet are no stalled partition."""
+    pair = Pair()
+    for second in range(0, 200, 2):
+        pair.spans(second, *(["A1", "A2"] if second == 0 else []))
+        pair.logs(second, *(["A1!"] if second == 4 else []))
+    owner = pair.own().read(SPANS)
+    assert owner.window.quiet() == [LOGS]
+    assert owner.window.undecided == 1, "the log's verdict is still to come"
+    owner.settle()
+    assert pair.verdicts() == {"A": ["error-logs"]}
+
+
+def test_a_topic_that_is_silent_is_left_out_once_its_end_is_known() -> None:
+    """Ingest of logs is gone: after `logs.max_skew` decisions are made without, by the next owner at once."""
+    pair = Pair()
+    pair.logs(0)
+    owner = pair.own()
+    for second in range(0, 200, 10):
+        pair.spans(second, *(["A1!"] if second == 0 else []))
+        owner.read()
+        owner.window.ended(LOGS, owner.window.newest_append)
+        owner.burst()
+    assert pair.verdicts() == {"A": ["errors"]}
+    assert owner.window.stalled() == [("raw_logs", 0)]
+    assert owner.kept_spans == ["A1!"]
+    after = pair.own()
+    assert after.window.stalled() == [("raw_logs", 0)]
+    assert after.window.now == owner.window._tail_clock.now()
+
+
+# ---- logs ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("unsampled", "kept"),
+    [("drop", []), ("all", ["B1", "B2?", "B3!"]), ("warn", ["B2?", "B3!"]), ("error", ["B3!"])],
+)
+def test_logs_of_dropped_traces(unsampled: str, kept: list[str]) -> None:
+    """With the verdict that their trace was dropped; those of the kept one all go on."""
+    pair = Pair(replace(SETTINGS, unsampled=unsampled))
+    pair.spans(0, "A1!", "B1")
+    pair.spans(1, mark=DUE)
+    pair.logs(0, "A1", "B1", mark=DUE)
+    owner = pair.own().read()
+    pair.logs(DUE + 1, "B2?", "B3!")
+    pair.spans(DUE + 1)
+    owner.settle()
+    assert pair.verdicts()["B"][0] == "", "the ERROR log came too late to be evidence"
+    assert owner.kept_logs[0] == ("A1", replace(KEPT_BY_ERRORS, span=Enrichment("", "A1!", 2)))
+    assert [(name, verdict) for name, verdict in owner.kept_logs[1:]] == [(name, RowVerdict(False)) for name in kept]
+    assert owner.stats["logs_dropped", Reason.LOG_OF_DROPPED_TRACE] == 3 - len(kept)
+    assert owner.stats["logs_kept", ""] == 1 + len(kept)
+
+
+def test_a_trace_of_logs_alone_has_a_verdict_too() -> None:
+    """F35."""
+    pair = Pair()
+    pair.logs(0, "L1", "M1!")
+    quiet(pair, DUE)
+    owner = pair.own().settle()
+    assert pair.verdicts() == {"L": [""], "M": ["error-logs"]}
+    assert [name for name, _ in owner.kept_logs] == ["M1!"]
+
+
+def test_logs_are_enriched_from_the_decision_record_after_a_restart() -> None:
+    """F24, second pass 10: the spans were passed before the crash and are not in memory."""
+    pair = Pair()
+    pair.spans(0, "A1!")
+    pair.logs(0, "A1", "A7")
+    quiet(pair, DUE)
+    first = pair.own().settle()
+    assert pair.offsets == {SPANS: 2, LOGS: 2}
+    pair.logs(DUE + 5, "A1", "A7")
+    quiet(pair, DUE + 6)
+    second = pair.own().settle()
+    assert second.kept_spans == []
+    assert second.kept_logs == first.kept_logs
+    enriched = {name: verdict.span for name, verdict in second.kept_logs if verdict is not None}
+    assert enriched == {"A1": Enrichment("", "A1!", 2), "A7": Enrichment("", "A1!", 2)}
+
+
+def test_settings_of_a_partition_have_the_documented_defaults() -> None:
+    found = Settings(1, SPANS, LOGS, WAIT, HORIZON)
+    assert (found.unsampled, found.cache_bytes, found.burst_bytes) == ("warn", 256 << 20, 8 << 20)
