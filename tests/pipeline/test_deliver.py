@@ -1,0 +1,318 @@
+"""The sink role on a real Kafka into real destinations: nothing lost, nothing twice, each sink by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from aiokafka import AIOKafkaProducer, TopicPartition
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
+
+from pipeline import topics as internal
+from pipeline.config import Config
+from pipeline.topics import Topics
+from pipeline.worker import running
+from schemas.envelope import Envelope, RowVerdict
+from schemas.sample import Tick
+from tests.pipeline.configs import MINIMAL
+from tests.pipeline.kafka import DEADLINE, committed, fresh, read_all
+from tests.repository import ROOT
+from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus, eventually, free_port
+from tests.services.process import HOST
+from tests.sinks.building import NOW, counter, envelope, key_values, log, span
+
+KEPT = RowVerdict(kept=True, policy="all")
+
+
+class Setup:
+    """The internal topics of one pipeline, and sinks that read them."""
+
+    def __init__(self, kafka: Kafka, sinks: dict[str, dict[str, Any]], **fields: Any) -> None:
+        self.raw = {
+            **MINIMAL,
+            "kafka": {
+                "bootstrap_servers": [kafka.bootstrap],
+                "prefix": fresh("deliver"),
+                "session_timeout": "6s",
+                "heartbeat_interval": "500ms",
+                "commit_interval": "200ms",
+            },
+            "sinks": {
+                name: {
+                    "batch": {"max_age": "100ms", "max_items": 50},
+                    "retry": {"initial_interval": "100ms", "max_interval": "500ms"},
+                    "timeout": "5s",
+                    **settings,
+                }
+                for name, settings in sinks.items()
+            },
+            "telemetry": {"port": 0},
+            **fields,
+        }
+        self.config = Config.model_validate(self.raw)
+        self.topics = Topics(self.config.kafka.prefix)
+        self.bootstrap = kafka.bootstrap
+
+    async def create(self) -> Setup:
+        assert await internal.ensure(self.config) == []
+        return self
+
+    @asynccontextmanager
+    async def producer(self, transactional_id: str | None = None) -> AsyncIterator[AIOKafkaProducer]:
+        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, transactional_id=transactional_id)
+        await producer.start()
+        try:
+            yield producer
+        finally:
+            await producer.stop()
+
+    async def write(self, topic: str, values: Sequence[bytes]) -> None:
+        """Spread over all partitions."""
+        async with self.producer() as producer:
+            for number, value in enumerate(values):
+                await producer.send(topic, value, partition=number % 4)
+
+    async def delivered(self, role: str, *topics: str) -> None:
+        """Wait until the group's offsets are at the ends of the topics."""
+
+        async def there() -> bool:
+            ends: dict[TopicPartition, int] = {}
+            for topic in topics:
+                for record in await read_all(self.bootstrap, topic):
+                    partition = TopicPartition(record.topic, record.partition)
+                    ends[partition] = max(ends.get(partition, 0), record.offset + 1)
+            group = self.topics.group(role)
+            return all([await committed(self.bootstrap, group, p) >= end for p, end in ends.items()])
+
+        await eventually(there, DEADLINE, f"{role} has delivered {topics}")
+
+
+def of_logs(numbers: Sequence[int], verdict: RowVerdict | None = None) -> bytes:
+    """One envelope; the raw offset is the first number, so every log has a place of its own."""
+    rows = [log(f"log {n}", number=n) for n in numbers]
+    return envelope(rows, [verdict] * len(rows), offset=numbers[0]).encode()
+
+
+async def documents(server: Elasticsearch, setup: Setup, dataset: str) -> Counter[int]:
+    """How often each log is stored."""
+    async with aiohttp.ClientSession() as client:
+        stream = f"{server.url}/logs-{dataset}-default"
+        async with client.post(f"{stream}/_refresh") as response:
+            await response.read()
+        async with client.get(f"{stream}/_search", json={"size": 10_000, "query": {"match_all": {}}}) as response:
+            if response.status in (404, 503):  # no document yet, or its shard is not up yet
+                return Counter()
+            found = await response.json()
+    return Counter(hit["_source"]["attributes"]["number"] for hit in found["hits"]["hits"])
+
+
+def dataset() -> str:
+    return fresh("d").replace("-", "_")
+
+
+async def test_logs_of_both_topics_arrive_and_their_offsets_are_committed(
+    kafka: Kafka, elasticsearch: Elasticsearch
+) -> None:
+    name = dataset()
+    setup = await Setup(kafka, {"elasticsearch": {"endpoint": elasticsearch.url, "dataset": name}}).create()
+    t = setup.topics
+    await setup.write(t.kept_logs, [of_logs(range(n * 10, n * 10 + 10), KEPT) for n in range(20)])
+    async with running(setup.config, ["sink.elasticsearch"]) as worker:
+        await setup.write(t.untraced_logs, [of_logs(range(1000 + n * 10, 1000 + n * 10 + 10)) for n in range(20)])
+        await setup.delivered("sink.elasticsearch", t.kept_logs, t.untraced_logs)
+        assert worker.ready() == {"sink.elasticsearch": True}
+    expected = Counter([*range(200), *range(1000, 1200)])
+    assert await documents(elasticsearch, setup, name) == expected
+    assert await read_all(kafka.bootstrap, t.dlq) == []
+
+
+async def test_refused_logs_are_dead_letters_that_can_be_replayed(kafka: Kafka, elasticsearch: Elasticsearch) -> None:
+    name = dataset()
+    setup = await Setup(kafka, {"elasticsearch/audit": {"endpoint": elasticsearch.url, "dataset": name}}).create()
+    refused = log("refused", number=1)
+    refused.attributes.extend(key_values({"k" * 40_000: "x"}))
+    wrong = log("not utf8").SerializeToString().replace(b"not utf8", b"\xff" * 8)
+    rows: list[LogRecord | bytes] = [log("good", number=0), refused, wrong, log("good", number=3)]
+    await setup.write(setup.topics.kept_logs, [envelope(rows, topic="raw", offset=77).encode()])
+    async with running(setup.config, ["sink.elasticsearch/audit"]):
+        await setup.delivered("sink.elasticsearch/audit", setup.topics.kept_logs)
+    assert await documents(elasticsearch, setup, name) == Counter([0, 3])
+    letters = {record.key: record for record in await read_all(kafka.bootstrap, setup.topics.dlq)}
+    assert letters.keys() == {b"raw/1/77/1", b"raw/1/77/2"}
+    headers = {key: {name: text.decode() for name, text in letter.headers} for key, letter in letters.items()}
+    assert {h["stage"] for h in headers.values()} == {"sink.elasticsearch/audit"}
+    assert headers[b"raw/1/77/1"]["reason"] == "refused_by_sink"
+    assert headers[b"raw/1/77/1"]["detail"].startswith("400 document_parsing_exception")
+    assert headers[b"raw/1/77/2"]["reason"] == "malformed"
+    first = LogsData.FromString(letters[b"raw/1/77/1"].value)
+    assert list(first.resource_logs[0].scope_logs[0].log_records) == [refused]
+    assert wrong in letters[b"raw/1/77/2"].value
+
+
+async def test_an_outage_and_a_kill_with_batches_in_hand(kafka: Kafka, tmp_path: Path) -> None:
+    """SIGKILL while Elasticsearch holds unanswered requests; then Elasticsearch crashes under the successor."""
+    name = dataset()
+    with Elasticsearch() as server:
+        setup = await Setup(kafka, {"elasticsearch": {"endpoint": server.url, "dataset": name}}).create()
+        t, role = setup.topics, "sink.elasticsearch"
+        file = tmp_path / "tailrace.yaml"
+        file.write_text(yaml.safe_dump(setup.raw))
+        code = "from pipeline.cli import main; main()"
+        command = [sys.executable, "-c", code, "worker", "--config", str(file), "--role", role]
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+        async def stored(number: int) -> None:
+            async def there() -> bool:
+                return len(await documents(server, setup, name)) >= number
+
+            await eventually(there, DEADLINE, f"{number} logs")
+
+        async def send(first: int) -> None:
+            await setup.write(t.kept_logs, [of_logs(range(n, n + 10)) for n in range(first, first + 400, 10)])
+
+        worker = start()
+        try:
+            await send(0)
+            await stored(400)
+            await setup.delivered(role, t.kept_logs)
+            server.pause()
+            before = [await committed(kafka.bootstrap, t.group(role), TopicPartition(t.kept_logs, p)) for p in range(4)]
+            await send(400)
+            await eventually(lambda: _holds_requests(server), DEADLINE, "requests lie at the paused server")
+            worker.kill()
+            worker.wait()
+            after = [await committed(kafka.bootstrap, t.group(role), TopicPartition(t.kept_logs, p)) for p in range(4)]
+            assert after == before, "nothing that was not answered is committed"
+            server.resume()
+            worker = start()
+            await stored(800)
+            server.kill()
+            await send(800)
+            server.restart()
+            await setup.delivered(role, t.kept_logs)
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(DEADLINE) == 0
+        finally:
+            worker.kill()
+            worker.wait()
+        assert await documents(server, setup, name) == Counter(range(1200))
+        assert await read_all(kafka.bootstrap, t.dlq) == []
+
+
+async def _holds_requests(server: Elasticsearch) -> bool:
+    """Whether bytes lie unread in the paused server's sockets."""
+    return await asyncio.to_thread(_unread_bytes, int(server.url.rpartition(":")[2])) > 1000
+
+
+def _unread_bytes(port: int) -> int:
+    """Receive queues of the sockets of a port (fields 2 and 5 of /proc/net/tcp)."""
+    lines = [
+        line.split() for file in ("tcp", "tcp6") for line in Path(f"/proc/net/{file}").read_text().splitlines()[1:]
+    ]
+    return sum(int(line[4].split(":")[1], 16) for line in lines if int(line[1].rpartition(":")[2], 16) == port)
+
+
+async def test_a_sink_that_is_down_delays_nobody_else_and_stops_at_once(
+    kafka: Kafka, elasticsearch: Elasticsearch
+) -> None:
+    name = dataset()
+    sinks = {
+        "elasticsearch": {"endpoint": elasticsearch.url, "dataset": name},
+        "elasticsearch/down": {"endpoint": f"http://{HOST}:{free_port()}"},
+        "jaeger/down": {"endpoint": f"http://{HOST}:{free_port()}"},
+    }
+    setup = await Setup(kafka, sinks).create()
+    t = setup.topics
+    await setup.write(t.kept_logs, [of_logs([n]) for n in range(8)])
+    await setup.write(t.kept_spans, [envelope([span()], [KEPT]).encode()])
+    async with running(setup.config, ["sinks"]) as worker:
+        await setup.delivered("sink.elasticsearch", t.kept_logs)
+        ready = worker.ready()
+        assert (ready["sink.elasticsearch"], ready["sink.elasticsearch/down"]) == (True, False)
+        async with asyncio.timeout(DEADLINE):
+            await worker.stop()
+    assert await documents(elasticsearch, setup, name) == Counter(range(8))
+    for role, topic in (("sink.jaeger/down", t.kept_spans), ("sink.elasticsearch/down", t.kept_logs)):
+        assert await committed(kafka.bootstrap, t.group(role), TopicPartition(topic, 0)) <= 0
+
+
+async def test_workers_that_come_and_go_share_the_spans(kafka: Kafka, jaeger: Jaeger) -> None:
+    setup = await Setup(kafka, {"jaeger": {"endpoint": jaeger.otlp_http}}).create()
+    t = setup.topics
+    traces = [os.urandom(16) for _ in range(60)]
+
+    async def send(part: Sequence[bytes]) -> None:
+        await setup.write(t.kept_spans, [spans(trace).encode() for trace in part])
+
+    def spans(trace: bytes) -> Envelope:
+        return envelope([span(trace, "a"), span(trace, "b")], [KEPT, KEPT])
+
+    async with running(setup.config, ["sink.jaeger"]):
+        await send(traces[:20])
+        await setup.delivered("sink.jaeger", t.kept_spans)
+        async with running(setup.config, ["sink.jaeger"]) as second:
+            await eventually(lambda: _ready(second), DEADLINE, "the second worker has partitions")
+            await send(traces[20:40])
+            await setup.delivered("sink.jaeger", t.kept_spans)
+        await send(traces[40:])
+        await setup.delivered("sink.jaeger", t.kept_spans)
+    async with aiohttp.ClientSession() as client:
+        for trace in traces:
+            async with client.get(f"{jaeger.query_url}/api/v3/traces/{trace.hex()}") as response:
+                found = await response.json(content_type=None)
+            parts = found["result"]["resourceSpans"]
+            assert {s["name"] for p in parts for scope in p["scopeSpans"] for s in scope["spans"]} == {"a", "b"}
+
+
+async def _ready(worker: Any) -> bool:
+    return all(service.ready and service.consumer.assignment() for service in worker.services)
+
+
+@pytest.mark.parametrize("interrupted", [False, True], ids=["clean", "aborted tick"])
+async def test_ticks_reach_prometheus_once_they_are_committed(
+    kafka: Kafka, prometheus: Prometheus, interrupted: bool
+) -> None:
+    setup = await Setup(kafka, {"prometheus": {"endpoint": prometheus.remote_write_url}}).create()
+    t, metric = setup.topics, fresh("m").replace("-", "_")
+
+    def tick(number: int, value: float) -> list[bytes]:
+        block = counter(metric, [((f"s{n}",), value + n) for n in range(10)])
+        return Tick(number, NOW - 60_000 + number * 1000, 0, 4, [block]).encode()
+
+    async with setup.producer(fresh("aggregate")) as producer, running(setup.config, ["sink.prometheus"]):
+        for number in range(1, 4):
+            async with producer.transaction():
+                for value in tick(number, number * 100):
+                    await producer.send(t.samples, value, partition=1)
+            if interrupted:
+                await producer.begin_transaction()
+                for value in tick(number, 7_000)[:-1]:
+                    await producer.send_and_wait(t.samples, value, partition=1)
+                await producer.abort_transaction()
+        last = (await read_all(kafka.bootstrap, t.samples))[-1].offset + 1
+        partition = TopicPartition(t.samples, 1)
+
+        async def there() -> bool:
+            return bool(await committed(kafka.bootstrap, t.group("sink.prometheus"), partition) == last)
+
+        await eventually(there, DEADLINE, "the last tick is committed")
+    async with aiohttp.ClientSession() as client:
+        params = {"query": f"{metric}[10m]", "time": str(NOW / 1000)}
+        async with client.get(f"{prometheus.url}/api/v1/query", params=params) as response:
+            series = (await response.json())["data"]["result"]
+    assert {s["metric"]["service"]: [float(value) for _, value in s["values"]] for s in series} == {
+        f"s{n}": [100.0 + n, 200.0 + n, 300.0 + n] for n in range(10)
+    }
