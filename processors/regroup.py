@@ -18,7 +18,8 @@ from schemas.ids import SPAN_ID_BYTES, TRACE_ID_BYTES, trace_key
 from schemas.otlp_scan import logs_data, split_logs, split_traces, traces_data
 from schemas.reasons import Reason
 
-ENVELOPE_BYTES = 512 << 10  # of rows; an envelope is split beyond it, far below the topics' max.message.bytes
+ENVELOPE_BYTES = 512 << 10  # of rows and headers; it is split beyond, far below the topics' max.message.bytes
+ROW_OVERHEAD = 40  # bytes of a row's columns and of its message's coordinates
 NO_TRACE = bytes(TRACE_ID_BYTES)
 NO_SPAN = bytes(SPAN_ID_BYTES)
 STAGE = "ingest"
@@ -40,7 +41,8 @@ class _Builder:
 
     envelope: Envelope
     rows: list[bytes] = field(default_factory=list)
-    size: int = 0
+    end: int = 0
+    size: int = 0  # about what it will be on the wire, uncompressed
     resources: dict[bytes, int] = field(default_factory=dict)
     scopes: dict[bytes, int] = field(default_factory=dict)
     message: int = -1  # offset of the newest message in `envelope.messages`
@@ -50,14 +52,20 @@ class _Builder:
         if source[0] != self.message:
             self.message = source[0]
             envelope.messages.append(source)
+        self.size += self.added(row, resource, scope)
         self.rows.append(row)
-        self.size += len(row)
-        envelope.ends.append(self.size)
+        self.end += len(row)
+        envelope.ends.append(self.end)
         envelope.keys.append(key)
         envelope.resource.append(self.resources.setdefault(resource, len(self.resources)))
         envelope.scope.append(self.scopes.setdefault(scope, len(self.scopes)))
         envelope.message.append(len(envelope.messages) - 1)
         envelope.item.append(item)
+
+    def added(self, row: bytes, resource: bytes, scope: bytes) -> int:
+        """By how many bytes a row lets the envelope grow; a header that is in it already costs nothing more."""
+        headers = (resource not in self.resources) * len(resource) + (scope not in self.scopes) * len(scope)
+        return ROW_OVERHEAD + len(row) + headers
 
     def build(self) -> Envelope:
         self.envelope.body = b"".join(self.rows)
@@ -111,7 +119,8 @@ class Regroup:
         ):
             row = value[start:end]
             headers = rows.resources[resource], rows.scopes[scope]
-            reason = self._unfit(row, trace_id, span_id) if traces else self._unfit_log(row)
+            reason = self._unfit_ids(trace_id, span_id) if traces else None
+            reason = reason or self._unfit_size(row, *headers)
             if reason is None:
                 self._row(row, trace_id, *headers, (offset, timestamp), item)
             else:
@@ -127,21 +136,20 @@ class Regroup:
             if isinstance(line, BadLine):
                 self._bury(offset, timestamp, item, line.data, line.reason, line.detail)
                 continue
-            reason = self._unfit_log(line.record)
+            reason = self._unfit_size(line.record, line.resource, line.scope)
             if reason is None:
                 self._row(line.record, line.trace_id, line.resource, line.scope, (offset, timestamp), item)
             else:
                 self._bury(offset, timestamp, item, logs_data([(line.resource, line.scope, [line.record])]), reason, "")
 
-    def _unfit(self, row: bytes, trace_id: bytes, span_id: bytes) -> Reason | None:
+    def _unfit_ids(self, trace_id: bytes, span_id: bytes) -> Reason | None:
         if len(trace_id) != TRACE_ID_BYTES or trace_id == NO_TRACE:
             return Reason.NO_TRACE_ID
-        if len(span_id) != SPAN_ID_BYTES or span_id == NO_SPAN:
-            return Reason.NO_SPAN_ID
-        return Reason.SPAN_TOO_LARGE if len(row) > self.max_row_bytes else None
+        return Reason.NO_SPAN_ID if len(span_id) != SPAN_ID_BYTES or span_id == NO_SPAN else None
 
-    def _unfit_log(self, row: bytes) -> Reason | None:
-        return Reason.SPAN_TOO_LARGE if len(row) > self.max_row_bytes else None
+    def _unfit_size(self, *parts: bytes) -> Reason | None:
+        """A row with its headers must fit into an envelope: one that no topic takes would come back for ever."""
+        return Reason.SPAN_TOO_LARGE if sum(map(len, parts)) > self.max_row_bytes else None
 
     def _row(
         self, row: bytes, trace_id: bytes, resource: bytes, scope: bytes, source: tuple[int, int], item: int
@@ -150,13 +158,14 @@ class Regroup:
         key = trace_key(trace_id) if traced else 0
         target = key % self.partitions if traced else self.UNTRACED
         builder = self._building.get(target)
-        if builder is not None and builder.size + len(row) > ENVELOPE_BYTES:
+        if builder is not None and builder.size + builder.added(row, resource, scope) > ENVELOPE_BYTES:
             self._full.append((target, builder.build()))
             builder = None
         if builder is None:
             builder = self._building[target] = _Builder(Envelope(self.partitions, self.topic, self.partition))
+        size = builder.size
         builder.add(row, key, resource, scope, source, item)
-        self.size += len(row)
+        self.size += builder.size - size
         self._rows += 1
 
     def _bury(self, offset: int, timestamp: int, index: int, value: bytes, reason: str, detail: str) -> None:

@@ -24,7 +24,7 @@ class Trace:
     last: int
     evidence: Evidence
     names: SpanNames
-    ahead: list[tuple[int, Evidence]] = field(default_factory=list)
+    ahead: dict[int, Evidence] = field(default_factory=dict)  # by stream time
 
 
 @dataclass(slots=True)
@@ -58,11 +58,9 @@ class TraceTable:
         """Where a row at `time` belongs, given the clock: no later row can be older than `now`."""
         if now is not None and time <= min(trace.first, now) + self.decision_wait:
             return trace.evidence
-        for known, evidence in trace.ahead:
-            if known == time:
-                return evidence
-        evidence = Evidence(trace.evidence.trace_id)
-        trace.ahead.append((time, evidence))
+        evidence = trace.ahead.get(time)
+        if evidence is None:
+            evidence = trace.ahead[time] = Evidence(trace.evidence.trace_id)
         return evidence
 
     def due(self, now: int) -> Iterator[tuple[int, Trace]]:
@@ -73,7 +71,7 @@ class TraceTable:
             if trace is None or trace.first + self.decision_wait != deadline:
                 continue
             del self._traces[key]
-            for time, evidence in trace.ahead:
+            for time, evidence in trace.ahead.items():
                 if time <= deadline:
                     trace.evidence.merge(evidence)
             yield key, trace
