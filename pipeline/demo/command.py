@@ -36,10 +36,10 @@ _URL = {"metavar": "URL", "default": None}
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option(
-    "--seconds", type=click.FloatRange(min=1), default=None,
+    "--seconds", type=click.FloatRange(min=5), default=None,
     help="How long traffic flows. Default: until Ctrl-C on a terminal, 20 otherwise.",
 )  # fmt: skip
-@click.option("--rate", type=click.FloatRange(1, 20_000), default=400, show_default=True, help="Spans per second.")
+@click.option("--rate", type=click.FloatRange(50, 20_000), default=400, show_default=True, help="Spans per second.")
 @click.option("--seed", type=click.IntRange(0), default=None, help="The same seed brings the same requests.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end and nothing else.")
 @click.option("--kafka", metavar="HOST:PORT", default=None, help="A real Kafka instead of the embedded broker.")
