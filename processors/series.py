@@ -86,9 +86,9 @@ class SeriesStore:
                     family.moved.append((block.shape, before))
 
     def blocks(self) -> list[SeriesBlock]:
-        """Every live series, and those that a change of configuration ended since the load: once."""
+        """Every live series, and those that a change of configuration ended since the load: once. In order of name."""
         blocks: list[SeriesBlock] = []
-        for metric, family in self._families.items():
+        for metric, family in sorted(self._families.items()):
             blocks.append(SeriesBlock(metric, family.shape, family.rows()))
             blocks.extend(_ended(metric, family))
             family.moved = []
