@@ -217,7 +217,13 @@ def write(
         partition = turn[message.signal] % partitions
         while True:
             try:
-                producer.produce(topic, message.value, None, partition, acknowledged, message.timestamp)
+                producer.produce(
+                    topic,
+                    message.value,
+                    partition=partition,
+                    timestamp=message.timestamp,
+                    on_delivery=acknowledged,
+                )
                 break
             except BufferError:
                 producer.poll(POLL_SECONDS)

@@ -18,6 +18,7 @@ from pipeline.config_file import load as load_config
 from pipeline.topics import Topics, ensure
 from tests.end_to_end.harness import Worker
 from tests.services import Kafka
+from tests.services.process import HOST, answers
 
 POLICIES: list[dict[str, Any]] = [
     {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}},
@@ -33,6 +34,14 @@ COORDINATORS = ("__transaction_state", "__consumer_offsets")
 
 Place = tuple[str, int]
 """A topic and a partition of it."""
+
+
+class Starting(Worker):
+    """A worker that counts as started when its process answers, before it has joined its group."""
+
+    def is_ready(self) -> bool:
+        """Whether it serves pages: imports and configuration are done."""
+        return answers(f"http://{HOST}:{self._port}/healthz")
 
 
 class Testbed:
@@ -86,9 +95,9 @@ class Testbed:
             t.spans, t.logs, t.untraced_logs, t.decisions, t.kept_spans, t.kept_logs, t.points, t.samples, t.dlq
         ]  # fmt: skip
 
-    def start(self, role: str) -> Worker:
-        """A process of its own for one role, ready when this returns."""
-        worker = Worker(self._file, [role])
+    def start(self, role: str, *, ready: bool = True) -> Worker:
+        """A process of its own for one role; when this returns it holds its partitions (not `ready`: it runs)."""
+        worker = (Worker if ready else Starting)(self._file, [role])
         self.workers[role] = worker
         worker.start()
         return worker

@@ -1,8 +1,9 @@
 """The whole way on a catch-up: `make bench` or `python -m bench.throughput`.
 
 A seeded load lies in the raw topics. Every role runs in a process of its own; ingest comes last, and the clock runs
-from the moment when it holds its partitions until Jaeger and Elasticsearch have acknowledged the last span and log.
-Prometheus is waited for too (its totals must equal the spans made), but its samples come every `metrics.interval`.
+from the moment when its process is up, about to join its group, until Jaeger and Elasticsearch have acknowledged the
+last span and log. Prometheus is waited for too (its totals must equal the spans made), but its samples come every
+`metrics.interval`.
 
 CPU of a role is what its process spends from that moment until its own stage is through (aggregate: until
 Prometheus has everything); imports and start-up, and what a waiting role costs, are listed apart.
@@ -173,7 +174,7 @@ def one_run(servers: Servers, number: int, options: Options) -> dict[str, Any]:
         unused = Meter({role: bed.workers[role].pid for role in waiting})
         time.sleep(CALM_SECONDS)
         idle = idle | unused.rates()[1]
-        bed.start(LAST_STARTED)
+        bed.start(LAST_STARTED, ready=False)
         return _measured(bed, servers, made, namespace, idle, options)
     finally:
         bed.close()
@@ -220,7 +221,7 @@ def _measured(
         "spans_per_second": made.spans / wall,
         "stage_seconds": counters.done,
         "measured_seconds": elapsed,
-        "read_before_the_clock": head_start,  # share of the messages: what ingest did before it said that it is ready
+        "read_before_the_clock": head_start,  # share of the messages, about 0 if the clock began in time
         "kept_spans": counters.kept_spans,
         "kept_logs": counters.kept_logs,
         "prometheus_counts": counters.now["sink.prometheus"],

@@ -131,9 +131,11 @@ def case(kafka: Kafka, partitions: int, options: Options, prefix: str) -> dict[s
         for role in ROLES:
             bed.start(role)
         watched = _loaded(bed, options, alone)
-        out.print("  no load: waiting for the last decisions")
-        time.sleep(options.decision_wait + SETTLE_SECONDS)
-        idle = Watch(bed, options.idle_seconds, alone) if options.idle_seconds else None
+        idle = None
+        if options.idle_seconds:
+            out.print(f"  no load: waiting for the last decisions, then {options.idle_seconds:.0f} s")
+            time.sleep(options.decision_wait + SETTLE_SECONDS)
+            idle = Watch(bed, options.idle_seconds, alone)
         for role in ROLES:
             bed.workers[role].stop()
         result = {"partitions": partitions, "broker_idle_cpu": alone, "loaded": asdict(watched.result())}
