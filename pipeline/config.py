@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from processors.regroup import ENCODINGS
 from processors.sampling.policies import Policies
 from schemas.settings import Duration, Section, parse_duration
 from sinks.settings import Sink
@@ -176,15 +177,18 @@ class Input(Section):
 
     topic: TopicName = Field(description="Its name; each topic once.")
     signal: Literal["traces", "logs"] = Field(description="What its messages hold.")
-    encoding: Literal["otlp_proto", "json"] = Field(
+    encoding: Literal["otlp_proto", "otlp_json", "jaeger_proto", "jaeger_json", "json", "text", "auto"] = Field(
         "otlp_proto",
-        description="otlp_proto: what the Collector's kafkaexporter writes. json: lines of JSON, logs only.",
+        description="otlp_proto, otlp_json, jaeger_proto and jaeger_json (traces only) are those of the Collector's "
+        "kafkaexporter. Logs only: json: a JSON object, an array of them, or lines of JSON; text: one log. "
+        "auto guesses for every message by its first bytes; only for topics with mixed producers.",
     )
 
     @model_validator(mode="after")
     def _encoding_fits(self) -> Self:
-        if self.signal == "traces" and self.encoding == "json":
-            _refuse([(("encoding",), "json is for signal: logs; traces must be otlp_proto")])
+        known = ENCODINGS[self.signal]
+        if self.encoding not in known:
+            _refuse([(("encoding",), f"must be one of {', '.join(known)} for signal: {self.signal}")])
         return self
 
 

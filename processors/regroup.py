@@ -7,12 +7,13 @@ and dead letters. The spans themselves are sliced, never re-encoded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import NO_MARK, Envelope
 from schemas.errors import Malformed
+from schemas.formats import detect, jaeger_json, jaeger_proto, otlp_json, text_logs
 from schemas.formats.json_logs import BadLine, LogRow, parse
 from schemas.ids import SPAN_ID_BYTES, TRACE_ID_BYTES, trace_key
 from schemas.otlp_scan import logs_data, split_logs, split_traces, traces_data
@@ -23,6 +24,24 @@ ROW_OVERHEAD = 40  # bytes of a row's columns and of its message's coordinates
 NO_TRACE = bytes(TRACE_ID_BYTES)
 NO_SPAN = bytes(SPAN_ID_BYTES)
 STAGE = "ingest"
+AUTO = "auto"
+JSON_LINES = "json"  # a line of its own may be bad, so it does not become one OTLP message
+
+_DETECT: dict[str, Callable[[bytes], str]] = {"traces": detect.detect_traces, "logs": detect.detect_logs}
+_TO_OTLP: dict[str, dict[str, Callable[[bytes], bytes]]] = {
+    "traces": {
+        "otlp_proto": bytes,
+        "otlp_json": otlp_json.traces,
+        "jaeger_proto": jaeger_proto.traces,
+        "jaeger_json": jaeger_json.traces,
+    },
+    "logs": {"otlp_proto": bytes, "otlp_json": otlp_json.logs, "text": text_logs.logs},
+}
+ENCODINGS: dict[str, tuple[str, ...]] = {
+    "traces": (*_TO_OTLP["traces"], AUTO),
+    "logs": (*_TO_OTLP["logs"], JSON_LINES, AUTO),
+}
+"""What a raw topic of each signal may be encoded in."""
 
 
 @dataclass(slots=True)
@@ -76,7 +95,7 @@ class _Builder:
 
 @dataclass(slots=True)
 class Regroup:
-    """One raw partition. `signal` is traces or logs, `encoding` otlp_proto or json; sizes in bytes."""
+    """One raw partition. `signal` is traces or logs, `encoding` one of its ENCODINGS; sizes in bytes."""
 
     topic: str
     partition: int
@@ -96,19 +115,23 @@ class Regroup:
     def add(self, offset: int, timestamp: int, value: bytes | None) -> None:
         """One raw message with its raw timestamp (ms). Never raises: what does not decode is a dead letter."""
         value = value or b""
+        encoding = ""
         try:
             if not value:
                 raise Malformed(Reason.EMPTY_MESSAGE)
             if len(value) > self.max_message_bytes:
                 raise Malformed(Reason.MESSAGE_TOO_LARGE, f"{len(value)} bytes, limit {self.max_message_bytes}")
-            if self.encoding == "json":
+            encoding = _DETECT[self.signal](value) if self.encoding == AUTO else self.encoding
+            if encoding == JSON_LINES:
                 self._add_json(offset, timestamp, value)
             else:
-                self._add_otlp(offset, timestamp, value)
+                self._add_otlp(offset, timestamp, value, _TO_OTLP[self.signal][encoding](value))
         except Malformed as error:
-            self._bury(offset, timestamp, 0, value, error.reason, error.detail)
+            detail = f"taken for {encoding}: {error.detail}" if self.encoding == AUTO and encoding else error.detail
+            self._bury(offset, timestamp, 0, value, error.reason, detail)
 
-    def _add_otlp(self, offset: int, timestamp: int, value: bytes) -> None:
+    def _add_otlp(self, offset: int, timestamp: int, raw: bytes, value: bytes) -> None:
+        """`value` is the OTLP that `raw` was decoded to."""
         traces = self.signal == "traces"
         rows = (split_traces if traces else split_logs)(value)
         if not rows.resources:
@@ -124,7 +147,9 @@ class Regroup:
             if reason is None:
                 self._row(row, trace_id, *headers, (offset, timestamp), item)
             else:
-                self._bury(offset, timestamp, item, wrap([(*headers, [row])]), reason, "")
+                # A row of several is buried alone, as OTLP; a message's only row in the bytes it came in.
+                alone = raw if len(rows) == 1 else wrap([(*headers, [row])])
+                self._bury(offset, timestamp, item, alone, reason, "")
 
     def _add_json(self, offset: int, timestamp: int, value: bytes) -> None:
         lines = list(parse(value))

@@ -17,12 +17,13 @@ from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 
-def _strings_as_bytes(message: DescriptorProto) -> None:
+def strings_as_bytes(message: DescriptorProto) -> None:
+    """Change the message's declaration, nested ones included."""
     for field in message.field:
         if field.type == FieldDescriptorProto.TYPE_STRING:
             field.type = FieldDescriptorProto.TYPE_BYTES
     for nested in message.nested_type:
-        _strings_as_bytes(nested)
+        strings_as_bytes(nested)
 
 
 def _pool() -> DescriptorPool:
@@ -30,7 +31,7 @@ def _pool() -> DescriptorPool:
     for module in (common_pb2, resource_pb2, trace_pb2, logs_pb2):
         file = FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
         for message in file.message_type:
-            _strings_as_bytes(message)
+            strings_as_bytes(message)
         pool.Add(file)
     return pool
 

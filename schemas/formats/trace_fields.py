@@ -28,6 +28,7 @@ _GOOGLE = re.compile(r"projects/[^/]+/traces/([0-9a-f]{32})")
 _CLOUD = re.compile(r"([0-9a-f]{32})(?:/(\d{1,20}))?(?:;o=(\d))?")
 _IN_TEXT = re.compile(r"(?<![a-z0-9])(dd\.)?trace[_.]?id[\"']?\s*[=:]\s*[\"']?([0-9a-f][0-9a-f-]{12,35})(?![0-9a-z])")
 _SPAN_IN_TEXT = re.compile(r"(?<![a-z0-9])(dd\.)?span[_.]?id[\"']?\s*[=:]\s*[\"']?([0-9a-f]{13,20})(?![0-9a-z])")
+_FLAGS_IN_TEXT = re.compile(r"(?<![a-z0-9])trace[_.]?flags[\"']?\s*[=:]\s*[\"']?([0-9a-f]{2})(?![0-9a-z])")
 
 
 class TraceContext(NamedTuple):
@@ -102,17 +103,19 @@ def identifier(value: str, size: int, *, decimal: bool = False) -> bytes:
 def context_in_text(text: str) -> TraceContext | None:
     """A trace context inside a message: a traceparent, an X-Ray id, or `trace_id=…` as loggers' patterns write it."""
     lower = text.lower()
-    if "trace" not in lower and "00-" not in lower:  # most messages: two searches in C instead of three patterns
-        return None
+    if "trace" not in lower and "00-" not in lower and "root=1-" not in lower:
+        return None  # most messages: three searches in C instead of three patterns
     if match := _TRACEPARENT.search(lower):
         return _context(bytes.fromhex(match[1]), bytes.fromhex(match[2]), int(match[3], 16))
     if match := _IN_TEXT.search(lower):
         found = identifier(match[2], TRACE_ID_BYTES, decimal=match[1] is not None)
         if found:
-            span = _SPAN_IN_TEXT.search(lower)
-            return TraceContext(found, identifier(span[2], SPAN_ID_BYTES, decimal=span[1] is not None) if span else b"")
+            span, flags = _SPAN_IN_TEXT.search(lower), _FLAGS_IN_TEXT.search(lower)
+            own = identifier(span[2], SPAN_ID_BYTES, decimal=span[1] is not None) if span else b""
+            return TraceContext(found, own, int(flags[1], 16) if flags else None)
     if match := _XRAY.search(lower):
-        return _context(bytes.fromhex(match[1] + match[2]))
+        parent = _XRAY_PARENT.search(lower)
+        return _context(bytes.fromhex(match[1] + match[2]), bytes.fromhex(parent[1]) if parent else b"")
     return None
 
 

@@ -1,0 +1,143 @@
+"""Raw text to OTLP log records: the text is the body, and what can be told from it without guessing is lifted.
+
+One Kafka value is one log, with the lines of its stack trace, as shippers send it. It is several logs only when its
+first line begins in a way that marks the start of a log (STARTS), and later lines begin in that same way.
+
+- Severity: a syslog priority `<34>`, a klog letter, `level=warn`, or a level in the line's head: after times, brackets
+  and at most one logger's name, in capitals (`INFO`), in brackets of its own (`[error]`, `[core:error]`), or as the
+  first word with a colon (`error:`). A level in the message itself says nothing: "no ERROR found" has no severity.
+- Time: a date and time with a zone at the start; without a zone it is nobody's time, and the raw record has its own.
+- Trace context: traceparent, `trace_id=…`, `[trace.id=…]`, `dd.trace_id=…`, X-Ray's Root=, RFC 5424's
+  `[opentelemetry trace_id="…"]`; see schemas/formats/trace_fields.py.
+
+Text is UTF-8; bytes that are not become U+FFFD. A NUL byte says that it is no text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData, ResourceLogs, ScopeLogs
+
+from schemas.errors import Malformed
+from schemas.formats.times import nanoseconds
+from schemas.formats.trace_fields import context_in_text
+from schemas.reasons import Reason
+from schemas.severity import UNSPECIFIED, severity_number, severity_of_level
+
+_DAY = "Mon|Tue|Wed|Thu|Fri|Sat|Sun"
+_MONTH = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+_ISO = r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d"
+#: How the first line of a log may begin, so that later lines which begin alike are logs of their own.
+STARTS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rf"\[?{_ISO}",
+        r"<\d{1,3}>",
+        r"[IWEF]\d{4} \d\d:\d\d:\d\d",
+        rf"\[?(?:(?:{_DAY}) )?(?:{_MONTH}) [ \d]\d \d\d:\d\d",
+        r"\d\d:\d\d:\d\d[.,]\d",
+        r"(?:\w+=\S+ )?(?:time|ts|level|lvl)=",
+        r"\[?(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)(?:\]|:| )",
+    )
+)
+LEVELS = frozenset(
+    {"TRACE", "DEBUG", "INFO", "NOTICE", "WARN", "WARNING", "ERR", "ERROR", "SEVERE", "CRIT", "CRITICAL", "ALERT",
+     "EMERG", "EMERGENCY", "FATAL", "PANIC", "TRC", "DBG", "INF", "WRN", "FTL"}
+)  # fmt: skip
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_PRIORITY = re.compile(r"<(\d{1,3})>")
+_HIGHEST_PRIORITY = 191  # facility 23, severity 7 (RFC 5424)
+_KLOG = re.compile(r"([IWEF])\d{4} \d\d:\d\d:\d\d")
+_LEVEL = re.compile(r"(?<![\w.])[\"']?(?:log\.)?(?:level|lvl|severity)[\"']?=[\"']?([a-zA-Z]+)(?![\w.])")
+_TIME = re.compile(
+    r"(?:<\d{1,3}>\d{0,2} ?)?\[?"
+    r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?\s?(?:Z|UTC|[+-]\d\d(?::?\d\d)?))(?!\d)"
+)
+_TIME_WORD = re.compile(rf"[-+\d:.,/TZ]*\d[-+\d:.,/TZ]*|UTC|GMT|AM|PM|[A-Z]{{2,3}}T|{_DAY}|{_MONTH}")
+_HEAD_BYTES = 300  # of a line are looked at for its level
+_HEAD_WORDS = 12
+
+
+def logs(data: bytes) -> bytes:
+    """A text to LogsData. Raises Malformed."""
+    if b"\0" in data:
+        raise Malformed(Reason.MALFORMED, "a NUL byte: not text")
+    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").rstrip()
+    if not text.strip():
+        raise Malformed(Reason.EMPTY_MESSAGE)
+    records = [record(entry) for entry in entries(text)]
+    return bytes(
+        LogsData(resource_logs=[ResourceLogs(scope_logs=[ScopeLogs(log_records=records)])]).SerializeToString()
+    )
+
+
+def entries(text: str) -> Iterator[str]:
+    """The logs of a text: itself, unless its lines begin as those of several do."""
+    start = next((pattern for pattern in STARTS if pattern.match(text)), None)
+    lines: list[str] = []
+    for line in text.split("\n"):
+        if lines and start is not None and start.match(line):
+            yield "\n".join(lines).rstrip()
+            lines = []
+        lines.append(line)
+    yield "\n".join(lines).rstrip()
+
+
+def record(text: str) -> LogRecord:
+    """One log."""
+    log = LogRecord(body={"string_value": text})
+    head = _COLOUR.sub("", text.split("\n", 1)[0][:_HEAD_BYTES])
+    number, log.severity_text = severity(head)
+    log.severity_number = number  # type: ignore[assignment]
+    time = _TIME.match(head)
+    if time is not None:
+        log.time_unix_nano = nanoseconds(time[1]) or 0
+    context = context_in_text(text)
+    if context is not None:
+        log.trace_id, log.span_id, log.flags = context.trace_id, context.span_id, context.flags or 0
+    return log
+
+
+def severity(head: str) -> tuple[int, str]:
+    """Number and word of the level that a line's head states; UNSPECIFIED and "" when it states none.
+
+    >>> severity("2024-05-01 12:00:00,123 - shop.cart - ERROR - out of stock"), severity("no ERROR found")
+    ((17, 'ERROR'), (0, ''))
+    """
+    if (match := _PRIORITY.match(head)) and int(match[1]) <= _HIGHEST_PRIORITY:
+        return severity_of_level(int(match[1]) % 8), ""
+    if match := _KLOG.match(head):
+        return severity_number(match[1]), match[1]
+    word = _level_in_head(head)
+    if not word and (match := _LEVEL.search(head)) and match[1].upper() in LEVELS:
+        word = match[1]
+    return (severity_number(word), word) if word else (UNSPECIFIED, "")
+
+
+def _level_in_head(head: str) -> str:
+    words = head.split(maxsplit=_HEAD_WORDS)[:_HEAD_WORDS]
+    inside = named = False  # in brackets; past a logger's name
+    for place, word in enumerate(words):
+        bare = word.strip("[]()|:,-")
+        own = word.startswith("[") and word.rstrip(":,").endswith("]")
+        if bare in LEVELS:
+            return bare
+        if own and (last := bare.rsplit(":", 1)[-1]).upper() in LEVELS:
+            return last
+        if place == 0 and word.endswith(":") and bare.upper() in LEVELS:
+            return bare
+        if own or inside or word.startswith("["):
+            inside = "]" not in word and (inside or word.startswith("["))
+        elif bare and not _TIME_WORD.fullmatch(bare):
+            if named or words[place + 1 : place + 2] != ["-"]:
+                return _prefixed(word) if place == 0 else ""
+            named = True
+    return ""
+
+
+def _prefixed(word: str) -> str:
+    """Python's default format is `ERROR:logger:message`."""
+    level, colon, _ = word.partition(":")
+    return level if colon and level in LEVELS else ""
