@@ -26,7 +26,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError, RebalanceInProgressError
 from aiokafka.structs import OffsetAndMetadata
 from mode import Service
 
@@ -112,6 +112,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._assignment = 0
         self._in_hand: Counter[TopicPartition] = Counter()
         self._joined = self._stopping = False
+        self._rebalancing, self._committing = False, asyncio.Lock()
         self.consumer: AIOKafkaConsumer = None
         self._admin: AIOKafkaAdminClient = None
         app.agent(self._channel, name=f"tailrace.{role}")(self._agent)
@@ -229,6 +230,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Every rebalance revokes everything (eager protocol). The epochs stay ours until somebody takes them."""
         self._assignment += 1
+        self._rebalancing = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REVOKE_LIMIT), self._committing:  # see commit()
+                pass
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Keep the leases that came back, let go of the rest, take the new ones.
@@ -236,7 +241,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         Not a coroutine on purpose: positions are set before the consumer asks the group for them.
         """
         self._assignment += 1
-        self._joined = True
+        self._joined, self._rebalancing = True, False
         units: dict[Hashable, list[TopicPartition]] = {}
         for partition in assigned:
             units.setdefault(self._unit(partition), []).append(partition)
@@ -326,8 +331,16 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         return {p: offset for p, offset in found.items() if offset.offset >= 0}
 
     async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-        """A plain commit, for roles that are at-least-once."""
-        await self.consumer.commit({p: (o.offset, o.metadata) for p, o in offsets.items()})
+        """A plain commit, for roles that are at-least-once. Raises RebalanceInProgressError while the group rebalances.
+
+        aiokafka 0.14 forgets its member id when a commit is answered with IllegalGeneration, as one is that falls
+        between JoinGroup and the new assignment. It then joins as somebody else, and its ghost holds up the group for
+        a session; each further commit makes it forget again.
+        """
+        async with self._committing:
+            if self._rebalancing:
+                raise RebalanceInProgressError(self.group_id)
+            await self.consumer.commit({p: (o.offset, o.metadata) for p, o in offsets.items()})
 
     async def beginning(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """First offset that still exists, per partition."""

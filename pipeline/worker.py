@@ -59,8 +59,8 @@ class Worker:
 
     async def stop(self) -> None:
         """Finish the batches under way, commit, leave the groups."""
-        for service in self.services:
-            await service.stop()
+        # Together: a group that rebalances answers late, and the others need not wait for it.
+        await asyncio.gather(*(service.stop() for service in self.services))
         await self.app.stop()
         await self.server.stop()
 

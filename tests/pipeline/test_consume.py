@@ -9,12 +9,17 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
 
+from pipeline import config
+from pipeline.consume import Group, Lease
+from pipeline.worker import Worker, application
 from schemas.errors import ProtocolError
 from tests.pipeline.copying import Copy, copier
 from tests.pipeline.kafka import DEADLINE, committed, create, fresh, read_all
@@ -197,3 +202,60 @@ async def test_an_exception_never_acknowledges(
     await worker.stop()
     assert await committed(kafka.bootstrap, f"copy.{target}", TopicPartition(source, 0)) == -1
     assert await read_all(kafka.bootstrap, target) == []
+
+
+class Committing(Lease):
+    """A lease that commits the same offset without end, as at-least-once roles do, only more often."""
+
+    def __init__(self, owner: Group, partition: TopicPartition) -> None:
+        self.owner, self.partition = owner, partition
+
+    async def open(self) -> dict[TopicPartition, int]:
+        return self.positions()
+
+    def process(self, partition: TopicPartition, records: object) -> None:
+        """Nothing comes."""
+
+    def positions(self) -> dict[TopicPartition, int]:
+        return {self.partition: 0}
+
+    async def work(self) -> None:
+        while True:
+            with contextlib.suppress(KafkaError):
+                await self.owner.commit({self.partition: OffsetAndMetadata(0, "")})
+            await asyncio.sleep(0.001)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+async def test_a_commit_does_not_fall_into_a_rebalance(kafka: Kafka) -> None:
+    """A plain commit of the old generation makes aiokafka forget who it is: the ghost holds the group for a session."""
+    topic, session = fresh("commits"), 45.0
+    await create(kafka.bootstrap, {topic: PARTITIONS})
+    settings = config.Kafka(bootstrap_servers=[kafka.bootstrap], session_timeout=session, heartbeat_interval=0.2)
+
+    def worker() -> Worker:
+        app = application("committer")
+
+        def lease(owner: Group, unit: object, partitions: Collection[TopicPartition]) -> Lease:
+            (partition,) = partitions
+            return Committing(owner, partition)
+
+        return Worker(app, [Group(app, "commit", f"group.{topic}", [topic], settings, lease)], config.Telemetry(port=0))
+
+    async with contextlib.AsyncExitStack() as stack:
+        workers: list[Worker] = []
+        loop = asyncio.get_running_loop()
+        for _ in range(4):
+            began = loop.time()
+            workers.append(worker())
+            await workers[-1].start()
+            stack.push_async_callback(workers[-1].stop)
+
+            async def shared() -> bool:
+                held = [len(group._leases) for worker in workers for group in worker.services]
+                return all(held) and sum(held) == PARTITIONS
+
+            await eventually(shared, DEADLINE, "every partition has one lease")
+            assert loop.time() - began < session / 3, "the group waited for a member that is gone"
