@@ -53,7 +53,9 @@ def traces(data: bytes) -> bytes:
             return translated([span], span.process if span.HasField("process") else None)
         batch = _Batch.FromString(data)
     except DecodeError:
-        raise Malformed(Reason.MALFORMED, "neither a Jaeger Span nor a Batch") from None
+        raise _neither() from None
+    if not all(span.trace_id for span in batch.spans):
+        raise _neither()
     return translated(batch.spans, batch.process if batch.HasField("process") else None)
 
 
@@ -64,8 +66,8 @@ def translated(spans: Iterable[Any], process: Any) -> bytes:
         own = span.process if span.HasField("process") else process
         key = b"" if own is None else own.SerializeToString(deterministic=True)
         scopes = by_process.setdefault(key, (own, {}))[1]
-        attributes = _attributes(span.tags)
-        scopes.setdefault(_scope(attributes), []).append(_span(span, attributes))
+        tags = list(span.tags)
+        scopes.setdefault(_scope(tags), []).append(_span(span, _attributes(tags)))
     return bytes(
         TracesData(
             resource_spans=[
@@ -173,11 +175,16 @@ def _resource(process: Any) -> Attributes:
     return attributes
 
 
-def _scope(attributes: Attributes) -> tuple[bytes, bytes]:
-    """Name and version of the instrumentation scope; a version without a name stays an attribute."""
-    if b"otel.scope.name" not in attributes:
-        return b"", b""
-    return _take_text(attributes, b"otel.scope.name"), _take_text(attributes, b"otel.scope.version")
+def _scope(tags: list[Any]) -> tuple[bytes, bytes]:
+    """Take name and version of the instrumentation scope out of the tags; a version without a name stays a tag."""
+    found = []
+    for key in (b"otel.scope.name", b"otel.scope.version"):
+        place = next((place for place, tag in enumerate(tags) if tag.key == key), None)
+        if place is None:
+            break
+        found.append(bytes(tags.pop(place).v_str))
+    name, version = (*found, b"", b"")[:2]
+    return name, version
 
 
 def _event(log: Any) -> dict[str, Any]:
@@ -231,6 +238,10 @@ def _span_id(data: bytes) -> bytes:
 
 def _nanoseconds(moment: Any) -> int:
     return int(moment.seconds * _NS + moment.nanos)
+
+
+def _neither() -> Malformed:
+    return Malformed(Reason.MALFORMED, "neither a Jaeger Span nor a Batch")
 
 
 def _in_range(time: int) -> int:
