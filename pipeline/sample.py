@@ -145,10 +145,10 @@ class PartitionPair(Lease):
         while True:
             await asyncio.sleep(POLL)
             await self._reread()
-            await self._ask_ends()
             if time.monotonic() - burst_at < interval:
                 continue
             burst_at = time.monotonic()
+            await self._ask_ends()
             async with self._turn:
                 while (burst := self._window.burst()) is not None:
                     await self._commit(burst)

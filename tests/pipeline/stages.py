@@ -1,0 +1,243 @@
+"""ingest and sample between real topics: what goes in, what is to be seen in the topics behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
+
+from pipeline import topics
+from pipeline.config import Config
+from pipeline.topics import Topics
+from pipeline.worker import Worker
+from schemas.decision import DecisionRecord
+from schemas.envelope import Envelope
+from schemas.ids import trace_key
+from schemas.otlp_scan import scan_span
+from schemas.point import PointBatch
+from tests.pipeline.kafka import DEADLINE, create, fresh, read_all
+from tests.repository import ROOT
+from tests.services import eventually
+
+DECISION_WAIT_MS = 1_000
+
+
+def configuration(bootstrap: str, raw: str, **kafka: Any) -> dict[str, Any]:
+    """Errors are kept; traces from `raw`, logs from `raw`.logs."""
+    return {
+        "kafka": {
+            "bootstrap_servers": [bootstrap],
+            "prefix": fresh("stages"),
+            "partitions": 2,
+            "metric_partitions": 1,
+            "start": "earliest",
+            "session_timeout": "6s",
+            "heartbeat_interval": "500ms",
+            "commit_interval": "100ms",
+            **kafka,
+        },
+        "inputs": [{"topic": raw, "signal": "traces"}, {"topic": f"{raw}.logs", "signal": "logs"}],
+        "sampling": {
+            "decision_wait": f"{DECISION_WAIT_MS}ms",
+            "policies": [
+                {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}},
+            ],
+        },
+        "telemetry": {"port": 0},
+    }
+
+
+class Stages:
+    """One pipeline: raw topics, internal topics, workers as processes."""
+
+    def __init__(self, bootstrap: str, folder: Path, **kafka: Any) -> None:
+        self.bootstrap, self.raw = bootstrap, fresh("raw")
+        self.settings = configuration(bootstrap, self.raw, **kafka)
+        self.config = Config.model_validate(self.settings)
+        self.topics = Topics(self.config.kafka.prefix)
+        self._file = folder / "tailrace.yaml"
+        self._file.write_text(yaml.safe_dump(self.settings))
+        self._running: list[subprocess.Popen[bytes]] = []
+        self.produced: dict[str, int] = {}
+
+    async def create(self, raw: int = 2) -> Stages:
+        """All topics; `raw` partitions of spans, one of logs."""
+        await create(self.bootstrap, {self.raw: raw, f"{self.raw}.logs": 1})
+        assert await topics.ensure(self.config) == []
+        return self
+
+    def start(self, *roles: str) -> subprocess.Popen[bytes]:
+        """A worker process."""
+        code = "from pipeline.cli import main; main()"
+        command = [sys.executable, "-c", code, "worker", "--config", str(self._file), "--role", ",".join(roles)]
+        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        self._running.append(process)
+        return process
+
+    def stop(self) -> None:
+        for process in self._running:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    async def has_members(self, role: str, count: int) -> bool:
+        """Whether the role's group is stable with so many members."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            (answer,) = await admin.describe_consumer_groups([self.topics.group(role)])
+            (_, _, state, _, _, members, *_) = answer.groups[0]
+            return state == "Stable" and len(members) == count
+        except KafkaError:
+            return False  # the coordinator is about to be there
+        finally:
+            await admin.close()
+
+    @contextlib.asynccontextmanager
+    async def producer(self, transactional_id: str | None = None) -> AsyncIterator[AIOKafkaProducer]:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.bootstrap, transactional_id=transactional_id, enable_idempotence=True
+        )
+        await producer.start()
+        try:
+            yield producer
+        finally:
+            await producer.stop()
+
+    async def produce(self, producer: AIOKafkaProducer, *names: str, partition: int = 0, at: int | None = None) -> None:
+        """One raw message of spans (`trace/span`, `!` failed) with its timestamp in ms."""
+        value = traces(*names)
+        for name in names:
+            self.produced[name] = self.produced.get(name, 0) + 1
+        await producer.send_and_wait(self.raw, value, partition=partition, timestamp_ms=at)
+
+    async def records(self, topic: str) -> list[ConsumerRecord]:
+        return sorted(await read_all(self.bootstrap, topic), key=lambda r: (r.partition, r.offset))
+
+    async def envelopes(self, topic: str) -> list[tuple[ConsumerRecord, Envelope]]:
+        return [(record, Envelope.decode(record.value)) for record in await self.records(topic)]
+
+    async def names(self, topic: str) -> Counter[str]:
+        """Span names in a topic."""
+        found: Counter[str] = Counter()
+        for _, envelope in await self.envelopes(topic):
+            for row in map(envelope.row, range(len(envelope))):
+                found[scan_span(row, 0, len(row), {}).name.decode()] += 1
+        return found
+
+    async def marks(self, topic: str, raw: int, output: int = 0) -> list[tuple[int, int]]:
+        """(mark, append time) of one raw partition in one output partition, in the order of the log."""
+        return [
+            (envelope.mark, record.timestamp)
+            for record, envelope in await self.envelopes(topic)
+            if (envelope.partition, record.partition) == (raw, output) and envelope.mark >= 0
+        ]
+
+    async def verdicts(self) -> dict[str, list[str]]:
+        """Trace → policies of its verdicts."""
+        keys = {trace_key(trace_id(name)): name.split("/")[0] for name in self.produced}
+        found: dict[str, list[str]] = {}
+        for record in await self.records(self.topics.decisions):
+            decisions = DecisionRecord.decode(record.value)
+            for key, verdict in zip(decisions.keys, decisions.verdicts, strict=True):
+                found.setdefault(keys.get(key, "?"), []).append(verdict.policy)
+        return found
+
+    async def counted(self) -> float:
+        """Spans in the span metrics."""
+        batches = [PointBatch.decode(record.value) for record in await self.records(self.topics.points)]
+        calls = [batch for batch in batches if batch.shape.kind == "counter"]
+        return sum(n for batch in calls for _, n in batch.rows if isinstance(n, int | float))
+
+    async def settled(self, deadline: float = DEADLINE) -> None:
+        """Every trace that was produced is decided, the kept ones forwarded once, every span counted once."""
+        failed = {name.split("/")[0] for name in self.produced if name.endswith("!")}
+        kept = {name: count for name, count in self.produced.items() if name.split("/")[0] in failed}
+        total = sum(self.produced.values())
+
+        async def all_there() -> bool:
+            found = await self.names(self.topics.kept_spans)
+            return found.total() >= sum(kept.values()) and await self.counted() >= total
+
+        await eventually(all_there, deadline, "everything that was produced is decided, forwarded and counted")
+        assert await self.names(self.topics.kept_spans) == Counter(kept)
+        assert await self.counted() == total
+        for trace, policies in (await self.verdicts()).items():
+            assert set(policies) == {"errors" if trace in failed else ""}
+
+
+def trace_id(name: str) -> bytes:
+    """The trace of `trace/span`."""
+    return name.split("/")[0].encode().rjust(16, b"\x01")[-16:]
+
+
+def traces(*names: str) -> bytes:
+    """A message of these spans."""
+    data = TracesData()
+    part = data.resource_spans.add()
+    part.resource.attributes.add(key="service.name").value.string_value = "shop"
+    scope = part.scope_spans.add()
+    for name in names:
+        span = Span(trace_id=trace_id(name), span_id=name.encode().rjust(8, b"\x01")[-8:], name=name)
+        if name.endswith("!"):
+            span.status.code = Status.STATUS_CODE_ERROR
+        scope.spans.append(span)
+    return bytes(data.SerializeToString())
+
+
+def log_of(name: str, body: str) -> bytes:
+    """A message of one log of a trace; without a name it belongs to none."""
+    data = LogsData()
+    record = data.resource_logs.add().scope_logs.add().log_records.add(trace_id=trace_id(name) if name else b"")
+    record.body.string_value = body
+    return bytes(data.SerializeToString())
+
+
+def now() -> int:
+    return int(time.time() * 1000)
+
+
+async def holds(worker: Worker, *roles: str) -> None:
+    """Every partition has its lease."""
+
+    async def ready() -> bool:
+        services = [s for s in worker.services if s.role in roles]
+        return all(s.ready and s._leases for s in services)
+
+    await eventually(ready, DEADLINE, f"{roles} hold their partitions")
+
+
+async def refusal(worker: Worker) -> str:
+    """What the worker stops with."""
+    try:
+        async with asyncio.timeout(DEADLINE):
+            await worker.wait()
+    except TimeoutError:
+        raise AssertionError("the worker goes on") from None
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    raise AssertionError("the worker stopped without a reason")
+
+
+def partition(topic: str, number: int = 0) -> TopicPartition:
+    return TopicPartition(topic, number)
+
+
+def monotone(marks: Sequence[tuple[int, int]]) -> bool:
+    """Marks never go back, and none is ahead of the broker's time of its record."""
+    times = [mark for mark, _ in marks]
+    return times == sorted(times) and all(mark <= append for mark, append in marks)

@@ -1,0 +1,217 @@
+"""ingest on a real Kafka: where it begins, what it never reads, and the marks that it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiokafka.structs import OffsetAndMetadata
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+
+from pipeline.ingest import MARKS_PER_WAIT
+from pipeline.worker import running
+from schemas.envelope import NO_MARK
+from schemas.reasons import Reason
+from tests.pipeline.kafka import DEADLINE, committed, fresh
+from tests.pipeline.stages import Stages, holds, log_of, monotone, now, partition
+from tests.services import Kafka, eventually
+
+MINUTE, HOUR = 60_000, 3_600_000
+
+
+@pytest.fixture
+async def stages(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Stages]:
+    found = await Stages(kafka.bootstrap, tmp_path).create()
+    yield found
+    found.stop()
+
+
+async def regrouped(stages: Stages, *names: str) -> Counter[str]:
+    """Span names behind ingest, once all of these are there."""
+
+    async def there() -> bool:
+        return set(names) <= set(await stages.names(stages.topics.spans))
+
+    await eventually(there, DEADLINE, f"{names} are regrouped")
+    return await stages.names(stages.topics.spans)
+
+
+async def marked(stages: Stages, raw: int, least: int, output: int = 0) -> list[tuple[int, int]]:
+    """Marks of a raw partition, once one of them has reached `least`."""
+
+    async def reached() -> bool:
+        return any(mark >= least for mark, _ in await stages.marks(stages.topics.spans, raw, output))
+
+    await eventually(reached, DEADLINE, f"raw partition {raw} is marked up to {least}")
+    return await stages.marks(stages.topics.spans, raw, output)
+
+
+@pytest.mark.parametrize(
+    ("since", "found"),
+    [("earliest", {"old/1", "young/1", "new/1"}), ("15m", {"young/1", "new/1"}), ("latest", {"new/1"})],
+)
+async def test_a_new_group_begins_where_it_was_told(stages: Stages, since: str, found: set[str]) -> None:
+    """Once: the next worker goes on from the group's offsets, whatever `--since` says."""
+    async with stages.producer() as producer:
+        await stages.produce(producer, "old/1", at=now() - 20 * MINUTE)
+        await stages.produce(producer, "young/1", at=now() - 10 * MINUTE)
+        async with running(stages.config, ["ingest"], since) as worker:
+            await holds(worker, "ingest")
+            await stages.produce(producer, "new/1")
+            assert await regrouped(stages, "new/1") == Counter(found)
+        async with running(stages.config, ["ingest"], "earliest"):
+            await stages.produce(producer, "next/1")
+            assert await regrouped(stages, "next/1") == Counter([*found, "next/1"])
+
+
+async def test_an_aborted_transaction_of_a_raw_producer_is_never_read(stages: Stages) -> None:
+    """F3. And markers at the end of a partition do not keep it from being read to its end."""
+    async with stages.producer(fresh("raw")) as producer:
+        for number in range(6):
+            await producer.begin_transaction()
+            await stages.produce(producer, f"{'bad' if number % 2 else 'good'}/{number}", at=now() - HOUR)
+            await (producer.abort_transaction() if number % 2 else producer.commit_transaction())
+        async with running(stages.config, ["ingest"]):
+            started = now()
+            await marked(stages, raw=0, least=started)
+            assert set(await stages.names(stages.topics.spans)) == {"good/0", "good/2", "good/4"}
+    offset = await committed(stages.bootstrap, stages.topics.group("ingest"), partition(stages.raw))
+    assert 9 <= offset <= 12, "the last committed record, or the end of the partition"
+
+
+async def test_an_open_transaction_of_a_raw_producer_holds_the_mark(stages: Stages) -> None:
+    """F11: position = last stable offset is not the end, older records may come."""
+    async with stages.producer(fresh("raw")) as producer:
+        await producer.begin_transaction()
+        await stages.produce(producer, "slow/1", at=now() - HOUR)
+        async with running(stages.config, ["ingest"]):
+            await marked(stages, raw=1, least=now() + 500)
+            assert await stages.marks(stages.topics.spans, 0) == []
+            await producer.commit_transaction()
+            assert monotone(await marked(stages, raw=0, least=now()))
+            assert set(await stages.names(stages.topics.spans)) == {"slow/1"}
+
+
+async def test_idle_raw_partitions_are_marked_with_the_brokers_time(stages: Stages) -> None:
+    """F7, F11; second pass 5 and 8: to every output partition, every tenth of `decision_wait` at most."""
+    async with running(stages.config, ["ingest"]):
+        start = now()
+        for raw in range(2):
+            for output in range(2):
+                assert monotone(await marked(stages, raw, start + 1_000, output))
+        found = await stages.envelopes(stages.topics.spans)
+        period = stages.config.sampling.decision_wait * 1000 / MARKS_PER_WAIT
+        elapsed = found[-1][0].timestamp - found[0][0].timestamp
+        assert len(found) <= 4 * (elapsed / period + 3)
+        assert {tuple(e.raw_topics.items()) for _, e in found} == {((stages.raw, 2), (f"{stages.raw}.logs", 1))}
+        assert {e.mark for _, e in found[:1]} == {NO_MARK}, "the broker's time is not known yet"
+
+
+@pytest.mark.parametrize("offset", [HOUR, -HOUR])
+async def test_a_producers_clock_moves_no_mark_beyond_the_brokers_nor_holds_it_back(
+    stages: Stages, offset: int
+) -> None:
+    """Second pass 6: an hour fast or slow, in a partition that is never idle."""
+    async with stages.producer() as producer:
+        for number in range(20):
+            await stages.produce(producer, f"before/{number}", at=now() + offset)
+        async with running(stages.config, ["ingest"]):
+            start = now()
+
+            async def busy() -> None:
+                number = 0
+                while True:
+                    number += 1
+                    await stages.produce(producer, f"b/{number}", at=now() + offset)
+                    await asyncio.sleep(0.02)
+
+            traffic = asyncio.create_task(busy())
+            try:
+                assert monotone(await marked(stages, raw=0, least=start + 1_000))
+            finally:
+                traffic.cancel()
+
+
+async def test_the_mark_goes_on_from_the_committed_offset(stages: Stages) -> None:
+    """A new owner must not begin below what its predecessor said."""
+    group = stages.topics.group("ingest")
+    async with running(stages.config, ["ingest"]) as worker:
+        await holds(worker, "ingest")
+        first = (await marked(stages, raw=0, least=1))[-1][0]
+    async with stages.producer() as producer:
+        await stages.produce(producer, "late/1", at=now() - HOUR)
+        async with running(stages.config, ["ingest"]) as worker:
+            (service,) = worker.services
+            await holds(worker, "ingest")
+            found: OffsetAndMetadata = (await service.committed([partition(stages.raw)]))[partition(stages.raw)]
+            assert int(found.metadata) >= first
+            await regrouped(stages, "late/1")
+            marks = await stages.marks(stages.topics.spans, 0)
+    assert monotone(marks)
+    assert await committed(stages.bootstrap, group, partition(stages.raw)) == 1
+
+
+async def test_poison_leaves_with_its_reason_and_the_rest_goes_on(stages: Stages) -> None:
+    """F1, F27: what no topic takes must not come back for ever; coordinates and bytes are in the queue."""
+    large = TracesData()
+    part = large.resource_spans.add()
+    part.resource.attributes.add(key="blob").value.bytes_value = bytes(range(256)) * 40_000  # 10 MB
+    part.scope_spans.add().spans.add(trace_id=b"t" * 16, span_id=b"s" * 8)
+    poison = {b"\xff\xff": Reason.MALFORMED, large.SerializeToString(): Reason.SPAN_TOO_LARGE}
+    async with stages.producer() as small:
+        small._max_request_size = 20 << 20
+        await small.client.force_metadata_update()
+        for value in poison:
+            await small.send_and_wait(stages.raw, value, partition=1)
+        await stages.produce(small, "good/1", partition=1)
+        await small.send_and_wait(f"{stages.raw}.logs", log_of("", "alone"), partition=0)
+        async with running(stages.config, ["ingest"]):
+            await regrouped(stages, "good/1")
+            letters = await stages.records(stages.topics.dlq)
+            untraced = await eventually(
+                lambda: stages.envelopes(stages.topics.untraced_logs), DEADLINE, "the untraced log goes on"
+            )
+    headers = [{name: value.decode() for name, value in letter.headers} for letter in letters]
+    assert [(h["topic"], h["partition"], h["offset"], h["index"], h["stage"], h["reason"]) for h in headers] == [
+        (stages.raw, "1", str(offset), "0", "ingest", str(reason)) for offset, reason in enumerate(poison.values())
+    ]
+    assert letters[0].value == b"\xff\xff"
+    assert TracesData.FromString(letters[1].value) == large
+    assert [len(envelope) for _, envelope in untraced] == [1]
+
+
+async def test_a_zombie_leaves_no_mark_and_goes_on_cleanly(stages: Stages) -> None:
+    """I1, second pass 5 and 14: SIGSTOP for longer than the session; its raw partitions move, then come back."""
+    first, second = stages.start("ingest"), stages.start("ingest")
+    async with stages.producer() as producer:
+        number = 0
+
+        async def produce(count: int) -> list[str]:
+            nonlocal number
+            names = []
+            for number in range(number + 1, number + 1 + count):  # noqa: B020  goes on where it was
+                names.append(f"t{number}/1")
+                await stages.produce(producer, names[-1], partition=number % 2)
+            return names
+
+        await regrouped(stages, *await produce(20))
+        await eventually(lambda: stages.has_members("ingest", 2), DEADLINE, "both own something")
+        first.send_signal(signal.SIGSTOP)
+        await regrouped(stages, *await produce(20))
+        first.send_signal(signal.SIGCONT)
+        stopped = now()
+        for raw in range(2):
+            await marked(stages, raw, stopped + 2_000)
+        await regrouped(stages, *await produce(20))
+        second.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(second.wait, DEADLINE) == 0
+        found = await regrouped(stages, *await produce(20))
+        assert found == Counter(stages.produced)
+    assert first.poll() is None, "the zombie lives on and owns everything now"
+    for raw in range(2):
+        for output in range(2):
+            assert monotone(await stages.marks(stages.topics.spans, raw, output))

@@ -1,0 +1,338 @@
+"""sample on a real Kafka: taking over, what it refuses, the clock of a live pipeline, restarts and zombies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import KafkaError
+from confluent_kafka.admin import AdminClient
+
+from pipeline import telemetry
+from pipeline.roles import diagram
+from pipeline.worker import running
+from processors.regroup import Regroup
+from schemas.decision import Checkpoint, DecisionRecord
+from tests.pipeline.kafka import DEADLINE, committed, create
+from tests.pipeline.stages import Stages, holds, log_of, now, partition, refusal, traces
+from tests.services import Kafka, eventually
+
+HOUR = 3_600_000
+
+
+@pytest.fixture
+async def stages(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Stages]:
+    """Both roles."""
+    found = await Stages(kafka.bootstrap, tmp_path).create()
+    yield found
+    found.stop()
+
+
+class Fed(Stages):
+    """One partition of sample, fed by hand: raw time is what the test says, in ms from an hour ago on."""
+
+    def __init__(self, kafka: Kafka, folder: Path, **kafka_settings: object) -> None:
+        super().__init__(kafka.bootstrap, folder, partitions=1, **kafka_settings)
+        self.start_ms = now() - HOUR
+        self._offset = 0
+
+    async def feed(self, producer: AIOKafkaProducer, time: int, *spans: str, logs: bool = True, n: int = 1) -> None:
+        """Spans at this time, with a mark of it; without spans a mark. And the same mark of the raw logs."""
+        listed = {self.raw: 1, f"{self.raw}.logs": 1}
+        for topic, raw, names in ((self.topics.spans, self.raw, spans), (self.topics.logs, f"{self.raw}.logs", ())):
+            regroup = Regroup(raw, 0, "traces", "otlp_proto", n, 1 << 20, 1 << 20)
+            if names:
+                regroup.add(self._offset, self.start_ms + time, traces(*names))
+                self._offset += 1
+                for name in names:
+                    self.produced[name] = self.produced.get(name, 0) + 1
+            if topic == self.topics.spans or logs:
+                (value, *_), *_ = regroup.flush(self.start_ms + time, listed).envelopes.values()
+                await producer.send_and_wait(topic, value, partition=0)
+
+    async def kept(self, *names: str) -> Counter[str]:
+        """Names in kept.spans, once all of these are there."""
+
+        async def there() -> bool:
+            return set(names) <= set(await self.names(self.topics.kept_spans))
+
+        await eventually(there, DEADLINE, f"{names} are kept")
+        return await self.names(self.topics.kept_spans)
+
+    async def history(self, producer: AIOKafkaProducer) -> None:
+        """Two traces in two transactions of sample, which then leaves."""
+        async with running(self.config, ["sample"]):
+            await self.feed(producer, 0, "a/1!")
+            await self.feed(producer, 2_000)
+            await self.kept("a/1!")
+            await self.feed(producer, 3_000, "b/1!")
+            await self.feed(producer, 5_000)
+            await self.kept("b/1!")
+
+
+@pytest.fixture
+async def fed(kafka: Kafka, tmp_path: Path) -> Fed:
+    found = Fed(kafka, tmp_path)
+    await found.create(raw=1)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def administration(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def reset(fed: Fed, offset: int) -> None:
+    """What `kafka-consumer-groups --reset-offsets` does."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=fed.bootstrap, group_id=fed.topics.group("sample"), enable_auto_commit=False
+    )
+    await consumer.start()
+    consumer.assign([partition(fed.topics.spans)])
+    await consumer.commit({partition(fed.topics.spans): offset})
+    await consumer.stop()
+
+
+async def truncate(fed: Fed, topic: str) -> None:
+    """What retention does, to all but the newest record."""
+    records = await fed.records(topic)
+    async with administration(fed.bootstrap) as admin:
+        await admin.delete_records({partition(topic): RecordsToDelete(before_offset=records[-1].offset)})
+
+
+async def test_taking_over_while_the_predecessors_transaction_is_pending(fed: Fed) -> None:
+    """F8: it is ended first, then the offsets are asked for; its outputs, offsets and verdicts never were."""
+    async with fed.producer() as producer:
+        await fed.history(producer)
+        offset = await committed(fed.bootstrap, fed.topics.group("sample"), partition(fed.topics.spans))
+        async with fed.producer(fed.topics.transactional_id("sample", 0)) as pending:
+            await pending.begin_transaction()
+            ghost = Regroup(fed.raw, 0, "traces", "otlp_proto", 1, 1 << 20, 1 << 20)
+            ghost.add(99, now(), traces("ghost/1!"))
+            ((value,),) = ghost.flush(None, {}).envelopes.values()
+            await pending.send_and_wait(fed.topics.kept_spans, value, partition=0)
+            point = Checkpoint({fed.topics.spans: 900, fed.topics.logs: 900}, full=True)
+            record = DecisionRecord(1, checkpoint=point)
+            await pending.send_and_wait(fed.topics.decisions, record.encode(), partition=0)
+            offsets = {partition(t): (900, "0") for t in (fed.topics.spans, fed.topics.logs)}
+            await pending.send_offsets_to_transaction(offsets, fed.topics.group("sample"))
+            await fed.feed(producer, 6_000, "c/1!")
+            await fed.feed(producer, 8_000)
+            async with running(fed.config, ["sample"]) as worker:
+                await holds(worker, "sample")
+                assert await fed.kept("c/1!") == Counter(["a/1!", "b/1!", "c/1!"])
+                with pytest.raises((KafkaError, AssertionError)):
+                    await pending.commit_transaction()
+        await fed.settled()
+    assert 0 < offset < await committed(fed.bootstrap, fed.topics.group("sample"), partition(fed.topics.spans)) < 900
+
+
+@pytest.mark.parametrize(("spans", "logs"), [(2, 1), (1, 2)])
+async def test_unequal_partition_counts_stop_the_role(kafka: Kafka, tmp_path: Path, spans: int, logs: int) -> None:
+    """F19: partition 1 of one topic has no pair."""
+    stages = Stages(kafka.bootstrap, tmp_path)
+    await create(kafka.bootstrap, {stages.topics.spans: spans, stages.topics.logs: logs, stages.topics.decisions: 2})
+    async with running(stages.config, ["sample"]) as worker:
+        reason = await refusal(worker)
+    assert "partition 1 came without its pair" in reason
+    assert f"{stages.topics.spans} and {stages.topics.logs} must have the same number of partitions" in reason
+
+
+async def test_another_n_stops_the_role(fed: Fed) -> None:
+    """F21: rows were placed by another number of partitions."""
+    async with fed.producer() as producer, running(fed.config, ["sample"]) as worker:
+        await fed.feed(producer, 0, "a/1", n=2)
+        assert "N = 2 partitions, the configuration 1" in await refusal(worker)
+
+
+async def _truncate_decisions(fed: Fed) -> None:
+    await truncate(fed, fed.topics.decisions)
+
+
+async def _truncate_spans(fed: Fed) -> None:
+    async with fed.producer() as producer:
+        for time in (6_000, 7_000, 8_000):
+            await fed.feed(producer, time, "c/1")
+    await truncate(fed, fed.topics.spans)
+
+
+async def _reset_back(fed: Fed) -> None:
+    await reset(fed, 0)
+
+
+async def _reset_ahead(fed: Fed) -> None:
+    await reset(fed, 500)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_truncate_decisions, r"verdicts from 0 on are needed: its retention must outlive"),
+        (_truncate_spans, r"retention overtook the tail"),
+        (_reset_back, r"group offset 0 of .* offsets of this group must not be reset by hand"),
+        (_reset_ahead, r"group offset 500 of .* offsets of this group must not be reset by hand"),
+    ],
+    ids=["decisions gone", "spans gone", "reset back", "reset ahead"],
+)
+async def test_a_changed_past_is_refused(fed: Fed, change: Callable[[Fed], Awaitable[None]], said: str) -> None:
+    """F2, F6, F23: nothing is read, decided or committed; the reason says what to do."""
+    async with fed.producer() as producer:
+        await fed.history(producer)
+    await change(fed)
+    before = await fed.records(fed.topics.decisions)
+    async with running(fed.config, ["sample"]) as worker:
+        reason = await refusal(worker)
+    assert re.search(said, reason), reason
+    assert await fed.records(fed.topics.decisions) == before
+
+
+async def test_offsets_that_expired_come_back_from_the_checkpoint(fed: Fed) -> None:
+    """F23."""
+    async with fed.producer() as producer:
+        await fed.history(producer)
+        admin = AdminClient({"bootstrap.servers": fed.bootstrap})  # aiokafka cannot
+        for deleted in admin.delete_consumer_groups([fed.topics.group("sample")]).values():
+            await asyncio.wrap_future(deleted)
+        assert await committed(fed.bootstrap, fed.topics.group("sample"), partition(fed.topics.spans)) == -1
+        async with running(fed.config, ["sample"]):
+            await fed.feed(producer, 6_000, "c/1!")
+            await fed.feed(producer, 8_000)
+            await fed.settled()
+
+
+async def test_logs_whose_ingest_is_gone_hold_decisions_no_longer_than_said(kafka: Kafka, tmp_path: Path) -> None:
+    """The topic's end is asked for: it is silent, not merely read more slowly."""
+    fed = Fed(kafka, tmp_path)
+    fed.config.logs.__dict__["max_skew"] = 1.0
+    await fed.create(raw=1)
+    labels = {"topic": f"{fed.raw}.logs"}
+    async with fed.producer() as producer, running(fed.config, ["sample"]):
+        await fed.feed(producer, 0, "a/1!")
+
+        async def decided() -> bool:
+            decided.time += 100  # type: ignore[attr-defined]
+            await fed.feed(producer, decided.time, logs=False)  # type: ignore[attr-defined]
+            return "a/1!" in await fed.names(fed.topics.kept_spans)
+
+        decided.time = 2_000  # type: ignore[attr-defined]
+        await eventually(decided, DEADLINE, "decided without logs")
+        assert telemetry.REGISTRY.get_sample_value("tailrace_decisions_without_input_total", labels) == 1
+
+
+async def test_without_a_cache_the_tail_reads_kafka_again(kafka: Kafka, tmp_path: Path) -> None:
+    """F29."""
+    fed = Fed(kafka, tmp_path)
+    fed.config.sampling.__dict__["cache_bytes"] = 0
+    await fed.create(raw=1)
+    read = telemetry.REGISTRY.get_sample_value("tailrace_tail_reads_total", {"partition": "0"}) or 0
+    async with fed.producer() as producer, running(fed.config, ["sample"]):
+        for number in range(30):
+            await fed.feed(producer, number * 100, f"t{number}/1{'!' if number % 3 else ''}", f"t{number}/2")
+        await fed.feed(producer, 5_000)
+        await fed.settled()
+    assert (telemetry.REGISTRY.get_sample_value("tailrace_tail_reads_total", {"partition": "0"}) or 0) >= read + 30
+
+
+async def test_the_clock_goes_on_while_nothing_comes_and_every_output_is_the_diagrams(stages: Stages) -> None:
+    """F7, F11: one trace, one log and one piece of poison; no further traffic."""
+    async with stages.producer() as producer, running(stages.config, ["ingest", "sample"]):
+        await stages.produce(producer, "a/1!", "b/1")
+        await producer.send_and_wait(stages.raw, b"\xff", partition=1)
+        for name in ("a/1!", ""):
+            await producer.send_and_wait(f"{stages.raw}.logs", log_of(name, "said"), partition=0)
+        await stages.settled()
+
+        async def log_kept() -> bool:
+            return bool(await stages.records(stages.topics.kept_logs))
+
+        await eventually(log_kept, DEADLINE, "the log of the kept trace goes on")
+    async with administration(stages.bootstrap) as admin:
+        known = [t["topic"] for t in await admin.describe_topics(None)]
+    written = {t for t in known if t.startswith(stages.topics.prefix) and await stages.records(t)}
+    assert written == {t for role in diagram(stages.config) if role.name in ("ingest", "sample") for t in role.writes}
+    ((_, envelope),) = await stages.envelopes(stages.topics.kept_logs)
+    (verdict,) = envelope.verdicts
+    assert verdict is not None
+    assert (verdict.policy, verdict.span and verdict.span.name) == ("errors", "a/1!")
+
+
+async def traffic(stages: Stages, producer: AIOKafkaProducer, stop: asyncio.Event) -> None:
+    """Traces of three spans over both raw partitions, one in three failed, until told to stop."""
+    number = 0
+    while not stop.is_set():
+        number += 1
+        failed = "!" if number % 3 == 0 else ""
+        await stages.produce(producer, f"t{number}/1", f"t{number}/2{failed}", partition=number % 2)
+        await stages.produce(producer, f"t{number}/3", partition=(number + 1) % 2)
+        await asyncio.sleep(0.03)
+
+
+@contextlib.asynccontextmanager
+async def busy(stages: Stages) -> AsyncIterator[None]:
+    """Traffic while the block runs."""
+    stop = asyncio.Event()
+    async with stages.producer() as producer:
+        running_traffic = asyncio.create_task(traffic(stages, producer, stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await running_traffic
+
+
+async def more_kept(stages: Stages) -> None:
+    """Wait until something that is produced from now on has been kept."""
+    names = set(stages.produced)
+
+    async def newer() -> bool:
+        return bool(set(await stages.names(stages.topics.kept_spans)) - names)
+
+    await eventually(newer, DEADLINE, "newer traces are kept")
+
+
+async def test_a_restart_of_the_broker_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """In the middle of transactions: every lease is lost and taken over again."""
+    with Kafka() as kafka:
+        stages = await Stages(kafka.bootstrap, tmp_path).create()
+        async with running(stages.config, ["ingest", "sample"]) as worker:
+            async with busy(stages):
+                await more_kept(stages)
+                await asyncio.to_thread(kafka.restart)
+                await more_kept(stages)
+            await stages.settled()
+            assert all(service.crash_reason is None for service in worker.services)
+
+
+async def test_a_zombie_is_fenced_and_goes_on_cleanly(stages: Stages) -> None:
+    """I1: SIGSTOP for longer than the session, while the others go on; then it comes back, then it is alone."""
+    first, second = stages.start("ingest,sample"), stages.start("ingest,sample")
+    async with busy(stages):
+        await eventually(lambda: stages.has_members("sample", 2), DEADLINE, "both sample")
+        await more_kept(stages)
+        first.send_signal(signal.SIGSTOP)
+        await more_kept(stages)
+        await eventually(lambda: stages.has_members("sample", 1), DEADLINE, "the zombie is out")
+        await more_kept(stages)
+        first.send_signal(signal.SIGCONT)
+        await eventually(lambda: stages.has_members("sample", 2), DEADLINE, "the zombie is back")
+        await more_kept(stages)
+        second.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(second.wait, DEADLINE) == 0
+        await more_kept(stages)
+    await stages.settled()
+    assert first.poll() is None
+    first.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(first.wait, DEADLINE) == 0
