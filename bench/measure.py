@@ -73,7 +73,8 @@ def peak_rss(pid: int) -> int:
 class Meter:
     """CPU of named processes between two moments.
 
-    `idle` is CPU seconds per second that a process spends whatever is asked of it; it is subtracted.
+    `idle` is CPU seconds per second that a process spends whatever is asked of it; it is subtracted,
+    and a small negative rest is left to be seen: it says how noisy the figures are.
     """
 
     def __init__(self, pids: Mapping[str, int], idle: Mapping[str, float] | None = None) -> None:
@@ -84,7 +85,7 @@ class Meter:
     def read_one(self, name: str) -> float:
         """CPU seconds of one process since the beginning."""
         elapsed = time.monotonic() - self.began
-        return max(0.0, cpu_seconds(self._pids[name]) - self._before[name] - self._idle.get(name, 0.0) * elapsed)
+        return cpu_seconds(self._pids[name]) - self._before[name] - self._idle.get(name, 0.0) * elapsed
 
     def read(self) -> tuple[float, dict[str, float]]:
         """Seconds since it was made, and CPU seconds of each process in them."""

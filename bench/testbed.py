@@ -7,12 +7,14 @@ import json
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from bench.load import Signal
+from bench.measure import Meter
 from pipeline.config import Config
 from pipeline.config_file import load as load_config
 from pipeline.topics import Topics, ensure
@@ -29,11 +31,26 @@ POLICIES: list[dict[str, Any]] = [
 SILENT = 0  # librdkafka prints to standard error when the broker goes away; what matters is raised
 ADMIN_SECONDS = 30.0
 READ_SECONDS = 60.0
+IDLE_CALM, IDLE_SLICES, IDLE_SLICE = 5.0, 5, 1.5  # seconds, count, seconds
 # The transaction coordinator's and the group coordinator's own logs: what transactions write beside our topics.
 COORDINATORS = ("__transaction_state", "__consumer_offsets")
 
 Place = tuple[str, int]
 """A topic and a partition of it."""
+
+
+def idle_cpu(pids: Mapping[str, int]) -> dict[str, float]:
+    """CPU seconds per second of processes that nobody asks anything: the median of IDLE_SLICES after IDLE_CALM.
+
+    A broker that has just made topics is busy for a while; slices keep one burst of its own work out.
+    """
+    time.sleep(IDLE_CALM)
+    slices = []
+    for _ in range(IDLE_SLICES):
+        meter = Meter(pids)
+        time.sleep(IDLE_SLICE)
+        slices.append(meter.rates()[1])
+    return {name: median(found[name] for found in slices) for name in pids}
 
 
 class Starting(Worker):
@@ -45,7 +62,7 @@ class Starting(Worker):
 
 
 class Testbed:
-    """One pipeline with a prefix of its own. Close it to end its workers and delete its topics."""
+    """One pipeline with a prefix of its own. Close it to end its workers."""
 
     __test__ = False  # not for pytest
 
@@ -103,11 +120,9 @@ class Testbed:
         return worker
 
     def close(self) -> None:
-        """Ask the workers to end, and delete what they wrote."""
+        """Ask the workers to end. Topics stay: their deletion would cost the broker a minute later."""
         for worker in self.workers.values():
             worker.close()
-        for future in self._admin.delete_topics([*self.raw, *self.internal]).values():
-            future.result(ADMIN_SECONDS)
 
     def show_logs(self, roles: Collection[str]) -> None:
         """What these workers said last."""

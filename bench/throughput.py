@@ -26,7 +26,7 @@ from rich.table import Table
 
 from bench.load import Load, Written, write
 from bench.measure import Meter, console, cpu_seconds, machine, peak_rss, save
-from bench.testbed import Testbed
+from bench.testbed import Testbed, idle_cpu
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus
 
 ROLES = ("ingest", "sample", "aggregate", "sink.jaeger", "sink.elasticsearch", "sink.prometheus")
@@ -34,7 +34,6 @@ LAST_STARTED = "ingest"
 INTERVAL = 5.0  # seconds between two samples of a series
 POLL_SECONDS = 0.25  # asking costs a worker about 2 ms; the clock is as coarse as this
 PROGRESS_SECONDS = 2.0
-CALM_SECONDS = 3.0
 AGO_SECONDS = 600  # the load's last span ended this long before the run
 
 out = console()
@@ -162,18 +161,12 @@ def one_run(servers: Servers, number: int, options: Options) -> dict[str, Any]:
             f"  load: {made.spans:,} spans of {made.traces:,} traces and {made.logs:,} logs in {made.messages:,} "
             f"messages, {made.value_bytes / made.spans:.0f} B a span, written in {made.seconds:.1f} s"
         )
-        time.sleep(CALM_SECONDS)
-        alone = Meter({"broker": servers.kafka.pid})
-        time.sleep(CALM_SECONDS)
-        idle = alone.rates()[1]
+        idle = idle_cpu({"broker": servers.kafka.pid})
         waiting = [role for role in ROLES if role != LAST_STARTED]
         for role in waiting:
             bed.start(role)
             out.print(f"  {role} is ready")
-        time.sleep(CALM_SECONDS)
-        unused = Meter({role: bed.workers[role].pid for role in waiting})
-        time.sleep(CALM_SECONDS)
-        idle = idle | unused.rates()[1]
+        idle |= idle_cpu({role: bed.workers[role].pid for role in waiting})
         bed.start(LAST_STARTED, ready=False)
         return _measured(bed, servers, made, namespace, idle, options)
     finally:

@@ -19,14 +19,13 @@ from rich.table import Table
 
 from bench.load import Load, write
 from bench.measure import Meter, console, machine, save
-from bench.testbed import COORDINATORS, Place, Testbed
+from bench.testbed import COORDINATORS, Place, Testbed, idle_cpu
 from schemas.envelope import Envelope
 from tests.services import Kafka
 
 ROLES = ("ingest", "sample")
 SETTLE_SECONDS = 5.0  # beyond decision_wait: until kept spans flow at their usual rate, or have stopped to
 WARM_UP = {"idle_seconds": 0.0, "decision_wait": 5.0}
-CALM_SECONDS = 3.0  # after the broker has made topics or lost its clients
 
 out = console()
 
@@ -125,9 +124,8 @@ def case(kafka: Kafka, partitions: int, options: Options, prefix: str) -> dict[s
     }
     bed = Testbed(kafka, prefix, options.raw_partitions, sections)
     try:
-        time.sleep(CALM_SECONDS)
-        seconds, alone = _idle_broker(kafka)
-        out.print(f"  the broker alone: {alone:.3f} CPU-s/s over {seconds:.0f} s")
+        alone = idle_cpu({"broker": kafka.pid})["broker"]
+        out.print(f"  the broker alone: {alone:.3f} CPU-s/s")
         for role in ROLES:
             bed.start(role)
         watched = _loaded(bed, options, alone)
@@ -144,13 +142,6 @@ def case(kafka: Kafka, partitions: int, options: Options, prefix: str) -> dict[s
         return result
     finally:
         bed.close()
-
-
-def _idle_broker(kafka: Kafka, seconds: float = 5.0) -> tuple[float, float]:
-    meter = Meter({"broker": kafka.pid})
-    time.sleep(seconds)
-    elapsed, rates = meter.rates()
-    return elapsed, rates["broker"]
 
 
 def _loaded(bed: Testbed, options: Options, alone: float) -> Watch:

@@ -69,7 +69,7 @@ def test_a_meter_counts_from_its_beginning_and_subtracts_what_is_idle() -> None:
     wait_for(lambda: _burn() > until, 60, "CPU is used")
     elapsed, used = plain.read()
     assert 0.2 < used["own"] <= elapsed * os.cpu_count() + 0.1  # type: ignore[operator]
-    assert less.read()[1] == {"own": 0.0}
+    assert less.read()[1]["own"] < -100 * elapsed
 
 
 def _burn() -> float:
