@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.config import Config
 from pipeline.config_file import InvalidConfig, parse
+from processors.regroup import ENCODINGS
 from tests.pipeline.configs import MINIMAL, as_yaml
 
 
@@ -111,10 +112,16 @@ def test_an_internal_topic_is_no_input() -> None:
     assert refusals(inputs=[{"topic": "tailrace_spans", "signal": "traces"}]) == {}
 
 
-def test_json_is_for_logs() -> None:
-    assert refusals(inputs=[{"topic": "a", "signal": "logs", "encoding": "json"}]) == {}
-    found = refusals(inputs=[{"topic": "a", "signal": "traces", "encoding": "json"}])
-    assert list(found) == ["inputs[0].encoding"]
+def test_a_signal_has_its_encodings() -> None:
+    for signal, encodings in ENCODINGS.items():
+        for encoding in encodings:
+            assert refusals(inputs=[{"topic": "a", "signal": signal, "encoding": encoding}]) == {}
+    assert refusals(inputs=[{"topic": "a", "signal": "traces", "encoding": "json"}]) == {
+        "inputs[0].encoding": "must be one of otlp_proto, otlp_json, jaeger_proto, jaeger_json, auto for signal: traces"
+    }
+    for encoding in ("jaeger_proto", "jaeger_json", "zipkin"):
+        found = refusals(inputs=[{"topic": "a", "signal": "logs", "encoding": encoding}])
+        assert list(found) == ["inputs[0].encoding"]
 
 
 def test_the_horizon_is_beyond_the_wait() -> None:

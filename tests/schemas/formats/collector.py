@@ -63,22 +63,21 @@ def traces() -> TracesData:
     }  # fmt: skip
     root = {"trace_id": TRACE_ID, "span_id": parent, "name": "GET /", "kind": 2, "status": {"code": 1}}
     bare = {"trace_id": OTHER_TRACE_ID, "span_id": b"linked03"}
-    return TracesData(
-        resource_spans=[
-            {
-                "resource": {"attributes": attributes(string_value__service="cart"), "dropped_attributes_count": 1},
-                "schema_url": "https://example.com/resource",
-                "scope_spans": [
-                    {
-                        "scope": {"name": "shop", "version": "1.2", "attributes": attributes(int_value__n=1)},
-                        "schema_url": "https://example.com/scope",
-                        "spans": [rich, root],
-                    }
-                ],
-            },
-            {"scope_spans": [{"spans": [bare]}]},
-        ]
-    )
+    parts: Any = [
+        {
+            "resource": {"attributes": attributes(string_value__service="cart"), "dropped_attributes_count": 1},
+            "schema_url": "https://example.com/resource",
+            "scope_spans": [
+                {
+                    "scope": {"name": "shop", "version": "1.2", "attributes": attributes(int_value__n=1)},
+                    "schema_url": "https://example.com/scope",
+                    "spans": [rich, root],
+                }
+            ],
+        },
+        {"scope_spans": [{"spans": [bare]}]},
+    ]
+    return TracesData(resource_spans=parts)
 
 
 def logs() -> LogsData:
@@ -88,14 +87,11 @@ def logs() -> LogsData:
         "body": {"kvlist_value": {"values": every_kind()}}, "attributes": every_kind(), "dropped_attributes_count": 1,
         "flags": 1, "trace_id": TRACE_ID, "span_id": b"child002", "event_name": "payment.refused",
     }  # fmt: skip
-    return LogsData(
-        resource_logs=[
-            {
-                "resource": {"attributes": attributes(string_value__service="cart")},
-                "scope_logs": [{"scope": {"name": "shop"}, "log_records": [rich, {"body": {"string_value": "bare"}}]}],
-            }
-        ]
-    )
+    part: Any = {
+        "resource": {"attributes": attributes(string_value__service="cart")},
+        "scope_logs": [{"scope": {"name": "shop"}, "log_records": [rich, {"body": {"string_value": "bare"}}]}],
+    }
+    return LogsData(resource_logs=[part])
 
 
 @contextmanager
@@ -143,8 +139,8 @@ async def record(kafka: Kafka, more: dict[str, list[bytes]]) -> dict[str, list[b
         send(f"{server.otlp_http}/v1/logs", logs().SerializeToString())
         producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
         await producer.start()
-        for name, values in more.items():
-            for value in values:
+        for name, own in more.items():
+            for value in own:
                 await producer.send(topics[name], value)
         await producer.stop()
 
@@ -162,7 +158,9 @@ def golden() -> dict[str, list[bytes]]:
     """What `record` gave when golden.json was written."""
     stored = json.loads(GOLDEN.read_text(encoding="utf-8"))
     return {
-        name: [value.encode() if name in ("otlp_json", "logs", "jaeger_json") else base64.b64decode(value) for value in v]
+        name: [
+            value.encode() if name in ("otlp_json", "logs", "jaeger_json") else base64.b64decode(value) for value in v
+        ]
         for name, v in stored.items()
     }
 

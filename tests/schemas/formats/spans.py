@@ -44,8 +44,8 @@ TAGS = (
     text("w3c.tracestate", "ot=th:8"), number("w3c.tracestate", 1),
     text("otel.scope.name", "shop"), text("otel.scope.version", "1.2"), number("otel.scope.name", 3),
     number("count", -(1 << 63)), _KeyValue(key="ratio", v_type=FLOAT64, v_float64=0.25),
-    _KeyValue(key="raw", v_type=BINARY, v_binary=b"\x00\xff"), text("key", "first"), text("key", "second"), text("", ""),
-    text("ü", "snowman ☃"),
+    _KeyValue(key="raw", v_type=BINARY, v_binary=b"\x00\xff"), text("key", "first"), text("key", "second"),
+    text("", ""), text("ü", "snowman ☃"),
 )  # fmt: skip
 PROCESS_TAGS = (
     text("hostname", "h1"), text("host.name", "h2"), text("jaeger.version", "Go-2.30"), text("ip", "10.0.0.1"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -104,7 +105,7 @@ def test_an_error_is_a_boolean_tag() -> None:
         span(span_id=b"four"),
         span(references=[{"trace_id": b"odd"}]),
         span()[:-1],
-        TracesData(resource_spans=[{"scope_spans": [{"spans": [{"name": "OTLP"}]}]}]).SerializeToString(),
+        b"\x0a\x0a\x12\x08\x12\x06\x2a\x04OTLP",  # a span that has a name alone
     ],
 )
 def test_what_is_no_span(data: bytes) -> None:
@@ -114,10 +115,8 @@ def test_what_is_no_span(data: bytes) -> None:
 
 @given(st.binary(max_size=80) | st.binary(max_size=30).map(lambda tail: span() + tail))
 def test_any_bytes_are_spans_or_malformed(data: bytes) -> None:
-    try:
+    with suppress(Malformed):
         split_traces(jaeger_proto.traces(data))
-    except Malformed:
-        pass
 
 
 def test_the_table_declares_the_model() -> None:

@@ -1,0 +1,138 @@
+"""Every encoding through ingest: the same spans and logs come out, whatever they were written in."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from pipeline.config import Input
+from processors.regroup import ENCODINGS, Flush, Regroup
+from schemas.envelope import Envelope
+from schemas.ids import partition_of
+from schemas.reasons import Reason
+from tests.schemas.formats import collector
+
+PARTITIONS = 3
+RECORDED = collector.golden()
+NAMES = {"POST /pay": collector.TRACE_ID, "GET /": collector.TRACE_ID, "": collector.OTHER_TRACE_ID}
+
+
+def regroup(signal: str, encoding: str, *values: bytes) -> Flush:
+    ingest = Regroup("raw", 0, signal, encoding, PARTITIONS, 1 << 20, 1 << 20)
+    for offset, value in enumerate(values):
+        ingest.add(offset, 1000 + offset, value)
+    return ingest.flush(1000, {"raw": 1})
+
+
+def rows(flush: Flush, kind: Any) -> list[tuple[int, Any]]:
+    """(output partition, row); -1 for rows without a trace."""
+    packed = [(target, data) for target, envelopes in flush.envelopes.items() for data in envelopes]
+    found = []
+    for target, data in (*packed, *((-1, data) for _, data in flush.untraced)):
+        envelope = Envelope.decode(data)
+        ends = list(envelope.ends)
+        for start, end in zip([0, *ends], ends, strict=False):
+            found.append((target, kind.FromString(envelope.body[start:end])))
+    return found
+
+
+TRACES = {
+    "otlp_proto": [collector.traces().SerializeToString()],
+    "otlp_json": RECORDED["otlp_json"],
+    "jaeger_proto": RECORDED["jaeger_proto"],
+    "jaeger_json": RECORDED["jaeger_json"],
+}
+LOGS = {
+    "otlp_proto": [collector.logs().SerializeToString()],
+    "otlp_json": RECORDED["logs"],
+    "json": [b'{"message":"bare"}\n{"message":"other","trace_id":"%s"}' % collector.TRACE_ID.hex().encode()],
+    "text": [b"bare", b"other trace_id=%s" % collector.TRACE_ID.hex().encode()],
+}
+
+
+@pytest.mark.parametrize("auto", [False, True])
+@pytest.mark.parametrize("encoding", TRACES)
+def test_traces(encoding: str, auto: bool) -> None:
+    flush = regroup("traces", "auto" if auto else encoding, *TRACES[encoding])
+    assert flush.dead_letters == []
+    found = rows(flush, Span)
+    assert {span.name: span.trace_id for _, span in found} == NAMES
+    assert all(target == partition_of(span.trace_id, PARTITIONS) for target, span in found)
+    (rich,) = [span for _, span in found if span.name == "POST /pay"]
+    expected = collector.traces().resource_spans[0].scope_spans[0].spans[0]
+    for field in (
+        "span_id",
+        "parent_span_id",
+        "kind",
+        "start_time_unix_nano",
+        "end_time_unix_nano",
+        "status",
+        "trace_state",
+    ):
+        assert getattr(rich, field) == getattr(expected, field)
+
+
+@pytest.mark.parametrize("auto", [False, True])
+@pytest.mark.parametrize("encoding", LOGS)
+def test_logs(encoding: str, auto: bool) -> None:
+    flush = regroup("logs", "auto" if auto else encoding, *LOGS[encoding])
+    assert flush.dead_letters == []
+    found = rows(flush, LogRecord)
+    assert len(found) == 2
+    assert [log.body.string_value for target, log in found if target < 0] == ["bare"]
+    assert [log.trace_id for target, log in found if target >= 0] == [collector.TRACE_ID]
+
+
+def test_mixed_producers_on_one_topic() -> None:
+    values = [value for values in TRACES.values() for value in values]
+    assert len(rows(regroup("traces", "auto", *values), Span)) == 4 * len(NAMES)
+    values = [value for values in LOGS.values() for value in values]
+    assert len(rows(regroup("logs", "auto", *values), LogRecord)) == 4 * 2
+
+
+ALL = [(signal, encoding) for signal, encodings in ENCODINGS.items() for encoding in encodings]
+
+
+@pytest.mark.parametrize(("signal", "encoding"), ALL)
+@pytest.mark.parametrize("value", [b"\x00\xff\x00", b'{"resourceSpans":[{"scopeSpans":7}]}\x00', b'{"traceId":7}\x00'])
+def test_what_does_not_decode_is_buried_as_it_came(signal: str, encoding: str, value: bytes) -> None:
+    flush = regroup(signal, encoding, value)
+    (letter,) = flush.dead_letters
+    assert (letter.value, letter.reason, letter.offset, flush.rows) == (value, Reason.MALFORMED, 0, 0)
+    assert letter.detail.startswith("taken for ") == (encoding == "auto")
+
+
+@pytest.mark.parametrize(("signal", "encoding"), ALL)
+def test_empty_messages(signal: str, encoding: str) -> None:
+    (letter,) = regroup(signal, encoding, b"").dead_letters
+    assert (letter.reason, letter.detail) == (Reason.EMPTY_MESSAGE, "")
+
+
+def test_a_row_that_does_not_fit_is_buried_alone_and_an_only_row_as_it_came() -> None:
+    span = '{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"fine"}'
+    message = '{"resourceSpans":[{"scopeSpans":[{"spans":[%s]}]}]}'
+    flush = regroup("traces", "otlp_json", (message % f'{span},{{"name":"no ids"}}').encode())
+    (letter,) = flush.dead_letters
+    assert (letter.reason, letter.index, flush.rows) == (Reason.NO_TRACE_ID, 1, 1)
+    assert b"no ids" in letter.value
+    assert b"fine" not in letter.value
+    for encoding, value in (("otlp_json", (message % '{"name":"no ids"}').encode()), ("jaeger_json", b'{"flags":1}')):
+        (letter,) = regroup("traces", encoding, value).dead_letters
+        assert (letter.value, letter.reason) == (value, Reason.NO_TRACE_ID)
+
+
+@pytest.mark.parametrize(
+    ("signal", "value"),
+    [("traces", b'{"resourceLogs":[]}'), ("logs", b'{"resourceSpans":[]}'), ("traces", b"{}")],
+)
+def test_the_other_signal(signal: str, value: bytes) -> None:
+    (letter,) = regroup(signal, "otlp_json", value).dead_letters
+    assert (letter.value, letter.reason) == (value, Reason.MALFORMED)
+
+
+def test_the_configuration_knows_every_encoding() -> None:
+    known = get_args(Input.model_fields["encoding"].annotation)
+    assert set(known) == {encoding for encodings in ENCODINGS.values() for encoding in encodings}
