@@ -181,7 +181,8 @@ class Input(Section):
         "otlp_proto",
         description="otlp_proto, otlp_json, jaeger_proto and jaeger_json (traces only) are those of the Collector's "
         "kafkaexporter. Logs only: json: a JSON object, an array of them, or lines of JSON; text: one log. "
-        "auto guesses for every message by its first bytes; only for topics with mixed producers.",
+        "auto guesses for every message by its first bytes (schemas/formats/detect.py has the rules): only for topics "
+        "with mixed producers.",
     )
 
     @model_validator(mode="after")
