@@ -32,10 +32,12 @@ class Victim:
     def __init__(self, pipeline: Pipeline, worker: Worker, role: str, topics: Collection[str]) -> None:
         self._pipeline, self._worker, self._role, self._topics = pipeline, worker, role, topics
         self._before: dict[TopicPartition, int] = {}
+        self._takeovers = 0.0
 
     async def watch(self) -> Victim:
         """Note what the group had read before this worker: nothing it reads is committed yet."""
         self._before = await self._pipeline.read(self._role, self._topics)
+        self._takeovers = await asyncio.to_thread(self._worker.metric, "tailrace_takeovers_total", role=self._role)
         return self
 
     async def kill(self) -> Killed:
@@ -48,6 +50,8 @@ class Victim:
         while time.monotonic() < deadline:
             owned = frozenset(self._worker.assigned(self._role))
             read = await asyncio.to_thread(self._records_read)
+            taken = await asyncio.to_thread(self._worker.metric, "tailrace_takeovers_total", role=self._role)
+            assert taken == self._takeovers, f"{self._role} took over again: some records were counted as read twice"
             self._worker.pause()
             if await self._in_hand(read, owned) > 0:
                 at = time.monotonic()

@@ -55,7 +55,7 @@ async def test_every_role_is_killed_with_a_batch_in_hand(
         others_moved, seconds = await unowned
         assert seconds > DECISION_WAIT
         assert others_moved > 0
-        await asyncio.gather(*restarted)
+        await asyncio.gather(*restarted, pipeline.start(killed.role))
         made = sum(feed.truth.made.values())
         await eventually(lambda: more(feed, made), TAKEN_OVER_SECONDS, "input goes on")
         sent = await feed.finish()

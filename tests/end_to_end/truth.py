@@ -238,12 +238,12 @@ class Truth:
                     yield f"log {log.uid} of dropped trace {log.trace_id} ({log.severity}) is there"
             elif len(documents) != 1:
                 yield f"log {log.uid} of trace {log.trace_id or '-'} is there {len(documents)} times"
-            elif documents[0] != (wanted := self._document(log, kept.get(log.trace_id, ""))):
+            elif documents[0] != (wanted := self.document(log, kept.get(log.trace_id, ""))):
                 yield f"log {log.uid} is {documents[0]}, not {wanted}"
         if invented := holdings.logs.keys() - {log.uid for log in self.logs()}:
             yield f"{len(invented)} logs were never written, such as {min(invented)}"
 
-    def _document(self, log: Log, policy: str) -> Document:
+    def document(self, log: Log, policy: str) -> Document:
         """A log with its verdict; one of a kept trace also says which span it belongs to."""
         span = self.traces[log.trace_id].spans.get(log.span_id) if policy else None
         return Document(
