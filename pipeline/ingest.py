@@ -106,6 +106,7 @@ class RawPartition(Lease):
         self._mark = RawMark()
         self._flushed_at = time.monotonic()
         self._marked_at = 0.0
+        self._known = 0  # partitions that the topic had when the group first read it
         self._ending: tuple[int, int | None] | None = None  # where the partition ended, and the broker's time before
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
 
@@ -121,7 +122,8 @@ class RawPartition(Lease):
                     "tailrace_dropped_total", lost, signal=self._source.signal, reason="retention", intentional="false"
                 )
             self._next = max(first, committed.offset)
-            self._mark = RawMark(int(committed.metadata) if (committed.metadata or "").isdecimal() else None)
+            mark, self._known = _unpack(committed.metadata)
+            self._mark = RawMark(mark)
         else:
             self._next = await self._first_position()
         self._committed = self._next
@@ -130,12 +132,13 @@ class RawPartition(Lease):
     async def _first_position(self) -> int:
         """Where a new group begins: the explicit `kafka.start` or `--since`.
 
-        A partition that was added to a topic which the group knows already is read from its beginning.
+        A partition that was added to a topic which the group knows already is read from its beginning. Offsets of the
+        others say how many there were when the group met the topic: at its first start they are committed one by one.
         """
-        siblings = [
-            TopicPartition(self._partition.topic, p) for p in range(self._group.raw_topics()[self._partition.topic])
-        ]
-        if self._since == "earliest" or await self._group.committed(siblings):
+        count = self._group.raw_topics()[self._partition.topic]
+        siblings = await self._group.committed([TopicPartition(self._partition.topic, p) for p in range(count)])
+        self._known = min((_unpack(offset.metadata)[1] for offset in siblings.values()), default=count)
+        if self._since == "earliest" or self._partition.partition >= self._known:
             return (await self._group.beginning([self._partition]))[self._partition]
         end = (await self._group.end([self._partition]))[self._partition]
         if self._since == "latest":
@@ -247,7 +250,7 @@ class RawPartition(Lease):
             fitted = letter.fitted(limit)
             outputs.append(Output(self._topics.dlq, fitted.value, None, fitted.key(), fitted.headers()))
         written = await self._committer.commit(
-            outputs, {self._partition: OffsetAndMetadata(until, "" if mark is None else str(mark))}
+            outputs, {self._partition: OffsetAndMetadata(until, _pack(mark, self._known))}
         )
         self._committed = until
         self._observe(written)
@@ -261,4 +264,16 @@ class RawPartition(Lease):
     def _observe(self, written: list[RecordMetadata]) -> None:
         newest = max((r.timestamp for r in written if r.topic == self._target), default=-1)
         if newest > 0:
-            self._clock.observe(newest, time.monotonic())
+            # Where a predecessor's mark lies ahead, the broker's clock was set back: time goes on from there (F11).
+            self._clock.observe(max(newest, self._mark.mark or 0), time.monotonic())
+
+
+def _pack(mark: int | None, known: int) -> str:
+    """The metadata of an offset: the mark, and how many partitions the topic had at first."""
+    return f"{'' if mark is None else mark}/{known}"
+
+
+def _unpack(metadata: str | None) -> tuple[int | None, int]:
+    """Mark and count of partitions; (None, 0) for an offset that somebody else has set."""
+    mark, _, known = (metadata or "").partition("/")
+    return int(mark) if mark.isdecimal() else None, int(known) if known.isdecimal() else 0

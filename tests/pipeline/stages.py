@@ -96,16 +96,21 @@ class Stages:
 
     async def has_members(self, role: str, count: int) -> bool:
         """Whether the role's group is stable with so many members."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
-        await admin.start()
-        try:
-            (answer,) = await admin.describe_consumer_groups([self.topics.group(role)])
-            (_, _, state, _, _, members, *_) = answer.groups[0]
-            return state == "Stable" and len(members) == count
-        except KafkaError:
-            return False  # the coordinator is about to be there
-        finally:
-            await admin.close()
+        async with administration(self.bootstrap) as admin:
+            try:
+                (answer,) = await admin.describe_consumer_groups([self.topics.group(role)])
+            except KafkaError:
+                return False  # the coordinator is about to be there
+        (_, _, state, _, _, members, *_) = answer.groups[0]
+        return state == "Stable" and len(members) == count
+
+    async def create_seen(self, topic: str, count: int) -> None:
+        """Wait until the brokers know that a topic has so many partitions."""
+
+        async def seen() -> bool:
+            return (await topics.partition_counts(self.config, [topic]))[topic] == count
+
+        await eventually(seen, DEADLINE, f"{topic} has {count} partitions")
 
     @contextlib.asynccontextmanager
     async def producer(self, transactional_id: str | None = None) -> AsyncIterator[AIOKafkaProducer]:
@@ -178,6 +183,17 @@ class Stages:
         assert await self.counted() == total
         for trace, policies in (await self.verdicts()).items():
             assert set(policies) == {"errors" if trace in failed else ""}
+
+
+@contextlib.asynccontextmanager
+async def administration(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """An admin client, closed on the way out."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
 
 
 def trace_id(name: str) -> bytes:

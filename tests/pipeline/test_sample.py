@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin import RecordsToDelete
 from aiokafka.errors import KafkaError
 from confluent_kafka.admin import AdminClient
 
@@ -22,7 +22,7 @@ from pipeline.worker import running
 from processors.regroup import Regroup
 from schemas.decision import Checkpoint, DecisionRecord
 from tests.pipeline.kafka import DEADLINE, committed, create
-from tests.pipeline.stages import Stages, holds, log_of, now, partition, refusal, traces
+from tests.pipeline.stages import Stages, administration, holds, log_of, monotone, now, partition, refusal, traces
 from tests.services import Kafka, eventually
 
 HOUR = 3_600_000
@@ -83,16 +83,6 @@ async def fed(kafka: Kafka, tmp_path: Path) -> Fed:
     found = Fed(kafka, tmp_path)
     await found.create(raw=1)
     return found
-
-
-@contextlib.asynccontextmanager
-async def administration(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        yield admin
-    finally:
-        await admin.close()
 
 
 async def reset(fed: Fed, offset: int) -> None:
@@ -333,6 +323,9 @@ async def test_a_zombie_is_fenced_and_goes_on_cleanly(stages: Stages) -> None:
         assert await asyncio.to_thread(second.wait, DEADLINE) == 0
         await more_kept(stages)
     await stages.settled()
+    for raw in range(2):
+        for output in range(2):
+            assert monotone(await stages.marks(stages.topics.spans, raw, output)), "a zombie's mark would go back"
     assert first.poll() is None
     first.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(first.wait, DEADLINE) == 0
