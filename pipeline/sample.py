@@ -165,6 +165,9 @@ class PartitionPair(Lease):
 
     async def close(self) -> None:
         """Let go of the epoch."""
+        # Whoever takes the partition shows its lag; what is left here would keep an alert and an autoscaler busy.
+        telemetry.gauge("tailrace_head_lag_seconds", 0, partition=str(self._index))
+        telemetry.gauge("tailrace_window_bytes", 0, partition=str(self._index))
         await self._committer.stop()
         await self._reader.close()
 

@@ -38,6 +38,9 @@ class Server:
             await self._runner.cleanup()
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        # Now, and for roles that have not come as far as their first partition: an alert needs a 0, not an absence.
+        for role, ready in self._ready().items():
+            telemetry.gauge("tailrace_ready", int(ready), role=role)
         return web.Response(body=generate_latest(telemetry.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _health(self, _: web.Request) -> web.Response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 MetricName = Literal[
     "tailrace_records_read_total",
@@ -131,6 +131,8 @@ METRICS: tuple[Metric, ...] = (
 )
 
 REGISTRY = CollectorRegistry()
+# process_resident_memory_bytes, process_cpu_seconds_total, process_start_time_seconds, ...: Linux only, else nothing.
+ProcessCollector(registry=REGISTRY)
 _KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 _instruments = {m.name: _KINDS[m.kind](m.name, m.help, m.labels, registry=REGISTRY) for m in METRICS}
 

@@ -1,7 +1,7 @@
 """How the servers which the tests run against are built, and where they are kept.
 
 Nothing here is a distribution or a container image: Kafka and Elasticsearch come as jars from Maven,
-Jaeger and Prometheus are built from their Go modules. Each lands in
+Jaeger, Prometheus and Alertmanager are built from their Go modules. Each lands in
 `${TAILRACE_CACHE:-${XDG_CACHE_HOME:-~/.cache}/tailrace}/services/NAME-VERSION/`, complete or not at all.
 """
 
@@ -24,6 +24,7 @@ LOG_TAIL_LINES = 30
 MAVEN_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 JAEGER_MODULE = "github.com/jaegertracing/jaeger"
 PROMETHEUS_MODULE = "github.com/prometheus/prometheus"
+ALERTMANAGER_MODULE = "github.com/prometheus/alertmanager"
 
 HOW_TO_GET = {
     "java": "a JDK 17 or newer (Debian: apt-get install openjdk-17-jdk-headless)",
@@ -185,10 +186,16 @@ def _prometheus(folder: Path, say: Say) -> None:
     run(install, folder, say, {"GOBIN": str(folder)})
 
 
+def _alertmanager(folder: Path, say: Say) -> None:
+    commands = [f"{ALERTMANAGER_MODULE}/cmd/{name}@v{ALERTMANAGER}" for name in ("alertmanager", "amtool")]
+    run(["go", "install", "-trimpath", "-ldflags=-s -w", *commands], folder, say, {"GOBIN": str(folder)})
+
+
 KAFKA = "4.1.2"
 ELASTICSEARCH = "8.19.0"
 JAEGER = "1.76.0"
 PROMETHEUS = "3.16.0"
+ALERTMANAGER = "0.31.1"  # from 0.32 on it does not build as a module
 
 RECIPES = {
     recipe.name: recipe
@@ -197,6 +204,7 @@ RECIPES = {
         Recipe("elasticsearch", ELASTICSEARCH, ("java", "javac", "mvn"), "about 20 s", _elasticsearch),
         Recipe("jaeger", JAEGER, ("go",), "minutes (3 to 6) when Go's caches are cold", _jaeger),
         Recipe("prometheus", PROMETHEUS, ("go",), "minutes (about 2) when Go's caches are cold", _prometheus),
+        Recipe("alertmanager", ALERTMANAGER, ("go",), "about a minute when Go's caches are cold", _alertmanager),
     )
 }
 
