@@ -1,0 +1,32 @@
+"""The queries of the shipped dashboards, as Grafana sends them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.repository import ROOT
+
+FOLDER = ROOT / "deploy" / "grafana" / "provisioning" / "dashboards"
+RATE_INTERVAL = "1m"  # Grafana's own: four scrape intervals of 15 s
+
+
+def dashboards() -> dict[Path, dict[str, Any]]:
+    """Each dashboard by its file."""
+    return {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))}
+
+
+def panels() -> list[dict[str, Any]]:
+    """Every panel that shows something, of all dashboards."""
+    return [panel for found in dashboards().values() for panel in found["panels"] if panel["type"] != "row"]
+
+
+def queries(rate_interval: str = RATE_INTERVAL) -> list[tuple[str, str]]:
+    """Panel title and PromQL, variables filled in: everything is selected, and rates look back `rate_interval`."""
+    found = []
+    for panel in panels():
+        for target in panel["targets"]:
+            expression = target["expr"].replace("$__rate_interval", rate_interval)
+            found.append((panel["title"], expression.replace("$job", ".*").replace("$service", ".*")))
+    return found
