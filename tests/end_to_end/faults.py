@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 from aiokafka import TopicPartition
@@ -27,10 +27,16 @@ class Killed:
 
 
 class Victim:
-    """One role of one worker, from before it reads its first record; its partitions must stay its own."""
+    """One role of one worker, from before it reads its first record; its partitions must stay its own.
 
-    def __init__(self, pipeline: Pipeline, worker: Worker, role: str, topics: Collection[str]) -> None:
+    With `writes` it dies in the middle of a transaction: outputs are written to these topics, and not committed.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, worker: Worker, role: str, topics: Collection[str], writes: Collection[str] = ()
+    ) -> None:
         self._pipeline, self._worker, self._role, self._topics = pipeline, worker, role, topics
+        self._writes = writes
         self._before: dict[TopicPartition, int] = {}
         self._takeovers = 0.0
 
@@ -46,6 +52,10 @@ class Victim:
         What it had read is asked while it runs, what is committed when it is frozen and once more when it is dead:
         so at the moment of the kill it held at least the difference.
         """
+        async with self._pipeline.open_transactions(self._writes) as opened:
+            return await self._kill(opened)
+
+    async def _kill(self, opened: Callable[[], Awaitable[set[tuple[TopicPartition, int]]]]) -> Killed:
         deadline = time.monotonic() + IN_HAND_SECONDS
         while time.monotonic() < deadline:
             owned = frozenset(self._worker.assigned(self._role))
@@ -53,11 +63,14 @@ class Victim:
             taken = await asyncio.to_thread(self._worker.metric, "tailrace_takeovers_total", role=self._role)
             assert taken == self._takeovers, f"{self._role} took over again: some records were counted as read twice"
             self._worker.pause()
-            if await self._in_hand(read, owned) > 0:
+            # Those of other workers end in a few milliseconds, the one of a frozen worker stays.
+            stuck = await opened()
+            if (stuck or not self._writes) and await self._in_hand(read, owned) > 0 and stuck <= await opened():
                 at = time.monotonic()
                 self._worker.kill()
                 in_hand = await self._in_hand(read, owned)
                 assert in_hand > 0, f"{self._role} committed while it was frozen"
+                assert stuck <= await opened(), "the transaction was not the dead worker's"
                 committed = await self._pipeline.committed(self._role)
                 return Killed(self._role, owned, in_hand, committed, at)
             self._worker.resume()

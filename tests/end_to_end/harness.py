@@ -7,7 +7,7 @@ import json
 import sys
 import urllib.request
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -263,6 +263,32 @@ class Pipeline:
             partition = TopicPartition(record.topic, record.partition)
             counts[partition] += record.offset < offsets.get(partition, 0)
         return counts
+
+    @asynccontextmanager
+    async def open_transactions(
+        self, topics: Collection[str]
+    ) -> AsyncIterator[Callable[[], Awaitable[set[tuple[TopicPartition, int]]]]]:
+        """A function that tells where written records wait for a commit: partitions, and the first such offset."""
+        everything, stable = (
+            AIOKafkaConsumer(bootstrap_servers=self.kafka.bootstrap, isolation_level=level)
+            for level in ("read_uncommitted", "read_committed")
+        )
+        partitions = await self.partitions(topics) if topics else []
+
+        async def opened() -> set[tuple[TopicPartition, int]]:
+            if not partitions:
+                return set()
+            decided = await stable.end_offsets(partitions)
+            written = await everything.end_offsets(partitions)
+            return {(p, decided[p]) for p in partitions if decided[p] < written[p]}
+
+        await everything.start()
+        await stable.start()
+        try:
+            yield opened
+        finally:
+            await everything.stop()
+            await stable.stop()
 
     async def ingested(self) -> bool:
         """Whether every raw record has been read."""
