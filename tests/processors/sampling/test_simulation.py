@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from processors.sampling import window
 from processors.sampling.trace_table import TraceTable
 from processors.sampling.verdicts import Verdicts
 from processors.sampling.window import Window
@@ -16,6 +17,7 @@ from tests.processors.sampling.simulation import Broker, Simulation
 SEEDS = 1_000
 CHUNK = 100
 SEEDS_TO_NOTICE = 200
+HASTY_SEEDS = 150
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
@@ -29,6 +31,19 @@ def test_no_trace_is_lost_split_or_counted_twice(first: int) -> None:
             raise AssertionError(f"seed {seed}: Simulation({seed}).run().verify()") from error
     assert seen["kept"] > CHUNK
     assert seen["traces"] > seen["kept"] * 2
+
+
+def test_hasty_decisions_and_small_records_break_no_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raw partitions are left out after seconds, the broker's clock is set back and forth by a minute, and a decision
+    record holds two verdicts: traces may be misjudged, but none is lost, split, decided twice or counted twice."""
+    monkeypatch.setattr(window, "DECISION_BYTES", 40)
+    seen: Counter[str] = Counter()
+    for seed in range(HASTY_SEEDS):
+        try:
+            seen += Simulation(seed, hasty=True).run().verify()
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: Simulation({seed}, hasty=True).run().verify()") from error
+    assert seen["misjudged"] > 0, "else nothing was ever left out"
 
 
 def test_a_seed_replays_exactly() -> None:
