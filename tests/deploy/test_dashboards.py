@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.config import SpanMetrics
+from pipeline.telemetry import METRICS
+from processors.span_metrics import IDENTITY, span_metric_names
 from tests.deploy.dashboards import FOLDER, dashboards, panels, queries
 from tests.deploy.promql import known_metrics, metrics_in, parse_errors
 from tests.repository import ROOT, read_yaml
+from tests.services.install import ensure
 
 QUERIES = queries()
+# What a label can be; others have one value.
+VALUES = {
+    "role": ("ingest", "sample", "aggregate", "sink.jaeger"),
+    "verdict": ("kept", "dropped"),
+    "reason": ("retention", "malformed"),
+    "outcome": ("committed", "failed", "accepted"),
+    "span_kind": ("SPAN_KIND_SERVER",),
+    "status_code": ("STATUS_CODE_UNSET", "STATUS_CODE_ERROR"),
+}
 
 
 def test_queries_are_promql() -> None:
@@ -64,3 +82,36 @@ def test_alerts_lead_to_a_dashboard_that_grafana_loads() -> None:
     paths = {f"/d/{board['uid']}" for board in dashboards().values()}
     groups = read_yaml("deploy/prometheus/rules/tailrace.rules.yml")["groups"]
     assert {rule["annotations"]["dashboard"] for group in groups for rule in group["rules"]} <= paths
+
+
+def test_every_query_finds_something_when_all_metrics_are_there(tmp_path: Path) -> None:
+    """promtool loads one growing series per combination of these label values and evaluates each query."""
+    defaults = SpanMetrics()
+    spans = span_metric_names(defaults.namespace, defaults.dimensions, defaults.buckets_ms)
+    exposed: list[tuple[str, str, tuple[str, ...]]] = [(m.name, m.kind, m.labels) for m in METRICS]
+    exposed += [(spans.calls, "counter", IDENTITY), (spans.duration, "histogram", IDENTITY)]
+    exposed += [("process_resident_memory_bytes", "gauge", ()), ("process_cpu_seconds_total", "counter", ())]
+    series = [
+        {"series": one, "values": "1+1x40"} for name, kind, labels in exposed for one in _series(name, kind, labels)
+    ]
+    checks = [
+        {"expr": f"count({expression}) > bool 0", "eval_time": "9m", "exp_samples": [{"labels": "{}", "value": 1}]}
+        for _, expression in QUERIES
+    ]
+    case = {"interval": "15s", "input_series": series, "promql_expr_test": checks}
+    file = tmp_path / "queries.yml"
+    file.write_text(json.dumps({"rule_files": [], "evaluation_interval": "1m", "tests": [case]}), encoding="utf-8")
+    command = [str(ensure("prometheus") / "promtool"), "test", "rules", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _series(name: str, kind: str, labels: Sequence[str]) -> Iterator[str]:
+    for values in itertools.product(*(VALUES.get(label, ("some",)) for label in labels)):
+        pairs = ["job='tailrace'", "instance='a'", *(f"{k}='{v}'" for k, v in zip(labels, values, strict=True))]
+        if kind == "histogram":
+            for bound in ("1", "+Inf"):
+                bucket = [*pairs, f"le='{bound}'"]
+                yield f"{name}_bucket{{{','.join(bucket)}}}"
+        else:
+            yield f"{name}{{{','.join(pairs)}}}"

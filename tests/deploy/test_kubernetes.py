@@ -1,6 +1,7 @@
 """deploy/kubernetes: valid for the API server's own schemas, and in agreement with itself and with the roles.
 
-The schemas are closed (deploy/schemas/README.md): a misspelt field is an error here, as with `kubectl --validate=strict`.
+The schemas are closed (deploy/schemas/README.md): a misspelt field is an error here, as with
+`kubectl --validate=strict`.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def _container(workload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _selects(selector: dict[str, str], workload: dict[str, Any]) -> bool:
-    return selector.items() <= workload["spec"]["template"]["metadata"]["labels"].items()
+    labels: dict[str, str] = workload["spec"]["template"]["metadata"]["labels"]
+    return selector.items() <= labels.items()
 
 
 def _errors(found: dict[str, Any]) -> list[str]:
