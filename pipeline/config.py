@@ -62,6 +62,7 @@ def _address(text: str) -> str:
 
 
 Positive = Annotated[Duration, Field(gt=0)]
+Wait = Annotated[Duration, Field(ge=0)]
 Address = Annotated[str, AfterValidator(_address)]
 TopicName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 
@@ -197,11 +198,17 @@ class Sampling(Section):
     """When and how whole traces are decided."""
 
     decision_wait: Positive = Field(30.0, description="From a trace's first record to its decision, in stream time.")
+    decision_wait_after_root_received: Wait = Field(
+        0.0,
+        description="From a trace's root span (one without a parent) to its decision, if that is earlier. 0s: no such.",
+    )
     late_horizon: Positive = Field(
         600.0,
         description="How long late spans still find their trace's verdict, in stream time; more than `decision_wait`.",
     )
-    compat: Literal["none", "otel"] = Field("none", description="otel: the Collector's hash and latency bounds.")
+    compat: Literal["none", "otel"] = Field(
+        "none", description="otel: decide as the Collector 0.155, defects included."
+    )
     policies: Policies = Field(
         description="In the Collector's form. All vote; a trace is kept if one keeps it, and named after the first."
     )
@@ -215,10 +222,16 @@ class Sampling(Section):
     )
 
     @model_validator(mode="after")
-    def _horizon_beyond_wait(self) -> Self:
-        if self.late_horizon <= self.decision_wait:
-            _refuse([(("late_horizon",), f"must be longer than decision_wait ({self.decision_wait:g}s)")])
+    def _waits_in_order(self) -> Self:
+        _refuse(self._rules())
         return self
+
+    def _rules(self) -> Iterator[Broken]:
+        if self.late_horizon <= self.decision_wait:
+            yield ("late_horizon",), f"must be longer than decision_wait ({self.decision_wait:g}s)"
+        if self.decision_wait_after_root_received >= self.decision_wait:
+            rule = f"must be shorter than decision_wait ({self.decision_wait:g}s), or it never decides anything earlier"
+            yield ("decision_wait_after_root_received",), rule
 
 
 class Logs(Section):

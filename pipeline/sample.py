@@ -47,6 +47,7 @@ def settings(config: Config, owned: int) -> Settings:
         spans_topic=topics.spans,
         logs_topic=topics.logs,
         decision_wait=int(sampling.decision_wait * 1000),
+        wait_after_root=int(sampling.decision_wait_after_root_received * 1000) or None,
         late_horizon=int(sampling.late_horizon * 1000),
         unsampled=config.logs.unsampled,
         cache_bytes=sampling.cache_bytes // max(1, owned),
@@ -220,6 +221,8 @@ def _count(stats: Counter[tuple[str, str]], partition: str) -> None:
             telemetry.count("tailrace_traces_decided_total", number, verdict=detail)
         elif what == "policy":
             telemetry.count("tailrace_policy_votes_total", number, policy=detail)
+        elif what == "drop_policy":
+            telemetry.count("tailrace_policy_drops_total", number, policy=detail)
         elif what == "spans_counted":
             telemetry.count("tailrace_spans_read_total", number, role=ROLE)
         elif what == "spans_kept":

@@ -21,6 +21,7 @@ MetricName = Literal[
     "tailrace_takeovers_total",
     "tailrace_traces_decided_total",
     "tailrace_policy_votes_total",
+    "tailrace_policy_drops_total",
     "tailrace_spans_kept_total",
     "tailrace_logs_kept_total",
     "tailrace_head_lag_seconds",
@@ -79,6 +80,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("tailrace_takeovers_total", "counter", ("role",), "Partitions taken over: a new epoch, state loaded."),
     Metric("tailrace_traces_decided_total", "counter", ("verdict",), "Traces decided; verdict kept or dropped."),
     Metric("tailrace_policy_votes_total", "counter", ("policy",), "Kept traces by the policy that kept them."),
+    Metric("tailrace_policy_drops_total", "counter", ("policy",), "Dropped traces by the policy that dropped them."),
     Metric("tailrace_spans_kept_total", "counter", (), "Spans forwarded."),
     Metric("tailrace_logs_kept_total", "counter", (), "Log records forwarded."),
     Metric(

@@ -27,7 +27,7 @@ ERROR = 2  # Span.Status.StatusCode
 
 _LOWEST = {name: NUMBERS[name.upper()] for name in ("trace", "debug", "info", "warn", "error", "fatal")}
 _DROP = 1 << 31  # above every int32 severity number
-_NO_PARENT = (b"", bytes(SPAN_ID_BYTES))
+NO_PARENT = (b"", bytes(SPAN_ID_BYTES))  # of a root span
 _OF_DROPPED = RowVerdict(kept=False)
 
 
@@ -92,7 +92,7 @@ class SpanNames:
         span_id, status, spans = scan.span_id, scan.status, self._spans
         if len(span_id) != SPAN_ID_BYTES:
             return
-        is_root = scan.parent_span_id in _NO_PARENT
+        is_root = scan.parent_span_id in NO_PARENT
         wanted = status == ERROR or (self._named is not None and span_id in self._named)
         full = len(spans) >= SPANS_PER_TRACE
         if full and not is_root and not (wanted and self._ordinary):

@@ -49,6 +49,8 @@ class Checkpoint:
     `tails` is the next offset to forward, per internal topic; `counted` the next offset whose spans are not
     yet in the span metrics. `marks` maps (raw topic, raw partition) to (mark ms, append ms of its record) *as of
     the tail*; only what changed since the previous record unless `full`. `policy_version` names the config.
+    `limiters` maps a policy to the state of its token buckets after all verdicts up to this record: (tokens, stream
+    time in ms) each, see processors.sampling.limits. A record without them is written as before there were any.
     """
 
     tails: dict[str, int] = field(default_factory=dict)
@@ -57,6 +59,7 @@ class Checkpoint:
     raw_topics: dict[str, int] = field(default_factory=dict)
     policy_version: str = ""
     full: bool = False
+    limiters: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -93,6 +96,7 @@ class DecisionRecord:
                 "raw": point.raw_topics,
                 "policy": point.policy_version,
                 "full": point.full,
+                **({"limiters": point.limiters} if point.limiters else {}),
             }
         )
 
@@ -114,9 +118,12 @@ class DecisionRecord:
                 raw_topics=raw["raw"],
                 policy_version=raw["policy"],
                 full=raw["full"],
+                limiters={
+                    name: [(tokens, at) for tokens, at in each] for name, each in raw.get("limiters", {}).items()
+                },
             )
             return record
-        except (KeyError, ValueError, TypeError, IndexError) as error:
+        except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
             raise ProtocolError(f"not a decision record of Tailrace: {error!r}") from error
 
 

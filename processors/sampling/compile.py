@@ -1,7 +1,8 @@
 """Policies become one table of span predicates and one short list of conditions per trace.
 
 Equal predicates share a bit, whichever policies ask for them. A span costs one look into a table for its status and
-one for each attribute key that any policy names; a decision costs one condition per policy.
+one for each attribute key that any policy names (processors.sampling.predicates), its resource the same, once per
+batch; a decision costs one condition per policy.
 """
 
 from __future__ import annotations
@@ -10,9 +11,18 @@ import hashlib
 import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
+from processors.sampling.blocks import (
+    BooleanAttribute,
+    Latency,
+    NumericAttribute,
+    Probabilistic,
+    RateLimiting,
+    StringAttribute,
+    TraceState,
+    expression,
+)
 from processors.sampling.conditions import (
     NS_PER_MS,
     AllOf,
@@ -24,9 +34,14 @@ from processors.sampling.conditions import (
     LongerThan,
     LongerThanMillis,
     NoneOf,
+    SpanCount,
+    WithinRate,
 )
-from processors.sampling.policies import Latency, Policy, Probabilistic, StringAttribute, unique_names
+from processors.sampling.limits import Rate
+from processors.sampling.policies import Policy, unique_names
+from processors.sampling.predicates import KeyPredicates, Lookup, attribute_bits
 from processors.sampling.probability import hash_limit_of, salted, threshold_of
+from processors.sampling.trace_state import States
 from schemas.severity import HIGHEST as HIGHEST_SEVERITY
 from schemas.severity import NUMBERS as SEVERITY_NUMBERS
 
@@ -37,6 +52,7 @@ Compat = Literal["none", "otel"]
 
 SEMANTICS = 1  # raise it when the same policies come to mean something else: it is part of Plan.version
 STATUS_NUMBERS = {"UNSET": 0, "OK": 1, "ERROR": 2}
+COLLECTOR_STATE_MEMBER = 256  # characters of key and value from which on the Collector ignores the value
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,41 +60,34 @@ class Plan:
     """Compiled policies.
 
     `keys` maps every attribute key that policies and metric dimensions need to its slot, for `scan_span` and
-    `resource_attributes`. `conditions` holds (policy name, condition) in the order of the configuration.
-    `version` is a short hash of the policies and of what they mean: it names the plan in decisions.
+    `resource_attributes`. `conditions` holds (policy name, condition) in the order of the configuration, `drops` the
+    same for policies of type drop. `rates` are what `processors.sampling.limits` keeps buckets for. `version` is a
+    short hash of the policies and of what they mean: it names the plan in decisions.
     """
 
     keys: dict[bytes, int]
     conditions: tuple[tuple[str, Condition], ...]
+    drops: tuple[tuple[str, Condition], ...]
+    rates: tuple[Rate, ...]
     version: str
     status_bits: dict[int, int]
     severity_bits: tuple[int, ...]
-    attribute_bits: tuple[tuple[int, dict[str, int]], ...]
-    strings_only: bool
+    span_lookups: tuple[Lookup, ...]
+    resource_lookups: tuple[Lookup, ...]
+    states: States | None
 
-    def span_bits(self, scan: SpanScan, resource: Sequence[AttributeValue | None]) -> int:
-        """The predicates that a span, or the resource it belongs to, meets.
-
-        `resource` has the slots of `keys`. Spans that share a resource may share `attributes_bits(resource)`.
-        """
+    def span_bits(self, scan: SpanScan) -> int:
+        """The predicates that a span meets by itself; those of its resource are `resource_bits`."""
         bits = self.status_bits.get(scan.status, 0)
-        if self.attribute_bits:
-            bits |= self.attributes_bits(scan.attributes) | self.attributes_bits(resource)
+        if self.states is not None and scan.trace_state:
+            bits |= self.states.bits(scan.trace_state)
+        if self.span_lookups:
+            bits |= attribute_bits(self.span_lookups, scan.attributes)
         return bits
 
-    def attributes_bits(self, values: Sequence[AttributeValue | None]) -> int:
-        """The predicates met by attributes of a span or of a resource, by slot."""
-        bits = 0
-        for slot, table in self.attribute_bits:
-            value = values[slot]
-            if value is None:
-                continue
-            if not isinstance(value, str):
-                if self.strings_only:
-                    continue
-                value = text_of(value)
-            bits |= table.get(value, 0)
-        return bits
+    def resource_bits(self, values: Sequence[AttributeValue | None]) -> int:
+        """The predicates that all spans of a resource meet, by its attributes (in the slots of `keys`)."""
+        return attribute_bits(self.resource_lookups, values)
 
     def log_bits(self, severity_number: int) -> int:
         """The predicates that a log record meets; `severity_number` is OTLP's, 0 = unspecified meets none."""
@@ -94,17 +103,24 @@ def compile_policies(policies: Sequence[Policy], *, compat: Compat = "none", ext
     Raises ValueError when names repeat.
     """
     compiler = _Compiler(compat)
-    conditions = tuple((policy.name, compiler.condition(policy)) for policy in unique_names(policies))
+    conditions: list[tuple[str, Condition]] = []
+    drops: list[tuple[str, Condition]] = []
+    for policy in unique_names(policies):
+        compiler.outer = policy.name
+        (drops if policy.type == "drop" else conditions).append((policy.name, compiler.condition(policy)))
     for key in extra_keys:
         compiler.slot(key)
     return Plan(
         keys=compiler.keys,
-        conditions=conditions,
+        conditions=tuple(conditions),
+        drops=tuple(drops),
+        rates=tuple(compiler.rates),
         version=_version(policies, compat),
         status_bits=compiler.status_bits,
         severity_bits=tuple(compiler.severity_bits),
-        attribute_bits=tuple(compiler.attribute_bits.items()),
-        strings_only=compat == "otel",
+        span_lookups=compiler.lookups(of_resource=False),
+        resource_lookups=compiler.lookups(of_resource=True),
+        states=States(compiler.states, blanks=compat == "none") if compiler.states else None,
     )
 
 
@@ -115,10 +131,18 @@ class _Compiler:
     bits: dict[Hashable, int] = field(default_factory=dict)
     status_bits: dict[int, int] = field(default_factory=dict)
     severity_bits: list[int] = field(default_factory=lambda: [0] * (HIGHEST_SEVERITY + 1))
-    attribute_bits: dict[int, dict[str, int]] = field(default_factory=dict)
+    attributes: dict[int, KeyPredicates] = field(default_factory=dict)
+    states: dict[bytes, dict[bytes, int]] = field(default_factory=dict)
+    rates: list[Rate] = field(default_factory=list)
+    outer: str = ""  # the policy of the configuration that is being compiled
 
     def slot(self, key: str) -> int:
         return self.keys.setdefault(key.encode(), len(self.keys))
+
+    def lookups(self, of_resource: bool) -> tuple[Lookup, ...]:
+        if self.compat == "otel":
+            return tuple(key.lookup_as_collector(slot, of_resource) for slot, key in self.attributes.items())
+        return tuple(key.lookup(slot) for slot, key in self.attributes.items())
 
     def condition(self, policy: Policy) -> Condition:
         match policy:
@@ -129,14 +153,25 @@ class _Compiler:
             case Policy(type="log_severity", log_severity=block) if block:
                 return AnyOf(self._severity(SEVERITY_NUMBERS[block.min_severity]))
             case Policy(type="string_attribute", string_attribute=block) if block:
-                mask = self._attribute(block)
-                return NoneOf(mask) if block.invert_match else AnyOf(mask)
+                return _match(self._texts(block), block.invert_match)
+            case Policy(type="numeric_attribute", numeric_attribute=block) if block:
+                return _match(self._range(block), block.invert_match)
+            case Policy(type="boolean_attribute", boolean_attribute=block) if block:
+                return _match(self._boolean(block), block.invert_match)
+            case Policy(type="trace_state", trace_state=block) if block:
+                return AnyOf(self._state(block))
+            case Policy(type="span_count", span_count=block) if block:
+                return SpanCount(block.min_spans, block.max_spans or None)
+            case Policy(type="rate_limiting", rate_limiting=block) if block:
+                return self._rate(block)
             case Policy(type="latency", latency=block) if block:
                 return self._latency(block)
             case Policy(type="probabilistic", probabilistic=block) if block:
                 return self._probabilistic(block)
             case Policy(type="and", and_=block) if block:
                 return AllOf(tuple(self.condition(part) for part in block.and_sub_policy))
+            case Policy(type="drop", drop=block) if block:
+                return AllOf(tuple(self.condition(part) for part in block.drop_sub_policy))
         raise AssertionError(f"policy {policy.name!r} of type {policy.type} has no block: it was not validated")
 
     def _bit(self, predicate: Hashable) -> int:
@@ -154,13 +189,56 @@ class _Compiler:
             self.severity_bits[number] |= bit
         return bit
 
-    def _attribute(self, block: StringAttribute) -> int:
+    def _key(self, key: str) -> KeyPredicates:
+        return self.attributes.setdefault(self.slot(key), KeyPredicates())
+
+    def _texts(self, block: StringAttribute) -> int:
+        if block.enabled_regex_matching:
+            return self._patterns(block)
         values = frozenset(filter(None, block.values))
-        bit = self._bit(("attribute", block.key, values))
-        table = self.attribute_bits.setdefault(self.slot(block.key), {})
+        bit = self._bit(("text", block.key, values))
+        table = self._key(block.key).texts
         for value in values:
             table[value] = table.get(value, 0) | bit
         return bit
+
+    def _patterns(self, block: StringAttribute) -> int:
+        # An empty expression occurs in everything. The Collector takes it at its word; here it is an empty value.
+        patterns = tuple(dict.fromkeys(v for v in block.values if v or self.compat == "otel"))
+        known = len(self.bits)
+        bit = self._bit(("pattern", block.key, frozenset(patterns)))
+        key = self._key(block.key)
+        if len(self.bits) > known:
+            key.patterns.append((bit, tuple(map(expression, patterns))))
+        key.remembered = max(key.remembered, block.remembered)
+        return bit
+
+    def _range(self, block: NumericAttribute) -> int:
+        low, high = block.min_value, block.max_value
+        if self.compat == "otel":
+            low, high = low or None, high or None  # a bound of 0 counts as unset
+        bit = self._bit(("range", block.key, low, high))
+        self._key(block.key).ranges.append((low, high, bit))
+        return bit
+
+    def _boolean(self, block: BooleanAttribute) -> int:
+        bit = self._bit(("boolean", block.key, block.value))
+        self._key(block.key).booleans[block.value] |= bit
+        return bit
+
+    def _state(self, block: TraceState) -> int:
+        values = frozenset(filter(None, block.values))
+        if self.compat == "otel":
+            values = frozenset(v for v in values if len(block.key) + len(v) < COLLECTOR_STATE_MEMBER)
+        bit = self._bit(("state", block.key, values))
+        table = self.states.setdefault(block.key.encode(), {})
+        for value in values:
+            table[value.encode()] = table.get(value.encode(), 0) | bit
+        return bit
+
+    def _rate(self, block: RateLimiting) -> Condition:
+        self.rates.append(Rate(self.outer, block.spans_per_second, block.burst))
+        return WithinRate(len(self.rates) - 1)
 
     def _latency(self, block: Latency) -> Condition:
         upper = block.upper_threshold_ms or None
@@ -175,26 +253,8 @@ class _Compiler:
         return Consistent(share)
 
 
-def text_of(value: AttributeValue) -> str:
-    """A scalar attribute as text, as the Collector prints it; bytes have none that a policy could name ("").
-
-    >>> text_of(503), text_of(503.0), text_of(0.5), text_of(True)
-    ('503', '503', '0.5', 'true')
-    """
-    match value:
-        case str():
-            return value
-        case bool():
-            return "true" if value else "false"
-        case int():
-            return str(value)
-        case float():
-            if value == 0 or 1e-6 <= abs(value) < 1e21:  # Go's JSON: exponents only outside this range
-                text = format(Decimal(repr(value)), "f")
-                return text.rstrip("0").rstrip(".") if "." in text else text
-            return repr(value)
-        case _:
-            return ""
+def _match(mask: int, inverted: bool) -> Condition:
+    return NoneOf(mask) if inverted else AnyOf(mask)
 
 
 def _version(policies: Sequence[Policy], compat: Compat) -> str:

@@ -1,7 +1,7 @@
 """What a compiled policy asks of a trace's evidence.
 
-Each answers `threshold(evidence)`: None when the policy does not keep the trace, else the 56-bit sampling threshold
-at which it did (0 = certain).
+Each answers `threshold(evidence, limits)`: None when the policy does not keep the trace, else the 56-bit sampling
+threshold at which it did (0 = certain). `limits` are the token buckets of the partition, at the trace's deadline.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from processors.sampling.evidence import Evidence
+from processors.sampling.limits import Limits
 from processors.sampling.probability import ALWAYS, NEVER, fnv1a_64, randomness_of_id
 
 NS_PER_MS = 1_000_000
@@ -18,7 +19,7 @@ NS_PER_MS = 1_000_000
 class Condition(Protocol):
     """A policy, compiled."""
 
-    def threshold(self, evidence: Evidence) -> int | None:
+    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
         """The threshold at which the trace is kept, None when it is not."""
         ...
 
@@ -27,7 +28,7 @@ class Condition(Protocol):
 class Always:
     """always_sample."""
 
-    def threshold(self, evidence: Evidence) -> int | None:
+    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
         return ALWAYS
 
 
@@ -37,7 +38,7 @@ class AnyOf:
 
     mask: int
 
-    def threshold(self, evidence: Evidence) -> int | None:
+    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
         return ALWAYS if evidence.bits & self.mask else None
 
 
@@ -47,7 +48,7 @@ class NoneOf:
 
     mask: int
 
-    def threshold(self, evidence: Evidence) -> int | None:
+    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
         return ALWAYS if evidence.spans and not evidence.bits & self.mask else None
 
 
@@ -58,7 +59,7 @@ class LongerThan:
     above_ns: int
     up_to_ns: int | None
 
-    def threshold(self, evidence: Evidence) -> int | None:
+    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
         duration = evidence.duration_ns
         inside = duration > self.above_ns and (self.up_to_ns is None or duration <= self.up_to_ns)
         return ALWAYS if inside and evidence.spans else None
@@ -71,11 +72,34 @@ class LongerThanMillis:
     above: int
     up_to: int | None
 
-    def threshold(self, evidence: Evidence) -> int | None:
+    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
         duration = evidence.duration_ns
         millis = duration // NS_PER_MS if duration >= 0 else -(-duration // NS_PER_MS)
         inside = millis >= self.above if self.up_to is None else self.above < millis <= self.up_to
         return ALWAYS if inside and evidence.spans else None
+
+
+@dataclass(frozen=True, slots=True)
+class SpanCount:
+    """`fewest` ≤ spans ≤ `most` (None: no upper bound)."""
+
+    fewest: int
+    most: int | None
+
+    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
+        spans = evidence.spans
+        inside = spans >= self.fewest and (self.most is None or spans <= self.most)
+        return ALWAYS if inside and spans else None
+
+
+@dataclass(frozen=True, slots=True)
+class WithinRate:
+    """There are spans, and the bucket `index` has enough tokens for them; then they are spent."""
+
+    index: int
+
+    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
+        return ALWAYS if evidence.spans and limits.take(self.index, evidence.spans) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +108,7 @@ class Consistent:
 
     limit: int
 
-    def threshold(self, evidence: Evidence) -> int | None:
+    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
         randomness = evidence.randomness
         if randomness is None:
             randomness = randomness_of_id(evidence.trace_id)
@@ -102,20 +126,20 @@ class Hashed:
     limit: int
     share: int
 
-    def threshold(self, evidence: Evidence) -> int | None:
+    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
         return min(self.share, NEVER - 1) if fnv1a_64(evidence.trace_id, self.state) <= self.limit else None
 
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """Every part keeps the trace; the rarest of them says how often."""
+    """Every part keeps the trace; the rarest says how often. After one that does not, no rate is spent."""
 
     parts: tuple[Condition, ...]
 
-    def threshold(self, evidence: Evidence) -> int | None:
+    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
         highest = ALWAYS
         for part in self.parts:
-            threshold = part.threshold(evidence)
+            threshold = part.threshold(evidence, limits)
             if threshold is None:
                 return None
             highest = max(highest, threshold)

@@ -1,74 +1,45 @@
 """The sampling policies, with the names and fields of the Collector's tail_sampling processor.
 
-A block that the Collector would start with and then never match is refused here: it is a mistake of the operator.
-Every message names the key and the rule; exact semantics are in docs/reference/policies.md.
+A policy is one block (processors.sampling.blocks) with a name and a type; `and` and `drop` hold policies again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
+from processors.sampling.blocks import (
+    BooleanAttribute,
+    Latency,
+    LogSeverity,
+    NumericAttribute,
+    Probabilistic,
+    RateLimiting,
+    SpanCount,
+    StatusCode,
+    StringAttribute,
+    TraceState,
+)
 from schemas.settings import Section
 
 PolicyType = Literal[
-    "always_sample", "status_code", "latency", "probabilistic", "string_attribute", "and", "log_severity"
+    "always_sample",
+    "status_code",
+    "latency",
+    "probabilistic",
+    "string_attribute",
+    "numeric_attribute",
+    "boolean_attribute",
+    "trace_state",
+    "span_count",
+    "rate_limiting",
+    "log_severity",
+    "and",
+    "drop",
 ]
-
-
-class StatusCode(Section):
-    """Keeps a trace with a span whose status code is listed."""
-
-    status_codes: list[Literal["OK", "ERROR", "UNSET"]] = Field(min_length=1, description="Upper case.")
-
-
-class Latency(Section):
-    """Keeps a trace by its duration: latest end minus earliest start over all its spans."""
-
-    threshold_ms: int = Field(ge=0, description="Keeps what takes longer than this.")
-    upper_threshold_ms: int = Field(0, ge=0, description="And not longer than this. 0: no upper bound.")
-
-    @model_validator(mode="after")
-    def _bounds_in_order(self) -> Self:
-        if 0 < self.upper_threshold_ms <= self.threshold_ms:
-            raise ValueError(
-                f"upper_threshold_ms: {self.upper_threshold_ms} must be greater than threshold_ms "
-                f"({self.threshold_ms}), or 0 for no upper bound"
-            )
-        return self
-
-
-class Probabilistic(Section):
-    """Keeps a share of all traces, chosen by trace id alone."""
-
-    sampling_percentage: float = Field(
-        allow_inf_nan=False, description="0 and below keeps none, 100 and above keeps all."
-    )
-    hash_salt: str = Field("", description="Only with `compat: otel`; empty: the Collector's default.")
-
-
-class StringAttribute(Section):
-    """Keeps a trace with a span or a resource that has one of the values."""
-
-    key: str = Field(min_length=1, description="Attribute name, looked up on the span and on its resource.")
-    values: list[str] = Field(min_length=1, description="Exact values; empty ones are ignored.")
-    invert_match: bool = Field(False, description="Keeps a trace on which nothing matches instead.")
-
-    @model_validator(mode="after")
-    def _some_value(self) -> Self:
-        if not any(self.values):
-            raise ValueError("values: at least one must be non-empty, or the policy never matches")
-        return self
-
-
-class LogSeverity(Section):
-    """Keeps a trace that a log record of at least this severity belongs to."""
-
-    min_severity: Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"] = Field(
-        "ERROR", description="Lowest severity that keeps the trace."
-    )
+COLLECTOR_ONLY = ("composite", "not", "ottl_condition", "bytes_limiting", "trace_flags")
 
 
 class Policy(Section):
@@ -83,8 +54,25 @@ class Policy(Section):
     latency: Latency | None = Field(None, description="For type: latency.")
     probabilistic: Probabilistic | None = Field(None, description="For type: probabilistic.")
     string_attribute: StringAttribute | None = Field(None, description="For type: string_attribute.")
+    numeric_attribute: NumericAttribute | None = Field(None, description="For type: numeric_attribute.")
+    boolean_attribute: BooleanAttribute | None = Field(None, description="For type: boolean_attribute.")
+    trace_state: TraceState | None = Field(None, description="For type: trace_state.")
+    span_count: SpanCount | None = Field(None, description="For type: span_count.")
+    rate_limiting: RateLimiting | None = Field(None, description="For type: rate_limiting.")
     log_severity: LogSeverity | None = Field(None, description="For type: log_severity.")
     and_: And | None = Field(None, alias="and", description="For type: and.")
+    drop: Drop | None = Field(None, description="For type: drop.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_to_the_collector_alone(cls, data: Any) -> Any:
+        found = data.get("type") if isinstance(data, dict) else None
+        if found in COLLECTOR_ONLY:
+            raise ValueError(
+                f"type: {found} is one of the Collector's that Tailrace does not have (policy {data.get('name')!r}); "
+                f"it has {', '.join(get_args(PolicyType))}"
+            )
+        return data
 
     @model_validator(mode="after")
     def _one_block_named_like_type(self) -> Self:
@@ -105,16 +93,31 @@ class And(Section):
 
     @model_validator(mode="after")
     def _not_nested(self) -> Self:
-        for policy in self.and_sub_policy:
-            if policy.type == "and":
-                raise ValueError(
-                    f"and_sub_policy: {policy.name!r} is of type: and; and must not contain another and: "
-                    "list its sub-policies here"
-                )
+        _refuse_nested("and_sub_policy", self.and_sub_policy)
         return self
 
 
-_BLOCKS = ("status_code", "latency", "probabilistic", "string_attribute", "log_severity", "and")
+class Drop(Section):
+    """Drops a trace that all of its sub-policies keep, whatever other policies say."""
+
+    drop_sub_policy: list[Policy] = Field(min_length=1, description="Policies of the other types.")
+
+    @model_validator(mode="after")
+    def _not_nested(self) -> Self:
+        _refuse_nested("drop_sub_policy", self.drop_sub_policy)
+        return self
+
+
+def _refuse_nested(key: str, parts: Sequence[Policy]) -> None:
+    rules = {"and": "list its sub-policies here", "drop": "list it in `policies` itself"}
+    for part in parts:
+        if part.type in rules:
+            raise ValueError(
+                f"{key}: must not contain a policy of type: {part.type} ({part.name!r}); {rules[part.type]}"
+            )
+
+
+_BLOCKS = tuple(kind for kind in get_args(PolicyType) if kind != "always_sample")
 Policy.model_rebuild()
 
 
@@ -131,4 +134,11 @@ def unique_names(policies: Sequence[Policy]) -> Sequence[Policy]:
     return policies
 
 
-Policies = Annotated[list[Policy], Field(min_length=1), AfterValidator(unique_names)]
+def some_keep(policies: Sequence[Policy]) -> Sequence[Policy]:
+    """The same policies; raises ValueError when all of them only drop."""
+    if all(policy.type == "drop" for policy in policies):
+        raise ValueError("every policy is of type: drop, so no trace is ever kept; add one that keeps (always_sample)")
+    return policies
+
+
+Policies = Annotated[list[Policy], Field(min_length=1), AfterValidator(unique_names), AfterValidator(some_keep)]

@@ -19,9 +19,10 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from processors.correlation import correlate
+from processors.correlation import NO_PARENT, correlate
 from processors.sampling.compile import Plan
 from processors.sampling.decide import decide
+from processors.sampling.limits import Limits
 from processors.sampling.trace_table import TraceTable
 from processors.sampling.verdicts import Verdicts
 from processors.span_metrics import SpanMetrics
@@ -54,6 +55,7 @@ class Settings:
     burst_bytes: int = 8 << 20
     stall_limits: Mapping[str, int] = field(default_factory=dict)
     ingest_stall_limit: int = 300_000
+    wait_after_root: int | None = None
 
 
 @dataclass(slots=True)
@@ -112,7 +114,8 @@ class Window:
         self._cursors: dict[str, Cursor] = {}
         self._clock = self._new_clock()
         self._tail_clock = self._new_clock()
-        self._traces = TraceTable(settings.decision_wait)
+        self._traces = TraceTable(settings.decision_wait, settings.wait_after_root)
+        self._limits = Limits(plan.rates, settings.partitions)
         self._verdicts = Verdicts(settings.late_horizon)
         self._pending = DecisionRecord(settings.partitions)
         self._pending_bytes = 0
@@ -177,6 +180,7 @@ class Window:
             self._clock.restore(point.marks, point.raw_topics)
             self._tail_clock.restore(point.marks, point.raw_topics)
             self._left_out = set(self._tail_clock.stalled())
+            self._limits.restore(point.limiters)
             self._expire()
         return {topic: cursor.tail for topic, cursor in self._cursors.items()}
 
@@ -225,6 +229,7 @@ class Window:
         plan, metrics = self._plan, None if counted else self._metrics
         resources = [resource_attributes(header, plan.keys) for header in envelope.resources]
         services = [_text(values[self._service]) for values in resources]
+        resource_bits = [plan.resource_bits(values) for values in resources]
         now, start = self._clock.now(), 0
         for row, end in enumerate(envelope.ends):
             span = scan_span(envelope.body, start, end, plan.keys)
@@ -235,8 +240,9 @@ class Window:
             key, time = envelope.keys[row], times[envelope.message[row]]
             if self._late(key, time, now):
                 continue
-            trace = self._traces.trace(key, time, span.trace_id)
-            self._traces.evidence(trace, time, now).add_span(span, plan.span_bits(span, resources[resource]))
+            trace = self._traces.trace(key, time, span.trace_id, span.parent_span_id in NO_PARENT)
+            bits = plan.span_bits(span) | resource_bits[resource]
+            self._traces.evidence(trace, time, now).add_span(span, bits)
             trace.names.add_span(span, services[resource])
         if not counted:
             self._stats["spans_counted", ""] += len(envelope)
@@ -276,12 +282,14 @@ class Window:
         if now is None or self._pending_bytes >= DECISION_BYTES:
             return
         for key, trace in self._traces.due(now):
-            vote = decide(self._plan, trace.evidence)
+            vote = decide(self._plan, trace.evidence, self._limits.at(trace.deadline))
             verdict = DROPPED
             if vote.kept:
                 root, spans = trace.names.enrichments()
                 verdict = Verdict(True, vote.policy, vote.threshold, root, spans)
                 self._stats["policy", vote.policy] += 1
+            elif vote.policy:
+                self._stats["drop_policy", vote.policy] += 1
             self._stats["decided", "kept" if vote.kept else "dropped"] += 1
             time = max(now, trace.last)
             self._verdicts.put(key, time, verdict, self._heads())
@@ -350,6 +358,7 @@ class Window:
             raw_topics=dict(self._tail_clock.raw_topics),
             policy_version=self._plan.version,
             full=full,
+            limiters=self._limits.state(),
         )
         stats, self._stats = self._stats, Counter()
         self._written = (max(record.times, default=-1), full, self._in_order(record.checkpoint.counted))

@@ -62,7 +62,7 @@ def gather(
     evidence = Evidence(TRACE_ID)
     for one in spans:
         scan = one._replace(attributes=slots(plan, attributes or {}))
-        evidence.add_span(scan, plan.span_bits(scan, slots(plan, resource or {})))
+        evidence.add_span(scan, plan.span_bits(scan) | plan.resource_bits(slots(plan, resource or {})))
     for severity in severities:
         evidence.add_log(plan.log_bits(severity))
     return evidence

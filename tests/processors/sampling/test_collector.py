@@ -35,7 +35,7 @@ def test_decides_as_the_collector(case: dict[str, Any]) -> None:
     evidence = Evidence(bytes.fromhex(case["trace_id"]))
     for start, end, status, attribute, resource in case["spans"]:
         one = span(NOON + start, NOON + end, status=status, trace_id=evidence.trace_id, attributes=[attribute])
-        evidence.add_span(one, plan.span_bits(one, [resource]))
+        evidence.add_span(one, plan.span_bits(one) | plan.resource_bits([resource]))
     kept = decide(plan, evidence).kept
     if bounded_above(policy):
         assert case["kept"] or not kept  # it may have stopped at a partial duration; the whole trace it would accept

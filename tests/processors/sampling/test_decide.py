@@ -12,6 +12,7 @@ from processors.sampling.compile import Compat, Plan, compile_policies
 from processors.sampling.conditions import Hashed
 from processors.sampling.decide import Vote, decide
 from processors.sampling.evidence import Evidence
+from processors.sampling.limits import NO_LIMITS
 from processors.sampling.probability import NEVER, salted, threshold_of
 from schemas.otlp_scan import SpanScan
 from tests.processors.sampling.builders import MS, NOON, TRACE_ID, both, gather, policy, span, spans
@@ -200,8 +201,10 @@ def test_compat_chooses_by_the_collectors_hash_and_states_the_share() -> None:
     assert decide(plan, Evidence(bytes.fromhex("4bf92f3577b34da6a3ce929d0e0e4736"))) == DROP
     assert decide(plan, Evidence(b"\xff" * 16)) == Vote(True, "half", threshold_of(50))
     digest = 0x17BEC3739634FE2D
-    assert Hashed(salted(""), digest, 0).threshold(Evidence(b"\xff" * 16)) == 0  # a hash equal to the limit is kept
-    assert Hashed(salted(""), digest - 1, 0).threshold(Evidence(b"\xff" * 16)) is None
+    assert (
+        Hashed(salted(""), digest, 0).threshold(Evidence(b"\xff" * 16), NO_LIMITS) == 0
+    )  # a hash equal to the limit is kept
+    assert Hashed(salted(""), digest - 1, 0).threshold(Evidence(b"\xff" * 16), NO_LIMITS) is None
     ignored = gather(plan, with_randomness(NEVER - 1))
     assert not decide(plan, ignored).kept
 
@@ -231,7 +234,7 @@ def test_the_order_of_spans_and_logs_never_matters(
             if isinstance(item, int):
                 evidence.add_log(plan.log_bits(item))
             else:
-                evidence.add_span(item, plan.span_bits(item, ["shop", None]))
+                evidence.add_span(item, plan.span_bits(item) | plan.resource_bits(["shop", None]))
         return decide(plan, evidence)
 
     assert outcome(data.draw(st.permutations(arrivals))) == outcome(arrivals)

@@ -9,17 +9,9 @@ import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from processors.sampling.policies import (
-    And,
-    Latency,
-    LogSeverity,
-    Policies,
-    Policy,
-    PolicyType,
-    Probabilistic,
-    StatusCode,
-    StringAttribute,
-)
+from processors.sampling import blocks
+from processors.sampling.policies import And, Drop, Policies, Policy, PolicyType
+from schemas.settings import Section
 
 # the examples of the Collector's README, as far as their types are built
 COLLECTOR_BLOCK: list[dict[str, Any]] = [
@@ -52,9 +44,9 @@ def test_the_collectors_block_can_be_pasted() -> None:
     assert [part.name for part in policies[-1].and_.and_sub_policy] == ["p", "p"]
 
 
-def nested() -> dict[str, Any]:
+def nested(kind: str) -> dict[str, Any]:
     inner = {"name": "inner", "type": "and", "and": {"and_sub_policy": [{"name": "x", "type": "always_sample"}]}}
-    return {"name": "outer", "type": "and", "and": {"and_sub_policy": [inner]}}
+    return {"name": "outer", "type": kind, kind: {f"{kind}_sub_policy": [inner]}}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +64,8 @@ def nested() -> dict[str, Any]:
         ({"name": "a", "type": "log_severity"}, "log_severity", "needs this block"),
         ({"name": "a", "type": "and"}, "and", "missing"),
         ({"name": "a", "type": "and", "and": {"and_sub_policy": []}}, "and_sub_policy", "at least 1 item"),
-        (nested(), "and_sub_policy", "must not contain another and"),
+        (nested("and"), "and_sub_policy", "must not contain a policy of type: and ('inner')"),
+        (nested("drop"), "drop_sub_policy", "must not contain a policy of type: and ('inner')"),
         ({"name": "a", "type": "status_code", "status_code": {"status_codes": []}}, "status_codes", "at least 1 item"),
         ({"name": "a", "type": "status_code", "status_code": {"status_codes": ["error"]}}, "status_codes", "'ERROR'"),
         ({"name": "a", "type": "latency", "latency": {"threshold_ms": -1}}, "threshold_ms", "greater than or equal"),
@@ -126,11 +119,11 @@ def test_the_example_of_the_reference_is_valid() -> None:
     page = (Path(__file__).parents[3] / "docs" / "reference" / "policies.md").read_text()
     example = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
     names = [p.name for p in TypeAdapter(Policies).validate_python(example["sampling"]["policies"])]
-    assert names == ["errors", "error-logs", "slow", "checkout-at-half", "the-rest"]
+    assert names == ["errors", "error-logs", "slow", "server-errors", "health-checks", "checkout-at-half", "the-rest"]
 
 
 def test_the_reference_describes_every_type_and_field() -> None:
     page = (Path(__file__).parents[3] / "docs" / "reference" / "policies.md").read_text()
-    blocks = (StatusCode, Latency, Probabilistic, StringAttribute, LogSeverity, And)
-    words = [*get_args(PolicyType), *(name for block in blocks for name in block.model_fields)]
+    sections = [b for b in vars(blocks).values() if isinstance(b, type) and issubclass(b, Section) and b is not Section]
+    words = [*get_args(PolicyType), *(name for block in (*sections, And, Drop) for name in block.model_fields)]
     assert [word for word in words if f"`{word}`" not in page] == []
