@@ -371,10 +371,12 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         return end is not None and await self.passed(partition, end)
 
     async def settled_end(self, partition: TopicPartition) -> int | None:
-        """The partition's end, asked now; None while a transaction is open at it."""
+        """The partition's end, asked now; None while a transaction is open at it, or before anything was fetched."""
         end = (await self.end([partition]))[partition]
-        highwater: int | None = self.consumer.highwater(partition) if partition in self.consumer.assignment() else None
-        return None if highwater is not None and highwater > end else end
+        if partition not in self.consumer.assignment():
+            return None
+        highwater: int | None = self.consumer.highwater(partition)
+        return None if highwater is None or highwater > end else end
 
     async def passed(self, partition: TopicPartition, end: int) -> bool:
         """Whether everything before `end` has been given to the partition's lease.
