@@ -26,7 +26,8 @@ from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 from pipeline import telemetry
 from pipeline.commit import Committer, Output, committer
 from pipeline.config import Config
-from pipeline.consume import Group, Lease, Reader
+from pipeline.consume import Group, Lease
+from pipeline.reader import Reader
 from pipeline.topics import Topics
 from processors.span_metrics import span_metric_names
 from processors.ticks import DueTick, Ticks

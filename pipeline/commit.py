@@ -12,7 +12,6 @@ which is at-least-once.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,10 +24,12 @@ from pipeline import telemetry
 from pipeline.config import Kafka
 from pipeline.consume import Group
 from pipeline.security import client_kwargs
+from schemas.errors import Retryable
 
 TRANSACTION_TIMEOUT_MS = 10_000  # a dead owner's open transaction blocks readers at most this long plus the sweep
 RETRY_BACKOFF_MS = 10
 LINGER_MS = 0
+CLOSE_WAIT = 1.0  # seconds that a lease waits for its producer to close
 MAX_REQUEST_BYTES = 36 << 20  # above the largest dead letter (limits.max_dead_letter_bytes + 64 KiB)
 
 Offsets = Mapping[TopicPartition, OffsetAndMetadata]
@@ -63,11 +64,26 @@ class Committer(Protocol):
         """Let go without committing. Does not raise."""
 
 
+@dataclass(slots=True)
+class _Epoch:
+    """After a commit whose outcome is unknown nothing more is committed: its rows are in memory no longer."""
+
+    _open: bool = False
+
+    def begin(self) -> None:
+        if self._open:
+            raise Retryable("an earlier commit of this epoch has an unknown outcome")
+        self._open = True
+
+    def end(self) -> None:
+        self._open = False
+
+
 class Transaction:
     """A transactional producer of one epoch."""
 
     def __init__(self, kafka: Kafka, group: Group, transactional_id: str) -> None:
-        self._group = group
+        self._group, self._epoch = group, _Epoch()
         self._producer = AIOKafkaProducer(
             transactional_id=transactional_id,
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
@@ -86,6 +102,7 @@ class Transaction:
         self, outputs: Sequence[Output], offsets: Offsets | Callable[[list[RecordMetadata]], Offsets]
     ) -> list[RecordMetadata]:
         """One transaction, opened only for this burst."""
+        self._epoch.begin()
         began = time.monotonic()
         outcome = "failed"
         try:
@@ -97,6 +114,7 @@ class Transaction:
                     {p: (o.offset, o.metadata) for p, o in placed.items()}, self._group.group_id
                 )
                 await self._producer.commit_transaction()
+            self._epoch.end()
             outcome = "committed"
             return written
         finally:
@@ -105,15 +123,14 @@ class Transaction:
 
     async def stop(self) -> None:
         """Close the connection. An open transaction is ended by the next owner's InitProducerId."""
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(self._producer.stop(), timeout=1.0)
+        await let_go(self._producer)
 
 
 class Acknowledged:
     """At-least-once: acknowledged writes, then a plain commit of the offsets."""
 
     def __init__(self, kafka: Kafka, group: Group) -> None:
-        self._group = group
+        self._group, self._epoch = group, _Epoch()
         self._producer = AIOKafkaProducer(
             enable_idempotence=True,
             linger_ms=LINGER_MS,
@@ -130,21 +147,42 @@ class Acknowledged:
         self, outputs: Sequence[Output], offsets: Offsets | Callable[[list[RecordMetadata]], Offsets]
     ) -> list[RecordMetadata]:
         """Write, await every acknowledgement, commit. The embedded broker gives no append time: ours stands in."""
+        self._epoch.begin()
         began = int(time.time() * 1000)
         written = [record._replace(timestamp=began) for record in await _send_all(self._producer, outputs)]
         await self._group.commit(offsets(written) if callable(offsets) else offsets)
+        self._epoch.end()
         telemetry.count("tailrace_transactions_total", role=self._group.role, outcome="committed")
         return written
 
     async def stop(self) -> None:
         """Close the connection."""
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(self._producer.stop(), timeout=1.0)
+        await let_go(self._producer)
 
 
 def committer(kafka: Kafka, group: Group, transactional_id: str) -> Committer:
     """The committer that the brokers allow (`kafka.transactions`)."""
     return Transaction(kafka, group, transactional_id) if kafka.transactions else Acknowledged(kafka, group)
+
+
+_closing: set[asyncio.Task[None]] = set()
+
+
+async def let_go(producer: AIOKafkaProducer) -> None:
+    """Close a producer, in the background if its brokers are away.
+
+    It flushes first, and aiokafka closes neither connections nor tasks of one whose `stop` was cancelled.
+    """
+
+    def ended(task: asyncio.Task[None]) -> None:
+        _closing.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    task = asyncio.create_task(producer.stop())
+    _closing.add(task)
+    task.add_done_callback(ended)
+    await asyncio.wait({task}, timeout=CLOSE_WAIT)
 
 
 async def _send_all(producer: AIOKafkaProducer, outputs: Sequence[Output]) -> list[RecordMetadata]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
@@ -33,14 +34,18 @@ from mode import Service
 from pipeline import telemetry
 from pipeline.config import Kafka
 from pipeline.security import client_kwargs
-from schemas.errors import ProtocolError, Retryable
+from schemas.errors import ProtocolError, Retryable, Unavailable
 
 log = logging.getLogger(__name__)
 
 FETCH_WAIT_MS = 100  # how long a fetch waits for data; also how old an end-of-partition can be
 CHANNEL_SIZE = 4  # fetches between consumer and agent: enough to overlap, few enough to bound memory
 REVOKE_LIMIT = 2.0  # seconds a rebalance waits for a transaction that is under way
-RETAKE_BACKOFF = 0.5  # seconds; at least a heartbeat after a fencing error
+RETAKE_BACKOFF = 0.5  # seconds between attempts to fetch
+CLOSE_LIMIT = 10.0  # seconds after which a lease that was told to end is no longer waited for
+FEW_ERRORS = 5  # of fetching, that say nothing yet
+STALLED = 60.0  # seconds that a position may stand still before records that are there
+END_LIMIT = 1.0  # seconds that a question for the end may take before rows in hand are committed without the answer
 PARTITION_FETCH_BYTES = 1 << 20  # of one partition in one fetch: bounds how long one batch keeps the loop busy
 
 
@@ -113,6 +118,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._in_hand: Counter[TopicPartition] = Counter()
         self._joined = self._stopping = False
         self._rebalancing, self._committing = False, asyncio.Lock()
+        self._errors: list[float] = []
         self.consumer: AIOKafkaConsumer = None
         self._admin: AIOKafkaAdminClient = None
         app.agent(self._channel, name=f"tailrace.{role}")(self._agent)
@@ -178,20 +184,20 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         await self._admin.start()
         await self.consumer.start()
         self.add_future(self._fetch())
+        self.add_future(self._watch())
 
     async def on_stop(self) -> None:
         """Finish what is under way, let go of the partitions, leave the group."""
         self._stopping = True
-        for lease in list(self._leases.values()):
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(lease.finish(), timeout=self.kafka.session_timeout)
-        for unit in list(self._holders):
-            await self._release(unit)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.kafka.session_timeout):
+                finishing = [lease.finish() for lease in self._leases.values()]
+                await asyncio.gather(*finishing, return_exceptions=True)
+        await asyncio.gather(*(self._release(unit) for unit in list(self._holders)))
         telemetry.gauge("tailrace_ready", 0, role=self.role)
-        if self.consumer is not None:
-            await self.consumer.stop()
-        if self._admin is not None:
-            await self._admin.close()
+        for client in (self.consumer, self._admin):
+            with contextlib.suppress(Exception):  # a consumer whose fetcher ended raises that once more
+                await asyncio.wait_for(client.stop() if client is self.consumer else client.close(), CLOSE_LIMIT)
 
     async def _fetch(self) -> None:
         while not self.should_stop:
@@ -202,6 +208,9 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 return
             except KafkaError as error:
                 log.warning("fetch failed", extra={"role": self.role, "error": repr(error)})
+                if self._fails_for_good(time.monotonic()):
+                    await self.crash(error)
+                    return
                 await asyncio.sleep(RETAKE_BACKOFF)
                 continue
             fetched = [
@@ -213,6 +222,40 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             for item in fetched:
                 await self._channel.put(item)
             self._throttle()
+
+    def _fails_for_good(self, now: float) -> bool:
+        """Whether fetching has raised for longer than a session.
+
+        A broker that is away raises nothing. What is raised again and again is a heartbeat or a coordination task of
+        aiokafka that ended: the group has gone on without this member, which still believes in its partitions.
+        """
+        session = self.kafka.session_timeout
+        self._errors = [at for at in self._errors if now - at < 2 * session] + [now]
+        return len(self._errors) > FEW_ERRORS and now - self._errors[0] > session
+
+    async def _watch(self) -> None:
+        """Stop the worker when a partition has more records and its position stands still.
+
+        aiokafka's fetcher can end without anybody being told: heartbeats go on, and nothing is ever fetched again.
+        """
+        moved: dict[TopicPartition, tuple[int, float]] = {}
+        while not self.should_stop:
+            await asyncio.sleep(STALLED / 6)
+            watched = [p for p in self.consumer.assignment() - self.consumer.paused() if self._unit(p) in self._leases]
+            try:
+                ends = await self.end(watched) if watched else {}
+                positions = {p: await self.consumer.position(p) for p in watched}
+            except (KafkaError, TimeoutError):
+                moved.clear()  # the brokers are away, or a rebalance came: nothing can be said
+                continue
+            now = time.monotonic()
+            standing = {p: moved[p] for p in watched if p in moved and moved[p][0] == positions[p] < ends[p]}
+            moved = {p: standing.get(p, (positions[p], now)) for p in watched}
+            for partition, (position, since) in standing.items():
+                if now - since > STALLED:
+                    name = f"{partition.topic}/{partition.partition}"
+                    await self.crash(Unavailable(f"{name}: nothing fetched from {position} on for {STALLED:g} s"))
+                    return
 
     def _throttle(self) -> None:
         """Pause the partitions of saturated leases, resume the others."""
@@ -272,7 +315,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _holding(self, unit: Hashable, previous: asyncio.Task[None] | None) -> None:
         if previous is not None:
-            await asyncio.wait([previous])
+            await asyncio.wait([previous], timeout=CLOSE_LIMIT)
             await asyncio.sleep(self.kafka.heartbeat_interval)
         while not self._stopping:
             partitions = [p for p in self.consumer.assignment() if self._unit(p) == unit]
@@ -293,7 +336,9 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 telemetry.gauge("tailrace_ready", 1, role=self.role)
                 await lease.work()
             except asyncio.CancelledError:
-                raise
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise
+                log.warning("lease was cancelled by what it waited for", extra={"role": self.role, "unit": str(unit)})
             except (TimeoutError, Retryable, KafkaError, AssertionError) as error:
                 # AssertionError: what aiokafka's producer raises once it has been fenced (protocol_review, M6).
                 log.warning(
@@ -310,9 +355,15 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                     still = [p for p in partitions if p in self.consumer.assignment()]
                     self.consumer.pause(*still)
                 if lease is not None:
-                    await lease.close()
+                    await self._close(lease)
             # A zombie that was stopped learns within one heartbeat that its partitions have moved.
             await asyncio.sleep(self.kafka.heartbeat_interval)
+
+    async def _close(self, lease: Lease) -> None:
+        try:
+            await lease.close()
+        except Exception as error:
+            log.error("a lease did not close", exc_info=error, extra={"role": self.role})
 
     async def _release(self, unit: Hashable) -> None:
         holder = self._holders.pop(unit, None)
@@ -325,9 +376,13 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
         """The group's offsets, asked afresh; partitions without one are absent.
 
-        Only right after InitProducerId is the answer final: before, a transaction may be pending (M8, M9).
+        Only right after InitProducerId is the answer final: before, a transaction may be pending (M8, M9). Raises
+        Unavailable while the coordinator is loading or moving: aiokafka 0.14 overlooks the error of the whole answer
+        and finds no partitions in it, whereas one that was asked for by name is always answered, with -1 for none.
         """
         found = await self._admin.list_consumer_group_offsets(self.group_id, partitions=list(partitions))
+        if missing := set(partitions) - set(found):
+            raise Unavailable(f"the coordinator of {self.group_id} did not answer for {len(missing)} partitions")
         return {p: offset for p, offset in found.items() if offset.offset >= 0}
 
     async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
@@ -371,8 +426,15 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         return end is not None and await self.passed(partition, end)
 
     async def settled_end(self, partition: TopicPartition) -> int | None:
-        """The partition's end, asked now; None while a transaction is open at it, or before anything was fetched."""
-        end = (await self.end([partition]))[partition]
+        """The partition's end, asked now.
+
+        None while a transaction is open at it, before anything was fetched, or when there is no quick answer.
+        """
+        try:
+            async with asyncio.timeout(END_LIMIT):
+                end = (await self.end([partition]))[partition]
+        except (TimeoutError, KafkaError):
+            return None
         if partition not in self.consumer.assignment():
             return None
         highwater: int | None = self.consumer.highwater(partition)
@@ -383,10 +445,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
         Compares positions, not record offsets: only positions pass the markers of transactional producers.
         """
-        if partition not in self.consumer.assignment() or self._in_hand[partition]:
-            return False
+        if self._rebalancing or partition not in self.consumer.assignment() or self._in_hand[partition]:
+            return False  # in a rebalance positions lie beyond records that were thrown away
         position: int = await self.consumer.position(partition)
-        return position >= end and not self._in_hand[partition]
+        return position >= end and not self._rebalancing and not self._in_hand[partition]
 
     def raw_topics(self) -> dict[str, int]:
         """The subscribed topics with their partition counts, as far as metadata knows."""
@@ -396,61 +458,3 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     def ready(self) -> bool:
         """Whether the group was joined and every assigned partition has its lease."""
         return self._joined and {self._unit(p) for p in self.consumer.assignment()} <= set(self._leases)
-
-
-class Reader:
-    """Reads ranges of partitions outside any group: state at a takeover, and the tail's second look.
-
-    read_committed, so control and aborted records are never seen; positions pass them.
-    """
-
-    def __init__(self, kafka: Kafka) -> None:
-        self._consumer = AIOKafkaConsumer(
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_committed",
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-            fetch_max_bytes=kafka.fetch_max_bytes,
-            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
-            **client_kwargs(kafka),
-        )
-        self._started = False
-
-    async def read(self, partition: TopicPartition, start: int, end: int, max_bytes: int) -> Range:
-        """Records from `start` until the position reaches `end` or `max_bytes` of values are exceeded."""
-        if not self._started:
-            await self._consumer.start()
-            self._started = True
-        self._consumer.assign([partition])
-        self._consumer.seek(partition, start)
-        records: list[tuple[int, int, bytes]] = []
-        size, position = 0, start
-        while position < end and size <= max_bytes:
-            for fetched in (await self._consumer.getmany(timeout_ms=FETCH_WAIT_MS)).values():
-                records.extend((r.offset, r.timestamp, r.value) for r in fetched)
-                size += sum(len(r.value) for r in fetched)
-            position = await self._consumer.position(partition)
-        return Range(records, position)
-
-    async def end(self, partition: TopicPartition) -> tuple[int, int]:
-        """First offset that exists, and the last stable offset."""
-        if not self._started:
-            await self._consumer.start()
-            self._started = True
-        first = await self._consumer.beginning_offsets([partition])
-        last = await self._consumer.end_offsets([partition])
-        return first[partition], last[partition]
-
-    async def close(self) -> None:
-        """Disconnect. Does not raise."""
-        if self._started:
-            with contextlib.suppress(Exception):
-                await self._consumer.stop()
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Records as (offset, append time in ms, value), and the position after them."""
-
-    records: list[tuple[int, int, bytes]]
-    position: int

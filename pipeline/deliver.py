@@ -8,7 +8,6 @@ destination: by `_id` in Elasticsearch, by time in Prometheus; Jaeger may show a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -19,7 +18,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline import telemetry
-from pipeline.commit import MAX_REQUEST_BYTES
+from pipeline.commit import MAX_REQUEST_BYTES, let_go
 from pipeline.config import Config
 from pipeline.consume import Group, Lease
 from pipeline.delivery import Delivery
@@ -117,8 +116,7 @@ class DeadLetters:
         """Disconnect. Does not raise."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(producer.stop(), timeout=1.0)
+            await let_go(producer)
 
     async def write(self, item: Item, refusal: Refusal) -> None:
         """Returns when the brokers have it; raises Retryable if they do not take it."""

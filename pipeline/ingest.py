@@ -24,6 +24,7 @@ from pipeline.consume import Group, Lease
 from pipeline.topics import Topics
 from processors.regroup import Regroup
 from processors.stream_time import BrokerClock, RawMark
+from schemas.errors import Unavailable
 from schemas.settings import parse_duration
 
 log = logging.getLogger(__name__)
@@ -136,6 +137,8 @@ class RawPartition(Lease):
         others say how many there were when the group met the topic: at its first start they are committed one by one.
         """
         count = self._group.raw_topics()[self._partition.topic]
+        if not count:
+            raise Unavailable(f"the brokers do not say how many partitions {self._partition.topic} has")
         siblings = await self._group.committed([TopicPartition(self._partition.topic, p) for p in range(count)])
         self._known = min((_unpack(offset.metadata)[1] for offset in siblings.values()), default=count)
         if self._since == "earliest" or self._partition.partition >= self._known:

@@ -19,7 +19,8 @@ from aiokafka.structs import OffsetAndMetadata
 from pipeline import telemetry
 from pipeline.commit import Output, committer
 from pipeline.config import Config
-from pipeline.consume import Group, Lease, Reader
+from pipeline.consume import Group, Lease
+from pipeline.reader import Reader
 from pipeline.topics import Topics
 from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.window import Burst, Settings, Window

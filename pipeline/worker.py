@@ -60,7 +60,7 @@ class Worker:
     async def stop(self) -> None:
         """Finish the batches under way, commit, leave the groups."""
         # Together: a group that rebalances answers late, and the others need not wait for it.
-        await asyncio.gather(*(service.stop() for service in self.services))
+        await asyncio.gather(*(service.stop() for service in self.services), return_exceptions=True)
         await self.app.stop()
         await self.server.stop()
 

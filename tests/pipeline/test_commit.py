@@ -13,7 +13,8 @@ from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from pipeline.commit import Output, Transaction
 from pipeline.config import Kafka as KafkaSettings
-from pipeline.consume import Reader
+from pipeline.reader import Reader
+from schemas.errors import Retryable
 from tests.pipeline.kafka import committed, create, fresh, read_all
 from tests.services import Kafka
 
@@ -75,9 +76,9 @@ async def test_a_zombie_moves_neither_outputs_nor_offsets(target: Target) -> Non
     await zombie.start()
     await zombie.commit([Output(target.topic, b"mine", 0)], target.offset(1))
     await owner.start()
-    with pytest.raises((KafkaError, AssertionError)):
+    with pytest.raises((KafkaError, AssertionError, Retryable)):
         await zombie.commit([], target.offset(500))
-    with pytest.raises((KafkaError, AssertionError)):
+    with pytest.raises((KafkaError, AssertionError, Retryable)):
         await zombie.commit([Output(target.topic, b"ghost", 0)], target.offset(500))
     await zombie.stop()
     await owner.commit([Output(target.topic, b"theirs", 0)], target.offset(2))
@@ -129,3 +130,15 @@ async def test_offsets_may_name_where_the_outputs_went(target: Target) -> None:
     await reader.close()
     assert [value for _, _, value in found.records] == [b"state"]
     assert found.position == end, "positions pass control records (M13)"
+
+
+async def test_after_a_commit_that_failed_the_epoch_commits_nothing_more(target: Target) -> None:
+    """Its rows are in memory no longer: a commit that waited for its turn would acknowledge them."""
+    owner = target.transaction()
+    await owner.start()
+    with pytest.raises(KafkaError):
+        await owner.commit([Output(target.topic, b"x" * 20_000, 0)], target.offset(5))
+    with pytest.raises(Retryable, match="unknown outcome"):
+        await owner.commit([], target.offset(5))
+    await owner.stop()
+    assert await target.committed() == -1

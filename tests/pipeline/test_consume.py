@@ -17,10 +17,10 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline import config
+from pipeline import config, consume
 from pipeline.consume import Group, Lease
 from pipeline.worker import Worker, application
-from schemas.errors import ProtocolError
+from schemas.errors import ProtocolError, Unavailable
 from tests.pipeline.copying import Copy, copier
 from tests.pipeline.kafka import DEADLINE, committed, create, fresh, read_all
 from tests.services import Kafka, eventually
@@ -259,3 +259,99 @@ async def test_a_commit_does_not_fall_into_a_rebalance(kafka: Kafka) -> None:
 
             await eventually(shared, DEADLINE, "every partition has one lease")
             assert loop.time() - began < session / 3, "the group waited for a member that is gone"
+
+
+async def test_an_answer_without_the_partition_is_no_first_start(
+    kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While `__consumer_offsets` loads, aiokafka answers {}: that must not pass for a group without offsets.
+
+    (A real broker answers so for about a second after it was killed; two hundred calls in a row were seen.)
+    """
+    source, target = topics
+    await create(kafka.bootstrap, {source: 1, target: 1})
+    worker = copier(kafka.bootstrap, source, target)
+    await worker.start()
+    try:
+        (group,) = worker.services
+        partition = TopicPartition(source, 0)
+        assert await group.committed([partition]) == {}
+
+        async def loading(*_: object, **__: object) -> dict[TopicPartition, object]:
+            return {}
+
+        monkeypatch.setattr(group._admin, "list_consumer_group_offsets", loading)
+        with pytest.raises(Unavailable, match="did not answer"):
+            await group.committed([partition])
+    finally:
+        await worker.stop()
+
+
+async def test_a_fetcher_that_died_in_silence_stops_the_worker(
+    kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiokafka tells nobody; heartbeats go on and nothing is ever fetched again."""
+    monkeypatch.setattr(consume, "STALLED", 3.0)
+    source, target = topics
+    await create(kafka.bootstrap, {source: 1, target: 1})
+    worker = copier(kafka.bootstrap, source, target)
+    await worker.start()
+    try:
+        (group,) = worker.services
+
+        async def died(*_: object) -> None:
+            raise RuntimeError("a batch that does not decode")
+
+        monkeypatch.setattr(group.consumer._fetcher, "_proc_fetch_request", died)
+        async with producing(kafka, source, fresh("raw")) as producer:
+            await produce(producer, source, 0, 1, partitions=1)
+        with pytest.raises(Unavailable, match="nothing fetched"):
+            await asyncio.wait_for(worker.wait(), DEADLINE)
+    finally:
+        await worker.stop()
+
+
+async def test_a_heartbeat_that_died_stops_the_worker(
+    kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The group goes on without the member, which would otherwise fence the true owner for ever."""
+    source, target = topics
+    await create(kafka.bootstrap, {source: 1, target: 1})
+    worker = copier(kafka.bootstrap, source, target)
+    await worker.start()
+    try:
+        (group,) = worker.services
+
+        async def owned() -> bool:
+            return len(group._leases) == 1
+
+        await eventually(owned, DEADLINE, "the partition is ours")
+
+        async def died() -> bool:
+            raise KafkaError("an answer that aiokafka does not know")
+
+        monkeypatch.setattr(group.consumer._coordinator, "_do_heartbeat", died)
+        with pytest.raises(KafkaError):
+            await asyncio.wait_for(worker.wait(), DEADLINE)
+    finally:
+        await worker.stop()
+
+
+async def test_records_thrown_away_in_a_rebalance_were_not_passed(kafka: Kafka, topics: tuple[str, str]) -> None:
+    """Between revocation and assignment the position lies beyond what the lease has seen: no mark may say otherwise."""
+    source, target = topics
+    await create(kafka.bootstrap, {source: 1, target: 1})
+    worker = copier(kafka.bootstrap, source, target)
+    await worker.start()
+    try:
+        (group,) = worker.services
+        partition = TopicPartition(source, 0)
+
+        async def passed() -> bool:
+            return await group.passed(partition, 0)
+
+        await eventually(passed, DEADLINE, "an empty partition is passed")
+        await group.on_partitions_revoked([partition])
+        assert not await passed()
+    finally:
+        await worker.stop()

@@ -1,0 +1,79 @@
+"""Reading ranges of partitions outside any group."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from pipeline.config import Kafka
+from pipeline.consume import FETCH_WAIT_MS, PARTITION_FETCH_BYTES, STALLED
+from pipeline.security import client_kwargs
+from schemas.errors import Unavailable
+
+CLOSE_LIMIT = 5.0  # seconds that a disconnect may take
+
+
+class Reader:
+    """Reads ranges of partitions outside any group: state at a takeover, and the tail's second look.
+
+    read_committed, so control and aborted records are never seen; positions pass them.
+    """
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._consumer = AIOKafkaConsumer(
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            fetch_max_bytes=kafka.fetch_max_bytes,
+            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
+            **client_kwargs(kafka),
+        )
+        self._started = False
+
+    async def read(self, partition: TopicPartition, start: int, end: int, max_bytes: int) -> Range:
+        """Records from `start` until the position reaches `end` or `max_bytes` of values are exceeded."""
+        if not self._started:
+            await self._consumer.start()
+            self._started = True
+        self._consumer.assign([partition])
+        self._consumer.seek(partition, start)
+        records: list[tuple[int, int, bytes]] = []
+        size, position, moved = 0, start, time.monotonic()
+        while position < end and size <= max_bytes:
+            for fetched in (await self._consumer.getmany(timeout_ms=FETCH_WAIT_MS)).values():
+                records.extend((r.offset, r.timestamp, r.value) for r in fetched)
+                size += sum(len(r.value) for r in fetched)
+            before, position = position, await self._consumer.position(partition)
+            if position > before:
+                moved = time.monotonic()
+            elif time.monotonic() - moved > STALLED:
+                raise Unavailable(f"{partition.topic}/{partition.partition}: nothing read from {position} on")
+        return Range(records, position)
+
+    async def end(self, partition: TopicPartition) -> tuple[int, int]:
+        """First offset that exists, and the last stable offset."""
+        if not self._started:
+            await self._consumer.start()
+            self._started = True
+        first = await self._consumer.beginning_offsets([partition])
+        last = await self._consumer.end_offsets([partition])
+        return first[partition], last[partition]
+
+    async def close(self) -> None:
+        """Disconnect. Does not raise."""
+        if self._started:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self._consumer.stop(), CLOSE_LIMIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Records as (offset, append time in ms, value), and the position after them."""
+
+    records: list[tuple[int, int, bytes]]
+    position: int
