@@ -4,7 +4,9 @@ The code under test is the real protocol (`processors.sampling.window`, `process
 Kafka is a set of logs with transactions, epochs, control markers and aborted records, and a seeded scheduler lets
 producers, ingest and sample owners act in any order. Between any two effects an owner may crash, be replaced while
 it still runs (a zombie), or stand still longer than `decision_wait`. `verify` compares what was forwarded with what
-was produced.
+was produced, and every verdict with the oracle's.
+
+Odd seeds are decided soon after their root, and two policies limit rates: deadlines that move and state that lives on.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from schemas.envelope import Envelope
 from schemas.ids import trace_key
 from schemas.otlp_scan import scan_span
 from schemas.point import PointBatch
+from tests.processors.sampling import oracle
+from tests.processors.sampling.oracle import Row, Rules
 
 PARTITIONS = 2
 RAW = {"raw_spans": 2, "raw_logs": 1}
@@ -41,6 +45,8 @@ SPANS, LOGS, DECISIONS, KEPT_SPANS, KEPT_LOGS, POINTS = (
 )
 WAIT = 2_000  # ms
 HORIZON = 20_000
+ROOT_WAITS = (150, 600)
+RATES = {"some": (1, 6, 1), "large": (1, 5, 3)}  # policy: spans per second, burst, fewest spans
 CLOCK_STEP = 60_000
 START = 1_700_000_000_000
 ERROR_LOG = 17
@@ -115,13 +121,12 @@ class Broker:
 
 @dataclass
 class TraceTruth:
-    """What a program made: span ids, log count, and whether and when it failed (raw time, ms)."""
+    """What a program made: span ids, log count, and what of it counts for the decision."""
 
     trace_id: bytes
-    first: int
     spans: list[bytes] = field(default_factory=list)
     logs: Counter[int] = field(default_factory=Counter)
-    failed_at: list[int] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
 
 
 class Ingest:
@@ -232,7 +237,7 @@ Owner = Ingest | Sample
 
 
 class Simulation:
-    """One history. `faults` False makes a quiet one.
+    """One history. `faults` False makes a quiet one; odd seeds are `eager`: a wait after the root, limits of rates.
 
     `hasty` ones leave silent raw partitions out after seconds, and the broker's clock is set by minutes either way:
     decisions may then be made on half the evidence, but everything else holds.
@@ -251,6 +256,16 @@ class Simulation:
                 {"name": "error-logs", "type": "log_severity", "log_severity": {"min_severity": "ERROR"}}
             ),
         ]
+        eager = seed % 2 == 1
+        self.rules = (
+            Rules(WAIT, self.rng.choice(ROOT_WAITS), PARTITIONS, RATES) if eager else Rules(WAIT, None, PARTITIONS)
+        )
+        for name, (rate, burst, fewest) in self.rules.rates.items():
+            count = {"name": "count", "type": "span_count", "span_count": {"min_spans": fewest}}
+            limit = {"spans_per_second": rate, "burst_capacity": burst}
+            limited = {"name": "rate", "type": "rate_limiting", "rate_limiting": limit}
+            parts = {"and_sub_policy": [count, limited]}
+            policies.append(Policy.model_validate({"name": name, "type": "and", "and": parts}))
         self.plan = compile_policies(policies, extra_keys=["service.name"])
         self.settings = Settings(
             PARTITIONS,
@@ -262,6 +277,7 @@ class Simulation:
             burst_bytes=self.rng.choice((300, 1 << 20)),
             stall_limits={"raw_logs": WAIT if hasty else 10 * 60_000},
             ingest_stall_limit=2 * WAIT if hasty else 10 * 60_000,
+            wait_after_root=self.rules.after_root,
         )
         self.quiet_at = 0
         self.quiet_for = 5 * WAIT + 2 * CLOCK_STEP * hasty
@@ -283,17 +299,21 @@ class Simulation:
         for number in range(traces):
             trace_id = rng.randbytes(16)
             first = START + rng.randrange(0, 12_000)
-            truth = self.truth[trace_key(trace_id)] = TraceTruth(trace_id, first)
+            truth = self.truth[trace_key(trace_id)] = TraceTruth(trace_id)
             fails = rng.random()
-            for index in range(rng.randint(1, 6)):
+            count = rng.randint(1, 6)
+            roots = {rng.randrange(count)} if rng.random() < 0.8 else set(range(0, count, rng.randint(2, 6)))
+            for index in range(count):
                 late = fails >= 0.4 and rng.random() < 0.1
                 at = first + (rng.randrange(0, 1_500) if not late else rng.randrange(WAIT, HORIZON // 2)) * (index > 0)
-                failed = fails < 0.2 and not truth.failed_at
+                failed = fails < 0.2 and index == 0
                 span = Span(trace_id=trace_id, span_id=rng.randbytes(8), name=f"op{number}")
                 span.start_time_unix_nano, span.end_time_unix_nano = at * 10**6, (at + 5) * 10**6
+                if index not in roots:
+                    span.parent_span_id = b"upstream"
                 if failed:
                     span.status.code = Status.STATUS_CODE_ERROR
-                    truth.failed_at.append(at)
+                truth.rows.append(Row(at, True, failed, index in roots))
                 truth.spans.append(span.span_id)
                 data = TracesData()
                 data.resource_spans.add().scope_spans.add().spans.append(span)
@@ -301,8 +321,7 @@ class Simulation:
             for _ in range(rng.randint(0, 2)):
                 at = first + rng.randrange(0, 1_500)
                 severity = ERROR_LOG if 0.2 <= fails < 0.4 and rng.random() < 0.7 else INFO_LOG
-                if severity == ERROR_LOG:
-                    truth.failed_at.append(at)
+                truth.rows.append(Row(at, False, severity == ERROR_LOG))
                 truth.logs[severity] += 1
                 logs = LogsData()
                 logs.resource_logs.add().scope_logs.add().log_records.add(
@@ -405,7 +424,10 @@ class Simulation:
 
     def verify(self) -> Counter[str]:
         """Compare outcome and truth; returns what was seen. Raises AssertionError naming the first difference."""
-        verdicts = self._verdicts()
+        verdicts, right = (
+            self._verdicts(),
+            oracle.verdicts({t.trace_id: t.rows for t in self.truth.values()}, self.rules),
+        )
         spans, logs, counted = self._forwarded()
         seen: Counter[str] = Counter(traces=len(self.truth), counted=counted)
         for key, truth in self.truth.items():
@@ -414,11 +436,13 @@ class Simulation:
             assert key in verdicts, f"{key:016x} has no verdict"
             kept = verdicts[key].kept
             seen["kept"] += kept
-            if any(at <= truth.first + WAIT for at in truth.failed_at):
-                assert kept or self.hasty, f"{key:016x} failed in time and was dropped"
-                seen["misjudged"] += not kept
-            elif not truth.failed_at:
-                assert not kept, f"{key:016x} never failed and was kept"
+            seen[verdicts[key].policy] += 1
+            seen["early"] += oracle.deadline(truth.rows, self.rules) < min(row.at for row in truth.rows) + WAIT
+            policy, expected_policy = verdicts[key].policy, right[key]
+            assert policy == expected_policy or self.hasty, (
+                f"{key:016x}: kept by {policy!r}, not by {expected_policy!r}"
+            )
+            seen["misjudged"] += policy != expected_policy
             expected = Counter(truth.spans) if kept else Counter()
             assert spans.get(key, Counter()) == expected, f"{key:016x}: spans lost, split or doubled"
             expected_logs = (
