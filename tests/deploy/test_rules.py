@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.deploy.promql import known_metrics, metrics_in
-from tests.repository import ROOT, read_yaml
+from tests.deploy.promql import known_metrics, metrics_in, parse_errors
+from tests.repository import ROOT, committed, read_yaml
 from tests.services.install import ensure
 
 RULES = "deploy/prometheus/rules/tailrace.rules.yml"
@@ -65,7 +66,13 @@ def test_a_runbook_answers_three_questions(name: str) -> None:
     page = (ROOT / "docs" / "runbooks" / f"{name}.md").read_text(encoding="utf-8")
     assert page.startswith(f"# {name}\n")
     assert re.findall(r"^## (.+)$", page, re.MULTILINE) == HEADINGS
-    for query in re.findall(r"^```promql\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+
+
+@pytest.mark.parametrize("page", committed("docs/*.md"), ids=lambda page: page.stem)
+def test_queries_in_the_documents_are_promql_on_metrics_that_exist(page: Path) -> None:
+    queries = re.findall(r"^```promql\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert parse_errors(queries) == []
+    for query in queries:
         assert metrics_in(query) <= known_metrics(), query
 
 
