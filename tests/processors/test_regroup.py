@@ -290,10 +290,13 @@ LOG_MESSAGES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=40)
 @given(st.data(), st.sampled_from(["traces", "logs"]), st.sampled_from([1, 60, 1 << 19]))
 def test_no_row_is_lost_or_doubled(data: st.DataObject, signal: str, envelope_bytes: int) -> None:
-    """Every row of every message is in one envelope or one dead letter, byte for byte, with its headers."""
+    """Every row of every message is in one envelope or one dead letter, byte for byte, with its headers.
+
+    The letter of a message's only row is the message itself.
+    """
     messages = data.draw(MESSAGES if signal == "traces" else LOG_MESSAGES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "ENVELOPE_BYTES", envelope_bytes)
@@ -322,7 +325,8 @@ def test_no_row_is_lost_or_doubled(data: st.DataObject, signal: str, envelope_by
                 value[rows.starts[item] : rows.ends[item]],
             )
             if (offset, item) in buried:
-                assert buried[offset, item].value == join([(row[0], row[1], [row[2]])])
+                alone = join([(row[0], row[1], [row[2]])])
+                assert buried[offset, item].value == (value if len(rows) == 1 else alone)
             else:
                 assert found[offset, item] == row
     assert places == Counter([*found, *buried])
