@@ -102,6 +102,7 @@ class PartitionPair(Lease):
         self._committer = committer(config.kafka, owner, topics.transactional_id(ROLE, index))
         self._reader = Reader(config.kafka)
         self._stalled: set[tuple[str, int]] = set()
+        self._first_append = -1
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
 
     async def open(self) -> Mapping[TopicPartition, int]:
@@ -205,8 +206,10 @@ class PartitionPair(Lease):
 
     def _show(self) -> None:
         window, index = self._window, str(self._index)
-        now = window.now
-        lag = 0.0 if now is None else max(0, window.newest_append - now) / 1000
+        if self._first_append < 0:
+            self._first_append = window.newest_append
+        now = self._first_append if window.now is None else window.now  # a clock that never started lags too
+        lag = max(0, window.newest_append - now) / 1000
         telemetry.gauge("tailrace_head_lag_seconds", lag, partition=index)
         telemetry.gauge("tailrace_window_bytes", window.cached_bytes, partition=index)
         stalled = set(window.stalled())

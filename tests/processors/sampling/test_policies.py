@@ -125,5 +125,6 @@ def test_the_example_of_the_reference_is_valid() -> None:
 def test_the_reference_describes_every_type_and_field() -> None:
     page = (Path(__file__).parents[3] / "docs" / "reference" / "policies.md").read_text()
     sections = [b for b in vars(blocks).values() if isinstance(b, type) and issubclass(b, Section) and b is not Section]
-    words = [*get_args(PolicyType), *(name for block in (*sections, And, Drop) for name in block.model_fields)]
+    every: list[type[Section]] = [*sections, And, Drop]
+    words = [*get_args(PolicyType), *(name for block in every for name in block.model_fields)]
     assert [word for word in words if f"`{word}`" not in page] == []
