@@ -310,7 +310,11 @@ class Limits(Section):
     max_message_bytes: int = Field(
         16 << 20, ge=1, description="Larger raw messages go to the dead-letter queue undecoded."
     )
-    max_span_bytes: int = Field(900_000, ge=1, description="Larger spans and log records go to the dead-letter queue.")
+    max_span_bytes: int = Field(
+        900_000,
+        ge=1,
+        description="Spans and log records that are larger, with their resource and scope, go to the dead-letter queue.",
+    )
     max_dead_letter_bytes: int = Field(
         32 << 20, ge=1, description="Larger ones keep coordinates, hash and their first 64 KiB."
     )
