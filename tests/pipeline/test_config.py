@@ -129,6 +129,14 @@ def test_the_horizon_is_beyond_the_wait() -> None:
     assert found == {"sampling.late_horizon": "must be longer than decision_wait (600s)"}
 
 
+def test_the_wait_after_the_root_is_the_shorter_one() -> None:
+    assert refusals(sampling={"decision_wait": "10s", "decision_wait_after_root_received": "9s"}) == {}
+    assert refusals(sampling={"decision_wait": "10s", "decision_wait_after_root_received": "0s"}) == {}
+    found = refusals(sampling={"decision_wait": "10s", "decision_wait_after_root_received": "10s"})
+    rule = "must be shorter than decision_wait (10s), or it never decides anything earlier"
+    assert found == {"sampling.decision_wait_after_root_received": rule}
+
+
 def test_the_window_is_retained() -> None:
     found = refusals(kafka={"retention": "30s"}, sampling={"decision_wait": "20s"})
     assert list(found) == ["sampling.decision_wait"]

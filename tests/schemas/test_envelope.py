@@ -86,6 +86,7 @@ def decision_records(draw: st.DrawFn) -> DecisionRecord:
         raw_topics=draw(offsets),
         policy_version=draw(NAMES),
         full=draw(st.booleans()),
+        limiters=draw(st.dictionaries(NAMES, st.lists(st.tuples(I64, I64), max_size=2), max_size=3)),
     )
     return record
 

@@ -27,6 +27,11 @@ def both(name: str, *parts: Policy) -> Policy:
     return policy(name, "and", and_sub_policy=[part.model_dump(by_alias=True, exclude_none=True) for part in parts])
 
 
+def drop(name: str, *parts: Policy) -> Policy:
+    """A `drop` of policies."""
+    return policy(name, "drop", drop_sub_policy=[part.model_dump(by_alias=True, exclude_none=True) for part in parts])
+
+
 def span(
     start_ns: int = NOON,
     end_ns: int = NOON + MS,

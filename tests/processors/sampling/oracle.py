@@ -46,7 +46,7 @@ class _Bucket:
         if self.at is not None:
             self.tokens = min(self.capacity, self.tokens + (time - self.at) * self.rate)
         self.at = time
-        passes = spans <= self.largest and self.tokens >= min(spans, self.capacity)
+        passes = spans <= self.largest and self.tokens >= min(Fraction(spans), self.capacity)
         self.tokens -= spans * passes
         return passes
 

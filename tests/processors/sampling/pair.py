@@ -32,11 +32,12 @@ SETTINGS = Settings(
 RAW = {"raw_spans": 1, "raw_logs": 1}
 
 
-def plan() -> Plan:
-    """Errors of spans and of logs are kept."""
+def plan(*more: Policy) -> Plan:
+    """Errors of spans and of logs are kept, and what `more` says."""
     errors = {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}}
     logs = {"name": "error-logs", "type": "log_severity", "log_severity": {"min_severity": "ERROR"}}
-    return compile_policies([Policy.model_validate(p) for p in (errors, logs)], extra_keys=["service.name"])
+    policies = [Policy.model_validate(errors), Policy.model_validate(logs), *more]
+    return compile_policies(policies, extra_keys=["service.name"])
 
 
 def trace_id(name: str) -> bytes:
@@ -79,6 +80,7 @@ class Pair:
     decisions: list[bytes] = field(default_factory=list)
     offsets: dict[str, int | None] = field(default_factory=dict)
     pointer: int | None = None
+    more: tuple[Policy, ...] = ()
 
     def spans(self, at: float, *names: str, mark: float | None = -1, raw: int = 0, append: float | None = None) -> None:
         """An envelope of raw_spans/`raw`, all times in seconds: raw time `at`, mark the same unless it is given."""
@@ -130,7 +132,7 @@ class Owner:
 
     def __init__(self, pair: Pair, settings: Settings) -> None:
         self.pair = pair
-        compiled = plan()
+        compiled = plan(*pair.more)
         self.window = Window(0, settings, compiled, SpanMetrics("spans", [], [100.0], compiled.keys))
         self.kept_spans: list[str] = []
         self.kept_logs: list[tuple[str, RowVerdict | None]] = []

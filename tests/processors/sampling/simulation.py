@@ -261,10 +261,10 @@ class Simulation:
             Rules(WAIT, self.rng.choice(ROOT_WAITS), PARTITIONS, RATES) if eager else Rules(WAIT, None, PARTITIONS)
         )
         for name, (rate, burst, fewest) in self.rules.rates.items():
-            count = {"name": "count", "type": "span_count", "span_count": {"min_spans": fewest}}
+            large = {"name": "large", "type": "span_count", "span_count": {"min_spans": fewest}}
             limit = {"spans_per_second": rate, "burst_capacity": burst}
             limited = {"name": "rate", "type": "rate_limiting", "rate_limiting": limit}
-            parts = {"and_sub_policy": [count, limited]}
+            parts = {"and_sub_policy": [large, limited]}
             policies.append(Policy.model_validate({"name": name, "type": "and", "and": parts}))
         self.plan = compile_policies(policies, extra_keys=["service.name"])
         self.settings = Settings(

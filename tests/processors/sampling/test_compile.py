@@ -64,6 +64,108 @@ def test_numbers_match_as_text_unless_like_the_collector(
     assert bool(plan.span_bits(span(attributes=[value]))) is matches
 
 
+def test_every_policy_about_a_key_is_answered_by_one_look() -> None:
+    plan = compile_policies(
+        [
+            policy("text", "string_attribute", key="k", values=["503"]),
+            policy("pattern", "string_attribute", key="k", values=["^5", "x"], enabled_regex_matching=True),
+            policy("range", "numeric_attribute", key="k", min_value=500),
+            policy("other", "numeric_attribute", key="k", max_value=502.5, invert_match=True),
+            policy("boolean", "boolean_attribute", key="k", value=True),
+            policy("again", "string_attribute", key="k", values=["x", "^5"], enabled_regex_matching=True),
+        ]
+    )
+    assert len(plan.span_lookups) == 1
+    found = {value: plan.span_bits(span(attributes=[value])) for value in ("503", 503, 500, True, "x")}
+    assert found == {"503": 0b11, 503: 0b111, 500: 0b1110, True: 0b10000, "x": 0b10}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "found"),
+    [
+        ("v[0-9]+.HealthCheck$", "grpc.health.v1.HealthCheck", True),  # not anchored
+        ("^v[0-9]", "grpc.health.v1.HealthCheck", False),
+        ("(?i)CHECK", "HealthCheck", True),
+        ("[[:alpha:]]", "7", False),
+        (r"\pL", "é", True),
+        (r"\d", "٣", False),  # ASCII digits, as in Go; Python's own engine has all
+        ("a$", "a\n", False),  # the end is the end
+        (r"a\z", "a", True),
+        ("", "x", False),
+    ],
+)
+def test_expressions_mean_what_they_mean_to_the_collector(pattern: str, text: str, found: bool) -> None:
+    block = {"key": "k", "values": [pattern, "never"], "enabled_regex_matching": True}
+    plan = compile_policies([policy("p", "string_attribute", **block)])
+    assert bool(plan.span_bits(span(attributes=[text]))) is found
+
+
+def test_no_text_makes_an_expression_slow() -> None:
+    """(a|aa)+$ has exponentially many ways to fail on this text: a backtracking engine would take for ever."""
+    plan = compile_policies(
+        [policy("p", "string_attribute", key="k", values=["^(a|aa)+$"], enabled_regex_matching=True)]
+    )
+    assert plan.span_bits(span(attributes=["a" * 100_000 + "b"])) == 0
+
+
+@pytest.mark.parametrize(
+    ("compat", "bounds", "matching"),
+    [
+        ("none", {"min_value": 500, "max_value": 599}, [500, 599, 503.5, 599.0]),
+        ("none", {"min_value": 0}, [0, 500, 599, 600, 503.5, 599.0]),
+        ("none", {"max_value": -1}, [-1]),
+        ("none", {"min_value": 503.25, "max_value": 503.75}, [503.5]),
+        ("otel", {"min_value": 500, "max_value": 599}, [500, 599]),
+        ("otel", {"min_value": 0, "max_value": 1}, [0, -1, 503.5, 599.0, True, "503", b"503"]),
+    ],
+)
+def test_numbers_in_a_range(compat: Compat, bounds: dict[str, float], matching: list[AttributeValue]) -> None:
+    plan = compile_policies([policy("p", "numeric_attribute", key="k", **bounds)], compat=compat)
+    values: list[AttributeValue] = [0, -1, 500, 599, 600, 503.5, 599.0, True, "503", b"503"]
+    found = [value for value in values if plan.span_bits(span(attributes=[value]))]
+    assert repr(found) == repr(matching)  # 599 is not 599.0 here
+
+
+@pytest.mark.parametrize(
+    ("compat", "wanted", "matching"),
+    [
+        ("none", True, [True]),
+        ("none", False, [False]),
+        ("otel", True, [True]),
+        ("otel", False, [False, "false", "true", 0, 1, 0.0, b""]),
+    ],
+)
+def test_booleans(compat: Compat, wanted: bool, matching: list[AttributeValue]) -> None:
+    plan = compile_policies([policy("p", "boolean_attribute", key="k", value=wanted)], compat=compat)
+    values: list[AttributeValue] = [True, False, "false", "true", 0, 1, 0.0, b""]
+    assert [v for v in values if plan.span_bits(span(attributes=[v]))] == matching
+    assert plan.span_bits(span(attributes=[None])) == 0
+
+
+def test_tracestates() -> None:
+    plan = compile_policies(
+        [
+            policy("a", "trace_state", key="k", values=["a", ""]),
+            policy("b", "trace_state", key="k", values=["b", "a"]),
+            policy("t", "trace_state", key="t@s", values=["x"]),
+        ]
+    )
+    states = {b"": 0, b"k=a": 0b11, b"k=b,t@s=x": 0b110, b"k=c": 0, b"k=a,k=a": 0, b"K=a": 0}
+    assert {state: plan.span_bits(span(state=state)) for state in states} == states
+
+
+@pytest.mark.parametrize(("compat", "found"), [("none", True), ("otel", False)])
+def test_the_collector_ignores_long_members_of_a_tracestate(compat: Compat, found: bool) -> None:
+    plan = compile_policies([policy("p", "trace_state", key="k", values=["x" * 255])], compat=compat)
+    assert bool(plan.span_bits(span(state=b"k=" + b"x" * 255))) is found
+
+
+def test_rates_are_listed_by_the_policy_of_the_configuration() -> None:
+    inner = policy("inner", "rate_limiting", spans_per_second=5, burst_capacity=7)
+    plan = compile_policies([both("both", ERRORS, inner, inner), policy("rate", "rate_limiting", spans_per_second=3)])
+    assert plan.rates == (("both", 5, 7), ("both", 5, 7), ("rate", 3, 6))
+
+
 @pytest.mark.parametrize(
     ("lowest", "first"), [("TRACE", 1), ("DEBUG", 5), ("INFO", 9), ("WARN", 13), ("ERROR", 17), ("FATAL", 21)]
 )

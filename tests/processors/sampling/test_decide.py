@@ -12,10 +12,10 @@ from processors.sampling.compile import Compat, Plan, compile_policies
 from processors.sampling.conditions import Hashed
 from processors.sampling.decide import Vote, decide
 from processors.sampling.evidence import Evidence
-from processors.sampling.limits import NO_LIMITS
+from processors.sampling.limits import NO_LIMITS, Limits
 from processors.sampling.probability import NEVER, salted, threshold_of
 from schemas.otlp_scan import SpanScan
-from tests.processors.sampling.builders import MS, NOON, TRACE_ID, both, gather, policy, span, spans
+from tests.processors.sampling.builders import MS, NOON, TRACE_ID, both, drop, gather, policy, span, spans
 
 ERRORS = policy("errors", "status_code", status_codes=["ERROR"])
 SLOW = policy("slow", "latency", threshold_ms=100)
@@ -158,6 +158,54 @@ def test_and_has_the_highest_threshold_of_its_parts() -> None:
         assert decide(plan, gather(plan, with_randomness(NEVER - 1), span(status=2))).threshold == threshold_of(25)
 
 
+# ---- span count, drop, rates --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bounds", "counts"),
+    [((0, 0), {1, 2, 3, 4}), ((2, 0), {2, 3, 4}), ((2, 3), {2, 3}), ((0, 1), {1}), ((3, 3), {3})],
+)
+def test_span_count(bounds: tuple[int, int], counts: set[int]) -> None:
+    plan = compile_policies([policy("p", "span_count", min_spans=bounds[0], max_spans=bounds[1])])
+    kept = {count for count in range(5) if decide(plan, gather(plan, *[span()] * count, severities=(17,))).kept}
+    assert kept == counts
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_drop_beats_everything_wherever_it_stands(first: bool) -> None:
+    health = policy("health", "string_attribute", key="url.path", values=["/healthz"])
+    drops = drop("no-health", health, policy("fast", "latency", threshold_ms=0))
+    plan = compile_policies([drops, ALL, LOGS] if first else [ALL, LOGS, drops])
+    path = {"url.path": "/healthz"}
+    assert decide(plan, gather(plan, span(), attributes=path, severities=(17,))) == Vote(False, "no-health", 0)
+    assert decide(plan, gather(plan, span(NOON, NOON), attributes=path)) == Vote(True, "all", 0)
+    assert decide(plan, gather(plan, span(), attributes={"url.path": "/"})) == Vote(True, "all", 0)
+
+
+def test_a_rate_keeps_traces_while_it_lasts() -> None:
+    plan = compile_policies([ERRORS, policy("some", "rate_limiting", spans_per_second=1, burst_capacity=3)])
+    limits = Limits(plan.rates, 1)
+    pair = gather(plan, span(), span())
+    assert decide(plan, pair, limits.at(0)) == Vote(True, "some", 0)
+    assert decide(plan, pair, limits.at(999)) == DROP
+    assert decide(plan, gather(plan, span(status=2)), limits.at(999)).policy == "errors"  # it spends all the same
+    assert decide(plan, pair, limits.at(1_999)) == DROP
+    assert decide(plan, pair, limits.at(2_000)).kept
+    assert not decide(plan, gather(plan, *[span()] * 4), limits.at(60_000)).kept
+    assert not decide(plan, gather(plan, severities=(17,)), limits).kept  # nothing but logs
+
+
+def test_a_rate_is_spent_by_those_who_reach_it_alone() -> None:
+    rate = policy("rate", "rate_limiting", spans_per_second=1, burst_capacity=1)
+    plan = compile_policies([both("errors-within", ERRORS, rate), drop("no-shop", SHOP)])
+    limits = Limits(plan.rates, 1).at(0)
+    failed = gather(plan, span(status=2))
+    assert not decide(plan, gather(plan, span()), limits).kept
+    assert decide(plan, gather(plan, span(status=2), resource={"service.name": "shop"}), limits).policy == "no-shop"
+    assert decide(plan, failed, limits).kept
+    assert not decide(plan, failed, limits).kept
+
+
 # ---- traces without spans ------------------------------------------------------------------------------------
 
 
@@ -166,8 +214,12 @@ def test_a_trace_known_by_logs_alone_meets_no_policy_about_spans(compat: Compat)
     inverted = policy("inverted", "string_attribute", key="k", values=["v"], invert_match=True)
     unset = policy("unset", "status_code", status_codes=["UNSET", "OK", "ERROR"])
     every = policy("every", "latency", threshold_ms=0)
-    plan = compile_policies([inverted, unset, every], compat=compat)
-    assert decide(plan, gather(plan, severities=(24,))) == DROP
+    number = policy("number", "numeric_attribute", key="k", min_value=1, invert_match=True)
+    boolean = policy("boolean", "boolean_attribute", key="k", value=True, invert_match=True)
+    few = policy("few", "span_count", max_spans=9)
+    rate = policy("rate", "rate_limiting", spans_per_second=9)
+    plan = compile_policies([inverted, unset, every, number, boolean, few, rate], compat=compat)
+    assert decide(plan, gather(plan, severities=(24,)), Limits(plan.rates, 1)) == DROP
     plan = compile_policies([ALL], compat=compat)
     assert decide(plan, gather(plan, severities=(1,))).kept
 
@@ -217,6 +269,17 @@ EVERY_KIND = [
     SHOP,
     both("and", LOGS, policy("ok", "status_code", status_codes=["OK"]), HALF),
     policy("not-a", "string_attribute", key="k", values=["a"], invert_match=True),
+    policy("not-b", "string_attribute", key="k", values=["^[b-x]*$"], enabled_regex_matching=True, invert_match=True),
+    policy("number", "numeric_attribute", key="k", min_value=503, max_value=503.5),
+    policy("true", "boolean_attribute", key="k", value=True),
+    policy("state", "trace_state", key="vendor", values=["1"]),
+    policy("count", "span_count", min_spans=3, max_spans=5),
+    policy("rate", "rate_limiting", spans_per_second=2),
+    drop(
+        "drop",
+        policy("unset", "status_code", status_codes=["UNSET"]),
+        policy("k", "string_attribute", key="k", values=["a"]),
+    ),
     HALF,
 ]
 PLANS = [compile_policies(EVERY_KIND, compat="none"), compile_policies(EVERY_KIND, compat="otel")]
@@ -235,6 +298,6 @@ def test_the_order_of_spans_and_logs_never_matters(
                 evidence.add_log(plan.log_bits(item))
             else:
                 evidence.add_span(item, plan.span_bits(item) | plan.resource_bits(["shop", None]))
-        return decide(plan, evidence)
+        return decide(plan, evidence, Limits(plan.rates, 1))
 
     assert outcome(data.draw(st.permutations(arrivals))) == outcome(arrivals)

@@ -13,13 +13,49 @@ from processors.sampling import blocks
 from processors.sampling.policies import And, Drop, Policies, Policy, PolicyType
 from schemas.settings import Section
 
-# the examples of the Collector's README, as far as their types are built
+# the examples of the Collector's README
 COLLECTOR_BLOCK: list[dict[str, Any]] = [
     {"name": "test-policy-1", "type": "always_sample"},
     {"name": "test-policy-2", "type": "latency", "latency": {"threshold_ms": 5000}},
     {"name": "test-policy-4", "type": "probabilistic", "probabilistic": {"sampling_percentage": 10}},
     {"name": "test-policy-5", "type": "status_code", "status_code": {"status_codes": ["ERROR", "UNSET"]}},
     {"name": "test-policy-6", "type": "string_attribute", "string_attribute": {"key": "k", "values": ["v", ""]}},
+    {
+        "name": "test-policy-3",
+        "type": "numeric_attribute",
+        "numeric_attribute": {"key": "key1", "min_value": 50, "max_value": 100},
+    },
+    {
+        "name": "test-policy-7",
+        "type": "string_attribute",
+        "string_attribute": {
+            "key": "key2",
+            "values": ["value1", "val*"],
+            "enabled_regex_matching": True,
+            "cache_max_size": 10,
+        },
+    },
+    {"name": "test-policy-8", "type": "rate_limiting", "rate_limiting": {"spans_per_second": 35}},
+    {"name": "test-policy-9", "type": "span_count", "span_count": {"min_spans": 2, "max_spans": 20}},
+    {"name": "test-policy-10", "type": "trace_state", "trace_state": {"key": "key3", "values": ["value1", "value2"]}},
+    {"name": "test-policy-11", "type": "boolean_attribute", "boolean_attribute": {"key": "key4", "value": True}},
+    {
+        "name": "drop-policy-1",
+        "type": "drop",
+        "drop": {
+            "drop_sub_policy": [
+                {
+                    "name": "test-drop-policy-1",
+                    "type": "string_attribute",
+                    "string_attribute": {
+                        "key": "url.path",
+                        "values": [r"\/health", r"\/metrics"],
+                        "enabled_regex_matching": True,
+                    },
+                }
+            ]
+        },
+    },
     {
         "name": "and-policy-1",
         "type": "and",
@@ -42,6 +78,10 @@ def test_the_collectors_block_can_be_pasted() -> None:
     assert [p.type for p in policies] == [block["type"] for block in COLLECTOR_BLOCK]
     assert policies[-1].and_ is not None
     assert [part.name for part in policies[-1].and_.and_sub_policy] == ["p", "p"]
+
+
+def regex(pattern: str) -> dict[str, Any]:
+    return {"key": "k", "values": [pattern], "enabled_regex_matching": True}
 
 
 def nested(kind: str) -> dict[str, Any]:
@@ -95,6 +135,67 @@ def nested(kind: str) -> dict[str, Any]:
             "'FATAL'",
         ),
         ({"name": "a", "type": "always_sample", "sampled": True}, "sampled", "not permitted"),
+        (
+            {"name": "a", "type": "composite", "composite": {"policy_order": []}},
+            "type: composite",
+            "Tailrace does not have (policy 'a'); it has always_sample,",
+        ),
+        (
+            {"name": "a", "type": "drop", "drop": {"drop_sub_policy": [{"name": "b", "type": "not", "not": {}}]}},
+            "type: not",
+            "Tailrace does not have (policy 'b')",
+        ),
+        ({"name": "a", "type": "drop", "drop": {"drop_sub_policy": []}}, "drop_sub_policy", "at least 1 item"),
+        (
+            {"name": "a", "type": "string_attribute", "string_attribute": regex("(a")},
+            "values",
+            "'(a' is not a regular expression of RE2: missing ): (a",
+        ),
+        (
+            {"name": "a", "type": "string_attribute", "string_attribute": regex("(?<=a)b")},
+            "values",
+            "invalid perl operator",
+        ),
+        (
+            {"name": "a", "type": "numeric_attribute", "numeric_attribute": {"key": "k"}},
+            "min_value",
+            "one of min_value and max_value is required",
+        ),
+        (
+            {
+                "name": "a",
+                "type": "numeric_attribute",
+                "numeric_attribute": {"key": "k", "min_value": 5, "max_value": 0},
+            },
+            "min_value",
+            "leave out max_value for no upper bound",
+        ),
+        (
+            {"name": "a", "type": "numeric_attribute", "numeric_attribute": {"key": "k", "min_value": float("inf")}},
+            "min_value",
+            "finite",
+        ),
+        (
+            {"name": "a", "type": "trace_state", "trace_state": {"key": "Vendor", "values": ["a"]}},
+            "key",
+            "cannot be a key of a W3C tracestate",
+        ),
+        (
+            {"name": "a", "type": "trace_state", "trace_state": {"key": "k", "values": ["a,b"]}},
+            "values",
+            "cannot be a value of a W3C tracestate",
+        ),
+        ({"name": "a", "type": "trace_state", "trace_state": {"key": "k", "values": [""]}}, "values", "non-empty"),
+        (
+            {"name": "a", "type": "span_count", "span_count": {"min_spans": 3, "max_spans": 2}},
+            "max_spans",
+            "must not be less than min_spans (3)",
+        ),
+        (
+            {"name": "a", "type": "rate_limiting", "rate_limiting": {"spans_per_second": 0}},
+            "spans_per_second",
+            "greater than or equal to 1",
+        ),
     ],
 )
 def test_a_refused_policy_quotes_key_and_rule(block: dict[str, Any], quoted: str, rule: str) -> None:
@@ -108,6 +209,25 @@ def test_a_refused_policy_quotes_key_and_rule(block: dict[str, Any], quoted: str
 def test_names_are_unique() -> None:
     with pytest.raises(ValidationError, match="name: 'a' is used by more than one policy"):
         TypeAdapter(Policies).validate_python([{"name": "a", "type": "always_sample"}] * 2)
+
+
+def test_something_must_be_kept() -> None:
+    drops = {"name": "a", "type": "drop", "drop": {"drop_sub_policy": [{"name": "b", "type": "always_sample"}]}}
+    with pytest.raises(ValidationError, match="no trace is ever kept"):
+        TypeAdapter(Policies).validate_python([drops])
+    assert TypeAdapter(Policies).validate_python([drops, {"name": "c", "type": "always_sample"}])
+
+
+@pytest.mark.parametrize(
+    ("given", "remembered"), [({}, 128), ({"cache_max_size": -1}, 128), ({"cache_max_size": 7}, 7)]
+)
+def test_the_size_of_the_cache(given: dict[str, int], remembered: int) -> None:
+    assert blocks.StringAttribute.model_validate({**regex("a"), **given}).remembered == remembered
+
+
+@pytest.mark.parametrize(("given", "burst"), [({}, 70), ({"burst_capacity": 0}, 70), ({"burst_capacity": 1}, 1)])
+def test_the_burst(given: dict[str, int], burst: int) -> None:
+    assert blocks.RateLimiting.model_validate({"spans_per_second": 35, **given}).burst == burst
 
 
 def test_an_empty_list_of_policies_is_refused() -> None:

@@ -14,15 +14,15 @@ TRACE_ID = bytes(range(16))
 class Table:
     """A table in which every row sets one bit of its trace's evidence."""
 
-    def __init__(self) -> None:
-        self.table = TraceTable(WAIT)
+    def __init__(self, after_root: int | None = None) -> None:
+        self.table = TraceTable(WAIT, after_root)
         self.bits = 0
 
-    def row(self, key: int, time: int, now: int | None) -> int:
+    def row(self, key: int, time: int, now: int | None, root: bool = False) -> int:
         """Fold a row; its bit."""
         bit = 1 << self.bits
         self.bits += 1
-        trace = self.table.trace(key, time, TRACE_ID)
+        trace = self.table.trace(key, time, TRACE_ID, root)
         self.table.evidence(trace, time, now).add_log(bit)
         return bit
 
@@ -83,29 +83,94 @@ def test_a_row_of_a_raw_partition_that_was_left_out_and_returns_is_due_at_once()
     assert table.due(100) == {1: bit}
 
 
-ROWS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 60)), min_size=1, max_size=25)
+def test_a_trace_is_due_after_its_root() -> None:
+    table = Table(after_root=3)
+    bits = table.row(1, 100, now=100) | table.row(1, 102, now=102, root=True) | table.row(1, 105, now=104)
+    table.row(1, 106, now=104)  # beyond the deadline
+    assert table.due(104) == {}
+    assert table.due(105) == {1: bits}
+    assert table.due(1_000) == {}
 
 
-@given(ROWS, st.randoms(use_true_random=False))
-def test_any_order_that_the_clock_allows_decides_the_same(rows: list[tuple[int, int]], random: object) -> None:
+def test_a_late_root_or_a_second_one_postpones_nothing() -> None:
+    table = Table(after_root=3)
+    for time, root in ((100, False), (101, True), (103, True)):
+        table.row(1, time, now=time, root=root)
+    table.row(2, 91, now=91)
+    table.row(2, 100, now=100, root=True)
+    assert list(table.due(101)) == [2]
+    assert list(table.due(104)) == [1]
+
+
+def test_without_a_wait_after_it_a_root_is_a_span_like_others() -> None:
+    table = Table()
+    table.row(1, 100, now=100, root=True)
+    assert table.due(109) == {}
+    assert list(table.due(110)) == [1]
+
+
+def test_an_older_root_of_another_raw_partition_makes_rows_come_too_late() -> None:
+    """They were read before: whether they count is known when the root can no longer come."""
+    table = Table(after_root=3)
+    early = table.row(1, 100, now=90)
+    table.row(1, 105, now=90)
+    root = table.row(1, 101, now=90, root=True)
+    assert table.due(104) == {1: early | root}
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 60), st.booleans()), min_size=1, max_size=25)
+
+
+@given(ROWS, st.sampled_from([None, 1, 4, WAIT, 2 * WAIT]), st.randoms(use_true_random=False))
+def test_any_order_that_the_clock_allows_decides_the_same(
+    rows: list[tuple[int, int, bool]], after_root: int | None, random: object
+) -> None:
     """Rows in order of time with a live clock, or shuffled with a clock that stands: the same evidence.
 
     A trace whose first row would come after its deadline has passed is a new trace; so only gaps below the wait.
     """
     numbered = sorted(enumerate(rows), key=lambda row: row[1][1])
-    live, backlog = Table(), Table()
+    live, backlog = Table(after_root), Table(after_root)
     decided: dict[int, list[int]] = {}
-    for index, (key, time) in numbered:
+    for index, (key, time, root) in numbered:
         for due, bits in live.due(time - 1).items():
             decided.setdefault(due, []).append(bits)
         live.bits = index
         if key not in decided:
-            live.row(key, time, now=time)
+            live.row(key, time, now=time, root=root)
     for due, bits in live.due(1_000).items():
         decided.setdefault(due, []).append(bits)
     shuffled = list(enumerate(rows))
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    for index, (key, time) in shuffled:
+    for index, (key, time, root) in shuffled:
         backlog.bits = index
-        backlog.row(key, time, now=None)
+        backlog.row(key, time, now=None, root=root)
     assert {key: [bits] for key, bits in backlog.due(1_000).items()} == decided
+
+
+@given(ROWS, st.sampled_from([None, 1, 4, WAIT]), st.lists(st.integers(0, 60), max_size=25), st.data())
+def test_a_clock_that_moves_while_partitions_drain_unevenly_decides_the_same(
+    rows: list[tuple[int, int, bool]], after_root: int | None, clocks: list[int], data: st.DataObject
+) -> None:
+    """Rows come in any order in which none is older than the clock at that time; deadlines are those of all rows."""
+    table, waiting, now = Table(after_root), list(enumerate(rows)), 0
+    decided: dict[int, int] = {}
+    for clock in [*sorted(clocks), 1_000]:
+        older = [row for row in waiting if row[1][1] < clock]
+        ahead = data.draw(st.lists(st.sampled_from(waiting), unique=True)) if waiting else []
+        batch = data.draw(st.permutations([*older, *(row for row in ahead if row not in older)]))
+        for index, (key, time, root) in batch:
+            waiting.remove((index, (key, time, root)))
+            if key not in decided:
+                table.bits = index
+                table.row(key, time, now=now, root=root)
+        now = clock
+        decided |= table.due(now)
+    expected = {}
+    for key in {key for key, _, _ in rows}:
+        mine = [(time, root, 1 << index) for index, (k, time, root) in enumerate(rows) if k == key]
+        due = min(time for time, _, _ in mine) + WAIT
+        if after_root is not None:
+            due = min([due, *(time + after_root for time, root, _ in mine if root)])
+        expected[key] = sum(bit for time, _, bit in mine if time <= due)
+    assert decided == expected

@@ -15,6 +15,7 @@ from schemas.decision import DecisionRecord, Enrichment
 from schemas.envelope import Envelope, RowVerdict
 from schemas.errors import ProtocolError
 from schemas.reasons import Reason
+from tests.processors.sampling.builders import drop, policy
 from tests.processors.sampling.pair import HORIZON, LOGS, SETTINGS, SPANS, WAIT, Owner, Pair, key, ms, state
 
 DUE = WAIT // 1000 + 1  # seconds after which a trace that began at 0 is decided
@@ -556,3 +557,76 @@ def test_logs_are_enriched_from_the_decision_record_after_a_restart() -> None:
 def test_settings_of_a_partition_have_the_documented_defaults() -> None:
     found = Settings(1, SPANS, LOGS, WAIT, HORIZON)
     assert (found.unsampled, found.cache_bytes, found.burst_bytes) == ("warn", 256 << 20, 8 << 20)
+
+
+# ---- rates, drops, roots ---------------------------------------------------------------------------------
+
+PER_MINUTE = policy("some", "rate_limiting", spans_per_second=1, burst_capacity=60)
+
+
+def spent(pair: Pair, at: float = 0) -> Pair:
+    """Trace A has spent all 60 tokens."""
+    pair.spans(at, *["A1"] * 60)
+    pair.logs(at)
+    quiet(pair, at + DUE)
+    pair.own().settle()
+    return pair
+
+
+def test_a_new_owner_goes_on_with_the_rates() -> None:
+    pair = spent(Pair(more=(PER_MINUTE,)))
+    assert pair.records()[-1].checkpoint.limiters == {"some": [(0, ms(0) + WAIT)]}
+    pair.spans(20, *["B1"] * 30)
+    pair.spans(21, *["C1"] * 10)
+    quiet(pair, 21 + DUE)
+    pair.own().settle()
+    assert pair.verdicts() == {"A": ["some"], "B": [""], "C": ["some"]}
+    assert pair.records()[-1].checkpoint.limiters == {"some": [(11_000, ms(21) + WAIT)]}
+
+
+def test_rates_follow_the_deadlines_however_much_is_decided_at_once() -> None:
+    pair = Pair(more=(PER_MINUTE,))
+    pair.spans(0, *["A1"] * 60)
+    pair.spans(20, *["B1"] * 20)
+    pair.spans(30, *["C1"] * 11)
+    quiet(pair, 1_000)
+    pair.own().settle()
+    assert pair.verdicts() == {"A": ["some"], "B": ["some"], "C": [""]}
+
+
+def test_rates_that_no_record_tells_of_are_full() -> None:
+    """The policy is new, or the records are those of a version without rates."""
+    pair = spent(Pair())
+    assert pair.records()[-1].checkpoint.limiters == {}
+    pair.more = (PER_MINUTE,)
+    pair.spans(20, *["B1"] * 60)
+    quiet(pair, 20 + DUE)
+    pair.own().settle()
+    assert pair.verdicts() == {"A": [""], "B": ["some"]}
+
+
+def test_a_dropped_trace_is_counted_by_its_policy_and_its_logs_are_those_of_a_dropped_trace() -> None:
+    pair = Pair(more=(drop("no-errors", policy("e", "status_code", status_codes=["ERROR"])),))
+    pair.spans(0, "A1!", "B1")
+    pair.logs(0, "A1!", "A2", "B1!")
+    quiet(pair, DUE)
+    owner = pair.own().settle()
+    assert pair.verdicts() == {"A": [""], "B": ["error-logs"]}
+    assert owner.stats["drop_policy", "no-errors"] == 1
+    assert owner.kept_spans == ["B1"]
+    assert [(name, verdict.kept) for name, verdict in owner.kept_logs if verdict] == [("A1!", False), ("B1!", True)]
+
+
+def test_a_trace_is_decided_after_its_root() -> None:
+    pair = Pair(settings=replace(SETTINGS, wait_after_root=3_000))
+    pair.spans(0, "A1")
+    pair.logs(0)
+    quiet(pair, 2.999)
+    owner = pair.own().read()
+    assert owner.window.undecided == 1
+    quiet(pair, 3)
+    owner.settle()
+    assert pair.verdicts() == {"A": [""]}
+    pair.spans(4, "A2!")
+    quiet(pair, DUE)
+    assert owner.settle().kept_spans == []

@@ -1,0 +1,79 @@
+"""What policies cost per span: ns, the best of several rounds in one process. `python -m bench.micro.span_bits`"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from timeit import repeat
+from typing import Any
+
+from processors.sampling.compile import compile_policies
+from processors.sampling.decide import decide
+from processors.sampling.evidence import Evidence
+from processors.sampling.limits import Limits
+from processors.sampling.policies import Policy
+from schemas.otlp_scan import AttributeValue, SpanScan
+
+CALLS = 50_000
+ROUNDS = 9
+NOON = 1_800_000_000_000_000_000  # ns
+VALUES: dict[str, AttributeValue] = {"http.route": "/api/users/{id}", "status": 503, "cached": False, "tenant": "t-17"}
+STATE = b"ot=th:8;rv:00000000000001,vendor=1"
+
+
+def policy(name: str, kind: str, **block: Any) -> Policy:
+    """A policy with one block."""
+    return Policy.model_validate({"name": name, "type": kind, kind: block})
+
+
+def regex(name: str, *values: str) -> Policy:
+    """Expressions about http.route."""
+    return policy(name, "string_attribute", key="http.route", values=values, enabled_regex_matching=True)
+
+
+BASE = [
+    policy("errors", "status_code", status_codes=["ERROR"]),
+    policy("slow", "latency", threshold_ms=500),
+    policy("tenant", "string_attribute", key="tenant", values=["t-1", "t-2"]),
+    policy("route", "string_attribute", key="http.route", values=["/pay"]),
+    policy("rest", "probabilistic", sampling_percentage=5),
+]
+PLANS = {
+    "no attributes": BASE[:2],
+    "two keys": BASE,
+    "one range": [*BASE, policy("n", "numeric_attribute", key="status", min_value=500)],
+    "twenty ranges of a key": [
+        *BASE,
+        *(policy(f"n{i}", "numeric_attribute", key="status", min_value=i, max_value=i * 30) for i in range(1, 21)),
+    ],
+    "one expression": [*BASE, regex("r", "^/api/")],
+    "twenty expressions of a key": [*BASE, *(regex(f"r{i}", f"^/v{i}/", f"x{i}$") for i in range(10))],
+    "a boolean": [*BASE, policy("b", "boolean_attribute", key="cached", value=True)],
+    "a tracestate": [*BASE, policy("t", "trace_state", key="vendor", values=["2"])],
+    "a rate": [*BASE, policy("rate", "rate_limiting", spans_per_second=100)],
+}
+
+
+def best(work: Callable[[], object]) -> float:
+    """ns per call of the fastest round."""
+    return min(repeat(work, number=CALLS, repeat=ROUNDS)) / CALLS * 1e9
+
+
+def main() -> None:
+    print(f"{'policies':30} {'span':>8} {'resource':>9} {'decision':>9}   ns")
+    for name, policies in PLANS.items():
+        plan = compile_policies(policies, extra_keys=["service.name"])
+        values = [VALUES.get(key.decode()) for key in plan.keys]
+        span = SpanScan(bytes(16), bytes(8), b"", STATE, b"GET", 2, NOON, NOON + 1_000_000, 1, values)
+        resource = ["users" if key == b"service.name" else None for key in plan.keys]
+        evidence, limits = Evidence(bytes(16)), Limits(plan.rates, 1)
+        evidence.add_span(span, plan.span_bits(span) | plan.resource_bits(resource))
+        costs = (
+            best(lambda plan=plan, span=span: plan.span_bits(span)),  # type: ignore[misc]
+            best(lambda plan=plan, resource=resource: plan.resource_bits(resource)),  # type: ignore[misc]
+            best(lambda plan=plan, e=evidence, limits=limits: decide(plan, e, limits.at(0))),  # type: ignore[misc]
+        )
+        print(f"{name:30} {costs[0]:8.0f} {costs[1]:9.0f} {costs[2]:9.0f}")
+
+
+if __name__ == "__main__":
+    main()
