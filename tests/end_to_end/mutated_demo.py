@@ -11,7 +11,7 @@ import sys
 from array import array
 from collections.abc import Callable
 
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from pipeline.cli import main
 from pipeline.sample import PartitionPair
@@ -54,6 +54,7 @@ class Mutation:
     def __init__(self) -> None:
         self.done = False
         self.lost = b""
+        self.seen: set[bytes] = set()
 
     def drop_span(self, envelope: Envelope) -> Rows:
         kept = rows(envelope)
@@ -71,10 +72,13 @@ class Mutation:
         return kept
 
     def lose_error(self, envelope: Envelope) -> Rows:
-        spans = [Span.FromString(row) for row, _ in rows(envelope)]
+        """The first trace that an error kept, from its first envelope on: of one seen before, spans have gone out."""
+        traces = [Span.FromString(row).trace_id for row, _ in rows(envelope)]
         if not self.lost:
-            self.lost = next((s.trace_id for s in spans if s.status.code == Status.STATUS_CODE_ERROR), b"")
-        return [row for row, span in zip(rows(envelope), spans, strict=True) if span.trace_id != self.lost]
+            kept_by = zip(traces, envelope.verdicts, strict=True)
+            self.lost = next((t for t, v in kept_by if v and v.policy == "errors" and t not in self.seen), b"")
+            self.seen.update(traces)
+        return [row for row, trace in zip(rows(envelope), traces, strict=True) if trace != self.lost]
 
 
 def install(mutate: Callable[[Envelope], Rows]) -> None:
