@@ -30,9 +30,16 @@ class _Boot(BootStrategy):  # type: ignore[misc]
     enable_web = False
 
 
+class _App(faust.App):  # type: ignore[misc]
+    """Faust's own Kafka clients stay off, and so do its tables: nothing is kept on disk."""
+
+    def _create_directories(self) -> None:
+        """Faust would make NAME-data in the working directory, which need not be writable."""
+
+
 def application(name: str) -> Any:
     """A Faust app without Kafka clients of its own; agents on in-memory channels work in it."""
-    app = faust.App(name, broker="kafka://", stream_wait_empty=False, web_enabled=False, autodiscover=False)
+    app = _App(name, broker="kafka://", stream_wait_empty=False, web_enabled=False, autodiscover=False)
     app.BootStrategy = _Boot
     app.boot_strategy = _Boot(app)
     return app

@@ -355,3 +355,16 @@ async def test_records_thrown_away_in_a_rebalance_were_not_passed(kafka: Kafka, 
         assert not await passed()
     finally:
         await worker.stop()
+
+
+async def test_a_worker_leaves_nothing_on_disk(
+    kafka: Kafka, topics: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Containers have a read-only root; Faust would make a folder for tables that there are none of."""
+    monkeypatch.chdir(tmp_path)
+    source, target = topics
+    await create(kafka.bootstrap, {source: 1, target: 1})
+    worker = copier(kafka.bootstrap, source, target)
+    await worker.start()
+    await worker.stop()
+    assert list(tmp_path.iterdir()) == []
