@@ -313,7 +313,7 @@ class Limits(Section):
     max_span_bytes: int = Field(
         900_000,
         ge=1,
-        description="Spans and log records that are larger, with their resource and scope, go to the dead-letter queue.",
+        description="Larger spans and log records, resource and scope included, go to the dead-letter queue.",
     )
     max_dead_letter_bytes: int = Field(
         32 << 20, ge=1, description="Larger ones keep coordinates, hash and their first 64 KiB."
