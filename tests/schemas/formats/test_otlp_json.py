@@ -85,8 +85,8 @@ def test_round_trip(kind: Any, messages: st.SearchStrategy[bytes], decode: Any, 
             written = MessageToDict(message, preserving_proto_field_name=snake)
         except DecodeError:  # a text that is not UTF-8
             reject()
-        message.DiscardUnknownFields()
-        assert kind.FromString(decode(json.dumps(hexed(written)).encode())) == message
+        read = kind.FromString(decode(json.dumps(hexed(written)).encode()))
+        assert MessageToDict(read, preserving_proto_field_name=snake) == written  # as JSON one NaN equals another
 
     check()
 
