@@ -137,6 +137,10 @@ class Kafka(Section):
     session_timeout: Positive = Field(10.0, description="A worker silent for this long loses its partitions.")
     heartbeat_interval: Positive = Field(3.0, description="At most a third of `session_timeout`.")
     fetch_max_bytes: int = Field(16 << 20, ge=1, description="Most bytes of one answer of a broker.")
+    client_rack: str | None = Field(
+        None,
+        description="The `broker.rack` of this worker, its zone: it reads from a replica there (KIP-392).",
+    )
     retention: Positive = Field(
         86400.0,
         description="How long the internal topics keep records: the longest outage of a role or a sink without loss.",

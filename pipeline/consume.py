@@ -94,6 +94,20 @@ class Fetched:
     records: Sequence[ConsumerRecord]
 
 
+def consumer_kwargs(kafka: Kafka) -> dict[str, Any]:
+    """What all consumers have in common: committed records only, every position and commit ours."""
+    return {
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none",
+        "isolation_level": "read_committed",
+        "fetch_max_wait_ms": FETCH_WAIT_MS,
+        "fetch_max_bytes": kafka.fetch_max_bytes,
+        "max_partition_fetch_bytes": PARTITION_FETCH_BYTES,
+        "client_rack": kafka.client_rack,
+        **client_kwargs(kafka),
+    }
+
+
 class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     """One role's consumer group in this worker. `unit` maps a partition to its lease's key."""
 
@@ -162,23 +176,16 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_start(self) -> None:
         """Connect and join the group."""
-        kwargs = client_kwargs(self.kafka)
-        self._admin = AIOKafkaAdminClient(**kwargs)
+        self._admin = AIOKafkaAdminClient(**client_kwargs(self.kafka))
         self.consumer = AIOKafkaConsumer(
             group_id=self.group_id,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_committed",
             partition_assignment_strategy=(RangePartitionAssignor,),
             session_timeout_ms=int(self.kafka.session_timeout * 1000),
             heartbeat_interval_ms=int(self.kafka.heartbeat_interval * 1000),
             max_poll_interval_ms=300_000,
             rebalance_timeout_ms=int(self.kafka.session_timeout * 1000),
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-            fetch_max_bytes=self.kafka.fetch_max_bytes,
-            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
             metadata_max_age_ms=30_000,
-            **kwargs,
+            **consumer_kwargs(self.kafka),
         )
         self.consumer.subscribe(topics=self._topics, listener=self)
         await self._admin.start()

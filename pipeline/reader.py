@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.config import Kafka
-from pipeline.consume import FETCH_WAIT_MS, PARTITION_FETCH_BYTES, STALLED
-from pipeline.security import client_kwargs
+from pipeline.consume import FETCH_WAIT_MS, STALLED, consumer_kwargs
 from schemas.errors import Unavailable
 
 CLOSE_LIMIT = 5.0  # seconds that a disconnect may take
@@ -24,15 +23,7 @@ class Reader:
     """
 
     def __init__(self, kafka: Kafka) -> None:
-        self._consumer = AIOKafkaConsumer(
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_committed",
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-            fetch_max_bytes=kafka.fetch_max_bytes,
-            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
-            **client_kwargs(kafka),
-        )
+        self._consumer = AIOKafkaConsumer(**consumer_kwargs(kafka))
         self._started = False
 
     async def read(self, partition: TopicPartition, start: int, end: int, max_bytes: int) -> Range:

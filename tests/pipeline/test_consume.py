@@ -368,3 +368,9 @@ async def test_a_worker_leaves_nothing_on_disk(
     await worker.start()
     await worker.stop()
     assert os.listdir(tmp_path) == []
+
+
+def test_consumers_name_their_rack() -> None:
+    """KIP-392: brokers let them read from the replica in their own availability zone."""
+    kafka = config.Kafka(bootstrap_servers=["a:1"], client_rack="eu-1a")
+    assert consume.consumer_kwargs(kafka)["client_rack"] == "eu-1a"
