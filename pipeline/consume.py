@@ -142,7 +142,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     async def _agent(self, stream: Any) -> None:
         """The Faust agent of the role: one event is one fetch of one partition.
 
-        It never lets an exception out: Faust would acknowledge and drop the event (python_streaming, A2).
+        It never lets an exception out: Faust would acknowledge and drop the event.
         """
         async for fetched in stream:
             self._in_hand[fetched.partition] -= 1
@@ -347,7 +347,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                     raise
                 log.warning("lease was cancelled by what it waited for", extra={"role": self.role, "unit": str(unit)})
             except (TimeoutError, Retryable, KafkaError, AssertionError) as error:
-                # AssertionError: what aiokafka's producer raises once it has been fenced (protocol_review, M6).
+                # AssertionError: what aiokafka's producer raises once it has been fenced (docs/adr/0003, M6).
                 log.warning(
                     "lease lost, taking over again",
                     extra={"role": self.role, "unit": str(unit), "error": repr(error)},

@@ -112,7 +112,7 @@ class RawPartition(Lease):
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
 
     async def open(self) -> Mapping[TopicPartition, int]:
-        """Fence the predecessor, then ask for the offset: in this order (protocol_review, F8)."""
+        """Fence the predecessor, then ask for the offset: in this order (docs/adr/0003, F8)."""
         await self._committer.start()
         committed = (await self._group.committed([self._partition])).get(self._partition)
         if committed is not None:

@@ -1,4 +1,4 @@
-"""The clock in the log: marks, stalled raw partitions, clocks that step (docs/adr/0003; protocol_review F7, F11)."""
+"""The clock in the log: marks, stalled raw partitions, clocks that step (docs/adr/0003: F7, F11)."""
 
 from __future__ import annotations
 
