@@ -133,7 +133,7 @@ async def test_an_open_transaction_of_a_raw_producer_holds_the_mark(stages: Stag
 
 
 async def test_idle_raw_partitions_are_marked_with_the_brokers_time(stages: Stages) -> None:
-    """F7, F11; second pass 5 and 8: to every output partition, every tenth of `decision_wait` at most."""
+    """F7, F11: to every output partition, every tenth of `decision_wait` at most."""
     async with running(stages.config, ["ingest"]):
         start = now()
         for raw in range(2):

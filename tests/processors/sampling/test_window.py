@@ -538,7 +538,7 @@ def test_a_trace_of_logs_alone_has_a_verdict_too() -> None:
 
 
 def test_logs_are_enriched_from_the_decision_record_after_a_restart() -> None:
-    """F24, second pass 10: the spans were passed before the crash and are not in memory."""
+    """F24: the spans were passed before the crash and are not in memory."""
     pair = Pair()
     pair.spans(0, "A1!")
     pair.logs(0, "A1", "A7")
