@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
@@ -29,6 +30,7 @@ from schemas.errors import Retryable
 TRANSACTION_TIMEOUT_MS = 10_000  # a dead owner's open transaction blocks readers at most this long plus the sweep
 RETRY_BACKOFF_MS = 10
 LINGER_MS = 0
+MAX_BATCH_BYTES = 1 << 20
 CLOSE_WAIT = 1.0  # seconds that a lease waits for its producer to close
 MAX_REQUEST_BYTES = 36 << 20  # above the largest dead letter (limits.max_dead_letter_bytes + 64 KiB)
 
@@ -46,118 +48,95 @@ class Output:
     headers: Sequence[tuple[str, bytes]] = field(default_factory=tuple)
 
 
-class Committer(Protocol):
-    """Writes outputs and offsets as one."""
+class Committer(ABC):
+    """Writes outputs and offsets as one, with a producer of one epoch."""
+
+    def __init__(self, kafka: Kafka, group: Group, **producer: Any) -> None:
+        self._group = group
+        self._open = False  # a commit is under way, or its outcome is unknown
+        self._producer = AIOKafkaProducer(
+            linger_ms=LINGER_MS,
+            max_request_size=MAX_REQUEST_BYTES,
+            max_batch_size=MAX_BATCH_BYTES,
+            **producer,
+            **client_kwargs(kafka),
+        )
 
     async def start(self) -> None:
-        """Begin an epoch: the predecessor is fenced when this returns (I1)."""
+        """Begin an epoch: the predecessor is fenced when this returns (I1), what it left open is ended."""
+        await self._producer.start()
 
     async def commit(
         self, outputs: Sequence[Output], offsets: Offsets | Callable[[list[RecordMetadata]], Offsets]
     ) -> list[RecordMetadata]:
         """Write all outputs, then the offsets (which may depend on where the outputs went).
 
-        Any exception means that the outcome is unknown: drop all state and take over again.
+        Any exception means that the outcome is unknown: drop all state and take over again. The rows of that commit
+        are in memory no longer, so nothing more can be committed: raises Retryable.
         """
-
-    async def stop(self) -> None:
-        """Let go without committing. Does not raise."""
-
-
-@dataclass(slots=True)
-class _Epoch:
-    """After a commit whose outcome is unknown nothing more is committed: its rows are in memory no longer."""
-
-    _open: bool = False
-
-    def begin(self) -> None:
         if self._open:
             raise Retryable("an earlier commit of this epoch has an unknown outcome")
         self._open = True
-
-    def end(self) -> None:
-        self._open = False
-
-
-class Transaction:
-    """A transactional producer of one epoch."""
-
-    def __init__(self, kafka: Kafka, group: Group, transactional_id: str) -> None:
-        self._group, self._epoch = group, _Epoch()
-        self._producer = AIOKafkaProducer(
-            transactional_id=transactional_id,
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-            retry_backoff_ms=RETRY_BACKOFF_MS,
-            linger_ms=LINGER_MS,
-            max_request_size=MAX_REQUEST_BYTES,
-            max_batch_size=1 << 20,
-            **client_kwargs(kafka),
-        )
-
-    async def start(self) -> None:
-        """InitProducerId: waits out a transaction that the previous owner left open."""
-        await self._producer.start()
-
-    async def commit(
-        self, outputs: Sequence[Output], offsets: Offsets | Callable[[list[RecordMetadata]], Offsets]
-    ) -> list[RecordMetadata]:
-        """One transaction, opened only for this burst."""
-        self._epoch.begin()
         began = time.monotonic()
-        outcome = "failed"
         try:
-            async with asyncio.timeout(TRANSACTION_TIMEOUT_MS / 1000):
-                await self._producer.begin_transaction()
-                written = await _send_all(self._producer, outputs)
-                placed = offsets(written) if callable(offsets) else offsets
-                await self._producer.send_offsets_to_transaction(
-                    {p: (o.offset, o.metadata) for p, o in placed.items()}, self._group.group_id
-                )
-                await self._producer.commit_transaction()
-            self._epoch.end()
-            outcome = "committed"
+            written = await self._write(outputs, offsets if callable(offsets) else lambda _: offsets)
+            self._open = False
             return written
         finally:
+            outcome = "failed" if self._open else "committed"
             telemetry.count("tailrace_transactions_total", role=self._group.role, outcome=outcome)
             telemetry.observe("tailrace_transaction_seconds", time.monotonic() - began, role=self._group.role)
 
+    @abstractmethod
+    async def _write(
+        self, outputs: Sequence[Output], offsets: Callable[[list[RecordMetadata]], Offsets]
+    ) -> list[RecordMetadata]:
+        """Outputs, acknowledged, then offsets."""
+
     async def stop(self) -> None:
-        """Close the connection. An open transaction is ended by the next owner's InitProducerId."""
+        """Let go without committing. Does not raise. What is open is ended by the next owner."""
         await let_go(self._producer)
 
 
-class Acknowledged:
+class Transaction(Committer):
+    """All or nothing, fenced by the transactional id."""
+
+    def __init__(self, kafka: Kafka, group: Group, transactional_id: str) -> None:
+        super().__init__(
+            kafka,
+            group,
+            transactional_id=transactional_id,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            retry_backoff_ms=RETRY_BACKOFF_MS,
+        )
+
+    async def _write(
+        self, outputs: Sequence[Output], offsets: Callable[[list[RecordMetadata]], Offsets]
+    ) -> list[RecordMetadata]:
+        """One transaction, opened only for this burst."""
+        async with asyncio.timeout(TRANSACTION_TIMEOUT_MS / 1000):
+            await self._producer.begin_transaction()
+            written = await _send_all(self._producer, outputs)
+            placed = {p: (o.offset, o.metadata) for p, o in offsets(written).items()}
+            await self._producer.send_offsets_to_transaction(placed, self._group.group_id)
+            await self._producer.commit_transaction()
+        return written
+
+
+class Acknowledged(Committer):
     """At-least-once: acknowledged writes, then a plain commit of the offsets."""
 
     def __init__(self, kafka: Kafka, group: Group) -> None:
-        self._group, self._epoch = group, _Epoch()
-        self._producer = AIOKafkaProducer(
-            enable_idempotence=True,
-            linger_ms=LINGER_MS,
-            max_request_size=MAX_REQUEST_BYTES,
-            max_batch_size=1 << 20,
-            **client_kwargs(kafka),
-        )
+        super().__init__(kafka, group, enable_idempotence=True)
 
-    async def start(self) -> None:
-        """Connect."""
-        await self._producer.start()
-
-    async def commit(
-        self, outputs: Sequence[Output], offsets: Offsets | Callable[[list[RecordMetadata]], Offsets]
+    async def _write(
+        self, outputs: Sequence[Output], offsets: Callable[[list[RecordMetadata]], Offsets]
     ) -> list[RecordMetadata]:
-        """Write, await every acknowledgement, commit. The embedded broker gives no append time: ours stands in."""
-        self._epoch.begin()
+        """The embedded broker acknowledges without an append time: ours stands in."""
         began = int(time.time() * 1000)
         written = [record._replace(timestamp=began) for record in await _send_all(self._producer, outputs)]
-        await self._group.commit(offsets(written) if callable(offsets) else offsets)
-        self._epoch.end()
-        telemetry.count("tailrace_transactions_total", role=self._group.role, outcome="committed")
+        await self._group.commit(offsets(written))
         return written
-
-    async def stop(self) -> None:
-        """Close the connection."""
-        await let_go(self._producer)
 
 
 def committer(kafka: Kafka, group: Group, transactional_id: str) -> Committer:

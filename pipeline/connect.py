@@ -6,7 +6,6 @@ Nothing is written anywhere: topics are listed, sinks get an empty request.
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 import ssl
 import time
@@ -20,6 +19,7 @@ import cramjam
 from pipeline import topics
 from pipeline.config import Config, sink_kind
 from schemas.errors import ConfigError, TailraceError
+from sinks.http import authorization
 from sinks.settings import Sink
 
 # A broker or sink that needs longer than this is not usable, whatever its own time-outs are.
@@ -125,7 +125,7 @@ async def _sink(name: str, sink: Sink) -> Finding:
     """Send a request that stores nothing, with the sink's own TLS, headers and credentials."""
     subject = f"sink {name} {sink.endpoint}"
     kind, url = sink_kind(name), sink.endpoint.rstrip("/")
-    headers, body = _headers(sink), b""
+    headers, body = {**sink.headers, **authorization(sink)}, b""
     if kind == "jaeger":
         method, url = "POST", f"{url}/v1/traces"
         headers["Content-Type"] = "application/x-protobuf"  # no bytes: a request with no spans
@@ -158,15 +158,3 @@ async def _sink(name: str, sink: Sink) -> Finding:
         + (": Prometheus needs --web.enable-remote-write-receiver" if kind == "prometheus" else ""),
     }.get(status, "")
     return Finding(False, subject, f"answers {status}" + (f"; {hint}" if hint else ""), taken)
-
-
-def _headers(sink: Sink) -> dict[str, str]:
-    headers, auth = dict(sink.headers), sink.auth
-    if auth.username is not None and auth.password is not None:
-        pair = f"{auth.username}:{auth.password.get_secret_value()}".encode()
-        headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
-    elif auth.bearer_token is not None:
-        headers["Authorization"] = f"Bearer {auth.bearer_token.get_secret_value()}"
-    elif auth.api_key is not None:
-        headers["Authorization"] = f"ApiKey {auth.api_key.get_secret_value()}"
-    return headers
