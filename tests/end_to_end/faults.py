@@ -13,6 +13,7 @@ from tests.end_to_end.harness import Pipeline, Worker
 from tests.services.waiting import POLL_SECONDS
 
 IN_HAND_SECONDS = 20.0
+STUCK_SECONDS = 1.0  # a transaction that stays open for this long while its worker is frozen is that worker's
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,8 @@ class Victim:
             taken = await asyncio.to_thread(self._worker.metric, "tailrace_takeovers_total", role=self._role)
             assert taken == self._takeovers, f"{self._role} took over again: some records were counted as read twice"
             self._worker.pause()
-            # Those of other workers end in a few milliseconds, the one of a frozen worker stays.
-            stuck = await opened()
-            if (stuck or not self._writes) and await self._in_hand(read, owned) > 0 and stuck <= await opened():
+            stuck = await self._stuck(opened)
+            if (stuck or not self._writes) and await self._in_hand(read, owned) > 0:
                 at = time.monotonic()
                 self._worker.kill()
                 in_hand = await self._in_hand(read, owned)
@@ -76,6 +76,17 @@ class Victim:
             self._worker.resume()
             await asyncio.sleep(POLL_SECONDS)
         raise TimeoutError(f"not within {IN_HAND_SECONDS} s: {self._role} holds something uncommitted")
+
+    async def _stuck(
+        self, opened: Callable[[], Awaitable[set[tuple[TopicPartition, int]]]]
+    ) -> set[tuple[TopicPartition, int]]:
+        """The frozen worker's open transactions: they stay, those of others end in milliseconds, rarely in tenths."""
+        stuck = await opened()
+        until = time.monotonic() + STUCK_SECONDS
+        while stuck and time.monotonic() < until:
+            await asyncio.sleep(POLL_SECONDS)
+            stuck &= await opened()
+        return stuck
 
     def _records_read(self) -> int:
         return round(self._worker.metric("tailrace_records_read_total", role=self._role))
