@@ -180,7 +180,7 @@ def test_worker_gets_its_roles(file: Path, monkeypatch: pytest.MonkeyPatch) -> N
         return 3
 
     monkeypatch.setattr(worker, "run", run_worker)
-    monkeypatch.setattr(commands, "configure", lambda level: None)
+    monkeypatch.setattr("pipeline.commands.worker.configure", lambda level: None)
     words = ("worker", "--config", file, "--role", "ingest,sample", "--role", "aggregate", "--since", "15m")
     assert run(*words).exit_code == 3
     assert calls == [(["ingest", "sample", "aggregate"], "15m")]
@@ -193,7 +193,7 @@ def test_worker_says_loudly_where_it_begins(
         return 0
 
     monkeypatch.setattr(worker, "run", run_worker)
-    monkeypatch.setattr(commands, "configure", lambda level: None)
+    monkeypatch.setattr("pipeline.commands.worker.configure", lambda level: None)
     for words, loud in ((["ingest"], True), (["ingest", "--since", "latest"], False), (["sample"], False)):
         caplog.clear()
         assert run("worker", "--config", file, "--role", *words).exit_code == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from pipeline.topic_commands import acl_commands, commands
+from pipeline.commands.printed import acl_commands, commands
 from pipeline.topics import topic_specs
 from tests.pipeline.configs import config_for
 

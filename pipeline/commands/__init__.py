@@ -1,0 +1,1 @@
+"""The subcommands of `tailrace`, one module each; pipeline/cli.py lists them."""

@@ -1,0 +1,59 @@
+"""tailrace check: everything that is wrong with a file, and with what it points at."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import click
+
+from pipeline import connect as connecting
+from pipeline.commands.console import EX_CONFIG, FILE, bad, good, loaded, note, plural
+from pipeline.config import Config, sink_kind
+
+
+@click.command()
+@FILE
+@click.option("--connect", is_flag=True, help="Also try the brokers, the topics and every sink, with timings.")
+def check(file: str, connect: bool) -> None:
+    """Say everything that is wrong with a configuration file.
+
+    Each problem has line, column, key and rule. Exit code 0, or 78 if there is a problem.
+
+    \b
+      tailrace check tailrace.yaml
+      KAFKA_PASSWORD=... tailrace check tailrace.yaml --connect
+    """
+    config = loaded(file)
+    named = ", ".join(config.sinks) or "none"
+    counts = f"{plural(len(config.inputs), 'input')}, {plural(len(config.sampling.policies), 'policy')}"
+    good(f"{file}: {counts}, sinks: {named}")
+    for text in _notes(config):
+        note(text)
+    if connect and not asyncio.run(_connected(config)):
+        sys.exit(EX_CONFIG)
+
+
+def _notes(config: Config) -> list[str]:
+    """What is allowed but may surprise."""
+    notes = []
+    if "start" not in config.kafka.model_fields_set:
+        notes.append("kafka.start is not set: a new group begins with what arrives from now on (latest)")
+    if not config.kafka.transactions:
+        notes.append("kafka.transactions is false: at-least-once; internal topics are neither made nor checked")
+    if not config.sinks:
+        notes.append("sinks is empty: nothing leaves Kafka")
+    kinds = {sink_kind(name) for name in config.sinks}
+    if config.sinks and config.metrics.span_metrics.enabled and "prometheus" not in kinds:
+        notes.append("metrics.span_metrics are counted but no prometheus sink sends them")
+    if not any(item.signal == "traces" for item in config.inputs):
+        notes.append("inputs has no traces: nothing will be sampled")
+    return notes
+
+
+async def _connected(config: Config) -> bool:
+    failed = 0
+    async for finding in connecting.connect(config):
+        (good if finding.ok else bad)(str(finding))
+        failed += not finding.ok
+    return failed == 0

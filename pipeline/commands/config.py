@@ -1,0 +1,45 @@
+"""tailrace config: a configuration as the workers see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import yaml
+
+from pipeline.commands.console import FILE, loaded
+from pipeline.config import Config
+from pipeline.logs import REDACTED
+
+_SECRET_HEADERS = ("auth", "token", "key", "secret", "cookie")
+
+
+@click.group("config")
+def config_group() -> None:
+    """Look at a configuration as the workers see it.
+
+    \b
+      tailrace config print tailrace.yaml
+    """
+
+
+@config_group.command("print")
+@FILE
+def config_print(file: str) -> None:
+    """Print the effective configuration: defaults and interpolated values filled in, secrets blotted out.
+
+    \b
+      tailrace config print tailrace.yaml
+    """
+    click.echo(yaml.safe_dump(effective(loaded(file)), sort_keys=False, allow_unicode=True, width=120), nl=False)
+
+
+def effective(config: Config) -> dict[str, Any]:
+    """Everything that is set or has a default, as plain data without secrets."""
+    data: dict[str, Any] = config.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for sink in data["sinks"].values():
+        sink["headers"] = {
+            name: REDACTED if any(word in name.lower() for word in _SECRET_HEADERS) else value
+            for name, value in sink["headers"].items()
+        }
+    return data

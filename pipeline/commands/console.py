@@ -1,0 +1,54 @@
+"""What all commands share: loading the file, marks before lines, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from pipeline.config import Config
+from pipeline.config_file import InvalidConfig, load
+
+EX_CONFIG = 78
+"""Exit code of a configuration that cannot be run (sysexits.h; Vector uses it too)."""
+
+FILE = click.argument("file", type=click.Path(dir_okay=False))
+"""The configuration file as the argument of a command."""
+
+_PLURALS = {"policy": "policies"}
+
+
+def good(text: str) -> None:
+    """A line for what is as it must be."""
+    click.echo(f"{click.style('✓', fg='green')} {text}")
+
+
+def bad(text: str) -> None:
+    """A line for what is wrong."""
+    click.echo(f"{click.style('✗', fg='red')} {text}")
+
+
+def note(text: str) -> None:
+    """A line for what is allowed but may surprise."""
+    click.echo(f"{click.style('!', fg='yellow')} {text}")
+
+
+def loaded(file: str) -> Config:
+    """The configuration, or its problems on standard error and exit code 78."""
+    try:
+        return load(file, os.environ)
+    except InvalidConfig as error:
+        for problem in error.problems:
+            click.echo(f"{click.style('✗', fg='red')} {file}:{problem}", err=True)
+        click.echo(plural(len(error.problems), "problem"), err=True)
+        sys.exit(EX_CONFIG)
+
+
+def plural(count: int, noun: str) -> str:
+    """A count and its noun.
+
+    >>> plural(2, "policy")
+    '2 policies'
+    """
+    return f"{count} {noun if count == 1 else _PLURALS.get(noun, noun + 's')}"

@@ -1,0 +1,53 @@
+"""tailrace topics: check, create or print the internal topics."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import click
+
+from pipeline import topics as internal
+from pipeline.commands.console import EX_CONFIG, FILE, bad, good, loaded, note, plural
+from pipeline.commands.printed import acl_commands, commands
+from schemas.errors import ConfigError, TailraceError
+
+
+@click.command()
+@FILE
+@click.option("--create", is_flag=True, help="Create the topics that are missing, then check all.")
+@click.option("--print", "printed", is_flag=True, help="Print commands for whoever may create topics and grant ACLs.")
+def topics(file: str, create: bool, printed: bool) -> None:
+    """Check, create or print the internal topics.
+
+    Their partition counts, retention and timestamps (LogAppendTime) matter: create them before the first worker
+    starts, and set auto.create.topics.enable=false. Existing topics are never changed. Exit code 0 if all are as they
+    must be, 1 if not, 78 if the file is wrong.
+
+    \b
+      tailrace topics tailrace.yaml
+      tailrace topics tailrace.yaml --create
+      tailrace topics tailrace.yaml --print > topics.sh
+    """
+    if create and printed:
+        raise click.UsageError("--create and --print exclude each other")
+    config = loaded(file)
+    if printed:
+        click.echo("\n".join(commands(config) + acl_commands(config)))
+        return
+    if not config.kafka.transactions:
+        note("kafka.transactions is false: these brokers make topics on first use, nothing to check")
+        return
+    try:
+        problems = asyncio.run(internal.ensure(config) if create else internal.check(config))
+    except TailraceError as error:
+        bad(str(error))
+        sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
+    wrong = {problem.topic for problem in problems}
+    for spec in internal.topic_specs(config):
+        if spec.name not in wrong:
+            good(f"{spec.name}: {plural(spec.partitions, 'partition')}")
+    for problem in problems:
+        bad(str(problem))
+    if problems:
+        sys.exit(1)

@@ -1,0 +1,69 @@
+"""tailrace worker: run roles until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+import click
+
+from pipeline.commands.console import EX_CONFIG, bad, loaded
+from pipeline.config import parse_start
+from pipeline.logs import configure
+from schemas.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def _since(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    try:
+        return None if value is None else parse_start(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command()
+@click.option("--config", "file", required=True, type=click.Path(dir_okay=False), help="The configuration file.")
+@click.option(
+    "--role", "names", required=True, multiple=True, metavar="ROLE[,ROLE…]",
+    help="ingest, sample, aggregate, sink.NAME for each key of sinks; `sinks` and `all` stand for several.",
+)  # fmt: skip
+@click.option(
+    "--since", callback=_since, metavar="WHERE",
+    help="Where a new group begins in raw topics: 15m (ago), latest or earliest. Wins over kafka.start.",
+)  # fmt: skip
+def worker(file: str, names: tuple[str, ...], since: str | None) -> None:
+    """Run roles until SIGTERM.
+
+    More workers with the same role share its partitions. A worker waits for Kafka and its topics; on SIGTERM it
+    finishes its batch, commits and leaves its groups. Logs are JSON lines on standard error; /metrics, /healthz and
+    /readyz are served on telemetry.host:telemetry.port. Exit code 0 after SIGTERM, 1 if a role failed, 78 if the
+    configuration is wrong.
+
+    \b
+      tailrace worker --config tailrace.yaml --role all
+      tailrace worker --config tailrace.yaml --role ingest,sample --since 15m
+      tailrace worker --config tailrace.yaml --role sink.elasticsearch
+    """
+    from pipeline import roles
+    from pipeline import worker as working
+
+    config = loaded(file)
+    wanted = [name.strip() for part in names for name in part.split(",") if name.strip()]
+    try:
+        chosen = roles.expand(config, wanted)
+    except ConfigError as error:
+        bad(str(error))
+        sys.exit(EX_CONFIG)
+    configure(config.telemetry.log_level)
+    if "ingest" in chosen and since is None and "start" not in config.kafka.model_fields_set:
+        log.warning(
+            "kafka.start is not set: a new group begins with what arrives from now on (latest) and leaves what is in "
+            "the raw topics; set kafka.start or --since 15m"
+        )
+    try:
+        sys.exit(asyncio.run(working.run(config, chosen, since)))
+    except ConfigError as error:
+        log.error("the configuration cannot be run", extra={"error": str(error)})
+        sys.exit(EX_CONFIG)
