@@ -16,7 +16,8 @@ from schemas.errors import Malformed
 from schemas.formats import detect, jaeger_json, jaeger_proto, otlp_json, text_logs
 from schemas.formats.json_logs import BadLine, LogRow, parse
 from schemas.ids import SPAN_ID_BYTES, TRACE_ID_BYTES, trace_key
-from schemas.otlp_scan import logs_data, split_logs, split_traces, traces_data
+from schemas.otlp_build import logs_data, traces_data
+from schemas.otlp_scan import split_logs, split_traces
 from schemas.reasons import Reason
 
 ENVELOPE_BYTES = 512 << 10  # of rows and headers; it is split beyond, far below the topics' max.message.bytes

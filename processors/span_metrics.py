@@ -4,28 +4,38 @@ Names and labels are those of the Collector's spanmetrics connector as Jaeger's 
 (`<namespace>_calls_total`, `<namespace>_duration_milliseconds`). Counts are deltas: they leave with the transaction
 that moves the counted cursor and are summed by `aggregate`.
 
-Memory layout: one dict entry per label set and flush, [calls, ns, buckets...]; nothing is formatted per span except
-attribute values that are not strings.
+Memory layout: one flat array of counts, [calls, ns, ns >> 64, buckets...] for each label set since the last flush;
+nothing is formatted per span.
 """
 
 from __future__ import annotations
 
 import re
+from array import array
 from base64 import b64encode
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from itertools import pairwise
 from math import inf
 from typing import NamedTuple
 
+import cython
+
+from processors.interner import grown
+from processors.span_labels import LabelSet, SpanLabels
 from schemas.errors import ConfigError
-from schemas.otlp_scan import AttributeValue, SpanScan
+from schemas.otlp_scan import END_NS, START_NS, AttributeValue, SpanColumns
 from schemas.point import HistogramValue, Labels, PointBatch, Shape, Value
 
 IDENTITY = ("service_name", "span_name", "span_kind", "status_code")
 KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 STATUSES = ("UNSET", "OK", "ERROR")
 NS_PER_MS = 1_000_000
+_MOST = (1 << 64) - 1
+_SETS = 256  # label sets for which there is room at first
+_BUCKETS = cython.declare(cython.Py_ssize_t, 3)  # where they begin
+_START_NS = cython.declare(cython.Py_ssize_t, START_NS)
+_END_NS = cython.declare(cython.Py_ssize_t, END_NS)
 # Longer label values are cut (Tempo's max_label_value_length): a span name with a whole SQL text is not a dimension.
 MAX_LABEL_CHARACTERS = 2048
 # Label text per batch before the next one is begun; keeps a record far below Kafka's 1 MiB default.
@@ -66,63 +76,92 @@ def span_metric_names(namespace: str, dimensions: Sequence[str], buckets_ms: Seq
     )
 
 
+@cython.cclass
 class SpanMetrics:
     """Counts spans until `flush`.
 
-    `keys` maps attribute keys to slots, as given to `scan_span` and `resource_attributes` (Plan.keys): it must hold
-    every dimension. A dimension is looked up on the span, then on its resource; absent on both is the empty label.
+    `keys` maps attribute keys to slots, as given to `SpanColumns` and `resource_attributes` (Plan.keys): it must hold
+    every dimension. A dimension absent on both span and resource is the empty label.
     """
 
+    names = cython.declare(object, visibility="readonly")
+    labels = cython.declare(object, visibility="readonly")
+    _bounds: cython.ulonglong[::1]
+    _counts: cython.ulonglong[::1]
+
     def __init__(
-        self,
-        namespace: str,
-        dimensions: Sequence[str],
-        buckets_ms: Sequence[float],
-        keys: Mapping[bytes, int],
+        self, namespace: str, dimensions: Sequence[str], buckets_ms: Sequence[float], keys: Mapping[bytes, int]
     ) -> None:
         self.names = span_metric_names(namespace, dimensions, buckets_ms)
-        self._slots = [keys[dimension.encode()] for dimension in dimensions]
-        self._bounds_ns = [bound * NS_PER_MS for bound in self.names.duration_shape.bounds]
-        self._zeros = [0] * (2 + len(self._bounds_ns) + 1)
-        self._counts: dict[tuple[str | bytes | int, ...], list[int]] = {}
+        self.labels = SpanLabels([keys[dimension.encode()] for dimension in dimensions])
+        # A duration is a whole number of ns: at most the bound means at most its whole part.
+        self._bounds = array("Q", [min(int(Fraction(b) * NS_PER_MS), _MOST) for b in self.names.duration_shape.bounds])
+        self._counts = array("Q", bytes(8 * self._stride() * _SETS))
 
-    def add(self, scan: SpanScan, service: str, resource: Sequence[AttributeValue | None]) -> None:
-        """Count one span of `service`; `resource` are its resource's attributes by slot.
+    def _stride(self) -> int:
+        """Counts of one label set: calls, the ns in two words, the buckets."""
+        return _BUCKETS + len(self._bounds) + 1
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def add(self, columns: SpanColumns) -> None:
+        """Count the spans of the batch whose label sets `labels` has numbered.
 
         A span that ends before it starts counts with duration 0, as in the Collector.
         """
-        key: tuple[str | bytes | int, ...] = (service, scan.name, scan.kind, scan.status)
-        if self._slots:
-            own = scan.attributes
-            for slot in self._slots:
-                value = own[slot]
-                if value is None:
-                    value = resource[slot]
-                key += (value if type(value) is str else label_text(value),)
-        counts = self._counts.get(key)
-        if counts is None:
-            counts = self._counts[key] = self._zeros.copy()
-        duration = scan.end_ns - scan.start_ns
-        if duration < 0:
-            duration = 0
-        counts[0] += 1
-        counts[1] += duration
-        counts[2 + bisect_left(self._bounds_ns, duration)] += 1
+        rows: cython.Py_ssize_t = columns.rows
+        width: cython.Py_ssize_t = columns.width
+        cells: cython.const[cython.ulonglong][::1] = columns.cells
+        numbers: cython.const[cython.uint][::1] = self.labels.numbers
+        stride: cython.Py_ssize_t = self._stride()
+        buckets: cython.Py_ssize_t = len(self._bounds)
+        row: cython.Py_ssize_t
+        at: cython.Py_ssize_t
+        low: cython.Py_ssize_t
+        high: cython.Py_ssize_t
+        middle: cython.Py_ssize_t
+        start: cython.ulonglong
+        end: cython.ulonglong
+        duration: cython.ulonglong
+        sets: cython.Py_ssize_t = len(self.labels)
+        if sets * stride > len(self._counts):
+            self._counts = grown(self._counts, 2 * sets * stride)
+        for row in range(rows):
+            start = cells[row * width + _START_NS]
+            end = cells[row * width + _END_NS]
+            duration = end - start if end > start else 0
+            low, high = 0, buckets
+            while low < high:
+                middle = (low + high) // 2
+                if self._bounds[middle] < duration:
+                    low = middle + 1
+                else:
+                    high = middle
+            at = numbers[row] * stride
+            self._counts[at] += 1
+            start = (self._counts[at + 1] + duration) & 0xFFFFFFFFFFFFFFFF
+            self._counts[at + 2] += start < duration  # the carry
+            self._counts[at + 1] = start
+            self._counts[at + _BUCKETS + low] += 1
 
     def flush(self, start_ms: int = 0) -> list[PointBatch]:
         """Everything counted since the last flush; empty when there was nothing.
 
         `start_ms` is the stream time from which it was counted, if known.
         """
-        names = self.names
+        names, stride, at = self.names, self._stride(), 0
         calls: list[tuple[Labels, Value]] = []
         durations: list[tuple[Labels, Value]] = []
         batches: list[PointBatch] = []
         size = 0
-        for key, (number, total, *buckets) in self._counts.items():
-            labels = _labels(key)
+        for labelled in self.labels.sets()[: len(self._counts) // stride]:
+            number, low, high, *buckets = memoryview(self._counts)[at : at + stride].tolist()
+            at += stride
+            if not number:
+                continue
+            labels = _labels(labelled)
             calls.append((labels, number))
-            durations.append((labels, HistogramValue(number, total / NS_PER_MS, tuple(buckets))))
+            durations.append((labels, HistogramValue(number, ((high << 64) + low) / NS_PER_MS, tuple(buckets))))
             size += sum(map(len, labels)) + _ROW_OVERHEAD
             if size >= BATCH_CHARACTERS:
                 batches.append(PointBatch(names.calls, names.calls_shape, start_ms, calls))
@@ -131,7 +170,8 @@ class SpanMetrics:
         if calls:
             batches.append(PointBatch(names.calls, names.calls_shape, start_ms, calls))
             batches.append(PointBatch(names.duration, names.duration_shape, start_ms, durations))
-        self._counts = {}
+        self.labels.clear()
+        self._counts = array("Q", bytes(8 * stride * _SETS))
         return batches
 
 
@@ -154,17 +194,14 @@ def label_text(value: AttributeValue | None) -> str:
     return str(value)
 
 
-def _labels(key: tuple[str | bytes | int, ...]) -> Labels:
-    service, name, kind, status, *dimensions = key
-    assert isinstance(name, bytes)
-    assert isinstance(kind, int)
-    assert isinstance(status, int)
+def _labels(labelled: LabelSet) -> Labels:
+    service, name, kind, status, dimensions = labelled
     texts = (
-        str(service),
+        service,
         name.decode(errors="replace"),
         f"SPAN_KIND_{KINDS[kind] if 0 <= kind < len(KINDS) else KINDS[0]}",
         f"STATUS_CODE_{STATUSES[status] if 0 <= status < len(STATUSES) else STATUSES[0]}",
-        *map(str, dimensions),
+        *map(label_text, dimensions),
     )
     return tuple(text[:MAX_LABEL_CHARACTERS] for text in texts)
 

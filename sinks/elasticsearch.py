@@ -24,7 +24,7 @@ from elasticsearch import ApiError, AsyncElasticsearch
 
 from schemas.envelope import Envelope
 from schemas.errors import Malformed, Unavailable
-from schemas.otlp_scan import logs_data
+from schemas.otlp_build import logs_data
 from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, Signal, SourceRecord
 from sinks.http import REFUSING, USER_AGENT, Rejected, bisect, compressed, retry_after, shortened
 from sinks.log_document import log_document, resource_fields, scope_fields

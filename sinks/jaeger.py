@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from schemas.envelope import Envelope, RowVerdict
-from schemas.otlp_scan import span_attribute, traces_data
+from schemas.otlp_build import span_attribute, traces_data
 from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, Signal, SourceRecord
 from sinks.http import Answer, HttpClient, Rejected, bisect, shortened
 from sinks.settings import Sink

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -41,12 +42,13 @@ from processors.sampling.limits import Rate
 from processors.sampling.policies import Policy, unique_names
 from processors.sampling.predicates import KeyPredicates, Lookup, attribute_bits
 from processors.sampling.probability import hash_limit_of, salted, threshold_of
+from processors.sampling.span_bits import WORD, SpanBits, words_of
 from processors.sampling.trace_state import States
 from schemas.severity import HIGHEST as HIGHEST_SEVERITY
 from schemas.severity import NUMBERS as SEVERITY_NUMBERS
 
 if TYPE_CHECKING:
-    from schemas.otlp_scan import AttributeValue, SpanScan
+    from schemas.otlp_scan import AttributeValue
 
 Compat = Literal["none", "otel"]
 
@@ -62,7 +64,9 @@ class Plan:
     `keys` maps every attribute key that policies and metric dimensions need to its slot, for `scan_span` and
     `resource_attributes`. `conditions` holds (policy name, condition) in the order of the configuration, `drops` the
     same for policies of type drop. `rates` are what `processors.sampling.limits` keeps buckets for. `version` is a
-    short hash of the policies and of what they mean: it names the plan in decisions.
+    short hash of the policies and of what they mean: it names the plan in decisions. Bit sets have `words` 64-bit
+    words: `span_bits` works out what spans meet by themselves, `resource_bits` what they meet by their resource, and
+    `severity_bits` holds what a log record meets, by its severity number (0 = unspecified meets nothing).
     """
 
     keys: dict[bytes, int]
@@ -70,30 +74,14 @@ class Plan:
     drops: tuple[tuple[str, Condition], ...]
     rates: tuple[Rate, ...]
     version: str
-    status_bits: dict[int, int]
-    severity_bits: tuple[int, ...]
-    span_lookups: tuple[Lookup, ...]
+    words: int
+    severity_bits: array[int]
+    span_bits: SpanBits
     resource_lookups: tuple[Lookup, ...]
-    states: States | None
-
-    def span_bits(self, scan: SpanScan) -> int:
-        """The predicates that a span meets by itself; those of its resource are `resource_bits`."""
-        bits = self.status_bits.get(scan.status, 0)
-        if self.states is not None and scan.trace_state:
-            bits |= self.states.bits(scan.trace_state)
-        if self.span_lookups:
-            bits |= attribute_bits(self.span_lookups, scan.attributes)
-        return bits
 
     def resource_bits(self, values: Sequence[AttributeValue | None]) -> int:
         """The predicates that all spans of a resource meet, by its attributes (in the slots of `keys`)."""
         return attribute_bits(self.resource_lookups, values)
-
-    def log_bits(self, severity_number: int) -> int:
-        """The predicates that a log record meets; `severity_number` is OTLP's, 0 = unspecified meets none."""
-        if severity_number <= 0:
-            return 0
-        return self.severity_bits[min(severity_number, HIGHEST_SEVERITY)]
 
 
 def compile_policies(policies: Sequence[Policy], *, compat: Compat = "none", extra_keys: Sequence[str] = ()) -> Plan:
@@ -110,17 +98,18 @@ def compile_policies(policies: Sequence[Policy], *, compat: Compat = "none", ext
         (drops if policy.type == "drop" else conditions).append((policy.name, compiler.condition(policy)))
     for key in extra_keys:
         compiler.slot(key)
+    words = max(1, -(-len(compiler.bits) // WORD))
+    states = States(compiler.states, blanks=compat == "none") if compiler.states else None
     return Plan(
         keys=compiler.keys,
         conditions=tuple(conditions),
         drops=tuple(drops),
         rates=tuple(compiler.rates),
         version=_version(policies, compat),
-        status_bits=compiler.status_bits,
-        severity_bits=tuple(compiler.severity_bits),
-        span_lookups=compiler.lookups(of_resource=False),
+        words=words,
+        severity_bits=array("Q", [word for bits in compiler.severity_bits for word in words_of(bits, words)]),
+        span_bits=SpanBits(words, compiler.status_bits, compiler.lookups(of_resource=False), states),
         resource_lookups=compiler.lookups(of_resource=True),
-        states=States(compiler.states, blanks=compat == "none") if compiler.states else None,
     )
 
 

@@ -1,100 +1,774 @@
-"""The undecided traces of a partition, and when each is due.
+"""The undecided traces of a partition: what is known of each, and when it is due.
 
 A trace is due `decision_wait` of stream time after its first record, or earlier: `after_root` after its root span.
 Raw partitions drain unevenly, so rows of a partition that ran ahead arrive before older rows of another: evidence that
-may lie beyond the deadline is kept apart (`ahead`) until the deadline is certain, and then counts only if it lies
+may lie beyond the deadline is kept apart (*ahead*) until the deadline is certain, and then counts only if it lies
 before. So a backlog is decided as live traffic would have been. In live traffic nothing is ever kept apart, as long as
 the raw partitions are read within the shorter of the two waits of each other.
+
+Evidence is a bit set, extremes and counts, never spans. All of it is a join (or, min, max) or a sum, so it does not
+depend on the order in which spans and logs arrive, and evidence gathered apart merges to the same.
+
+Memory layout: a trace is a *record* of three flat arrays, `_wide` (64-bit unsigned: WIDE words and those of the bit
+set), `_times` (64-bit signed, ms of stream time) and `_small` (32-bit); free records are linked. An open-addressed
+table of record numbers, at most two thirds full, finds a trace by its key. Records with the same deadline are linked,
+and a heap holds the distinct deadlines. Spans that a log may name are 16 bytes each, linked, at most SPANS_PER_TRACE a
+trace. A trace takes about 150 bytes and those; evidence that is ahead is a record of its own.
 """
 
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-from processors.correlation import SpanNames
+import cython
+
+from processors.correlation import NAMED_PER_TRACE, SPANS_PER_TRACE, enrichment
+from processors.interner import grown
 from processors.sampling.evidence import Evidence
+from processors.sampling.span_bits import SpanBits
+from processors.span_labels import SpanLabels
+from schemas.decision import Enrichment
+from schemas.otlp_scan import (
+    END_NS,
+    LOG_CELLS,
+    PARENT_SPAN_ID,
+    SEVERITY,
+    SPAN_ID,
+    START_NS,
+    STATUS,
+    TRACE_ID,
+    LogColumns,
+    SpanColumns,
+)
+
+ERROR = 2  # Span.Status.StatusCode
+NAMES = 1 << 14  # distinct names after which those that no trace holds any more are looked for
+_RECORDS = 256  # for which there is room at first
+_MOST = (1 << 64) - 1
+
+# A record: words of `_wide`, …
+_KEY = cython.declare(cython.Py_ssize_t, 0)
+_HIGH = cython.declare(cython.Py_ssize_t, 1)  # the high half of the trace id: the greatest seen
+_MIN_START = cython.declare(cython.Py_ssize_t, 2)
+_MAX_END = cython.declare(cython.Py_ssize_t, 3)
+_RANDOM = cython.declare(cython.Py_ssize_t, 4)
+_ROOT_START = cython.declare(cython.Py_ssize_t, 5)
+_ROOT_SPAN = cython.declare(cython.Py_ssize_t, 6)
+_BITS = cython.declare(cython.Py_ssize_t, 7)
+# … of `_times`, …
+_FIRST = cython.declare(cython.Py_ssize_t, 0)
+_LAST = cython.declare(cython.Py_ssize_t, 1)
+_ROOT = cython.declare(cython.Py_ssize_t, 2)
+_DEADLINE = cython.declare(cython.Py_ssize_t, 3)
+_TIMES = cython.declare(cython.Py_ssize_t, 4)
+# … and of `_small`.
+_SPANS = cython.declare(cython.Py_ssize_t, 0)
+_LOGS = cython.declare(cython.Py_ssize_t, 1)
+_ROOT_NAME = cython.declare(cython.Py_ssize_t, 2)  # -1: no root was seen
+_ENTRIES = cython.declare(cython.Py_ssize_t, 3)  # the newest remembered span, -1: none
+_REMEMBERED = cython.declare(cython.Py_ssize_t, 4)
+_ORDINARY = cython.declare(cython.Py_ssize_t, 5)  # of those, neither failed nor named by a log
+_NAMED = cython.declare(cython.Py_ssize_t, 6)  # the newest span id that a log named, -1: none
+_NAMINGS = cython.declare(cython.Py_ssize_t, 7)
+_NEXT = cython.declare(cython.Py_ssize_t, 8)  # in the list of the deadline, of evidence ahead, or of free records
+_BEFORE = cython.declare(cython.Py_ssize_t, 9)
+_AHEAD = cython.declare(cython.Py_ssize_t, 10)
+_SMALL = cython.declare(cython.Py_ssize_t, 11)
+
+_GOLDEN = cython.declare(cython.ulonglong, 0x9E3779B97F4A7C15)
+_NO_ROOT = cython.declare(cython.longlong, -(1 << 63))
+_FAILED = cython.declare(cython.uint, 1 << 31)  # beside the name of a remembered span
+_NOBODY = cython.declare(cython.uint, 0xFFFFFFFF)
+_SPAN_ENTRIES = cython.declare(cython.int, SPANS_PER_TRACE)
+_NAMED_ENTRIES = cython.declare(cython.int, NAMED_PER_TRACE)
+_U64_MAX = cython.declare(cython.ulonglong, _MOST)
+
+_C_TRACE_ID = cython.declare(cython.Py_ssize_t, TRACE_ID)
+_C_SPAN_ID = cython.declare(cython.Py_ssize_t, SPAN_ID)
+_C_PARENT = cython.declare(cython.Py_ssize_t, PARENT_SPAN_ID)
+_C_START = cython.declare(cython.Py_ssize_t, START_NS)
+_C_END = cython.declare(cython.Py_ssize_t, END_NS)
+_C_STATUS = cython.declare(cython.Py_ssize_t, STATUS)
+_C_SEVERITY = cython.declare(cython.Py_ssize_t, SEVERITY)
+_C_LOG_CELLS = cython.declare(cython.Py_ssize_t, LOG_CELLS)
+_C_ERROR = cython.declare(cython.ulonglong, ERROR)
 
 
-@dataclass(slots=True)
-class Trace:
-    """One undecided trace; times are stream time in ms, `root` is that of its earliest root span."""
+class DueTrace:
+    """A trace whose deadline has come. Valid until the next one is asked for."""
 
-    first: int
-    last: int
-    root: int | None
-    deadline: int
-    evidence: Evidence
-    names: SpanNames
-    ahead: dict[int, Evidence] = field(default_factory=dict)  # by stream time
+    __slots__ = ("_record", "_table", "deadline", "evidence", "last")
+
+    def __init__(self, table: TraceTable, record: int, evidence: Evidence, last: int, deadline: int) -> None:
+        self._table, self._record = table, record
+        self.evidence = evidence
+        self.last = last
+        self.deadline = deadline
+
+    def enrichments(self) -> tuple[Enrichment | None, dict[bytes, Enrichment]]:
+        """The root (None when no span without a parent was seen), and the remembered spans that logs have named."""
+        return self._table.enrichments(self._record)
 
 
-@dataclass(slots=True)
+@cython.cclass
 class TraceTable:
-    """Trace key → undecided trace, with a heap of deadlines (an entry outlived by an earlier one is skipped).
+    """Trace key → undecided trace, with a list for each deadline.
 
-    Waits in ms; without `after_root` root spans are spans like others.
+    Waits in ms; without `after_root` root spans are spans like others. `words` is the width of the bit sets.
     """
 
-    decision_wait: int
-    after_root: int | None = None
-    _traces: dict[int, Trace] = field(default_factory=dict)
-    _deadlines: list[tuple[int, int]] = field(default_factory=list)
+    decision_wait = cython.declare(cython.longlong, visibility="readonly")
+    after_root = cython.declare(object, visibility="readonly")
+    _after_root: cython.longlong
+    _rooted: cython.bint
+    _words: cython.Py_ssize_t
+    _width: cython.Py_ssize_t
+    _wide: cython.ulonglong[::1]
+    _times: cython.longlong[::1]
+    _small: cython.int[::1]
+    _slots: cython.uint[::1]
+    _mask: cython.ulonglong
+    _count: cython.Py_ssize_t
+    _used: cython.Py_ssize_t  # records ever taken; those behind are untouched
+    _free: cython.int
+    _due: dict  # deadline → the newest record of its list
+    _deadlines: list
+    _span_ids: cython.ulonglong[::1]  # of remembered spans, and of those that logs named
+    _names: cython.uint[::1]
+    _links: cython.int[::1]
+    _spans_used: cython.Py_ssize_t
+    _free_span: cython.int
+    _enrichments: list
+    _numbers: dict
+    _labelled: cython.uint[::1]  # the name of each label set of `_generation`
+    _labels: cython.Py_ssize_t
+    _generation: object
+
+    def __init__(self, decision_wait: int, after_root: int | None = None, words: int = 1) -> None:
+        self.decision_wait = decision_wait
+        self.after_root = after_root
+        self._rooted = after_root is not None
+        self._after_root = after_root or 0
+        self._words = words
+        self._width = 7 + words
+        self._wide = array("Q", bytes(8 * self._width * _RECORDS))
+        self._times = array("q", bytes(8 * _TIMES * _RECORDS))
+        self._small = array("i", bytes(4 * _SMALL * _RECORDS))
+        self._slots = array("I", [_NOBODY]) * (2 * _RECORDS)
+        self._mask = 2 * _RECORDS - 1
+        self._count = 0
+        self._used = 0
+        self._free = -1
+        self._due = {}
+        self._deadlines = []
+        self._span_ids = array("Q", bytes(8 * _RECORDS))
+        self._names = array("I", bytes(4 * _RECORDS))
+        self._links = array("i", bytes(4 * _RECORDS))
+        self._spans_used = 0
+        self._free_span = -1
+        self._enrichments = []
+        self._numbers = {}
+        self._labelled = array("I", bytes(4 * _RECORDS))
+        self._labels = 0
+        self._generation = None
 
     def __len__(self) -> int:
-        return len(self._traces)
+        return self._count
 
-    def __contains__(self, key: int) -> bool:
-        return key in self._traces
+    def __contains__(self, key: cython.ulonglong) -> bool:
+        return self._slots[self._slot(key)] != _NOBODY
 
-    def trace(self, key: int, time: int, trace_id: bytes, root: bool = False) -> Trace:
-        """The trace of a row at stream time `time`, which is a `root` span or not; a new one if there is none."""
-        trace = self._traces.get(key)
-        if trace is None:
-            deadline = time + self.decision_wait
-            trace = self._traces[key] = Trace(time, time, None, deadline, Evidence(trace_id), SpanNames())
-            heapq.heappush(self._deadlines, (deadline, key))
-        elif time < trace.first:
-            trace.first = time
-            self._bring_forward(key, trace, time + self.decision_wait)
-        if time > trace.last:
-            trace.last = time
-        if root and self.after_root is not None and (trace.root is None or time < trace.root):
-            trace.root = time
-            self._bring_forward(key, trace, time + self.after_root)
-        return trace
+    # ---- rows --------------------------------------------------------------------------------------------
 
-    def _bring_forward(self, key: int, trace: Trace, deadline: int) -> None:
-        if deadline < trace.deadline:
-            trace.deadline = deadline
-            heapq.heappush(self._deadlines, (deadline, key))
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def fold_spans(
+        self,
+        columns: SpanColumns,
+        keys: array[int],
+        times: array[int],
+        skip: array[int],
+        now: int | None,
+        bits: SpanBits,
+        labels: SpanLabels,
+    ) -> None:
+        """The spans of a batch, but for those with skip[row]: to which trace each belongs and what it says.
 
-    def evidence(self, trace: Trace, time: int, now: int | None) -> Evidence:
-        """Where a row at `time` belongs, given the clock: no later row can be older than `now`."""
-        if now is not None and time <= self._earliest_deadline(trace, now):
-            return trace.evidence
-        evidence = trace.ahead.get(time)
-        if evidence is None:
-            evidence = trace.ahead[time] = Evidence(trace.evidence.trace_id)
-        return evidence
-
-    def _earliest_deadline(self, trace: Trace, now: int) -> int:
-        """The deadline of the trace, should its next row be at `now` and a root."""
-        if self.after_root is None:
-            return min(trace.first, now) + self.decision_wait
-        root = now if trace.root is None else min(trace.root, now)
-        return min(min(trace.first, now) + self.decision_wait, root + self.after_root)
-
-    def due(self, now: int) -> Iterator[tuple[int, Trace]]:
-        """Take out every trace whose deadline has come, in order of deadline, its evidence complete."""
-        while self._deadlines and self._deadlines[0][0] <= now:
-            deadline, key = heapq.heappop(self._deadlines)
-            trace = self._traces.get(key)
-            if trace is None or trace.deadline != deadline:
+        `times` is the stream time of each row, `now` the clock: no later row can be older. `bits` and `labels` are
+        those of this batch.
+        """
+        self._read_names(labels)
+        rows: cython.Py_ssize_t = columns.rows
+        width: cython.Py_ssize_t = columns.width
+        words: cython.Py_ssize_t = self._words
+        data: bytes = columns.data
+        p: cython.p_const_uchar = data
+        cells: cython.const[cython.ulonglong][::1] = columns.cells
+        key: cython.const[cython.ulonglong][::1] = keys
+        time: cython.const[cython.longlong][::1] = times
+        skipped: cython.const[cython.uchar][::1] = skip
+        met: cython.const[cython.ulonglong][::1] = bits.bits
+        random: cython.const[cython.ulonglong][::1] = bits.randomness
+        label: cython.const[cython.uint][::1] = labels.numbers
+        clocked: cython.bint = now is not None
+        clock: cython.longlong = now or 0
+        row: cython.Py_ssize_t
+        base: cython.Py_ssize_t
+        at: cython.Py_ssize_t
+        word: cython.Py_ssize_t
+        record: cython.Py_ssize_t
+        start: cython.ulonglong
+        high: cython.ulonglong
+        parent: cython.Py_ssize_t
+        root: cython.bint
+        if min(len(keys), len(times), len(skip), len(random), len(label)) < rows or len(met) < rows * words:
+            raise IndexError("a column is shorter than the batch")
+        for row in range(rows):
+            if skipped[row]:
                 continue
-            del self._traces[key]
-            for time, evidence in trace.ahead.items():
-                if time <= deadline:
-                    trace.evidence.merge(evidence)
-            yield key, trace
+            base = row * width
+            parent = cells[base + _C_PARENT + 1] - cells[base + _C_PARENT]
+            root = parent == 0 or (parent == 8 and _u64(p, cells[base + _C_PARENT]) == 0)
+            high = 0
+            if cells[base + _C_TRACE_ID + 1] - cells[base + _C_TRACE_ID] == 16:
+                high = _u64(p, cells[base + _C_TRACE_ID])
+            record = self._trace(key[row], time[row], high, root)
+            start = cells[base + _C_START]
+            if cells[base + _C_SPAN_ID + 1] - cells[base + _C_SPAN_ID] == 8:
+                self._remember(
+                    record,
+                    _u64(p, cells[base + _C_SPAN_ID]),
+                    start,
+                    root,
+                    cells[base + _C_STATUS] == _C_ERROR,
+                    self._labelled[label[row]],
+                )
+            at = self._evidence(record, time[row], clocked, clock)
+            self._small[at * _SMALL + _SPANS] += 1
+            at *= self._width
+            if start != 0 and start < self._wide[at + _MIN_START]:
+                self._wide[at + _MIN_START] = start
+            if cells[base + _C_END] > self._wide[at + _MAX_END]:
+                self._wide[at + _MAX_END] = cells[base + _C_END]
+            if random[row] < self._wide[at + _RANDOM]:
+                self._wide[at + _RANDOM] = random[row]
+            if high > self._wide[at + _HIGH]:
+                self._wide[at + _HIGH] = high
+            for word in range(words):
+                self._wide[at + _BITS + word] |= met[row * words + word]
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def fold_logs(
+        self,
+        columns: LogColumns,
+        keys: array[int],
+        times: array[int],
+        skip: array[int],
+        now: int | None,
+        severity_bits: array[int],
+    ) -> None:
+        """The log records of a batch, likewise; `severity_bits` are `words` words for each severity number from 0."""
+        rows: cython.Py_ssize_t = columns.rows
+        words: cython.Py_ssize_t = self._words
+        data: bytes = columns.data
+        p: cython.p_const_uchar = data
+        cells: cython.const[cython.ulonglong][::1] = columns.cells
+        key: cython.const[cython.ulonglong][::1] = keys
+        time: cython.const[cython.longlong][::1] = times
+        skipped: cython.const[cython.uchar][::1] = skip
+        met: cython.const[cython.ulonglong][::1] = severity_bits
+        highest: cython.Py_ssize_t = len(met) // words - 1
+        clocked: cython.bint = now is not None
+        clock: cython.longlong = now or 0
+        row: cython.Py_ssize_t
+        base: cython.Py_ssize_t
+        at: cython.Py_ssize_t
+        word: cython.Py_ssize_t
+        record: cython.Py_ssize_t
+        severity: cython.Py_ssize_t
+        high: cython.ulonglong
+        if min(len(keys), len(times), len(skip)) < rows or highest < 0:
+            raise IndexError("a column is shorter than the batch")
+        for row in range(rows):
+            if skipped[row]:
+                continue
+            base = row * _C_LOG_CELLS
+            high = 0
+            if cells[base + _C_TRACE_ID + 1] - cells[base + _C_TRACE_ID] == 16:
+                high = _u64(p, cells[base + _C_TRACE_ID])
+            record = self._trace(key[row], time[row], high, False)
+            if cells[base + _C_SPAN_ID + 1] - cells[base + _C_SPAN_ID] == 8:
+                self._name(record, _u64(p, cells[base + _C_SPAN_ID]))
+            at = self._evidence(record, time[row], clocked, clock)
+            self._small[at * _SMALL + _LOGS] += 1
+            severity = cells[base + _C_SEVERITY]
+            if severity >= 1 << 31:
+                severity = 0  # a negative number says nothing
+            severity = min(severity, highest)
+            at = at * self._width
+            if high > self._wide[at + _HIGH]:
+                self._wide[at + _HIGH] = high
+            for word in range(words):
+                self._wide[at + _BITS + word] |= met[severity * words + word]
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _trace(
+        self, key: cython.ulonglong, time: cython.longlong, high: cython.ulonglong, root: cython.bint
+    ) -> cython.Py_ssize_t:
+        """The record of a row's trace; a new one if there is none."""
+        slot: cython.Py_ssize_t = self._slot(key)
+        record: cython.Py_ssize_t
+        at: cython.Py_ssize_t
+        if self._slots[slot] == _NOBODY:
+            record = self._take(time, high)
+            self._wide[record * self._width + _KEY] = key
+            self._times[record * _TIMES + _DEADLINE] = time + self.decision_wait
+            self._slots[slot] = record
+            self._count += 1
+            self._link(record)
+            if 3 * self._count > 2 * self._mask:
+                self._rehash()
+            at = record * _TIMES
+        else:
+            record = self._slots[slot]
+            at = record * _TIMES
+            if time < self._times[at + _FIRST]:
+                self._times[at + _FIRST] = time
+                self._bring_forward(record, time + self.decision_wait)
+            if time > self._times[at + _LAST]:
+                self._times[at + _LAST] = time
+        if root and self._rooted and (self._times[at + _ROOT] == _NO_ROOT or time < self._times[at + _ROOT]):
+            self._times[at + _ROOT] = time
+            self._bring_forward(record, time + self._after_root)
+        return record
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _bring_forward(self, record: cython.Py_ssize_t, deadline: cython.longlong) -> cython.int:
+        if deadline < self._times[record * _TIMES + _DEADLINE]:
+            self._unlink(record)
+            self._times[record * _TIMES + _DEADLINE] = deadline
+            self._link(record)
+        return 0
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _evidence(
+        self, record: cython.Py_ssize_t, time: cython.longlong, clocked: cython.bint, now: cython.longlong
+    ) -> cython.Py_ssize_t:
+        """The record to which a row at `time` belongs: its trace's, or that of evidence ahead."""
+        at: cython.Py_ssize_t = record * _TIMES
+        ahead: cython.Py_ssize_t
+        earliest: cython.longlong
+        root: cython.longlong
+        if clocked:
+            # The deadline of the trace, should its next row be at `now` and a root.
+            earliest = min(self._times[at + _FIRST], now) + self.decision_wait
+            if self._rooted:
+                root = now if self._times[at + _ROOT] == _NO_ROOT else min(self._times[at + _ROOT], now)
+                earliest = min(earliest, root + self._after_root)
+            if time <= earliest:
+                return record
+        ahead = self._small[record * _SMALL + _AHEAD]
+        while ahead >= 0:
+            if self._times[ahead * _TIMES + _FIRST] == time:
+                return ahead
+            ahead = self._small[ahead * _SMALL + _NEXT]
+        ahead = self._take(time, 0)
+        self._small[ahead * _SMALL + _NEXT] = self._small[record * _SMALL + _AHEAD]
+        self._small[record * _SMALL + _AHEAD] = ahead
+        return ahead
+
+    # ---- what is due -------------------------------------------------------------------------------------
+
+    def due(self, now: int) -> Iterator[tuple[int, DueTrace]]:
+        """Take out every trace whose deadline has come, in order of deadline and key, its evidence complete."""
+        while self._deadlines and self._deadlines[0] <= now:
+            deadline = self._deadlines[0]
+            for key, record in self._list(deadline):
+                self._unlink(record)
+                self._remove(key)
+                trace = self._decided(record)
+                try:
+                    yield key, trace
+                finally:
+                    self._let_go(record)
+            if self._due[deadline] < 0:
+                del self._due[deadline]
+                heapq.heappop(self._deadlines)
+
+    def _list(self, deadline: int) -> list[tuple[int, int]]:
+        """(key, record) of every trace with this deadline, by key."""
+        found: list[tuple[int, int]] = []
+        record: cython.Py_ssize_t = self._due.get(deadline, -1)
+        while record >= 0:
+            found.append((self._wide[record * self._width + _KEY], record))
+            record = self._small[record * _SMALL + _NEXT]
+        found.sort()
+        return found
+
+    def _decided(self, record: cython.Py_ssize_t) -> DueTrace:
+        deadline: cython.longlong = self._times[record * _TIMES + _DEADLINE]
+        ahead: cython.Py_ssize_t = self._small[record * _SMALL + _AHEAD]
+        while ahead >= 0:
+            if self._times[ahead * _TIMES + _FIRST] <= deadline:
+                self._merge(record, ahead)
+            ahead = self._small[ahead * _SMALL + _NEXT]
+        at: cython.Py_ssize_t = record * self._width
+        word: cython.Py_ssize_t
+        bits: object = 0
+        high: object = self._wide[at + _HIGH]
+        low: object = self._wide[at + _KEY]
+        part: object
+        for word in range(self._words):
+            part = self._wide[at + _BITS + word]
+            bits = bits | part << (64 * word)
+        evidence = Evidence(
+            trace_id=high.to_bytes(8, "big") + low.to_bytes(8, "big"),
+            bits=bits,
+            spans=self._small[record * _SMALL + _SPANS],
+            logs=self._small[record * _SMALL + _LOGS],
+            min_start=self._wide[at + _MIN_START],
+            max_end=self._wide[at + _MAX_END],
+            randomness=None if self._wide[at + _RANDOM] == _U64_MAX else self._wide[at + _RANDOM],
+        )
+        return DueTrace(self, record, evidence, self._times[record * _TIMES + _LAST], deadline)
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _merge(self, record: cython.Py_ssize_t, ahead: cython.Py_ssize_t) -> cython.int:
+        to: cython.Py_ssize_t = record * self._width
+        of: cython.Py_ssize_t = ahead * self._width
+        word: cython.Py_ssize_t
+        self._wide[to + _HIGH] = max(self._wide[to + _HIGH], self._wide[of + _HIGH])
+        self._wide[to + _MIN_START] = min(self._wide[to + _MIN_START], self._wide[of + _MIN_START])
+        self._wide[to + _MAX_END] = max(self._wide[to + _MAX_END], self._wide[of + _MAX_END])
+        self._wide[to + _RANDOM] = min(self._wide[to + _RANDOM], self._wide[of + _RANDOM])
+        for word in range(self._words):
+            self._wide[to + _BITS + word] |= self._wide[of + _BITS + word]
+        self._small[record * _SMALL + _SPANS] += self._small[ahead * _SMALL + _SPANS]
+        self._small[record * _SMALL + _LOGS] += self._small[ahead * _SMALL + _LOGS]
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _link(self, record: cython.Py_ssize_t) -> cython.int:
+        """Into the list of its deadline."""
+        deadline = self._times[record * _TIMES + _DEADLINE]
+        known = self._due.get(deadline)
+        self._small[record * _SMALL + _BEFORE] = -1
+        if known is None:
+            heapq.heappush(self._deadlines, deadline)
+            self._small[record * _SMALL + _NEXT] = -1
+        else:
+            self._small[record * _SMALL + _NEXT] = known
+            if known >= 0:
+                self._small[cython.cast(cython.Py_ssize_t, known) * _SMALL + _BEFORE] = record
+        self._due[deadline] = record
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _unlink(self, record: cython.Py_ssize_t) -> cython.int:
+        """Out of the list of its deadline; an empty list goes when its deadline comes."""
+        before: cython.Py_ssize_t = self._small[record * _SMALL + _BEFORE]
+        after: cython.Py_ssize_t = self._small[record * _SMALL + _NEXT]
+        if after >= 0:
+            self._small[after * _SMALL + _BEFORE] = before
+        if before >= 0:
+            self._small[before * _SMALL + _NEXT] = after
+        else:
+            self._due[self._times[record * _TIMES + _DEADLINE]] = after
+        return 0
+
+    # ---- spans that logs name ----------------------------------------------------------------------------
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _remember(
+        self,
+        record: cython.Py_ssize_t,
+        span: cython.ulonglong,
+        start: cython.ulonglong,
+        root: cython.bint,
+        failed: cython.bint,
+        name: cython.uint,
+    ) -> cython.int:
+        """See a span. `processors.correlation` says which are remembered."""
+        small: cython.Py_ssize_t = record * _SMALL
+        wide: cython.Py_ssize_t = record * self._width
+        entry: cython.Py_ssize_t
+        wanted: cython.bint = failed or self._is_named(record, span)
+        if root and (
+            self._small[small + _ROOT_NAME] < 0
+            or start < self._wide[wide + _ROOT_START]
+            or (start == self._wide[wide + _ROOT_START] and span < self._wide[wide + _ROOT_SPAN])
+        ):
+            self._wide[wide + _ROOT_START] = start
+            self._wide[wide + _ROOT_SPAN] = span
+            self._small[small + _ROOT_NAME] = name
+        if failed:
+            name |= _FAILED
+        if self._small[small + _REMEMBERED] < _SPAN_ENTRIES:
+            entry = self._take_span(span, name, self._small[small + _ENTRIES])
+            self._small[small + _ENTRIES] = entry
+            self._small[small + _REMEMBERED] += 1
+            if not wanted:
+                self._small[small + _ORDINARY] += 1
+        elif wanted and self._small[small + _ORDINARY] > 0:
+            entry = self._small[small + _ENTRIES]
+            while entry >= 0:
+                if not self._names[entry] & _FAILED and not self._is_named(record, self._span_ids[entry]):
+                    self._span_ids[entry] = span
+                    self._names[entry] = name
+                    break
+                entry = self._links[entry]
+            self._small[small + _ORDINARY] -= 1  # also when a log has named the last of them since it came
+        return 0
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(check=False)
+    def _is_named(self, record: cython.Py_ssize_t, span: cython.ulonglong) -> cython.bint:
+        entry: cython.Py_ssize_t = self._small[record * _SMALL + _NAMED]
+        while entry >= 0:
+            if self._span_ids[entry] == span:
+                return True
+            entry = self._links[entry]
+        return False
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _name(self, record: cython.Py_ssize_t, span: cython.ulonglong) -> cython.int:
+        """See the span id that a log names."""
+        small: cython.Py_ssize_t = record * _SMALL
+        if self._small[small + _NAMINGS] < _NAMED_ENTRIES and not self._is_named(record, span):
+            self._small[small + _NAMED] = self._take_span(span, 0, self._small[small + _NAMED])
+            self._small[small + _NAMINGS] += 1
+        return 0
+
+    def enrichments(self, record: cython.Py_ssize_t) -> tuple[Enrichment | None, dict[bytes, Enrichment]]:
+        """What the logs of a trace learn: its root, and the remembered spans that they named."""
+        small: cython.Py_ssize_t = record * _SMALL
+        entry: cython.Py_ssize_t = self._small[small + _ENTRIES]
+        name: cython.uint
+        span: object
+        root: Enrichment | None = None
+        if self._small[small + _ROOT_NAME] >= 0:
+            root = self._enrichments[self._small[small + _ROOT_NAME]]
+        found: list[tuple[bytes, Enrichment]] = []
+        while entry >= 0 and self._small[small + _NAMED] >= 0:
+            if self._is_named(record, self._span_ids[entry]):
+                name = self._names[entry] & ~_FAILED
+                span = self._span_ids[entry]
+                found.append((span.to_bytes(8, "big"), self._enrichments[name]))
+            entry = self._links[entry]
+        named: dict[bytes, Enrichment] = {}
+        for span_id, one in reversed(found):  # the oldest first; a failed one wins
+            if span_id not in named or (one.status == ERROR and named[span_id].status != ERROR):
+                named[span_id] = one
+        return root, named
+
+    def _read_names(self, labels: SpanLabels) -> None:
+        """The name of every label set that is new."""
+        if labels.generation != self._generation:
+            self._generation = labels.generation
+            self._labels = 0
+        if len(labels) == self._labels:
+            return
+        if len(self._enrichments) > max(NAMES, 2 * self._count):
+            self._forget_names()
+            self._labels = 0
+        if len(labels) > len(self._labelled):
+            self._labelled = grown(self._labelled, 2 * len(labels))
+        for one in labels.sets(self._labels):
+            named = enrichment(one.service, one.name, one.status)
+            number = self._numbers.setdefault(named, len(self._enrichments))
+            if number == len(self._enrichments):
+                self._enrichments.append(named)
+            self._labelled[self._labels] = number
+            self._labels += 1
+
+    def _forget_names(self) -> None:
+        """Number anew the names that some trace still holds."""
+        old = self._enrichments
+        moved: dict[int, int] = {}
+        slot: cython.Py_ssize_t
+        record: cython.Py_ssize_t
+        entry: cython.Py_ssize_t
+        name: cython.uint
+        self._enrichments, self._numbers = [], {}
+        for slot in range(len(self._slots)):
+            if self._slots[slot] == _NOBODY:
+                continue
+            record = self._slots[slot]
+            if self._small[record * _SMALL + _ROOT_NAME] >= 0:
+                name = self._small[record * _SMALL + _ROOT_NAME]
+                self._small[record * _SMALL + _ROOT_NAME] = self._renumber(old, moved, name)
+            entry = self._small[record * _SMALL + _ENTRIES]
+            while entry >= 0:
+                name = self._names[entry] & ~_FAILED
+                self._names[entry] = (self._names[entry] & _FAILED) | self._renumber(old, moved, name)
+                entry = self._links[entry]
+
+    def _renumber(self, old: list[Enrichment], moved: dict[int, int], name: int) -> int:
+        number = moved.get(name)
+        if number is None:
+            number = moved[name] = len(self._enrichments)
+            self._enrichments.append(old[name])
+            self._numbers[old[name]] = number
+        return number
+
+    # ---- memory ------------------------------------------------------------------------------------------
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(check=False)
+    def _slot(self, key: cython.ulonglong) -> cython.Py_ssize_t:
+        """Where a key is, or the free slot where it would be."""
+        slot: cython.ulonglong = (((key * _GOLDEN) & _U64_MAX) >> 24) & self._mask
+        while self._slots[slot] != _NOBODY and self._wide[self._slots[slot] * self._width + _KEY] != key:
+            slot = (slot + 1) & self._mask
+        return slot
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _remove(self, key: cython.ulonglong) -> cython.int:
+        """Out of the table of slots: those behind move up, so no search is cut short."""
+        slot: cython.ulonglong = self._slot(key)
+        behind: cython.ulonglong = slot
+        home: cython.ulonglong
+        record: cython.Py_ssize_t
+        self._count -= 1
+        while True:
+            behind = (behind + 1) & self._mask
+            if self._slots[behind] == _NOBODY:
+                break
+            record = self._slots[behind]
+            home = (((self._wide[record * self._width + _KEY] * _GOLDEN) & _U64_MAX) >> 24) & self._mask
+            if ((behind - home) & self._mask) >= ((behind - slot) & self._mask):
+                self._slots[slot] = record
+                slot = behind
+        self._slots[slot] = _NOBODY
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _rehash(self) -> cython.int:
+        slots: cython.uint[::1] = self._slots
+        slot: cython.Py_ssize_t
+        record: cython.Py_ssize_t
+        self._slots = array("I", [_NOBODY]) * (2 * len(slots))
+        self._mask = len(self._slots) - 1
+        for slot in range(len(slots)):
+            if slots[slot] != _NOBODY:
+                record = slots[slot]
+                self._slots[self._slot(self._wide[record * self._width + _KEY])] = record
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _take(self, time: cython.longlong, high: cython.ulonglong) -> cython.Py_ssize_t:
+        """A fresh record."""
+        record: cython.Py_ssize_t = self._free
+        wide: cython.Py_ssize_t
+        small: cython.Py_ssize_t
+        index: cython.Py_ssize_t
+        room: cython.Py_ssize_t
+        if record >= 0:
+            self._free = self._small[record * _SMALL + _NEXT]
+        else:
+            record = self._used
+            self._used += 1
+            if record * _TIMES >= len(self._times):
+                room = record + record // 2
+                self._wide = grown(self._wide, room * self._width)
+                self._times = grown(self._times, room * _TIMES)
+                self._small = grown(self._small, room * _SMALL)
+        wide = record * self._width
+        small = record * _SMALL
+        for index in range(self._width):
+            self._wide[wide + index] = 0
+        for index in range(_SMALL):
+            self._small[small + index] = 0
+        self._wide[wide + _HIGH] = high
+        self._wide[wide + _MIN_START] = self._wide[wide + _RANDOM] = _U64_MAX
+        self._small[small + _ROOT_NAME] = self._small[small + _ENTRIES] = -1
+        self._small[small + _NAMED] = self._small[small + _AHEAD] = -1
+        self._times[record * _TIMES + _FIRST] = self._times[record * _TIMES + _LAST] = time
+        self._times[record * _TIMES + _ROOT] = _NO_ROOT
+        return record
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _let_go(self, record: cython.Py_ssize_t) -> cython.int:
+        """Free a record, what is ahead of it and what it remembers."""
+        ahead: cython.int = self._small[record * _SMALL + _AHEAD]
+        after: cython.int
+        self._free_spans(self._small[record * _SMALL + _ENTRIES])
+        self._free_spans(self._small[record * _SMALL + _NAMED])
+        self._small[record * _SMALL + _NEXT] = self._free
+        self._free = record
+        while ahead >= 0:
+            after = self._small[ahead * _SMALL + _NEXT]
+            self._small[ahead * _SMALL + _NEXT] = self._free
+            self._free = ahead
+            ahead = after
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _take_span(self, span: cython.ulonglong, name: cython.uint, link: cython.int) -> cython.Py_ssize_t:
+        entry: cython.Py_ssize_t = self._free_span
+        room: cython.Py_ssize_t
+        if entry >= 0:
+            self._free_span = self._links[entry]
+        else:
+            entry = self._spans_used
+            self._spans_used += 1
+            if entry >= len(self._links):
+                room = entry + entry // 2
+                self._span_ids = grown(self._span_ids, room)
+                self._names = grown(self._names, room)
+                self._links = grown(self._links, room)
+        self._span_ids[entry] = span
+        self._names[entry] = name
+        self._links[entry] = link
+        return entry
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _free_spans(self, entry: cython.int) -> cython.int:
+        after: cython.int
+        while entry >= 0:
+            after = self._links[entry]
+            self._links[entry] = self._free_span
+            self._free_span = entry
+            entry = after
+        return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _u64(p: cython.p_const_uchar, at: cython.Py_ssize_t) -> cython.ulonglong:
+    """Eight bytes, big-endian: so numbers compare as the bytes do."""
+    value: cython.ulonglong = 0
+    index: cython.int
+    if not cython.compiled:
+        return int.from_bytes(p[at : at + 8], "big")
+    for index in range(8):
+        value = (value << 8) | p[at + index]
+    return value

@@ -18,19 +18,30 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
-from processors.correlation import NO_PARENT, correlate
+from processors.correlation import correlate
 from processors.sampling.compile import Plan
 from processors.sampling.decide import decide
 from processors.sampling.limits import Limits
 from processors.sampling.trace_table import TraceTable
 from processors.sampling.verdicts import Verdicts
+from processors.span_labels import Resource, SpanLabels
 from processors.span_metrics import SpanMetrics
 from processors.stream_time import StreamClock
 from schemas.decision import DROPPED, Checkpoint, DecisionRecord, Verdict
 from schemas.envelope import Envelope, RowVerdict
 from schemas.errors import ProtocolError
-from schemas.otlp_scan import AttributeValue, resource_attributes, scan_log, scan_span
+from schemas.otlp_scan import (
+    LOG_CELLS,
+    SEVERITY,
+    SPAN_ID,
+    AttributeValue,
+    LogColumns,
+    SpanColumns,
+    resource_attributes,
+    signed,
+)
 from schemas.point import PointBatch
 from schemas.reasons import Reason
 
@@ -38,6 +49,7 @@ FULL_CHECKPOINT_MS = 10_000  # of stream time; between two full ones only change
 IDLE_BURST_MS = 10_000  # tails that passed nothing but marks are committed this rarely
 DECISION_BYTES = 1 << 20  # of verdicts in one record: a clock that was held up may make millions of traces due at once
 DECISION_OVERHEAD = 24  # bytes of a verdict without names: key, time, and what msgpack adds
+LABEL_SETS = 1 << 14  # remembered while nothing is counted
 INPUT_PER_OUTPUT = 8  # a burst may read this many times its output limit while it keeps little
 
 
@@ -108,13 +120,16 @@ class Window:
         self.partition = partition
         self._settings = settings
         self._plan = plan
-        self._metrics = metrics
         self._service = plan.keys[b"service.name"]
+        self._metrics = metrics
+        self._labels = SpanLabels([]) if metrics is None else metrics.labels
+        self._spans = SpanColumns(plan.keys)
+        self._logs = LogColumns()
         self._topics = (settings.spans_topic, settings.logs_topic)
         self._cursors: dict[str, Cursor] = {}
         self._clock = self._new_clock()
         self._tail_clock = self._new_clock()
-        self._traces = TraceTable(settings.decision_wait, settings.wait_after_root)
+        self._traces = TraceTable(settings.decision_wait, settings.wait_after_root, plan.words)
         self._limits = Limits(plan.rates, settings.partitions)
         self._verdicts = Verdicts(settings.late_horizon)
         self._pending = DecisionRecord(settings.partitions)
@@ -226,48 +241,44 @@ class Window:
         self._decide_due()
 
     def _fold_spans(self, envelope: Envelope, times: list[int], counted: bool) -> None:
-        plan, metrics = self._plan, None if counted else self._metrics
+        plan, columns, labels = self._plan, self._spans, self._labels
         resources = [resource_attributes(header, plan.keys) for header in envelope.resources]
-        services = [_text(values[self._service]) for values in resources]
-        resource_bits = [plan.resource_bits(values) for values in resources]
-        now, start = self._clock.now(), 0
-        for row, end in enumerate(envelope.ends):
-            span = scan_span(envelope.body, start, end, plan.keys)
-            start = end
-            resource = envelope.resource[row]
-            if metrics is not None:
-                metrics.add(span, services[resource], resources[resource])
-            key, time = envelope.keys[row], times[envelope.message[row]]
-            if self._late(key, time, now):
-                continue
-            trace = self._traces.trace(key, time, span.trace_id, span.parent_span_id in NO_PARENT)
-            bits = plan.span_bits(span) | resource_bits[resource]
-            self._traces.evidence(trace, time, now).add_span(span, bits)
-            trace.names.add_span(span, services[resource])
+        columns.scan(envelope.body, envelope.ends)
+        if self._metrics is None and len(labels) > LABEL_SETS:
+            labels.clear()  # with metrics every flush does
+        labels.assign(columns, envelope.resource, [self._labelled(values) for values in resources])
         if not counted:
+            if self._metrics is not None:
+                self._metrics.add(columns)
             self._stats["spans_counted", ""] += len(envelope)
+        now, row_times, met = self._clock.now(), *self._late(envelope, times)
+        plan.span_bits.assign(columns, envelope.resource, [plan.resource_bits(values) for values in resources])
+        self._traces.fold_spans(columns, envelope.keys, row_times, met, now, plan.span_bits, labels)
+
+    def _labelled(self, values: list[AttributeValue | None]) -> Resource:
+        return _text(values[self._service]), tuple(values[slot] for slot in self._labels.slots)
 
     def _fold_logs(self, envelope: Envelope, times: list[int]) -> None:
-        now, start = self._clock.now(), 0
-        for row, end in enumerate(envelope.ends):
-            log = scan_log(envelope.body, start, end)
-            start = end
-            key, time = envelope.keys[row], times[envelope.message[row]]
-            if self._late(key, time, now):
-                continue
-            trace = self._traces.trace(key, time, log.trace_id)
-            self._traces.evidence(trace, time, now).add_log(self._plan.log_bits(log.severity_number))
-            trace.names.add_log(log.span_id)
+        columns = self._logs
+        columns.scan(envelope.body, envelope.ends)
+        now, row_times, met = self._clock.now(), *self._late(envelope, times)
+        self._traces.fold_logs(columns, envelope.keys, row_times, met, now, self._plan.severity_bits)
 
-    def _late(self, key: int, time: int, now: int | None) -> bool:
-        """Whether the trace is decided already: the row follows its verdict, which then must live on."""
-        verdict = self._verdicts.get(key)
-        if verdict is None:
-            return False
-        needed = time if now is None else max(time, now)
-        if self._verdicts.touch(key, needed, self._heads()):
-            self._record(key, needed, verdict)
-        return True
+    def _late(self, envelope: Envelope, times: list[int]) -> tuple[array[int], array[int]]:
+        """The stream time of each row, and whether its trace is decided already.
+
+        Such a row follows its verdict, which then must live on.
+        """
+        row_times = array("q", [times[message] for message in envelope.message])
+        met = array("B", bytes(len(envelope)))
+        now, heads = self._clock.now(), self._heads()
+        for row in self._verdicts.late(envelope.keys, row_times, now, heads, met):
+            key = envelope.keys[row]
+            needed = row_times[row] if now is None else max(row_times[row], now)
+            verdict = self._verdicts.get(key)
+            if verdict is not None and self._verdicts.touch(key, needed, heads):
+                self._record(key, needed, verdict)
+        return row_times, met
 
     def _record(self, key: int, time: int, verdict: Verdict) -> None:
         self._pending.append(key, time, verdict)
@@ -285,7 +296,7 @@ class Window:
             vote = decide(self._plan, trace.evidence, self._limits.at(trace.deadline))
             verdict = DROPPED
             if vote.kept:
-                root, spans = trace.names.enrichments()
+                root, spans = trace.enrichments()
                 verdict = Verdict(True, vote.policy, vote.threshold, root, spans)
                 self._stats["policy", vote.policy] += 1
             elif vote.policy:
@@ -426,34 +437,32 @@ class Window:
         return kept, records, rows, full
 
     def _all_decided(self, keys: array[int], topic: str, offset: int) -> bool:
-        for key in keys:
-            if key not in self._verdicts:
-                if key not in self._traces:
-                    raise ProtocolError(f"trace {key:016x} at {topic}/{self.partition}/{offset} has no verdict (I2)")
-                return False
-        return True
+        row = self._verdicts.missing(keys)
+        if row >= 0 and keys[row] not in self._traces:
+            raise ProtocolError(f"trace {keys[row]:016x} at {topic}/{self.partition}/{offset} has no verdict (I2)")
+        return row < 0
 
     def _forward_spans(self, envelope: Envelope) -> bytes | None:
-        rows: list[int] = []
-        verdicts: list[RowVerdict | None] = []
-        for row, key in enumerate(envelope.keys):
-            verdict = self._verdicts.get(key)
-            if verdict is not None and verdict.kept:
-                rows.append(row)
-                verdicts.append(RowVerdict(True, verdict.policy, verdict.threshold))
+        rows = self._verdicts.kept(envelope.keys)
         self._stats["spans_kept", ""] += len(rows)
         self._stats["spans_dropped", Reason.NOT_SAMPLED] += len(envelope) - len(rows)
-        return envelope.select(rows, verdicts).encode() if rows else None
+        if not rows:
+            return None
+        verdicts = (self._verdicts.get(envelope.keys[row]) for row in rows)
+        return envelope.select(rows, [_row_verdict(v.policy, v.threshold) for v in verdicts if v is not None]).encode()
 
     def _forward_logs(self, envelope: Envelope) -> bytes | None:
         rows: list[int] = []
         verdicts: list[RowVerdict | None] = []
-        start = 0
-        for row, end in enumerate(envelope.ends):
-            log = scan_log(envelope.body, start, end)
-            start = end
+        self._logs.scan(envelope.body, envelope.ends)
+        cells, body = self._logs.cells, envelope.body
+        for row, key in enumerate(envelope.keys):
+            at = row * LOG_CELLS
             outcome = correlate(
-                self._verdicts.get(envelope.keys[row]), log.severity_number, log.span_id, self._settings.unsampled
+                self._verdicts.get(key),
+                signed(cells[at + SEVERITY]),
+                body[cells[at + SPAN_ID] : cells[at + SPAN_ID + 1]],
+                self._settings.unsampled,
             )
             if isinstance(outcome, Reason):
                 self._stats["logs_dropped", outcome] += 1
@@ -515,6 +524,12 @@ class Window:
             raise ProtocolError(
                 f"a record says N = {found} partitions, the configuration {expected}: resize the topics"
             )
+
+
+@lru_cache(maxsize=256)
+def _row_verdict(policy: str, threshold: int) -> RowVerdict:
+    """The one shared verdict of these values."""
+    return RowVerdict(True, policy, threshold)
 
 
 def _text(value: AttributeValue | None) -> str:

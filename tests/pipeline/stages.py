@@ -27,10 +27,10 @@ from pipeline.worker import Worker
 from schemas.decision import DecisionRecord
 from schemas.envelope import Envelope
 from schemas.ids import trace_key
-from schemas.otlp_scan import scan_span
 from schemas.point import PointBatch
 from tests.pipeline.kafka import DEADLINE, create, fresh, read_all
 from tests.repository import ROOT
+from tests.schemas.rows import scan_span
 from tests.services import eventually
 
 DECISION_WAIT_MS = 1_000

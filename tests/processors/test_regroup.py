@@ -16,7 +16,8 @@ from processors.regroup import ENVELOPE_BYTES, Flush, Regroup
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import NO_MARK, Envelope
 from schemas.ids import partition_of, trace_key
-from schemas.otlp_scan import logs_data, split_logs, split_traces, traces_data
+from schemas.otlp_build import logs_data, traces_data
+from schemas.otlp_scan import split_logs, split_traces
 from schemas.reasons import Reason
 from tests.schemas import otlp_wire
 

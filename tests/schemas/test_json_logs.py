@@ -13,8 +13,10 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
 from schemas.formats.json_logs import BadLine, LogRow, parse
 from schemas.formats.times import nanoseconds
 from schemas.formats.trace_fields import context_in_text, identifier, span_id, trace_context
-from schemas.otlp_scan import logs_data, scan_log, split_logs
+from schemas.otlp_build import logs_data
+from schemas.otlp_scan import split_logs
 from schemas.reasons import Reason
+from tests.schemas.rows import scan_log
 
 HEX = "0af7651916cd43dd8448eb211c80319c"
 TRACE = bytes.fromhex(HEX)

@@ -17,19 +17,16 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 
 from schemas import otlp_check
 from schemas.errors import Malformed
+from schemas.otlp_build import logs_data, span_attribute, traces_data
 from schemas.otlp_scan import (
     Rows,
-    logs_data,
     resource_attributes,
-    scan_log,
-    scan_span,
-    span_attribute,
     split_logs,
     split_traces,
-    traces_data,
 )
 from schemas.reasons import Reason
 from tests.schemas.otlp_wire import LOG_RECORDS, RESOURCES, SPANS, bytes_field, data_of, message, mutated, varint
+from tests.schemas.rows import scan_log, scan_span
 
 KEYS = {b"http.route": 0, b"error": 1, b"": 2}
 SpanBytes = otlp_check.message_class("trace.v1.Span")

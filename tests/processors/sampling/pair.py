@@ -21,7 +21,7 @@ from processors.span_metrics import SpanMetrics
 from schemas.decision import Checkpoint, DecisionRecord, Verdict
 from schemas.envelope import NO_MARK, Envelope, RowVerdict
 from schemas.ids import trace_key
-from schemas.otlp_scan import scan_span
+from tests.schemas.rows import scan_span
 
 START = 1_700_000_000_000  # ms
 SPANS, LOGS = "tailrace.spans", "tailrace.logs"
@@ -196,4 +196,4 @@ def state(owner: Owner) -> tuple[dict[int, Verdict], Checkpoint | None, dict[str
     """What an owner knows right after it has loaded: verdicts, the merged checkpoint, positions."""
     window = owner.window
     point = window._loaded
-    return dict(window._verdicts._verdicts), replace(point, full=True) if point else None, window.positions()
+    return dict(window._verdicts.items()), replace(point, full=True) if point else None, window.positions()

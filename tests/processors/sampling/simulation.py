@@ -28,10 +28,10 @@ from processors.stream_time import BrokerClock, RawMark
 from schemas.decision import DecisionRecord, Verdict
 from schemas.envelope import Envelope
 from schemas.ids import trace_key
-from schemas.otlp_scan import scan_span
 from schemas.point import PointBatch
 from tests.processors.sampling import oracle
 from tests.processors.sampling.oracle import Row, Rules
+from tests.schemas.rows import scan_span
 
 PARTITIONS = 2
 RAW = {"raw_spans": 2, "raw_logs": 1}

@@ -16,9 +16,8 @@ import pytest
 
 from processors.sampling.compile import compile_policies
 from processors.sampling.decide import decide
-from processors.sampling.evidence import Evidence
 from processors.sampling.policies import Policy
-from tests.processors.sampling.builders import NOON, span
+from tests.processors.sampling.builders import NOON, Table, span
 
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "collector_0_155.json").read_text(encoding="utf-8"))
 
@@ -33,18 +32,18 @@ def bounded_above(policy: Policy) -> bool:
 def test_decides_as_the_collector(case: dict[str, Any]) -> None:
     policies = [Policy.model_validate(policy) for policy in case["policies"]]
     plan = compile_policies(policies, compat="otel", extra_keys=["k"])
-    evidence = Evidence(bytes.fromhex(case["trace_id"]))
+    table = Table(plan.words, plan, bytes.fromhex(case["trace_id"]))
     for start, end, status, attribute, resource, *state in case["spans"]:
         one = span(
             NOON + start,
             NOON + end,
             status=status,
-            trace_id=evidence.trace_id,
+            trace_id=table.trace_id,
             attributes=[attribute],
             state="".join(state).encode(),
         )
-        evidence.add_span(one, plan.span_bits(one) | plan.resource_bits([resource]))
-    vote = decide(plan, evidence)
+        table.add_spans([one], resource_bits=plan.resource_bits([resource]))
+    vote = decide(plan, table.evidence())
     if any(map(bounded_above, policies)):
         # It may have stopped at a partial duration; what the whole trace says it accepts too.
         assert case["outcome"] != "not" or not vote.kept

@@ -8,7 +8,7 @@ from processors.sampling.compile import Compat, compile_policies
 from processors.sampling.conditions import AnyOf
 from processors.sampling.decide import decide
 from schemas.otlp_scan import AttributeValue
-from tests.processors.sampling.builders import both, gather, policy, slots, span
+from tests.processors.sampling.builders import both, gather, log_bits, policy, slots, span, span_bits
 
 ERRORS = policy("errors", "status_code", status_codes=["ERROR"])
 SHOP = policy("shop", "string_attribute", key="service.name", values=["shop", "cart", ""])
@@ -33,7 +33,7 @@ def test_keys_have_slots_for_policies_and_for_others() -> None:
 )
 def test_status_codes(codes: list[str], matching: set[int]) -> None:
     plan = compile_policies([policy("p", "status_code", status_codes=codes)])
-    assert {status for status in range(-1, 5) if plan.span_bits(span(status=status))} == matching
+    assert {status for status in range(-1, 5) if span_bits(plan, span(status=status))} == matching
 
 
 def test_any_listed_value_on_span_or_resource_matches() -> None:
@@ -41,17 +41,17 @@ def test_any_listed_value_on_span_or_resource_matches() -> None:
     nothing = slots(plan, {})
     for value in ("shop", "cart"):
         row = slots(plan, {"service.name": value})
-        assert plan.span_bits(span(attributes=row)) == plan.resource_bits(row) == 1
+        assert span_bits(plan, span(attributes=row)) == plan.resource_bits(row) == 1
     for miss in ("", "SHOP", "shop "):
-        assert plan.span_bits(span(attributes=slots(plan, {"service.name": miss}))) == 0
-    assert plan.span_bits(span(attributes=nothing)) == plan.resource_bits(nothing) == 0
+        assert span_bits(plan, span(attributes=slots(plan, {"service.name": miss}))) == 0
+    assert span_bits(plan, span(attributes=nothing)) == plan.resource_bits(nothing) == 0
 
 
 def test_one_look_answers_every_policy_about_a_key() -> None:
     other = policy("other", "string_attribute", key="service.name", values=["shop"])
     plan = compile_policies([SHOP, other])
-    assert len(plan.span_lookups) == len(plan.resource_lookups) == 1
-    assert plan.span_bits(span(attributes=["shop"])) == 3
+    assert len(plan.span_bits.lookups) == len(plan.resource_lookups) == 1
+    assert span_bits(plan, span(attributes=["shop"])) == 3
     assert plan.resource_bits(["cart"]) == 1
 
 
@@ -61,7 +61,7 @@ def test_numbers_match_as_text_unless_like_the_collector(
     value: AttributeValue, text: str, compat: Compat, matches: bool
 ) -> None:
     plan = compile_policies([policy("p", "string_attribute", key="k", values=[text])], compat=compat)
-    assert bool(plan.span_bits(span(attributes=[value]))) is matches
+    assert bool(span_bits(plan, span(attributes=[value]))) is matches
 
 
 def test_every_policy_about_a_key_is_answered_by_one_look() -> None:
@@ -75,8 +75,8 @@ def test_every_policy_about_a_key_is_answered_by_one_look() -> None:
             policy("again", "string_attribute", key="k", values=["x", "^5"], enabled_regex_matching=True),
         ]
     )
-    assert len(plan.span_lookups) == 1
-    found = {value: plan.span_bits(span(attributes=[value])) for value in ("503", 503, 500, True, "x")}
+    assert len(plan.span_bits.lookups) == 1
+    found = {value: span_bits(plan, span(attributes=[value])) for value in ("503", 503, 500, True, "x")}
     assert found == {"503": 0b11, 503: 0b111, 500: 0b1110, True: 0b10000, "x": 0b10}
 
 
@@ -97,7 +97,7 @@ def test_every_policy_about_a_key_is_answered_by_one_look() -> None:
 def test_expressions_mean_what_they_mean_to_the_collector(pattern: str, text: str, found: bool) -> None:
     block = {"key": "k", "values": [pattern, "never"], "enabled_regex_matching": True}
     plan = compile_policies([policy("p", "string_attribute", **block)])
-    assert bool(plan.span_bits(span(attributes=[text]))) is found
+    assert bool(span_bits(plan, span(attributes=[text]))) is found
 
 
 def test_no_text_makes_an_expression_slow() -> None:
@@ -105,7 +105,7 @@ def test_no_text_makes_an_expression_slow() -> None:
     plan = compile_policies(
         [policy("p", "string_attribute", key="k", values=["^(a|aa)+$"], enabled_regex_matching=True)]
     )
-    assert plan.span_bits(span(attributes=["a" * 100_000 + "b"])) == 0
+    assert span_bits(plan, span(attributes=["a" * 100_000 + "b"])) == 0
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_no_text_makes_an_expression_slow() -> None:
 def test_numbers_in_a_range(compat: Compat, bounds: dict[str, float], matching: list[AttributeValue]) -> None:
     plan = compile_policies([policy("p", "numeric_attribute", key="k", **bounds)], compat=compat)
     values: list[AttributeValue] = [0, -1, 500, 599, 600, 503.5, 599.0, True, "503", b"503"]
-    found = [value for value in values if plan.span_bits(span(attributes=[value]))]
+    found = [value for value in values if span_bits(plan, span(attributes=[value]))]
     assert repr(found) == repr(matching)  # 599 is not 599.0 here
 
 
@@ -138,8 +138,8 @@ def test_numbers_in_a_range(compat: Compat, bounds: dict[str, float], matching: 
 def test_booleans(compat: Compat, wanted: bool, matching: list[AttributeValue]) -> None:
     plan = compile_policies([policy("p", "boolean_attribute", key="k", value=wanted)], compat=compat)
     values: list[AttributeValue] = [True, False, "false", "true", 0, 1, 0.0, b""]
-    assert [v for v in values if plan.span_bits(span(attributes=[v]))] == matching
-    assert plan.span_bits(span(attributes=[None])) == 0
+    assert [v for v in values if span_bits(plan, span(attributes=[v]))] == matching
+    assert span_bits(plan, span(attributes=[None])) == 0
 
 
 def test_tracestates() -> None:
@@ -151,13 +151,13 @@ def test_tracestates() -> None:
         ]
     )
     states = {b"": 0, b"k=a": 0b11, b"k=b,t@s=x": 0b110, b"k=c": 0, b"k=a,k=a": 0, b"K=a": 0}
-    assert {state: plan.span_bits(span(state=state)) for state in states} == states
+    assert {state: span_bits(plan, span(state=state)) for state in states} == states
 
 
 @pytest.mark.parametrize(("compat", "found"), [("none", True), ("otel", False)])
 def test_the_collector_ignores_long_members_of_a_tracestate(compat: Compat, found: bool) -> None:
     plan = compile_policies([policy("p", "trace_state", key="k", values=["x" * 255])], compat=compat)
-    assert bool(plan.span_bits(span(state=b"k=" + b"x" * 255))) is found
+    assert bool(span_bits(plan, span(state=b"k=" + b"x" * 255))) is found
 
 
 def test_rates_are_listed_by_the_policy_of_the_configuration() -> None:
@@ -171,14 +171,14 @@ def test_rates_are_listed_by_the_policy_of_the_configuration() -> None:
 )
 def test_log_severity_from_its_range_up(lowest: str, first: int) -> None:
     plan = compile_policies([policy("p", "log_severity", min_severity=lowest)])
-    matching = {number for number in range(-1, 30) if plan.log_bits(number)}
+    matching = {number for number in range(-1, 30) if log_bits(plan, number)}
     assert matching == set(range(first, 30))
 
 
 def test_logs_and_spans_do_not_meet_each_others_predicates() -> None:
     plan = compile_policies([ERRORS, policy("logs", "log_severity", min_severity="ERROR")])
-    assert plan.span_bits(span(status=2)) == 1
-    assert plan.log_bits(17) == 2
+    assert span_bits(plan, span(status=2)) == 1
+    assert log_bits(plan, 17) == 2
     assert decide(plan, gather(plan, severities=(17,))).policy == "logs"
 
 

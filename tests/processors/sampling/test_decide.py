@@ -14,8 +14,9 @@ from processors.sampling.decide import Vote, decide
 from processors.sampling.evidence import Evidence
 from processors.sampling.limits import NO_LIMITS, Limits
 from processors.sampling.probability import NEVER, salted, threshold_of
-from schemas.otlp_scan import SpanScan
-from tests.processors.sampling.builders import MS, NOON, TRACE_ID, both, drop, gather, policy, span, spans
+from schemas.otlp_scan import AttributeValue
+from tests.processors.sampling.builders import MS, NOON, Table, both, drop, gather, policy, span, spans
+from tests.schemas.rows import SpanScan
 
 ERRORS = policy("errors", "status_code", status_codes=["ERROR"])
 SLOW = policy("slow", "latency", threshold_ms=100)
@@ -127,9 +128,10 @@ def test_an_inverted_match_needs_that_nothing_matches() -> None:
     assert decide(plan, gather(plan, span(), resource={"service.name": "cart"})).kept
     assert decide(plan, gather(plan, span())).kept  # no such attribute
     assert not decide(plan, gather(plan, span(), resource={"service.name": "shop"})).kept
-    mixed = gather(plan, span(), resource={"service.name": "cart"})
-    mixed.merge(gather(plan, span(), resource={"service.name": "shop"}))
-    assert not decide(plan, mixed).kept
+    mixed = Table(plan.words, plan)
+    for service in ("cart", "shop"):
+        mixed.add_spans([span(attributes=[None])], resource_bits=plan.resource_bits([service]))
+    assert not decide(plan, mixed.evidence()).kept
 
 
 # ---- and -----------------------------------------------------------------------------------------------------
@@ -137,12 +139,17 @@ def test_an_inverted_match_needs_that_nothing_matches() -> None:
 
 def test_and_needs_every_part_but_not_on_one_span() -> None:
     plan = compile_policies([both("p", ERRORS, SHOP, SLOW)])
-    failed = gather(plan, span(status=2))
-    assert not decide(plan, failed).kept
-    failed.merge(gather(plan, span(), resource={"service.name": "shop"}))
-    assert not decide(plan, failed).kept
-    failed.merge(gather(plan, span(NOON, NOON + 101 * MS)))
-    assert decide(plan, failed) == Vote(True, "p", 0)
+    row: list[AttributeValue | None] = [None]
+    parts = [
+        (span(status=2, attributes=row), None),
+        (span(attributes=row), "shop"),
+        (span(NOON, NOON + 101 * MS, attributes=row), None),
+    ]
+    for number in range(4):
+        table = Table(plan.words, plan)
+        for one, service in parts[:number]:
+            table.add_spans([one], resource_bits=plan.resource_bits([service]))
+        assert decide(plan, table.evidence()) == (Vote(True, "p", 0) if number == 3 else DROP)
 
 
 def test_and_of_logs_and_spans() -> None:
@@ -292,12 +299,12 @@ def test_the_order_of_spans_and_logs_never_matters(
     arrivals: list[SpanScan | int] = [*found, *severities]
 
     def outcome(order: list[SpanScan | int]) -> Vote:
-        evidence = Evidence(TRACE_ID)
+        table = Table(plan.words, plan)
         for item in order:
             if isinstance(item, int):
-                evidence.add_log(plan.log_bits(item))
+                table.add_logs([item])
             else:
-                evidence.add_span(item, plan.span_bits(item) | plan.resource_bits(["shop", None]))
-        return decide(plan, evidence, Limits(plan.rates, 1))
+                table.add_spans([item], resource_bits=plan.resource_bits(["shop", None]))
+        return decide(plan, table.evidence(), Limits(plan.rates, 1))
 
     assert outcome(data.draw(st.permutations(arrivals))) == outcome(arrivals)

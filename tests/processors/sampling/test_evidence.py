@@ -1,16 +1,13 @@
-"""Evidence is a set of joins and sums: order and grouping of what arrives do not matter."""
+"""Evidence is a set of joins and sums: the order of what arrives does not matter."""
 
 from __future__ import annotations
-
-import sys
-from functools import reduce
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.sampling.evidence import NO_START, Evidence
-from schemas.otlp_scan import SpanScan
-from tests.processors.sampling.builders import MS, NOON, TRACE_ID, span, spans
+from tests.processors.sampling.builders import MS, NOON, TRACE_ID, Table, span, spans
+from tests.schemas.rows import SpanScan
 
 PADDED_ID = bytes(8) + TRACE_ID[8:]  # what a producer of 64-bit ids makes of the same trace
 Item = tuple[SpanScan, int] | int  # a span and its bits, or a log's bits
@@ -19,21 +16,13 @@ items = st.lists(st.one_of(st.tuples(spans, masks), masks), max_size=12)
 
 
 def of(arrived: list[Item]) -> Evidence:
-    evidence = Evidence(PADDED_ID)
+    table = Table(trace_id=PADDED_ID)
     for item in arrived:
         if isinstance(item, int):
-            evidence.add_log(item)
+            table.add_logs([], trace_id=PADDED_ID, bits=[item])
         else:
-            evidence.add_span(*item)
-    return evidence
-
-
-def merged(*parts: Evidence) -> Evidence:
-    def add(total: Evidence, part: Evidence) -> Evidence:
-        total.merge(part)
-        return total
-
-    return reduce(add, parts, Evidence(PADDED_ID))
+            table.add_spans([item[0]], [item[1]])
+    return table.evidence()
 
 
 @given(items, st.randoms(use_true_random=False))
@@ -41,18 +30,6 @@ def test_order_does_not_matter(arrived: list[Item], random: object) -> None:
     shuffled = list(arrived)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert of(shuffled) == of(arrived)
-
-
-@given(items, items, items)
-def test_merge_is_associative_commutative_and_equals_adding(a: list[Item], b: list[Item], c: list[Item]) -> None:
-    assert merged(merged(of(a), of(b)), of(c)) == merged(of(a), merged(of(b), of(c)))
-    assert merged(of(a), of(b)) == merged(of(b), of(a))
-    assert merged(of(a), of(b), of(c)) == of(a + b + c)
-
-
-@given(items)
-def test_nothing_is_the_neutral_element(arrived: list[Item]) -> None:
-    assert merged(of(arrived), Evidence(PADDED_ID)) == of(arrived)
 
 
 def test_duration_spans_the_whole_trace() -> None:
@@ -71,15 +48,12 @@ def test_unknown_times_do_not_count() -> None:
 
 def test_counts() -> None:
     evidence = of([(span(status=2), 1), (span(status=1), 4), 8, 8])
-    assert (evidence.spans, evidence.errors, evidence.logs, evidence.bits) == (2, 1, 2, 13)
+    assert (evidence.spans, evidence.logs, evidence.bits) == (2, 2, 13)
 
 
 def test_the_full_trace_id_wins_over_its_padded_half() -> None:
-    evidence = Evidence(PADDED_ID)
-    evidence.add_log(0)
-    evidence.add_span(span(), 0)
-    evidence.add_span(span(trace_id=PADDED_ID), 0)
-    assert evidence.trace_id == TRACE_ID
+    assert of([0, (span(), 0), (span(trace_id=PADDED_ID), 0)]).trace_id == TRACE_ID
+    assert of([(span(trace_id=PADDED_ID), 0), 0]).trace_id == PADDED_ID
 
 
 def test_the_explicit_randomness_counts_and_the_smallest_of_several() -> None:
@@ -88,11 +62,3 @@ def test_the_explicit_randomness_counts_and_the_smallest_of_several() -> None:
     second = (span(state=b"a=b, ot=th:c;rv:00000000000003"), 0)
     assert of([first, (span(), 0)]).randomness == 5
     assert of([first, second]).randomness == of([second, first]).randomness == 3
-
-
-def test_it_stays_small() -> None:
-    """The memory of a worker is this times its undecided traces (docs: decision_wait)."""
-    evidence = of([(span(status=2), 1)] * 10_000)
-    assert not hasattr(evidence, "__dict__")
-    size = sys.getsizeof(evidence) + sum(sys.getsizeof(getattr(evidence, name)) for name in evidence.__slots__)
-    assert size < 400

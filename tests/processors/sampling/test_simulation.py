@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from processors.sampling import window
 from processors.sampling.limits import Limits
-from processors.sampling.trace_table import Trace, TraceTable
+from processors.sampling.trace_table import TraceTable
 from processors.sampling.verdicts import Verdicts
 from processors.sampling.window import Window
 from processors.stream_time import StreamClock
@@ -115,7 +116,7 @@ def _checkpoint_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _forget_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Verdicts expire without regard to the tail."""
-    monkeypatch.setattr(Verdicts, "expire", lambda self, now, tails: (self._verdicts.clear(), self._buckets.clear()))
+    monkeypatch.setattr(Verdicts, "expire", lambda self, now, tails: self.__init__(self.horizon))
 
 
 def _ahead_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,14 +133,7 @@ def _ahead_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _evidence_without_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evidence that came apart is lost instead of merged at the deadline."""
-    due = TraceTable.due
-
-    def without_ahead(self: TraceTable, now: int) -> object:
-        for trace in self._traces.values():
-            trace.ahead.clear()
-        return due(self, now)
-
-    monkeypatch.setattr(TraceTable, "due", without_ahead)
+    monkeypatch.setattr(TraceTable, "_merge", lambda *_: 0)
 
 
 def _buckets_start_full(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,19 +167,22 @@ def _rates_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _certain_without_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row counts as certain although a root that comes yet may make its trace due before it."""
+    evidence = TraceTable._evidence
 
-    def earliest(self: TraceTable, trace: Trace, now: int) -> int:
-        return min(trace.first, now) + self.decision_wait
+    def rootless(self: TraceTable, *row: Any) -> int:
+        rooted, self._rooted = self._rooted, False
+        try:
+            return int(evidence(self, *row))
+        finally:
+            self._rooted = rooted
 
-    monkeypatch.setattr(TraceTable, "_earliest_deadline", earliest)
+    monkeypatch.setattr(TraceTable, "_evidence", rootless)
 
 
 def _root_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is decided after its root."""
-    trace = TraceTable.trace
-    monkeypatch.setattr(
-        TraceTable, "trace", lambda self, key, time, trace_id, root=False: trace(self, key, time, trace_id)
-    )
+    trace = TraceTable._trace
+    monkeypatch.setattr(TraceTable, "_trace", lambda self, key, time, high, root: trace(self, key, time, high, False))
 
 
 GUARDS: list[Callable[[pytest.MonkeyPatch], None]] = [

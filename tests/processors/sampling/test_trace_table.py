@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processors.sampling.span_bits import NO_RANDOMNESS
 from processors.sampling.trace_table import TraceTable
+from processors.span_labels import SpanLabels
+from tests.processors.sampling.builders import Answers, span
+from tests.schemas.rows import columns_of
 
 WAIT = 10
 TRACE_ID = bytes(range(16))
@@ -16,14 +22,18 @@ class Table:
 
     def __init__(self, after_root: int | None = None) -> None:
         self.table = TraceTable(WAIT, after_root)
+        self.labels = SpanLabels([])
         self.bits = 0
 
     def row(self, key: int, time: int, now: int | None, root: bool = False) -> int:
         """Fold a row; its bit."""
         bit = 1 << self.bits
         self.bits += 1
-        trace = self.table.trace(key, time, TRACE_ID, root)
-        self.table.evidence(trace, time, now).add_log(bit)
+        columns = columns_of([span(trace_id=TRACE_ID, parent=b"" if root else b"p" * 8)])
+        self.labels.assign(columns, array("I", [0]), [("", ())])
+        answers = Answers(array("Q", [bit]), array("Q", [NO_RANDOMNESS]))
+        rows = array("Q", [key]), array("q", [time]), array("B", [0])
+        self.table.fold_spans(columns, *rows, now, answers, self.labels)
         return bit
 
     def due(self, now: int) -> dict[int, int]:

@@ -11,7 +11,7 @@ from processors.span_metrics import SpanMetrics
 from schemas.decision import DecisionRecord
 from schemas.envelope import Envelope
 from schemas.ids import trace_key
-from schemas.otlp_scan import scan_span
+from tests.schemas.rows import scan_span
 
 START_MS = 1_700_000_000_000
 SETTINGS = Settings(1, "tailrace.spans", "tailrace.logs", decision_wait=10_000, late_horizon=600_000)

@@ -121,6 +121,4 @@ def test_nothing_is_forgotten_early_or_for_ever(events: list[tuple[str, int, int
                     del model[known]
     verdicts.expire(10 * HORIZON, (head,))
     assert len(verdicts) == 0
-    assert not verdicts._buckets
-    assert not verdicts._times
-    assert not verdicts._pinned
+    assert verdicts.items() == []

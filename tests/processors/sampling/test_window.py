@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processors.sampling import window as module
+from processors.sampling.verdicts import Verdicts
 from processors.sampling.window import FULL_CHECKPOINT_MS, IDLE_BURST_MS, Settings
 from schemas.decision import DecisionRecord, Enrichment
 from schemas.envelope import Envelope, RowVerdict
@@ -121,7 +122,7 @@ def test_a_trace_that_is_neither_decided_nor_waiting_stops_the_role() -> None:
     owner = pair.own()
     pair.spans(DUE + 1, "A2")
     owner.read()
-    owner.window._verdicts._verdicts.clear()
+    owner.window._verdicts = Verdicts(HORIZON)
     with pytest.raises(ProtocolError, match=r"no verdict \(I2\)"):
         owner.burst()
 

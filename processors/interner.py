@@ -1,0 +1,185 @@
+"""Byte strings → small numbers, a batch at a time: equal strings get equal numbers, and nobody makes an object of them.
+
+Memory layout: the distinct strings lie end to end in one array; an open-addressed table, at most half full, holds
+their numbers. Compiled a known string costs about 1 ns a byte; uncompiled a dict does the same. The hash is seeded by
+Python's, so nobody can choose strings that collide.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import cython
+
+ABSENT = 0xFFFFFFFF
+"""The number of a string that is not there."""
+
+_ABSENT = cython.declare(cython.uint, ABSENT)
+_SLOTS = 64  # of a new table
+_BYTES = 1024
+_SEED = hash(b"Interner")
+_PRIME = cython.declare(cython.ulonglong, 0x100000001B3)  # FNV-1a
+_GOLDEN = cython.declare(cython.ulonglong, 0x9E3779B97F4A7C15)
+
+
+@cython.cclass
+class Interner:
+    """Numbers strings from 0 in the order of their first occurrence."""
+
+    _known: dict  # uncompiled: string → number
+    _count: cython.uint
+    _used: cython.Py_ssize_t
+    _mask: cython.ulonglong
+    _seed: cython.ulonglong
+    _table: cython.uint[::1]
+    _hashes: cython.ulonglong[::1]
+    _ends: cython.Py_ssize_t[::1]
+    _bytes: cython.uchar[::1]
+
+    def __init__(self) -> None:
+        self._known = {}
+        self._seed = _SEED & 0xFFFFFFFFFFFFFFFF
+        self.clear()
+
+    def __len__(self) -> int:
+        return len(self._known) if not cython.compiled else self._count
+
+    def clear(self) -> None:
+        """Forget all strings."""
+        self._known.clear()
+        self._count = 0
+        self._used = 0
+        self._mask = _SLOTS - 1
+        self._table = array("I", [_ABSENT]) * _SLOTS
+        self._hashes = array("Q", bytes(8 * (_SLOTS // 2)))
+        self._ends = array("q", bytes(8 * (_SLOTS // 2)))
+        self._bytes = array("B", bytes(_BYTES))
+
+    def text(self, number: cython.uint) -> bytes:
+        """The string with this number."""
+        if not cython.compiled:
+            return list(self._known)[number]
+        start: cython.Py_ssize_t = self._ends[number - 1] if number else 0
+        return bytes(self._bytes[start : self._ends[number]])
+
+    def texts(self) -> list[bytes]:
+        """All strings, by number."""
+        if not cython.compiled:
+            return list(self._known)
+        return [self.text(number) for number in range(self._count)]
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def assign(
+        self,
+        data: bytes,
+        cells: array[int],
+        width: cython.Py_ssize_t,
+        at: cython.Py_ssize_t,
+        rows: cython.Py_ssize_t,
+        numbers: array[int],
+    ) -> None:
+        """numbers[row] = the number of data[cells[row * width + at] : cells[row * width + at + 1]].
+
+        Bounds (0, 0) are no string: ABSENT. The caller's bounds lie in the data.
+        """
+        p: cython.p_const_uchar = data
+        bounds: cython.const[cython.ulonglong][::1] = cells
+        out: cython.uint[::1] = numbers
+        row: cython.Py_ssize_t
+        start: cython.Py_ssize_t
+        end: cython.Py_ssize_t
+        cell: cython.Py_ssize_t = at
+        if rows * width > len(cells) or rows > len(numbers):
+            raise IndexError("fewer cells or numbers than rows")
+        for row in range(rows):
+            start = bounds[cell]
+            end = bounds[cell + 1]
+            cell += width
+            if end == 0:
+                out[row] = _ABSENT
+            elif not cython.compiled:
+                out[row] = self._known.setdefault(data[start:end], len(self._known))
+            else:
+                out[row] = self._number(p, start, end)
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(0xFFFFFFFF, check=True)
+    def _number(self, p: cython.p_const_uchar, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.uint:
+        hashed: cython.ulonglong = self._seed
+        index: cython.Py_ssize_t
+        size: cython.Py_ssize_t = end - start
+        slot: cython.ulonglong
+        number: cython.uint
+        begin: cython.Py_ssize_t
+        for index in range(start, end):
+            hashed = (hashed ^ p[index]) * _PRIME
+        hashed = (hashed ^ (hashed >> 29)) * _GOLDEN
+        slot = (hashed >> 20) & self._mask
+        while True:
+            number = self._table[slot]
+            if number == _ABSENT:
+                break
+            if self._hashes[number] == hashed:
+                begin = self._ends[number - 1] if number else 0
+                if self._ends[number] - begin == size:
+                    for index in range(size):
+                        if self._bytes[begin + index] != p[start + index]:
+                            break
+                    else:
+                        return number
+            slot = (slot + 1) & self._mask
+        return self._add(p, start, size, hashed, slot)
+
+    @cython.cfunc
+    @cython.exceptval(0xFFFFFFFF, check=True)
+    def _add(
+        self,
+        p: cython.p_const_uchar,
+        start: cython.Py_ssize_t,
+        size: cython.Py_ssize_t,
+        hashed: cython.ulonglong,
+        slot: cython.ulonglong,
+    ) -> cython.uint:
+        number: cython.uint = self._count
+        index: cython.Py_ssize_t
+        if self._used + size > len(self._bytes):
+            self._bytes = grown(self._bytes, 2 * (self._used + size))
+        for index in range(size):
+            self._bytes[self._used + index] = p[start + index]
+        self._used += size
+        self._ends[number] = self._used
+        self._hashes[number] = hashed
+        self._table[slot] = number
+        self._count += 1
+        if 2 * self._count > self._mask:
+            self._rehash()
+        return number
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _rehash(self) -> cython.int:
+        slots: cython.Py_ssize_t = 2 * (self._mask + 1)
+        number: cython.uint
+        slot: cython.ulonglong
+        self._hashes = grown(self._hashes, slots // 2 + 1)
+        self._ends = grown(self._ends, slots // 2 + 1)
+        self._table = array("I", [_ABSENT]) * slots
+        self._mask = slots - 1
+        for number in range(self._count):
+            slot = (self._hashes[number] >> 20) & self._mask
+            while self._table[slot] != _ABSENT:
+                slot = (slot + 1) & self._mask
+            self._table[slot] = number
+        return 0
+
+
+def grown(column: Any, size: int) -> array[int]:
+    """A copy of a column with room for `size` entries, the new ones 0. (An array that is looked into cannot grow.)"""
+    old = memoryview(column)
+    larger = array(old.format, bytes(old.itemsize * size))
+    memoryview(larger)[: len(old)] = old
+    return larger

@@ -1,0 +1,56 @@
+"""Rows of OTLP put together again: messages by concatenation, never a row encoded anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def span_attribute(key: str, value: str) -> bytes:
+    """One string attribute as a field of a Span: appended to the span's bytes it is a further attribute."""
+    text = _field(0x0A, value.encode())
+    return _field(0x4A, _field(0x0A, key.encode()) + _field(0x12, text))
+
+
+def traces_data(groups: Iterable[tuple[bytes, bytes, Sequence[bytes]]]) -> bytes:
+    """TracesData (ExportTraceServiceRequest) of (resource header, scope header, rows) groups, in their order.
+
+    Groups that follow each other with equal headers share their ResourceSpans (ScopeSpans).
+    """
+    parts: list[bytes] = []
+    resource: bytes | None = None
+    scope: bytes | None = None
+    scopes: list[bytes] = []
+    rows: list[bytes] = []
+    for resource_header, scope_header, group in groups:
+        same = resource_header == resource
+        if rows and not (same and scope_header == scope):
+            scopes.append(_field(0x12, (scope or b"") + b"".join(rows)))
+            rows = []
+        if scopes and not same:
+            parts.append(_field(0x0A, (resource or b"") + b"".join(scopes)))
+            scopes = []
+        resource, scope = resource_header, scope_header
+        rows += [_field(0x12, row) for row in group]
+    if rows:
+        scopes.append(_field(0x12, (scope or b"") + b"".join(rows)))
+    if scopes:
+        parts.append(_field(0x0A, (resource or b"") + b"".join(scopes)))
+    return b"".join(parts)
+
+
+def logs_data(groups: Iterable[tuple[bytes, bytes, Sequence[bytes]]]) -> bytes:
+    """LogsData (ExportLogsServiceRequest) of such groups: OTLP gives both messages the same field numbers."""
+    return traces_data(groups)
+
+
+def _field(tag: int, value: bytes) -> bytes:
+    """A length-delimited field; `tag` is one byte."""
+    length = len(value)
+    if length < 0x80:
+        return bytes((tag, length)) + value
+    head = bytearray((tag,))
+    while length >= 0x80:
+        head.append(length & 0x7F | 0x80)
+        length >>= 7
+    head.append(length)
+    return bytes(head) + value

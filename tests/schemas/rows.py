@@ -1,0 +1,114 @@
+"""Single rows read with the columnar scanner, as tests want to see them."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from schemas import otlp_check
+from schemas.otlp_scan import (
+    END_NS,
+    KIND,
+    NAME,
+    OBSERVED_NS,
+    PARENT_SPAN_ID,
+    SEVERITY,
+    SPAN_ID,
+    START_NS,
+    STATUS,
+    TIME_NS,
+    TRACE_ID,
+    TRACE_STATE,
+    AttributeValue,
+    LogColumns,
+    SpanColumns,
+    signed,
+)
+
+
+class SpanScan(NamedTuple):
+    """What one Span says. Times in ns since the epoch; `status` 0 unset, 1 ok, 2 error (other values as found)."""
+
+    trace_id: bytes
+    span_id: bytes
+    parent_span_id: bytes
+    trace_state: bytes
+    name: bytes
+    kind: int
+    start_ns: int
+    end_ns: int
+    status: int
+    attributes: list[AttributeValue | None]
+
+
+class LogScan(NamedTuple):
+    """What one LogRecord says about itself. Times in ns since the epoch, 0 when absent."""
+
+    trace_id: bytes
+    span_id: bytes
+    severity_number: int
+    time_ns: int
+    observed_ns: int
+
+
+def scan_span(data: bytes, start: int, end: int, keys: dict[bytes, int]) -> SpanScan:
+    """The Span in data[start:end]."""
+    columns = SpanColumns(keys)
+    columns.scan(data, array("I", [end]), array("I", [start]))
+    cells = columns.cells
+    ids = [data[cells[at] : cells[at + 1]] for at in (TRACE_ID, SPAN_ID, PARENT_SPAN_ID, TRACE_STATE, NAME)]
+    values = [columns.value(0, slot) for slot in range(len(keys))]
+    kind, status = signed(cells[KIND]), signed(cells[STATUS])
+    return SpanScan(*ids, kind, cells[START_NS], cells[END_NS], status, values)
+
+
+def scan_log(data: bytes, start: int, end: int) -> LogScan:
+    """The LogRecord in data[start:end]."""
+    columns = LogColumns()
+    columns.scan(data, array("I", [end]), array("I", [start]))
+    cells = columns.cells
+    ids = [data[cells[at] : cells[at + 1]] for at in (TRACE_ID, SPAN_ID)]
+    return LogScan(*ids, signed(cells[SEVERITY]), cells[TIME_NS], cells[OBSERVED_NS])
+
+
+SpanBytes = otlp_check.message_class("trace.v1.Span")  # names need not be UTF-8
+
+
+def attribute(key: str, value: AttributeValue) -> KeyValue:
+    """An attribute of the type that the value has."""
+    kinds = {str: "string_value", bool: "bool_value", int: "int_value", float: "double_value", bytes: "bytes_value"}
+    return KeyValue(key=key, value=AnyValue(**{kinds[type(value)]: value}))
+
+
+def encoded(scan: SpanScan, keys: dict[bytes, int] | None = None) -> bytes:
+    """The Span that says what `scan` does; `keys` maps the keys of its attributes to their slots."""
+    values = {} if keys is None else {key: scan.attributes[slot] for key, slot in keys.items()}
+    span = Span(
+        kind=scan.kind,  # type: ignore[arg-type]
+        start_time_unix_nano=scan.start_ns,
+        end_time_unix_nano=scan.end_ns,
+        attributes=[attribute(key.decode(), value) for key, value in values.items() if value is not None],
+    )
+    span.status.code = scan.status  # type: ignore[assignment]
+    texts = SpanBytes(
+        trace_id=scan.trace_id,
+        span_id=scan.span_id,
+        parent_span_id=scan.parent_span_id,
+        trace_state=scan.trace_state,
+        name=scan.name,
+    )
+    return span.SerializeToString() + texts.SerializeToString()
+
+
+def columns_of(scans: Sequence[SpanScan], keys: dict[bytes, int] | None = None) -> SpanColumns:
+    """A batch of such spans."""
+    columns, ends, body = SpanColumns(keys or {}), array("I"), b""
+    for scan in scans:
+        body += encoded(scan, keys)
+        ends.append(len(body))
+    columns.scan(body, ends)
+    return columns
