@@ -9,8 +9,8 @@ Series of a metric are in the order in which they were admitted: loading them in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from schemas.errors import ProtocolError
@@ -25,18 +25,44 @@ _ROW_BYTES = 16  # of msgpack's heads around a row
 _NUMBER_BYTES = 9  # of the largest number
 
 
+@dataclass(frozen=True, slots=True)
+class LimitState:
+    """How one limit of a metric stands: on values of `label`, or on series if `label` is "".
+
+    `active` and `demand` are values (series) in use, and in use or refused lately (an estimate, processors/sketch.py);
+    `folded` is what was counted under `__overflow__` because of this limit since the metric has been there, in
+    observations. `offenders` are refused values with the least that each of them was counted, the most first; `sketch`
+    is what the estimates go on from.
+    """
+
+    label: str
+    limit: int
+    active: int
+    demand: int
+    folded: float = 0
+    offenders: tuple[tuple[str, int], ...] = ()
+    sketch: tuple[bytes, ...] = ()
+
+
 @dataclass(slots=True)
 class SeriesBlock:
     """Label sets of one metric: `rows` with their cumulative value, `stale` those that end with this tick.
 
-    A sink sends a staleness marker for every series of a label set in `stale`; it is in no later tick. The empty label
-    value means that the label is absent. A histogram's row stands for its _bucket (by `le`), _sum and _count series.
+    A sink sends a staleness marker for every series of a label set in `stale`; it is in no later tick, unless it comes
+    back from zero. The empty label value means that the label is absent. A histogram's row stands for its _bucket (by
+    `le`), _sum and _count series.
+
+    `idle[i]` is how many ms before the tick row i was last counted; none at all: all were counted just now. The last
+    `fresh` rows were not there in the tick before: they began at zero. `limits` is empty in ticks of older workers.
     """
 
     metric: str
     shape: Shape
     rows: list[tuple[Labels, Value]] = field(default_factory=list)
     stale: list[Labels] = field(default_factory=list)
+    idle: list[int] = field(default_factory=list)
+    fresh: int = 0
+    limits: list[LimitState] = field(default_factory=list)
 
     @property
     def label_sets(self) -> int:
@@ -47,7 +73,8 @@ class SeriesBlock:
 class TickHeader:
     """Opens tick `number` (1, 2, ...), of `partitions` (M) partitions.
 
-    `points` is the next offset of the points partition: everything before it is in the tick.
+    `points` is the next offset of the points partition: everything before it is in the tick. `since_ms` is the time of
+    the tick before, or when counting began; 0 when not known.
     """
 
     number: int
@@ -55,16 +82,18 @@ class TickHeader:
     points: int
     partitions: int
     chunks: int
+    since_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TickChunk:
-    """Chunk `index` (0, 1, ...) of tick `number`; every sample in it has the time `time_ms`."""
+    """Chunk `index` (0, 1, ...) of tick `number`; every sample in it has the time `time_ms`. `since_ms`: TickHeader."""
 
     number: int
     time_ms: int
     index: int
     blocks: list[SeriesBlock]
+    since_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +116,17 @@ class Tick:
     points: int
     partitions: int
     blocks: list[SeriesBlock]
+    since_ms: int = 0
 
     def encode(self) -> list[bytes]:
         """The values of header, chunks and footer, in this order; `read_tick` is the inverse."""
         chunks = list(_chunks(self.blocks))
         footer = TickFooter(self.number, sum(block.label_sets for block in self.blocks))
+        header = TickHeader(self.number, self.time_ms, self.points, self.partitions, len(chunks), self.since_ms)
         return [
-            encode_record(TickHeader(self.number, self.time_ms, self.points, self.partitions, len(chunks))),
+            encode_record(header),
             *(
-                encode_record(TickChunk(self.number, self.time_ms, index, blocks))
+                encode_record(TickChunk(self.number, self.time_ms, index, blocks, self.since_ms))
                 for index, blocks in enumerate(chunks)
             ),
             encode_record(footer),
@@ -128,14 +159,17 @@ def read_tick(values: Iterable[bytes]) -> Tick:
                     f"tick {header.number}: {index} chunks with {label_sets} label sets, "
                     f"announced {header.chunks} with {record.label_sets}"
                 )
-            return Tick(header.number, header.time_ms, header.points, header.partitions, blocks)
+            return Tick(header.number, header.time_ms, header.points, header.partitions, blocks, header.since_ms)
         else:
             raise ProtocolError(f"tick {header.number} has two headers")
     raise ProtocolError(f"tick {header.number} ends without its footer")
 
 
 def encode_record(record: TickRecord) -> bytes:
-    """One record value; `decode_record` is its inverse."""
+    """One record value; `decode_record` is its inverse.
+
+    What version 1 did not have from its beginning is under keys of its own, which older readers pass over.
+    """
     body: dict[str, Any]
     match record:
         case TickHeader():
@@ -145,6 +179,7 @@ def encode_record(record: TickRecord) -> bytes:
                 "points": record.points,
                 "m": record.partitions,
                 "chunks": record.chunks,
+                **({"since": record.since_ms} if record.since_ms else {}),
             }
         case TickChunk():
             body = {
@@ -152,7 +187,15 @@ def encode_record(record: TickRecord) -> bytes:
                 "time": record.time_ms,
                 "index": record.index,
                 "blocks": [[block.metric, list(block.shape), block.rows, block.stale] for block in record.blocks],
+                **({"since": record.since_ms} if record.since_ms else {}),
             }
+            for key, column in (
+                ("idle", [block.idle for block in record.blocks]),
+                ("fresh", [block.fresh for block in record.blocks]),
+                ("limits", [[list(astuple(limit)) for limit in block.limits] for block in record.blocks]),
+            ):
+                if any(column):
+                    body[key] = column
         case TickFooter():
             body = {"kind": "footer", "sets": record.label_sets}
     return pack({"v": VERSION, "tick": record.number, **body})
@@ -167,9 +210,9 @@ def decode_record(value: bytes) -> TickRecord:
         number = raw["tick"]
         match raw["kind"]:
             case "header":
-                return TickHeader(number, raw["time"], raw["points"], raw["m"], raw["chunks"])
+                return TickHeader(number, raw["time"], raw["points"], raw["m"], raw["chunks"], raw.get("since", 0))
             case "chunk":
-                return TickChunk(number, raw["time"], raw["index"], [_block(block) for block in raw["blocks"]])
+                return TickChunk(number, raw["time"], raw["index"], _blocks(raw), raw.get("since", 0))
             case "footer":
                 return TickFooter(number, raw["sets"])
             case kind:
@@ -178,10 +221,33 @@ def decode_record(value: bytes) -> TickRecord:
         raise ProtocolError(f"not a samples record of Tailrace: {error!r}") from error
 
 
-def _block(raw: Sequence[Any]) -> SeriesBlock:
-    metric, raw_shape, rows, stale = raw
-    shape = decode_shape(raw_shape)
-    return SeriesBlock(metric, shape, decode_rows(shape, rows), [tuple(labels) for labels in stale])
+def _blocks(chunk: Mapping[str, Any]) -> list[SeriesBlock]:
+    blocks = []
+    for metric, raw_shape, rows, stale in chunk["blocks"]:
+        shape = decode_shape(raw_shape)
+        blocks.append(SeriesBlock(metric, shape, decode_rows(shape, rows), [tuple(labels) for labels in stale]))
+    for block, idle in zip(blocks, chunk.get("idle", ()), strict=False):
+        if len(idle) not in (0, len(block.rows)):
+            raise ValueError(f"{len(idle)} idle times for {len(block.rows)} rows")
+        block.idle = list(idle)
+    for block, fresh in zip(blocks, chunk.get("fresh", ()), strict=False):
+        block.fresh = int(fresh)
+    for block, limits in zip(blocks, chunk.get("limits", ()), strict=False):
+        block.limits = [_limit(*limit) for limit in limits]
+    return blocks
+
+
+def _limit(
+    label: str,
+    limit: int,
+    active: int,
+    demand: int,
+    folded: float,
+    offenders: Sequence[tuple[str, int]],
+    sketch: Sequence[bytes],
+) -> LimitState:
+    found = tuple((value, count) for value, count in offenders)
+    return LimitState(label, limit, active, demand, folded, found, tuple(sketch))
 
 
 def _chunks(blocks: Iterable[SeriesBlock]) -> Iterator[list[SeriesBlock]]:
@@ -190,22 +256,33 @@ def _chunks(blocks: Iterable[SeriesBlock]) -> Iterator[list[SeriesBlock]]:
     size = 0
     for block in blocks:
         part: SeriesBlock | None = None
-        numbers = len(block.shape.bounds) + 3
+        numbers = len(block.shape.bounds) + 4  # the time it was idle is one more
+        first_fresh = len(block.rows) - block.fresh
+        limits, size = block.limits, size + sum(map(_limit_bytes, block.limits))
         entries: list[tuple[Labels, Value | None]] = [*block.rows, *((labels, None) for labels in block.stale)]
-        for labels, value in entries:
+        for number, (labels, value) in enumerate(entries):
             if part is None:
-                part = SeriesBlock(block.metric, block.shape)
+                part = SeriesBlock(block.metric, block.shape, limits=limits)
                 chunk.append(part)
+                limits = []
             if value is None:
                 part.stale.append(labels)
             else:
                 part.rows.append((labels, value))
+                part.fresh += number >= first_fresh
+                if block.idle:
+                    part.idle.append(block.idle[number])
             size += _row_bytes(labels, numbers)
             if size >= CHUNK_BYTES:
                 yield chunk
                 chunk, part, size = [], None, 0
     if chunk:
         yield chunk
+
+
+def _limit_bytes(limit: LimitState) -> int:
+    offenders = sum(4 * len(value) + _NUMBER_BYTES for value, _ in limit.offenders)
+    return _ROW_BYTES + len(limit.label) + 4 * _NUMBER_BYTES + offenders + sum(map(len, limit.sketch))
 
 
 def _row_bytes(labels: Labels, numbers: int) -> int:
@@ -220,5 +297,8 @@ def _join(blocks: list[SeriesBlock], more: list[SeriesBlock]) -> None:
         if last is not None and (last.metric, last.shape) == (block.metric, block.shape):
             last.rows.extend(block.rows)
             last.stale.extend(block.stale)
+            last.idle.extend(block.idle)
+            last.fresh += block.fresh
+            last.limits.extend(block.limits)
         else:
             blocks.append(block)
