@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from array import array
 from collections.abc import Callable
 from random import Random
 
@@ -13,7 +14,8 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
 
 from schemas.formats.json_logs import parse
-from schemas.otlp_scan import scan_span, split_traces, traces_data
+from schemas.otlp_build import traces_data
+from schemas.otlp_scan import SpanColumns, split_traces
 
 ROWS = 500
 ROUNDS = 15
@@ -68,6 +70,8 @@ def main() -> None:
     data = example()
     rows = split_traces(data)
     bounds = list(zip(rows.starts, rows.ends, strict=True))
+    starts, ends = array("I", rows.starts), array("I", rows.ends)
+    bare, keyed = SpanColumns({}), SpanColumns(KEYS)
     groups = [(rows.resources[0], rows.scopes[0], [data[start:end]]) for start, end in bounds]
     log = {
         "time": "2024-01-01T12:00:00.123Z",
@@ -83,8 +87,8 @@ def main() -> None:
     for name, work in {
         "opentelemetry-proto: parse alone": lambda: TracesData.FromString(data),
         "split_traces": lambda: split_traces(data),
-        "scan_span, no keys": lambda: [scan_span(data, start, end, {}) for start, end in bounds],
-        "scan_span, 3 keys": lambda: [scan_span(data, start, end, KEYS) for start, end in bounds],
+        "SpanColumns, no keys": lambda: bare.scan(data, ends, starts),
+        "SpanColumns, 3 keys": lambda: keyed.scan(data, ends, starts),
         "traces_data": lambda: traces_data(groups),
         "json_logs.parse": lambda: parse(lines),
     }.items():

@@ -1,23 +1,29 @@
-"""What policies cost per span: ns, the best of several rounds in one process. `python -m bench.micro.span_bits`"""
+"""What policies cost: ns per span and per decision, the best of several rounds in one process.
+
+python -m bench.micro.span_bits
+"""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from timeit import repeat
 from typing import Any
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from processors.sampling.compile import compile_policies
 from processors.sampling.decide import decide
 from processors.sampling.evidence import Evidence
 from processors.sampling.limits import Limits
 from processors.sampling.policies import Policy
-from schemas.otlp_scan import AttributeValue, SpanScan
+from schemas.otlp_scan import SpanColumns
 
 CALLS = 50_000
 ROUNDS = 9
-NOON = 1_800_000_000_000_000_000  # ns
-VALUES: dict[str, AttributeValue] = {"http.route": "/api/users/{id}", "status": 503, "cached": False, "tenant": "t-17"}
-STATE = b"ot=th:8;rv:00000000000001,vendor=1"
+ROWS = 200
+STATE = "ot=th:8;rv:00000000000001,vendor=1"
 
 
 def policy(name: str, kind: str, **block: Any) -> Policy:
@@ -53,22 +59,37 @@ PLANS = {
 }
 
 
-def best(work: Callable[[], object]) -> float:
-    """ns per call of the fastest round."""
-    return min(repeat(work, number=CALLS, repeat=ROUNDS)) / CALLS * 1e9
+def best(work: Callable[[], object], units: int = 1, calls: int = CALLS) -> float:
+    """ns per unit of the fastest round."""
+    return min(repeat(work, number=calls, repeat=ROUNDS)) / calls / units * 1e9
+
+
+def batch(keys: dict[bytes, int]) -> SpanColumns:
+    """Spans of one service, each with every value."""
+    attributes = [
+        KeyValue(key="http.route", value=AnyValue(string_value="/api/users/{id}")),
+        KeyValue(key="status", value=AnyValue(int_value=503)),
+        KeyValue(key="cached", value=AnyValue(bool_value=False)),
+        KeyValue(key="tenant", value=AnyValue(string_value="t-17")),
+    ]
+    ok = Status(code=Status.STATUS_CODE_OK)
+    body = Span(trace_state=STATE, attributes=attributes, status=ok).SerializeToString()
+    columns = SpanColumns(keys)
+    columns.scan(body * ROWS, array("I", [len(body) * (number + 1) for number in range(ROWS)]))
+    return columns
 
 
 def main() -> None:
     print(f"{'policies':30} {'span':>8} {'resource':>9} {'decision':>9}   ns")
     for name, policies in PLANS.items():
         plan = compile_policies(policies, extra_keys=["service.name"])
-        values = [VALUES.get(key.decode()) for key in plan.keys]
-        span = SpanScan(bytes(16), bytes(8), b"", STATE, b"GET", 2, NOON, NOON + 1_000_000, 1, values)
+        columns, of = batch(plan.keys), array("I", bytes(4 * ROWS))
         resource = ["users" if key == b"service.name" else None for key in plan.keys]
-        evidence, limits = Evidence(bytes(16)), Limits(plan.rates, 1)
-        evidence.add_span(span, plan.span_bits(span) | plan.resource_bits(resource))
+        plan.span_bits.assign(columns, of, [0])
+        bits = sum(word << 64 * place for place, word in enumerate(plan.span_bits.bits[: plan.words]))
+        evidence, limits = Evidence(bytes(16), bits=bits, spans=1, max_end=5), Limits(plan.rates, 1)
         costs = (
-            best(lambda plan=plan, span=span: plan.span_bits(span)),  # type: ignore[misc]
+            best(lambda p=plan, c=columns, of=of: p.span_bits.assign(c, of, [0]), ROWS, CALLS // ROWS),  # type: ignore[misc]
             best(lambda plan=plan, resource=resource: plan.resource_bits(resource)),  # type: ignore[misc]
             best(lambda plan=plan, e=evidence, limits=limits: decide(plan, e, limits.at(0))),  # type: ignore[misc]
         )

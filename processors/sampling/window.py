@@ -437,7 +437,7 @@ class Window:
         return kept, records, rows, full
 
     def _all_decided(self, keys: array[int], topic: str, offset: int) -> bool:
-        row = self._verdicts.missing(keys)
+        row: int = self._verdicts.missing(keys)
         if row >= 0 and keys[row] not in self._traces:
             raise ProtocolError(f"trace {keys[row]:016x} at {topic}/{self.partition}/{offset} has no verdict (I2)")
         return row < 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -81,7 +81,8 @@ SpanBytes = otlp_check.message_class("trace.v1.Span")  # names need not be UTF-8
 def attribute(key: str, value: AttributeValue) -> KeyValue:
     """An attribute of the type that the value has."""
     kinds = {str: "string_value", bool: "bool_value", int: "int_value", float: "double_value", bytes: "bytes_value"}
-    return KeyValue(key=key, value=AnyValue(**{kinds[type(value)]: value}))
+    found: dict[str, Any] = {kinds[type(value)]: value}
+    return KeyValue(key=key, value=AnyValue(**found))
 
 
 def encoded(scan: SpanScan, keys: dict[bytes, int] | None = None) -> bytes:
