@@ -60,10 +60,12 @@ def scan_span(data: bytes, start: int, end: int, keys: dict[bytes, int]) -> Span
     columns = SpanColumns(keys)
     columns.scan(data, array("I", [end]), array("I", [start]))
     cells = columns.cells
-    ids = [data[cells[at] : cells[at + 1]] for at in (TRACE_ID, SPAN_ID, PARENT_SPAN_ID, TRACE_STATE, NAME)]
-    values = [columns.value(0, slot) for slot in range(len(keys))]
+    trace_id, span_id, parent, state, name = (
+        data[cells[at] : cells[at + 1]] for at in (TRACE_ID, SPAN_ID, PARENT_SPAN_ID, TRACE_STATE, NAME)
+    )
+    values: list[AttributeValue | None] = [columns.value(0, slot) for slot in range(len(keys))]
     kind, status = signed(cells[KIND]), signed(cells[STATUS])
-    return SpanScan(*ids, kind, cells[START_NS], cells[END_NS], status, values)
+    return SpanScan(trace_id, span_id, parent, state, name, kind, cells[START_NS], cells[END_NS], status, values)
 
 
 def scan_log(data: bytes, start: int, end: int) -> LogScan:
@@ -71,8 +73,8 @@ def scan_log(data: bytes, start: int, end: int) -> LogScan:
     columns = LogColumns()
     columns.scan(data, array("I", [end]), array("I", [start]))
     cells = columns.cells
-    ids = [data[cells[at] : cells[at + 1]] for at in (TRACE_ID, SPAN_ID)]
-    return LogScan(*ids, signed(cells[SEVERITY]), cells[TIME_NS], cells[OBSERVED_NS])
+    trace_id, span_id = (data[cells[at] : cells[at + 1]] for at in (TRACE_ID, SPAN_ID))
+    return LogScan(trace_id, span_id, signed(cells[SEVERITY]), cells[TIME_NS], cells[OBSERVED_NS])
 
 
 SpanBytes = otlp_check.message_class("trace.v1.Span")  # names need not be UTF-8
