@@ -28,6 +28,7 @@ from pipeline.commit import Committer, Output, committer
 from pipeline.config import Config
 from pipeline.consume import Group, Lease
 from pipeline.reader import Reader
+from pipeline.told_limits import ToldLimits, limits_of
 from pipeline.topics import Topics
 from processors.span_metrics import span_metric_names
 from processors.ticks import DueTick, Ticks
@@ -75,14 +76,14 @@ class PointsPartition(Lease):
         self._ticks = Ticks(
             config.kafka.metric_partitions,
             int(config.metrics.interval * 1000),
-            config.metrics.series_per_metric,
+            limits_of(config.metrics),
             shapes,
         )
+        self._told = ToldLimits()
         self._committer: Committer = committer(config.kafka, owner, topics.transactional_id(ROLE, partition.partition))
         self._unread: deque[ConsumerRecord] = deque()
         self._unread_bytes = 0
         self._fetched = 0
-        self._metrics: set[str] = set()
         self._deleted_at = time.monotonic()
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
 
@@ -129,6 +130,7 @@ class PointsPartition(Lease):
         if self._config.kafka.transactions and next(values, None) is not None:
             raise ProtocolError(f"{self._samples.topic} goes on after tick {tick.number}, the last one committed")
         self._ticks.load(tick, committed.offset, time.monotonic())
+        self._told.begin(tick.blocks)
 
     def positions(self) -> Mapping[TopicPartition, int]:
         """The next points offset to fetch."""
@@ -162,8 +164,7 @@ class PointsPartition(Lease):
 
     async def close(self) -> None:
         """Let go of the epoch."""
-        for metric in self._metrics:
-            telemetry.gauge("tailrace_series_active", 0, metric=metric)
+        self._told.end()
         await self._committer.stop()
 
     async def _count(self, records: int) -> None:
@@ -186,11 +187,7 @@ class PointsPartition(Lease):
         outputs = [Output(samples.topic, value, samples.partition) for value in due.tick.encode()]
         written = await self._committer.commit(outputs, offsets)
         self._ticks.acknowledged(written[-1].timestamp, time.monotonic())
-        budget = self._config.metrics.series_per_metric
-        for metric, active in due.active.items():
-            self._metrics.add(metric)
-            telemetry.gauge("tailrace_series_active", active, metric=metric)
-            telemetry.gauge("tailrace_series_budget", budget, metric=metric)
+        self._told.tell(due.tick.blocks)
         for metric, observations in due.overflow.items():
             telemetry.count("tailrace_overflow_points_total", observations, metric=metric)
         if self._config.kafka.transactions and time.monotonic() - self._deleted_at >= DELETE_INTERVAL:

@@ -286,6 +286,32 @@ class SpanMetrics(Section):
                 yield ("buckets_ms", i + 1), f"must be greater than the bound before it ({lower:g})"
 
 
+class MetricLimit(Section):
+    """A budget of one metric, or of one label, instead of the defaults."""
+
+    metric: str | None = Field(
+        None, min_length=1, description="Name of the metric; none: this label of every metric without its own entry."
+    )
+    label: str | None = Field(None, min_length=1, description="Name of the label whose distinct `values` are limited.")
+    values: int | None = Field(None, ge=0, description="Distinct values of the label; 0: all of them fold.")
+    series: int | None = Field(None, ge=1, description="Prometheus series of the metric.")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        _refuse(self._rules())
+        return self
+
+    def _rules(self) -> Iterator[Broken]:
+        if (self.values is None) == (self.series is None):
+            yield (), "takes either `label` and `values`, or `metric` and `series`"
+        elif self.values is not None and self.label is None:
+            yield ("label",), "is required by `values`"
+        elif self.series is not None and self.label is not None:
+            yield ("label",), "does not go with `series`, which is a budget of the whole metric"
+        elif self.series is not None and self.metric is None:
+            yield ("metric",), "is required by `series`; the default of all metrics is metrics.series_per_metric"
+
+
 class Metrics(Section):
     """Series for Prometheus and how many of them there may be."""
 
@@ -297,14 +323,40 @@ class Metrics(Section):
         description="Prometheus series per metric, histograms with all their buckets; new ones fold into __overflow__.",
     )
 
+    values_per_label: int = Field(
+        1_000,
+        ge=0,
+        description="Distinct values per label of a metric; new ones become __overflow__ there.",
+    )
+    limits: list[MetricLimit] = Field([], description="Budgets of single metrics and labels.")
+    idle_timeout: Wait = Field(
+        3600.0, description="A series that was not counted for this long ends, and its place is free; 0s: never."
+    )
+
+    @model_validator(mode="after")
+    def _limits_and_timeout(self) -> Self:
+        _refuse(self._rules())
+        return self
+
+    def _rules(self) -> Iterator[Broken]:
+        if 0 < self.idle_timeout < 2 * self.interval:
+            yield ("idle_timeout",), f"must be at least twice the interval ({self.interval:g}s), or 0s"
+        seen: set[tuple[str | None, str | None]] = set()
+        for i, limit in enumerate(self.limits):
+            if (limit.metric, limit.label) in seen:
+                yield ("limits", i), "is a second limit of the same metric and label"
+            seen.add((limit.metric, limit.label))
+
     @model_validator(mode="after")
     def _room_for_overflow(self) -> Self:
         cost = len(self.span_metrics.buckets_ms) + HISTOGRAM_EXTRA_SERIES
+        rule = f"must be at least {cost}: what one label set of the duration histogram takes ({cost - 3} bounds + 3)"
+        duration = f"{self.span_metrics.namespace}_duration_milliseconds"
+        own = [(i, limit.series) for i, limit in enumerate(self.limits) if limit.metric == duration and limit.series]
+        broken: list[Broken] = [(("limits", i, "series"), rule) for i, series in own if series < cost]
         if self.series_per_metric < cost:
-            rule = (
-                f"must be at least {cost}: what one label set of the duration histogram takes ({cost - 3} bounds + 3)"
-            )
-            _refuse([(("series_per_metric",), rule)])
+            broken.append((("series_per_metric",), rule))
+        _refuse(broken)
         return self
 
 

@@ -30,6 +30,11 @@ MetricName = Literal[
     "tailrace_decisions_without_input_total",
     "tailrace_series_active",
     "tailrace_series_budget",
+    "tailrace_series_demand",
+    "tailrace_label_values_active",
+    "tailrace_label_values_demand",
+    "tailrace_label_values_limit",
+    "tailrace_label_overflow_points_total",
     "tailrace_overflow_points_total",
     "tailrace_sink_items_total",
     "tailrace_sink_requests_total",
@@ -104,6 +109,26 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("tailrace_series_active", "gauge", ("metric",), "Live Prometheus series."),
     Metric("tailrace_series_budget", "gauge", ("metric",), "Series that the metric may have."),
+    Metric("tailrace_series_demand", "gauge", ("metric",), "Series in use or refused lately, estimated."),
+    Metric(
+        "tailrace_label_values_active",
+        "gauge",
+        ("metric", "label"),
+        "Distinct values of a label in use, of the labels that fold and of the fullest.",
+    ),
+    Metric(
+        "tailrace_label_values_demand",
+        "gauge",
+        ("metric", "label"),
+        "Distinct values in use or refused lately, estimated: the limit that would have been needed.",
+    ),
+    Metric("tailrace_label_values_limit", "gauge", ("metric", "label"), "Distinct values that the label may have."),
+    Metric(
+        "tailrace_label_overflow_points_total",
+        "counter",
+        ("metric", "label"),
+        "Observations whose value of the label became __overflow__ because the label was at its limit.",
+    ),
     Metric("tailrace_overflow_points_total", "counter", ("metric",), "Observations counted under __overflow__."),
     Metric(
         "tailrace_sink_items_total",
@@ -136,6 +161,7 @@ REGISTRY = CollectorRegistry()
 # process_resident_memory_bytes, process_cpu_seconds_total, process_start_time_seconds, ...: Linux only, else nothing.
 ProcessCollector(registry=REGISTRY)
 _KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+_labels = {m.name: m.labels for m in METRICS}
 _instruments = {m.name: _KINDS[m.kind](m.name, m.help, m.labels, registry=REGISTRY) for m in METRICS}
 
 
@@ -155,3 +181,9 @@ def observe(name: MetricName, seconds: float, **labels: str) -> None:
     """Add one observation to a histogram."""
     instrument = _instruments[name]
     (instrument.labels(**labels) if labels else instrument).observe(seconds)
+
+
+def remove(name: MetricName, **labels: str) -> None:
+    """Tell a gauge that was told no more."""
+    instrument = _instruments[name]
+    instrument.remove(*(labels[label] for label in _labels[name]))

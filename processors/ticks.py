@@ -17,35 +17,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from processors.cardinality import Limits
 from processors.series import SeriesStore
 from schemas.errors import ProtocolError
 from schemas.point import PointBatch, Shape
 from schemas.sample import Tick
+
+# Ticks are so many ms apart at least: between two of them a series that begins has its zero (sinks/remote_write.py).
+SHORTEST = 2
 
 
 @dataclass(frozen=True, slots=True)
 class DueTick:
     """What goes into one transaction: the tick, and what it tells about since the last one.
 
-    `tick.points` is the offset to commit. `overflow` is what was counted under `__overflow__` since the last tick,
-    `active` the Prometheus series; both by metric.
+    `tick.points` is the offset to commit. `overflow` is what was counted under `__overflow__` since the last tick, by
+    metric. How the limits stand is in the tick itself.
     """
 
     tick: Tick
     overflow: Mapping[str, float]
-    active: Mapping[str, int]
 
 
 class Ticks:
     """Partition j of points and samples, for one epoch.
 
-    `partitions` is M, `interval` in ms; `budget` (Prometheus series per metric) and `shapes` as in `SeriesStore`.
+    `partitions` is M, `interval` in ms; `limits` and `shapes` as in `SeriesStore`.
     """
 
-    def __init__(self, partitions: int, interval: int, budget: int, shapes: Mapping[str, Shape]) -> None:
+    def __init__(self, partitions: int, interval: int, limits: Limits, shapes: Mapping[str, Shape]) -> None:
         self._partitions = partitions
         self._interval = interval
-        self._store = SeriesStore(budget, shapes)
+        self._store = SeriesStore(limits, shapes)
         self._overflow: dict[str, float] = {}
         self._next = 0
         self._number = 0
@@ -72,7 +75,7 @@ class Ticks:
                 f"the group's offset in points is {committed}, tick {tick.number} says {tick.points}: offsets of "
                 "this group must not be reset by hand"
             )
-        self._store.load(tick.blocks)
+        self._store.load(tick.blocks, tick.time_ms)
         self._next, self._number, self._last = tick.points, tick.number, tick.time_ms
         self._known = (tick.time_ms, monotonic)
 
@@ -88,7 +91,7 @@ class Ticks:
         if self._last is None or self._known is None or not self._changed or append < self._last + self._interval:
             return None
         newest = self._known[0]
-        return self._tick(newest) if newest > self._last else None
+        return self._tick(newest) if newest >= self._last + SHORTEST else None
 
     def point(self, offset: int, append: int, value: bytes, monotonic: float) -> None:
         """Count a points record; one that was counted already is ignored.
@@ -119,7 +122,7 @@ class Ticks:
         now = self._now(monotonic)
         if now is None or self._last is None or not self._changed:
             return None
-        return self._tick(max(now, self._last + 1))
+        return self._tick(max(now, self._last + SHORTEST))
 
     def acknowledged(self, append: int, monotonic: float) -> None:
         """The tick returned last was appended at `append`.
@@ -145,8 +148,8 @@ class Ticks:
 
     def _tick(self, time: int) -> DueTick:
         self._number += 1
-        self._last = time
+        since, self._last = self._last or 0, time
         self._idle, self._changed = not self._changed, False
         overflow, self._overflow = self._overflow, {}
-        tick = Tick(self._number, time, self._next, self._partitions, self._store.blocks())
-        return DueTick(tick, overflow, self._store.active())
+        tick = Tick(self._number, time, self._next, self._partitions, self._store.blocks(time), since)
+        return DueTick(tick, overflow)

@@ -95,7 +95,7 @@ class Prometheus(Destination[SampleItem]):
         items: list[SampleItem] = []
         for block in chunk.blocks:
             wrong = defect(block.metric, block.shape)
-            for labels, series in time_series(block, chunk.time_ms):
+            for labels, series in time_series(block, chunk.time_ms, chunk.since_ms):
                 items.append(
                     SampleItem(
                         origin=Coordinates(record.topic, record.partition, record.offset, record.timestamp, len(items)),

@@ -22,13 +22,22 @@ BUCKET = "le"
 _double = struct.Struct("<d").pack
 
 
-def time_series(block: SeriesBlock, time_ms: int) -> Iterator[tuple[Labels, bytes]]:
+def time_series(block: SeriesBlock, time_ms: int, since_ms: int = 0) -> Iterator[tuple[Labels, bytes]]:
     """(label values of the row, a `timeseries` field of a WriteRequest) for every series of the block.
 
     A histogram's row gives its buckets by rising `le` (cumulative counts), then `_sum`, then `_count`.
+
+    A row that begins with this tick gets a zero first, just after `since_ms`, the time of the tick before (0: not
+    known). Without it rate() and increase() miss what a new series counted first, and take a series that ended at 3 and
+    comes back with 5 for one that counted 2; Tempo writes such a zero, too.
     """
+    fresh = block.rows[len(block.rows) - block.fresh :] if 0 < since_ms < time_ms - 1 else []
+    begins = b"\x10" + _varint(since_ms + 1)
     time = b"\x10" + _varint(time_ms & 0xFFFF_FFFF_FFFF_FFFF)
     parts = [_Series(block.shape, name, le) for name, le in series_of(block.metric, block.shape)]
+    for labels, _ in fresh:
+        for series in parts:
+            yield labels, series.encode(labels, _double(0.0), begins)
     for labels, value in block.rows:
         for series, number in zip(parts, _numbers(block.shape, value), strict=True):
             yield labels, series.encode(labels, _double(number), time)

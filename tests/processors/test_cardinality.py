@@ -10,9 +10,14 @@ from schemas.point import Labels, Shape
 from tests.processors.metric_strategies import COUNTER, HISTOGRAM, labels
 
 
+def limiter_of(shape: Shape, budget: int, *values: int) -> SeriesLimiter:
+    """Without limits of values unless they are given."""
+    return SeriesLimiter(shape, budget, values or (1_000_000,) * len(shape.label_names))
+
+
 @given(st.sampled_from([COUNTER, HISTOGRAM]), st.integers(6, 200), st.lists(labels, max_size=300))
 def test_never_more_than_the_budget_and_the_admitted_stay(shape: Shape, budget: int, arrivals: list[Labels]) -> None:
-    limiter = SeriesLimiter(shape, budget)
+    limiter = limiter_of(shape, budget)
     counted_as: dict[Labels, Labels] = {}
     for arrival in arrivals:
         placed = limiter.place(arrival)
@@ -27,10 +32,10 @@ def test_never_more_than_the_budget_and_the_admitted_stay(shape: Shape, budget: 
 
 @given(st.lists(labels, max_size=300), st.integers(1, 200), st.integers(0, 300))
 def test_the_same_admissions_in_the_same_order_decide_alike(arrivals: list[Labels], budget: int, cut: int) -> None:
-    whole = SeriesLimiter(COUNTER, budget)
+    whole = limiter_of(COUNTER, budget)
     for arrival in arrivals[:cut]:
         whole.place(arrival)
-    restored = SeriesLimiter(COUNTER, budget)
+    restored = limiter_of(COUNTER, budget)
     for admitted in list(whole.admitted):
         assert restored.place(admitted) == admitted
     for arrival in arrivals[cut:]:
@@ -39,7 +44,7 @@ def test_the_same_admissions_in_the_same_order_decide_alike(arrivals: list[Label
 
 
 def test_a_dimension_that_explodes_keeps_services_apart() -> None:
-    limiter = SeriesLimiter(Shape("counter", ("service", "user"), (), 1), 41)
+    limiter = limiter_of(Shape("counter", ("service", "user"), (), 1), 41)
     for user in range(1000):
         limiter.place(("cart", str(user)))
     assert limiter.active == 31  # three quarters of 40, and cart's own overflow
@@ -49,7 +54,7 @@ def test_a_dimension_that_explodes_keeps_services_apart() -> None:
 
 
 def test_when_there_is_no_room_at_all_everything_new_is_one_series() -> None:
-    limiter = SeriesLimiter(Shape("counter", ("service", "user"), (), 1), 5)
+    limiter = limiter_of(Shape("counter", ("service", "user"), (), 1), 5)
     for service in "abcd":
         limiter.place((service, ""))
     assert limiter.place(("e", "1")) == (OVERFLOW, OVERFLOW)
@@ -58,16 +63,16 @@ def test_when_there_is_no_room_at_all_everything_new_is_one_series() -> None:
 
 
 def test_without_dimensions_nothing_is_set_aside() -> None:
-    limiter = SeriesLimiter(Shape("counter", ("service",), (), 1), 5)
+    limiter = limiter_of(Shape("counter", ("service",), (), 1), 5)
     assert [limiter.place((s,)) for s in "abcde"] == [("a",), ("b",), ("c",), ("d",), (OVERFLOW,)]
 
 
 def test_a_budget_of_one_label_set_holds_the_overflow_alone() -> None:
-    limiter = SeriesLimiter(HISTOGRAM, 6)
+    limiter = limiter_of(HISTOGRAM, 6)
     assert limiter.place(("a", "b", "", "")) == (OVERFLOW,) * 4
     assert limiter.active == 6
 
 
 def test_a_budget_below_one_label_set_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"series_per_metric: 5 is too small.* 6 series"):
-        SeriesLimiter(HISTOGRAM, 5)
+        limiter_of(HISTOGRAM, 5)

@@ -2,59 +2,111 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from processors.cardinality import OVERFLOW, Limits
 from processors.series import SeriesStore
 from schemas.errors import ProtocolError
 from schemas.point import HistogramValue, Labels, PointBatch, Shape, Value
 from schemas.sample import SeriesBlock, Tick, read_tick
 from tests.processors.metric_strategies import COUNTER, HISTOGRAM, batches, total
 
+TIME = 1_700_000_000_000
 budgets = st.integers(HISTOGRAM.series, 150)
 
 
+def limits(series: int, values: int = 1000, idle_ms: int = 0) -> Limits:
+    return Limits(series, values, idle_ms=idle_ms)
+
+
 def through_a_tick(store: SeriesStore) -> list[SeriesBlock]:
-    return read_tick(Tick(1, 1, 1, 1, store.blocks()).encode()).blocks
+    return read_tick(Tick(1, 1, 1, 1, store.blocks(TIME)).encode()).blocks
 
 
 def rows(store: SeriesStore, metric: str) -> list[tuple[Labels, Value]]:
-    return next((block.rows for block in store.blocks() if block.metric == metric and block.rows), [])
+    return next((block.rows for block in store.blocks(TIME) if block.metric == metric and block.rows), [])
 
 
 def counted(given_batches: list[PointBatch], metric: str) -> list[float]:
     return total([row for batch in given_batches if batch.metric == metric for row in batch.rows])
 
 
-@given(st.lists(batches(), max_size=12), budgets, st.sets(st.integers(0, 12)))
-def test_conserved_within_budget_and_unmoved_by_restarts(
-    given_batches: list[PointBatch], budget: int, restarts: set[int]
+steps = st.lists(st.tuples(batches(), st.sampled_from([0, 1, 15, 60, 400]), st.booleans()), max_size=15)
+
+
+@settings(max_examples=200)
+@given(steps, budgets, st.integers(0, 4), st.sampled_from([0, 60, 100]))
+def test_whatever_the_limits_ages_and_restarts_every_count_is_told_once(
+    schedule: list[tuple[PointBatch, int, bool]], budget: int, values: int, idle_ms: int
 ) -> None:
-    store, undisturbed = SeriesStore(budget), SeriesStore(budget)
-    live: dict[str, set[Labels]] = {}
-    for turn, batch in enumerate(given_batches):
-        if turn in restarts:
-            blocks = through_a_tick(store)
-            store = SeriesStore(budget)
-            store.load(blocks)
-        assert store.apply(batch) == undisturbed.apply(batch)
-        assert all(active <= budget for active in store.active().values())
-        now = {labels for labels, _ in rows(store, batch.metric)}
-        assert live.get(batch.metric, set()) <= now  # the admitted stay
-        live[batch.metric] = now
-    blocks = [block for block in store.blocks() if block.rows]
-    assert blocks == [block for block in undisturbed.blocks() if block.rows]
-    assert not any(block.stale for block in blocks)
-    for metric in ("calls_total", "duration"):
-        assert total(rows(store, metric)) == counted(given_batches, metric)
+    """Each step: count a batch; after a while of ms (0: none) a tick, after which the owner may change."""
+    config = Limits(budget, values, {"calls_total": budget + 3}, {("", "path"): values + 2}, idle_ms)
+    store, undisturbed = SeriesStore(config), SeriesStore(config)
+    told: dict[str, dict[Labels, list[float]]] = {"calls_total": {}, "duration": {}}
+    deltas: dict[str, list[float]] = {"calls_total": [], "duration": []}
+    counted_at: dict[tuple[str, Labels], int] = {}
+    time = TIME
+    done: list[PointBatch] = []
+    for batch, ms, restart in [*schedule, (PointBatch("calls_total", COUNTER), 1, True)]:
+        overflow = store.apply(batch)
+        assert overflow == undisturbed.apply(batch)
+        done.append(batch)
+        if not ms:
+            continue
+        time += ms
+        tick = read_tick(Tick(1, time, 1, 1, store.blocks(time)).encode())
+        assert [_comparable(block) for block in tick.blocks] == [_comparable(b) for b in undisturbed.blocks(time)]
+        for block in tick.blocks:
+            series = told[block.metric]
+            for labels in block.stale:
+                del series[labels]  # KeyError: it was never there, or ended before
+            fresh = {labels for labels, _ in block.rows[len(block.rows) - block.fresh :]}
+            assert fresh == {labels for labels, _ in block.rows} - series.keys()
+            assert series.keys() <= {
+                labels for labels, _ in block.rows
+            }  # what is admitted stays until it is told stale
+            for labels, value in block.rows:
+                now = total([(labels, value)])
+                before = series.get(labels, [0.0] * len(now))
+                assert now[0] >= before[0]
+                deltas[block.metric].extend([0.0] * (len(now) - len(deltas[block.metric])))
+                deltas[block.metric] = [d + b - a for d, a, b in zip(deltas[block.metric], before, now, strict=True)]
+                series[labels] = now
+            _within(block, config)
+            for (labels, _), idle in zip(block.rows, block.idle or [0] * len(block.rows), strict=True):
+                assert not idle_ms or idle < idle_ms
+                assert counted_at.setdefault((block.metric, labels), time) <= time - idle
+        if restart:
+            store = SeriesStore(config)
+            store.load(tick.blocks, time)
+    for metric, delta in deltas.items():
+        assert delta == counted(done, metric) or not any(delta + counted(done, metric))
+
+
+def _within(block: SeriesBlock, config: Limits) -> None:
+    assert len(block.rows) * block.shape.series <= config.series_of.get(block.metric, config.series)
+    for slot, label in enumerate(block.shape.label_names):
+        used = {labels[slot] for labels, _ in block.rows} - {"", OVERFLOW}
+        state = next(limit for limit in block.limits if limit.label == label)
+        assert len(used) == state.active <= state.limit == config.values_of.get(("", label), config.values)
+        assert state.demand >= state.active
+
+
+def _comparable(block: SeriesBlock) -> SeriesBlock:
+    """Without the sketches: the same content has several forms."""
+    return replace(block, limits=[replace(limit, sketch=()) for limit in block.limits])
 
 
 @given(st.lists(batches(), max_size=8), budgets, st.randoms(use_true_random=False))
 def test_conserved_in_any_order(given_batches: list[PointBatch], budget: int, random: object) -> None:
     shuffled = list(given_batches)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    store = SeriesStore(budget)
+    store = SeriesStore(limits(budget))
     for batch in shuffled:
         store.apply(batch)
     for metric in ("calls_total", "duration"):
@@ -63,16 +115,16 @@ def test_conserved_in_any_order(given_batches: list[PointBatch], budget: int, ra
 
 @given(st.lists(batches(), max_size=8), st.lists(budgets, max_size=4))
 def test_conserved_when_the_budget_changes(given_batches: list[PointBatch], budgets: list[int]) -> None:
-    store = SeriesStore(1000)
+    store = SeriesStore(limits(1000))
     for batch in given_batches:
         store.apply(batch)
     for budget in budgets:
         before = {m: {labels for labels, _ in rows(store, m)} for m in ("calls_total", "duration")}
         blocks = through_a_tick(store)
-        store = SeriesStore(budget)
-        store.load(blocks)
+        store = SeriesStore(limits(budget))
+        store.load(blocks, TIME)
         assert all(active <= budget for active in store.active().values())
-        told = store.blocks()
+        told = store.blocks(TIME)
         for metric, labels in before.items():
             after = {labels for labels, _ in rows(store, metric)}
             stale = [labels for block in told if block.metric == metric for labels in block.stale]
@@ -107,14 +159,14 @@ def below(rows: list[tuple[Labels, Value]], shape: Shape, bound: float) -> int:
 
 @given(st.lists(histograms_of_any_shape(), min_size=1, max_size=6), histograms_of_any_shape(), st.integers(7, 60))
 def test_conserved_when_the_shape_changes(given_batches: list[PointBatch], configured: PointBatch, budget: int) -> None:
-    first = SeriesStore(budget)
+    first = SeriesStore(limits(budget))
     for batch in given_batches[:-1]:
         first.apply(batch)
     shape = configured.shape
-    store = SeriesStore(budget, {"d": shape})
-    store.load(through_a_tick(first))
+    store = SeriesStore(limits(budget), {"d": shape})
+    store.load(through_a_tick(first), TIME)
     store.apply(given_batches[-1])
-    (block,) = [b for b in store.blocks() if b.rows]
+    (block,) = [b for b in store.blocks(TIME) if b.rows]
     assert block.shape == shape
     assert total(block.rows)[:2] == [
         sum(column) for column in zip(*(total(b.rows)[:2] for b in given_batches), strict=True)
@@ -127,31 +179,103 @@ def test_conserved_when_the_shape_changes(given_batches: list[PointBatch], confi
 def test_a_new_dimension_goes_on_with_the_series_that_lack_it() -> None:
     old = Shape("counter", ("service",), (), 1)
     new = Shape("counter", ("service", "tenant"), (), 1)
-    store = SeriesStore(100, {"c": new})
-    store.load([SeriesBlock("c", old, [(("cart",), 5)])])
+    store = SeriesStore(limits(100), {"c": new})
+    store.load([SeriesBlock("c", old, [(("cart",), 5)])], TIME)
     store.apply(PointBatch("c", new, 0, [(("cart", "a"), 1)]))
     store.apply(PointBatch("c", old, 0, [(("cart",), 2)]))  # from a worker with the old configuration
-    assert store.blocks() == [SeriesBlock("c", new, [(("cart", ""), 7), (("cart", "a"), 1)])]
+    (block,) = store.blocks(TIME)
+    assert (block.shape, block.rows, block.fresh) == (new, [(("cart", ""), 7), (("cart", "a"), 1)], 1)
 
 
 def test_a_dimension_that_is_gone_is_summed_and_its_series_end() -> None:
     old = Shape("counter", ("service", "tenant"), (), 1)
     new = Shape("counter", ("service",), (), 1)
-    store = SeriesStore(100, {"c": new})
-    store.load([SeriesBlock("c", old, [(("cart", ""), 5), (("cart", "a"), 1), (("cart", "b"), 2)])])
-    live = SeriesBlock("c", new, [(("cart",), 8)])
-    assert store.blocks() == [live, SeriesBlock("c", old, [], [("cart", "a"), ("cart", "b")])]
-    assert store.blocks() == [live]  # told once
+    store = SeriesStore(limits(100), {"c": new})
+    store.load([SeriesBlock("c", old, [(("cart", ""), 5), (("cart", "a"), 1), (("cart", "b"), 2)])], TIME)
+    live, ended = store.blocks(TIME)
+    assert (live.shape, live.rows, live.fresh) == (new, [(("cart",), 8)], 0)
+    assert ended == SeriesBlock("c", old, [], [("cart", "a"), ("cart", "b")])
+    assert store.blocks(TIME) == [live]  # told once
 
 
 def test_a_metric_cannot_become_another_kind() -> None:
-    store = SeriesStore(100)
+    store = SeriesStore(limits(100))
     store.apply(PointBatch("m", COUNTER, 0, [(("a", "b", "", ""), 1)]))
     with pytest.raises(ProtocolError, match="m is a counter"):
         store.apply(PointBatch("m", HISTOGRAM, 0, []))
 
 
 def test_overflow_is_told_in_observations() -> None:
-    store = SeriesStore(HISTOGRAM.series)
+    store = SeriesStore(limits(HISTOGRAM.series))
     value = HistogramValue(3, 1.5, (1, 1, 1, 0))
     assert store.apply(PointBatch("d", HISTOGRAM, 0, [(("a", "b", "", ""), value)])) == 3
+
+
+CALLS = Shape("counter", ("service", "tenant"), (), 1)
+
+
+def calls(*rows: tuple[str, str, float]) -> PointBatch:
+    return PointBatch("c", CALLS, 0, [((service, tenant), number) for service, tenant, number in rows])
+
+
+def test_only_new_values_overflow_and_only_in_their_label() -> None:
+    store = SeriesStore(Limits(100, 10, values_of={("c", "tenant"): 2}))
+    assert store.apply(calls(("cart", "a", 1), ("cart", "b", 2))) == 0
+    assert store.apply(calls(("cart", "c", 3), ("pay", "d", 4), ("pay", "a", 5))) == 7
+    (block,) = store.blocks(TIME)
+    assert dict(block.rows) == {
+        ("cart", "a"): 1,
+        ("cart", "b"): 2,
+        ("cart", OVERFLOW): 3,
+        ("pay", OVERFLOW): 4,
+        ("pay", "a"): 5,
+    }
+    state = {limit.label: limit for limit in block.limits}["tenant"]
+    assert (state.active, state.limit, state.demand, state.folded) == (2, 2, 4, 7)
+    assert state.offenders == (("d", 4), ("c", 3))
+
+
+def test_an_idle_value_ends_once_and_leaves_its_slot_to_another() -> None:
+    store = SeriesStore(Limits(100, 1, {}, {}, 60))
+    store.apply(calls(("cart", "a", 9), ("cart", "b", 1)))
+    store.blocks(TIME)
+    store.apply(calls(("cart", "b", 1)))  # the overflow series is in use
+    (block,) = store.blocks(TIME + 60)
+    assert (block.rows, block.stale) == ([(("cart", OVERFLOW), 2)], [("cart", "a")])
+    store.apply(calls(("cart", "b", 1), ("cart", "a", 1)))
+    (block,) = store.blocks(TIME + 100)
+    assert (block.rows, block.stale, block.fresh) == ([(("cart", OVERFLOW), 3), (("cart", "b"), 1)], [], 1)
+    assert [b.stale for b in store.blocks(TIME + 1000)] == [[("cart", OVERFLOW), ("cart", "b")]]
+    assert store.blocks(TIME + 2000) == []  # nothing is left of the metric
+    assert len(store) == 0
+
+
+def test_demand_forgets_what_was_refused_two_idle_timeouts_ago() -> None:
+    store = SeriesStore(Limits(100, 1, {}, {}, 100))
+
+    def demand(time: int) -> int:
+        store.apply(calls(("cart", "a", 1)))
+        (block,) = store.blocks(time)
+        return {limit.label: limit for limit in block.limits}["tenant"].demand
+
+    store.apply(calls(*(("cart", str(number), 1) for number in range(50))))
+    assert 45 <= demand(1000) <= 55
+    assert 45 <= demand(1100) <= 55
+    assert demand(1200) < 5
+
+
+def test_memory_stays_flat_however_many_values_come() -> None:
+    store = SeriesStore(Limits(2_000, 500))
+
+    def held_after(first: int, last: int) -> int:
+        for start in range(first, last, 1_000):
+            store.apply(calls(*(("cart", f"tenant-{number}", 1) for number in range(start, start + 1_000))))
+        store.blocks(TIME)
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        few, many = held_after(0, 5_000), held_after(5_000, 60_000)
+    finally:
+        tracemalloc.stop()
+    assert many < 1.1 * few

@@ -1,0 +1,86 @@
+"""How the limits of one partition's metrics stand, as metrics of the worker: bounded, whatever arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from pipeline import telemetry
+from pipeline.config import Metrics
+from processors.cardinality import ANY_METRIC, Limits
+from schemas.sample import LimitState, SeriesBlock
+
+# (metric, label) pairs of a partition that /metrics tells: 4 series each. `tailrace cardinality` shows all.
+MOST_LABELS = 200
+
+
+def limits_of(metrics: Metrics) -> Limits:
+    """The configured budgets."""
+    return Limits(
+        metrics.series_per_metric,
+        metrics.values_per_label,
+        {limit.metric: limit.series for limit in metrics.limits if limit.metric and limit.series is not None},
+        {
+            (limit.metric or ANY_METRIC, limit.label): limit.values
+            for limit in metrics.limits
+            if limit.label and limit.values is not None
+        },
+        int(metrics.idle_timeout * 1000),
+    )
+
+
+class ToldLimits:
+    """Gauges and counters of one partition under one epoch. Labels that refuse values are told before others."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, str]] = set()
+        self._metrics: set[str] = set()
+        self._folded: dict[tuple[str, str], float] = {}
+
+    def begin(self, blocks: Iterable[SeriesBlock]) -> None:
+        """What a loaded tick had counted was told by the owner before."""
+        self._folded = {(metric, limit.label): limit.folded for metric, limit in _limits(blocks)}
+
+    def tell(self, blocks: Iterable[SeriesBlock]) -> None:
+        """A tick was committed."""
+        found = sorted(_limits(blocks), key=lambda item: (not item[1].folded, -item[1].active))
+        active: set[str] = set()
+        for metric, limit in found:
+            if not limit.label:
+                active.add(metric)
+                telemetry.gauge("tailrace_series_active", limit.active, metric=metric)
+                telemetry.gauge("tailrace_series_demand", limit.demand, metric=metric)
+                telemetry.gauge("tailrace_series_budget", limit.limit, metric=metric)
+            elif (metric, limit.label) in self._told or len(self._told) < MOST_LABELS:
+                self._tell_label(metric, limit)
+        self._folded = {(metric, limit.label): limit.folded for metric, limit in found}
+        present = {(metric, limit.label) for metric, limit in found}
+        self._forget(self._metrics - active, self._told - present)
+        self._metrics, self._told = active, self._told & present
+
+    def end(self) -> None:
+        """The partition is another worker's."""
+        self._forget(self._metrics, self._told)
+
+    def _tell_label(self, metric: str, limit: LimitState) -> None:
+        key = metric, limit.label
+        self._told.add(key)
+        telemetry.gauge("tailrace_label_values_active", limit.active, metric=metric, label=limit.label)
+        telemetry.gauge("tailrace_label_values_demand", limit.demand, metric=metric, label=limit.label)
+        telemetry.gauge("tailrace_label_values_limit", limit.limit, metric=metric, label=limit.label)
+        # A metric that ended and came back counts from zero.
+        more = max(0.0, limit.folded - self._folded.get(key, 0.0)) if limit.folded else 0.0
+        telemetry.count("tailrace_label_overflow_points_total", more, metric=metric, label=limit.label)
+
+    def _forget(self, metrics: Iterable[str], labels: Iterable[tuple[str, str]]) -> None:
+        for metric in metrics:
+            telemetry.remove("tailrace_series_active", metric=metric)
+            telemetry.remove("tailrace_series_demand", metric=metric)
+            telemetry.remove("tailrace_series_budget", metric=metric)
+        for metric, label in labels:
+            telemetry.remove("tailrace_label_values_active", metric=metric, label=label)
+            telemetry.remove("tailrace_label_values_demand", metric=metric, label=label)
+            telemetry.remove("tailrace_label_values_limit", metric=metric, label=label)
+
+
+def _limits(blocks: Iterable[SeriesBlock]) -> Iterator[tuple[str, LimitState]]:
+    return ((block.metric, limit) for block in blocks for limit in block.limits)
