@@ -78,6 +78,12 @@ class DecisionRecord:
         self.times.append(time)
         self.verdicts.append(verdict)
 
+    def extend(self, keys: array[int], times: array[int], verdict: Verdict) -> None:
+        """Add the same verdict for several traces."""
+        self.keys.extend(keys)
+        self.times.extend(times)
+        self.verdicts += [verdict] * len(keys)
+
     def encode(self) -> bytes:
         """The record value; `decode` is its inverse. A dropped verdict costs 16 bytes and a nil."""
         point = self.checkpoint

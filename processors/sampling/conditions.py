@@ -1,7 +1,7 @@
-"""What a compiled policy asks of a trace's evidence.
+"""What a compiled policy asks of a trace's evidence, as a node of a Ballot (processors.sampling.ballot).
 
-Each answers `threshold(evidence, limits)`: None when the policy does not keep the trace, else the 56-bit sampling
-threshold at which it did (0 = certain). `limits` are the token buckets of the partition, at the trace's deadline.
+Each answers None-or-threshold: whether the policy keeps the trace, and at which 56-bit sampling threshold it did (0 =
+certain).
 """
 
 from __future__ import annotations
@@ -9,27 +9,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from processors.sampling.evidence import Evidence
-from processors.sampling.limits import Limits
-from processors.sampling.probability import ALWAYS, NEVER, fnv1a_64, randomness_of_id
+from processors.sampling import ballot
+from processors.sampling.probability import NEVER
+from processors.sampling.span_bits import words_of
 
 NS_PER_MS = 1_000_000
+NO_BOUND = (1 << 64) - 1
 
 
 class Condition(Protocol):
     """A policy, compiled."""
 
-    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
-        """The threshold at which the trace is kept, None when it is not."""
+    def code(self, words: int) -> list[int]:
+        """The node: kind, size, arguments; bit sets have `words` words."""
         ...
+
+
+def _node(kind: int, *arguments: int) -> list[int]:
+    return [kind, 2 + len(arguments), *arguments]
 
 
 @dataclass(frozen=True, slots=True)
 class Always:
     """always_sample."""
 
-    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
-        return ALWAYS
+    def code(self, words: int) -> list[int]:
+        return _node(ballot.ALWAYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +43,8 @@ class AnyOf:
 
     mask: int
 
-    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
-        return ALWAYS if evidence.bits & self.mask else None
+    def code(self, words: int) -> list[int]:
+        return _node(ballot.ANY_OF, *words_of(self.mask, words))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +53,8 @@ class NoneOf:
 
     mask: int
 
-    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
-        return ALWAYS if evidence.spans and not evidence.bits & self.mask else None
+    def code(self, words: int) -> list[int]:
+        return _node(ballot.NONE_OF, *words_of(self.mask, words))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +64,8 @@ class LongerThan:
     above_ns: int
     up_to_ns: int | None
 
-    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
-        duration = evidence.duration_ns
-        inside = duration > self.above_ns and (self.up_to_ns is None or duration <= self.up_to_ns)
-        return ALWAYS if inside and evidence.spans else None
+    def code(self, words: int) -> list[int]:
+        return _node(ballot.LONGER, self.above_ns, NO_BOUND if self.up_to_ns is None else self.up_to_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +75,8 @@ class LongerThanMillis:
     above: int
     up_to: int | None
 
-    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
-        duration = evidence.duration_ns
-        millis = duration // NS_PER_MS if duration >= 0 else -(-duration // NS_PER_MS)
-        inside = millis >= self.above if self.up_to is None else self.above < millis <= self.up_to
-        return ALWAYS if inside and evidence.spans else None
+    def code(self, words: int) -> list[int]:
+        return _node(ballot.LONGER_MILLIS, self.above, NO_BOUND if self.up_to is None else self.up_to)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,8 @@ class SpanCount:
     fewest: int
     most: int | None
 
-    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
-        spans = evidence.spans
-        inside = spans >= self.fewest and (self.most is None or spans <= self.most)
-        return ALWAYS if inside and spans else None
+    def code(self, words: int) -> list[int]:
+        return _node(ballot.SPAN_COUNT, self.fewest, NO_BOUND if self.most is None else self.most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +96,8 @@ class WithinRate:
 
     index: int
 
-    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
-        return ALWAYS if evidence.spans and limits.take(self.index, evidence.spans) else None
+    def code(self, words: int) -> list[int]:
+        return _node(ballot.WITHIN_RATE, self.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +106,8 @@ class Consistent:
 
     limit: int
 
-    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
-        randomness = evidence.randomness
-        if randomness is None:
-            randomness = randomness_of_id(evidence.trace_id)
-        return self.limit if randomness >= self.limit else None
+    def code(self, words: int) -> list[int]:
+        return _node(ballot.CONSISTENT, self.limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +121,9 @@ class Hashed:
     limit: int
     share: int
 
-    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
-        return min(self.share, NEVER - 1) if fnv1a_64(evidence.trace_id, self.state) <= self.limit else None
+    def code(self, words: int) -> list[int]:
+        ever = self.limit >= 0
+        return _node(ballot.HASHED, self.state, ever, self.limit if ever else 0, min(self.share, NEVER - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +132,5 @@ class AllOf:
 
     parts: tuple[Condition, ...]
 
-    def threshold(self, evidence: Evidence, limits: Limits) -> int | None:
-        highest = ALWAYS
-        for part in self.parts:
-            threshold = part.threshold(evidence, limits)
-            if threshold is None:
-                return None
-            highest = max(highest, threshold)
-        return highest
+    def code(self, words: int) -> list[int]:
+        return _node(ballot.ALL_OF, *(number for part in self.parts for number in part.code(words)))

@@ -1,20 +1,17 @@
-"""The decision about a trace, from its evidence alone: O(policies), no matter how many spans it has.
-
-A policy of type drop beats everything, wherever it stands. Else every policy votes; one vote to keep is enough. The
-first keeping policy in the order of the configuration is named.
-The threshold is the lowest of all keeping policies, so an error trace that a 1 % policy also chose counts once, not a
-hundred times.
-
-Only `rate_limiting` looks beyond the evidence: at the token buckets of the partition (processors.sampling.limits).
-"""
+"""One trace's vote, from evidence that is at hand; what a partition decides goes by the batch (trace_table, ballot)."""
 
 from __future__ import annotations
 
+from array import array
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from processors.sampling.ballot import Ballot
 from processors.sampling.compile import Plan
 from processors.sampling.evidence import Evidence
 from processors.sampling.limits import NO_LIMITS, Limits
+from processors.sampling.span_bits import words_of
+from processors.sampling.trace_table import BITS, HIGH, KEY, MAX_END, MIN_START, RANDOM, SMALL, SPANS, U64_MAX
 
 
 class Vote(NamedTuple):
@@ -25,22 +22,30 @@ class Vote(NamedTuple):
     threshold: int
 
 
-NOT_KEPT = Vote(False, "", 0)
+@dataclass(slots=True)
+class _Record:
+    """Evidence as the only record of a table."""
+
+    wide: array[int]
+    small: array[int]
+    due_records: array[int]
+    due_deadlines: array[int]
 
 
 def decide(plan: Plan, evidence: Evidence, limits: Limits = NO_LIMITS) -> Vote:
-    """Keep or drop the trace. Equal evidence gives an equal vote; `limits` are needed by a plan with `rates`."""
-    for name, condition in plan.drops:
-        if condition.threshold(evidence, limits) is not None:
-            return Vote(False, name, 0)
-    policy: str | None = None
-    lowest = 0
-    for name, condition in plan.conditions:
-        threshold = condition.threshold(evidence, limits)
-        if threshold is None:
-            continue
-        if policy is None:
-            policy, lowest = name, threshold
-        elif threshold < lowest:
-            lowest = threshold
-    return NOT_KEPT if policy is None else Vote(True, policy, lowest)
+    """Keep or drop the trace. Equal evidence gives an equal vote.
+
+    `limits` are needed by a plan with `rates`; they go by the stream time that they are `at`.
+    """
+    wide = array("Q", bytes(8 * BITS)) + array("Q", words_of(evidence.bits, plan.words))
+    wide[HIGH], wide[KEY] = (int.from_bytes(evidence.trace_id[at : at + 8], "big") for at in (0, 8))
+    wide[MIN_START], wide[MAX_END] = evidence.min_start, evidence.max_end
+    wide[RANDOM] = U64_MAX if evidence.randomness is None else evidence.randomness
+    small = array("i", bytes(4 * SMALL))
+    small[SPANS] = evidence.spans
+    ballot = Ballot(plan.conditions, plan.drops, plan.words)
+    record = _Record(wide, small, array("i", [0]), array("q", [limits.now]))
+    if ballot.next_kept(record, 0, 1, limits) == 0:
+        return Vote(True, ballot.names[ballot.policy], ballot.threshold)
+    dropped = [name for name, number in zip(ballot.drop_names, ballot.dropped_by, strict=True) if number]
+    return Vote(False, dropped[0] if dropped else "", 0)

@@ -37,11 +37,11 @@ class Limits:
         self._rates = rates
         self._span = UNITS * partitions  # units
         self._buckets = [_Bucket(rate.burst * UNITS) for rate in rates]
-        self._now = 0
+        self.now = 0
 
     def at(self, time: int) -> Limits:
         """The same buckets, at stream time `time` (ms)."""
-        self._now = time
+        self.now = time
         return self
 
     def take(self, index: int, spans: int) -> bool:
@@ -53,10 +53,10 @@ class Limits:
         rate, bucket = self._rates[index], self._buckets[index]
         capacity = rate.burst * UNITS
         if bucket.filled is None:
-            bucket.filled = self._now
-        elif self._now > bucket.filled:
-            bucket.tokens = min(capacity, bucket.tokens + (self._now - bucket.filled) * rate.spans_per_second)
-            bucket.filled = self._now
+            bucket.filled = self.now
+        elif self.now > bucket.filled:
+            bucket.tokens = min(capacity, bucket.tokens + (self.now - bucket.filled) * rate.spans_per_second)
+            bucket.filled = self.now
         cost = spans * self._span
         if spans > rate.burst or bucket.tokens < min(cost, capacity):
             return False

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from collections.abc import Iterator
+from typing import Any
 
 import cython
 
@@ -46,17 +46,17 @@ from schemas.otlp_scan import (
 ERROR = 2  # Span.Status.StatusCode
 NAMES = 1 << 14  # distinct names after which those that no trace holds any more are looked for
 _RECORDS = 256  # for which there is room at first
-_MOST = (1 << 64) - 1
+U64_MAX = (1 << 64) - 1
 
 # A record: words of `_wide`, …
-_KEY = cython.declare(cython.Py_ssize_t, 0)
-_HIGH = cython.declare(cython.Py_ssize_t, 1)  # the high half of the trace id: the greatest seen
-_MIN_START = cython.declare(cython.Py_ssize_t, 2)
-_MAX_END = cython.declare(cython.Py_ssize_t, 3)
-_RANDOM = cython.declare(cython.Py_ssize_t, 4)
+KEY = 0
+HIGH = 1  # the high half of the trace id: the greatest seen
+MIN_START = 2
+MAX_END = 3
+RANDOM = 4
 _ROOT_START = cython.declare(cython.Py_ssize_t, 5)
 _ROOT_SPAN = cython.declare(cython.Py_ssize_t, 6)
-_BITS = cython.declare(cython.Py_ssize_t, 7)
+BITS = 7
 # … of `_times`, …
 _FIRST = cython.declare(cython.Py_ssize_t, 0)
 _LAST = cython.declare(cython.Py_ssize_t, 1)
@@ -64,7 +64,7 @@ _ROOT = cython.declare(cython.Py_ssize_t, 2)
 _DEADLINE = cython.declare(cython.Py_ssize_t, 3)
 _TIMES = cython.declare(cython.Py_ssize_t, 4)
 # … and of `_small`.
-_SPANS = cython.declare(cython.Py_ssize_t, 0)
+SPANS = 0
 _LOGS = cython.declare(cython.Py_ssize_t, 1)
 _ROOT_NAME = cython.declare(cython.Py_ssize_t, 2)  # -1: no root was seen
 _ENTRIES = cython.declare(cython.Py_ssize_t, 3)  # the newest remembered span, -1: none
@@ -75,7 +75,18 @@ _NAMINGS = cython.declare(cython.Py_ssize_t, 7)
 _NEXT = cython.declare(cython.Py_ssize_t, 8)  # in the list of the deadline, of evidence ahead, or of free records
 _BEFORE = cython.declare(cython.Py_ssize_t, 9)
 _AHEAD = cython.declare(cython.Py_ssize_t, 10)
-_SMALL = cython.declare(cython.Py_ssize_t, 11)
+SMALL = 11  # numbers a record
+
+# The same as C constants, for the loops below.
+_KEY = cython.declare(cython.Py_ssize_t, KEY)
+_HIGH = cython.declare(cython.Py_ssize_t, HIGH)
+_MIN_START = cython.declare(cython.Py_ssize_t, MIN_START)
+_MAX_END = cython.declare(cython.Py_ssize_t, MAX_END)
+_RANDOM = cython.declare(cython.Py_ssize_t, RANDOM)
+_BITS = cython.declare(cython.Py_ssize_t, BITS)
+_SPANS = cython.declare(cython.Py_ssize_t, SPANS)
+_SMALL = cython.declare(cython.Py_ssize_t, SMALL)
+_DUE = cython.declare(cython.Py_ssize_t, 4096)  # traces listed as due at a time
 
 _GOLDEN = cython.declare(cython.ulonglong, 0x9E3779B97F4A7C15)
 _NO_ROOT = cython.declare(cython.longlong, -(1 << 63))
@@ -83,7 +94,7 @@ _FAILED = cython.declare(cython.uint, 1 << 31)  # beside the name of a remembere
 _NOBODY = cython.declare(cython.uint, 0xFFFFFFFF)
 _SPAN_ENTRIES = cython.declare(cython.int, SPANS_PER_TRACE)
 _NAMED_ENTRIES = cython.declare(cython.int, NAMED_PER_TRACE)
-_U64_MAX = cython.declare(cython.ulonglong, _MOST)
+_U64_MAX = cython.declare(cython.ulonglong, U64_MAX)
 
 _C_TRACE_ID = cython.declare(cython.Py_ssize_t, TRACE_ID)
 _C_SPAN_ID = cython.declare(cython.Py_ssize_t, SPAN_ID)
@@ -94,22 +105,6 @@ _C_STATUS = cython.declare(cython.Py_ssize_t, STATUS)
 _C_SEVERITY = cython.declare(cython.Py_ssize_t, SEVERITY)
 _C_LOG_CELLS = cython.declare(cython.Py_ssize_t, LOG_CELLS)
 _C_ERROR = cython.declare(cython.ulonglong, ERROR)
-
-
-class DueTrace:
-    """A trace whose deadline has come. Valid until the next one is asked for."""
-
-    __slots__ = ("_record", "_table", "deadline", "evidence", "last")
-
-    def __init__(self, table: TraceTable, record: int, evidence: Evidence, last: int, deadline: int) -> None:
-        self._table, self._record = table, record
-        self.evidence = evidence
-        self.last = last
-        self.deadline = deadline
-
-    def enrichments(self) -> tuple[Enrichment | None, dict[bytes, Enrichment]]:
-        """The root (None when no span without a parent was seen), and the remembered spans that logs have named."""
-        return self._table.enrichments(self._record)
 
 
 @cython.cclass
@@ -123,6 +118,11 @@ class TraceTable:
     after_root = cython.declare(object, visibility="readonly")
     _after_root: cython.longlong
     _rooted: cython.bint
+    due_records = cython.declare(object, visibility="readonly")
+    due_keys = cython.declare(object, visibility="readonly")
+    due_deadlines = cython.declare(object, visibility="readonly")
+    due_last = cython.declare(object, visibility="readonly")
+    _due_count: cython.Py_ssize_t
     _words: cython.Py_ssize_t
     _width: cython.Py_ssize_t
     _wide: cython.ulonglong[::1]
@@ -163,6 +163,11 @@ class TraceTable:
         self._free = -1
         self._due = {}
         self._deadlines = []
+        self._due_count = 0
+        self.due_records = array("i", bytes(4 * _DUE))
+        self.due_keys = array("Q", bytes(8 * _DUE))
+        self.due_deadlines = array("q", bytes(8 * _DUE))
+        self.due_last = array("q", bytes(8 * _DUE))
         self._span_ids = array("Q", bytes(8 * _RECORDS))
         self._names = array("I", bytes(4 * _RECORDS))
         self._links = array("i", bytes(4 * _RECORDS))
@@ -389,39 +394,75 @@ class TraceTable:
 
     # ---- what is due -------------------------------------------------------------------------------------
 
-    def due(self, now: int) -> Iterator[tuple[int, DueTrace]]:
-        """Take out every trace whose deadline has come, in order of deadline and key, its evidence complete."""
-        while self._deadlines and self._deadlines[0] <= now:
-            deadline = self._deadlines[0]
+    def list_due(self, now: int) -> int:
+        """List traces whose deadline has come, in order of deadline and key, their evidence complete; how many.
+
+        Trace i has `due_records[i]`, `due_keys[i]`, `due_deadlines[i]` and `due_last[i]`, its newest row's stream
+        time. Not more than a few thousand at a time: `settle` takes them out, then ask again.
+        """
+        room: cython.Py_ssize_t = _DUE
+        self._due_count = 0
+        for deadline in self._past(now):
             for key, record in self._list(deadline):
-                self._unlink(record)
-                self._remove(key)
-                trace = self._decided(record)
-                try:
-                    yield key, trace
-                finally:
-                    self._let_go(record)
+                if self._due_count == room:
+                    return self._due_count
+                self._put_due(key, record, deadline)
+        return self._due_count
+
+    def _past(self, now: int) -> list[int]:
+        """Deadlines that have come, in order, as many as may be wanted; those whose list is empty are forgotten."""
+        found: list[int] = []
+        traces = 0
+        while self._deadlines and self._deadlines[0] <= now:
+            deadline = heapq.heappop(self._deadlines)
             if self._due[deadline] < 0:
                 del self._due[deadline]
-                heapq.heappop(self._deadlines)
+                continue
+            found.append(deadline)
+            traces += 1
+            if traces >= _DUE:
+                break
+        for deadline in found:
+            heapq.heappush(self._deadlines, deadline)
+        return found
 
     def _list(self, deadline: int) -> list[tuple[int, int]]:
         """(key, record) of every trace with this deadline, by key."""
         found: list[tuple[int, int]] = []
-        record: cython.Py_ssize_t = self._due.get(deadline, -1)
+        record: cython.Py_ssize_t = self._due[deadline]
         while record >= 0:
             found.append((self._wide[record * self._width + _KEY], record))
             record = self._small[record * _SMALL + _NEXT]
         found.sort()
         return found
 
-    def _decided(self, record: cython.Py_ssize_t) -> DueTrace:
-        deadline: cython.longlong = self._times[record * _TIMES + _DEADLINE]
+    def _put_due(self, key: int, record: cython.Py_ssize_t, deadline: cython.longlong) -> None:
+        at: cython.Py_ssize_t = self._due_count
         ahead: cython.Py_ssize_t = self._small[record * _SMALL + _AHEAD]
         while ahead >= 0:
             if self._times[ahead * _TIMES + _FIRST] <= deadline:
                 self._merge(record, ahead)
             ahead = self._small[ahead * _SMALL + _NEXT]
+        self._free_ahead(record)
+        self.due_records[at] = record
+        self.due_keys[at] = key
+        self.due_deadlines[at] = deadline
+        self.due_last[at] = self._times[record * _TIMES + _LAST]
+        self._due_count += 1
+
+    def settle(self, count: int) -> None:
+        """Take out the first `count` of the traces that were listed."""
+        place: cython.Py_ssize_t
+        record: cython.Py_ssize_t
+        for place in range(count):
+            record = self.due_records[place]
+            self._unlink(record)
+            self._remove(self.due_keys[place])
+            self._let_go(record)
+
+    def evidence(self, place: int) -> Evidence:
+        """What is known of a trace that was listed."""
+        record: cython.Py_ssize_t = self.due_records[place]
         at: cython.Py_ssize_t = record * self._width
         word: cython.Py_ssize_t
         bits: object = 0
@@ -431,7 +472,7 @@ class TraceTable:
         for word in range(self._words):
             part = self._wide[at + _BITS + word]
             bits = bits | part << (64 * word)
-        evidence = Evidence(
+        return Evidence(
             trace_id=high.to_bytes(8, "big") + low.to_bytes(8, "big"),
             bits=bits,
             spans=self._small[record * _SMALL + _SPANS],
@@ -440,7 +481,16 @@ class TraceTable:
             max_end=self._wide[at + _MAX_END],
             randomness=None if self._wide[at + _RANDOM] == _U64_MAX else self._wide[at + _RANDOM],
         )
-        return DueTrace(self, record, evidence, self._times[record * _TIMES + _LAST], deadline)
+
+    @property
+    def wide(self) -> Any:
+        """The 64-bit words of all records: that at KEY, HIGH, … of record r is at r * (BITS + words) + KEY, …"""
+        return self._wide
+
+    @property
+    def small(self) -> Any:
+        """The 32-bit numbers of all records, SMALL a record."""
+        return self._small
 
     @cython.cfunc
     @cython.exceptval(-1)
@@ -558,8 +608,9 @@ class TraceTable:
             self._small[small + _NAMINGS] += 1
         return 0
 
-    def enrichments(self, record: cython.Py_ssize_t) -> tuple[Enrichment | None, dict[bytes, Enrichment]]:
-        """What the logs of a trace learn: its root, and the remembered spans that they named."""
+    def enrichments(self, place: int) -> tuple[Enrichment | None, dict[bytes, Enrichment]]:
+        """What the logs of a trace that was listed learn: its root, and the remembered spans that they named."""
+        record: cython.Py_ssize_t = self.due_records[place]
         small: cython.Py_ssize_t = record * _SMALL
         entry: cython.Py_ssize_t = self._small[small + _ENTRIES]
         name: cython.uint
@@ -715,12 +766,19 @@ class TraceTable:
     @cython.exceptval(-1)
     def _let_go(self, record: cython.Py_ssize_t) -> cython.int:
         """Free a record, what is ahead of it and what it remembers."""
-        ahead: cython.int = self._small[record * _SMALL + _AHEAD]
-        after: cython.int
         self._free_spans(self._small[record * _SMALL + _ENTRIES])
         self._free_spans(self._small[record * _SMALL + _NAMED])
+        self._free_ahead(record)
         self._small[record * _SMALL + _NEXT] = self._free
         self._free = record
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _free_ahead(self, record: cython.Py_ssize_t) -> cython.int:
+        ahead: cython.int = self._small[record * _SMALL + _AHEAD]
+        after: cython.int
+        self._small[record * _SMALL + _AHEAD] = -1
         while ahead >= 0:
             after = self._small[ahead * _SMALL + _NEXT]
             self._small[ahead * _SMALL + _NEXT] = self._free

@@ -111,6 +111,25 @@ class Verdicts:
         self._marks[slot] = 2 * (bucket - self._first) + (1 if verdict.kept else 0) + 1
         self._pin(bucket, heads)
 
+    def drop(self, keys: array[int], times: array[int], heads: tuple[int, ...]) -> None:
+        """Remember that these traces were dropped, each from its stream time on; as `put`."""
+        theirs: cython.const[cython.ulonglong][::1] = keys
+        at: cython.const[cython.longlong][::1] = times
+        row: cython.Py_ssize_t
+        slot: cython.Py_ssize_t
+        bucket: cython.longlong
+        last: cython.longlong = -(1 << 62)
+        for row in range(len(theirs)):
+            bucket = at[row] // self._width
+            slot = self._slot(theirs[row])
+            if bucket == last and self._marks[slot] == 0 and self._count < self._room:
+                self._count += 1
+                self._keys[slot] = theirs[row]
+                self._marks[slot] = 2 * (bucket - self._first) + 1
+            else:
+                self.put(theirs[row], at[row], DROPPED, heads)
+                last = bucket
+
     def _move_range(self, bucket: int) -> None:
         """Count buckets from another origin. What is too far from `bucket` for a mark moves to the edge."""
         shift = bucket - _RANGE // 2 - self._first
@@ -241,4 +260,6 @@ class Verdicts:
 
     def _pin(self, bucket: int, heads: tuple[int, ...]) -> None:
         known = self._pinned.get(bucket)
+        if known is heads:
+            return
         self._pinned[bucket] = heads if known is None else tuple(map(max, known, heads))

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from processors.correlation import correlate
+from processors.sampling.ballot import Ballot
 from processors.sampling.compile import Plan
-from processors.sampling.decide import decide
 from processors.sampling.limits import Limits
 from processors.sampling.trace_table import TraceTable
 from processors.sampling.verdicts import Verdicts
@@ -130,6 +130,7 @@ class Window:
         self._clock = self._new_clock()
         self._tail_clock = self._new_clock()
         self._traces = TraceTable(settings.decision_wait, settings.wait_after_root, plan.words)
+        self._ballot = Ballot(plan.conditions, plan.drops, plan.words)
         self._limits = Limits(plan.rates, settings.partitions)
         self._verdicts = Verdicts(settings.late_horizon)
         self._pending = DecisionRecord(settings.partitions)
@@ -292,21 +293,44 @@ class Window:
         now = self._clock.now()
         if now is None or self._pending_bytes >= DECISION_BYTES:
             return
-        for key, trace in self._traces.due(now):
-            vote = decide(self._plan, trace.evidence, self._limits.at(trace.deadline))
-            verdict = DROPPED
-            if vote.kept:
-                root, spans = trace.enrichments()
-                verdict = Verdict(True, vote.policy, vote.threshold, root, spans)
-                self._stats["policy", vote.policy] += 1
-            elif vote.policy:
-                self._stats["drop_policy", vote.policy] += 1
-            self._stats["decided", "kept" if vote.kept else "dropped"] += 1
-            time = max(now, trace.last)
-            self._verdicts.put(key, time, verdict, self._heads())
-            self._record(key, time, verdict)
-            if self._pending_bytes >= DECISION_BYTES:
+        heads = self._heads()
+        while count := self._traces.list_due(now):
+            place = 0
+            while place < count and self._pending_bytes < DECISION_BYTES:
+                room = place + 1 + (DECISION_BYTES - self._pending_bytes) // DECISION_OVERHEAD
+                kept = self._ballot.next_kept(self._traces, place, min(count, room), self._limits)
+                self._drop(place, kept, now, heads)
+                if kept < min(count, room):
+                    self._keep(kept, now, heads)
+                    kept += 1
+                place = kept
+            self._traces.settle(place)
+            if place < count:
                 break
+        for name, number in zip(self._ballot.drop_names, self._ballot.dropped_by, strict=True):
+            if number:
+                self._stats["drop_policy", name] += number
+        self._ballot.clear()
+
+    def _drop(self, first: int, end: int, now: int, heads: tuple[int, ...]) -> None:
+        """Drop the traces that are due from place `first` up to `end`."""
+        if first < end:
+            keys = self._traces.due_keys[first:end]
+            times = array("q", [max(now, last) for last in self._traces.due_last[first:end]])
+            self._verdicts.drop(keys, times, heads)
+            self._pending.extend(keys, times, DROPPED)
+            self._pending_bytes += DECISION_OVERHEAD * (end - first)
+            self._stats["decided", "dropped"] += end - first
+
+    def _keep(self, place: int, now: int, heads: tuple[int, ...]) -> None:
+        key, time = self._traces.due_keys[place], max(now, self._traces.due_last[place])
+        policy = self._ballot.names[self._ballot.policy]
+        root, spans = self._traces.enrichments(place)
+        verdict = Verdict(True, policy, self._ballot.threshold, root, spans)
+        self._stats["policy", policy] += 1
+        self._stats["decided", "kept"] += 1
+        self._verdicts.put(key, time, verdict, heads)
+        self._record(key, time, verdict)
 
     # ---- the cache between head and tail -----------------------------------------------------------------
 

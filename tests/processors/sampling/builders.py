@@ -148,9 +148,9 @@ class Table:
         return self._due()[1] if len(self.table) else (None, {})
 
     def _due(self) -> tuple[Evidence, tuple[Enrichment | None, dict[bytes, Enrichment]]]:
-        ((key, evidence, names),) = [(key, due.evidence, due.enrichments()) for key, due in self.table.due(1_000)]
-        assert key == self._key
-        return evidence, names
+        assert self.table.list_due(1_000) == 1
+        assert self.table.due_keys[0] == self._key
+        return self.table.evidence(0), self.table.enrichments(0)
 
 
 def gather(

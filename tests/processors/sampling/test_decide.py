@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from processors.sampling.compile import Compat, Plan, compile_policies
 from processors.sampling.conditions import Hashed
 from processors.sampling.decide import Vote, decide
 from processors.sampling.evidence import Evidence
-from processors.sampling.limits import NO_LIMITS, Limits
+from processors.sampling.limits import Limits
 from processors.sampling.probability import NEVER, salted, threshold_of
 from schemas.otlp_scan import AttributeValue
 from tests.processors.sampling.builders import MS, NOON, Table, both, drop, gather, policy, span, spans
@@ -260,10 +261,9 @@ def test_compat_chooses_by_the_collectors_hash_and_states_the_share() -> None:
     assert decide(plan, Evidence(bytes.fromhex("4bf92f3577b34da6a3ce929d0e0e4736"))) == DROP
     assert decide(plan, Evidence(b"\xff" * 16)) == Vote(True, "half", threshold_of(50))
     digest = 0x17BEC3739634FE2D
-    assert (
-        Hashed(salted(""), digest, 0).threshold(Evidence(b"\xff" * 16), NO_LIMITS) == 0
-    )  # a hash equal to the limit is kept
-    assert Hashed(salted(""), digest - 1, 0).threshold(Evidence(b"\xff" * 16), NO_LIMITS) is None
+    for limit, kept in ((digest, True), (digest - 1, False)):  # a hash equal to the limit is kept
+        exact = replace(plan, conditions=(("half", Hashed(salted(""), limit, 0)),))
+        assert decide(exact, Evidence(b"\xff" * 16)).kept is kept
     ignored = gather(plan, with_randomness(NEVER - 1))
     assert not decide(plan, ignored).kept
 

@@ -38,7 +38,10 @@ class Table:
 
     def due(self, now: int) -> dict[int, int]:
         """Traces that are due, in order, with the bits that count."""
-        return {key: trace.evidence.bits for key, trace in self.table.due(now)}
+        count = self.table.list_due(now)
+        found = {self.table.due_keys[place]: self.table.evidence(place).bits for place in range(count)}
+        self.table.settle(count)
+        return found
 
 
 def test_a_trace_is_due_one_wait_after_its_first_row() -> None:

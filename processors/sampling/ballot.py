@@ -1,0 +1,223 @@
+"""The decision about traces, from their evidence alone: O(policies), no matter how many spans they have.
+
+A policy of type drop beats everything, wherever it stands. Else every policy votes; one vote to keep is enough. The
+first keeping policy in the order of the configuration is named.
+The threshold is the lowest of all keeping policies, so an error trace that a 1 % policy also chose counts once, not a
+hundred times.
+
+Only `rate_limiting` looks beyond the evidence: at the token buckets of the partition (processors.sampling.limits).
+
+Memory layout: policies are one array of numbers, nodes of (kind, size of the node, arguments), those inside an `and`
+within its node. The records of a TraceTable are read where they lie, and a trace that nobody keeps never becomes an
+object. `python -m bench.micro.span_bits` measures it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import cython
+
+from processors.sampling import trace_table as records
+from processors.sampling.limits import Limits
+
+if TYPE_CHECKING:
+    from processors.sampling.conditions import Condition
+
+ALWAYS, ANY_OF, NONE_OF, LONGER, LONGER_MILLIS, SPAN_COUNT, WITHIN_RATE, CONSISTENT, HASHED, ALL_OF = range(10)
+"""The kinds of nodes; processors.sampling.conditions says what each asks."""
+
+_ALWAYS = cython.declare(cython.ulonglong, ALWAYS)
+_ANY_OF = cython.declare(cython.ulonglong, ANY_OF)
+_NONE_OF = cython.declare(cython.ulonglong, NONE_OF)
+_LONGER = cython.declare(cython.ulonglong, LONGER)
+_LONGER_MILLIS = cython.declare(cython.ulonglong, LONGER_MILLIS)
+_SPAN_COUNT = cython.declare(cython.ulonglong, SPAN_COUNT)
+_WITHIN_RATE = cython.declare(cython.ulonglong, WITHIN_RATE)
+_CONSISTENT = cython.declare(cython.ulonglong, CONSISTENT)
+_HASHED = cython.declare(cython.ulonglong, HASHED)
+
+_KEY = cython.declare(cython.Py_ssize_t, records.KEY)
+_HIGH = cython.declare(cython.Py_ssize_t, records.HIGH)
+_MIN_START = cython.declare(cython.Py_ssize_t, records.MIN_START)
+_MAX_END = cython.declare(cython.Py_ssize_t, records.MAX_END)
+_RANDOM = cython.declare(cython.Py_ssize_t, records.RANDOM)
+_BITS = cython.declare(cython.Py_ssize_t, records.BITS)
+_SPANS = cython.declare(cython.Py_ssize_t, records.SPANS)
+_SMALL = cython.declare(cython.Py_ssize_t, records.SMALL)
+_U64_MAX = cython.declare(cython.ulonglong, records.U64_MAX)
+_RANDOM_MASK = cython.declare(cython.ulonglong, (1 << 56) - 1)
+_FNV_PRIME = cython.declare(cython.ulonglong, 0x100000001B3)
+_NS_PER_MS = cython.declare(cython.ulonglong, 1_000_000)
+_NOT_KEPT = cython.declare(cython.longlong, -1)
+
+
+@cython.cclass
+class Ballot:
+    """Compiled policies, asked about one record of a TraceTable after another.
+
+    `conditions` and `drops` are (name, condition) in the order of the configuration; bit sets have `words` words.
+    """
+
+    names = cython.declare(tuple, visibility="readonly")
+    drop_names = cython.declare(tuple, visibility="readonly")
+    policy = cython.declare(cython.Py_ssize_t, visibility="readonly")  # the number of the one that kept the last trace
+    threshold = cython.declare(cython.longlong, visibility="readonly")
+    dropped_by = cython.declare(object, visibility="readonly")  # traces per drop policy since `clear`
+    _words: cython.Py_ssize_t
+    _code: cython.ulonglong[::1]
+    _drops: cython.Py_ssize_t  # nodes before the policies that keep
+    _nodes: cython.Py_ssize_t
+    _limits: object
+    _deadline: cython.longlong
+    _duration: cython.ulonglong
+    _negative: cython.bint
+
+    def __init__(
+        self, conditions: Sequence[tuple[str, Condition]], drops: Sequence[tuple[str, Condition]], words: int
+    ) -> None:
+        self.names = tuple(name for name, _ in conditions)
+        self.drop_names = tuple(name for name, _ in drops)
+        self.policy = -1
+        self.threshold = 0
+        self._words = words
+        self._drops = len(drops)
+        self._nodes = len(drops) + len(conditions)
+        self._code = array("Q", [n for _, condition in (*drops, *conditions) for n in condition.code(words)] or [0])
+        self._limits = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Count the drops of drop policies anew."""
+        self.dropped_by = array("Q", bytes(8 * self._drops))
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def next_kept(self, table: records.TraceTable, first: int, count: int, limits: Limits) -> int:
+        """The place of the first trace from `first` on, of the `count` that are due, that a policy keeps.
+
+        `count` when none of them is kept. Those passed over are dropped.
+        """
+        due: cython.const[cython.int][::1] = table.due_records
+        deadlines: cython.const[cython.longlong][::1] = table.due_deadlines
+        wide: cython.const[cython.ulonglong][::1] = table.wide
+        small: cython.const[cython.int][::1] = table.small
+        place: cython.Py_ssize_t
+        if count > len(due) or count > len(deadlines):
+            raise IndexError("fewer traces are due")
+        self._limits = limits
+        for place in range(first, count):
+            self._deadline = deadlines[place]
+            if self._kept(wide, small, due[place]):
+                return place
+        return count
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _kept(
+        self,
+        wide: cython.const[cython.ulonglong][::1],
+        small: cython.const[cython.int][::1],
+        record: cython.Py_ssize_t,
+    ) -> cython.int:
+        at: cython.Py_ssize_t = record * (_BITS + self._words)
+        spans: cython.ulonglong = small[record * _SMALL + _SPANS]
+        node: cython.Py_ssize_t
+        position: cython.Py_ssize_t = 0
+        threshold: cython.longlong
+        self._negative = False
+        self._duration = 0
+        if wide[at + _MIN_START] != _U64_MAX and wide[at + _MAX_END] != 0:
+            self._negative = wide[at + _MAX_END] < wide[at + _MIN_START]
+            if self._negative:
+                self._duration = wide[at + _MIN_START] - wide[at + _MAX_END]
+            else:
+                self._duration = wide[at + _MAX_END] - wide[at + _MIN_START]
+        self.policy = -1
+        for node in range(self._nodes):
+            threshold = self._threshold(position, wide, at, spans)
+            position += self._code[position + 1]
+            if threshold == _NOT_KEPT:
+                continue
+            if node < self._drops:
+                self.dropped_by[node] += 1
+                return 0
+            if self.policy < 0:
+                self.policy = node - self._drops
+                self.threshold = threshold
+            elif threshold < self.threshold:
+                self.threshold = threshold
+        return self.policy >= 0
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-2)
+    def _threshold(
+        self,
+        node: cython.Py_ssize_t,
+        wide: cython.const[cython.ulonglong][::1],
+        at: cython.Py_ssize_t,
+        spans: cython.ulonglong,
+    ) -> cython.longlong:
+        """At which 56-bit threshold a condition keeps the trace (0 = certain), -1 when it does not."""
+        kind: cython.ulonglong = self._code[node]
+        end: cython.Py_ssize_t = node + self._code[node + 1]
+        word: cython.Py_ssize_t
+        met: cython.bint = False
+        number: cython.ulonglong
+        share: cython.longlong
+        highest: cython.longlong
+        node += 2
+        if kind == _ALWAYS:
+            return 0
+        if kind <= _NONE_OF:  # ANY_OF too
+            for word in range(self._words):
+                met |= wide[at + _BITS + word] & self._code[node + word] != 0
+            return 0 if met == (kind == _ANY_OF) and (met or spans) else -1
+        if kind == _LONGER:
+            met = not self._negative and self._code[node] < self._duration <= self._code[node + 1]
+            return 0 if met and spans else -1
+        if kind == _LONGER_MILLIS:
+            number = self._duration // _NS_PER_MS  # cut towards zero
+            met = not self._negative or number == 0
+            if self._code[node + 1] == _U64_MAX:
+                met = met and number >= self._code[node]
+            else:
+                met = met and self._code[node] < number <= self._code[node + 1]
+            return 0 if met and spans else -1
+        if kind == _SPAN_COUNT:
+            return 0 if spans and self._code[node] <= spans <= self._code[node + 1] else -1
+        if kind == _WITHIN_RATE:
+            return 0 if spans and self._limits.at(self._deadline).take(self._code[node], spans) else -1
+        if kind == _CONSISTENT:
+            number = wide[at + _RANDOM]
+            if number == _U64_MAX:
+                number = wide[at + _KEY] & _RANDOM_MASK
+            return self._code[node] if number >= self._code[node] else -1
+        if kind == _HASHED:
+            if self._code[node + 1] == 0:
+                return -1
+            number = self._hash(self._hash(self._code[node], wide[at + _HIGH]), wide[at + _KEY])
+            return self._code[node + 3] if number <= self._code[node + 2] else -1
+        highest = 0  # ALL_OF: the rarest part says how often; after one that does not keep it no rate is spent
+        while node < end:
+            share = self._threshold(node, wide, at, spans)
+            if share == _NOT_KEPT:
+                return -1
+            highest = max(highest, share)
+            node += self._code[node + 1]
+        return highest
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _hash(self, state: cython.ulonglong, half: cython.ulonglong) -> cython.ulonglong:
+        """FNV-1a, 64 bits, of eight bytes, the highest first."""
+        shift: cython.int
+        for shift in range(56, -8, -8):
+            state = ((state ^ ((half >> shift) & 0xFF)) * _FNV_PRIME) & _U64_MAX
+        return state
