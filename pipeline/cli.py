@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from pipeline.commands.cardinality import cardinality
 from pipeline.commands.check import check
 from pipeline.commands.config import config_group
 from pipeline.commands.demo import demo
@@ -32,10 +33,11 @@ def cli() -> None:
       tailrace check tailrace.yaml --connect           is everything right, is everything there
       tailrace topics tailrace.yaml --create           make the internal topics
       tailrace worker --config tailrace.yaml --role all
+      tailrace cardinality --config tailrace.yaml      how full the limits are, and who is to blame
     """
 
 
-for command in (check, topics, worker, demo, config_group):
+for command in (check, topics, worker, cardinality, demo, config_group):
     cli.add_command(command)
 
 main: Callable[..., Any] = cli

@@ -1,0 +1,148 @@
+"""tailrace cardinality: how full every limit is, what it would have to be, and who is to blame."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime
+import json
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import click
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.commands.console import bad, loaded, plural
+from pipeline.config import Config
+from pipeline.reader import Reader
+from pipeline.security import client_kwargs
+from pipeline.topics import Topics
+from schemas.errors import TailraceError
+from schemas.sample import LimitState, Tick, read_tick
+
+LARGEST_TICK = 1 << 30  # bytes, as in pipeline/aggregate.py
+OFFENDERS_SHOWN = 3
+COORDINATOR_LIMIT = 10.0  # seconds; a new cluster first makes the topic of offsets
+NARROW = 100  # columns of a table that goes to a file
+
+
+@click.command()
+@click.option("--config", "file", required=True, type=click.Path(dir_okay=False), help="The configuration file.")
+@click.option("--json", "as_json", is_flag=True, help="All limits with all offenders, as JSON.")
+def cardinality(file: str, as_json: bool) -> None:
+    """Show how full every limit on label values and series is.
+
+    Reads the newest tick of each partition of the samples topic; workers are not asked. A line without a label is the
+    budget of series of the metric. `demand` is what is in use or was refused lately, an estimate (2.3 % standard
+    error): the limit that would have been needed. `folded` is what was counted under __overflow__ because of the limit.
+    The fullest come first. Exit code 0, or 1 when Kafka cannot be asked.
+
+    \b
+      tailrace cardinality --config tailrace.yaml
+      tailrace cardinality --config tailrace.yaml --json | jq '.limits[] | select(.folded > 0)'
+    """
+    config = loaded(file)
+    try:
+        ticks = asyncio.run(newest_ticks(config))
+    except (TailraceError, KafkaError) as error:
+        bad(str(error) or type(error).__name__)
+        sys.exit(1)
+    if as_json:
+        click.echo(json.dumps(document(ticks), ensure_ascii=False, indent=2))
+    elif not ticks:
+        click.echo("nothing was counted yet")
+    else:
+        _print(ticks)
+
+
+async def newest_ticks(config: Config) -> list[Tick]:
+    """The last committed tick of every partition that has one: where it begins is with the group's offset."""
+    topics = Topics(config.kafka.prefix)
+    admin, reader = AIOKafkaAdminClient(**client_kwargs(config.kafka)), Reader(config.kafka)
+    try:
+        await admin.start()
+        offsets = await _offsets(admin, topics.group("aggregate"))
+        ticks = []
+        for points, committed in sorted(offsets.items()):
+            if points.topic != topics.points or not committed.metadata.isdecimal():
+                continue
+            samples = TopicPartition(topics.samples, points.partition)
+            _, end = await reader.end(samples)
+            found = await reader.read(samples, int(committed.metadata), end, LARGEST_TICK)
+            ticks.append(read_tick(value for _, _, value in found.records))
+        return ticks
+    finally:
+        await reader.close()
+        await admin.close()
+
+
+async def _offsets(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
+    """What the group has committed; waits for a coordinator that is being elected."""
+    deadline = time.monotonic() + COORDINATOR_LIMIT
+    while True:
+        try:
+            found: dict[TopicPartition, OffsetAndMetadata] = await admin.list_consumer_group_offsets(group)
+        except KafkaError as error:
+            if not error.retriable or time.monotonic() > deadline:
+                raise
+        else:
+            return found
+        await asyncio.sleep(COORDINATOR_LIMIT / 100)
+
+
+def document(ticks: Iterable[Tick]) -> dict[str, Any]:
+    """What --json prints: every limit, the fullest first."""
+    limits = []
+    for tick in ticks:
+        for metric, state in _limits(tick):
+            limits.append(
+                {"metric": metric}
+                | {key: value for key, value in dataclasses.asdict(state).items() if key not in ("offenders", "sketch")}
+                | {"offenders": [{"value": value, "at_least": count} for value, count in state.offenders]}
+            )
+    limits.sort(key=lambda limit: -_fullness(limit["active"], limit["limit"]))
+    return {"time": max((_time(tick) for tick in ticks), default=None), "limits": limits}
+
+
+def _print(ticks: Iterable[Tick]) -> None:
+    table = Table(box=None, header_style="bold")
+    for heading in ("metric", "label", "active", "limit", "demand", "folded", "top offenders (at least)"):
+        number = heading in ("active", "limit", "demand", "folded")
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+    told = document(ticks)
+    for limit in told["limits"]:
+        offenders = [f"{each['value']} ({each['at_least']})" for each in limit["offenders"][:OFFENDERS_SHOWN]]
+        numbers = [f"{limit[key]:.0f}" for key in ("active", "limit", "demand", "folded")]
+        style = "red" if limit["folded"] else ""
+        label = limit["label"] or "(series)"
+        table.add_row(limit["metric"], label, *numbers, escape(", ".join(offenders)), style=style)
+    # A pipe has no width: wide enough for every name on one line.
+    console = Console(width=None if sys.stdout.isatty() else max(NARROW, console_width(table)))
+    console.print(table)
+    click.echo(f"as of {told['time']}, {plural(len(told['limits']), 'limit')}")
+
+
+def console_width(table: Table) -> int:
+    """Columns that the table takes when nothing is wrapped."""
+    console = Console(width=10_000)
+    return console.measure(table).maximum
+
+
+def _limits(tick: Tick) -> list[tuple[str, LimitState]]:
+    return [(block.metric, limit) for block in tick.blocks for limit in block.limits]
+
+
+def _fullness(active: int, limit: int) -> float:
+    return active / limit if limit else float("inf")
+
+
+def _time(tick: Tick) -> str:
+    return datetime.datetime.fromtimestamp(tick.time_ms / 1000, datetime.UTC).isoformat(timespec="seconds")
