@@ -26,7 +26,7 @@ VALUES = 1_000_000
 ROWS = 8_000  # of one batch: less than the 1 MiB of a record
 LIMIT, BUDGET = 200, 500
 SHAPE = Shape("counter", ("service", "tenant"), (), 1)
-SEEN = [("cart", f"early-{number}") for number in range(LIMIT)]
+SEEN: list[Labels] = [("cart", f"early-{number}") for number in range(LIMIT)]
 
 
 @pytest.fixture
@@ -47,10 +47,10 @@ async def produce(pipeline: Pipeline, producer: AIOKafkaProducer, labels: list[L
         await producer.send(pipeline.topics.points, batch.encode(), partition=partition)
 
 
-async def ticks_with(pipeline: Pipeline, each: int) -> list[Tick] | None:
+async def ticks_with(pipeline: Pipeline, each: int) -> list[Tick]:
     """The newest ticks once every partition has counted `each`."""
     found = await newest_ticks(pipeline.config)
-    return found if [counted(tick) for tick in found] == [each] * PARTITIONS else None
+    return found if [counted(tick) for tick in found] == [each] * PARTITIONS else []
 
 
 def counted(tick: Tick) -> float:
@@ -65,7 +65,7 @@ def resident(pid: int) -> int:
 async def test_a_million_values_and_three_workers(pipeline: Pipeline) -> None:
     workers = [pipeline.start() for _ in range(PARTITIONS)]
     each = VALUES // PARTITIONS
-    flood = [("cart", f"tenant-{number}") for number in range(each)]
+    flood: list[Labels] = [("cart", f"tenant-{number}") for number in range(each)]
     async with pipeline.producer() as producer:
         await produce(pipeline, producer, SEEN)
         sent = len(SEEN)

@@ -128,9 +128,11 @@ def counter(metric: str, rows: Sequence[tuple[Labels, Value]], names: Sequence[s
     return SeriesBlock(metric, Shape("counter", tuple(names)), list(rows))
 
 
-def tick(number: int, time_ms: int, *blocks: SeriesBlock, redelivered: bool = False) -> list[SourceRecord]:
+def tick(
+    number: int, time_ms: int, *blocks: SeriesBlock, redelivered: bool = False, since_ms: int = 0
+) -> list[SourceRecord]:
     """The records of a tick."""
-    values = Tick(number, time_ms, points=0, partitions=1, blocks=list(blocks)).encode()
+    values = Tick(number, time_ms, points=0, partitions=1, blocks=list(blocks), since_ms=since_ms).encode()
     return [record(value, "samples", redelivered=redelivered) for value in values]
 
 

@@ -90,6 +90,25 @@ async def test_a_series_that_ends_is_gone_at_once(prometheus: PrometheusServer) 
     assert await query(prometheus, calls) == {"cart": 2}
 
 
+async def test_a_histogram_that_ends_is_gone_and_what_comes_back_is_counted_from_zero(
+    prometheus: PrometheusServer,
+) -> None:
+    name, shape = fresh().replace("_total", "_ms"), Shape("histogram", ("service",), (2.0, 10.0))
+
+    def at(time_ms: int, block: SeriesBlock) -> list[SourceRecord]:
+        return tick(1, time_ms, block, since_ms=time_ms - 10_000)
+
+    url, cart = prometheus.remote_write_url, ("cart",)
+    three, five = HistogramValue(3, 9.0, (0, 3, 0)), HistogramValue(5, 15.0, (0, 5, 0))
+    await send(url, at(NOW - 40_000, SeriesBlock(name, shape, [(cart, three)])))
+    await send(url, at(NOW - 30_000, SeriesBlock(name, shape, [], [cart])))
+    for suffix in ("_bucket", "_sum", "_count"):
+        assert await query(prometheus, f"count({name}{suffix}) or vector(0)", NOW - 29_000) == {"": 0}
+    await send(url, at(NOW - 10_000, SeriesBlock(name, shape, [(cart, five)], fresh=1)))
+    assert await query(prometheus, f"resets({name}_count[60s])") == {"cart": 1}
+    assert await query(prometheus, f'{name}_bucket{{le="10"}}') == {"cart": 5}
+
+
 async def test_prometheus_refuses_one_sample_and_gets_the_others(prometheus: PrometheusServer) -> None:
     calls, future = fresh(), fresh()
     destination = Prometheus(sink(prometheus.remote_write_url))
