@@ -13,7 +13,6 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 
 import faust
 from aiokafka import ConsumerRecord, TopicPartition
-from aiokafka.partitioner import murmur2
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline import telemetry
@@ -26,6 +25,7 @@ from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.window import Burst, Settings, Window
 from processors.span_metrics import SpanMetrics
 from schemas.errors import ProtocolError
+from schemas.ids import partition_of_metric
 from schemas.reasons import Reason
 
 ROLE = "sample"
@@ -193,9 +193,8 @@ class PartitionPair(Lease):
         outputs += [Output(topics.kept_spans, value, index) for value in burst.kept_spans]
         outputs += [Output(topics.kept_logs, value, index) for value in burst.kept_logs]
         for points in burst.points:
-            key = points.metric.encode()
-            partition = (murmur2(key) & 0x7FFFFFFF) % self._config.kafka.metric_partitions
-            outputs.append(Output(topics.points, points.encode(), partition, key))
+            partition = partition_of_metric(points.metric, self._config.kafka.metric_partitions)
+            outputs.append(Output(topics.points, points.encode(), partition, points.metric.encode()))
         pointer = "" if burst.load_from is None else str(burst.load_from)
         written = await self._committer.commit(
             outputs,

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 from schemas.errors import ProtocolError
 from schemas.packing import pack, unpack
+from schemas.versions import require
 
 VERSION = 1
+READS = (1,)
 
 
 class Enrichment(NamedTuple):
@@ -111,8 +113,7 @@ class DecisionRecord:
         """Read a record value; raises ProtocolError on anything else."""
         try:
             raw: dict[str, Any] = unpack(value)
-            if raw["v"] != VERSION:
-                raise ProtocolError(f"decision version {raw['v']}, this worker reads {VERSION}")
+            require("decision", raw["v"], READS)
             record = cls(raw["n"])
             record.keys.frombytes(raw["keys"])
             record.times.frombytes(raw["times"])

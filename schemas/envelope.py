@@ -21,8 +21,10 @@ from typing import Any
 from schemas.decision import Enrichment
 from schemas.errors import ProtocolError
 from schemas.packing import pack, unpack
+from schemas.versions import require
 
 VERSION = 1
+READS = (1,)
 NO_MARK = -1
 
 
@@ -127,8 +129,7 @@ class Envelope:
         """
         try:
             raw: dict[str, Any] = unpack(value)
-            if raw["v"] != VERSION:
-                raise ProtocolError(f"envelope version {raw['v']}, this worker reads {VERSION}")
+            require("envelope", raw["v"], READS)
             columns = []
             for data in raw["col"]:
                 column = u32()

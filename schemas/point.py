@@ -11,8 +11,10 @@ from typing import Any, Literal, NamedTuple
 
 from schemas.errors import ProtocolError
 from schemas.packing import pack, unpack
+from schemas.versions import require
 
 VERSION = 1
+READS = (1,)
 
 Kind = Literal["counter", "histogram"]
 Labels = tuple[str, ...]  # values, in the order of the shape's label names; "" = the label is absent
@@ -77,8 +79,7 @@ class PointBatch:
         """Read a record value; raises ProtocolError on anything else."""
         try:
             raw: dict[str, Any] = unpack(value)
-            if raw["v"] != VERSION:
-                raise ProtocolError(f"points version {raw['v']}, this worker reads {VERSION}")
+            require("points", raw["v"], READS)
             shape = decode_shape(raw["shape"])
             return cls(raw["metric"], shape, raw["start"], decode_rows(shape, raw["rows"]))
         except (KeyError, ValueError, TypeError, IndexError) as error:

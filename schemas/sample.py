@@ -16,8 +16,10 @@ from typing import Any
 from schemas.errors import ProtocolError
 from schemas.packing import pack, unpack
 from schemas.point import Labels, Shape, Value, decode_rows, decode_shape
+from schemas.versions import require
 
 VERSION = 1
+READS = (1,)
 # Estimated bytes before compression of a chunk: well below Kafka's 1 MiB default whatever the labels hold, and a
 # sink's unit of work.
 CHUNK_BYTES = 512 << 10
@@ -205,8 +207,7 @@ def decode_record(value: bytes) -> TickRecord:
     """Read a record value; raises ProtocolError on anything else."""
     try:
         raw: dict[str, Any] = unpack(value)
-        if raw["v"] != VERSION:
-            raise ProtocolError(f"samples version {raw['v']}, this worker reads {VERSION}")
+        require("samples", raw["v"], READS)
         number = raw["tick"]
         match raw["kind"]:
             case "header":

@@ -1,0 +1,125 @@
+"""Golden bytes: what each version wrote is read for ever, and the current writer still writes it.
+
+Envelopes and decision records have theirs in test_envelope.py. Whoever adds to a format adds a file here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas import versions
+from schemas.dead_letter import DeadLetter
+from schemas.decision import Checkpoint, DecisionRecord
+from schemas.ids import partition_of, partition_of_metric
+from schemas.packing import unpack
+from schemas.point import PointBatch
+from schemas.sample import LimitState, SeriesBlock, Tick, read_tick
+from tests.schemas.test_envelope import DECISION_RECORD
+from tests.schemas.test_point import EXAMPLE as POINTS
+from tests.schemas.test_sample import EXAMPLE as TICK
+
+GOLDEN = Path(versions.__path__[0]) / "v1"
+FORMATS = ("decision", "envelope", "point", "sample")
+
+# Of the same version 1: what was added under keys of their own.
+LIMITED = DecisionRecord(3, checkpoint=Checkpoint(full=True, limiters={"rate": [(90_000, 1_700_000_000_123), (7, -1)]}))
+CALLS, DURATIONS = TICK.blocks
+TOLD = replace(
+    TICK,
+    since_ms=TICK.time_ms - 15_000,
+    blocks=[
+        SeriesBlock(
+            CALLS.metric,
+            CALLS.shape,
+            CALLS.rows,
+            CALLS.stale,
+            idle=[0, 14_999],
+            fresh=1,
+            limits=[
+                LimitState("service_name", 100, 1, 1),
+                LimitState("tenant", 1, 1, 40, 3.5, (("größe", 2), ("b", 1)), (b"\x01\x02", b"")),
+                LimitState("", 1000, 2, 41),
+            ],
+        ),
+        DURATIONS,
+    ],
+)
+LETTER = DeadLetter(
+    b"\x00not otlp", "otlp_spans", 3, 1 << 40, 1_700_000_000_123, 7, "ingest", "malformed", "größe: field 3"
+)
+
+
+def golden(name: str) -> bytes:
+    """The bytes as they were released."""
+    return (GOLDEN / name).read_bytes()
+
+
+def vectors(name: str) -> list[dict[str, Any]]:
+    """The entries of a list of golden vectors."""
+    found: list[dict[str, Any]] = json.loads((GOLDEN / "partitions.json").read_text(encoding="utf-8"))[name]
+    return found
+
+
+def same(written: bytes, released: bytes) -> bool:
+    """Whether both unpack to the same, keys in the same order: zstd may compress better one day."""
+    return unpack(written) == unpack(released) and list(unpack(written)) == list(unpack(released))
+
+
+def test_points() -> None:
+    assert same(POINTS.encode(), golden("point.bin"))
+    assert PointBatch.decode(golden("point.bin")) == POINTS
+
+
+@pytest.mark.parametrize(("tick", "suffix"), [(TICK, ""), (TOLD, "_told")], ids=["as begun", "with what was added"])
+def test_ticks(tick: Tick, suffix: str) -> None:
+    records = [golden(f"sample_{kind}{suffix}.bin") for kind in ("header", "chunk", "footer")]
+    assert read_tick(records) == tick
+    assert all(map(same, tick.encode(), records))
+
+
+def test_decisions_with_limiters() -> None:
+    assert same(LIMITED.encode(), golden("decision_limiters.bin"))
+    assert DecisionRecord.decode(golden("decision_limiters.bin")) == LIMITED
+    assert "limiters" not in unpack(DECISION_RECORD.encode())
+
+
+def test_dead_letters() -> None:
+    released = json.loads((GOLDEN / "dead_letter.json").read_text(encoding="utf-8"))
+    assert LETTER.key().decode() == released["key"]
+    assert [[name, value.decode()] for name, value in LETTER.headers()] == released["headers"]
+    assert LETTER.value.hex() == released["value"]
+
+
+@pytest.mark.parametrize("vector", vectors("traces"), ids=str)
+def test_traces_keep_their_partition(vector: dict[str, Any]) -> None:
+    assert partition_of(bytes.fromhex(vector["trace_id"]), vector["partitions"]) == vector["partition"]
+
+
+@pytest.mark.parametrize("vector", vectors("metrics"), ids=str)
+def test_metrics_keep_their_partition(vector: dict[str, Any]) -> None:
+    """The hashes are those of Kafka's own tests of murmur2, where they have them."""
+    assert partition_of_metric(vector["metric"], vector["partitions"]) == vector["partition"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_version_is_read_before_it_is_written(name: str) -> None:
+    module = importlib.import_module(f"schemas.{name}")
+    assert module.VERSION in module.READS
+    assert module.VERSION == 1 or module.VERSION - 1 in module.READS
+    assert set(module.READS) <= {module.VERSION - 1, module.VERSION, module.VERSION + 1}
+    for version in module.READS:
+        assert list(Path(versions.__path__[0]).glob(f"v{version}/{name}*")), f"no golden bytes of {name} v{version}"
+
+
+def test_every_file_is_looked_at() -> None:
+    known = {file.name for file in GOLDEN.iterdir()}
+    tests = [Path(__file__), Path(__file__).with_name("test_envelope.py")]
+    text = "".join(file.read_text(encoding="utf-8") for file in tests)
+    kinds = {f"sample_{kind}{suffix}.bin" for kind in ("header", "chunk", "footer") for suffix in ("", "_told")}
+    assert known - kinds <= {name for name in known if f'"{name}"' in text}
