@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.harness import Worker
 from tests.repository import ROOT
 
 HOT = [
@@ -28,3 +31,12 @@ def test_every_hot_module_is_what_this_run_is_about() -> None:
 @pytest.mark.uncompiled
 def test_without_the_folder_of_compiled_modules_nothing_is_native() -> None:
     assert not str(import_module("schemas.otlp_scan").__file__).endswith(tuple(EXTENSION_SUFFIXES))
+
+
+def test_a_worker_process_runs_what_the_tests_run(tmp_path: Path) -> None:
+    """The tests' and benchmarks' workers get their environment from `Worker.command`."""
+    prefix = Worker(tmp_path / "none.yaml", ["sample"]).command()
+    environment = prefix[: prefix.index(sys.executable)]
+    command = [*environment, sys.executable, "-c", "import schemas.otlp_scan as module; print(module.__file__)"]
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == str(import_module("schemas.otlp_scan").__file__)

@@ -20,7 +20,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from pipeline.demo.send import send
 from pipeline.demo.traffic import Traffic
 from tests.end_to_end.harness import Worker
-from tests.repository import ROOT, read_yaml
+from tests.repository import ROOT, python_path, read_yaml
 from tests.services import Collector, Elasticsearch, Jaeger, Kafka, Prometheus, eventually
 
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
@@ -47,7 +47,7 @@ def commands(start: str) -> list[list[str]]:
 
 def tailrace(arguments: list[str], folder: Path, expected: int = 0) -> str:
     """Run `tailrace …` from this checkout; what it printed."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": python_path()}
     command = [sys.executable, "-m", "pipeline.cli", *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == expected, done.stdout + done.stderr

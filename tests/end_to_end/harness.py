@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipeline.topics import Topics
 from schemas.envelope import Envelope
 from tests.end_to_end.truth import POLICIES, UNSAMPLED
-from tests.repository import ROOT
+from tests.repository import ROOT, python_path
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus, Server, eventually, free_port
 from tests.services.process import HOST, answers
 
@@ -48,7 +48,7 @@ class Worker(Server):
 
     def command(self) -> list[str]:
         """The console script's module, from this checkout."""
-        environment = [f"PYTHONPATH={ROOT}", f"TELEMETRY_PORT={self._port}"]
+        environment = [f"PYTHONPATH={python_path()}", f"TELEMETRY_PORT={self._port}"]
         worker = [sys.executable, "-m", "pipeline.cli", "worker", "--config", str(self._config)]
         return ["env", *environment, *worker, "--role", ",".join(self.roles)]
 

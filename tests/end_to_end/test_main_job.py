@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.end_to_end import holdings, truth
 from tests.end_to_end.harness import Destinations, Pipeline, running
-from tests.repository import ROOT
+from tests.repository import ROOT, python_path
 from tests.services import Kafka, Server, free_port, start_collector
 from tests.services.process import HOST, answers
 
@@ -34,7 +34,7 @@ class Service(Server):
     def command(self) -> list[str]:
         """The module, from this checkout."""
         program = [sys.executable, "-m", "tests.end_to_end.programs", *self._arguments, "--port", str(self._port)]
-        return ["env", f"PYTHONPATH={ROOT}", *program]
+        return ["env", f"PYTHONPATH={python_path()}", *program]
 
     def is_ready(self) -> bool:
         """Whether it answers."""

@@ -29,7 +29,7 @@ from schemas.envelope import Envelope
 from schemas.ids import trace_key
 from schemas.point import PointBatch
 from tests.pipeline.kafka import DEADLINE, create, fresh, read_all
-from tests.repository import ROOT
+from tests.repository import ROOT, python_path
 from tests.schemas.rows import scan_span
 from tests.services import eventually
 
@@ -84,7 +84,7 @@ class Stages:
         """A worker process."""
         code = "from pipeline.cli import main; main()"
         command = [sys.executable, "-c", code, "worker", "--config", str(self._file), "--role", ",".join(roles)]
-        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": python_path()})
         self._running.append(process)
         return process
 

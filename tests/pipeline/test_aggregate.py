@@ -28,7 +28,7 @@ from schemas.errors import ProtocolError
 from schemas.point import HistogramValue, PointBatch
 from schemas.sample import Tick, read_tick
 from tests.pipeline.kafka import DEADLINE, committed, fresh, read_all
-from tests.repository import ROOT
+from tests.repository import ROOT, python_path
 from tests.services import Kafka, eventually
 
 NAMES = span_metric_names("traces_span_metrics", ["tenant"], [10, 100])
@@ -74,7 +74,7 @@ class Pipeline:
         """A worker process with the aggregate role."""
         code = "from pipeline.cli import main; main()"
         command = [sys.executable, "-c", code, "worker", "--config", str(self.file), "--role", "aggregate"]
-        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": python_path()})
         self._running.append(process)
         return process
 

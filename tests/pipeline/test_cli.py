@@ -18,10 +18,9 @@ from pipeline import cli as commands
 from pipeline import worker
 from pipeline.config import Config
 from tests.pipeline.configs import MINIMAL, as_yaml
+from tests.repository import ROOT, python_path
 from tests.services.process import HOST, free_port
 from tests.services.servers import Elasticsearch, Jaeger, Kafka, Prometheus
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -233,5 +232,7 @@ def test_as_a_process_without_the_demo_extra(file: Path) -> None:
     """`check` must not need what only the demo needs, nor a terminal."""
     code = "import sys; sys.modules['confluent_kafka'] = None; from pipeline.cli import main; main()"
     words = [sys.executable, "-c", code, "check", str(file)]
-    done = subprocess.run(words, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    done = subprocess.run(
+        words, cwd=ROOT, env=os.environ | {"PYTHONPATH": python_path()}, capture_output=True, text=True
+    )
     assert (done.returncode, done.stderr) == (0, "")

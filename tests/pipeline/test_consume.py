@@ -23,10 +23,10 @@ from pipeline.worker import Worker, application
 from schemas.errors import ProtocolError, Unavailable
 from tests.pipeline.copying import Copy, copier
 from tests.pipeline.kafka import DEADLINE, committed, create, fresh, read_all
+from tests.repository import ROOT, python_path
 from tests.services import Kafka, eventually
 
 PARTITIONS = 8
-ROOT = Path(__file__).parents[2]
 
 
 class Copiers:
@@ -37,7 +37,7 @@ class Copiers:
         self._running: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(self._args, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        process = subprocess.Popen(self._args, cwd=ROOT, env={**os.environ, "PYTHONPATH": python_path()})
         self._running.append(process)
         return process
 

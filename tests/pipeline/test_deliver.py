@@ -27,7 +27,7 @@ from schemas.envelope import Envelope, RowVerdict
 from schemas.sample import Tick
 from tests.pipeline.configs import MINIMAL
 from tests.pipeline.kafka import DEADLINE, committed, fresh, read_all
-from tests.repository import ROOT
+from tests.repository import ROOT, python_path
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus, eventually, free_port
 from tests.services.process import HOST
 from tests.sinks.building import NOW, counter, envelope, key_values, log, span
@@ -172,7 +172,7 @@ async def test_an_outage_and_a_kill_with_batches_in_hand(kafka: Kafka, tmp_path:
         command = [sys.executable, "-c", code, "worker", "--config", str(file), "--role", role]
 
         def start() -> subprocess.Popen[bytes]:
-            return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+            return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": python_path()})
 
         async def stored(number: int) -> None:
             async def there() -> bool:
