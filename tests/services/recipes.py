@@ -1,7 +1,7 @@
 """How the servers which the tests run against are built, and where they are kept.
 
 Nothing here is a distribution or a container image: Kafka and Elasticsearch come as jars from Maven,
-Jaeger, Prometheus and Alertmanager are built from their Go modules. Each lands in
+Jaeger, Prometheus and Alertmanager are built from their Go modules, a Collector by its own builder. Each lands in
 `${TAILRACE_CACHE:-${XDG_CACHE_HOME:-~/.cache}/tailrace}/services/NAME-VERSION/`, complete or not at all.
 """
 
@@ -25,6 +25,20 @@ MAVEN_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-depend
 JAEGER_MODULE = "github.com/jaegertracing/jaeger"
 PROMETHEUS_MODULE = "github.com/prometheus/prometheus"
 ALERTMANAGER_MODULE = "github.com/prometheus/alertmanager"
+COLLECTOR_BUILDER = "go.opentelemetry.io/collector/cmd/builder"
+# What the benchmark's configurations (bench/peer) are made of, by the builder's own headings.
+COLLECTOR_COMPONENTS = {
+    "receivers": ("go.opentelemetry.io/collector/receiver/otlpreceiver", "contrib/receiver/kafkareceiver"),
+    "processors": ("contrib/processor/tailsamplingprocessor",),
+    "connectors": ("contrib/connector/spanmetricsconnector",),
+    "exporters": (
+        "contrib/exporter/kafkaexporter",
+        "go.opentelemetry.io/collector/exporter/otlpexporter",
+        "go.opentelemetry.io/collector/exporter/nopexporter",
+    ),
+    "extensions": ("contrib/extension/healthcheckv2extension",),
+}
+CONTRIB = "github.com/open-telemetry/opentelemetry-collector-contrib"
 
 HOW_TO_GET = {
     "java": "a JDK 17 or newer (Debian: apt-get install openjdk-17-jdk-headless)",
@@ -191,11 +205,29 @@ def _alertmanager(folder: Path, say: Say) -> None:
     run(["go", "install", "-trimpath", "-ldflags=-s -w", *commands], folder, say, {"GOBIN": str(folder)})
 
 
+def _collector(folder: Path, say: Say) -> None:
+    builder = folder / "builder"
+    install = ["go", "install", "-trimpath", f"{COLLECTOR_BUILDER}@v{COLLECTOR}"]
+    run(install, folder, say, {"GOBIN": str(folder)})
+    with tempfile.TemporaryDirectory(prefix=".source-", dir=folder) as source:
+        parts: dict[str, object] = {
+            heading: [{"gomod": f"{module.replace('contrib/', f'{CONTRIB}/', 1)} v{COLLECTOR}"} for module in modules]
+            for heading, modules in COLLECTOR_COMPONENTS.items()
+        }
+        parts["dist"] = {"name": "collector", "version": COLLECTOR, "output_path": source}
+        manifest = Path(source) / "manifest.yaml"
+        manifest.write_text(json.dumps(parts))  # JSON is YAML
+        run([str(builder), "--config", str(manifest)], folder, say)
+        (Path(source) / "collector").rename(folder / "collector")
+    builder.unlink()
+
+
 KAFKA = "4.1.2"
 ELASTICSEARCH = "8.19.0"
 JAEGER = "1.76.0"
 PROMETHEUS = "3.16.0"
 ALERTMANAGER = "0.31.1"  # from 0.32 on it does not build as a module
+COLLECTOR = "0.155.0"  # the newest whose kafkaexporter can be had (bench/peer)
 
 RECIPES = {
     recipe.name: recipe
@@ -205,8 +237,10 @@ RECIPES = {
         Recipe("jaeger", JAEGER, ("go",), "minutes (3 to 6) when Go's caches are cold", _jaeger),
         Recipe("prometheus", PROMETHEUS, ("go",), "minutes (about 2) when Go's caches are cold", _prometheus),
         Recipe("alertmanager", ALERTMANAGER, ("go",), "about a minute when Go's caches are cold", _alertmanager),
+        Recipe("collector", COLLECTOR, ("go",), "minutes (about 4) when Go's caches are cold", _collector),
     )
 }
+ONLY_FOR_BENCH = frozenset({"collector"})
 
 
 def printer(recipe: Recipe, position: int, count: int) -> Say:
