@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
@@ -14,17 +13,11 @@ from pipeline.commands.config import config_group
 from pipeline.commands.demo import demo
 from pipeline.commands.topics import topics
 from pipeline.commands.worker import worker
-
-
-def _version() -> str:
-    try:
-        return version("tailrace")
-    except PackageNotFoundError:  # a checkout that is on the path but not installed
-        return "unknown (not installed)"
+from pipeline.identity import version
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(_version(), prog_name="tailrace", message="%(prog)s %(version)s")
+@click.version_option(version(), prog_name="tailrace", message="%(prog)s %(version)s")
 def cli() -> None:
     """Tail sampling, log correlation and cardinality limits as workers beside Kafka.
 

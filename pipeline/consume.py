@@ -34,6 +34,7 @@ from mode import Service
 from pipeline import telemetry
 from pipeline.config import Kafka
 from pipeline.security import client_kwargs
+from pipeline.topics import settings
 from schemas.errors import ProtocolError, Retryable, Unavailable
 
 log = logging.getLogger(__name__)
@@ -419,6 +420,17 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         found = await self.consumer.offsets_for_times({partition: timestamp})
         answer = found.get(partition)
         return None if answer is None else answer.offset
+
+    async def first_times(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Timestamp (ms) of the first record that still exists, per partition; an empty partition is absent."""
+        found = await self.consumer.offsets_for_times(dict.fromkeys(partitions, 0))
+        return {p: answer.timestamp for p, answer in found.items() if answer is not None}
+
+    async def retention(self) -> dict[str, float]:
+        """Seconds that each topic of the group keeps its records; those whose settings are not told are absent."""
+        found = await settings(self._admin, self._topics)
+        told = {topic: float(values["retention.ms"]) for topic, values in found.items() if "retention.ms" in values}
+        return {topic: float("inf") if ms < 0 else ms / 1000 for topic, ms in told.items()}
 
     async def delete_before(self, partition: TopicPartition, offset: int) -> None:
         """Let the brokers forget a partition's records below an offset."""

@@ -19,6 +19,7 @@ from pipeline import telemetry
 from pipeline.commit import Output, committer
 from pipeline.config import Config
 from pipeline.consume import Group, Lease
+from pipeline.log_start import LogStart, Retention
 from pipeline.reader import Reader
 from pipeline.topics import Topics
 from processors.sampling.compile import Plan, compile_policies
@@ -62,6 +63,7 @@ def group(app: faust.App, config: Config) -> Group:
     """The consumer group of spans and logs; a lease covers partition i of both."""
     topics = Topics(config.kafka.prefix)
     compiled = plan(config)
+    retention = Retention(config.kafka.retention)
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         assert isinstance(unit, int)
@@ -71,7 +73,7 @@ def group(app: faust.App, config: Config) -> Group:
                 f"{topics.spans} and {topics.logs} must have the same number of partitions"
             )
         owned = len(owner.consumer.assignment()) // 2
-        return PartitionPair(owner, unit, config, topics, compiled, owned)
+        return PartitionPair(owner, unit, config, topics, compiled, owned, retention)
 
     return Group(
         app,
@@ -87,7 +89,16 @@ def group(app: faust.App, config: Config) -> Group:
 class PartitionPair(Lease):
     """Partition i of spans and logs under one epoch."""
 
-    def __init__(self, owner: Group, index: int, config: Config, topics: Topics, compiled: Plan, owned: int) -> None:
+    def __init__(
+        self,
+        owner: Group,
+        index: int,
+        config: Config,
+        topics: Topics,
+        compiled: Plan,
+        owned: int,
+        retention: Retention,
+    ) -> None:
         self._group, self._index, self._config, self._topics = owner, index, config, topics
         metrics = config.metrics.span_metrics
         self._window = Window(
@@ -101,12 +112,15 @@ class PartitionPair(Lease):
         self._pair = {name: TopicPartition(name, index) for name in (topics.spans, topics.logs)}
         self._committer = committer(config.kafka, owner, topics.transactional_id(ROLE, index))
         self._reader = Reader(config.kafka)
+        self._log_start = LogStart(owner, index, retention)
+        self._limit = settings(config, owned).cache_bytes
         self._stalled: set[tuple[str, int]] = set()
         self._first_append = -1
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
 
     async def open(self) -> Mapping[TopicPartition, int]:
         """InitProducerId, then the committed offset and its pointer, then the decisions up to their end (F8)."""
+        telemetry.count("tailrace_tail_reads_total", 0, partition=str(self._index))
         await self._committer.start()
         committed = await self._group.committed(self._pair.values())
         decisions = TopicPartition(self._topics.decisions, self._index)
@@ -158,6 +172,7 @@ class PartitionPair(Lease):
                     if not burst.more:
                         break
             self._show()
+            await self._log_start.look(self._window.oldest())
 
     async def finish(self) -> None:
         """One last burst; what is undecided stays in the log for the next owner."""
@@ -171,6 +186,8 @@ class PartitionPair(Lease):
         # Whoever takes the partition shows its lag; what is left here would keep an alert and an autoscaler busy.
         telemetry.gauge("tailrace_head_lag_seconds", 0, partition=str(self._index))
         telemetry.gauge("tailrace_window_bytes", 0, partition=str(self._index))
+        telemetry.gauge("tailrace_window_limit_bytes", 0, partition=str(self._index))
+        self._log_start.end()
         await self._committer.stop()
         await self._reader.close()
 
@@ -211,6 +228,7 @@ class PartitionPair(Lease):
         lag = max(0, window.newest_append - now) / 1000
         telemetry.gauge("tailrace_head_lag_seconds", lag, partition=index)
         telemetry.gauge("tailrace_window_bytes", window.cached_bytes, partition=index)
+        telemetry.gauge("tailrace_window_limit_bytes", self._limit, partition=index)
         stalled = set(window.stalled())
         for topic, _ in stalled - self._stalled:
             telemetry.count("tailrace_decisions_without_input_total", topic=topic)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +27,10 @@ MetricName = Literal[
     "tailrace_logs_kept_total",
     "tailrace_head_lag_seconds",
     "tailrace_window_bytes",
+    "tailrace_window_limit_bytes",
     "tailrace_tail_reads_total",
+    "tailrace_tail_log_start_seconds",
+    "tailrace_tail_retention_ratio",
     "tailrace_decisions_without_input_total",
     "tailrace_series_active",
     "tailrace_series_budget",
@@ -41,6 +45,7 @@ MetricName = Literal[
     "tailrace_sink_retries_total",
     "tailrace_sink_request_seconds",
     "tailrace_ready",
+    "tailrace_config_info",
 ]
 
 
@@ -96,10 +101,30 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("tailrace_window_bytes", "gauge", ("partition",), "Bytes of raw batches cached between tail and head."),
     Metric(
+        "tailrace_window_limit_bytes",
+        "gauge",
+        ("partition",),
+        "The partition's part of sampling.cache_bytes: what does not fit is read from Kafka again.",
+    ),
+    Metric(
         "tailrace_tail_reads_total",
         "counter",
         ("partition",),
         "Records the tail had to read from Kafka again because the cache was full.",
+    ),
+    Metric(
+        "tailrace_tail_log_start_seconds",
+        "gauge",
+        ("partition",),
+        "Append time of what the tail stands before, minus that of the oldest record that Kafka has; of spans and logs "
+        "the smaller.",
+    ),
+    Metric(
+        "tailrace_tail_retention_ratio",
+        "gauge",
+        ("partition",),
+        "Age of what the tail stands before, as a share of the topic's retention; at 1 Kafka may delete it; "
+        "of spans and logs the larger.",
     ),
     Metric(
         "tailrace_decisions_without_input_total",
@@ -155,6 +180,13 @@ METRICS: tuple[Metric, ...] = (
         ("role",),
         "1 while the role holds its partitions and reaches what it needs.",
     ),
+    Metric(
+        "tailrace_config_info",
+        "gauge",
+        ("prefix", "hash", "version"),
+        "Always 1: what this worker runs. `hash` is of the whole configuration but telemetry and kafka.client_rack, "
+        "which may differ between workers of one prefix.",
+    ),
 )
 
 REGISTRY = CollectorRegistry()
@@ -184,6 +216,6 @@ def observe(name: MetricName, seconds: float, **labels: str) -> None:
 
 
 def remove(name: MetricName, **labels: str) -> None:
-    """Tell a gauge that was told no more."""
-    instrument = _instruments[name]
-    instrument.remove(*(labels[label] for label in _labels[name]))
+    """Tell a gauge no more, if it was told."""
+    with contextlib.suppress(KeyError):
+        _instruments[name].remove(*(labels[label] for label in _labels[name]))

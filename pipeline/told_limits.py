@@ -50,6 +50,7 @@ class ToldLimits:
                 telemetry.gauge("tailrace_series_active", limit.active, metric=metric)
                 telemetry.gauge("tailrace_series_demand", limit.demand, metric=metric)
                 telemetry.gauge("tailrace_series_budget", limit.limit, metric=metric)
+                telemetry.count("tailrace_overflow_points_total", 0, metric=metric)
             elif (metric, limit.label) in self._told or len(self._told) < MOST_LABELS:
                 self._tell_label(metric, limit)
         self._folded = {(metric, limit.label): limit.folded for metric, limit in found}

@@ -231,7 +231,7 @@ async def _with_admin(config: Config, work: Callable[[AIOKafkaAdminClient, Confi
 async def _problems(admin: AIOKafkaAdminClient, config: Config) -> list[TopicProblem]:
     partitions = await _partitions(admin)
     names = [spec.name for spec in topic_specs(config) if spec.name in partitions]
-    return compare(config, partitions, await _settings(admin, names))
+    return compare(config, partitions, await settings(admin, names))
 
 
 async def _create_and_check(admin: AIOKafkaAdminClient, config: Config) -> list[TopicProblem]:
@@ -264,7 +264,7 @@ async def _partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
     return {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics(None)}
 
 
-async def _settings(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, dict[str, str]]:
+async def settings(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, dict[str, str]]:
     """Effective settings by topic; empty for a topic whose settings this user may not read."""
     if not names:
         return {}

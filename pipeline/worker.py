@@ -15,9 +15,10 @@ from typing import Any
 import faust
 from faust.app.base import BootStrategy
 
-from pipeline import roles, serving
+from pipeline import roles, serving, telemetry, zeros
 from pipeline.config import Config, Telemetry
 from pipeline.consume import Group
+from pipeline.identity import config_hash, version
 from schemas.errors import TailraceError
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,9 @@ async def running(
     """
     app = application(f"{config.kafka.prefix}-worker")
     worker = Worker(app, roles.build(app, config, names, since), config.telemetry)
+    prefix, found = config.kafka.prefix, config_hash(config)
+    telemetry.gauge("tailrace_config_info", 1, prefix=prefix, hash=found, version=version())
+    zeros.begin(config, roles.expand(config, names))
     await worker.server.start()
     try:
         if stopping is not None:

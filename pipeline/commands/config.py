@@ -9,6 +9,7 @@ import yaml
 
 from pipeline.commands.console import FILE, loaded
 from pipeline.config import Config
+from pipeline.identity import config_hash
 from pipeline.logs import REDACTED
 
 _SECRET_HEADERS = ("auth", "token", "key", "secret", "cookie")
@@ -25,12 +26,17 @@ def config_group() -> None:
 
 @config_group.command("print")
 @FILE
-def config_print(file: str) -> None:
+@click.option("--hash", "hashed", is_flag=True, help="Only its hash, as in the metric tailrace_config_info.")
+def config_print(file: str, hashed: bool) -> None:
     """Print the effective configuration: defaults and interpolated values filled in, secrets blotted out.
 
     \b
       tailrace config print tailrace.yaml
+      tailrace config print tailrace.yaml --hash       to compare with tailrace_config_info of the workers
     """
+    if hashed:
+        click.echo(config_hash(loaded(file)))
+        return
     click.echo(yaml.safe_dump(effective(loaded(file)), sort_keys=False, allow_unicode=True, width=120), nl=False)
 
 

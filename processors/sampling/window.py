@@ -75,13 +75,15 @@ class Cursor:
     """The two positions in one topic, and the records between them as far as memory allows.
 
     `cached` holds (offset, append time, value) of the *oldest* records from `tail` on: what does not fit is read
-    again. `cached_to` is where the cache ends; it is contiguous from the tail.
+    again. `cached_to` is where the cache ends; it is contiguous from the tail. `passed` is the append time of the last
+    record that the tail has passed.
     """
 
     tail: int
     head: int
     cached_to: int
     counted: int = 0
+    passed: int | None = None
     cached: deque[tuple[int, int, bytes]] = field(default_factory=deque)
 
 
@@ -452,7 +454,7 @@ class Window:
             self._tail_clock.observe(topic, raw, envelope.mark, append, envelope.raw_topics)
             cursor.cached.popleft()
             self._cached_bytes -= len(value)
-            cursor.tail = offset + 1
+            cursor.tail, cursor.passed = offset + 1, append
             records, rows, read = records + 1, rows + len(envelope), read + len(value)
         if not cursor.cached:
             cursor.tail = max(cursor.tail, cursor.cached_to)
@@ -533,6 +535,16 @@ class Window:
     def newest_append(self) -> int:
         """Append time (ms) of the newest record read."""
         return self._clock.newest_append
+
+    def oldest(self) -> dict[str, int | None]:
+        """Append time (ms) of the first record that the tail has not passed, per topic; None: it has passed all.
+
+        While that record has to be read again, the time of the one before it.
+        """
+        return {
+            topic: cursor.cached[0][1] if cursor.cached else cursor.passed if cursor.tail < cursor.head else None
+            for topic, cursor in self._cursors.items()
+        }
 
     @property
     def undecided(self) -> int:

@@ -631,3 +631,19 @@ def test_a_trace_is_decided_after_its_root() -> None:
     pair.spans(4, "A2!")
     quiet(pair, DUE)
     assert owner.settle().kept_spans == []
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+def test_what_the_tail_stands_before(cache_bytes: int) -> None:
+    """Its append time; nothing is known of a topic that was passed to its end."""
+    pair = Pair(replace(SETTINGS, cache_bytes=cache_bytes))
+    pair.spans(0, "A1")
+    pair.spans(3, "B1")
+    pair.logs(0)
+    owner = pair.own()
+    assert owner.window.oldest() == {SPANS: None, LOGS: None}
+    owner.settle()
+    assert owner.window.oldest() == {SPANS: ms(0), LOGS: None}
+    quiet(pair, DUE)
+    owner.settle()
+    assert owner.window.oldest()[SPANS] == ms(3)

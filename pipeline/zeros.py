@@ -1,0 +1,88 @@
+"""The counters of a worker begin at zero, with every label set that is known before anything happens.
+
+A counter that appears with its first event is invisible to `increase()`, which needs a sample before it; and a panel of
+a dashboard has no data until something goes wrong. So what a role can count is told from the start. Absent until they
+happen: the statuses of a destination (`tailrace_sink_retries_total`, whose `no_answer` is there) and metric names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from pipeline import telemetry
+from pipeline.config import Config
+from pipeline.roles import Role, diagram
+from pipeline.telemetry import MetricName
+from schemas.reasons import Reason
+from sinks.http import NO_ANSWER
+
+Zero = tuple[MetricName, dict[str, str]]
+SINK_REASONS = (Reason.MALFORMED, Reason.REFUSED_BY_SINK)
+
+
+def begin(config: Config, roles: Collection[str]) -> None:
+    """Tell the counters of these roles, which have counted nothing."""
+    for name, labels in zeros(config, roles):
+        telemetry.count(name, 0, **labels)
+
+
+def zeros(config: Config, roles: Collection[str]) -> Iterator[Zero]:
+    """The counters of these roles and their label sets, in the order of the data's way."""
+    for role in diagram(config):
+        if role.name not in roles:
+            continue
+        yield "tailrace_takeovers_total", {"role": role.name}
+        for topic in role.reads:
+            yield "tailrace_records_read_total", {"role": role.name, "topic": topic}
+        if role.name.startswith("sink."):
+            yield from _sink(config, role)
+            continue
+        for outcome in ("committed", "failed"):
+            yield "tailrace_transactions_total", {"role": role.name, "outcome": outcome}
+        if role.name == "ingest":
+            yield from _ingest(config)
+        elif role.name == "sample":
+            yield from _sample(config)
+        else:
+            yield "tailrace_dropped_total", _expired("metrics")
+
+
+def _ingest(config: Config) -> Iterator[Zero]:
+    yield "tailrace_spans_read_total", {"role": "ingest"}
+    yield "tailrace_logs_read_total", {"role": "ingest"}
+    for signal in dict.fromkeys(item.signal for item in config.inputs):
+        yield "tailrace_dropped_total", _expired(signal)
+    for reason in Reason:
+        if not reason.intentional and reason is not Reason.REFUSED_BY_SINK:
+            yield "tailrace_dead_letters_total", {"stage": "ingest", "reason": reason.value}
+
+
+def _sample(config: Config) -> Iterator[Zero]:
+    yield "tailrace_spans_read_total", {"role": "sample"}
+    for verdict in ("kept", "dropped"):
+        yield "tailrace_traces_decided_total", {"verdict": verdict}
+    for policy in config.sampling.policies:
+        drops = policy.type == "drop"
+        yield "tailrace_policy_drops_total" if drops else "tailrace_policy_votes_total", {"policy": policy.name}
+    for signal, reason in (("spans", Reason.NOT_SAMPLED), ("logs", Reason.LOG_OF_DROPPED_TRACE)):
+        yield "tailrace_dropped_total", {"signal": signal, "reason": reason.value, "intentional": "true"}
+    for item in config.inputs:
+        yield "tailrace_decisions_without_input_total", {"topic": item.topic}
+
+
+def _sink(config: Config, role: Role) -> Iterator[Zero]:
+    sink = role.name.removeprefix("sink.")
+    for outcome in ("accepted", "already_delivered", "refused"):
+        yield "tailrace_sink_items_total", {"sink": sink, "outcome": outcome}
+    for outcome in ("accepted", "retried", "refused"):
+        yield "tailrace_sink_requests_total", {"sink": sink, "outcome": outcome}
+    yield "tailrace_sink_retries_total", {"sink": sink, "reason": NO_ANSWER}
+    for reason in SINK_REASONS:
+        yield "tailrace_dead_letters_total", {"stage": role.name, "reason": reason.value}
+    for topic in role.reads:
+        yield "tailrace_dropped_total", _expired(topic.removeprefix(f"{config.kafka.prefix}."))
+
+
+def _expired(signal: str) -> dict[str, str]:
+    """Records that Kafka deleted before they were read."""
+    return {"signal": signal, "reason": "retention", "intentional": "false"}
