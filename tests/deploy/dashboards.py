@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.config import SpanMetrics
 from tests.repository import ROOT
 
 FOLDER = ROOT / "deploy" / "grafana" / "provisioning" / "dashboards"
@@ -22,11 +23,19 @@ def panels() -> list[dict[str, Any]]:
     return [panel for found in dashboards().values() for panel in found["panels"] if panel["type"] != "row"]
 
 
-def queries(rate_interval: str = RATE_INTERVAL) -> list[tuple[str, str]]:
-    """Panel title and PromQL, variables filled in: everything is selected, and rates look back `rate_interval`."""
+def queries(rate_interval: str = RATE_INTERVAL, job: str = ".*", namespace: str = "") -> list[tuple[str, str]]:
+    """Panel title and PromQL, variables filled in: every service is selected, and rates look back `rate_interval`.
+
+    `namespace`: what `metrics.span_metrics.namespace` is, if not the default, which the dashboards have.
+    """
+    variables = {"$__rate_interval": rate_interval, "$job": job, "$service": ".*"}
+    if namespace:
+        variables[SpanMetrics().namespace] = namespace
     found = []
     for panel in panels():
         for target in panel["targets"]:
-            expression = target["expr"].replace("$__rate_interval", rate_interval)
-            found.append((panel["title"], expression.replace("$job", ".*").replace("$service", ".*")))
+            expression = target["expr"]
+            for variable, value in variables.items():
+                expression = expression.replace(variable, value)
+            found.append((panel["title"], expression))
     return found

@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from pipeline.topics import Topics
 from schemas.envelope import Envelope
@@ -45,6 +46,7 @@ class Worker(Server):
         super().__init__()
         self.roles = tuple(",".join(roles).split(","))
         self._config, self._port = config, free_port()
+        self.address = f"{HOST}:{self._port}"
 
     def command(self) -> list[str]:
         """The console script's module, from this checkout."""
@@ -54,7 +56,7 @@ class Worker(Server):
 
     def is_ready(self) -> bool:
         """Whether every role holds its partitions."""
-        return answers(f"http://{HOST}:{self._port}/readyz")
+        return answers(f"http://{self.address}/readyz")
 
     def wait(self) -> int:
         """The exit code, once it has ended."""
@@ -63,14 +65,13 @@ class Worker(Server):
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples of a metric that have these labels."""
-        with urllib.request.urlopen(f"http://{HOST}:{self._port}/metrics", timeout=10) as page:
+        return sum(s.value for s in self.samples() if s.name == name and labels.items() <= s.labels.items())
+
+    def samples(self) -> list[Sample]:
+        """Everything that its page of metrics has."""
+        with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=10) as page:
             families = text_string_to_metric_families(page.read().decode())
-        return sum(
-            sample.value
-            for family in families
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        return [sample for family in families for sample in family.samples]
 
     def said(self, message: str) -> list[dict[str, Any]]:
         """The lines of its log with this message."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 
-from tests.end_to_end import holdings, truth
+from pipeline.config_file import load
+from tests.end_to_end import holdings, observed, truth
 from tests.end_to_end.harness import Destinations, Pipeline, running
 from tests.repository import ROOT, python_path
 from tests.services import Kafka, Server, free_port, start_collector
@@ -69,12 +70,13 @@ async def programs(collector: str, folder: Path) -> AsyncIterator[None]:
 
 async def test_what_three_programs_made_arrives(kafka: Kafka, destinations: Destinations, tmp_path: Path) -> None:
     wait = {"sampling": {"decision_wait": DECISION_WAIT}}
-    async with running(Pipeline(kafka, tmp_path, "main-job", wait, destinations)) as pipeline:
+    async with running(Pipeline(kafka, tmp_path, "main-job", wait, destinations)) as pipeline, AsyncExitStack() as ends:
         with await asyncio.to_thread(
             start_collector, kafka.bootstrap, pipeline.spans_topic, pipeline.logs_topic
         ) as collector:
             async with programs(collector.otlp_http, tmp_path):
-                await pipeline.start("all")
+                worker = await pipeline.start("all")
+                ends.enter_context(destinations.prometheus.scraping(pipeline.name, [worker.address]))
         made = truth.read(tmp_path / f"{service}.jsonl" for service in ("storefront", "orders", "payments"))
         assert len(made.traces) == REQUESTS
         await pipeline.settled()
@@ -83,3 +85,6 @@ async def test_what_three_programs_made_arrives(kafka: Kafka, destinations: Dest
 
         failed = next(trace_id for trace_id, policy in made.kept.items() if policy == "error-logs")
         assert await holdings.found_by_trace(pipeline, failed) == made.traces[failed].logs.keys()
+
+        assert not await observed.empty_panels(destinations.prometheus, pipeline.name, pipeline.namespace)
+        assert not observed.late_counters(load(pipeline.file, {}), worker.samples())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from tests.services.process import HOST, PROBE_SECONDS, Server, ServerFailed, answers, free_port
@@ -205,20 +207,35 @@ class Prometheus(Server):
         self.remote_write_url = f"{self.url}/api/v1/write"
         storage = {"tsdb": {"out_of_order_time_window": "10m"}, "exemplars": {"max_exemplars": 100_000}}
         self.config: dict[str, Any] = {"storage": storage} | dict(config or {})
+        self._file = self.data / "prometheus.yml"
 
     def command(self) -> list[str]:
         """The server; JSON is YAML."""
-        file = self.data / "prometheus.yml"
-        file.write_text(json.dumps(self.config, indent=2))
+        self._file.write_text(json.dumps(self.config, indent=2))
         return [
             str(ensure("prometheus") / "prometheus"),
-            f"--config.file={file}",
+            f"--config.file={self._file}",
             f"--storage.tsdb.path={self.data / 'data'}",
             "--storage.tsdb.retention.time=1d",
             f"--web.listen-address={self._address}",
             "--web.enable-remote-write-receiver",
             "--enable-feature=exemplar-storage",
         ]
+
+    @contextmanager
+    def scraping(self, job: str, targets: Sequence[str], interval: str = "1s") -> Iterator[None]:
+        """Scrape these addresses while the block runs; afterwards their series end."""
+        scrape = {"job_name": job, "scrape_interval": interval, "static_configs": [{"targets": list(targets)}]}
+        jobs = self.config.get("scrape_configs", [])
+        self._reload(self.config | {"scrape_configs": [*jobs, scrape]})
+        try:
+            yield
+        finally:
+            self._reload(self.config)
+
+    def _reload(self, config: Mapping[str, Any]) -> None:
+        self._file.write_text(json.dumps(config, indent=2))
+        self._signal(signal.SIGHUP)
 
     def is_ready(self) -> bool:
         """Whether the write-ahead log is replayed and queries are served."""
