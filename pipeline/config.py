@@ -2,16 +2,15 @@
 
 Field names follow the OpenTelemetry Collector, Prometheus, Kafka and Elasticsearch. Unknown keys are refused.
 Durations are strings such as `500ms`, `30s`, `15m`, `2h`; in code they are seconds (float). Rules that need two keys
-live in the section that holds both, or in `Config`, and name the key to change (`_refuse`).
+live in the section that holds both, or in `Config`, and name the key to change (`refuse`).
 docs/reference/configuration.md is generated from these models; pipeline/config_file.py reads the file.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -23,31 +22,18 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from processors.regroup import ENCODINGS
 from processors.sampling.policies import Policies
-from schemas.settings import Duration, Section, parse_duration
-from sinks.settings import Sink
-
-Broken = tuple[tuple[str | int, ...], str]
-"""A path below the section that was validated, and the rule that does not hold there."""
+from schemas.settings import Broken, Duration, Section, parse_duration, refuse
+from sinks.settings import Sink, sink_rules
 
 # Labels that every span metric has; a dimension may not take their place (Jaeger's Monitor tab queries them).
 IDENTITY_LABELS = ("service_name", "span_name", "span_kind", "status_code")
 # What a histogram's label set costs beside its bounds: the +Inf bucket, the sum and the count.
 HISTOGRAM_EXTRA_SERIES = 3
-SINK_KINDS = ("jaeger", "elasticsearch", "prometheus")
 # Kafka's limit is 249 characters; the longest of our suffixes is `.untraced.logs`.
 _PREFIX_LENGTH = 200
-
-
-def _refuse(broken: Iterable[Broken]) -> None:
-    """Raise one validation error that carries every broken rule; do nothing if there is none."""
-    found = list(broken)
-    if found:
-        text = "; ".join(f"{'.'.join(map(str, path))}: {rule}" for path, rule in found)
-        raise PydanticCustomError("rules", "{text}", {"text": text, "broken": found})
 
 
 def _words(value: Any) -> Any:
@@ -87,7 +73,7 @@ class Security(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        _refuse(self._rules())
+        refuse(self._rules())
         return self
 
     def _rules(self) -> Iterator[Broken]:
@@ -163,7 +149,7 @@ class Kafka(Section):
     def _heartbeats_fit(self) -> Self:
         if self.heartbeat_interval * 3 > self.session_timeout:
             rule = f"must be at most a third of session_timeout ({self.session_timeout:g}s)"
-            _refuse([(("heartbeat_interval",), rule)])
+            refuse([(("heartbeat_interval",), rule)])
         return self
 
 
@@ -194,7 +180,7 @@ class Input(Section):
     def _encoding_fits(self) -> Self:
         known = ENCODINGS[self.signal]
         if self.encoding not in known:
-            _refuse([(("encoding",), f"must be one of {', '.join(known)} for signal: {self.signal}")])
+            refuse([(("encoding",), f"must be one of {', '.join(known)} for signal: {self.signal}")])
         return self
 
 
@@ -227,7 +213,7 @@ class Sampling(Section):
 
     @model_validator(mode="after")
     def _waits_in_order(self) -> Self:
-        _refuse(self._rules())
+        refuse(self._rules())
         return self
 
     def _rules(self) -> Iterator[Broken]:
@@ -269,7 +255,7 @@ class SpanMetrics(Section):
 
     @model_validator(mode="after")
     def _labels_and_bounds(self) -> Self:
-        _refuse(self._rules())
+        refuse(self._rules())
         return self
 
     def _rules(self) -> Iterator[Broken]:
@@ -298,7 +284,7 @@ class MetricLimit(Section):
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
-        _refuse(self._rules())
+        refuse(self._rules())
         return self
 
     def _rules(self) -> Iterator[Broken]:
@@ -335,7 +321,7 @@ class Metrics(Section):
 
     @model_validator(mode="after")
     def _limits_and_timeout(self) -> Self:
-        _refuse(self._rules())
+        refuse(self._rules())
         return self
 
     def _rules(self) -> Iterator[Broken]:
@@ -356,7 +342,7 @@ class Metrics(Section):
         broken: list[Broken] = [(("limits", i, "series"), rule) for i, series in own if series < cost]
         if self.series_per_metric < cost:
             broken.append((("series_per_metric",), rule))
-        _refuse(broken)
+        refuse(broken)
         return self
 
 
@@ -393,7 +379,7 @@ class Config(Section):
     logs: Logs = Field(Logs(), description="What happens to logs.")
     metrics: Metrics = Field(Metrics(), description="Series for Prometheus.")
     sinks: dict[str, Sink] = Field(
-        {}, description="Destinations by name: jaeger, elasticsearch or prometheus, or one of them with /NAME."
+        {}, description="Destinations by name: jaeger, otlp, elasticsearch or prometheus, or one of them with /NAME."
     )
     limits: Limits = Field(Limits(), description="Sizes with a stated outcome.")
     telemetry: Telemetry = Field(Telemetry(), description="What a worker says about itself.")
@@ -401,7 +387,7 @@ class Config(Section):
     @field_validator("inputs")
     @classmethod
     def _raw_topics(cls, inputs: list[Input], info: ValidationInfo) -> list[Input]:
-        _refuse(_input_rules(inputs, info.data.get("kafka")))
+        refuse(_input_rules(inputs, info.data.get("kafka")))
         return inputs
 
     @field_validator("sampling")
@@ -410,23 +396,14 @@ class Config(Section):
         kafka = info.data.get("kafka")
         if kafka is not None and sampling.decision_wait * 2 > kafka.retention:
             rule = f"must be at most half of kafka.retention ({kafka.retention:g}s): undecided spans wait in Kafka"
-            _refuse([(("decision_wait",), rule)])
+            refuse([(("decision_wait",), rule)])
         return sampling
 
     @field_validator("sinks")
     @classmethod
     def _destinations(cls, sinks: dict[str, Sink]) -> dict[str, Sink]:
-        _refuse(_sink_rules(sinks))
+        refuse(((name, *path), rule) for name, sink in sinks.items() for path, rule in sink_rules(name, sink))
         return sinks
-
-
-def sink_kind(name: str) -> str:
-    """The kind of destination that a key of `sinks` names.
-
-    >>> sink_kind("jaeger/eu")
-    'jaeger'
-    """
-    return name.split("/", 1)[0]
 
 
 def _input_rules(inputs: list[Input], kafka: Kafka | None) -> Iterator[Broken]:
@@ -437,20 +414,3 @@ def _input_rules(inputs: list[Input], kafka: Kafka | None) -> Iterator[Broken]:
         if kafka is not None and item.topic.startswith(f"{kafka.prefix}."):
             yield (i, "topic"), f"names with {kafka.prefix}. in front belong to the internal topics (kafka.prefix)"
         first.setdefault(item.topic, i)
-
-
-def _sink_rules(sinks: dict[str, Sink]) -> Iterator[Broken]:
-    for name, sink in sinks.items():
-        if sink_kind(name) not in SINK_KINDS or not re.fullmatch(r"[a-z]+(/[a-zA-Z0-9._-]+)?", name):
-            yield (name,), f"must be one of {', '.join(SINK_KINDS)}, alone or with /NAME behind it"
-        url = urlsplit(sink.endpoint)
-        if not url.hostname:
-            yield (name, "endpoint"), "has no host"
-        if url.username or url.password:
-            yield (name, "endpoint"), "must not hold credentials; they belong in auth"
-        auth = sink.auth
-        ways = [key for key in ("username", "bearer_token", "api_key") if getattr(auth, key) is not None]
-        if len(ways) > 1:
-            yield (name, "auth"), f"one way is enough: {', '.join(ways)}"
-        if (auth.username is None) != (auth.password is None):
-            yield (name, "auth"), "username and password belong together"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
@@ -17,10 +16,12 @@ import aiohttp
 import cramjam
 
 from pipeline import topics
-from pipeline.config import Config, sink_kind
+from pipeline.config import Config
 from schemas.errors import ConfigError, TailraceError
-from sinks.http import authorization
-from sinks.settings import Sink
+from sinks.http import Rejected, authorization, tls_context
+from sinks.otlp_grpc import OverGrpc
+from sinks.otlp_service import LOGS, TRACES
+from sinks.settings import OTLP_KINDS, Sink, sink_kind
 
 # A broker or sink that needs longer than this is not usable, whatever its own time-outs are.
 PATIENCE_SECONDS = 10.0
@@ -122,33 +123,58 @@ class _Overheard(logging.Handler):
 
 
 async def _sink(name: str, sink: Sink) -> Finding:
+    """Try every server of a sink; the first one that is wrong tells."""
+    findings = [await _server(name, sink, url.rstrip("/")) for url in sink.urls]
+    return next((finding for finding in findings if not finding.ok), findings[0])
+
+
+async def _server(name: str, sink: Sink, url: str) -> Finding:
     """Send a request that stores nothing, with the sink's own TLS, headers and credentials."""
-    subject = f"sink {name} {sink.endpoint}"
-    kind, url = sink_kind(name), sink.endpoint.rstrip("/")
-    headers, body = {**sink.headers, **authorization(sink)}, b""
-    if kind == "jaeger":
-        method, url = "POST", f"{url}/v1/traces"
-        headers["Content-Type"] = "application/x-protobuf"  # no bytes: a request with no spans
+    subject, patience = f"sink {name} {url}", min(PATIENCE_SECONDS, sink.timeout)
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(patience):
+            if sink_kind(name) in OTLP_KINDS and sink.protocol == "grpc":
+                return await _called(subject, sink, url, began)
+            return await _posted(subject, sink_kind(name), sink, url, began)
+    except TimeoutError:
+        return Finding(False, subject, f"no answer within {patience:g} s")
+    except (aiohttp.ClientError, OSError, TailraceError) as error:
+        return Finding(False, subject, str(error) or type(error).__name__)
+
+
+async def _called(subject: str, sink: Sink, url: str, began: float) -> Finding:
+    """A call of every OTLP service that the sink uses, with no rows in it."""
+    transport = OverGrpc(sink.model_copy(update={"endpoint": url, "endpoints": []}))
+    try:
+        await transport.open()
+        for signal in sink.signals:
+            outcome = await transport.export(TRACES if signal == "traces" else LOGS, b"", 1)
+            if isinstance(outcome, Rejected) or outcome.retry:
+                hint = _GRPC_HINTS.get(outcome.detail.partition(" ")[0], "")
+                return Finding(False, subject, f"answers {outcome.detail}{hint}", time.monotonic() - began)
+        return Finding(True, subject, "answers", time.monotonic() - began)
+    finally:
+        await transport.close()
+
+
+async def _posted(subject: str, kind: str, sink: Sink, url: str, began: float) -> Finding:
+    method, headers, body = "POST", {**sink.headers, **authorization(sink)}, b""
+    if kind in OTLP_KINDS:
+        url += TRACES.path if "traces" in sink.signals else LOGS.path
+        headers["Content-Type"] = "application/x-protobuf"  # no bytes: a request with no rows
     elif kind == "elasticsearch":
         method, url = "GET", f"{url}/_cluster/health"
     else:
-        method, url = "POST", sink.endpoint
         headers |= {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
         headers["X-Prometheus-Remote-Write-Version"] = "0.1.0"
         body = bytes(cramjam.snappy.compress_raw(b""))  # a WriteRequest with no series
-    began = time.monotonic()
-    try:
-        tls = ssl.create_default_context(cafile=sink.ca_file) if sink.ca_file else True
-        timeout = aiohttp.ClientTimeout(total=min(PATIENCE_SECONDS, sink.timeout))
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as client,
-            client.request(method, url, headers=headers, data=body or None, ssl=tls) as response,
-        ):
-            taken, status = time.monotonic() - began, response.status
-    except TimeoutError:
-        return Finding(False, subject, f"no answer within {min(PATIENCE_SECONDS, sink.timeout):g} s")
-    except (aiohttp.ClientError, OSError) as error:
-        return Finding(False, subject, str(error) or type(error).__name__)
+    tls = tls_context(sink) or True
+    async with (
+        aiohttp.ClientSession() as client,
+        client.request(method, url, headers=headers, data=body or None, ssl=tls) as response,
+    ):
+        taken, status = time.monotonic() - began, response.status
     if 200 <= status < 300:
         return Finding(True, subject, "answers", taken)
     hint = {
@@ -158,3 +184,10 @@ async def _sink(name: str, sink: Sink) -> Finding:
         + (": Prometheus needs --web.enable-remote-write-receiver" if kind == "prometheus" else ""),
     }.get(status, "")
     return Finding(False, subject, f"answers {status}" + (f"; {hint}" if hint else ""), taken)
+
+
+_GRPC_HINTS = {
+    "UNAUTHENTICATED": "; it wants other credentials: auth",
+    "PERMISSION_DENIED": "; it refuses these credentials: auth",
+    "UNIMPLEMENTED": "; it does not take this signal: signals",
+}

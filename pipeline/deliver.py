@@ -27,7 +27,7 @@ from pipeline.settlement import Account
 from pipeline.topics import Topics
 from schemas.dead_letter import DeadLetter
 from schemas.errors import Retryable
-from sinks import create
+from sinks import create, signals
 from sinks.contract import Item, Refusal, Signal, SourceRecord
 
 UNREAD_LIMIT = 8 << 20  # bytes of one partition that may wait to be encoded before fetching pauses
@@ -36,27 +36,28 @@ LAST_ANSWERS = 5.0  # seconds that a worker which stops waits for requests under
 log = logging.getLogger(__name__)
 
 
-def sources(topics: Topics, signal: Signal) -> list[str]:
-    """The topics that carry a signal to sinks."""
-    return {
+def sources(config: Config, name: str) -> dict[str, Signal]:
+    """The topics that a sink reads, each with what it holds."""
+    topics = Topics(config.kafka.prefix)
+    holding: dict[Signal, list[str]] = {
         "spans": [topics.kept_spans],
         "logs": [topics.kept_logs, topics.untraced_logs],
         "samples": [topics.samples],
-    }[signal]
+    }
+    return {topic: signal for signal in signals(name, config.sinks[name]) for topic in holding[signal]}
 
 
 def group(app: faust.App, config: Config, name: str) -> Group:
     """The consumer group of one entry of `sinks`."""
     topics = Topics(config.kafka.prefix)
     role = f"sink.{name}"
-    outlet = Outlet(name, config)
+    outlet, topics_read = Outlet(name, config), sources(config, name)
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions
-        return SinkPartition(owner, partition, config, outlet)
+        return SinkPartition(owner, partition, topics_read[partition.topic], config, outlet)
 
-    signal = create(name, config.sinks[name]).signal
-    return Group(app, role, topics.group(role), sources(topics, signal), config.kafka, lease)
+    return Group(app, role, topics.group(role), list(topics_read), config.kafka, lease)
 
 
 class Outlet:
@@ -139,10 +140,11 @@ class DeadLetters:
 
 
 class SinkPartition(Lease):
-    """One partition of what a sink reads."""
+    """One partition of what a sink reads; `signal` is what it holds."""
 
-    def __init__(self, owner: Group, partition: TopicPartition, config: Config, outlet: Outlet) -> None:
-        self._group, self._partition, self._config, self._outlet = owner, partition, config, outlet
+    def __init__(self, owner: Group, partition: TopicPartition, signal: Signal, config: Config, outlet: Outlet) -> None:
+        self._group, self._partition, self._signal = owner, partition, signal
+        self._config, self._outlet = config, outlet
         self._unread: deque[SourceRecord] = deque()
         self._unread_bytes = 0
         self._arrived = asyncio.Event()
@@ -185,6 +187,7 @@ class SinkPartition(Lease):
                         record.offset,
                         record.timestamp,
                         record.value,
+                        self._signal,
                         redelivered=record.offset < self._known,
                     )
                 )

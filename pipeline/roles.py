@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import faust
 from aiokafka.errors import KafkaError
 
-from pipeline import ingest, sample
+from pipeline import deliver, ingest, sample
 from pipeline.config import Config
 from pipeline.consume import Group
 from pipeline.topics import Topics, check, partition_counts, topic_specs
@@ -38,8 +38,7 @@ def diagram(config: Config) -> list[Role]:
         Role("sample", (t.spans, t.logs), (t.kept_spans, t.kept_logs, t.decisions, t.points)),
         Role("aggregate", (t.points,), (t.samples,)),
     ]
-    kinds = {"jaeger": (t.kept_spans,), "elasticsearch": (t.kept_logs, t.untraced_logs), "prometheus": (t.samples,)}
-    found += [Role(f"sink.{name}", kinds[name.split("/")[0]], (t.dlq,)) for name in config.sinks]
+    found += [Role(f"sink.{name}", tuple(deliver.sources(config, name)), (t.dlq,)) for name in config.sinks]
     return found
 
 
@@ -72,8 +71,6 @@ def build(app: faust.App, config: Config, names: Sequence[str], since: str | Non
 
             groups.append(aggregate.group(app, config))
         else:
-            from pipeline import deliver
-
             groups.append(deliver.group(app, config, name.removeprefix("sink.")))
     return groups
 

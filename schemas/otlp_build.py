@@ -6,9 +6,18 @@ from collections.abc import Iterable, Sequence
 
 
 def span_attribute(key: str, value: str) -> bytes:
-    """One string attribute as a field of a Span: appended to the span's bytes it is a further attribute."""
-    text = _field(0x0A, value.encode())
-    return _field(0x4A, _field(0x0A, key.encode()) + _field(0x12, text))
+    """One attribute as a field of a Span: appended to the span's bytes it is a further attribute."""
+    return _field(0x4A, _key_value(key, value))
+
+
+def log_attribute(key: str, value: str | bool) -> bytes:
+    """The same as a field of a LogRecord."""
+    return _field(0x32, _key_value(key, value))
+
+
+def _key_value(key: str, value: str | bool) -> bytes:
+    content = bytes((0x10, value)) if isinstance(value, bool) else _field(0x0A, value.encode())
+    return _field(0x0A, key.encode()) + _field(0x12, content)
 
 
 def traces_data(groups: Iterable[tuple[bytes, bytes, Sequence[bytes]]]) -> bytes:

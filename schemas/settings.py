@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic_core import PydanticCustomError
+
+Broken = tuple[tuple[str | int, ...], str]
+"""A path below the section that was validated, and the rule that does not hold there."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -37,3 +42,11 @@ class Section(BaseModel):
     """A part of the file: frozen, unknown keys refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def refuse(broken: Iterable[Broken]) -> None:
+    """Raise one validation error that carries every broken rule; do nothing if there is none."""
+    found = list(broken)
+    if found:
+        text = "; ".join(f"{'.'.join(map(str, path))}: {rule}" for path, rule in found)
+        raise PydanticCustomError("rules", "{text}", {"text": text, "broken": found})

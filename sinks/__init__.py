@@ -8,30 +8,42 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sinks.contract import Destination
-from sinks.settings import Sink
+from sinks.contract import Destination, Signal
+from sinks.settings import Sink, sink_kind
 
 
-def _jaeger(settings: Sink) -> Destination[Any]:
-    from sinks.jaeger import Jaeger
+def signals(name: str, settings: Sink) -> list[Signal]:
+    """What the sink of a key such as `jaeger` or `otlp/tempo` reads. Raises KeyError for another kind."""
+    words: dict[str, list[Signal]] = {
+        "jaeger": ["spans"],
+        "otlp": ["spans" if signal == "traces" else "logs" for signal in settings.signals],
+        "elasticsearch": ["logs"],
+        "prometheus": ["samples"],
+    }
+    return words[sink_kind(name)]
 
-    return Jaeger(settings)
+
+def _otlp(name: str, settings: Sink) -> Destination[Any]:
+    from sinks.otlp import Otlp
+
+    return Otlp(settings, signals(name, settings))
 
 
-def _elasticsearch(settings: Sink) -> Destination[Any]:
+def _elasticsearch(name: str, settings: Sink) -> Destination[Any]:
     from sinks.elasticsearch import Elasticsearch
 
     return Elasticsearch(settings)
 
 
-def _prometheus(settings: Sink) -> Destination[Any]:
+def _prometheus(name: str, settings: Sink) -> Destination[Any]:
     from sinks.prometheus import Prometheus
 
     return Prometheus(settings)
 
 
-KINDS: dict[str, Callable[[Sink], Destination[Any]]] = {
-    "jaeger": _jaeger,
+_CREATE: dict[str, Callable[[str, Sink], Destination[Any]]] = {
+    "jaeger": _otlp,
+    "otlp": _otlp,
     "elasticsearch": _elasticsearch,
     "prometheus": _prometheus,
 }
@@ -39,4 +51,4 @@ KINDS: dict[str, Callable[[Sink], Destination[Any]]] = {
 
 def create(name: str, settings: Sink) -> Destination[Any]:
     """The destination of a key such as `jaeger` or `elasticsearch/audit`. Raises KeyError for another kind."""
-    return KINDS[name.partition("/")[0]](settings)
+    return _CREATE[sink_kind(name)](name, settings)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from schemas.errors import Unavailable
 from schemas.reasons import Reason
@@ -22,8 +22,8 @@ Signal = Literal["spans", "logs", "samples"]
 class SourceRecord:
     """One record of an internal topic.
 
-    `timestamp` is its append time in ms. `redelivered`: it was in the log when this worker took the partition
-    over, so a predecessor may have delivered it already.
+    `timestamp` is its append time in ms; `signal` is what its topic holds. `redelivered`: it was in the log when this
+    worker took the partition over, so a predecessor may have delivered it already.
     """
 
     topic: str
@@ -31,6 +31,7 @@ class SourceRecord:
     offset: int
     timestamp: int
     value: bytes
+    signal: Signal
     redelivered: bool = False
 
 
@@ -139,12 +140,11 @@ class Outcome:
 
 
 class Destination(ABC, Generic[I]):
-    """One destination. `signal` says which topics it reads.
+    """One destination.
 
     A lane has at most `requests_per_lane` requests under way; with one, its items arrive in order.
     """
 
-    signal: ClassVar[Signal]
     lanes: int = 1
     requests_per_lane: int = 4
 

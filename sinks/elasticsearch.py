@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from hashlib import blake2b
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
@@ -25,8 +25,8 @@ from elasticsearch import ApiError, AsyncElasticsearch
 from schemas.envelope import Envelope
 from schemas.errors import Malformed, Unavailable
 from schemas.otlp_build import logs_data
-from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, Signal, SourceRecord
-from sinks.http import REFUSING, USER_AGENT, Rejected, bisect, compressed, retry_after, shortened
+from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, SourceRecord
+from sinks.http import REFUSING, USER_AGENT, Rejected, bisect, compressed, retry_after, shortened, tls_context
 from sinks.log_document import log_document, resource_fields, scope_fields
 from sinks.settings import Sink
 
@@ -53,8 +53,6 @@ class LogItem(Item):
 
 class Elasticsearch(Destination[LogItem]):
     """`_bulk` into `logs-<dataset>-<namespace>`. `clock` gives seconds since the epoch (for Retry-After dates)."""
-
-    signal: ClassVar[Signal] = "logs"
 
     def __init__(self, settings: Sink, clock: Callable[[], float] = time.time) -> None:
         self._settings, self._clock = settings, clock
@@ -208,10 +206,7 @@ class _Bytes(NdjsonSerializer):
 
 
 def _client(settings: Sink) -> AsyncElasticsearch:
-    """The official client, without retries: pipeline/deliver.py has them."""
-    url = urlsplit(settings.endpoint)
-    port = url.port or (443 if url.scheme == "https" else 80)
-    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+    """The official client, without retries: pipeline/deliver.py has them. It leaves out nodes that do not answer."""
     auth = settings.auth
     options: dict[str, Any] = {}
     if auth.username is not None and auth.password is not None:
@@ -220,11 +215,11 @@ def _client(settings: Sink) -> AsyncElasticsearch:
         options["bearer_auth"] = auth.bearer_token.get_secret_value()
     elif auth.api_key is not None:
         options["api_key"] = auth.api_key.get_secret_value()
-    if settings.ca_file is not None:
-        options["ca_certs"] = settings.ca_file
+    if (tls := tls_context(settings)) is not None:
+        options["ssl_context"] = tls
     ndjson = _Bytes()
     return AsyncElasticsearch(
-        f"{url.scheme}://{host}:{port}{url.path.rstrip('/')}",
+        [_node(url) for url in settings.urls],
         headers=settings.headers | {"user-agent": USER_AGENT},
         request_timeout=settings.timeout,
         retry_on_timeout=False,
@@ -232,6 +227,14 @@ def _client(settings: Sink) -> AsyncElasticsearch:
         serializers={ndjson.mimetype: ndjson, "application/vnd.elasticsearch+x-ndjson": ndjson},
         **options,
     )
+
+
+def _node(endpoint: str) -> str:
+    """A URL as the client wants it, with its port."""
+    url = urlsplit(endpoint)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+    return f"{url.scheme}://{host}:{port}{url.path.rstrip('/')}"
 
 
 async def _installed(client: AsyncElasticsearch, name: str) -> int:

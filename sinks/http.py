@@ -20,11 +20,13 @@ from dataclasses import dataclass
 import aiohttp
 from multidict import CIMultiDict
 
+from schemas.errors import ConfigError
 from sinks.contract import I, Outcome, Refusal, Unavailable
 from sinks.settings import Sink
 
 USER_AGENT = "tailrace/0.1"
 REFUSING = frozenset({400, 413, 422})  # 409 as well where a destination uses it so: vmagent drops on 400 and 409
+AWAY = frozenset({502, 503, 504})  # the server, or what is behind its proxy, is not there: another one may be
 NO_ANSWER = "no_answer"  # the reason of a retry without a status
 ANSWER_BYTES = 64 << 10  # of an answer that are read: enough for every error text seen
 DETAIL_CHARACTERS = 500  # of an error text that go into logs and dead letters
@@ -65,11 +67,10 @@ class HttpClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Read the certificate authorities, make the connection pool. Connects to nothing yet."""
+        """Read the certificates, make the connection pool. Connects to nothing yet. Raises ConfigError."""
         if self._session is None:
-            tls = ssl.create_default_context(cafile=self._settings.ca_file) if self._settings.ca_file else True
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=tls, limit=0),
+                connector=aiohttp.TCPConnector(ssl=tls_context(self._settings) or True, limit=0),
                 timeout=aiohttp.ClientTimeout(total=self._settings.timeout),
                 auto_decompress=True,
             )
@@ -159,6 +160,25 @@ def authorization(settings: Sink) -> dict[str, str]:
     if auth.api_key is not None:
         return {"Authorization": f"ApiKey {auth.api_key.get_secret_value()}"}
     return {}
+
+
+def tls_context(settings: Sink) -> ssl.SSLContext | None:
+    """TLS with a sink's authorities and client certificate; None: the system's authorities and no certificate.
+
+    Raises ConfigError naming the key whose file cannot be used.
+    """
+    if settings.ca_file is None and settings.cert_file is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(f"ca_file: {settings.ca_file}: {error}") from error
+    if settings.cert_file is not None:
+        try:
+            context.load_cert_chain(settings.cert_file, settings.key_file, "")  # "": never ask on the terminal
+        except OSError as error:
+            raise ConfigError(f"cert_file: {settings.cert_file}: {error}") from error
+    return context
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

@@ -21,8 +21,8 @@ from schemas.envelope import RowVerdict
 from schemas.errors import Malformed
 from schemas.reasons import Reason
 from schemas.severity import HIGHEST, severity_text
+from sinks.otlp_rows import status_name
 
-STATUS_NAMES = ("unset", "ok", "error")
 SERVICE_NAME = "service.name"
 LATEST_NS = (1 << 63) - 1  # 2262-04-11, the last time that Elasticsearch's date_nanos can hold
 MAX_DEPTH = 10  # of objects inside a value: Elasticsearch's flattened fields refuse more than 20
@@ -92,11 +92,7 @@ def log_document(
             document["sampling"] = {"policy": verdict.policy}
         if verdict.span is not None:
             service = service or verdict.span.service
-            status = verdict.span.status
-            document["span"] = {
-                "name": verdict.span.name,
-                "status": STATUS_NAMES[status] if status < len(STATUS_NAMES) else str(status),
-            }
+            document["span"] = {"name": verdict.span.name, "status": status_name(verdict.span.status)}
     if service:
         document["service"] = {"name": str(service)}
     return document

@@ -13,12 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import cramjam
 
 from schemas.sample import TickChunk, TickFooter, TickHeader, decode_record
-from sinks.contract import Coordinates, Destination, Item, Outcome, Request, Signal, SourceRecord
+from sinks.contract import Coordinates, Destination, Item, Outcome, Request, SourceRecord
 from sinks.http import REFUSING, HttpClient, Rejected, bisect
 from sinks.remote_write import defect, time_series
 from sinks.settings import Sink
@@ -56,12 +55,11 @@ class _OpenTick:
 class Prometheus(Destination[SampleItem]):
     """Remote write to `endpoint` over `shards` lanes."""
 
-    signal: ClassVar[Signal] = "samples"
     requests_per_lane = 1
 
     def __init__(self, settings: Sink) -> None:
         self.lanes = settings.shards
-        self._url = settings.endpoint
+        self._url = settings.urls[0]
         self._http = HttpClient(settings)
         self._ticks: dict[tuple[str, int], _OpenTick] = {}
 

@@ -1,24 +1,44 @@
-"""How a destination is reached: one entry of the `sinks` map."""
+"""How a destination is reached: one entry of the `sinks` map, and which of its keys are for which kind."""
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, StringConstraints
 
-from schemas.settings import Duration, Section
+from schemas.settings import Broken, Duration, Section
+
+OTLP_KINDS = ("jaeger", "otlp")
+KINDS = (*OTLP_KINDS, "elasticsearch", "prometheus")
+# Keys that only some kinds have.
+KEYS_OF: dict[str, tuple[str, ...]] = {
+    "endpoints": (*OTLP_KINDS, "elasticsearch"),
+    "protocol": OTLP_KINDS,
+    "signals": ("otlp",),
+    "compression": (*OTLP_KINDS, "elasticsearch"),
+    "dataset": ("elasticsearch",),
+    "namespace": ("elasticsearch",),
+    "shards": ("prometheus",),
+}
+
+Url = Annotated[str, StringConstraints(pattern=r"^https?://")]
 
 
 class Batch(Section):
     """When a sink sends: whichever comes first."""
 
     max_items: int = Field(1000, ge=1, description="Spans, documents or samples of one request.")
-    max_bytes: int = Field(4 << 20, ge=1, description="Bytes of its body before compression.")
+    max_bytes: int = Field(
+        3 << 20, ge=1, description="Bytes of its body before compression; most gRPC servers take 4 MiB."
+    )
     max_age: Duration = Field(1.0, gt=0, description="How long the oldest item waits.")
 
 
 class Retry(Section):
-    """Full-jitter exponential back-off; a server's Retry-After wins."""
+    """Full-jitter exponential back-off; a server's Retry-After (gRPC: RetryInfo) wins."""
 
     initial_interval: Duration = Field(0.5, gt=0, description="Longest wait before the first retry.")
     max_interval: Duration = Field(30.0, gt=0, description="Longest wait of all; there is no last retry.")
@@ -37,18 +57,35 @@ class SinkAuth(Section):
 
 
 class Sink(Section):
-    """One destination. The key in `sinks` is `kind` or `kind/name`; kinds: jaeger, elasticsearch, prometheus."""
+    """One destination. The key in `sinks` is `kind` or `kind/name`; kinds: jaeger, otlp, elasticsearch, prometheus.
 
-    endpoint: str = Field(
-        pattern=r"^https?://",
-        description="jaeger: base URL of OTLP/HTTP (:4318); elasticsearch: base URL; prometheus: remote-write URL.",
+    A kind's name in front of a meaning says that the key is for that kind only.
+    """
+
+    endpoint: Url | None = Field(
+        None,
+        description="jaeger, otlp: base URL, of OTLP/HTTP (:4318) or OTLP/gRPC (:4317); elasticsearch: base URL; "
+        "prometheus: remote-write URL. https:// is TLS, with gRPC too.",
+    )
+    endpoints: list[Url] = Field(
+        [],
+        description="jaeger, otlp, elasticsearch: several servers of one backend instead of `endpoint`. One that does "
+        "not answer is left for the next.",
+    )
+    protocol: Literal["http/protobuf", "grpc"] = Field("http/protobuf", description="jaeger, otlp: how OTLP travels.")
+    signals: list[Literal["traces", "logs"]] = Field(
+        ["traces"], min_length=1, description="otlp: kept spans, kept and untraced logs, or both."
     )
     timeout: Duration = Field(30.0, gt=0, description="Of one request, answer included; then it is sent again.")
-    headers: dict[str, str] = Field({}, description="Sent with every request.")
+    headers: dict[str, str] = Field({}, description="Sent with every request; gRPC: its metadata.")
     auth: SinkAuth = Field(SinkAuth(), description="Credentials.")
-    ca_file: str | None = Field(None, description="Certificate authorities (PEM); unset: those of the system.")
+    ca_file: str | None = Field(
+        None, description="Certificate authorities (PEM); unset: those of the system, gRPC: those that grpcio brings."
+    )
+    cert_file: str | None = Field(None, description="Client certificate (PEM), for mutual TLS.")
+    key_file: str | None = Field(None, description="Its key (PEM); unset: it is in `cert_file`.")
     compression: Literal["gzip", "none"] = Field(
-        "gzip", description="jaeger and elasticsearch; remote write is always snappy."
+        "gzip", description="jaeger, otlp, elasticsearch: of requests; remote write is always snappy."
     )
     batch: Batch = Field(Batch(), description="When a request is full.")
     retry: Retry = Field(Retry(), description="How a request that failed is sent again.")
@@ -61,3 +98,64 @@ class Sink(Section):
         "default", pattern=r"^[a-z0-9._]{1,100}$", description="elasticsearch: last part of the data stream's name."
     )
     shards: int = Field(4, ge=1, description="prometheus: parallel requests; a series stays on one shard.")
+
+    @property
+    def urls(self) -> list[str]:
+        """The servers, at least one."""
+        return [self.endpoint] if self.endpoint is not None else list(self.endpoints)
+
+
+def sink_kind(name: str) -> str:
+    """The kind of destination that a key of `sinks` names.
+
+    >>> sink_kind("jaeger/eu")
+    'jaeger'
+    """
+    return name.partition("/")[0]
+
+
+def of_kind(kind: str, keys: dict[str, Any]) -> dict[str, Any]:
+    """The keys that a kind has."""
+    return {key: value for key, value in keys.items() if kind in KEYS_OF.get(key, KINDS)}
+
+
+def sink_rules(name: str, sink: Sink) -> Iterator[Broken]:
+    """What is wrong with an entry of `sinks` that its kind forbids or its keys together do."""
+    kind = sink_kind(name)
+    if kind not in KINDS or not re.fullmatch(r"[a-z]+(/[a-zA-Z0-9._-]+)?", name):
+        yield (), f"must be one of {', '.join(KINDS)}, alone or with /NAME behind it"
+        return
+    for key in sorted(sink.model_fields_set & KEYS_OF.keys()):
+        if kind not in KEYS_OF[key]:
+            *most, last = KEYS_OF[key]
+            yield (key,), f"is for {', '.join(most)}{' and ' if most else ''}{last} only"
+    if sink.endpoint is None and not sink.endpoints:
+        yield ("endpoint",), "is required"
+    if sink.endpoint is not None and sink.endpoints:
+        yield ("endpoints",), "one of endpoint and endpoints is enough"
+        return
+    places: list[tuple[str | int, ...]] = [("endpoints", i) for i in range(len(sink.endpoints))] or [("endpoint",)]
+    for place, url in zip(places, sink.urls, strict=False):
+        yield from ((place, rule) for rule in _url_rules(url))
+    yield from _credential_rules(sink)
+    if len(set(sink.signals)) < len(sink.signals):
+        yield ("signals",), "each signal once"
+
+
+def _url_rules(text: str) -> Iterator[str]:
+    url = urlsplit(text)
+    if not url.hostname:
+        yield "has no host"
+    if url.username or url.password:
+        yield "must not hold credentials; they belong in auth"
+
+
+def _credential_rules(sink: Sink) -> Iterator[Broken]:
+    auth = sink.auth
+    ways = [key for key in ("username", "bearer_token", "api_key") if getattr(auth, key) is not None]
+    if len(ways) > 1:
+        yield ("auth",), f"one way is enough: {', '.join(ways)}"
+    if (auth.username is None) != (auth.password is None):
+        yield ("auth",), "username and password belong together"
+    if sink.key_file is not None and sink.cert_file is None:
+        yield ("cert_file",), "is required by key_file"

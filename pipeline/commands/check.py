@@ -9,7 +9,8 @@ import click
 
 from pipeline import connect as connecting
 from pipeline.commands.console import EX_CONFIG, FILE, bad, good, loaded, note, plural
-from pipeline.config import Config, sink_kind
+from pipeline.config import Config
+from sinks.settings import sink_kind
 
 
 @click.command()

@@ -11,6 +11,7 @@ from pipeline.commands.console import FILE, loaded
 from pipeline.config import Config
 from pipeline.identity import config_hash
 from pipeline.logs import REDACTED
+from sinks.settings import of_kind, sink_kind
 
 _SECRET_HEADERS = ("auth", "token", "key", "secret", "cookie")
 
@@ -43,9 +44,10 @@ def config_print(file: str, hashed: bool) -> None:
 def effective(config: Config) -> dict[str, Any]:
     """Everything that is set or has a default, as plain data without secrets."""
     data: dict[str, Any] = config.model_dump(mode="json", by_alias=True, exclude_none=True)
-    for sink in data["sinks"].values():
+    for name, sink in data["sinks"].items():
         sink["headers"] = {
-            name: REDACTED if any(word in name.lower() for word in _SECRET_HEADERS) else value
-            for name, value in sink["headers"].items()
+            header: REDACTED if any(word in header.lower() for word in _SECRET_HEADERS) else value
+            for header, value in sink["headers"].items()
         }
+        data["sinks"][name] = of_kind(sink_kind(name), sink)
     return data

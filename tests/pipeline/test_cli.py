@@ -92,6 +92,7 @@ def test_config_print_is_effective_valid_and_without_secrets(tmp_path: Path) -> 
     shown = yaml.safe_load(result.output)
     assert shown["sampling"]["decision_wait"] == "30s"
     assert shown["sinks"]["jaeger"]["headers"]["X-Scope-OrgID"] == "7"
+    assert "shards" not in shown["sinks"]["jaeger"]
     assert Config.model_validate(shown).kafka.security.username == "etl"
 
 
@@ -138,6 +139,7 @@ def test_check_connect_where_everything_is(
         "inputs": [{"topic": "cli-raw.spans", "signal": "traces"}],
         "sinks": {
             "jaeger": {"endpoint": jaeger.otlp_http},
+            "otlp": {"endpoint": f"http://{jaeger.otlp_grpc}", "protocol": "grpc"},
             "elasticsearch": {"endpoint": elasticsearch.url},
             "prometheus": {"endpoint": prometheus.remote_write_url},
         },
@@ -157,7 +159,7 @@ def test_check_connect_where_everything_is(
     assert result.exit_code == 0, result.output
     assert "✗" not in result.output
     assert "✓ raw topic cli-raw.spans: 4 partitions of traces as otlp_proto" in result.output
-    for name in ("jaeger", "elasticsearch", "prometheus"):
+    for name in ("jaeger", "otlp", "elasticsearch", "prometheus"):
         (line,) = [line for line in result.output.splitlines() if f"✓ sink {name} " in line]
         assert line.endswith(" ms)")
 
@@ -169,6 +171,13 @@ def test_check_connect_to_something_else(tmp_path: Path, prometheus: Prometheus)
     }
     result = run("check", written(tmp_path, data), "--connect")
     assert "answers 404; nothing is served at this path" in result.output
+
+
+def test_check_connect_to_a_backend_without_logs(tmp_path: Path, jaeger: Jaeger) -> None:
+    sink = {"endpoint": f"http://{jaeger.otlp_grpc}", "protocol": "grpc", "signals": ["traces", "logs"]}
+    data = MINIMAL | {"kafka": {"bootstrap_servers": f"{HOST}:{free_port()}"}, "sinks": {"otlp": sink}}
+    result = run("check", written(tmp_path, data), "--connect")
+    assert "it does not take this signal: signals" in result.output
 
 
 def test_worker_gets_its_roles(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,7 +181,7 @@ def test_bounds_ascend(bounds: list[Any]) -> None:
     assert next(iter(found)).startswith("metrics.span_metrics.buckets_ms")
 
 
-@pytest.mark.parametrize("name", ["jaeger", "jaeger/eu", "elasticsearch/audit-1", "prometheus"])
+@pytest.mark.parametrize("name", ["jaeger", "jaeger/eu", "otlp/tempo", "elasticsearch/audit-1", "prometheus"])
 def test_sink_names(name: str) -> None:
     assert refusals(sinks={name: {"endpoint": "http://a"}}) == {}
 
@@ -201,10 +201,32 @@ def test_sink_names_refused(name: str) -> None:
         ({"endpoint": "http://a", "auth": {"api_key": "k", "bearer_token": "t"}}, "auth"),
         ({"endpoint": "http://a", "timeout": "0s"}, "timeout"),
         ({"endpoint": "http://a", "dataset": "with-dash"}, "dataset"),
+        ({"endpoint": "http://a", "dataset": "audit"}, "dataset"),
+        ({"endpoint": "http://a", "signals": ["logs"]}, "signals"),
+        ({"endpoint": "http://a", "key_file": "k.pem"}, "cert_file"),
+        ({"endpoint": "http://a", "protocol": "http/json"}, "protocol"),
+        ({}, "endpoint"),
+        ({"endpoints": []}, "endpoint"),
+        ({"endpoint": "http://a", "endpoints": ["http://b"]}, "endpoints"),
+        ({"endpoints": ["http://a", "http://u:p@b"]}, "endpoints[1]"),
     ],
 )
 def test_sinks_refused(sink: dict[str, Any], key: str) -> None:
     assert list(refusals(sinks={"jaeger": sink})) == [f"sinks.jaeger.{key}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "rule"),
+    [
+        ("prometheus", "compression", "none", "is for jaeger, otlp and elasticsearch only"),
+        ("elasticsearch", "protocol", "grpc", "is for jaeger and otlp only"),
+        ("otlp", "shards", 2, "is for prometheus only"),
+        ("otlp", "signals", ["logs", "logs"], "each signal once"),
+    ],
+)
+def test_a_key_of_another_kind_is_refused(name: str, key: str, value: Any, rule: str) -> None:
+    found = refusals(sinks={name: {"endpoint": "http://a", key: value}})
+    assert found[f"sinks.{name}.{key}"] == rule
 
 
 def test_every_key_has_a_description() -> None:

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from aiokafka import AIOKafkaProducer, TopicPartition
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from pipeline import topics as internal
 from pipeline.config import Config
@@ -26,11 +27,11 @@ from pipeline.worker import running
 from schemas.envelope import Envelope, RowVerdict
 from schemas.sample import Tick
 from tests.pipeline.configs import MINIMAL
-from tests.pipeline.kafka import DEADLINE, committed, fresh, read_all
+from tests.pipeline.kafka import DEADLINE, committed, create, fresh, read_all
 from tests.repository import ROOT, python_path
-from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus, eventually, free_port
+from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus, eventually, free_port, start_collector
 from tests.services.process import HOST
-from tests.sinks.building import NOW, counter, envelope, key_values, log, span
+from tests.sinks.building import NOW, counter, envelope, key_values, log, span, spans_of
 
 KEPT = RowVerdict(kept=True, policy="all")
 
@@ -316,3 +317,32 @@ async def test_ticks_reach_prometheus_once_they_are_committed(
     assert {s["metric"]["service"]: [float(value) for _, value in s["values"]] for s in series} == {
         f"s{n}": [100.0 + n, 200.0 + n, 300.0 + n] for n in range(10)
     }
+
+
+async def test_spans_and_logs_go_to_an_otlp_backend_over_grpc(kafka: Kafka) -> None:
+    """A Collector takes both signals and puts them into Kafka, where they are counted."""
+    spans_topic, logs_topic = fresh("otlp-spans"), fresh("otlp-logs")
+    await create(kafka.bootstrap, {spans_topic: 1, logs_topic: 1})
+    with start_collector(kafka.bootstrap, spans_topic, logs_topic) as collector:
+        down, here = f"http://{HOST}:{free_port()}", f"http://{collector.otlp_grpc}"
+        backend = {"endpoints": [down, here], "protocol": "grpc", "signals": ["traces", "logs"]}
+        setup = await Setup(kafka, {"otlp/tempo": backend}).create()
+        t = setup.topics
+        await setup.write(t.kept_spans, [envelope([span(), span()], [KEPT, KEPT]).encode() for _ in range(20)])
+        await setup.write(t.kept_logs, [of_logs(range(n, n + 5), KEPT) for n in range(0, 100, 5)])
+        await setup.write(t.untraced_logs, [of_logs([n]) for n in range(1000, 1010)])
+        async with running(setup.config, ["sink.otlp/tempo"]):
+            await setup.delivered("sink.otlp/tempo", t.kept_spans, t.kept_logs, t.untraced_logs)
+    messages = [TracesData.FromString(record.value) for record in await read_all(kafka.bootstrap, spans_topic)]
+    assert sum(len(spans_of(message.resource_spans)) for message in messages) == 40
+    numbers: Counter[int] = Counter()
+    decided: Counter[bool] = Counter()
+    for record in await read_all(kafka.bootstrap, logs_topic):
+        for part in LogsData.FromString(record.value).resource_logs:
+            for row in (row for scope in part.scope_logs for row in scope.log_records):
+                found = {a.key: a.value for a in row.attributes}
+                numbers[found["number"].int_value] += 1
+                decided["trace.sampled" in found] += 1
+    assert numbers == Counter([*range(100), *range(1000, 1010)])
+    assert decided == Counter({True: 100, False: 10})
+    assert await read_all(kafka.bootstrap, t.dlq) == []

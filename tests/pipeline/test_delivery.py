@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -15,7 +15,7 @@ from pipeline.settlement import Account
 from pipeline.telemetry import REGISTRY
 from schemas.errors import Retryable, Unavailable
 from schemas.reasons import Reason
-from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, Signal, SourceRecord
+from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, SourceRecord
 from tests.pipeline.kafka import fresh
 from tests.services import eventually
 from tests.sinks.building import sink
@@ -37,8 +37,6 @@ Answer = Callable[[Request[Word]], Awaitable[Outcome] | Outcome]
 
 class Scripted(Destination[Word]):
     """Splits a record into words and answers as `answer` says; `+word` goes to lane 1 if there is one."""
-
-    signal: ClassVar[Signal] = "logs"
 
     def __init__(self, answer: Answer, lanes: int = 1, requests_per_lane: int = 1) -> None:
         self.lanes, self.requests_per_lane = lanes, requests_per_lane
@@ -133,7 +131,7 @@ class Bench:
     async def add(self, *values: str) -> None:
         for value in values:
             offset, self._offset = self._offset, self._offset + 1
-            await self.delivery.add(self.account, SourceRecord("topic", 3, offset, 0, value.encode()))
+            await self.delivery.add(self.account, SourceRecord("topic", 3, offset, 0, value.encode(), "logs"))
 
     async def reaches(self, position: int) -> None:
         async def there() -> bool:
@@ -392,7 +390,7 @@ async def test_a_partition_that_left_is_neither_sent_nor_buried_nor_settled() ->
         assert destination.forgotten == [("topic", 3)]
         release.set()
         other = Account(10)
-        await b.delivery.add(other, SourceRecord("topic", 4, 10, 0, b"c"))
+        await b.delivery.add(other, SourceRecord("topic", 4, 10, 0, b"c", "logs"))
 
         async def settled() -> bool:
             return other.position == 11

@@ -17,14 +17,14 @@ from schemas.envelope import Envelope, RowVerdict
 from schemas.ids import trace_key
 from schemas.point import Labels, Shape, Value
 from schemas.sample import SeriesBlock, Tick
-from sinks.contract import Item, Request, SourceRecord
+from sinks.contract import Item, Request, Signal, SourceRecord
 from sinks.settings import Sink
 
 NOW = int(time.time() * 1000)
 _offsets = itertools.count()
 
 
-def sink(endpoint: str, **settings: Any) -> Sink:
+def sink(endpoint: str | None, **settings: Any) -> Sink:
     """The settings of a sink."""
     return Sink.model_validate({"endpoint": endpoint, **settings})
 
@@ -118,9 +118,16 @@ def envelope(
     return made
 
 
-def record(value: bytes, topic: str = "internal", *, partition: int = 0, redelivered: bool = False) -> SourceRecord:
+def record(
+    value: bytes,
+    topic: str = "internal",
+    *,
+    partition: int = 0,
+    signal: Signal = "spans",
+    redelivered: bool = False,
+) -> SourceRecord:
     """A record with the next offset."""
-    return SourceRecord(topic, partition, next(_offsets), NOW, value, redelivered)
+    return SourceRecord(topic, partition, next(_offsets), NOW, value, signal, redelivered)
 
 
 def counter(metric: str, rows: Sequence[tuple[Labels, Value]], names: Sequence[str] = ("service",)) -> SeriesBlock:
@@ -133,7 +140,7 @@ def tick(
 ) -> list[SourceRecord]:
     """The records of a tick."""
     values = Tick(number, time_ms, points=0, partitions=1, blocks=list(blocks), since_ms=since_ms).encode()
-    return [record(value, "samples", redelivered=redelivered) for value in values]
+    return [record(value, "samples", signal="samples", redelivered=redelivered) for value in values]
 
 
 def spans_of(requests: Sequence[ResourceSpans]) -> list[Span]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sinks import KINDS, create
+from sinks import create, signals
 from sinks.contract import Outcome, Refusal
+from sinks.settings import KINDS
 from tests.sinks.building import sink
 
 
@@ -21,4 +22,6 @@ def test_the_longer_wait_wins_and_none_stays_none() -> None:
 
 def test_a_key_names_its_kind() -> None:
     for kind in KINDS:
-        assert type(create(f"{kind}/eu", sink("http://a"))) is type(create(kind, sink("http://a")))
+        settings = sink("http://a")
+        assert type(create(f"{kind}/eu", settings)) is type(create(kind, settings))
+        assert signals(f"{kind}/eu", settings) == signals(kind, settings)

@@ -1,0 +1,138 @@
+"""OTLP/gRPC: export requests as unary calls, with the bytes of OTLP/HTTP.
+
+What a status says of the rows follows the OTLP specification ("Failures") with one difference, the same as over HTTP:
+a status that an operator can mend (credentials, a service that is not there) costs time, not data. Refused because of
+what is in the request: INVALID_ARGUMENT, FAILED_PRECONDITION, ALREADY_EXISTS, INTERNAL (grpc-go's word for a message
+that it cannot decode, and the Collector's for every permanent error) and RESOURCE_EXHAUSTED for a message that is too
+large. RESOURCE_EXHAUSTED otherwise is a limit: with RetryInfo the specification says to wait, without it servers such
+as Tempo mean the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+
+from schemas.errors import ConfigError
+from sinks.contract import Outcome, Unavailable
+from sinks.endpoints import Endpoints
+from sinks.http import USER_AGENT, Rejected, authorization, shortened
+from sinks.otlp_service import Service
+from sinks.settings import Sink
+
+DEFAULT_PORT = 4317
+REFUSING = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.INTERNAL,
+    }
+)
+NO_ANSWER = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
+# grpc-go: "received message larger than max", "received message after decompression larger than max"; grpc-core:
+# "Received message larger than max"; grpc-java: "gRPC message exceeds maximum size".
+TOO_LARGE = re.compile(r"larger than max|exceeds maximum size")
+# The client's own INTERNAL for a stream that was cut: no answer.
+CUT = re.compile(r"RST_STREAM")
+DETAILS = "grpc-status-details-bin"
+
+
+class OverGrpc:
+    """Calls one of the sink's servers, until that one does not answer."""
+
+    def __init__(self, settings: Sink) -> None:
+        self._settings = settings
+        self._endpoints = Endpoints(settings.urls)
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._metadata = [(k.lower(), v) for k, v in {**settings.headers, **authorization(settings)}.items()]
+        self._compression = grpc.Compression.Gzip if settings.compression == "gzip" else grpc.Compression.NoCompression
+
+    async def open(self) -> None:
+        """Read the certificates, make a channel to each server. Connects to nothing yet."""
+        retry = self._settings.retry
+        options = [
+            ("grpc.enable_retries", 0),  # pipeline/delivery.py has them
+            ("grpc.max_send_message_length", -1),
+            ("grpc.primary_user_agent", USER_AGENT),
+            # How long calls fail at once after a failed connection: left alone, up to two minutes.
+            ("grpc.initial_reconnect_backoff_ms", round(retry.initial_interval * 1000)),
+            ("grpc.max_reconnect_backoff_ms", round(retry.max_interval * 1000)),
+        ]
+        for text in self._settings.urls if not self._channels else ():
+            url = urlsplit(text)
+            host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+            target = f"{host}:{url.port or DEFAULT_PORT}"
+            if url.scheme == "https":
+                channel = grpc.aio.secure_channel(target, _credentials(self._settings), options)
+            else:
+                channel = grpc.aio.insecure_channel(target, options)
+            self._channels[text.rstrip("/")] = channel
+
+    async def close(self) -> None:
+        """Close every channel."""
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            await channel.close()
+
+    async def export(self, service: Service, body: bytes, items: int) -> Outcome | Rejected:
+        """Call the service's method."""
+        server = self._endpoints.current
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channels[server].unary_unary(service.method)
+        timeout = self._settings.timeout
+        try:
+            answer = await call(body, timeout=timeout, metadata=self._metadata, compression=self._compression)
+        except grpc.aio.AioRpcError as error:
+            return self._failure(server, error, items)
+        return service.accepted(answer, items)
+
+    def _failure(self, server: str, error: grpc.aio.AioRpcError, items: int) -> Outcome | Rejected:
+        code, said = error.code(), error.details() or ""
+        detail = shortened(f"{code.name} {said}")
+        if code in NO_ANSWER or CUT.search(said):
+            self._endpoints.failed(server)
+            raise Unavailable(detail)
+        if code in REFUSING or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and TOO_LARGE.search(said)):
+            return Rejected(detail)
+        if code is grpc.StatusCode.UNAVAILABLE:
+            self._endpoints.failed(server)
+        return Outcome.retry_all(items, code.name, detail, retry_delay(error.trailing_metadata()))
+
+
+def retry_delay(metadata: Iterable[tuple[str, Any]] | None) -> float | None:
+    """Seconds of the RetryInfo in an answer's trailing metadata; None for none, or for what does not decode."""
+    for key, value in metadata or ():
+        if key == DETAILS and isinstance(value, bytes):
+            try:
+                for detail in Status.FromString(value).details:
+                    info = RetryInfo()
+                    if detail.Unpack(info):
+                        return float(info.retry_delay.ToTimedelta().total_seconds())
+            except DecodeError:
+                return None
+    return None
+
+
+def _credentials(settings: Sink) -> grpc.ChannelCredentials:
+    """TLS with the configured authorities and client certificate. Raises ConfigError."""
+    key = settings.key_file or settings.cert_file
+    return grpc.ssl_channel_credentials(
+        _read("ca_file", settings.ca_file), _read("key_file", key), _read("cert_file", settings.cert_file)
+    )
+
+
+def _read(key: str, path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{key}: {path}: {error.strerror}") from error

@@ -1,0 +1,99 @@
+"""Rows of the kept topics as OTLP again: spans and logs as they came, what decided about them appended.
+
+Nothing is encoded anew. What decided is further attributes behind a row's own bytes, which protobuf reads as one
+message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from schemas.envelope import Envelope, RowVerdict
+from schemas.otlp_build import log_attribute, span_attribute, traces_data
+from sinks.contract import Coordinates, Item, Signal, SourceRecord
+
+POLICY = "tailsampling.policy"  # the attribute of the Collector's processor.tailsamplingprocessor.recordpolicy
+THRESHOLD = "tailsampling.threshold"  # `th` as in tracestate: hexadecimal, trailing zeros cut
+SAMPLED = "trace.sampled"
+SPAN_NAME, SPAN_STATUS = "span.name", "span.status"
+STATUS_NAMES = ("unset", "ok", "error")
+
+
+@dataclass(slots=True, kw_only=True)
+class RowItem(Item):
+    """One span or log record: `row` as it came, `wire` as it goes, under its Resource and Scope headers."""
+
+    key: int
+    resource: bytes
+    scope: bytes
+    row: bytes
+    wire: bytes
+
+    def dead_letter(self) -> bytes:
+        """An export request with this row as it came."""
+        return traces_data([(self.resource, self.scope, [self.row])])
+
+
+def row_items(record: SourceRecord, lane: int = 0) -> Iterator[RowItem]:
+    """The rows of an envelope. A header's bytes count for the first row that has it."""
+    envelope = Envelope.decode(record.value)
+    suffixes: dict[RowVerdict | None, bytes] = {None: b""}
+    headers: set[tuple[int, int]] = set()
+    for index in range(len(envelope)):
+        verdict = envelope.verdicts[index] if envelope.verdicts else None
+        suffix = suffixes.get(verdict)
+        if suffix is None and verdict is not None:
+            suffix = suffixes[verdict] = decided(verdict, record.signal)
+        row = envelope.row(index)
+        wire = row + suffix if suffix else row
+        size = len(wire)
+        resource, scope = envelope.resource[index], envelope.scope[index]
+        if (resource, scope) not in headers:
+            headers.add((resource, scope))
+            size += len(envelope.resources[resource]) + len(envelope.scopes[scope])
+        place = envelope.messages[envelope.message[index]]
+        yield RowItem(
+            origin=Coordinates(envelope.topic, envelope.partition, *place, envelope.item[index]),
+            size=size,
+            lane=lane,
+            redelivered=record.redelivered,
+            key=envelope.keys[index],
+            resource=envelope.resources[resource],
+            scope=envelope.scopes[scope],
+            row=row,
+            wire=wire,
+        )
+
+
+def export_request(items: Sequence[RowItem]) -> bytes:
+    """An ExportTraceServiceRequest (or that of logs: the same fields) in which equal headers occur once."""
+    resources: dict[bytes, dict[bytes, list[bytes]]] = {}
+    for item in items:
+        resources.setdefault(item.resource, {}).setdefault(item.scope, []).append(item.wire)
+    return traces_data((r, s, rows) for r, scopes in resources.items() for s, rows in scopes.items())
+
+
+def decided(verdict: RowVerdict, signal: Signal) -> bytes:
+    """What decided about a row's trace, as fields to append to its bytes.
+
+    A span gets its policy and, unless certain, its threshold: 56 bits, written as the consistent probability sampling
+    specification has it in `th`. A log gets whether its trace was kept, the policy, and name and status of its span.
+    """
+    if signal == "logs":
+        fields = log_attribute(SAMPLED, verdict.kept)
+        if verdict.policy:
+            fields += log_attribute(POLICY, verdict.policy)
+        if verdict.span is not None:
+            fields += log_attribute(SPAN_NAME, verdict.span.name)
+            fields += log_attribute(SPAN_STATUS, status_name(verdict.span.status))
+        return fields
+    fields = span_attribute(POLICY, verdict.policy) if verdict.policy else b""
+    if verdict.threshold:
+        fields += span_attribute(THRESHOLD, f"{verdict.threshold:014x}".rstrip("0"))
+    return fields
+
+
+def status_name(status: int) -> str:
+    """A span's status code as a word."""
+    return STATUS_NAMES[status] if status < len(STATUS_NAMES) else str(status)

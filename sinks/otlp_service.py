@@ -1,0 +1,76 @@
+"""The two OTLP services that a sink calls, whatever carries the call, and what their answers say.
+
+Source: opentelemetry/proto/collector/{trace,logs}/v1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from sinks.contract import Outcome, Refusal
+from sinks.http import Rejected, shortened
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Where a signal is exported: the path of OTLP/HTTP, the method of OTLP/gRPC; `rows` is what it counts."""
+
+    path: str
+    method: str
+    response: Any
+    rejected: str
+    rows: str
+
+    def accepted(self, answer: bytes, items: int) -> Outcome:
+        """What a success says of the `items` of its request.
+
+        Of a partial success only the number is told, not which rows were rejected: all become dead letters, so that
+        those are among them, and the number counts as refused. A body that is not protobuf rejects none.
+        """
+        try:
+            partial = self.response.FromString(answer).partial_success
+        except DecodeError:
+            return Outcome(accepted=items)
+        rejected = min(getattr(partial, self.rejected), items)
+        if rejected <= 0:
+            return Outcome(accepted=items)
+        said = shortened(partial.error_message)
+        text = f"partial success: {rejected} of {items} {self.rows} rejected: {said}"
+        return Outcome(items - rejected, refused=tuple(Refusal(index, text) for index in range(items)))
+
+
+TRACES = Service(
+    "/v1/traces",
+    "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    ExportTraceServiceResponse,
+    "rejected_spans",
+    "spans",
+)
+LOGS = Service(
+    "/v1/logs",
+    "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+    ExportLogsServiceResponse,
+    "rejected_log_records",
+    "log records",
+)
+
+
+class Transport(Protocol):
+    """How export requests travel."""
+
+    async def open(self) -> None:
+        """Read certificates, make the connection pool. Raises ConfigError for a file that cannot be used."""
+
+    async def close(self) -> None:
+        """Close every connection. May be called without `open`."""
+
+    async def export(self, service: Service, body: bytes, items: int) -> Outcome | Rejected:
+        """Send a request of so many rows and say what became of them. Raises Unavailable when there was no answer."""
+
+
+__all__ = ["LOGS", "TRACES", "Service", "Transport"]

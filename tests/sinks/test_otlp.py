@@ -1,0 +1,347 @@
+"""Kept spans in a real Jaeger over both protocols, with TLS; faults from local servers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import aiohttp
+import grpc
+import pytest
+import trustme
+from aiohttp import web
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsPartialSuccess, ExportLogsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
+
+from schemas.envelope import Envelope, RowVerdict
+from schemas.errors import ConfigError, Unavailable
+from sinks.contract import Outcome, Signal
+from sinks.endpoints import Endpoints
+from sinks.http import USER_AGENT
+from sinks.otlp import Otlp
+from sinks.otlp_grpc import NO_ANSWER, REFUSING
+from sinks.otlp_service import LOGS, TRACES
+from tests.services import Collector, eventually, free_port
+from tests.services import Jaeger as JaegerServer
+from tests.services.process import HOST
+from tests.sinks.building import envelope, log, record, sink, span
+from tests.sinks.faulty import faulty, status
+from tests.sinks.faulty_grpc import answer, failure, faulty_grpc, ok
+
+Protocol = Literal["http/protobuf", "grpc"]
+PROTOCOLS: list[Protocol] = ["http/protobuf", "grpc"]
+KEPT = RowVerdict(kept=True, policy="errors", threshold=0)
+FEW = RowVerdict(kept=True, policy="5 %", threshold=0xF333_3333_3333_00)
+Code = grpc.StatusCode
+
+
+@asynccontextmanager
+async def started(*endpoints: str, signals: list[Signal] | None = None, **settings: Any) -> AsyncIterator[Otlp]:
+    destination = Otlp(sink(None, endpoints=list(endpoints), **settings), signals or ["spans"])
+    try:
+        await destination.start()
+        yield destination
+    finally:
+        await destination.close()
+
+
+async def deliver(destination: Otlp, rows: Envelope, signal: Signal = "spans") -> Outcome:
+    items = destination.encode(record(rows.encode(), signal=signal))
+    return await destination.send(destination.request(items))
+
+
+async def send(endpoint: str, rows: Envelope, **settings: Any) -> Outcome:
+    async with started(endpoint, **settings) as destination:
+        return await deliver(destination, rows)
+
+
+def url(server: JaegerServer, protocol: Protocol) -> str:
+    return f"http://{server.otlp_grpc}" if protocol == "grpc" else server.otlp_http
+
+
+async def stored(server: JaegerServer, trace_id: bytes) -> dict[str, dict[str, Any]]:
+    """Attributes by span name of a trace in Jaeger."""
+
+    async def ask() -> Any:
+        async with (
+            aiohttp.ClientSession() as client,
+            client.get(f"{server.query_url}/api/v3/traces/{trace_id.hex()}") as response,
+        ):
+            return await response.json(content_type=None) if response.status == 200 else None
+
+    found = await eventually(ask, 10, f"trace {trace_id.hex()} in Jaeger")
+    return {
+        spn["name"]: {a["key"]: next(iter(a["value"].values())) for a in spn.get("attributes", [])}
+        for part in found["result"]["resourceSpans"]
+        for scp in part["scopeSpans"]
+        for spn in scp["spans"]
+    }
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+async def test_spans_arrive_with_what_decided(jaeger: JaegerServer, protocol: Protocol, compression: str) -> None:
+    trace = os.urandom(16)
+    rows = envelope([span(trace, "a", **{"http.route": "/x"}), span(trace, "b"), span(trace, "c")], [KEPT, FEW, None])
+    outcome = await send(url(jaeger, protocol), rows, protocol=protocol, compression=compression)
+    assert outcome == Outcome(accepted=3)
+    assert await stored(jaeger, trace) == {
+        "a": {"http.route": "/x", "tailsampling.policy": "errors"},
+        "b": {"tailsampling.policy": "5 %", "tailsampling.threshold": "f33333333333"},
+        "c": {},
+    }
+
+
+@pytest.mark.parametrize(("protocol", "said"), [("http/protobuf", "400 "), ("grpc", "INTERNAL ")])
+async def test_jaeger_refuses_one_span_and_gets_the_others(jaeger: JaegerServer, protocol: Protocol, said: str) -> None:
+    trace = os.urandom(16)
+    rows = [span(trace, str(n)) for n in range(20)]
+    rows[13] = span(b"abc", "13")  # OTLP: a trace id has 16 bytes
+    outcome = await send(url(jaeger, protocol), envelope(rows), protocol=protocol)
+    assert (outcome.accepted, [refusal.index for refusal in outcome.refused], outcome.retry) == (19, [13], ())
+    assert outcome.refused[0].detail.startswith(said)
+    assert (await stored(jaeger, trace)).keys() == {str(n) for n in range(20)} - {"13"}
+
+
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+async def test_a_span_that_is_too_large_for_a_call_costs_its_neighbours_nothing(
+    jaeger: JaegerServer, compression: str
+) -> None:
+    trace = os.urandom(16)
+    rows = [span(trace, str(n)) for n in range(5)]
+    rows[2] = span(trace, "2", text="x" * (5 << 20))  # a gRPC server takes 4 MiB
+    outcome = await send(url(jaeger, "grpc"), envelope(rows), protocol="grpc", compression=compression)
+    assert (outcome.accepted, [refusal.index for refusal in outcome.refused], outcome.retry) == (4, [2], ())
+    assert "larger than max" in outcome.refused[0].detail
+    assert (await stored(jaeger, trace)).keys() == {"0", "1", "3", "4"}
+
+
+# ---- TLS -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A Collector that wants client certificates, and the files to reach it with."""
+
+    http: str
+    grpc: str
+    ca_file: str
+    cert_file: str
+    stranger_file: str
+
+    def url(self, protocol: Protocol) -> str:
+        return self.grpc if protocol == "grpc" else self.http
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("tls")
+    ca, others = trustme.CA(), trustme.CA()
+    ca.cert_pem.write_to_path(folder / "ca.pem")
+    server = ca.issue_cert(HOST)
+    server.private_key_pem.write_to_path(folder / "server.key")
+    (folder / "server.pem").write_bytes(b"".join(pem.bytes() for pem in server.cert_chain_pems))
+    ca.issue_cert("tailrace@example.org").private_key_and_cert_chain_pem.write_to_path(folder / "client.pem")
+    others.issue_cert("else@example.org").private_key_and_cert_chain_pem.write_to_path(folder / "stranger.pem")
+    files = {"cert_file": "server.pem", "key_file": "server.key", "client_ca_file": "ca.pem"}
+    tls = {key: str(folder / file) for key, file in files.items()}
+    http, over_grpc = (f"{HOST}:{free_port()}" for _ in range(2))
+    protocols = {"http": {"endpoint": http, "tls": tls}, "grpc": {"endpoint": over_grpc, "tls": tls}}
+    config = {
+        "receivers": {"otlp": {"protocols": protocols}},
+        "exporters": {"nop": {}},
+        "service": {"pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["nop"]}}},
+    }
+    with Collector(config):
+        names = [str(folder / name) for name in ("ca.pem", "client.pem", "stranger.pem")]
+        yield Guarded(f"https://{http}", f"https://{over_grpc}", *names)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_tls_with_a_client_certificate(guarded: Guarded, protocol: Protocol) -> None:
+    files = {"ca_file": guarded.ca_file, "cert_file": guarded.cert_file}
+    assert await send(guarded.url(protocol), envelope([span()]), protocol=protocol, **files) == Outcome(accepted=1)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("lacking", ["authority", "certificate", "trusted certificate"])
+async def test_tls_is_verified_by_both_sides(guarded: Guarded, protocol: Protocol, lacking: str) -> None:
+    files = {"ca_file": guarded.ca_file, "cert_file": guarded.cert_file}
+    if lacking == "authority":
+        files["ca_file"] = guarded.stranger_file
+    elif lacking == "certificate":
+        del files["cert_file"]
+    else:
+        files["cert_file"] = guarded.stranger_file
+    try:
+        outcome = await send(guarded.url(protocol), envelope([span()]), protocol=protocol, **files)
+    except Unavailable:
+        return  # over HTTP the connection is not made
+    assert (outcome.accepted, outcome.retry, outcome.reason) == (0, (0,), "UNAVAILABLE")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("key", ["ca_file", "cert_file"])
+async def test_a_certificate_that_is_not_there_is_a_configuration_error(
+    tmp_path: Path, protocol: Protocol, key: str
+) -> None:
+    destination = Otlp(sink("https://a:4317", protocol=protocol, **{key: str(tmp_path / "none.pem")}), ["spans"])
+    with pytest.raises(ConfigError, match=r"none\.pem"):
+        await destination.start()
+    await destination.close()
+
+
+# ---- what only a faulty server shows -------------------------------------------------------------------------
+
+
+def partial(rejected: int) -> bytes:
+    said = ExportTracePartialSuccess(rejected_spans=rejected, error_message="full")
+    return bytes(ExportTraceServiceResponse(partial_success=said).SerializeToString())
+
+
+@asynccontextmanager
+async def answering(protocol: Protocol, message: bytes) -> AsyncIterator[str]:
+    """A server whose successes have this message."""
+    if protocol == "grpc":
+        async with faulty_grpc(answer(message)) as called:
+            yield called.url
+        assert len(called.seen) == 1
+    else:
+        async with faulty(lambda request, body: web.Response(body=message)) as posted:
+            yield posted.url
+        assert len(posted.seen) == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_partial_success_dead_letters_every_candidate_and_counts_what_was_refused(protocol: Protocol) -> None:
+    async with answering(protocol, partial(2)) as endpoint:
+        outcome = await send(endpoint, envelope([span(), span(), span()]), protocol=protocol)
+    assert (outcome.accepted, len(outcome.refused), outcome.retry) == (1, 3, ())
+    assert outcome.refused[0].detail == "partial success: 2 of 3 spans rejected: full"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_partial_success_that_rejects_nothing_is_a_warning(protocol: Protocol) -> None:
+    async with answering(protocol, partial(0)) as endpoint:
+        assert await send(endpoint, envelope([span()]), protocol=protocol) == Outcome(accepted=1)
+
+
+def test_logs_have_their_own_partial_success() -> None:
+    said = ExportLogsPartialSuccess(rejected_log_records=1, error_message="no")
+    outcome = LOGS.accepted(ExportLogsServiceResponse(partial_success=said).SerializeToString(), 4)
+    assert (outcome.accepted, outcome.refused[3].detail) == (
+        3,
+        "partial success: 1 of 4 log records rejected: no",
+    )
+
+
+async def test_a_wait_is_handed_on() -> None:
+    async with faulty(status(429, Retry_After="3")) as server:
+        outcome = await send(server.url, envelope([span(), span()]))
+    assert (outcome.retry, outcome.retry_after, outcome.reason) == ((0, 1), 3.0, "429")
+
+
+@pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED])
+@pytest.mark.parametrize("seconds", [None, 2.5])
+async def test_retry_info_is_handed_on(code: grpc.StatusCode, seconds: float | None) -> None:
+    async with faulty_grpc(failure(code, "rate limit", seconds)) as server:
+        outcome = await send(server.url, envelope([span(), span()]), protocol="grpc")
+    assert outcome == Outcome(retry=(0, 1), retry_after=seconds, reason=code.name, detail=f"{code.name} rate limit")
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    sorted(set(Code) - REFUSING - NO_ANSWER - {Code.OK, Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED}, key=str),
+)
+async def test_a_status_that_says_nothing_about_the_rows_costs_time_not_data(code: grpc.StatusCode) -> None:
+    async with faulty_grpc(failure(code)) as server:
+        outcome = await send(server.url, envelope([span(), span()]), protocol="grpc")
+    assert (outcome.retry, outcome.refused, outcome.reason) == ((0, 1), (), code.name)
+
+
+@pytest.mark.parametrize("code", sorted(REFUSING, key=str))
+async def test_a_permanent_status_is_narrowed_down_to_the_row(code: grpc.StatusCode) -> None:
+    async def refuse_poison(body: bytes, context: Any) -> bytes:
+        return await (failure(code, "no") if b"poison" in body else ok)(body, context)
+
+    rows = [span(name=str(n)) for n in range(16)]
+    rows[5].name = "poison"
+    async with faulty_grpc(refuse_poison) as server:
+        outcome = await send(server.url, envelope(rows), protocol="grpc")
+    assert (outcome.accepted, [(r.index, r.detail) for r in outcome.refused]) == (15, [(5, f"{code.name} no")])
+
+
+@pytest.mark.parametrize("code", [Code.DEADLINE_EXCEEDED, Code.CANCELLED])
+async def test_a_call_without_an_answer_is_unavailable(code: grpc.StatusCode) -> None:
+    async with faulty_grpc(failure(code)) as server:
+        with pytest.raises(Unavailable, match=code.name):
+            await send(server.url, envelope([span()]), protocol="grpc")
+
+
+async def test_a_call_says_who_calls(jaeger: JaegerServer) -> None:
+    headers = {"X-Scope-OrgID": "7"}
+    async with (
+        faulty_grpc(ok) as server,
+        started(
+            server.url, protocol="grpc", headers=headers, auth={"bearer_token": "t"}, signals=["spans", "logs"]
+        ) as destination,
+    ):
+        await deliver(destination, envelope([span()]))
+        await deliver(destination, envelope([log()]), "logs")
+    assert [call.method for call in server.seen] == [TRACES.method, LOGS.method]
+    metadata = server.seen[0].metadata
+    assert (metadata["x-scope-orgid"], metadata["authorization"]) == ("7", "Bearer t")
+    assert str(metadata["user-agent"]).startswith(USER_AGENT)
+
+
+# ---- several servers -----------------------------------------------------------------------------------------
+
+
+def nowhere() -> str:
+    return f"http://{HOST}:{free_port()}"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_server_that_is_not_there_is_left_for_the_next(jaeger: JaegerServer, protocol: Protocol) -> None:
+    async with started(nowhere(), url(jaeger, protocol), protocol=protocol) as destination:
+        for attempt in range(3):
+            try:
+                outcome = await deliver(destination, envelope([span()]))
+            except Unavailable:
+                outcome = Outcome(retry=(0,))
+            assert bool(outcome.retry) is (attempt == 0), "the first attempt finds out, later ones know"
+
+
+def test_requests_under_way_together_move_on_once() -> None:
+    endpoints = Endpoints(["http://a/", "http://b"])
+    for _ in range(2):
+        endpoints.failed("http://a")
+    assert endpoints.current == "http://b"
+    endpoints.failed("http://b")
+    assert endpoints.current == "http://a"
+
+
+async def test_a_server_that_asks_to_wait_is_waited_for() -> None:
+    async with (
+        faulty(status(429)) as busy,
+        faulty(status(200)) as other,
+        started(busy.url, other.url) as destination,
+    ):
+        for _ in range(2):
+            assert (await deliver(destination, envelope([span()]))).reason == "429"
+        assert other.seen == []
+
+
+async def test_a_server_alone_that_is_not_there_is_unavailable() -> None:
+    with pytest.raises(Unavailable):
+        await send(nowhere(), envelope([span()]))
+    outcome = await send(nowhere(), envelope([span()]), protocol="grpc")
+    assert outcome.reason == "UNAVAILABLE"
