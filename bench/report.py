@@ -1,7 +1,8 @@
 """Write the tables of the documents from bench/results/*.json: `python -m bench.report`.
 
 A table stands between `<!-- bench: NAME -->` and `<!-- end of bench: NAME -->` in any page under docs/; what is
-between them is replaced, the rest is left alone. `--check` writes nothing and exits 1 if a page is not up to date.
+between them is replaced, the rest is left alone. The constants of `tailrace size` are written too (bench/sizing.py).
+`--check` writes nothing and exits 1 if a page is not up to date.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import throughput, transactions
+from bench import sizing, throughput, transactions
 from bench.measure import load_results
+from pipeline.sizing import Load, Measured, lines, size
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PLACE = re.compile(r"(<!-- bench: ([a-z]+) -->\n).*?(<!-- end of bench: \2 -->)", re.DOTALL)
@@ -85,10 +87,30 @@ def throughput_tables(figures: Mapping[str, Any]) -> str:
     )
 
 
-TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+def sizing_tables(whole: Mapping[str, Any], memory: Mapping[str, Any]) -> str:
+    """For docs/how-to/size.md: the constants of `tailrace size`."""
+    table = sizing.constants(whole, memory)["constants"]
+    rows = [[f"`{c['name']}`", f"{c['value']:,g}", c["unit"], f"`{c['source']}`"] for c in table]
+    return markdown(("Constant", "Value", "Unit", "Source"), rows)
+
+
+def size_example(whole: Mapping[str, Any], memory: Mapping[str, Any]) -> str:
+    """For docs/how-to/size.md: the command and what it prints."""
+    known = Measured(sizing.constants(whole, memory))
+    measured = (known[name] for name in ("raw_bytes_per_span", "spans_per_trace", "kept_share"))
+    load = Load(20_000, 30, 600, 86_400, 3, *measured)
+    said = "\n".join(lines(load, size(load, known), known))
+    return f"```console\n$ tailrace size --spans-per-second 20000 --decision-wait 30s\n{said}\n```\n"
+
+
+TABLES: dict[str, Callable[..., str]] = {
     "transactions": transaction_tables,
     "throughput": throughput_tables,
+    "sizing": sizing_tables,
+    "size": size_example,
 }
+SOURCES = {"sizing": sizing.RESULTS, "size": sizing.RESULTS}
+"""The results that a table is made of, where they are not those of its own name."""
 
 
 def filled(page: str, results: Callable[[str], Mapping[str, Any] | None] = load_results) -> str:
@@ -100,8 +122,8 @@ def filled(page: str, results: Callable[[str], Mapping[str, Any] | None] = load_
     def table(match: re.Match[str]) -> str:
         begin, name, end = match.groups()
         write = TABLES[name]
-        figures = results(name)
-        return match.group() if figures is None else f"{begin}\n{write(figures)}\n{end}"
+        figures = [results(source) for source in SOURCES.get(name, (name,))]
+        return match.group() if None in figures else f"{begin}\n{write(*figures)}\n{end}"
 
     return PLACE.sub(table, page)
 
@@ -112,6 +134,14 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not up to date")
     only_look = parser.parse_args().check
     stale = 0
+    whole, memory = map(load_results, sizing.RESULTS)
+    if whole is not None and memory is not None:
+        measured = sizing.text(whole, memory)
+        if not sizing.FILE.exists() or sizing.FILE.read_text(encoding="utf-8") != measured:
+            stale += 1
+            print(f"pipeline/{sizing.FILE.name}: {'not up to date' if only_look else 'written'}")
+            if not only_look:
+                sizing.FILE.write_text(measured, encoding="utf-8")
     for page in sorted(DOCS.rglob("*.md")):
         before = page.read_text(encoding="utf-8")
         after = filled(before)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bench import throughput, transactions
-from bench.report import DOCS, PLACE, TABLES, filled, markdown
+from bench import sizing, throughput, transactions
+from bench.report import DOCS, PLACE, SOURCES, TABLES, filled, markdown
 from tests.repository import ROOT
 
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -73,10 +73,16 @@ def throughput_figures(*rates: float) -> dict[str, Any]:
     return {"machine": MACHINE, "options": options, "runs": [one_run(rate) for rate in rates]}
 
 
-def test_every_place_names_a_table_and_performance_has_all() -> None:
+def test_every_place_names_a_table_and_performance_has_all_results() -> None:
     named = [name for page in PAGES for _, name, _ in PLACE.findall(page.read_text(encoding="utf-8"))]
     assert set(named) == set(TABLES)
-    assert {name for _, name, _ in PLACE.findall((DOCS / "performance.md").read_text(encoding="utf-8"))} == set(TABLES)
+    performance = (DOCS / "performance.md").read_text(encoding="utf-8")
+    assert {name for _, name, _ in PLACE.findall(performance)} == set(TABLES) - set(SOURCES)
+
+
+def test_the_constants_of_size_are_those_of_the_committed_results() -> None:
+    whole, memory = (json.loads(_at_head(f"bench/results/{name}.json") or "{}") for name in sizing.RESULTS)
+    assert _at_head("pipeline/measured.json") == sizing.text(whole, memory), "run `python -m bench.report`"
 
 
 def test_only_what_is_between_the_marks_is_replaced() -> None:

@@ -1,0 +1,194 @@
+"""How much of everything a load takes: what `tailrace size` prints.
+
+Every figure is arithmetic on the load and on pipeline/measured.json, which is written from committed benchmarks
+(bench/sizing.py) and says where each constant comes from. What is not measured is a named choice below.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MEASURED = Path(__file__).with_name("measured.json")
+
+# Choices.
+BUSY = 0.5  # of a core that the ordinary load may use: the rest works off what an outage has left
+LEAST_WORKERS = 2  # of each role, so that one may end
+PARTITIONS_PER_WORKER = 2  # of sample: room to double it before a resize
+LEAST_PARTITIONS = 4
+CACHE_SPARE = 1.5  # times the window, so that a burst does not make the tail read again
+
+SINKS_OF_KEPT = ("sink.jaeger", "sink.elasticsearch")
+KEPT_TOPICS = ("kept.spans", "kept.logs")
+WITH_HORIZON = "decisions"  # kept for kafka.retention and the late horizon
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is to be carried. Seconds and bytes; `kept_share` of the spans."""
+
+    spans_per_second: float
+    decision_wait: float
+    late_horizon: float
+    retention: float
+    replication: int
+    raw_bytes_per_span: float
+    spans_per_trace: float
+    kept_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One role: workers, the share of a core each uses, and its memory in bytes."""
+
+    name: str
+    workers: int
+    busy: float
+    memory: float
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The answer."""
+
+    partitions: int
+    roles: tuple[Role, ...]
+    cache_bytes: float
+    window_bytes: float
+    kafka_bytes_per_raw_byte: float
+    kafka_bytes_per_second: float
+    kafka_disk_bytes: float
+    reread_seconds: float
+
+
+class Measured:
+    """The constants by name, and what they were measured on."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.machine: dict[str, Any] = document["machine"]
+        self.constants: list[dict[str, Any]] = document["constants"]
+        self._values: dict[str, float] = {each["name"]: each["value"] for each in self.constants}
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[name]
+
+    def below(self, prefix: str) -> dict[str, float]:
+        """The constants whose names begin with `prefix.`, without it."""
+        start = f"{prefix}."
+        return {name.removeprefix(start): value for name, value in self._values.items() if name.startswith(start)}
+
+    def where(self) -> str:
+        """The machine in a line."""
+        m = self.machine
+        return (
+            f"{m['cpu']}, {m['cores']} cores, {m['memory_gib']:g} GiB, {m['kernel']}, Python {m['python']}, "
+            f"{m['date']}, commit {m['commit']}"
+        )
+
+
+def measured() -> Measured:
+    """The constants of this version."""
+    return Measured(json.loads(MEASURED.read_text(encoding="utf-8")))
+
+
+def size(load: Load, known: Measured) -> Size:
+    """What this load takes, by these measurements."""
+    cores = {role: _cores(role, load, known) for role in known.below("cpu")}
+    workers = {role: max(LEAST_WORKERS, math.ceil(used / BUSY)) for role, used in cores.items()}
+    partitions = _rounded_up(max(LEAST_PARTITIONS, workers["sample"] * PARTITIONS_PER_WORKER))
+    raw_per_second = load.spans_per_second * load.raw_bytes_per_span
+    window = raw_per_second * known["kafka.spans"] * load.decision_wait
+    traces_per_second = load.spans_per_second / load.spans_per_trace
+    verdicts = traces_per_second * load.late_horizon
+    state = (
+        CACHE_SPARE * window
+        + traces_per_second * load.decision_wait * known["undecided_bytes_per_trace"]
+        + verdicts * known["verdict_bytes_per_trace"]
+    )
+    per_raw_byte = _topics(load, known)
+    disk = sum(
+        ratio * (load.retention + (load.late_horizon if topic == WITH_HORIZON else 0))
+        for topic, ratio in per_raw_byte.items()
+    )
+    # One worker ends: another one reads its window and loads its verdicts with what its own share leaves of a core.
+    moved = 1 / workers["sample"]
+    work = moved * (load.decision_wait * cores["sample"] + verdicts * known["load_seconds_per_million_verdicts"] / 1e6)
+    spare = 1 - cores["sample"] / workers["sample"]
+    roles = tuple(
+        Role(
+            role,
+            workers[role],
+            used / workers[role],
+            known[f"rss.{role}"] + (state / workers[role] if role == "sample" else 0),
+        )
+        for role, used in cores.items()
+    )
+    return Size(
+        partitions=partitions,
+        roles=roles,
+        cache_bytes=CACHE_SPARE * window / workers["sample"],
+        window_bytes=window,
+        kafka_bytes_per_raw_byte=sum(per_raw_byte.values()),
+        kafka_bytes_per_second=sum(per_raw_byte.values()) * raw_per_second,
+        kafka_disk_bytes=disk * raw_per_second * load.replication,
+        reread_seconds=work / spare,
+    )
+
+
+def _cores(role: str, load: Load, known: Measured) -> float:
+    """Cores that all workers of a role use together; sinks of kept data follow the share that is kept."""
+    used = known[f"cpu.{role}"] * load.spans_per_second / 1e6
+    return used * (load.kept_share / known["kept_share"]) if role in SINKS_OF_KEPT else used
+
+
+def _topics(load: Load, known: Measured) -> dict[str, float]:
+    """Bytes written to each internal topic per raw byte, one replica."""
+    ratios = known.below("kafka")
+    kept = load.kept_share / known["kept_share"]
+    return {topic: ratio * kept if topic in KEPT_TOPICS else ratio for topic, ratio in ratios.items()}
+
+
+def _rounded_up(partitions: int) -> int:
+    """To a multiple of LEAST_PARTITIONS, which more numbers of workers divide evenly."""
+    return math.ceil(partitions / LEAST_PARTITIONS) * LEAST_PARTITIONS
+
+
+def lines(load: Load, found: Size, known: Measured) -> Iterable[str]:
+    """The answer for a person."""
+    yield f"{load.spans_per_second:,.0f} spans/s, decision_wait {load.decision_wait:g} s, {load.kept_share:.0%} kept"
+    yield ""
+    yield f"kafka.partitions                     {found.partitions}"
+    window = f"(the window is {_binary(found.window_bytes)})"
+    yield f"sampling.cache_bytes per worker      {_binary(found.cache_bytes)}   {window}"
+    yield ""
+    yield "role                 workers   each busy   memory each"
+    for role in found.roles:
+        yield f"{role.name:<20} {role.workers:>7} {role.busy:>10.0%} {_binary(role.memory):>13}"
+    yield ""
+    yield f"added Kafka bytes per raw byte       {found.kafka_bytes_per_raw_byte:.2f}   (before replication)"
+    yield f"added Kafka bytes per second         {_binary(found.kafka_bytes_per_second)}"
+    yield (
+        f"Kafka disk of the internal topics    {_binary(found.kafka_disk_bytes)}"
+        f"   (retention {load.retention / 3600:g} h, {load.replication} replicas)"
+    )
+    yield f"after one sample worker ends         {found.reread_seconds:.1f} s to read its window again"
+    yield ""
+    yield f"Measured on: {known.where()}."
+    yield (
+        "Measure yourself, for yours differ: --span-bytes (bytes of the raw span topic on disk / spans in it), "
+        "--spans-per-trace, --kept-share; then CPU per span, with `make bench` on your machine and your policies. "
+        "`tailrace size --constants` lists every constant and its source."
+    )
+
+
+def _binary(amount: float) -> str:
+    """Bytes in the unit that reads best."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.3g} {unit}" if amount < 100 else f"{amount:.0f} {unit}"
+        amount /= 1024
+    return f"{amount:,.1f} TiB"

@@ -1,0 +1,128 @@
+"""The arithmetic of `tailrace size`: on round constants by hand, and what must hold on the committed ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pipeline import sizing
+from pipeline.cli import cli
+from pipeline.sizing import Load, Measured, measured, size
+from tests.pipeline.configs import MINIMAL, as_yaml
+from tests.repository import ROOT
+
+ROLES = ("ingest", "sample", "aggregate", "sink.jaeger", "sink.elasticsearch", "sink.prometheus")
+VALUES: dict[str, float] = {
+    "raw_bytes_per_span": 100,
+    "spans_per_trace": 10,
+    "kept_share": 0.1,
+    **{f"cpu.{role}": 10 for role in ROLES},
+    **{f"rss.{role}": 1e6 for role in ROLES},
+    "kafka.spans": 1,
+    "kafka.kept.spans": 0.2,
+    "kafka.decisions": 0.1,
+    "undecided_bytes_per_trace": 300,
+    "verdict_bytes_per_trace": 40,
+    "load_seconds_per_million_verdicts": 2,
+}
+ROUND = Measured({"machine": {}, "constants": [{"name": k, "value": v} for k, v in VALUES.items()]})
+# A core and a half of each role: 1e5 spans/s of 10 CPU-s per million is one core, so 1.5e5 are one and a half.
+LOAD = Load(150_000, 30, 600, 3600, 3, 100, 10, 0.1)
+
+
+def test_by_hand() -> None:
+    found = size(LOAD, ROUND)
+    workers = {role.name: role.workers for role in found.roles}
+    assert workers == dict.fromkeys(ROLES, 3)  # half of a core each
+    assert found.partitions == 8  # twice the workers, rounded up to fours
+    assert found.window_bytes == 150_000 * 100 * 30
+    assert found.kafka_bytes_per_raw_byte == pytest.approx(1.3)
+    raw_per_second = 150_000 * 100
+    # decisions are kept for the late horizon as well
+    assert found.kafka_disk_bytes == pytest.approx(3 * raw_per_second * (1.2 * 3600 + 0.1 * 4200))
+    sample = next(role for role in found.roles if role.name == "sample")
+    traces = 15_000
+    state = 1.5 * found.window_bytes + traces * 30 * 300 + traces * 600 * 40
+    assert sample.memory == pytest.approx(1e6 + state / 3)
+    # 10 s of traffic at 1.5 cores is 15 CPU-s of 30 s; verdicts of ten minutes; half of a core is free
+    assert found.reread_seconds == pytest.approx((30 * 1.5 / 3 + traces * 600 * 2e-6 / 3) / 0.5)
+
+
+@pytest.mark.parametrize("known", [ROUND, measured()], ids=["round", "committed"])
+def test_more_of_anything_takes_no_less(known: Measured) -> None:
+    """Spans, wait, bytes, share: nothing that is asked for gets smaller."""
+    base = size(LOAD, known)
+    for more in (
+        replace(LOAD, spans_per_second=300_000),
+        replace(LOAD, decision_wait=60),
+        replace(LOAD, raw_bytes_per_span=400),
+        replace(LOAD, kept_share=0.5),
+        replace(LOAD, retention=7200),
+    ):
+        found = size(more, known)
+        assert found.partitions >= base.partitions
+        assert found.kafka_disk_bytes >= base.kafka_disk_bytes
+        assert found.window_bytes >= base.window_bytes
+        assert [r.workers for r in found.roles] >= [r.workers for r in base.roles]
+
+
+def test_nobody_is_alone_and_no_worker_is_busier_than_was_chosen() -> None:
+    for rate in (1, 1e3, 1e5, 1e6):
+        for role in size(replace(LOAD, spans_per_second=rate), measured()).roles:
+            assert role.workers >= sizing.LEAST_WORKERS
+            assert role.busy <= sizing.BUSY
+
+
+def test_every_constant_says_where_it_comes_from() -> None:
+    for constant in measured().constants:
+        assert constant.keys() == {"name", "value", "unit", "source"}
+        assert (ROOT / constant["source"]).is_file()
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(cli, ["size", *words])
+
+
+def answer(*words: str) -> dict[str, Any]:
+    result = run(*words, "--json")
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.output)
+    return found
+
+
+def test_options_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    times = ("decision_wait", "late_horizon", "retention", "replication")
+    plain = answer("--spans-per-second", "1000")["load"]
+    assert [plain[key] for key in times] == [30, 600, 86400, 3]
+    file = tmp_path / "tailrace.yaml"
+    kafka = {"bootstrap_servers": "localhost:9092", "replication_factor": 2, "retention": "2d"}
+    file.write_text(as_yaml(MINIMAL | {"kafka": kafka}), encoding="utf-8")
+    said = answer("--spans-per-second", "1000", "--config", str(file), "--decision-wait", "1m", "--span-bytes", "200")
+    assert [said["load"][key] for key in times] == [60, 600, 2 * 86400, 2]
+    assert said["load"]["raw_bytes_per_span"] == 200
+
+
+def test_the_output_says_where_it_was_measured_and_what_to_measure() -> None:
+    said = run("--spans-per-second", "50000", "--decision-wait", "30s").output
+    assert measured().where() in said
+    for option in ("--span-bytes", "--spans-per-trace", "--kept-share", "make bench"):
+        assert option in said
+    assert "bench/results/throughput.json" in run("--constants").output
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--spans-per-second", "0"], ["--spans-per-second", "1", "--decision-wait", "x"]]
+)
+def test_usage_errors(words: list[str]) -> None:
+    assert run(*words).exit_code == 2
+
+
+def test_a_wait_beyond_the_horizon_is_refused() -> None:
+    result = run("--spans-per-second", "1", "--decision-wait", "1h")
+    assert result.exit_code == 2
+    assert "--late-horizon must be longer than decision_wait (3600s)" in result.output
