@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline.config_file import load
 from tests.end_to_end import holdings, observed, truth
 from tests.end_to_end.harness import Destinations, Pipeline, running
+from tests.pipeline.kafka import fresh
 from tests.repository import ROOT, python_path
 from tests.services import Kafka, Server, free_port, start_collector
 from tests.services.process import HOST, answers
@@ -68,11 +69,12 @@ async def programs(collector: str, folder: Path) -> AsyncIterator[None]:
             assert await storefront.wait() == 0
 
 
-async def test_what_three_programs_made_arrives(kafka: Kafka, destinations: Destinations, tmp_path: Path) -> None:
+async def test_what_three_programs_made_arrives(every_kafka: Kafka, destinations: Destinations, tmp_path: Path) -> None:
     wait = {"sampling": {"decision_wait": DECISION_WAIT}}
-    async with running(Pipeline(kafka, tmp_path, "main-job", wait, destinations)) as pipeline, AsyncExitStack() as ends:
+    name = fresh("main-job")
+    async with running(Pipeline(every_kafka, tmp_path, name, wait, destinations)) as pipeline, AsyncExitStack() as ends:
         with await asyncio.to_thread(
-            start_collector, kafka.bootstrap, pipeline.spans_topic, pipeline.logs_topic
+            start_collector, every_kafka.bootstrap, pipeline.spans_topic, pipeline.logs_topic
         ) as collector:
             async with programs(collector.otlp_http, tmp_path):
                 worker = await pipeline.start("all")

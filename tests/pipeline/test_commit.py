@@ -1,4 +1,4 @@
-"""Transactions on a real Kafka: the traps of docs/adr/0003 that live in the producer."""
+"""Transactions on every supported version of Kafka: the traps of docs/adr/0003 that live in the producer."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class Target:
 
 
 @pytest.fixture
-async def target(kafka: Kafka) -> Target:
-    found = Target(kafka)
-    await create(kafka.bootstrap, {found.topic: 1, found.input.topic: 1}, **{"max.message.bytes": SMALL})
+async def target(every_kafka: Kafka) -> Target:
+    found = Target(every_kafka)
+    await create(every_kafka.bootstrap, {found.topic: 1, found.input.topic: 1}, **{"max.message.bytes": SMALL})
     return found
 
 

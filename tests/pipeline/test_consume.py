@@ -54,8 +54,8 @@ def topics() -> tuple[str, str]:
 
 
 @pytest.fixture
-def copiers(kafka: Kafka, topics: tuple[str, str]) -> Iterator[Copiers]:
-    found = Copiers(kafka.bootstrap, *topics)
+def copiers(every_kafka: Kafka, topics: tuple[str, str]) -> Iterator[Copiers]:
+    found = Copiers(every_kafka.bootstrap, *topics)
     yield found
     found.stop()
 
@@ -89,16 +89,16 @@ async def produce(
 
 
 async def test_nothing_is_lost_or_doubled_by_joins_kill_9_and_sigterm(
-    kafka: Kafka, topics: tuple[str, str], copiers: Copiers
+    every_kafka: Kafka, topics: tuple[str, str], copiers: Copiers
 ) -> None:
     """A works, B joins, A is killed with SIGKILL, C joins, B leaves by SIGTERM; input has aborted transactions."""
     source, target = topics
-    await create(kafka.bootstrap, {source: PARTITIONS, target: PARTITIONS})
-    async with producing(kafka, source, fresh("raw")) as producer:
+    await create(every_kafka.bootstrap, {source: PARTITIONS, target: PARTITIONS})
+    async with producing(every_kafka, source, fresh("raw")) as producer:
         expected: list[bytes] = []
 
         async def copied(share: float) -> bool:
-            return len(await read_all(kafka.bootstrap, target)) >= len(expected) * share
+            return len(await read_all(every_kafka.bootstrap, target)) >= len(expected) * share
 
         first = copiers.start()
         expected += await produce(producer, source, 0, 60)
@@ -115,17 +115,17 @@ async def test_nothing_is_lost_or_doubled_by_joins_kill_9_and_sigterm(
         assert await asyncio.to_thread(second.wait, DEADLINE) == 0
         expected += await produce(producer, source, 240, 60)
         await eventually(lambda: copied(1.0), DEADLINE, "everything is copied")
-    assert Counter(r.value for r in await read_all(kafka.bootstrap, target)) == Counter(expected)
+    assert Counter(r.value for r in await read_all(every_kafka.bootstrap, target)) == Counter(expected)
 
 
 async def test_a_rebalance_that_gives_partitions_back_keeps_their_leases(
-    kafka: Kafka, topics: tuple[str, str], copiers: Copiers
+    every_kafka: Kafka, topics: tuple[str, str], copiers: Copiers
 ) -> None:
     """F18: the epoch is the lease; of eight partitions four come back and are not taken over again."""
     source, target = topics
-    await create(kafka.bootstrap, {source: PARTITIONS, target: PARTITIONS})
+    await create(every_kafka.bootstrap, {source: PARTITIONS, target: PARTITIONS})
     leases: list[Copy] = []
-    worker = copier(kafka.bootstrap, source, target, leases.append)
+    worker = copier(every_kafka.bootstrap, source, target, leases.append)
     await worker.start()
     try:
         (group,) = worker.services
@@ -139,24 +139,24 @@ async def test_a_rebalance_that_gives_partitions_back_keeps_their_leases(
         await eventually(lambda: owns(PARTITIONS // 2), DEADLINE, "half of them moved")
         assert len(leases) == PARTITIONS
         assert all(kept[unit] is lease for unit, lease in group._leases.items())
-        async with producing(kafka, source, fresh("raw")) as producer:
+        async with producing(every_kafka, source, fresh("raw")) as producer:
             expected = await produce(producer, source, 0, 2 * PARTITIONS)
 
             async def copied() -> bool:
-                return len(await read_all(kafka.bootstrap, target)) >= len(expected)
+                return len(await read_all(every_kafka.bootstrap, target)) >= len(expected)
 
             await eventually(copied, DEADLINE, "everything is copied")
-        assert Counter(r.value for r in await read_all(kafka.bootstrap, target)) == Counter(expected)
+        assert Counter(r.value for r in await read_all(every_kafka.bootstrap, target)) == Counter(expected)
     finally:
         await worker.stop()
 
 
-async def test_a_fenced_owner_writes_nothing_and_takes_over_again(kafka: Kafka, topics: tuple[str, str]) -> None:
+async def test_a_fenced_owner_writes_nothing_and_takes_over_again(every_kafka: Kafka, topics: tuple[str, str]) -> None:
     """F17, M6: somebody else takes the epoch; the commit fails, state is dropped, the next lease goes on."""
     source, target = topics
-    await create(kafka.bootstrap, {source: 1, target: 1})
+    await create(every_kafka.bootstrap, {source: 1, target: 1})
     leases: list[Copy] = []
-    worker = copier(kafka.bootstrap, source, target, leases.append)
+    worker = copier(every_kafka.bootstrap, source, target, leases.append)
     await worker.start()
     try:
         (group,) = worker.services
@@ -165,17 +165,17 @@ async def test_a_fenced_owner_writes_nothing_and_takes_over_again(kafka: Kafka, 
             return len(group._leases) == 1
 
         await eventually(owned, DEADLINE, "the partition is ours")
-        async with producing(kafka, source, leases[0].transaction._producer._txn_manager.transactional_id):
+        async with producing(every_kafka, source, leases[0].transaction._producer._txn_manager.transactional_id):
             pass  # InitProducerId of the same id: the worker is fenced
-        async with producing(kafka, source, fresh("raw")) as producer:
+        async with producing(every_kafka, source, fresh("raw")) as producer:
             expected = await produce(producer, source, 0, 3, partitions=1)
 
             async def copied() -> bool:
-                return len(await read_all(kafka.bootstrap, target)) >= len(expected)
+                return len(await read_all(every_kafka.bootstrap, target)) >= len(expected)
 
             await eventually(copied, DEADLINE, "the next lease copies")
         assert len(leases) >= 2
-        assert [r.value for r in await read_all(kafka.bootstrap, target)] == expected
+        assert [r.value for r in await read_all(every_kafka.bootstrap, target)] == expected
     finally:
         await worker.stop()
 

@@ -103,8 +103,10 @@ async def truncate(fed: Fed, topic: str) -> None:
         await admin.delete_records({partition(topic): RecordsToDelete(before_offset=records[-1].offset)})
 
 
-async def test_taking_over_while_the_predecessors_transaction_is_pending(fed: Fed) -> None:
+async def test_taking_over_while_the_predecessors_transaction_is_pending(every_kafka: Kafka, tmp_path: Path) -> None:
     """F8: it is ended first, then the offsets are asked for; its outputs, offsets and verdicts never were."""
+    fed = Fed(every_kafka, tmp_path)
+    await fed.create(raw=1)
     async with fed.producer() as producer:
         await fed.history(producer)
         offset = await committed(fed.bootstrap, fed.topics.group("sample"), partition(fed.topics.spans))

@@ -115,8 +115,8 @@ def test_settings_that_may_not_be_read_are_not_judged() -> None:
     assert compare(config, settings(config)[0], {}) == []
 
 
-async def test_create_then_check(kafka: Kafka) -> None:
-    config = config_for(kafka.bootstrap, prefix="create-then-check", partitions=3, metric_partitions=2)
+async def test_create_then_check(every_kafka: Kafka) -> None:
+    config = config_for(every_kafka.bootstrap, prefix="create-then-check", partitions=3, metric_partitions=2)
     missing = await check(config)
     assert len(missing) == len(topic_specs(config))
     assert all("does not exist" in problem.text for problem in missing)
@@ -128,7 +128,7 @@ async def test_create_then_check(kafka: Kafka) -> None:
     found = await partition_counts(config, ["create-then-check.spans", "create-then-check.samples", "nowhere"])
     assert found == {"create-then-check.spans": 3, "create-then-check.samples": 2}
 
-    other = config_for(kafka.bootstrap, prefix="create-then-check", partitions=4, metric_partitions=2)
+    other = config_for(every_kafka.bootstrap, prefix="create-then-check", partitions=4, metric_partitions=2)
     assert {problem.topic.removeprefix("create-then-check.") for problem in await check(other)} == {
         "spans", "logs", "untraced.logs", "decisions", "kept.spans", "kept.logs",
     }  # fmt: skip
@@ -142,9 +142,9 @@ async def test_asking_never_makes_a_topic_even_where_brokers_would() -> None:
         assert await partition_counts(config) == {}
 
 
-async def test_what_somebody_else_made_is_told_and_left_alone(kafka: Kafka) -> None:
-    config = config_for(kafka.bootstrap, prefix="made-elsewhere")
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+async def test_what_somebody_else_made_is_told_and_left_alone(every_kafka: Kafka) -> None:
+    config = config_for(every_kafka.bootstrap, prefix="made-elsewhere")
+    admin = AIOKafkaAdminClient(bootstrap_servers=every_kafka.bootstrap)
     await admin.start()
     try:
         await admin.create_topics([NewTopic("made-elsewhere.spans", 4, 1, topic_configs={"retention.ms": str(DAY_MS)})])
@@ -172,11 +172,11 @@ async def test_a_creation_that_is_refused_is_a_problem(kafka: Kafka) -> None:
     assert all("cannot be created" in problem.text for problem in problems)
 
 
-async def test_the_dead_letter_topic_takes_the_largest_letter(kafka: Kafka) -> None:
-    config = config_for(kafka.bootstrap, prefix="large-letters")
+async def test_the_dead_letter_topic_takes_the_largest_letter(every_kafka: Kafka) -> None:
+    config = config_for(every_kafka.bootstrap, prefix="large-letters")
     assert await ensure(config) == []
     size = config.limits.max_dead_letter_bytes
-    producer: Any = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, max_request_size=size + (64 << 10))
+    producer: Any = AIOKafkaProducer(bootstrap_servers=every_kafka.bootstrap, max_request_size=size + (64 << 10))
     await producer.start()
     try:
         headers = [("topic", b"t" * 249), ("reason", b"malformed"), ("detail", b"x" * 1000)]

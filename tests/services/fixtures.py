@@ -22,6 +22,23 @@ def kafka() -> Iterator[Kafka]:
 
 
 @pytest.fixture(scope="session")
+def kafka_3_9() -> Iterator[Kafka]:
+    """A broker of the oldest version that is promised to work."""
+    with Kafka(recipe="kafka-3.9") as server:
+        yield server
+
+
+@pytest.fixture(params=["kafka", "kafka_3_9"])
+def every_kafka(request: pytest.FixtureRequest) -> Kafka:
+    """One broker after the other: a test that takes it shows that something works on each version.
+
+    Not of the session's scope: pytest would sort the tests by it.
+    """
+    server: Kafka = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture(scope="session")
 def elasticsearch() -> Iterator[Elasticsearch]:
     """An Elasticsearch node."""
     with Elasticsearch() as server:

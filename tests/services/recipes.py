@@ -62,7 +62,7 @@ class Recipe:
     version: str
     tools: tuple[str, ...]
     takes: str
-    build: Callable[[Path, Say], None]
+    build: Callable[[Path, Say], object]
     revision: int = 1
 
 
@@ -159,9 +159,10 @@ def _copy_jars(folder: Path, artifacts: Sequence[str], say: Say) -> Path:
     return folder / "libs"
 
 
-def _kafka(folder: Path, say: Say) -> None:
+def _kafka(version: str) -> Callable[[Path, Say], object]:
     # slf4j-simple 1.7, the line of Kafka's own slf4j-api: a 2.x binding would be ignored, and with it the log.
-    _copy_jars(folder, [f"org.apache.kafka:kafka_2.13:{KAFKA}", "org.slf4j:slf4j-simple:1.7.36"], say)
+    jars = [f"org.apache.kafka:kafka_2.13:{version}", "org.slf4j:slf4j-simple:1.7.36"]
+    return lambda folder, say: _copy_jars(folder, jars, say)
 
 
 def _elasticsearch(folder: Path, say: Say) -> None:
@@ -223,6 +224,7 @@ def _collector(folder: Path, say: Say) -> None:
 
 
 KAFKA = "4.1.2"
+KAFKA_3_9 = "3.9.2"  # the last line of 3.x, and with it the oldest brokers that are promised to work
 ELASTICSEARCH = "8.19.0"
 JAEGER = "1.76.0"
 PROMETHEUS = "3.16.0"
@@ -232,7 +234,8 @@ COLLECTOR = "0.155.0"  # the newest whose kafkaexporter can be had (bench/peer)
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("kafka", KAFKA, ("java", "mvn"), "about 20 s", _kafka),
+        Recipe("kafka", KAFKA, ("java", "mvn"), "about 20 s", _kafka(KAFKA)),
+        Recipe("kafka-3.9", KAFKA_3_9, ("java", "mvn"), "about 20 s", _kafka(KAFKA_3_9)),
         Recipe("elasticsearch", ELASTICSEARCH, ("java", "javac", "mvn"), "about 20 s", _elasticsearch),
         Recipe("jaeger", JAEGER, ("go",), "minutes (3 to 6) when Go's caches are cold", _jaeger),
         Recipe("prometheus", PROMETHEUS, ("go",), "minutes (about 2) when Go's caches are cold", _prometheus),

@@ -25,12 +25,16 @@ JAEGER_MAX_TRACES = 500_000
 
 
 class Kafka(Server):
-    """One KRaft node, broker and controller. Topics must be created; `properties` override the settings."""
+    """One KRaft node, broker and controller. Topics must be created; `properties` override the settings.
+
+    `recipe` is the version: `kafka`, or `kafka-3.9`.
+    """
 
     name = "kafka"
 
-    def __init__(self, properties: Mapping[str, str] | None = None) -> None:
+    def __init__(self, properties: Mapping[str, str] | None = None, recipe: str = "kafka") -> None:
         super().__init__()
+        self._recipe = recipe
         self._port, self._controller = free_port(), free_port()
         self.bootstrap = f"{HOST}:{self._port}"
         self.properties = {
@@ -59,7 +63,7 @@ class Kafka(Server):
 
     def command(self) -> list[str]:
         """Format the log folder the first time; then the broker."""
-        java = ["java", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{ensure('kafka')}/libs/*"]
+        java = ["java", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{ensure(self._recipe)}/libs/*"]
         file = self.data / "server.properties"
         file.write_text("".join(f"{key}={value}\n" for key, value in self.properties.items()))
         if not (self.data / "logs" / "meta.properties").exists():
