@@ -5,6 +5,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench format
 ARGS ?=
+BENCH ?= compare
 
 # The checkout's own code runs, not an installed copy: the environment holds dependencies only (.ci/environment.py).
 export PYTHONPATH := $(CURDIR)
@@ -38,13 +39,13 @@ check:  ## Lint, format, types and the direction of imports (no servers)
 	     "$$python" -c 'from importlinter.cli import lint_imports_command as run; run()' || status=1; \
 	     exit $$status; }
 
-bench:  ## Measure the throughput of the whole way on real servers
+bench:  ## Measure, on real servers, beside the OpenTelemetry Collector (BENCH=throughput: the whole way alone)
 	@python=$$(.ci/environment dev 1/4) \
 	&& compiled=$$("$$python" .ci/compiled.py 2/4) \
 	&& echo '[3/4] servers for the benchmark' >&2 \
-	&& "$$python" -m tests.services.install \
-	&& echo '[4/4] bench.throughput $(ARGS)' >&2 \
-	&& PYTHONPATH="$$compiled:$$PYTHONPATH" exec "$$python" -m bench.throughput $(ARGS)
+	&& "$$python" -m tests.services.install kafka jaeger elasticsearch prometheus collector \
+	&& echo '[4/4] bench.$(BENCH) $(ARGS)' >&2 \
+	&& PYTHONPATH="$$compiled:$$PYTHONPATH" exec "$$python" -m bench.$(BENCH) $(ARGS)
 
 format:  ## Format the code and fix what the linter can fix
 	@python=$$(.ci/environment dev 1/2) \

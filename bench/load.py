@@ -1,31 +1,29 @@
-"""The load: a seeded stream of OTLP messages as a tier of Collectors would put it into Kafka, and its writer.
+"""The load: a seeded stream of OTLP messages as a tier of Collectors would put it into Kafka (bench/write.py does).
 
 A span leaves its pod when it ends, waits in the batch of the pod's agent, and goes to a partition in turn: so the
 spans of a trace are spread over messages and partitions and come out of order, as from kafkaexporter without
-`partition_traces_by_id`. Times run from `start_ms` on at `spans_per_second`, whatever the speed of writing.
+`partition_traces_by_id`. A keyed load is batched by agent and partition instead, so that a trace lies in one partition,
+still spread over its messages. Times run from `start_ms` on at `spans_per_second`, whatever the speed of writing.
 """
 
 from __future__ import annotations
 
 import heapq
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 from struct import Struct
 from typing import Literal, NamedTuple
 
-from confluent_kafka import KafkaError, Producer
-
-from bench.shop import PODS, PODS_PER_SERVICE, headers, shapes
+from bench.shop import PODS, PODS_PER_SERVICE, Shape, headers, shapes
+from schemas.ids import partition_of
 
 Signal = Literal["traces", "logs"]
 
 SHAPES = 512
 AGENTS = 8  # each batches for PODS / AGENTS pods
 LOGS_PER_MESSAGE = 0.25  # of spans_per_message: logs are fewer, and agents flush them by age
-POLL_SECONDS = 0.1
-FLUSH_SECONDS = 120.0
+FAR = 1 << 63  # ns: after every end
 _TIMES = Struct("<cQcQ")
 
 
@@ -33,7 +31,8 @@ _TIMES = Struct("<cQcQ")
 class Load:
     """What to generate. `spans` are made exactly; traces and logs follow from the seed.
 
-    `spans_per_second` is the pace of stream time; `start_ms` (ms since the epoch) its beginning.
+    `spans_per_second` is the pace of stream time; `start_ms` (ms since the epoch) its beginning. `keyed` is the number
+    of partitions of a topic keyed by trace id; 0: any message goes anywhere.
     """
 
     spans: int
@@ -42,16 +41,33 @@ class Load:
     spans_per_trace: int = 12
     spans_per_second: float = 16_700
     logs_per_span: float = 0.06
+    keyed: int = 0
     seed: int = 1
 
 
+class Trace(NamedTuple):
+    """A trace of the stream: the first `spans` spans of its shape. Times in ns since the epoch."""
+
+    shape: Shape
+    spans: int
+    trace_id: bytes
+    span_ids: bytes
+    replica: int
+    begins: int
+    next_begins: int
+
+
 class Message(NamedTuple):
-    """One Kafka message: when the last of its rows ended (ms since the epoch), and how many rows it has."""
+    """One Kafka message: when the last of its rows ended (ms since the epoch), and how many rows it has.
+
+    `partition` is None where any will do.
+    """
 
     signal: Signal
     timestamp: int
     value: bytes
     rows: int
+    partition: int | None = None
 
 
 @dataclass(slots=True)
@@ -68,15 +84,11 @@ class Written:
     seconds: float = 0.0
 
 
-class LoadFailed(RuntimeError):
-    """Kafka did not take the load."""
-
-
 class _Agent:
     """The batch of one agent for one signal."""
 
-    def __init__(self, signal: Signal, limit: int, resources: list[tuple[bytes, bytes]]) -> None:
-        self._signal, self._limit, self._resources = signal, max(1, limit), resources
+    def __init__(self, signal: Signal, limit: int, resources: list[tuple[bytes, bytes]], partition: int | None) -> None:
+        self._signal, self._limit, self._resources, self._partition = signal, max(1, limit), resources, partition
         self._rows: dict[int, list[bytes]] = {}
         self._count = self._newest = 0
 
@@ -97,28 +109,42 @@ class _Agent:
             children = b"".join([b"\x12" + _varint(len(row)) + row for row in rows])
             group = scope + children
             parts.append(_framed(b"\x0a", resource + _framed(b"\x12", group)))
-        message = Message(self._signal, -(-self._newest // 1_000_000), b"".join(parts), self._count)
+        message = Message(self._signal, -(-self._newest // 1_000_000), b"".join(parts), self._count, self._partition)
         self._rows, self._count = {}, 0
         return message
 
 
-def messages(load: Load, written: Written | None = None) -> Iterator[Message]:
-    """The stream, in the order of its timestamps; `written.traces` is counted along."""
+def traces(load: Load) -> Iterator[Trace]:
+    """The traces, in the order of their beginnings."""
     random = Random(load.seed)
     pool = shapes(random, SHAPES, load.spans_per_trace, load.logs_per_span)
     mean = sum(len(shape.spans) for shape in pool) / len(pool)
     gap_ns = mean / load.spans_per_second * 1e9
-    resources = headers()
-    span_agents = [_Agent("traces", load.spans_per_message, resources) for _ in range(AGENTS)]
-    log_agents = [_Agent("logs", round(load.spans_per_message * LOGS_PER_MESSAGE), resources) for _ in range(AGENTS)]
-    ending: list[tuple[int, int, list[_Agent], int, bytes]] = []  # a heap: rows whose span has not ended yet
-    clock, left, serial = load.start_ms * 1_000_000, load.spans, 0
+    clock, left = load.start_ms * 1_000_000, load.spans
     while left:
         shape = random.choice(pool)
-        trace_id = random.randbytes(16)
-        ids = random.randbytes(8 * len(shape.spans))
+        spans = min(left, len(shape.spans))
+        trace_id, span_ids = random.randbytes(16), random.randbytes(8 * len(shape.spans))
         replica = random.randrange(PODS_PER_SERVICE)
-        for index, span in enumerate(shape.spans[:left]):
+        begins, clock = clock, clock + round(random.expovariate(1) * gap_ns)
+        left -= spans
+        yield Trace(shape, spans, trace_id, span_ids, replica, begins, clock if left else FAR)
+
+
+def messages(load: Load, written: Written | None = None) -> Iterator[Message]:
+    """The stream, in the order of its timestamps; `written.traces` is counted along."""
+    resources = headers()
+    places: list[int | None] = list(range(load.keyed)) if load.keyed else [None]
+    span_agents, log_agents = (
+        [[_Agent(signal, limit, resources, place) for _ in range(AGENTS)] for place in places]
+        for signal, limit in _limits(load)
+    )
+    ending: list[tuple[int, int, list[_Agent], int, bytes]] = []  # a heap: rows whose span has not ended yet
+    serial = 0
+    for trace in traces(load):
+        shape, trace_id, ids, clock = trace.shape, trace.trace_id, trace.span_ids, trace.begins
+        place = partition_of(trace_id, load.keyed) if load.keyed else 0
+        for index, span in enumerate(shape.spans[: trace.spans]):
             end = clock + span.end
             parent = b"" if span.parent < 0 else b"\x22\x08" + ids[8 * span.parent : 8 * span.parent + 8]
             row = b"".join(
@@ -134,9 +160,10 @@ def messages(load: Load, written: Written | None = None) -> Iterator[Message]:
                 )
             )
             serial += 1
-            heapq.heappush(ending, (end, serial, span_agents, span.service * PODS_PER_SERVICE + replica, row))
+            pod = span.service * PODS_PER_SERVICE + trace.replica
+            heapq.heappush(ending, (end, serial, span_agents[place], pod, row))
         for log in shape.logs:
-            if log.span >= left:
+            if log.span >= trace.spans:
                 break
             span = shape.spans[log.span]
             end = clock + span.end
@@ -154,96 +181,25 @@ def messages(load: Load, written: Written | None = None) -> Iterator[Message]:
                 )
             )
             serial += 1
-            heapq.heappush(ending, (end, serial, log_agents, span.service * PODS_PER_SERVICE + replica, row))
-        left -= min(left, len(shape.spans))
+            pod = span.service * PODS_PER_SERVICE + trace.replica
+            heapq.heappush(ending, (end, serial, log_agents[place], pod, row))
         if written is not None:
             written.traces += 1
-        clock += round(random.expovariate(1) * gap_ns)
-        while ending and (ending[0][0] <= clock or not left):
+        while ending and ending[0][0] <= trace.next_begins:
             at, _, agents, pod, row = heapq.heappop(ending)
             message = agents[pod * AGENTS // PODS].add(pod, row, at)
             if message is not None:
                 yield message
-    for agent in (*span_agents, *log_agents):
-        message = agent.flush()
-        if message is not None:
-            yield message
+    for agents in (*span_agents, *log_agents):
+        for agent in agents:
+            message = agent.flush()
+            if message is not None:
+                yield message
 
 
-def write(
-    bootstrap: str,
-    topics: dict[Signal, tuple[str, int]],
-    load: Load,
-    *,
-    paced: bool = False,
-    stopped: Callable[[], bool] = lambda: False,
-    say: Callable[[str], None] = lambda text: None,
-) -> Written:
-    """Write a load to raw topics (name, partitions), zstd-compressed; return once every message is acknowledged.
-
-    `paced` sends each message when its timestamp has come. `stopped` is asked before each message.
-    Raises LoadFailed.
-    """
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap,
-            "compression.type": "zstd",
-            "linger.ms": 5,
-            "acks": "all",
-            "message.max.bytes": 32 << 20,
-            "queue.buffering.max.kbytes": 256 << 10,
-            "enable.idempotence": True,
-            "log_level": 0,  # a new broker's coordinator is retried, which librdkafka would print; failures are raised
-        }
-    )
-    refused: list[str] = []
-
-    def acknowledged(error: KafkaError | None, _: object) -> None:
-        if error is not None:
-            refused.append(str(error))
-
-    done = Written()
-    turn: dict[Signal, int] = {"traces": 0, "logs": 0}
-    began = said = time.monotonic()
-    for message in messages(load, done):
-        if stopped() or refused:
-            break
-        while paced and (wait := message.timestamp / 1000 - time.time()) > 0:
-            producer.poll(min(wait, POLL_SECONDS))
-            if stopped():
-                break
-        topic, partitions = topics[message.signal]
-        turn[message.signal] += 1
-        partition = turn[message.signal] % partitions
-        while True:
-            try:
-                producer.produce(
-                    topic,
-                    message.value,
-                    partition=partition,
-                    timestamp=message.timestamp,
-                    on_delivery=acknowledged,
-                )
-                break
-            except BufferError:
-                producer.poll(POLL_SECONDS)
-        producer.poll(0)
-        if message.signal == "traces":
-            done.spans += message.rows
-        else:
-            done.logs += message.rows
-        done.messages += 1
-        done.value_bytes += len(message.value)
-        done.first_ms = done.first_ms or message.timestamp
-        done.last_ms = max(done.last_ms, message.timestamp)
-        if time.monotonic() - said > 2:
-            said = time.monotonic()
-            say(f"load: {done.spans:,} of {load.spans:,} spans")
-    left = producer.flush(FLUSH_SECONDS)
-    if refused or left:
-        raise LoadFailed(refused[0] if refused else f"{left} messages were not acknowledged in {FLUSH_SECONDS:.0f} s")
-    done.seconds = time.monotonic() - began
-    return done
+def _limits(load: Load) -> tuple[tuple[Signal, int], tuple[Signal, int]]:
+    """How many rows make a message."""
+    return ("traces", load.spans_per_message), ("logs", round(load.spans_per_message * LOGS_PER_MESSAGE))
 
 
 def _framed(tag: bytes, payload: bytes) -> bytes:

@@ -12,14 +12,19 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PAGE_WIDTH = 120
+COMPILED = "otlp_scan"  # a hot module that every role loads
+NATIVE = {"schemas", "processors", "uvloop"}  # folders of what a worker may run as native code
 _TICKS = os.sysconf("SC_CLK_TCK")
 # Fields of /proc/PID/stat counted from the one behind the command's name (proc(5) numbers that one 3).
 _UTIME, _STIME, _CUTIME, _CSTIME = (field - 3 for field in (14, 15, 16, 17))
@@ -68,6 +73,14 @@ def peak_rss(pid: int) -> int:
             continue
         total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     return total
+
+
+def native_modules(pid: int) -> list[str]:
+    """Which hot modules a worker runs as native code, and whether it runs uvloop: from its memory map, not from what
+    it says."""
+    lines = (line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text().splitlines())
+    files = {Path(line[5]) for line in lines if len(line) == 6 and line[5].endswith(EXTENSION_SUFFIXES[0])}
+    return sorted(file.name.split(".")[0] for file in files if NATIVE & set(file.parts))
 
 
 class Meter:
@@ -142,6 +155,22 @@ def console() -> Console:
     """Where a benchmark prints: as wide as the terminal, or wide enough for its tables in a file."""
     found = Console(highlight=False, markup=False, soft_wrap=True)
     return found if found.is_terminal else Console(highlight=False, markup=False, soft_wrap=True, width=PAGE_WIDTH)
+
+
+def middle(values: Sequence[float], form: str) -> str:
+    """The median, with the extremes if there is more than one value."""
+    shown = format(median(values), form)
+    return shown if len(values) == 1 else f"{shown} ({min(values):{form}} to {max(values):{form}})"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """For the terminal; all columns but the first are right-aligned."""
+    shown = Table()
+    for number, heading in enumerate(columns):
+        shown.add_column(heading, justify="right" if number else "left")
+    for row in rows:
+        shown.add_row(*row)
+    return shown
 
 
 def load_results(name: str) -> dict[str, Any] | None:

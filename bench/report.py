@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import sizing, throughput, transactions
+from bench import compare_tables, sizing, throughput_tables, transactions
 from bench.measure import load_results
 from pipeline.sizing import Load, Measured, lines, size
 
@@ -39,7 +39,7 @@ def provenance(figures: Mapping[str, Any], command: str) -> str:
     )
 
 
-def transaction_tables(figures: Mapping[str, Any]) -> str:
+def transaction_text(figures: Mapping[str, Any]) -> str:
     """For docs/adr/0003-delivery.md and docs/performance.md."""
     options = figures["options"]
     text = (
@@ -62,7 +62,7 @@ def transaction_tables(figures: Mapping[str, Any]) -> str:
     )
 
 
-def throughput_tables(figures: Mapping[str, Any]) -> str:
+def throughput_text(figures: Mapping[str, Any]) -> str:
     """For docs/performance.md."""
     options = figures["options"]
     count = len(figures["runs"])
@@ -80,8 +80,8 @@ def throughput_tables(figures: Mapping[str, Any]) -> str:
     return "\n".join(
         (
             text,
-            markdown(throughput.TOTAL_COLUMNS, throughput.total_rows(figures)),
-            markdown(throughput.ROLE_COLUMNS, throughput.role_rows(figures)),
+            markdown(throughput_tables.TOTAL_COLUMNS, throughput_tables.total_rows(figures)),
+            markdown(throughput_tables.ROLE_COLUMNS, throughput_tables.role_rows(figures)),
             provenance(figures, command),
         )
     )
@@ -103,9 +103,24 @@ def size_example(whole: Mapping[str, Any], memory: Mapping[str, Any]) -> str:
     return f"```console\n$ tailrace size --spans-per-second 20000 --decision-wait 30s\n{said}\n```\n"
 
 
+def compare_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance.md: each series with its own machine, date and command."""
+    parts = []
+    for series in figures["series"].values():
+        parts.append(f"### {compare_tables.heading(series)}\n")
+        parts.append(markdown(compare_tables.COLUMNS, compare_tables.rows(series)))
+        if ratios := compare_tables.ratios(series):
+            parts.append(markdown(compare_tables.RATIO_COLUMNS, ratios))
+        parts.append(provenance(series, compare_tables.command(series)))
+    return "\n".join(parts)
+
+
 TABLES: dict[str, Callable[..., str]] = {
-    "transactions": transaction_tables,
-    "throughput": throughput_tables,
+    "transactions": transaction_text,
+    "throughput": throughput_text,
+    "compare": compare_text,
+    "sweep": compare_text,
+    "tuning": compare_text,
     "sizing": sizing_tables,
     "size": size_example,
 }

@@ -62,36 +62,44 @@ class Starting(Worker):
 
 
 class Testbed:
-    """One pipeline with a prefix of its own. Close it to end its workers."""
+    """One pipeline with a prefix of its own. Close it to end its workers.
+
+    It makes two raw topics, unless `inputs` names others. `sections` go over those of its configuration file, other
+    values in their place.
+    """
 
     __test__ = False  # not for pytest
 
-    def __init__(self, kafka: Kafka, prefix: str, raw_partitions: int, sections: Mapping[str, Any]) -> None:
-        self.kafka, self.prefix, self.raw_partitions = kafka, prefix, raw_partitions
+    def __init__(
+        self,
+        kafka: Kafka,
+        prefix: str,
+        raw_partitions: int,
+        sections: Mapping[str, Any],
+        inputs: Sequence[Mapping[str, str]] = (),
+    ) -> None:
+        self.kafka, self.prefix, self.raw_partitions, self._inputs = kafka, prefix, raw_partitions, inputs
         self.topics = Topics(prefix)
         self.workers: dict[str, Worker] = {}
         self._admin = AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": SILENT})
         self._file = kafka.data / f"{prefix}.yaml"
         self._file.write_text(json.dumps(self._settings(sections), indent=2), encoding="utf-8")  # JSON is YAML
         self.config: Config = load_config(self._file, {})
-        raw = [NewTopic(name, raw_partitions, 1) for name in self.raw]
-        for future in self._admin.create_topics(raw).values():
-            future.result(ADMIN_SECONDS)
+        if not inputs:
+            create_topics(kafka, self.raw, raw_partitions)
         if problems := asyncio.run(ensure(self.config)):
             raise RuntimeError("; ".join(map(str, problems)))
 
     def _settings(self, sections: Mapping[str, Any]) -> dict[str, Any]:
         settings: dict[str, Any] = {
             "kafka": {"bootstrap_servers": self.kafka.bootstrap, "prefix": self.prefix, "start": "earliest"},
-            "inputs": [
-                {"topic": self.raw[0], "signal": "traces"},
-                {"topic": self.raw[1], "signal": "logs"},
-            ],
+            "inputs": self._inputs
+            or [{"topic": self.raw[0], "signal": "traces"}, {"topic": self.raw[1], "signal": "logs"}],
             "sampling": {"policies": POLICIES},
             "telemetry": {"port": "${TELEMETRY_PORT:-0}"},
         }
         for section, values in sections.items():
-            settings[section] = settings.get(section, {}) | values
+            settings[section] = settings.get(section, {}) | values if isinstance(values, Mapping) else values
         return settings
 
     @property
@@ -112,9 +120,10 @@ class Testbed:
             t.spans, t.logs, t.untraced_logs, t.decisions, t.kept_spans, t.kept_logs, t.points, t.samples, t.dlq
         ]  # fmt: skip
 
-    def start(self, role: str, *, ready: bool = True) -> Worker:
+    def start(self, role: str, *, ready: bool = True, cpus: Collection[int] = ()) -> Worker:
         """A process of its own for one role; when this returns it holds its partitions (not `ready`: it runs)."""
         worker = (Worker if ready else Starting)(self._file, [role])
+        worker.cpus = cpus
         self.workers[role] = worker
         worker.start()
         return worker
@@ -178,11 +187,21 @@ class Testbed:
             consumer.close()
 
     def stored_bytes(self, topics: Sequence[str]) -> dict[str, int]:
-        """Bytes of each topic's log on the broker's disk: what was written and must be read again, indexes aside."""
-        logs = self.kafka.data / "logs"
-        return {
-            name: sum(_size(file) for file in logs.glob(f"{name}-*/*.log") if _is_of(file, name)) for name in topics
-        }
+        """See the function of the same name."""
+        return stored_bytes(self.kafka, topics)
+
+
+def create_topics(kafka: Kafka, names: Sequence[str], partitions: int) -> None:
+    """New topics."""
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": SILENT})
+    for future in admin.create_topics([NewTopic(name, partitions, 1) for name in names]).values():
+        future.result(ADMIN_SECONDS)
+
+
+def stored_bytes(kafka: Kafka, topics: Sequence[str]) -> dict[str, int]:
+    """Bytes of each topic's log on the broker's disk: what was written and must be read again, indexes aside."""
+    logs = kafka.data / "logs"
+    return {name: sum(_size(file) for file in logs.glob(f"{name}-*/*.log") if _is_of(file, name)) for name in topics}
 
 
 def _is_of(file: Path, topic: str) -> bool:

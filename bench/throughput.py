@@ -19,19 +19,16 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from statistics import median
 from typing import Any
 
-from rich.table import Table
-
-from bench.load import Load, Written, write
-from bench.measure import Meter, console, cpu_seconds, machine, peak_rss, save
+from bench.load import Load, Written
+from bench.measure import COMPILED, Meter, console, cpu_seconds, machine, native_modules, peak_rss, save
 from bench.testbed import Testbed, idle_cpu
+from bench.throughput_tables import INTERVAL, ROLES, tables
+from bench.write import write
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus
 
-ROLES = ("ingest", "sample", "aggregate", "sink.jaeger", "sink.elasticsearch", "sink.prometheus")
 LAST_STARTED = "ingest"
-INTERVAL = 5.0  # seconds between two samples of a series
 POLL_SECONDS = 0.25  # asking costs a worker about 2 ms; the clock is as coarse as this
 PROGRESS_SECONDS = 2.0
 AGO_SECONDS = 600  # the load's last span ended this long before the run
@@ -225,6 +222,7 @@ def _measured(
         "peak_rss_bytes": {name: peak_rss(pid) for name, pid in (pids | others).items()},
         "kafka_bytes": {name.removeprefix(f"{bed.prefix}"): size for name, size in stored.items()},
         "kafka_bytes_per_raw_byte": (sum(stored.values()) - raw) / raw,
+        "native": {role: native_modules(pids[role]) for role in ROLES},
         "exact": _exact(bed, counters, made),
     }
 
@@ -254,85 +252,6 @@ def run(options: Options) -> dict[str, Any]:
             out.print(f"run {number}/{options.runs}")
             figures["runs"].append(one_run(servers, number, options))
     return figures
-
-
-# ---- tables ----------------------------------------------------------------------------------------------------
-
-ROLE_COLUMNS = ("Process", "CPU-s per million spans", "CPU-s at start", "Idle, CPU-s/s", "Peak RSS, MiB")
-TOTAL_COLUMNS = ("Figure", "Value")
-
-
-def _middle(figures: Mapping[str, Any], find: Callable[[Any], float], form: str) -> str:
-    """The median of all runs, with the extremes if there is more than one."""
-    values = [find(found) for found in figures["runs"]]
-    shown = format(median(values), form)
-    return shown if len(values) == 1 else f"{shown} ({min(values):{form}} to {max(values):{form}})"
-
-
-def total_rows(figures: Mapping[str, Any]) -> list[list[str]]:
-    """What the whole way did."""
-    made = figures["runs"][0]["load"]
-
-    def row(name: str, find: Callable[[Any], float], form: str) -> list[str]:
-        return [name, _middle(figures, find, form)]
-
-    return [
-        ["Load", f"{made['spans']:,} spans, {made['logs']:,} logs, {made['traces']:,} traces"],
-        row("Spans/s, raw topic to acknowledged by Jaeger and Elasticsearch", lambda r: r["spans_per_second"], ",.0f"),
-        row("Seconds until ingest was through", lambda r: r["stage_seconds"]["ingest"], ".1f"),
-        row("… sample", lambda r: r["stage_seconds"]["sample"], ".1f"),
-        row("… Jaeger had all", lambda r: r["stage_seconds"]["sink.jaeger"], ".1f"),
-        row("… Elasticsearch had all", lambda r: r["stage_seconds"]["sink.elasticsearch"], ".1f"),
-        row(
-            f"… Prometheus' totals were exact (one sample every {INTERVAL:g} s)",
-            lambda r: r["stage_seconds"]["sink.prometheus"],
-            ".1f",
-        ),
-        row("Share of spans kept, %", lambda r: 100 * r["kept_spans"] / r["load"]["spans"], ".1f"),
-        row(
-            "CPU-s per million spans, all roles",
-            lambda r: sum(r["cpu_seconds_per_million_spans"][role] for role in ROLES),
-            ".1f",
-        ),
-        row("Kafka bytes written per raw byte", lambda r: r["kafka_bytes_per_raw_byte"], ".2f"),
-        row("Raw bytes per span in Kafka", lambda r: _raw_bytes(r) / r["load"]["spans"], ".0f"),
-    ]
-
-
-def _raw_bytes(found: Mapping[str, Any]) -> float:
-    sizes: dict[str, int] = found["kafka_bytes"]
-    return sizes["-raw-spans"] + sizes["-raw-logs"]
-
-
-def role_rows(figures: Mapping[str, Any]) -> list[list[str]]:
-    """The columns `ROLE_COLUMNS` for each role, then for each server."""
-    shown = []
-    idle = figures["runs"][0]["idle_cpu"]
-    for name in figures["runs"][0]["cpu_seconds"]:
-        started = name in ROLES
-        shown.append(
-            [
-                name if name != "broker" else "Kafka broker (idle subtracted)",
-                _middle(figures, lambda r, n=name: r["cpu_seconds_per_million_spans"][n], ".1f"),  # type: ignore[misc]
-                _middle(figures, lambda r, n=name: r["start_up_cpu_seconds"][n], ".1f") if started else "",  # type: ignore[misc]
-                _middle(figures, lambda r, n=name: r["idle_cpu"][n], ".3f") if name in idle else "",  # type: ignore[misc]
-                _middle(figures, lambda r, n=name: r["peak_rss_bytes"][n] / (1 << 20), ".0f"),  # type: ignore[misc]
-            ]
-        )
-    return shown
-
-
-def tables(figures: Mapping[str, Any]) -> list[Table]:
-    """The figures for the terminal."""
-    found = []
-    for columns, rows in ((TOTAL_COLUMNS, total_rows(figures)), (ROLE_COLUMNS, role_rows(figures))):
-        shown = Table()
-        for number, heading in enumerate(columns):
-            shown.add_column(heading, justify="right" if number else "left")
-        for row in rows:
-            shown.add_row(*row)
-        found.append(shown)
-    return found
 
 
 def parsed(arguments: Sequence[str] | None = None) -> Options:
@@ -366,6 +285,8 @@ def main() -> None:
         out.print(shown)
     if not all(found["exact"] for found in figures["runs"]):
         out.print("NOT EXACT: what arrived is not what was made; see bench/results/throughput.json")
+    if not all(COMPILED in names for found in figures["runs"] for names in found["native"].values()):
+        out.print("NOT COMPILED: the workers ran the hot modules as plain Python; `make bench` compiles them")
     file = save("throughput", figures)
     out.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
 

@@ -17,9 +17,10 @@ from typing import Any
 
 from rich.table import Table
 
-from bench.load import Load, write
+from bench.load import Load
 from bench.measure import Meter, console, machine, save
 from bench.testbed import COORDINATORS, Place, Testbed, idle_cpu
+from bench.write import write
 from schemas.envelope import Envelope
 from tests.services import Kafka
 

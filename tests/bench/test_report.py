@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bench import sizing, throughput, transactions
+from bench import sizing, transactions
+from bench import throughput_tables as throughput
 from bench.report import DOCS, PLACE, SOURCES, TABLES, filled, markdown
 from tests.repository import ROOT
 

@@ -9,9 +9,10 @@ from dataclasses import asdict
 import pytest
 from confluent_kafka import Producer
 
-from bench.load import Load, LoadFailed, messages, write
+from bench.load import Load, messages
 from bench.measure import Meter
 from bench.testbed import COORDINATORS, Testbed
+from bench.write import LoadFailed, write
 from tests.services import Kafka, wait_for
 
 RAW_PARTITIONS = 3

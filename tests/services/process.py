@@ -14,6 +14,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar, Self
@@ -34,7 +35,8 @@ PORTS = range(15000, 32000)
 # preexec_fn, which is unsafe (and from Python 3.12 warned about) in a process with threads. 1 = PR_SET_PDEATHSIG.
 DIE_WITH_PARENT = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
-    "os.getppid() == int(sys.argv[1]) or sys.exit('the tests are gone'); os.execvp(sys.argv[2], sys.argv[2:])"
+    "os.getppid() == int(sys.argv[1]) or sys.exit('the tests are gone'); "
+    "sys.argv[2] and os.sched_setaffinity(0, map(int, sys.argv[2].split(','))); os.execvp(sys.argv[3], sys.argv[3:])"
 )
 
 # "Parent" means the thread that forked: a server started in a short-lived thread would die with that thread.
@@ -72,9 +74,13 @@ def answers(url: str) -> bool:
 
 
 class Server(ABC):
-    """One server. Ports and data belong to the object: `stop`, `kill` and `restart` keep them, `close` ends both."""
+    """One server. Ports and data belong to the object: `stop`, `kill` and `restart` keep them, `close` ends both.
+
+    `cpus` are those that a process started from then on may use; none: those of this process.
+    """
 
     name: ClassVar[str]
+    cpus: Collection[int] = ()
 
     def __init__(self) -> None:
         self.data = Path(tempfile.mkdtemp(prefix=f"tailrace-{self.name}-"))
@@ -161,7 +167,8 @@ class Server(ABC):
         self.close()
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
-        guard = [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(os.getpid())]
+        cpus = ",".join(map(str, self.cpus))
+        guard = [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(os.getpid()), cpus]
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 guard + command,

@@ -1,0 +1,213 @@
+"""Tailrace against the OpenTelemetry Collector, side by side: `make bench` or `python -m bench.compare`.
+
+A *series* is a mode (bench/contestants.py: keyed or un-keyed topic, with or without span metrics), a load and a
+placement. In each, all sides run in turn, `--runs` times, on one broker and one load.
+
+- paced: 16,700 spans/s are written while the sides run, `--seconds` long, `decision_wait` 30 s;
+- catch-up: `--spans` spans lie in the topic, `decision_wait` 5 s.
+- pinned: all processes of a side share one core, the broker and the bench have the others; free: nobody is pinned.
+
+A run counts only if what it kept is exactly what the policies keep (bench/verdicts.py): else it is shown as lossy.
+Each series goes into bench/results/compare.json as soon as it ends, in the place of an older one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.compare_tables import COLUMNS, DEFAULTS, RATIO_COLUMNS, heading, is_whole, key, ratios, rows
+from bench.contest import Given, catch_up, run, task_of, to_be_paced
+from bench.contestants import MODES, Mode
+from bench.load import Load
+from bench.measure import COMPILED, console, load_results, machine, save, table
+from bench.verdicts import Mix
+from tests.services import Kafka
+
+LOADS = ("paced", "catch-up")
+PLACEMENTS = ("pinned", "free")
+DECISION_WAIT = {"paced": 30.0, "catch-up": 5.0}  # seconds
+SPANS_PER_SECOND = 16_700
+RESULTS = "compare"
+
+out = console()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What every series has."""
+
+    runs: int
+    seconds: float
+    spans: int
+    spans_per_message: int
+    partitions: int
+    warm_up_spans: int
+    decision_wait: float | None
+    percentage: float
+    failures: bool
+    unmet: int
+
+    @property
+    def mix(self) -> Mix:
+        """The policies."""
+        return Mix(self.percentage, self.failures, self.unmet)
+
+
+class Series:
+    """A mode, a load and a placement, on a broker of its own."""
+
+    def __init__(self, mode: str, load: str, placement: str, options: Options, sides: Sequence[str]) -> None:
+        self._mode: Mode = MODES[mode]
+        self._load, self._options = load, options
+        self._sides = [name for name in self._mode.sides if not sides or name in sides]
+        self._wait = DECISION_WAIT[load] if options.decision_wait is None else options.decision_wait
+        self._rest, self._cpus = _cores(placement)
+        self._topics = itertools.count()
+
+    def run(self) -> dict[str, list[dict[str, Any]]]:
+        """Every side's runs. The first, smaller and thrown away, warms the broker and the file caches."""
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, self._rest)
+        kafka = Kafka()
+        kafka.cpus = self._rest
+        try:
+            with kafka:
+                if self._options.warm_up_spans:
+                    out.print("  warm-up")
+                    given = self._catch_up(kafka, self._options.warm_up_spans)
+                    for name in self._sides:
+                        self._run(kafka, name, given)
+                return self._runs(kafka)
+        finally:
+            os.sched_setaffinity(0, before)
+
+    def _runs(self, kafka: Kafka) -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in self._sides}
+        lying = self._catch_up(kafka, self._options.spans) if self._load == "catch-up" else None
+        for number in range(1, self._options.runs + 1):
+            for name in self._sides:
+                out.print(f"  run {number}/{self._options.runs}: {name}")
+                figures = self._run(kafka, name, lying or self._paced(kafka))
+                found[name].append(figures)
+                out.print(f"    {told(figures)}")
+        return found
+
+    def _run(self, kafka: Kafka, name: str, given: Given) -> dict[str, Any]:
+        task = task_of(self._mode, given, self._options.partitions, self._options.mix, self._wait)
+        side = self._mode.sides[name](kafka, f"{name.split()[0].strip(',').lower()}-{next(self._topics)}", task)
+        return run(kafka, side, given, task, self._cpus, out.print)
+
+    def _catch_up(self, kafka: Kafka, spans: int) -> Given:
+        options = self._options
+        return catch_up(kafka, self._topic(), self._made(spans), options.mix, options.partitions)
+
+    def _paced(self, kafka: Kafka) -> Given:
+        options = self._options
+        load = self._made(round(options.seconds * SPANS_PER_SECOND))
+        return to_be_paced(kafka, self._topic(), load, options.mix, options.partitions)
+
+    def _made(self, spans: int) -> Load:
+        keyed = self._options.partitions if self._mode.keyed else 0
+        return Load(spans, 0, self._options.spans_per_message, logs_per_span=0, keyed=keyed)
+
+    def _topic(self) -> str:
+        return f"raw-{next(self._topics)}"
+
+
+def _cores(placement: str) -> tuple[set[int], set[int]]:
+    """For the broker and the bench, and for the side under test."""
+    every = sorted(os.sched_getaffinity(0))
+    if placement == "free":
+        return set(every), set()
+    if len(every) < 2:
+        raise SystemExit("--placements pinned needs two cores: one for the side under test, one for the broker")
+    return set(every[:-1]), {every[-1]}
+
+
+def told(figures: dict[str, Any]) -> str:
+    """A run in a line."""
+    compiled = all(COMPILED in names for names in figures["native"].values())
+    rss = sum(figures["peak_rss_bytes"].values()) / (1 << 20)
+    verdict = "the same traces" if is_whole(figures) else "NOT THE SAME TRACES"
+    return (
+        f"{figures['cpu_per_million']:.1f} CPU-s per million spans, broker {figures['broker_cpu_per_million']:.1f}, "
+        f"{rss:.0f} MiB, {figures['seconds']:.1f} s; kept {figures['kept_traces']:,} traces, {verdict}: "
+        f"{figures['missing_traces']} missing, {figures['surplus_traces']} too many"
+        f"{'; compiled' if compiled else ''}"
+    )
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=["a", "am", "b"])
+    parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS))
+    parser.add_argument("--placements", nargs="+", choices=PLACEMENTS, default=["pinned"])
+    parser.add_argument("--sides", nargs="+", default=[], metavar="NAME", help="as in the tables (default: all)")
+    parser.add_argument("--runs", type=int, default=5, help="of each side (default: 5)")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of the paced load (default: 120)")
+    parser.add_argument("--spans", type=int, default=1_000_000, help="of the catch-up (default: 1,000,000)")
+    parser.add_argument("--spans-per-message", type=int)
+    parser.add_argument("--partitions", type=int, help="of every topic (default: 4)")
+    parser.add_argument("--warm-up", type=int, default=50_000, metavar="SPANS", help="run before, not measured")
+    parser.add_argument("--decision-wait", type=float, help="seconds (default: paced 30, catch-up 5)")
+    parser.add_argument(
+        "--percentage", type=float, default=DEFAULTS["percentage"], help="of all traces are kept (default: 5)"
+    )
+    parser.add_argument("--no-failures", action="store_true", help="errors and slow traces are not kept as well")
+    parser.add_argument(
+        "--unmet", type=int, default=DEFAULTS["unmet"], metavar="COUNT", help="more policies, which keep nothing"
+    )
+    parser.add_argument("--results", default=RESULTS, help=f"file in bench/results (default: {RESULTS})")
+    parser.set_defaults(**DEFAULTS)
+    return parser.parse_args(arguments)
+
+
+def options_of(given: argparse.Namespace) -> Options:
+    """Those that every series has."""
+    return Options(
+        runs=given.runs,
+        seconds=given.seconds,
+        spans=given.spans,
+        spans_per_message=given.spans_per_message,
+        partitions=given.partitions,
+        warm_up_spans=given.warm_up,
+        decision_wait=given.decision_wait,
+        percentage=given.percentage,
+        failures=not given.no_failures,
+        unmet=given.unmet,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print, save."""
+    given = parsed(arguments)
+    options = options_of(given)
+    for mode, load, placement in itertools.product(given.modes, given.loads, given.placements):
+        found: dict[str, Any] = {
+            "mode": mode,
+            "title": MODES[mode].title,
+            "load": load,
+            "placement": placement,
+            "options": asdict(options),
+            "machine": machine(),
+        }
+        out.print(heading(found))
+        found["sides"] = Series(mode, load, placement, options, given.sides).run()
+        out.print(table(COLUMNS, rows(found)))
+        if times := ratios(found):
+            out.print(table(RATIO_COLUMNS, times))
+        figures = load_results(given.results) or {"series": {}}
+        figures["series"][key(found)] = found
+        file = save(given.results, figures)
+        out.print(f"saved in bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
+
+
+if __name__ == "__main__":
+    main()

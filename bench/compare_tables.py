@@ -1,0 +1,115 @@
+"""The tables of bench.compare, for the terminal and for docs/performance.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from bench.contestants import TAILRACE
+from bench.measure import middle
+
+COLUMNS = (
+    "Side",
+    "CPU-s per million spans",
+    "Broker's",
+    "Start-up, CPU-s",
+    "Peak RSS, MiB",
+    "Kafka bytes per raw byte",
+    "Seconds",
+    "Runs that kept the same traces",
+)
+RATIO_COLUMNS = ("Tailrace against", "CPU", "CPU, broker included", "Peak RSS")
+MIB = 1 << 20
+# Of bench.compare's command line: what a command need not say.
+DEFAULTS = {"spans_per_message": 200, "partitions": 4, "percentage": 5.0, "unmet": 0, "decision_wait": None}
+
+Run = Mapping[str, Any]
+
+
+def is_whole(run: Run) -> bool:
+    """Whether a run kept the traces that the policies keep, each with all of its spans, and no other."""
+    return not run["missing_traces"] and not run["surplus_traces"]
+
+
+def cpu(run: Run) -> float:
+    """Of the side's processes."""
+    return float(run["cpu_per_million"])
+
+
+def cpu_with_broker(run: Run) -> float:
+    """And the broker's, its idle use subtracted."""
+    return cpu(run) + float(run["broker_cpu_per_million"])
+
+
+def rss(run: Run) -> float:
+    """The peaks of the side's processes, added."""
+    return float(sum(run["peak_rss_bytes"].values())) / MIB
+
+
+def rows(series: Mapping[str, Any]) -> list[list[str]]:
+    """The columns `COLUMNS` of each side: of the runs that kept what they should, or dashes and what was lost."""
+    return [_row(name, runs) for name, runs in series["sides"].items()]
+
+
+def _row(name: str, runs: Sequence[Run]) -> list[str]:
+    whole = [run for run in runs if is_whole(run)]
+
+    def shown(find: Callable[[Run], float], form: str) -> str:
+        return middle([find(run) for run in whole], form) if whole else "–"
+
+    verdict = f"{len(whole)} of {len(runs)}"
+    if lossy := [run for run in runs if not is_whole(run)]:
+        lost = [f"{run['missing_traces']:,}" for run in lossy]
+        verdict += f"; lost or cut in the others: {', '.join(lost)} traces"
+    return [
+        name,
+        shown(cpu, ".2f"),
+        shown(lambda run: run["broker_cpu_per_million"], ".2f"),
+        shown(lambda run: sum(run["start_up_cpu_seconds"].values()), ".2f"),
+        shown(rss, ".0f"),
+        shown(lambda run: run["kafka_bytes_per_raw_byte"], ".2f"),
+        shown(lambda run: run["seconds"], ".1f"),
+        verdict,
+    ]
+
+
+def ratios(series: Mapping[str, Any]) -> list[list[str]]:
+    """The columns `RATIO_COLUMNS`: how many times Tailrace's medians each other side's are."""
+    sides = {name: [run for run in runs if is_whole(run)] for name, runs in series["sides"].items()}
+    own = sides.pop(TAILRACE, [])
+    if not own:
+        return []
+
+    def times(runs: Sequence[Run], find: Callable[[Run], float]) -> str:
+        return f"{median(map(find, runs)) / median(map(find, own)):.1f}×"
+
+    figures = (cpu, cpu_with_broker, rss)
+    return [[name, *(times(runs, find) for find in figures)] for name, runs in sides.items() if runs]
+
+
+def key(series: Mapping[str, Any]) -> str:
+    """The options of bench.compare that tell this series from others."""
+    options = series["options"]
+    words = ["--modes", series["mode"], "--loads", series["load"], "--placements", series["placement"]]
+    for name, usual in DEFAULTS.items():
+        if options[name] != usual:
+            words += [f"--{name.replace('_', '-')}", f"{options[name]:g}"]
+    return " ".join(words if options["failures"] else [*words, "--no-failures"])
+
+
+def command(series: Mapping[str, Any]) -> str:
+    """How to have it again."""
+    options = series["options"]
+    size = f"--seconds {options['seconds']:g}" if series["load"] == "paced" else f"--spans {options['spans']}"
+    return f"python -m bench.compare {key(series)} {size} --runs {options['runs']}"
+
+
+def heading(series: Mapping[str, Any]) -> str:
+    """What it is, with what is not as usual."""
+    options = series["options"]
+    unusual = [
+        f"{name.replace('_', ' ')} {options[name]:g}" for name, usual in DEFAULTS.items() if options[name] != usual
+    ]
+    unusual += [] if options["failures"] else ["nothing kept for an error or a long duration"]
+    return ": ".join((series["title"].capitalize(), ", ".join((series["load"], series["placement"], *unusual))))

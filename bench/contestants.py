@@ -1,0 +1,192 @@
+"""The two sides of a comparison: processes that read one raw topic and put kept spans into another."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from bench.outputs import Ids, of_envelope, of_otlp
+from bench.peer import LEAST_CPU, LEAST_MEMORY, Peer
+from bench.testbed import Testbed, create_topics
+from bench.verdicts import COMPAT, Mix
+from tests.services import Kafka, Server
+
+LATE_HORIZON = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How a Collector is set up: the configurations of that kind, more files over them, Go's runtime variables."""
+
+    kind: Literal["defaults", "tuned"]
+    over: tuple[str, ...] = ()
+    runtime: Mapping[str, str] = field(default_factory=dict)
+
+
+TUNINGS = {
+    "least CPU": Tuning("tuned", runtime=LEAST_CPU),
+    "least memory": Tuning("tuned", runtime=LEAST_MEMORY),
+    "defaults": Tuning("defaults"),
+}
+# One thing varied at a time: what LEAST_CPU, LEAST_MEMORY and the tuned files were chosen by.
+VARIED = {
+    **{f"GOGC={value}": Tuning("tuned", runtime={"GOGC": value}) for value in ("25", "50", "100", "200", "400", "800")},
+    **{
+        f"GOGC=off, GOMEMLIMIT={limit}": Tuning("tuned", runtime={"GOGC": "off", "GOMEMLIMIT": limit})
+        for limit in ("1GiB", "2GiB", "4GiB")
+    },
+    **{f"GOGC=400, {over}.yaml": Tuning("tuned", (over,), {"GOGC": "400"}) for over in ("batch", "linger", "fetch")},
+    "defaults": Tuning("defaults"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What both sides are asked to do with the topic `raw` of `partitions` partitions, which has `traces` traces."""
+
+    raw: str
+    partitions: int
+    traces: int
+    mix: Mix
+    decision_wait: float
+    metrics: bool = False
+
+
+class Contestant(ABC):
+    """One side in one run. `start`, then look at `servers`, then `close`."""
+
+    output: str
+    written: Sequence[str]
+    read: Callable[[bytes], Ids]
+
+    def __init__(self) -> None:
+        self.servers: dict[str, Server] = {}
+
+    @abstractmethod
+    def start(self, cpus: Collection[int]) -> None:
+        """Start every process, the one that reads the raw topic last; it has started when this returns."""
+
+    def close(self) -> None:
+        """End them."""
+        for server in self.servers.values():
+            server.close()
+
+    def logs(self) -> str:
+        """What they said last."""
+        return "\n".join(
+            f"--- {name}:\n" + "\n".join(server.log.read_text(errors="replace").splitlines()[-20:])
+            for name, server in self.servers.items()
+        )
+
+
+class Tailrace(Contestant):
+    """Roles `ingest` and `sample`, a process each; `direct`: the raw topic is keyed, and `sample` reads it itself."""
+
+    read = staticmethod(of_envelope)
+
+    def __init__(self, kafka: Kafka, name: str, task: Task, direct: bool) -> None:
+        super().__init__()
+        sections: dict[str, Any] = {
+            "kafka": {"partitions": task.partitions},
+            "sampling": {
+                "policies": task.mix.policies(),
+                "compat": COMPAT,
+                "decision_wait": task.decision_wait,
+                "late_horizon": LATE_HORIZON,
+            },
+            "metrics": {"span_metrics": {"enabled": task.metrics}},
+        }
+        if direct:
+            sections["regroup"] = "never"
+        self._roles = ("sample",) if direct else ("sample", "ingest")
+        self._bed = Testbed(kafka, name, task.partitions, sections, [{"topic": task.raw, "signal": "traces"}])
+        self.output = self._bed.topics.kept_spans
+        self.written = self._bed.internal
+
+    def start(self, cpus: Collection[int]) -> None:
+        for role in self._roles:
+            self.servers[role] = self._bed.start(role, ready=role != self._roles[-1], cpus=cpus)
+
+
+class Collectors(Contestant):
+    """One Collector, or two where `split` keys the topic first."""
+
+    read = staticmethod(of_otlp)
+
+    def __init__(self, kafka: Kafka, name: str, task: Task, tuning: Tuning, split: bool) -> None:
+        super().__init__()
+        self.output, keyed = f"{name}-kept", f"{name}-keyed"
+        self.written = [self.output, *([keyed] if split else [])]
+        create_topics(kafka, self.written, task.partitions)
+        files = [f"sample.{tuning.kind}", *tuning.over, *(["metrics"] if task.metrics else [])]
+        self._peers = {
+            "sampling": Peer(
+                kafka,
+                files,
+                (keyed if split else task.raw, self.output),
+                f"{name}-sampling",
+                policies=task.mix.policies(),
+                decision_wait=task.decision_wait,
+                traces=task.traces,
+                runtime=tuning.runtime,
+            )
+        }
+        if split:
+            self._peers["keying"] = Peer(
+                kafka,
+                [f"split.{tuning.kind}", *tuning.over],
+                (task.raw, keyed),
+                f"{name}-keying",
+                runtime=tuning.runtime,
+            )
+
+    def start(self, cpus: Collection[int]) -> None:
+        for name, peer in self._peers.items():
+            peer.cpus = cpus
+            self.servers[name] = peer.start()
+
+    def close(self) -> None:
+        for peer in self._peers.values():
+            peer.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """What is compared: how the raw topic is laid out, and who runs on it, by the names the tables show."""
+
+    title: str
+    keyed: bool
+    metrics: bool
+    sides: Mapping[str, Callable[[Kafka, str, Task], Contestant]]
+
+
+def _tailrace(direct: bool) -> Callable[[Kafka, str, Task], Contestant]:
+    return lambda kafka, name, task: Tailrace(kafka, name, task, direct)
+
+
+def _collector(tuning: Tuning, split: bool = False) -> Callable[[Kafka, str, Task], Contestant]:
+    return lambda kafka, name, task: Collectors(kafka, name, task, tuning, split)
+
+
+TAILRACE = "Tailrace"
+_ONE = {f"Collector, {name}": _collector(tuning) for name, tuning in TUNINGS.items()}
+_TWO = {f"two Collectors, {name}": _collector(tuning, split=True) for name, tuning in TUNINGS.items()}
+_KEYED = Mode("keyed topic, sampling", True, False, {TAILRACE: _tailrace(direct=True), **_ONE})
+MODES = {
+    "a": _KEYED,
+    "am": replace(_KEYED, title="keyed topic, sampling and span metrics", metrics=True),
+    "b": Mode(
+        "un-keyed topic, regrouping and sampling",
+        False,
+        False,
+        {TAILRACE: _tailrace(direct=False), **_TWO, "Collector, least CPU": _ONE["Collector, least CPU"]},
+    ),
+    "tuning": Mode(
+        "keyed topic, one Collector, its settings",
+        True,
+        False,
+        {f"Collector, {name}": _collector(tuning) for name, tuning in VARIED.items()},
+    ),
+}

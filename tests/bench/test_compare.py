@@ -1,0 +1,88 @@
+"""Series of a comparison: what counts, what is shown, and what the command line makes of it. And one on real Kafka."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.compare import options_of, parsed, told
+from bench.compare_tables import COLUMNS, DEFAULTS, RATIO_COLUMNS, command, heading, key, ratios, rows
+from bench.contest import catch_up, run, task_of
+from bench.contestants import MODES, TAILRACE
+from bench.load import Load
+from bench.verdicts import Mix
+from tests.services import Kafka
+
+PARTITIONS = 2
+
+
+def one(cpu: float, *, missing: int = 0, rss: int = 100) -> dict[str, Any]:
+    return {
+        "cpu_per_million": cpu,
+        "broker_cpu_per_million": 2.0,
+        "start_up_cpu_seconds": {"x": 0.5},
+        "peak_rss_bytes": {"x": rss << 20, "y": rss << 20},
+        "kafka_bytes_per_raw_byte": 1.2,
+        "seconds": 9.0,
+        "kept_traces": 7,
+        "missing_traces": missing,
+        "surplus_traces": 0,
+        "native": {"x": ["otlp_scan"]},
+    }
+
+
+def series(**sides: list[dict[str, Any]]) -> dict[str, Any]:
+    options = {**DEFAULTS, "runs": 3, "seconds": 120.0, "spans": 1000, "failures": True}
+    named = {TAILRACE if name == "own" else name: runs for name, runs in sides.items()}
+    return {
+        "mode": "b", "title": "regrouping", "load": "paced", "placement": "free", "options": options, "sides": named
+    }  # fmt: skip
+
+
+def test_medians_with_extremes_and_ratios() -> None:
+    found = series(own=[one(1.0), one(3.0), one(2.0)], peer=[one(20.0, rss=400)])
+    own, peer = rows(found)
+    assert own[:5] == ["Tailrace", "2.00 (1.00 to 3.00)", "2.00 (2.00 to 2.00)", "0.50 (0.50 to 0.50)",
+                       "200 (200 to 200)"]  # fmt: skip
+    assert peer[1] == "20.00"
+    assert ratios(found) == [["peer", "10.0×", "5.5×", "4.0×"]]
+    assert {len(own), len(peer)} == {len(COLUMNS)}
+    assert len(ratios(found)[0]) == len(RATIO_COLUMNS)
+
+
+def test_a_run_that_lost_something_does_not_count_as_cheap() -> None:
+    found = series(own=[one(2.0)], peer=[one(1.0, missing=5), one(8.0)], other=[one(1.0, missing=70)])
+    assert [row[1] for row in rows(found)] == ["2.00", "8.00", "–"]
+    assert rows(found)[1][-1] == "1 of 2; lost or cut in the others: 5 traces"
+    assert [row[:2] for row in ratios(found)] == [["peer", "4.0×"]]
+    assert "NOT THE SAME TRACES: 5 missing" in told(one(1.0, missing=5))
+
+
+def test_what_is_not_as_usual_tells_series_apart() -> None:
+    found = series(own=[one(1.0)])
+    assert key(found) == "--modes b --loads paced --placements free"
+    assert command(found) == "python -m bench.compare --modes b --loads paced --placements free --seconds 120 --runs 3"
+    found["options"] |= {"unmet": 27, "failures": False}
+    assert key(found) == "--modes b --loads paced --placements free --unmet 27 --no-failures"
+    assert heading(found).startswith("Regrouping: paced, free, unmet 27, nothing kept")
+
+
+def test_a_key_is_a_command_line_that_makes_it_again() -> None:
+    found = series(own=[one(1.0)])
+    found["options"] |= {"spans_per_message": 10, "percentage": 1.0, "failures": False, "decision_wait": 3.0}
+    given = parsed(key(found).split())
+    assert (given.modes, given.loads, given.placements) == (["b"], ["paced"], ["free"])
+    options = options_of(given)
+    assert (options.spans_per_message, options.mix, options.decision_wait) == (10, Mix(1.0, failures=False), 3.0)
+
+
+def test_a_run_counts_what_came_out(kafka: Kafka) -> None:
+    mode, mix = MODES["b"], Mix(percentage=20)
+    given = catch_up(kafka, "compare-raw", Load(3_000, 0, 50, logs_per_span=0), mix, PARTITIONS)
+    task = task_of(mode, given, PARTITIONS, mix, 2.0)
+    figures = run(kafka, mode.sides[TAILRACE](kafka, "compare-own", task), given, task, (), print)
+    assert figures["kept_traces"] == len(given.truth) > 20
+    assert figures["kept_spans"] == sum(given.truth.values())
+    assert (figures["missing_traces"], figures["surplus_traces"], figures["repeated_spans"]) == (0, 0, 0)
+    assert set(figures["cpu_seconds"]) == set(figures["peak_rss_bytes"]) == {"ingest", "sample"}
+    assert figures["cpu_per_million"] > 0
+    assert figures["kafka_bytes_per_raw_byte"] > 0.2
