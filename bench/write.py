@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from bench.load import Load, Signal, Written, messages
 
@@ -74,6 +74,8 @@ def write(
                 break
             except BufferError:
                 producer.poll(POLL_SECONDS)
+            except KafkaException as error:  # what it knows to be wrong, a partition for one, it refuses at once
+                raise LoadFailed(str(error)) from error
         producer.poll(0)
         if message.signal == "traces":
             done.spans += message.rows
