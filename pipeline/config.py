@@ -374,6 +374,12 @@ class Config(Section):
     """One section for each part; kafka, inputs and sampling must be there."""
 
     kafka: Kafka = Field(description="The brokers and the internal topics.")
+    regroup: Literal["always", "never"] = Field(
+        "always",
+        description="never: the raw topics are keyed by trace id already, so `sample` reads them itself and there is "
+        "no `ingest` between. One topic of traces and at most one of logs, both otlp_proto and with "
+        "`kafka.partitions` partitions, keyed alike (docs/how-to/keyed-topics.md).",
+    )
     inputs: list[Input] = Field(min_length=1, description="The raw topics.")
     sampling: Sampling = Field(description="When and how whole traces are decided.")
     logs: Logs = Field(Logs(), description="What happens to logs.")
@@ -388,6 +394,8 @@ class Config(Section):
     @classmethod
     def _raw_topics(cls, inputs: list[Input], info: ValidationInfo) -> list[Input]:
         refuse(_input_rules(inputs, info.data.get("kafka")))
+        if info.data.get("regroup") == "never":
+            refuse(_keyed_rules(inputs))
         return inputs
 
     @field_validator("sampling")
@@ -398,6 +406,10 @@ class Config(Section):
             rule = f"must be at most half of kafka.retention ({kafka.retention:g}s): undecided spans wait in Kafka"
             refuse([(("decision_wait",), rule)])
         return sampling
+
+    def raw_topic(self, signal: str) -> str | None:
+        """The first raw topic of a signal; with `regroup: never` its only one."""
+        return next((item.topic for item in self.inputs if item.signal == signal), None)
 
     @field_validator("sinks")
     @classmethod
@@ -414,3 +426,17 @@ def _input_rules(inputs: list[Input], kafka: Kafka | None) -> Iterator[Broken]:
         if kafka is not None and item.topic.startswith(f"{kafka.prefix}."):
             yield (i, "topic"), f"names with {kafka.prefix}. in front belong to the internal topics (kafka.prefix)"
         first.setdefault(item.topic, i)
+
+
+def _keyed_rules(inputs: list[Input]) -> Iterator[Broken]:
+    """What `regroup: never` asks of the inputs."""
+    for signal in ("traces", "logs"):
+        places = [i for i, item in enumerate(inputs) if item.signal == signal]
+        for i in places[1:]:
+            yield (i, "signal"), f"regroup: never reads one topic of {signal}, and that is inputs[{places[0]}]"
+        if signal == "traces" and not places:
+            yield (), "regroup: never needs a topic with signal: traces"
+        for i in places:
+            if inputs[i].encoding != "otlp_proto":
+                rule = f"regroup: never reads otlp_proto alone; {inputs[i].encoding} needs ingest (regroup: always)"
+                yield (i, "encoding"), rule

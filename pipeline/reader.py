@@ -37,8 +37,8 @@ class Reader:
         size, position, moved = 0, start, time.monotonic()
         while position < end and size <= max_bytes:
             for fetched in (await self._consumer.getmany(timeout_ms=FETCH_WAIT_MS)).values():
-                records.extend((r.offset, r.timestamp, r.value) for r in fetched)
-                size += sum(len(r.value) for r in fetched)
+                records.extend((r.offset, r.timestamp, r.value or b"") for r in fetched)  # raw topics may hold nulls
+                size += sum(len(r.value or b"") for r in fetched)
             before, position = position, await self._consumer.position(partition)
             if position > before:
                 moved = time.monotonic()

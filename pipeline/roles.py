@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import faust
 from aiokafka.errors import KafkaError
 
-from pipeline import deliver, ingest, sample
+from pipeline import deliver, direct, ingest, sample
 from pipeline.config import Config
 from pipeline.consume import Group
 from pipeline.topics import Topics, check, partition_counts, topic_specs
@@ -33,11 +33,16 @@ class Role:
 def diagram(config: Config) -> list[Role]:
     """All roles of a configuration, in the order that data passes them."""
     t = Topics(config.kafka.prefix)
-    found = [
-        Role("ingest", tuple(i.topic for i in config.inputs), (t.spans, t.logs, t.untraced_logs, t.dlq)),
-        Role("sample", (t.spans, t.logs), (t.kept_spans, t.kept_logs, t.decisions, t.points)),
-        Role("aggregate", (t.points,), (t.samples,)),
-    ]
+    raw = tuple(i.topic for i in config.inputs)
+    sampled = (t.kept_spans, t.kept_logs, t.decisions, t.points)
+    if config.regroup == "never":
+        found = [Role("sample", raw, (*sampled, t.untraced_logs, t.dlq))]
+    else:
+        found = [
+            Role("ingest", raw, (t.spans, t.logs, t.untraced_logs, t.dlq)),
+            Role("sample", (t.spans, t.logs), sampled),
+        ]
+    found.append(Role("aggregate", (t.points,), (t.samples,)))
     found += [Role(f"sink.{name}", tuple(deliver.sources(config, name)), (t.dlq,)) for name in config.sinks]
     return found
 
@@ -53,6 +58,8 @@ def expand(config: Config, names: Sequence[str]) -> list[str]:
             expanded += [role for role in known if role.startswith("sink.")]
         elif name in known:
             expanded.append(name)
+        elif name == "ingest":
+            raise ConfigError("--role ingest: with regroup: never there is none; sample reads the raw topics itself")
         else:
             raise ConfigError(f"--role {name}: no such role; this configuration has {', '.join(known)}, sinks, all")
     return list(dict.fromkeys(expanded))
@@ -64,6 +71,8 @@ def build(app: faust.App, config: Config, names: Sequence[str], since: str | Non
     for name in expand(config, names):
         if name == "ingest":
             groups.append(ingest.group(app, config, since))
+        elif name == "sample" and config.regroup == "never":
+            groups.append(direct.group(app, config, since))
         elif name == "sample":
             groups.append(sample.group(app, config))
         elif name == "aggregate":

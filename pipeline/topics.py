@@ -114,9 +114,9 @@ def topic_specs(config: Config) -> list[TopicSpec]:
     n, m = kafka.partitions, kafka.metric_partitions
     # A verdict is looked up while its trace's records, or late ones within the horizon, can still be read.
     decisions = window + _milliseconds(config.sampling.late_horizon)
+    regrouped = [] if config.regroup == "never" else [spec(topics.spans, n, window), spec(topics.logs, n, window)]
     return [
-        spec(topics.spans, n, window),
-        spec(topics.logs, n, window),
+        *regrouped,
         spec(topics.untraced_logs, n, window),
         spec(topics.decisions, n, decisions),
         spec(topics.kept_spans, n, window),
@@ -152,7 +152,32 @@ def compare(
             if key in effective and not _satisfies(key, wanted, effective[key]):
                 least = "at least " if key in _MAY_EXCEED else ""
                 problems.append(TopicProblem(spec.name, f"{key} is {effective[key]}, must be {least}{wanted}"))
-    return problems + _outlived(config, settings)
+    return problems + _outlived(config, settings) + _keyed(config, partitions, settings)
+
+
+def _keyed(
+    config: Config, partitions: Mapping[str, int], settings: Mapping[str, Mapping[str, str]]
+) -> list[TopicProblem]:
+    """What is wrong with the raw topics that `sample` reads itself (`regroup: never`)."""
+    problems = []
+    for name in keyed_topics(config):
+        found, n = partitions.get(name), config.kafka.partitions
+        if found is not None and found != n:
+            text = (
+                f"has {found} partitions, the configuration says {n}; with regroup: never all raw topics must have the "
+                f"same number of partitions, and kafka.partitions must be that number"
+            )
+            problems.append(TopicProblem(name, text))
+        needed = 2 * _milliseconds(config.sampling.decision_wait)
+        if _amount(settings.get(name, {}).get("retention.ms", "-1")) < needed:
+            text = f"retention.ms is below twice sampling.decision_wait ({needed}): undecided spans wait in it"
+            problems.append(TopicProblem(name, text))
+    return problems
+
+
+def keyed_topics(config: Config) -> list[str]:
+    """The raw topics that `sample` reads itself; none unless `regroup: never`."""
+    return [item.topic for item in config.inputs] if config.regroup == "never" else []
 
 
 _MAY_EXCEED = {"retention.ms", "retention.bytes", "max.message.bytes"}
@@ -230,7 +255,8 @@ async def _with_admin(config: Config, work: Callable[[AIOKafkaAdminClient, Confi
 
 async def _problems(admin: AIOKafkaAdminClient, config: Config) -> list[TopicProblem]:
     partitions = await _partitions(admin)
-    names = [spec.name for spec in topic_specs(config) if spec.name in partitions]
+    wanted = [*(spec.name for spec in topic_specs(config)), *keyed_topics(config)]
+    names = [name for name in wanted if name in partitions]
     return compare(config, partitions, await settings(admin, names))
 
 

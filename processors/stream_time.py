@@ -9,8 +9,10 @@ All times are milliseconds since the epoch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+from schemas.envelope import Envelope
 
 RawPartition = tuple[str, int]
 STEP_LIMIT_MS = 10_000  # the most that one observation may move the broker's clock, or one record a mark
@@ -87,6 +89,11 @@ class StreamClock:
             self._left_out.discard(raw)
             self.changed.add(raw)
 
+    def read(self, feed: str, envelope: Envelope, append: int) -> None:
+        """An envelope was read, which carries a mark."""
+        raw = (envelope.topic, envelope.partition)
+        self.observe(feed, raw, envelope.mark, append, envelope.raw_topics)
+
     def quiet(self) -> list[str]:
         """Feeds whose newest record is much older than that of another one."""
         late = self.newest_append - self.step_limit
@@ -153,6 +160,52 @@ class StreamClock:
 
 
 @dataclass(slots=True)
+class RawClock(StreamClock):
+    """The clock of one reader of raw partition `partition` of each feed, without ingest between.
+
+    It marks what it has read as ingest would (`RawMark`), and waits for its own partitions alone. One that is silent
+    moves it when it has been read to its end (`ended`). The clock at the tail has that at the head as its `leader`: it
+    passes the same records later, when the broker's time cuts less of them, and never goes ahead of it.
+    """
+
+    partition: int = 0
+    leader: StreamClock | None = None
+    _reading: dict[str, RawMark] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for feed in self.feeds:
+            self._reading[feed] = RawMark()
+            self._heard[feed, self.partition] = self._active()
+
+    def restore(self, marks: Mapping[RawPartition, tuple[int, int]], raw_topics: Mapping[str, int]) -> None:
+        """Continue from a checkpoint."""
+        StreamClock.restore(self, marks, raw_topics)
+        for (feed, _), (mark, _) in self.marks.items():
+            self._reading[feed] = RawMark(mark)
+
+    def read(self, feed: str, envelope: Envelope, append: int) -> None:
+        """Raw records were read when it was `append` or later."""
+        mark = self._reading[feed]
+        mark.read_all(timestamp for _, timestamp in envelope.messages)
+        self._go_on(feed, mark.cut(self._cut(feed, append)), append)
+
+    def ended(self, feed: str, append: int) -> None:
+        """Everything that was in the raw partition at `append` has been read."""
+        mark = self._reading[feed]
+        mark.ended(self._cut(feed, append))
+        self._go_on(feed, mark.mark, append)
+
+    def _cut(self, feed: str, append: int) -> int | None:
+        if self.leader is None:
+            return append
+        led = self.leader.marks.get((feed, self.partition))
+        return None if led is None else min(append, led[0])
+
+    def _go_on(self, feed: str, mark: int | None, append: int) -> None:
+        self.observe(feed, (feed, self.partition), -1 if mark is None else mark, append, {})
+
+
+@dataclass(slots=True)
 class RawMark:
     """Up to which raw timestamp (ms) one raw partition has been read. Never goes back.
 
@@ -165,11 +218,17 @@ class RawMark:
 
     def read(self, timestamp: int) -> None:
         """A record with this raw timestamp was read."""
-        before = max((t for t in (self.mark, self._newest) if t is not None), default=None)
-        if before is not None:
-            timestamp = min(timestamp, before + STEP_LIMIT_MS)
-        if self._newest is None or timestamp > self._newest:
-            self._newest = timestamp
+        self.read_all((timestamp,))
+
+    def read_all(self, timestamps: Iterable[int]) -> None:
+        """Records with these raw timestamps were read, in this order."""
+        newest = max((t for t in (self.mark, self._newest) if t is not None), default=None)
+        for timestamp in timestamps:
+            if newest is None:
+                newest = timestamp
+            elif timestamp > newest:
+                newest = min(timestamp, newest + STEP_LIMIT_MS)
+        self._newest = newest
 
     def ended(self, before: int | None) -> None:
         """An end-offset request found nothing left; `before` is the broker's time before that request."""

@@ -49,6 +49,8 @@ class Envelope:
     partition has none yet.
     `raw_topics` maps every raw topic of the pipeline to its partition count: the clock waits for all of them.
     `verdicts` is set on kept envelopes only: one per row, None where the row has no verdict.
+    `starts[i]` is where row i starts while rows do not lie end to end: in memory only (schemas/raw_batch.py), no
+    record has it.
     """
 
     partitions: int
@@ -67,13 +69,23 @@ class Envelope:
     item: array[int] = field(default_factory=u32)
     keys: array[int] = field(default_factory=u64)
     verdicts: list[RowVerdict | None] = field(default_factory=list)
+    starts: array[int] | None = None
 
     def __len__(self) -> int:
         return len(self.ends)
 
     def row(self, index: int) -> bytes:
         """The OTLP bytes of row `index`."""
-        return self.body[self.ends[index - 1] if index else 0 : self.ends[index]]
+        return self.body[self._start(index) : self.ends[index]]
+
+    def length(self, index: int) -> int:
+        """Bytes of row `index`."""
+        return self.ends[index] - self._start(index)
+
+    def _start(self, index: int) -> int:
+        if self.starts is not None:
+            return self.starts[index]
+        return self.ends[index - 1] if index else 0
 
     def select(self, rows: Sequence[int], verdicts: list[RowVerdict | None]) -> Envelope:
         """The kept envelope of some rows, with their verdicts: slices, nothing re-encoded, no mark."""

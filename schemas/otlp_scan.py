@@ -73,6 +73,8 @@ _MAX_TAG = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 _MAX_DEPTH = 100  # of groups; upb's recursion limit
 _FLAGS = cython.declare(cython.int, 0x85)  # first byte of the two-byte tag of Span.flags
 _KEY_LISTS = cython.declare(cython.int, 256)
+_FIELDS = cython.declare(cython.int, 32)  # above the highest field number of a message in a message
+_COLUMNS = cython.declare(cython.Py_ssize_t, 6)  # of a row of `RawRows`
 
 
 @dataclass(slots=True)
@@ -688,6 +690,380 @@ class Children(Wire):
         if other < end:
             others.append(data[other:end])
         return b"".join(others)
+
+
+def _message_kinds() -> tuple[dict[str, int], array[int]]:
+    """A number for every message type of traces and logs, from 1; and which type each of their fields has, 0 if none.
+
+    Field f of type t is at t * _FIELDS + f.
+    """
+    kinds: dict[str, int] = {}
+    found = [otlp_check.TracesData.DESCRIPTOR, otlp_check.LogsData.DESCRIPTOR]
+    for kind in found:  # grows while it is read
+        kinds[kind.full_name] = len(kinds) + 1
+        inner = [f.message_type for f in kind.fields if f.message_type is not None]
+        found += [one for one in dict.fromkeys(inner) if one not in found]
+    table = array("i", bytes(4 * _FIELDS * (len(kinds) + 1)))
+    for kind in found:
+        for one in kind.fields:
+            if one.message_type is not None:
+                table[kinds[kind.full_name] * _FIELDS + one.number] = kinds[one.message_type.full_name]
+    return kinds, table
+
+
+_KINDS, _KIND_TABLE = _message_kinds()
+
+
+@cython.cclass
+class RawRows(Wire):
+    """The rows of many raw messages that lie end to end, found and checked in one walk.
+
+    It takes what `split_traces` and `split_logs` take, without protobuf. After `scan` row i is
+    data[starts[i]:ends[i]], the others of its columns are as in schemas/envelope.py, `resources` and `scopes` the
+    distinct headers of all messages. Rows with an id that is none are apart, as (message, item, start, end, resource,
+    scope): in `nameless` those without a trace id, in `spanless` spans without a span id. `bad` has the messages that
+    are malformed, with the reason; no row of theirs is anywhere.
+    """
+
+    starts = cython.declare(object, visibility="readonly")
+    ends = cython.declare(object, visibility="readonly")
+    resource = cython.declare(object, visibility="readonly")
+    scope = cython.declare(object, visibility="readonly")
+    message = cython.declare(object, visibility="readonly")
+    item = cython.declare(object, visibility="readonly")
+    keys = cython.declare(object, visibility="readonly")
+    resources = cython.declare(list, visibility="readonly")
+    scopes = cython.declare(list, visibility="readonly")
+    nameless = cython.declare(list, visibility="readonly")
+    spanless = cython.declare(list, visibility="readonly")
+    bad = cython.declare(list, visibility="readonly")
+    _traces: cython.bint
+    _root: cython.int
+    _row_kind: cython.int
+    _table: cython.int[::1]
+    _columns: cython.uint[::1]  # _COLUMNS numbers a row
+    _row_keys: cython.ulonglong[::1]
+    _count: cython.Py_ssize_t
+    _items: cython.Py_ssize_t  # rows of the message so far
+    _ids: cython.Py_ssize_t  # where the ids of the row lie: trace id from, to, span id from, to
+    _ids_end: cython.Py_ssize_t
+    _span: cython.Py_ssize_t
+    _span_end: cython.Py_ssize_t
+    _resource_numbers: dict
+    _scope_numbers: dict
+
+    def __init__(self, signal: str) -> None:
+        self._value = 0
+        self._traces = signal == "traces"
+        self._root = _KINDS[f"opentelemetry.proto.{'trace.v1.ResourceSpans' if self._traces else 'logs.v1.ResourceLogs'}"]
+        self._row_kind = _KINDS[f"opentelemetry.proto.{'trace.v1.Span' if self._traces else 'logs.v1.LogRecord'}"]
+        self._table = _KIND_TABLE
+        self._columns = array("I", bytes(4 * _COLUMNS * _ROWS))
+        self._row_keys = array("Q", bytes(8 * _ROWS))
+        self._count = 0
+
+    def scan(self, data: bytes, ends: array[int]) -> None:
+        """Take the messages apart; message m ends at ends[m], the first begins at 0."""
+        p: cython.p_const_uchar = data
+        size: cython.Py_ssize_t = len(data)
+        start: cython.Py_ssize_t = 0
+        stop: cython.Py_ssize_t
+        number: cython.Py_ssize_t
+        count: cython.Py_ssize_t
+        nameless: cython.Py_ssize_t
+        spanless: cython.Py_ssize_t
+        self._count = 0
+        self._resource_numbers, self._scope_numbers = {}, {}
+        self.nameless, self.spanless, self.bad = [], [], []
+        for number in range(len(ends)):
+            stop = ends[number]
+            if start > stop or stop > size:
+                raise _truncated()
+            count, nameless, spanless = self._count, len(self.nameless), len(self.spanless)
+            try:
+                self._message(data, p, start, stop, number)
+            except Malformed as error:
+                self._count = count
+                del self.nameless[nameless:]
+                del self.spanless[spanless:]
+                self.bad.append((number, error.detail))
+            start = stop
+        self.resources, self.scopes = list(self._resource_numbers), list(self._scope_numbers)
+        self._publish()
+
+    def _publish(self) -> None:
+        count: cython.Py_ssize_t = self._count
+        row: cython.Py_ssize_t
+        column: cython.Py_ssize_t
+        columns = []
+        for column in range(_COLUMNS):
+            one = array("I", bytes(4 * count))
+            view: cython.uint[::1] = one
+            for row in range(count):
+                view[row] = self._columns[row * _COLUMNS + column]
+            columns.append(one)
+        self.starts, self.ends, self.resource, self.scope, self.message, self.item = columns
+        keys = array("Q", bytes(8 * count))
+        numbers: cython.ulonglong[::1] = keys
+        for row in range(count):
+            numbers[row] = self._row_keys[row]
+        self.keys = keys
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _message(
+        self,
+        data: bytes,
+        p: cython.p_const_uchar,
+        pos: cython.Py_ssize_t,
+        end: cython.Py_ssize_t,
+        message: cython.Py_ssize_t,
+    ) -> cython.int:
+        tag: cython.ulonglong
+        stop: cython.Py_ssize_t
+        parts: cython.Py_ssize_t = 0
+        self._items = 0
+        while pos < end:
+            pos = self._outer_tag(p, pos, end, 1)
+            tag = self._value
+            if tag == 0x0A:
+                pos = self._length(p, pos, end)
+                stop = pos + self._value
+                self._part(data, p, pos, stop, message)
+                parts += 1
+                pos = stop
+            else:
+                pos = self._skip(p, pos, end, tag)
+        if parts == 0:
+            raise Malformed(Reason.MALFORMED, f"no Resource{'Spans' if self._traces else 'Logs'} in the message")
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _outer_tag(
+        self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, known: cython.ulonglong
+    ) -> cython.Py_ssize_t:
+        """A tag of OTLP's outer levels, whose fields 1 to `known` are all length-delimited."""
+        pos = self._tag(p, pos, end, 8)
+        if self._value >> 3 <= known and self._value & 7 != 2:
+            raise Malformed(
+                Reason.MALFORMED, f"field {self._value >> 3} has wire type {self._value & 7}, OTLP has 2"
+            )
+        return pos
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _part(
+        self,
+        data: bytes,
+        p: cython.p_const_uchar,
+        pos: cython.Py_ssize_t,
+        end: cython.Py_ssize_t,
+        message: cython.Py_ssize_t,
+    ) -> cython.int:
+        """A ResourceSpans or ResourceLogs: its rows, then which resource they have."""
+        others: list[bytes] = []
+        other: cython.Py_ssize_t = pos
+        at: cython.Py_ssize_t
+        stop: cython.Py_ssize_t
+        tag: cython.ulonglong
+        row: cython.Py_ssize_t
+        resource: cython.Py_ssize_t
+        first: cython.Py_ssize_t = self._count
+        nameless: cython.Py_ssize_t = len(self.nameless)
+        spanless: cython.Py_ssize_t = len(self.spanless)
+        while pos < end:
+            at = pos
+            pos = self._outer_tag(p, pos, end, 3)
+            tag = self._value
+            if tag == 0x12:
+                pos = self._length(p, pos, end)
+                stop = pos + self._value
+                if other < at:
+                    others.append(data[other:at])
+                self._scope_part(data, p, pos, stop, message)
+                pos = other = stop
+            else:
+                pos = self._known(p, pos, end, tag, self._root)
+        if other < end:
+            others.append(data[other:end])
+        header = others[0] if len(others) == 1 else b"".join(others)
+        resource = self._resource_numbers.setdefault(header, len(self._resource_numbers))
+        for row in range(first, self._count):
+            self._columns[row * _COLUMNS + 2] = resource
+        for apart, begin in ((self.nameless, nameless), (self.spanless, spanless)):
+            for row in range(begin, len(apart)):
+                apart[row] = (*apart[row][:4], resource, apart[row][5])
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _scope_part(
+        self,
+        data: bytes,
+        p: cython.p_const_uchar,
+        pos: cython.Py_ssize_t,
+        end: cython.Py_ssize_t,
+        message: cython.Py_ssize_t,
+    ) -> cython.int:
+        """A ScopeSpans or ScopeLogs, likewise."""
+        others: list[bytes] = []
+        other: cython.Py_ssize_t = pos
+        at: cython.Py_ssize_t
+        stop: cython.Py_ssize_t
+        tag: cython.ulonglong
+        row: cython.Py_ssize_t
+        scope: cython.Py_ssize_t
+        first: cython.Py_ssize_t = self._count
+        nameless: cython.Py_ssize_t = len(self.nameless)
+        spanless: cython.Py_ssize_t = len(self.spanless)
+        kind: cython.int = self._table[self._root * _FIELDS + 2]
+        while pos < end:
+            at = pos
+            pos = self._outer_tag(p, pos, end, 3)
+            tag = self._value
+            if tag == 0x12:
+                pos = self._length(p, pos, end)
+                stop = pos + self._value
+                if other < at:
+                    others.append(data[other:at])
+                self._add(p, pos, stop, message)
+                pos = other = stop
+            else:
+                pos = self._known(p, pos, end, tag, kind)
+        if other < end:
+            others.append(data[other:end])
+        header = others[0] if len(others) == 1 else b"".join(others)
+        scope = self._scope_numbers.setdefault(header, len(self._scope_numbers))
+        for row in range(first, self._count):
+            self._columns[row * _COLUMNS + 3] = scope
+        for apart, begin in ((self.nameless, nameless), (self.spanless, spanless)):
+            for row in range(begin, len(apart)):
+                apart[row] = (*apart[row][:5], scope)
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _add(
+        self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, message: cython.Py_ssize_t
+    ) -> cython.int:
+        """A row: into the columns, or apart."""
+        at: cython.Py_ssize_t = self._count
+        key: cython.ulonglong = 0
+        index: cython.Py_ssize_t
+        item: cython.Py_ssize_t = self._items
+        self._ids = self._ids_end = self._span = self._span_end = 0
+        self._nested(p, pos, end, self._row_kind, 3)
+        self._items += 1
+        if not _is_id(p, self._ids, self._ids_end, 16):
+            self.nameless.append((message, item, pos, end, 0, 0))
+            return 0
+        if self._traces and not _is_id(p, self._span, self._span_end, 8):
+            self.spanless.append((message, item, pos, end, 0, 0))
+            return 0
+        for index in range(self._ids + 8, self._ids_end):
+            key = ((key & 0xFFFFFFFFFFFFFF) << 8) | p[index]
+        if at >= len(self._row_keys):
+            self._grow()
+        self._row_keys[at] = key
+        at *= _COLUMNS
+        self._columns[at] = pos
+        self._columns[at + 1] = end
+        self._columns[at + 4] = message
+        self._columns[at + 5] = item
+        self._count += 1
+        return 0
+
+    def _grow(self) -> None:
+        columns = array("I", self._columns)
+        columns.extend(columns)
+        keys = array("Q", self._row_keys)
+        keys.extend(keys)
+        self._columns, self._row_keys = columns, keys
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _known(
+        self,
+        p: cython.p_const_uchar,
+        pos: cython.Py_ssize_t,
+        end: cython.Py_ssize_t,
+        tag: cython.ulonglong,
+        kind: cython.int,
+    ) -> cython.Py_ssize_t:
+        """The end of a field of a message of this kind; what is in it is checked too."""
+        stop: cython.Py_ssize_t = self._skip(p, pos, end, tag)
+        child: cython.int
+        if tag & 7 == 2 and tag >> 3 < _FIELDS:
+            child = self._table[kind * _FIELDS + (tag >> 3)]
+            if child != 0:
+                pos = self._length(p, pos, end)
+                self._nested(p, pos, stop, child, 2)
+        return stop
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _nested(
+        self,
+        p: cython.p_const_uchar,
+        pos: cython.Py_ssize_t,
+        end: cython.Py_ssize_t,
+        kind: cython.int,
+        depth: cython.int,
+    ) -> cython.int:
+        """Check a message down to its last nested field."""
+        tag: cython.ulonglong
+        stop: cython.Py_ssize_t
+        child: cython.int
+        if depth > _MAX_DEPTH:
+            raise Malformed(Reason.MALFORMED, "messages nest too deeply")
+        while pos < end:
+            tag = p[pos]
+            if tag >= 0x80:
+                pos = self._tag(p, pos, end, 8)
+                tag = self._value
+            elif tag < 8:
+                raise _field_zero()
+            else:
+                pos += 1
+            if tag & 7 == 2:
+                if pos < end and p[pos] < 0x80:
+                    stop = pos + 1 + p[pos]
+                    pos += 1
+                    if stop > end:
+                        raise _truncated()
+                else:
+                    pos = self._length(p, pos, end)
+                    stop = pos + self._value
+                child = self._table[kind * _FIELDS + (tag >> 3)] if tag >> 3 < _FIELDS else 0
+                if child != 0:
+                    self._nested(p, pos, stop, child, depth + 1)
+                elif kind == self._row_kind:
+                    if tag == (0x0A if self._traces else 0x4A):
+                        self._ids, self._ids_end = pos, stop
+                    elif tag == (0x12 if self._traces else 0x52):
+                        self._span, self._span_end = pos, stop
+                pos = stop
+            else:
+                pos = self._skip(p, pos, end, tag)
+        return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _is_id(
+    p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, size: cython.Py_ssize_t
+) -> cython.bint:
+    """Whether data[pos:end] is an id: so many bytes, not all zero."""
+    index: cython.Py_ssize_t
+    if end - pos == size:
+        for index in range(pos, end):
+            if p[index] != 0:
+                return True
+    return False
 
 
 def resource_attributes(header: bytes, keys: Mapping[bytes, int]) -> list[AttributeValue | None]:

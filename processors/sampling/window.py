@@ -8,6 +8,9 @@ verdicts made since the last burst, the checkpoint and the tails. docs/adr/0003 
 I2: a record is passed only when all its traces have verdicts that are recorded in this burst or before it.
 I3: an instance lives for one epoch; a failed transaction means a new instance, loaded from the log.
 
+A record is an envelope of ingest, or with `regroup: never` a batch of raw records (schemas/raw_batch.py), which
+counts as one record from its first offset on: it is passed as a whole. Then the clock is that of the raw records.
+
 Nothing here waits, reads a clock or talks to Kafka, so the same code runs in the simulation
 (tests/processors/sampling/simulation.py). Times are ms; positions are the next offset to read.
 """
@@ -28,7 +31,8 @@ from processors.sampling.trace_table import TraceTable
 from processors.sampling.verdicts import Verdicts
 from processors.span_labels import Resource, SpanLabels
 from processors.span_metrics import SpanMetrics
-from processors.stream_time import StreamClock
+from processors.stream_time import RawClock, StreamClock
+from schemas.dead_letter import DeadLetter
 from schemas.decision import DROPPED, Checkpoint, DecisionRecord, Verdict
 from schemas.envelope import Envelope, RowVerdict
 from schemas.errors import ProtocolError
@@ -43,6 +47,7 @@ from schemas.otlp_scan import (
     signed,
 )
 from schemas.point import PointBatch
+from schemas.raw_batch import RawBatch
 from schemas.reasons import Reason
 
 FULL_CHECKPOINT_MS = 10_000  # of stream time; between two full ones only changed marks are written
@@ -51,15 +56,19 @@ DECISION_BYTES = 1 << 20  # of verdicts in one record: a clock that was held up 
 DECISION_OVERHEAD = 24  # bytes of a verdict without names: key, time, and what msgpack adds
 LABEL_SETS = 1 << 14  # remembered while nothing is counted
 INPUT_PER_OUTPUT = 8  # a burst may read this many times its output limit while it keeps little
+ENVELOPE_BYTES = 512 << 10  # of kept rows and their headers in one record, as in processors/regroup.py
+
+Value = bytes | RawBatch
+"""What a record holds: an envelope as ingest wrote it, or raw records."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a partition needs to know; times in ms."""
+    """What a partition needs to know; times in ms. `direct`: both topics are raw; there may be none of logs."""
 
     partitions: int
     spans_topic: str
-    logs_topic: str
+    logs_topic: str | None
     decision_wait: int
     late_horizon: int
     unsampled: str = "warn"
@@ -68,6 +77,7 @@ class Settings:
     stall_limits: Mapping[str, int] = field(default_factory=dict)
     ingest_stall_limit: int = 300_000
     wait_after_root: int | None = None
+    direct: bool = False
 
 
 @dataclass(slots=True)
@@ -84,7 +94,7 @@ class Cursor:
     cached_to: int
     counted: int = 0
     passed: int | None = None
-    cached: deque[tuple[int, int, bytes]] = field(default_factory=deque)
+    cached: deque[tuple[int, int, Value]] = field(default_factory=deque)
 
 
 @dataclass(slots=True)
@@ -93,6 +103,8 @@ class Burst:
 
     kept_spans: list[bytes]
     kept_logs: list[bytes]
+    untraced_logs: list[bytes]
+    dead_letters: list[DeadLetter]
     points: list[PointBatch]
     decisions: bytes
     tails: dict[str, int]
@@ -127,10 +139,9 @@ class Window:
         self._labels = SpanLabels([]) if metrics is None else metrics.labels
         self._spans = SpanColumns(plan.keys)
         self._logs = LogColumns()
-        self._topics = (settings.spans_topic, settings.logs_topic)
+        self._topics = tuple(topic for topic in (settings.spans_topic, settings.logs_topic) if topic is not None)
         self._cursors: dict[str, Cursor] = {}
-        self._clock = self._new_clock()
-        self._tail_clock = self._new_clock()
+        self._clock, self._tail_clock = self._clocks()
         self._traces = TraceTable(settings.decision_wait, settings.wait_after_root, plan.words)
         self._ballot = Ballot(plan.conditions, plan.drops, plan.words)
         self._limits = Limits(plan.rates, settings.partitions)
@@ -146,9 +157,16 @@ class Window:
         self._cached_bytes = 0
         self._read_to: dict[str, int] = {}
         self._left_out: set[tuple[str, int]] = set()
+        self._untraced: list[bytes] = []
+        self._dead: list[DeadLetter] = []
 
-    def _new_clock(self) -> StreamClock:
-        return StreamClock(self._settings.stall_limits, self._settings.ingest_stall_limit, self._topics)
+    def _clocks(self) -> tuple[StreamClock, StreamClock]:
+        """Of the head and of the tail."""
+        limits = self._settings.stall_limits, self._settings.ingest_stall_limit
+        if self._settings.direct:
+            head = RawClock(*limits, self._topics, partition=self.partition)
+            return head, RawClock(*limits, self._topics, partition=self.partition, leader=head)
+        return StreamClock(*limits, self._topics), StreamClock(*limits, self._topics)
 
     # ---- taking over -------------------------------------------------------------------------------------
 
@@ -162,8 +180,18 @@ class Window:
             self._verdicts.put(key, time, verdict, heads)
         if self._loaded is not None and not point.full:
             point.marks = self._loaded.marks | point.marks
+        if strange := sorted(set(point.tails) - set(self._topics)):
+            raise ProtocolError(
+                f"the last owner of partition {self.partition} read {', '.join(strange)}, this one reads "
+                f"{', '.join(self._topics)}: `regroup` or the inputs were changed; let the old configuration forward "
+                "everything first, then go on under another kafka.prefix"
+            )
         self._loaded = point
         self._segments.append(_Segment(offset, max(record.times, default=-1), point.full, heads))
+
+    def starting(self) -> list[str]:
+        """Topics that no checkpoint knows yet, once all decisions are loaded."""
+        return [topic for topic in self._topics if self._loaded is None or topic not in self._loaded.tails]
 
     def resume(self, committed: Mapping[str, int | None], starts: Mapping[str, int]) -> dict[str, int]:
         """All decisions are loaded: where to read from, per topic.
@@ -174,7 +202,7 @@ class Window:
         point = self._loaded
         for topic in self._topics:
             offset = committed.get(topic)
-            if point is None:
+            if topic in self.starting():
                 if offset is not None:
                     raise ProtocolError(
                         f"group offset {offset} of {topic}/{self.partition} but no checkpoint: the decisions topic was "
@@ -182,6 +210,7 @@ class Window:
                     )
                 tail = starts[topic]
             else:
+                assert point is not None
                 tail = point.tails[topic]
                 if offset is not None and offset != tail:
                     raise ProtocolError(
@@ -208,18 +237,22 @@ class Window:
         """The head, per topic."""
         return {topic: cursor.head for topic, cursor in self._cursors.items()}
 
-    def head(self, topic: str, offset: int, append: int, value: bytes) -> None:
+    def uncounted(self, topic: str) -> int:
+        """Spans before this position are in the span metrics already: no batch may reach across it."""
+        return self._cursors[topic].counted
+
+    def head(self, topic: str, offset: int, append: int, value: Value) -> None:
         """The next record of a topic: count it, gather evidence, decide what is due.
 
-        A record that was seen already is ignored. Raises ProtocolError on anything but this pipeline's envelopes.
+        A record that was seen already is ignored. `append` is when it was appended; with raw records, which may not
+        say so, a time before now. Raises ProtocolError on anything but this pipeline's envelopes.
         """
         cursor = self._cursors[topic]
         if offset < cursor.head:
             return
-        envelope = Envelope.decode(value)
-        self._check_partitions(envelope.partitions, self._settings.partitions)
+        envelope = self._envelope(value)
         self._cache(cursor, offset, append, value)
-        cursor.head = offset + 1
+        cursor.head = _after(offset, value)
         raw = (envelope.topic, envelope.partition)
         if len(envelope):
             times = [self._clock.row_time(raw, timestamp, append) for _, timestamp in envelope.messages]
@@ -227,8 +260,15 @@ class Window:
                 self._fold_spans(envelope, times, counted=offset < cursor.counted)
             else:
                 self._fold_logs(envelope, times)
-        self._clock.observe(topic, raw, envelope.mark, append, envelope.raw_topics)
+        self._clock.read(topic, envelope, append)
         self._decide_due()
+
+    def _envelope(self, value: Value) -> Envelope:
+        if isinstance(value, RawBatch):
+            return value.rows
+        envelope = Envelope.decode(value)
+        self._check_partitions(envelope.partitions, self._settings.partitions)
+        return envelope
 
     def quiet(self) -> list[str]:
         """Topics that have fallen silent, or that are read more slowly than the others: `ended` tells which."""
@@ -246,7 +286,7 @@ class Window:
     def _fold_spans(self, envelope: Envelope, times: list[int], counted: bool) -> None:
         plan, columns, labels = self._plan, self._spans, self._labels
         resources = [resource_attributes(header, plan.keys) for header in envelope.resources]
-        columns.scan(envelope.body, envelope.ends)
+        columns.scan(envelope.body, envelope.ends, envelope.starts)
         if self._metrics is None and len(labels) > LABEL_SETS:
             labels.clear()  # with metrics every flush does
         labels.assign(columns, envelope.resource, [self._labelled(values) for values in resources])
@@ -263,7 +303,7 @@ class Window:
 
     def _fold_logs(self, envelope: Envelope, times: list[int]) -> None:
         columns = self._logs
-        columns.scan(envelope.body, envelope.ends)
+        columns.scan(envelope.body, envelope.ends, envelope.starts)
         now, row_times, met = self._clock.now(), *self._late(envelope, times)
         self._traces.fold_logs(columns, envelope.keys, row_times, met, now, self._plan.severity_bits)
 
@@ -336,11 +376,11 @@ class Window:
 
     # ---- the cache between head and tail -----------------------------------------------------------------
 
-    def _cache(self, cursor: Cursor, offset: int, append: int, value: bytes) -> None:
+    def _cache(self, cursor: Cursor, offset: int, append: int, value: Value) -> None:
         if cursor.cached_to == cursor.head and self._cached_bytes < self._settings.cache_bytes:
             cursor.cached.append((offset, append, value))
-            cursor.cached_to = offset + 1
-            self._cached_bytes += len(value)
+            cursor.cached_to = _after(offset, value)
+            self._cached_bytes += _size(value)
 
     def wanted(self) -> dict[str, int]:
         """Topics whose tail has to be read again, and from which position: nothing of theirs is cached."""
@@ -350,14 +390,14 @@ class Window:
             if not cursor.cached and cursor.cached_to < cursor.head
         }
 
-    def reread(self, topic: str, records: Sequence[tuple[int, int, bytes]], position: int) -> None:
+    def reread(self, topic: str, records: Sequence[tuple[int, int, Value]], position: int) -> None:
         """Records (offset, append, value) from the position that was wanted; `position` is what follows them."""
         cursor = self._cursors[topic]
         for offset, append, value in records:
             if cursor.cached_to <= offset < cursor.head:
                 cursor.cached.append((offset, append, value))
-                cursor.cached_to = offset + 1
-                self._cached_bytes += len(value)
+                cursor.cached_to = _after(offset, value)
+                self._cached_bytes += _size(value)
         cursor.cached_to = max(cursor.cached_to, min(position, cursor.head))
         self._stats["tail_reads", ""] += len(records)
 
@@ -374,10 +414,11 @@ class Window:
         The instance has moved on when this returns: if the transaction fails, drop it and take over again.
         """
         limit = self._settings.burst_bytes
-        kept_spans, spans_read, rows, more = self._pass(self._settings.spans_topic, limit)
-        kept_logs, logs_read, log_rows, more_logs = self._pass(self._settings.logs_topic, limit)
+        passed = {topic: self._pass(topic, limit) for topic in self._topics}
+        kept_spans, spans_read, rows, more = passed[self._settings.spans_topic]
+        kept_logs, logs_read, log_rows, more_logs = passed.get(self._settings.logs_topic or "", ([], 0, 0, False))
         points = self._metrics.flush() if self._metrics else []
-        moved = bool(rows or log_rows or points or len(self._pending.keys))
+        moved = bool(rows or log_rows or points or self._pending.keys or self._untraced or self._dead)
         if not moved and not ((spans_read or logs_read or self._unsaved()) and (final or self._idle_due())):
             return None
         now = self._tail_clock.now()
@@ -398,12 +439,16 @@ class Window:
             limiters=self._limits.state(),
         )
         stats, self._stats = self._stats, Counter()
+        untraced, self._untraced = self._untraced, []
+        dead, self._dead = self._dead, []
         self._written = (max(record.times, default=-1), full, self._in_order(record.checkpoint.counted))
         self._expire()
         self._decide_due()
         return Burst(
             kept_spans,
             kept_logs,
+            untraced,
+            dead,
             points,
             record.encode(),
             dict(record.checkpoint.tails),
@@ -442,20 +487,20 @@ class Window:
                 full = True
                 break
             offset, append, value = cursor.cached[0]
-            envelope = Envelope.decode(value)
+            envelope = self._envelope(value)
             if len(envelope):
                 if not self._all_decided(envelope.keys, topic, offset):
                     break
-                output = forward(envelope)
-                if output is not None:
-                    kept.append(output)
-                    size += len(output)
-            raw = (envelope.topic, envelope.partition)
-            self._tail_clock.observe(topic, raw, envelope.mark, append, envelope.raw_topics)
+                outputs = forward(envelope)
+                kept += outputs
+                size += sum(map(len, outputs))
+            if isinstance(value, RawBatch):
+                size += self._set_aside(value)
+            self._tail_clock.read(topic, envelope, append)
             cursor.cached.popleft()
-            self._cached_bytes -= len(value)
-            cursor.tail, cursor.passed = offset + 1, append
-            records, rows, read = records + 1, rows + len(envelope), read + len(value)
+            self._cached_bytes -= _size(value)
+            cursor.tail, cursor.passed = _after(offset, value), _times(append, value)[1]
+            records, rows, read = records + 1, rows + len(envelope), read + _size(value)
         if not cursor.cached:
             cursor.tail = max(cursor.tail, cursor.cached_to)
         if cursor.tail >= cursor.head and topic in self._read_to:
@@ -468,19 +513,28 @@ class Window:
             raise ProtocolError(f"trace {keys[row]:016x} at {topic}/{self.partition}/{offset} has no verdict (I2)")
         return row < 0
 
-    def _forward_spans(self, envelope: Envelope) -> bytes | None:
+    def _set_aside(self, batch: RawBatch) -> int:
+        """What leaves a raw batch beside its traces; bytes."""
+        self._dead += batch.dead_letters
+        untraced = _encoded(batch.untraced, range(len(batch.untraced)), [None] * len(batch.untraced))
+        self._untraced += untraced
+        if batch.rows.topic == self._settings.logs_topic:
+            self._stats["logs_read", ""] += len(batch.rows) + len(batch.untraced)
+        for letter in batch.dead_letters:
+            self._stats["dead_letters", letter.reason] += 1
+        return sum(map(len, untraced)) + sum(len(letter.value) for letter in batch.dead_letters)
+
+    def _forward_spans(self, envelope: Envelope) -> list[bytes]:
         rows = self._verdicts.kept(envelope.keys)
         self._stats["spans_kept", ""] += len(rows)
         self._stats["spans_dropped", Reason.NOT_SAMPLED] += len(envelope) - len(rows)
-        if not rows:
-            return None
         verdicts = (self._verdicts.get(envelope.keys[row]) for row in rows)
-        return envelope.select(rows, [_row_verdict(v.policy, v.threshold) for v in verdicts if v is not None]).encode()
+        return _encoded(envelope, rows, [_row_verdict(v.policy, v.threshold) for v in verdicts if v is not None])
 
-    def _forward_logs(self, envelope: Envelope) -> bytes | None:
+    def _forward_logs(self, envelope: Envelope) -> list[bytes]:
         rows: list[int] = []
         verdicts: list[RowVerdict | None] = []
-        self._logs.scan(envelope.body, envelope.ends)
+        self._logs.scan(envelope.body, envelope.ends, envelope.starts)
         cells, body = self._logs.cells, envelope.body
         for row, key in enumerate(envelope.keys):
             at = row * LOG_CELLS
@@ -496,7 +550,7 @@ class Window:
                 rows.append(row)
                 verdicts.append(outcome)
         self._stats["logs_kept", ""] += len(rows)
-        return envelope.select(rows, verdicts).encode() if rows else None
+        return _encoded(envelope, rows, verdicts)
 
     def _expire(self) -> None:
         now = self._tail_clock.now()
@@ -542,9 +596,18 @@ class Window:
         While that record has to be read again, the time of the one before it.
         """
         return {
-            topic: cursor.cached[0][1] if cursor.cached else cursor.passed if cursor.tail < cursor.head else None
+            topic: _times(*cursor.cached[0][1:])[0] if cursor.cached else cursor.passed if cursor.tail < cursor.head else None
             for topic, cursor in self._cursors.items()
         }
+
+    @property
+    def tail_now(self) -> int | None:
+        """The clock at the tail, ms."""
+        return self._tail_clock.now()
+
+    def marks(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """Up to when each raw partition has been read at the head: (mark, append time), ms."""
+        return self._clock.marks
 
     @property
     def undecided(self) -> int:
@@ -570,3 +633,40 @@ def _row_verdict(policy: str, threshold: int) -> RowVerdict:
 
 def _text(value: AttributeValue | None) -> str:
     return value if isinstance(value, str) else "" if value is None else str(value)
+
+
+def _after(offset: int, value: Value) -> int:
+    """The position behind a record."""
+    return value.after if isinstance(value, RawBatch) else offset + 1
+
+
+def _times(append: int, value: Value) -> tuple[int, int]:
+    """When the first and the last record was appended, ms; raw records say so themselves."""
+    if isinstance(value, RawBatch):
+        return value.rows.messages[0][1], value.rows.messages[-1][1]
+    return append, append
+
+
+def _size(value: Value) -> int:
+    """Bytes in memory."""
+    return value.size if isinstance(value, RawBatch) else len(value)
+
+
+def _encoded(envelope: Envelope, rows: Sequence[int], verdicts: list[RowVerdict | None]) -> list[bytes]:
+    """These rows as envelopes that every topic takes: a batch of raw records may be larger than they are."""
+    found = []
+    first = size = 0
+    headers: set[tuple[bool, int]] = set()
+    for place, row in enumerate(rows) if len(envelope.body) > ENVELOPE_BYTES else ():
+        size += envelope.length(row)
+        for header in ((False, envelope.resource[row]), (True, envelope.scope[row])):
+            if header not in headers:
+                headers.add(header)
+                size += len((envelope.scopes if header[0] else envelope.resources)[header[1]])
+        if size > ENVELOPE_BYTES and place > first:
+            found.append(envelope.select(rows[first:place], verdicts[first:place]).encode())
+            first, size = place, envelope.length(row)
+            headers.clear()
+    if first < len(rows):
+        found.append(envelope.select(rows[first:], verdicts[first:]).encode())
+    return found

@@ -1,0 +1,154 @@
+"""Raw records of one partition as `sample` reads them without `ingest`: taken apart once, never copied again.
+
+The values of consecutive records lie end to end in one body; the rows stay where they are in it, and columns say
+where (`RawRows`). It is the envelope that ingest would have made of the same records, but in memory.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from schemas.dead_letter import DeadLetter
+from schemas.envelope import Envelope
+from schemas.otlp_build import traces_data
+from schemas.otlp_scan import RawRows
+from schemas.reasons import Reason
+
+STAGE = "sample"
+ROW_BYTES = 32  # of a row's columns
+MESSAGE_BYTES = 100  # of a message's coordinates: two numbers in a tuple in a list
+
+Record = tuple[int, int, bytes]
+"""Offset, timestamp in ms, value."""
+_Apart = tuple[int, int, int, int, int, int]
+"""Message, item, start, end, resource, scope (`RawRows.nameless`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawBatch:
+    """Consecutive records: the rows that belong to traces, logs that belong to none, and what cannot be handled.
+
+    `after` is the offset behind the last record, `size` about what the batch takes in memory, in bytes.
+    """
+
+    rows: Envelope
+    untraced: Envelope
+    dead_letters: list[DeadLetter]
+    after: int
+    size: int
+
+
+class RawReader:
+    """Takes the records of one raw partition apart. `signal` is traces or logs, limits are in bytes."""
+
+    def __init__(
+        self, topic: str, partition: int, partitions: int, signal: str, max_message_bytes: int, max_row_bytes: int
+    ) -> None:
+        self.topic, self.partition, self._partitions, self._traces = topic, partition, partitions, signal == "traces"
+        self._max_message_bytes, self._max_row_bytes = max_message_bytes, max_row_bytes
+        self._raw = RawRows(signal)
+
+    def read(self, records: Sequence[Record]) -> RawBatch:
+        """One batch of at least one record, in the order of their offsets. Never raises: poison is in the batch."""
+        dead: list[DeadLetter] = []
+        values: list[bytes] = []
+        for record in records:
+            reason, detail = self._unfit(record[2])
+            if reason is not None:
+                dead.append(self._letter(record, 0, record[2], reason, detail))
+            values.append(b"" if reason is not None else record[2])
+        ends, end = array("I"), 0
+        for value in values:
+            end += len(value)
+            ends.append(end)
+        raw, body = self._raw, b"".join(values)
+        raw.scan(body, ends)
+        dead += [
+            self._letter(records[message], 0, values[message], Reason.MALFORMED, detail)
+            for message, detail in raw.bad
+            if values[message]
+        ]
+        rows = self._envelope(records, body)
+        rows.starts, rows.ends, rows.resource, rows.scope = raw.starts, raw.ends, raw.resource, raw.scope
+        rows.message, rows.item, rows.keys = raw.message, raw.item, raw.keys
+        apart = list(self._apart(raw))
+        if any(len(value) > self._max_row_bytes for value in values):
+            rows, large = self._without_large(rows)
+            apart += large
+        untraced = self._envelope(records, body)
+        untraced.starts = array("I")
+        for place, reason in apart:
+            if reason is None:
+                _append(untraced, place)
+            else:
+                dead.append(self._row_letter(records, rows, place, reason))
+        dead.sort(key=lambda letter: (letter.offset, letter.index))
+        size = len(body) + ROW_BYTES * (len(rows) + len(untraced)) + MESSAGE_BYTES * len(records)
+        size += sum(len(letter.value) for letter in dead)
+        return RawBatch(rows, untraced, dead, records[-1][0] + 1, size)
+
+    def _envelope(self, records: Sequence[Record], body: bytes) -> Envelope:
+        messages = [(offset, timestamp) for offset, timestamp, _ in records]
+        headers = {"resources": self._raw.resources, "scopes": self._raw.scopes}
+        return Envelope(self._partitions, self.topic, self.partition, messages=messages, body=body, **headers)
+
+    def _unfit(self, value: bytes) -> tuple[Reason | None, str]:
+        if not value:
+            return Reason.EMPTY_MESSAGE, ""
+        if len(value) > self._max_message_bytes:
+            return Reason.MESSAGE_TOO_LARGE, f"{len(value)} bytes, limit {self._max_message_bytes}"
+        return None, ""
+
+    def _apart(self, raw: RawRows) -> Iterator[tuple[_Apart, Reason | None]]:
+        """Rows that are in no trace, with what is wrong with them; None: a log that may be in none."""
+        for place in raw.nameless:
+            fits = self._fits(raw, place)
+            yield place, Reason.NO_TRACE_ID if self._traces else None if fits else Reason.SPAN_TOO_LARGE
+        for place in raw.spanless:
+            yield place, Reason.NO_SPAN_ID
+
+    def _fits(self, raw: RawRows, place: _Apart) -> bool:
+        _, _, start, end, resource, scope = place
+        return end - start + len(raw.resources[resource]) + len(raw.scopes[scope]) <= self._max_row_bytes
+
+    def _without_large(self, rows: Envelope) -> tuple[Envelope, list[tuple[_Apart, Reason | None]]]:
+        """The rows that fit into an envelope with their headers, and those that do not."""
+        fitting, large = self._envelope([], rows.body), []
+        fitting.messages, fitting.starts = rows.messages, array("I")
+        columns = (rows.message, rows.item, rows.starts or (), rows.ends, rows.resource, rows.scope)
+        for key, place in zip(rows.keys, zip(*columns, strict=True), strict=True):
+            if self._fits(self._raw, place):
+                _append(fitting, place, key)
+            else:
+                large.append((place, Reason.SPAN_TOO_LARGE))
+        return fitting, large
+
+    def _row_letter(self, records: Sequence[Record], rows: Envelope, place: _Apart, reason: Reason) -> DeadLetter:
+        """A row of several is buried alone, as OTLP; a message's only row in the bytes it came in."""
+        message, item, start, end, resource, scope = place
+        record = records[message]
+        group = rows.resources[resource], rows.scopes[scope], [rows.body[start:end]]
+        alone = traces_data([group])
+        whole = item == 0 and len(alone) >= len(record[2])
+        return self._letter(record, item, record[2] if whole else alone, reason, "")
+
+    def _letter(self, record: Record, item: int, value: bytes, reason: Reason, detail: str) -> DeadLetter:
+        offset, timestamp, _ = record
+        return DeadLetter(value, self.topic, self.partition, offset, timestamp, item, STAGE, reason, detail)
+
+
+def _append(envelope: Envelope, place: _Apart, key: int = 0) -> None:
+    message, item, start, end, resource, scope = place
+    assert envelope.starts is not None
+    for column, number in (
+        (envelope.message, message),
+        (envelope.item, item),
+        (envelope.starts, start),
+        (envelope.ends, end),
+        (envelope.resource, resource),
+        (envelope.scope, scope),
+        (envelope.keys, key),
+    ):
+        column.append(number)
