@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,9 +22,11 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from pipeline import telemetry
-from pipeline.config import Kafka
+from pipeline.config import Config, Kafka
 from pipeline.consume import Group
 from pipeline.security import client_kwargs
+from pipeline.topics import Topics
+from schemas.dead_letter import DeadLetter
 from schemas.errors import Retryable
 
 TRANSACTION_TIMEOUT_MS = 10_000  # a dead owner's open transaction blocks readers at most this long plus the sweep
@@ -46,6 +48,12 @@ class Output:
     partition: int | None = None
     key: bytes | None = None
     headers: Sequence[tuple[str, bytes]] = field(default_factory=tuple)
+
+
+def dead_letters(topics: Topics, letters: Iterable[DeadLetter], config: Config) -> list[Output]:
+    """Dead letters as the queue takes them (`limits.max_dead_letter_bytes`)."""
+    fitted = [letter.fitted(config.limits.max_dead_letter_bytes) for letter in letters]
+    return [Output(topics.dlq, letter.value, None, letter.key(), letter.headers()) for letter in fitted]
 
 
 class Committer(ABC):

@@ -36,6 +36,7 @@ from pipeline.config import Kafka
 from pipeline.security import client_kwargs
 from pipeline.topics import settings
 from schemas.errors import ProtocolError, Retryable, Unavailable
+from schemas.settings import parse_duration
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,10 @@ class Lease(ABC):
     def saturated(self) -> bool:
         """True while no more records should be fetched for this lease."""
         return False
+
+    def held(self) -> Collection[TopicPartition]:
+        """Its partitions of which no more records should be fetched now."""
+        return self.positions() if self.saturated() else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,11 +275,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         assigned = self.consumer.assignment()
         paused = self.consumer.paused() if hasattr(self.consumer, "paused") else set()
         for lease in self._leases.values():
+            held = lease.held()
             partitions = [p for p in lease.positions() if p in assigned]
-            if lease.saturated():
-                self.consumer.pause(*partitions)
-            elif any(p in paused for p in partitions):
-                self.consumer.resume(*partitions)
+            self.consumer.pause(*[p for p in partitions if p in held and p not in paused])
+            self.consumer.resume(*[p for p in partitions if p not in held and p in paused])
 
     # ---- rebalances --------------------------------------------------------------------------------------
 
@@ -414,6 +418,21 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         """The last stable offset, per partition: everything before it is decided."""
         found: dict[TopicPartition, int] = await self.consumer.end_offsets(list(partitions))
         return found
+
+    async def first(self, partition: TopicPartition, since: str) -> int:
+        """Where a group that is new to a raw partition begins: `since` as in `kafka.start`."""
+        if since == "earliest":
+            return (await self.beginning([partition]))[partition]
+        end = (await self.end([partition]))[partition]
+        if since == "latest":
+            log.warning(
+                "first start at the end of the raw topic: what is in it already will not be read; "
+                "set kafka.start or --since to read it",
+                extra={"topic": partition.topic, "partition": partition.partition, "offset": end},
+            )
+            return end
+        found = await self.at_time(partition, int((time.time() - parse_duration(since)) * 1000))
+        return end if found is None else found
 
     async def at_time(self, partition: TopicPartition, timestamp: int) -> int | None:
         """First offset at or after a time (ms), None when there is none."""

@@ -8,7 +8,6 @@ partition to every partition of the topic it feeds; an idle raw partition writes
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -18,16 +17,13 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from pipeline import telemetry
-from pipeline.commit import Committer, Output, committer
+from pipeline.commit import Committer, Output, committer, dead_letters
 from pipeline.config import Config, Input
 from pipeline.consume import Group, Lease
 from pipeline.topics import Topics
 from processors.regroup import Regroup
 from processors.stream_time import BrokerClock, RawMark
 from schemas.errors import Unavailable
-from schemas.settings import parse_duration
-
-log = logging.getLogger(__name__)
 
 ROLE = "ingest"
 POLL = 0.05  # seconds between looks at what is due
@@ -141,18 +137,9 @@ class RawPartition(Lease):
             raise Unavailable(f"the brokers do not say how many partitions {self._partition.topic} has")
         siblings = await self._group.committed([TopicPartition(self._partition.topic, p) for p in range(count)])
         self._known = min((_unpack(offset.metadata)[1] for offset in siblings.values()), default=count)
-        if self._since == "earliest" or self._partition.partition >= self._known:
-            return (await self._group.beginning([self._partition]))[self._partition]
-        end = (await self._group.end([self._partition]))[self._partition]
-        if self._since == "latest":
-            log.warning(
-                "first start at the end of the raw topic: what is in it already will not be read; "
-                "set kafka.start or --since to read it",
-                extra={"topic": self._partition.topic, "partition": self._partition.partition, "offset": end},
-            )
-            return end
-        found = await self._group.at_time(self._partition, int((time.time() - parse_duration(self._since)) * 1000))
-        return end if found is None else found
+        if self._partition.partition >= self._known:
+            return await self._group.first(self._partition, "earliest")
+        return await self._group.first(self._partition, self._since)
 
     def positions(self) -> Mapping[TopicPartition, int]:
         """The next raw offset."""
@@ -248,10 +235,7 @@ class RawPartition(Lease):
             Output(self._topics.untraced_logs, value, self._partition.partition % self._config.kafka.partitions)
             for _, value in flushed.untraced
         ]
-        limit = self._config.limits.max_dead_letter_bytes
-        for letter in flushed.dead_letters:
-            fitted = letter.fitted(limit)
-            outputs.append(Output(self._topics.dlq, fitted.value, None, fitted.key(), fitted.headers()))
+        outputs += dead_letters(self._topics, flushed.dead_letters, self._config)
         written = await self._committer.commit(
             outputs, {self._partition: OffsetAndMetadata(until, _pack(mark, self._known))}
         )

@@ -16,7 +16,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline import telemetry
-from pipeline.commit import Output, committer
+from pipeline.commit import Output, committer, dead_letters
 from pipeline.config import Config
 from pipeline.consume import Group, Lease
 from pipeline.log_start import LogStart, Retention
@@ -73,7 +73,7 @@ def group(app: faust.App, config: Config) -> Group:
                 f"{topics.spans} and {topics.logs} must have the same number of partitions"
             )
         owned = len(owner.consumer.assignment()) // 2
-        return PartitionPair(owner, unit, config, topics, compiled, owned, retention)
+        return PartitionPair(owner, unit, config, topics, compiled, settings(config, owned), retention)
 
     return Group(
         app,
@@ -96,24 +96,25 @@ class PartitionPair(Lease):
         config: Config,
         topics: Topics,
         compiled: Plan,
-        owned: int,
+        settings: Settings,
         retention: Retention,
     ) -> None:
         self._group, self._index, self._config, self._topics = owner, index, config, topics
         metrics = config.metrics.span_metrics
         self._window = Window(
             index,
-            settings(config, owned),
+            settings,
             compiled,
             SpanMetrics(metrics.namespace, metrics.dimensions, metrics.buckets_ms, compiled.keys)
             if metrics.enabled
             else None,
         )
-        self._pair = {name: TopicPartition(name, index) for name in (topics.spans, topics.logs)}
+        names = [name for name in (settings.spans_topic, settings.logs_topic) if name is not None]
+        self._pair = {name: TopicPartition(name, index) for name in names}
         self._committer = committer(config.kafka, owner, topics.transactional_id(ROLE, index))
         self._reader = Reader(config.kafka)
         self._log_start = LogStart(owner, index, retention)
-        self._limit = settings(config, owned).cache_bytes
+        self._limit = settings.cache_bytes
         self._stalled: set[tuple[str, int]] = set()
         self._first_append = -1
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
@@ -137,14 +138,18 @@ class PartitionPair(Lease):
             for offset, _, value in loaded.records:
                 self._window.load(offset, value)
             start = loaded.position
-        starts = await self._group.beginning(self._pair.values())
+        starts = await self._starts()
         # Without transactions the offsets may lag behind the checkpoint, which is then the truth.
         trusted = committed if self._config.kafka.transactions else {}
         positions = self._window.resume(
             {name: o.offset if (o := trusted.get(p)) else None for name, p in self._pair.items()},
-            {p.topic: offset for p, offset in starts.items()},
+            starts,
         )
         return {self._pair[name]: offset for name, offset in positions.items()}
+
+    async def _starts(self) -> dict[str, int]:
+        """Where the topics start: for the very first owner, and to see whether retention overtook the tail."""
+        return {p.topic: offset for p, offset in (await self._group.beginning(self._pair.values())).items()}
 
     def positions(self) -> Mapping[TopicPartition, int]:
         """The heads."""
@@ -162,7 +167,7 @@ class PartitionPair(Lease):
         while True:
             await asyncio.sleep(POLL)
             await self._reread()
-            if time.monotonic() - burst_at < interval:
+            if time.monotonic() - burst_at < interval and not self.is_full():
                 continue
             burst_at = time.monotonic()
             await self._ask_ends()
@@ -173,6 +178,10 @@ class PartitionPair(Lease):
                         break
             self._show()
             await self._log_start.look(self._window.oldest())
+
+    def is_full(self) -> bool:
+        """Whether so much waits between tail and head that a burst should come at once."""
+        return False
 
     async def finish(self) -> None:
         """One last burst; what is undecided stays in the log for the next owner."""
@@ -209,6 +218,8 @@ class PartitionPair(Lease):
         outputs = [Output(topics.decisions, burst.decisions, index)]
         outputs += [Output(topics.kept_spans, value, index) for value in burst.kept_spans]
         outputs += [Output(topics.kept_logs, value, index) for value in burst.kept_logs]
+        outputs += [Output(topics.untraced_logs, value, index) for value in burst.untraced_logs]
+        outputs += dead_letters(topics, burst.dead_letters, self._config)
         for points in burst.points:
             partition = partition_of_metric(points.metric, self._config.kafka.metric_partitions)
             outputs.append(Output(topics.points, points.encode(), partition, points.metric.encode()))
@@ -218,7 +229,11 @@ class PartitionPair(Lease):
             {self._pair[name]: OffsetAndMetadata(offset, pointer) for name, offset in burst.tails.items()},
         )
         self._window.committed(written[0].offset)
+        self._appended(written[0].timestamp)
         _count(burst.stats, str(index))
+
+    def _appended(self, time_ms: int) -> None:
+        """A burst was appended at this time of the broker's."""
 
     def _show(self) -> None:
         window, index = self._window, str(self._index)
@@ -250,6 +265,10 @@ def _count(stats: Counter[tuple[str, str]], partition: str) -> None:
             telemetry.count("tailrace_spans_kept_total", number)
         elif what == "logs_kept":
             telemetry.count("tailrace_logs_kept_total", number)
+        elif what == "logs_read":
+            telemetry.count("tailrace_logs_read_total", number, role=ROLE)
+        elif what == "dead_letters":
+            telemetry.count("tailrace_dead_letters_total", number, stage=ROLE, reason=detail)
         elif what == "tail_reads":
             telemetry.count("tailrace_tail_reads_total", number, partition=partition)
         elif number:

@@ -32,6 +32,7 @@ MetricName = Literal[
     "tailrace_tail_log_start_seconds",
     "tailrace_tail_retention_ratio",
     "tailrace_decisions_without_input_total",
+    "tailrace_traces_miskeyed_total",
     "tailrace_series_active",
     "tailrace_series_budget",
     "tailrace_series_demand",
@@ -131,6 +132,13 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         ("topic",),
         "Raw partitions left out of the clock because they stalled.",
+    ),
+    Metric(
+        "tailrace_traces_miskeyed_total",
+        "counter",
+        (),
+        "With `regroup: never`, of one in 1,024 trace ids: those found on two partitions. Their producers do not key "
+        "by trace id (docs/how-to/keyed-topics.md).",
     ),
     Metric("tailrace_series_active", "gauge", ("metric",), "Live Prometheus series."),
     Metric("tailrace_series_budget", "gauge", ("metric",), "Series that the metric may have."),

@@ -134,6 +134,16 @@ class DecisionRecord:
             raise ProtocolError(f"not a decision record of Tailrace: {error!r}") from error
 
 
+def decided_keys(value: bytes) -> array[int]:
+    """The trace keys of a decision record alone. Raises ProtocolError on anything else."""
+    try:
+        keys = array("Q")
+        keys.frombytes(unpack(value)["keys"])
+        return keys
+    except (KeyError, ValueError, TypeError) as error:
+        raise ProtocolError(f"not a decision record of Tailrace: {error!r}") from error
+
+
 def _verdict(entry: list[Any] | None) -> Verdict:
     if entry is None:
         return DROPPED

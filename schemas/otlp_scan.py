@@ -712,6 +712,7 @@ def _message_kinds() -> tuple[dict[str, int], array[int]]:
 
 
 _KINDS, _KIND_TABLE = _message_kinds()
+_LOG_KINDS = "logs.v1.ResourceLogs", "logs.v1.LogRecord"
 
 
 @cython.cclass
@@ -755,7 +756,9 @@ class RawRows(Wire):
     def __init__(self, signal: str) -> None:
         self._value = 0
         self._traces = signal == "traces"
-        self._root = _KINDS[f"opentelemetry.proto.{'trace.v1.ResourceSpans' if self._traces else 'logs.v1.ResourceLogs'}"]
+        self._root = _KINDS[
+            f"opentelemetry.proto.{'trace.v1.ResourceSpans' if self._traces else 'logs.v1.ResourceLogs'}"
+        ]
         self._row_kind = _KINDS[f"opentelemetry.proto.{'trace.v1.Span' if self._traces else 'logs.v1.LogRecord'}"]
         self._table = _KIND_TABLE
         self._columns = array("I", bytes(4 * _COLUMNS * _ROWS))
@@ -791,6 +794,8 @@ class RawRows(Wire):
         self.resources, self.scopes = list(self._resource_numbers), list(self._scope_numbers)
         self._publish()
 
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
     def _publish(self) -> None:
         count: cython.Py_ssize_t = self._count
         row: cython.Py_ssize_t
@@ -846,9 +851,7 @@ class RawRows(Wire):
         """A tag of OTLP's outer levels, whose fields 1 to `known` are all length-delimited."""
         pos = self._tag(p, pos, end, 8)
         if self._value >> 3 <= known and self._value & 7 != 2:
-            raise Malformed(
-                Reason.MALFORMED, f"field {self._value >> 3} has wire type {self._value & 7}, OTLP has 2"
-            )
+            raise Malformed(Reason.MALFORMED, f"field {self._value >> 3} has wire type {self._value & 7}, OTLP has 2")
         return pos
 
     @cython.cfunc
@@ -943,6 +946,8 @@ class RawRows(Wire):
         return 0
 
     @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
     @cython.exceptval(-1)
     def _add(
         self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, message: cython.Py_ssize_t
@@ -982,6 +987,8 @@ class RawRows(Wire):
         self._columns, self._row_keys = columns, keys
 
     @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
     @cython.exceptval(-1)
     def _known(
         self,

@@ -115,10 +115,12 @@ class RawReader:
 
     def _without_large(self, rows: Envelope) -> tuple[Envelope, list[tuple[_Apart, Reason | None]]]:
         """The rows that fit into an envelope with their headers, and those that do not."""
-        fitting, large = self._envelope([], rows.body), []
+        fitting = self._envelope([], rows.body)
+        large: list[tuple[_Apart, Reason | None]] = []
         fitting.messages, fitting.starts = rows.messages, array("I")
         columns = (rows.message, rows.item, rows.starts or (), rows.ends, rows.resource, rows.scope)
-        for key, place in zip(rows.keys, zip(*columns, strict=True), strict=True):
+        for key, message, item, start, end, resource, scope in zip(rows.keys, *columns, strict=True):
+            place = message, item, start, end, resource, scope
             if self._fits(self._raw, place):
                 _append(fitting, place, key)
             else:

@@ -408,8 +408,8 @@ class Window:
 
     # ---- the tail ----------------------------------------------------------------------------------------
 
-    def burst(self, final: bool = False) -> Burst | None:
-        """Everything that can go into a transaction now; None when nothing moved that is worth one.
+    def burst(self, final: bool = False, always: bool = False) -> Burst | None:
+        """Everything that can go into a transaction now; None when nothing moved that is worth one, unless `always`.
 
         The instance has moved on when this returns: if the transaction fails, drop it and take over again.
         """
@@ -419,7 +419,7 @@ class Window:
         kept_logs, logs_read, log_rows, more_logs = passed.get(self._settings.logs_topic or "", ([], 0, 0, False))
         points = self._metrics.flush() if self._metrics else []
         moved = bool(rows or log_rows or points or self._pending.keys or self._untraced or self._dead)
-        if not moved and not ((spans_read or logs_read or self._unsaved()) and (final or self._idle_due())):
+        if not (moved or always) and not ((spans_read or logs_read or self._unsaved()) and (final or self._idle_due())):
             return None
         now = self._tail_clock.now()
         full = self._last_full is None or (now is not None and now - self._last_full >= FULL_CHECKPOINT_MS)

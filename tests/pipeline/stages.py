@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -62,11 +62,13 @@ def configuration(bootstrap: str, raw: str, **kafka: Any) -> dict[str, Any]:
 
 
 class Stages:
-    """One pipeline: raw topics, internal topics, workers as processes."""
+    """One pipeline: raw topics, internal topics, workers as processes. SECTIONS are further ones of its file."""
+
+    SECTIONS: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, bootstrap: str, folder: Path, **kafka: Any) -> None:
         self.bootstrap, self.raw = bootstrap, fresh("raw")
-        self.settings = configuration(bootstrap, self.raw, **kafka)
+        self.settings = {**configuration(bootstrap, self.raw, **kafka), **self.SECTIONS}
         self.config = Config.model_validate(self.settings)
         self.topics = Topics(self.config.kafka.prefix)
         self._file = folder / "tailrace.yaml"
@@ -77,8 +79,12 @@ class Stages:
     async def create(self, raw: int = 2) -> Stages:
         """All topics; `raw` partitions of spans, one of logs."""
         await create(self.bootstrap, {self.raw: raw, f"{self.raw}.logs": 1})
-        assert await topics.ensure(self.config) == []
+        await self.ensured()
         return self
+
+    async def ensured(self, problems: bool = False) -> None:
+        """The internal topics; `problems`: something is wrong with the others."""
+        assert bool(await topics.ensure(self.config)) == problems
 
     def start(self, *roles: str) -> subprocess.Popen[bytes]:
         """A worker process."""
@@ -257,3 +263,37 @@ def monotone(marks: Sequence[tuple[int, int]]) -> bool:
     """Marks never go back, and none is ahead of the broker's time of its record."""
     times = [mark for mark, _ in marks]
     return times == sorted(times) and all(mark <= append for mark, append in marks)
+
+
+async def traffic(stages: Stages, producer: AIOKafkaProducer, stop: asyncio.Event) -> None:
+    """Traces of three spans over both raw partitions, one in three failed, until told to stop."""
+    number = 0
+    while not stop.is_set():
+        number += 1
+        failed = "!" if number % 3 == 0 else ""
+        await stages.produce(producer, f"t{number}/1", f"t{number}/2{failed}", partition=number % 2)
+        await stages.produce(producer, f"t{number}/3", partition=(number + 1) % 2)
+        await asyncio.sleep(0.03)
+
+
+@contextlib.asynccontextmanager
+async def busy(stages: Stages) -> AsyncIterator[None]:
+    """Traffic while the block runs."""
+    stop = asyncio.Event()
+    async with stages.producer() as producer:
+        running_traffic = asyncio.create_task(traffic(stages, producer, stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await running_traffic
+
+
+async def more_kept(stages: Stages) -> None:
+    """Wait until something that is produced from now on has been kept."""
+    names = set(stages.produced)
+
+    async def newer() -> bool:
+        return bool(set(await stages.names(stages.topics.kept_spans)) - names)
+
+    await eventually(newer, DEADLINE, "newer traces are kept")

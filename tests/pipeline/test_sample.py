@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import signal
 from collections import Counter
@@ -22,7 +21,19 @@ from pipeline.worker import running
 from processors.regroup import Regroup
 from schemas.decision import Checkpoint, DecisionRecord
 from tests.pipeline.kafka import DEADLINE, committed, create
-from tests.pipeline.stages import Stages, administration, holds, log_of, monotone, now, partition, refusal, traces
+from tests.pipeline.stages import (
+    Stages,
+    administration,
+    busy,
+    holds,
+    log_of,
+    monotone,
+    more_kept,
+    now,
+    partition,
+    refusal,
+    traces,
+)
 from tests.services import Kafka, eventually
 
 HOUR = 3_600_000
@@ -259,40 +270,6 @@ async def test_the_clock_goes_on_while_nothing_comes_and_every_output_is_the_dia
     (verdict,) = envelope.verdicts
     assert verdict is not None
     assert (verdict.policy, verdict.span and verdict.span.name) == ("errors", "a/1!")
-
-
-async def traffic(stages: Stages, producer: AIOKafkaProducer, stop: asyncio.Event) -> None:
-    """Traces of three spans over both raw partitions, one in three failed, until told to stop."""
-    number = 0
-    while not stop.is_set():
-        number += 1
-        failed = "!" if number % 3 == 0 else ""
-        await stages.produce(producer, f"t{number}/1", f"t{number}/2{failed}", partition=number % 2)
-        await stages.produce(producer, f"t{number}/3", partition=(number + 1) % 2)
-        await asyncio.sleep(0.03)
-
-
-@contextlib.asynccontextmanager
-async def busy(stages: Stages) -> AsyncIterator[None]:
-    """Traffic while the block runs."""
-    stop = asyncio.Event()
-    async with stages.producer() as producer:
-        running_traffic = asyncio.create_task(traffic(stages, producer, stop))
-        try:
-            yield
-        finally:
-            stop.set()
-            await running_traffic
-
-
-async def more_kept(stages: Stages) -> None:
-    """Wait until something that is produced from now on has been kept."""
-    names = set(stages.produced)
-
-    async def newer() -> bool:
-        return bool(set(await stages.names(stages.topics.kept_spans)) - names)
-
-    await eventually(newer, DEADLINE, "newer traces are kept")
 
 
 async def test_a_restart_of_the_broker_loses_and_doubles_nothing(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def whole(identifier: bytes, size: int) -> bool:
 
 
 def one_by_one(messages: list[bytes], signal: str) -> tuple[dict[str, list[Row]], list[int], list[int]]:
-    """(rows by where they belong, keys of those that have one, malformed messages) by `split_traces` or `split_logs`."""
+    """Rows by where they belong, the keys of those in `rows`, and malformed messages: message by message."""
     found: dict[str, list[Row]] = {"rows": [], "nameless": [], "spanless": []}
     keys, bad = [], []
     for number, data in enumerate(messages):
@@ -60,7 +60,7 @@ def together(messages: list[bytes], signal: str) -> tuple[dict[str, list[Row]], 
     columns = zip(raw.message, raw.item, raw.starts, raw.ends, raw.resource, raw.scope, strict=True)
     found: dict[str, list[Row]] = {}
     for kind, rows in (("rows", columns), ("nameless", raw.nameless), ("spanless", raw.spanless)):
-        found[kind] = [(m, i, data[s:e], raw.resources[resource], raw.scopes[scope]) for m, i, s, e, resource, scope in rows]
+        found[kind] = [(m, i, data[a:z], raw.resources[of], raw.scopes[scope]) for m, i, a, z, of, scope in rows]
     assert len(set(raw.resources)) == len(raw.resources)
     assert len(set(raw.scopes)) == len(raw.scopes)
     assert all(detail for _, detail in raw.bad)

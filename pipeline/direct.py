@@ -1,0 +1,199 @@
+"""The sample role on raw topics that are keyed by trace id already (`regroup: never`): no ingest, no hop.
+
+Partition i of the raw topics is to `sample` what partition i of spans and logs is otherwise: `PartitionPair` does the
+rest. This module turns fetched records into batches, finds out where a partition ends, and keeps the head from running
+away: with nobody in between there is no other reason to read far ahead of the tail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import faust
+from aiokafka import ConsumerRecord, TopicPartition
+
+from pipeline.config import Config
+from pipeline.consume import Group, Lease
+from pipeline.key_check import KeyCheck
+from pipeline.log_start import Retention
+from pipeline.sample import REREAD_BYTES, ROLE, PartitionPair, plan, settings
+from pipeline.topics import Topics
+from processors.sampling.compile import Plan
+from processors.sampling.window import Settings
+from processors.stream_time import BrokerClock
+from schemas.errors import ProtocolError
+from schemas.raw_batch import RawBatch, RawReader, Record
+
+BATCH_BYTES = 1 << 20  # of raw values in one batch: what one fetch of a partition returns
+ENDS_PER_WAIT = 10  # times per decision_wait that a partition's end is asked for
+AHEAD_OF_OTHER = 4  # decision_waits that one of the pair may be read ahead of the other
+AHEAD_OF_TAIL = 2  # decision_waits; then everything at the tail is decided, so the tail can be waited for
+CHECKER = 0  # the partition whose owner looks for traces that are on two partitions
+
+
+def group(app: faust.App, config: Config, since: str | None) -> Group:
+    """The consumer group of the raw topics; a lease covers partition i of both. `since` overrides `kafka.start`."""
+    topics, compiled, n = Topics(config.kafka.prefix), plan(config), config.kafka.partitions
+    raw, retention = [item.topic for item in config.inputs], Retention(config.kafka.retention)
+
+    def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
+        assert isinstance(unit, int)
+        if {p.topic for p in partitions} != set(raw) or unit >= n:
+            counts = ", ".join(f"{topic} has {count}" for topic, count in sorted(owner.raw_topics().items()))
+            raise ProtocolError(
+                f"with regroup: never all raw topics must have kafka.partitions ({n}) partitions: {counts}"
+            )
+        owned = len(owner.consumer.assignment()) // len(raw)
+        return KeyedPair(owner, unit, config, topics, compiled, direct_settings(config, owned), retention, since)
+
+    return Group(app, ROLE, topics.group(ROLE), raw, config.kafka, lease, unit=lambda partition: partition.partition)
+
+
+def direct_settings(config: Config, owned: int) -> Settings:
+    """As `pipeline.sample.settings`, with the raw topics in the place of spans and logs."""
+    spans, logs = config.raw_topic("traces"), config.raw_topic("logs")
+    assert spans is not None
+    return replace(settings(config, owned), direct=True, spans_topic=spans, logs_topic=logs, stall_limits={})
+
+
+class KeyedPair(PartitionPair):
+    """Partition i of the raw topics under one epoch."""
+
+    def __init__(
+        self,
+        owner: Group,
+        index: int,
+        config: Config,
+        topics: Topics,
+        compiled: Plan,
+        settings: Settings,
+        retention: Retention,
+        since: str | None,
+    ) -> None:
+        super().__init__(owner, index, config, topics, compiled, settings, retention)
+        limits = config.limits
+        self._readers = {
+            item.topic: RawReader(
+                item.topic,
+                index,
+                config.kafka.partitions,
+                item.signal,
+                limits.max_message_bytes,
+                limits.max_span_bytes,
+            )
+            for item in config.inputs
+        }
+        self._since = since or config.kafka.start
+        self._wait = settings.decision_wait
+        self._clock = BrokerClock()
+        self._ending: dict[str, tuple[int, int]] = {}  # where a topic ended, and the broker's time before
+        self._asked_at = 0.0
+        self._checking: asyncio.Task[None] | None = None
+
+    async def open(self) -> Mapping[TopicPartition, int]:
+        """As for any pair; then a checkpoint, which pins a first start and tells the broker's time."""
+        positions = await super().open()
+        burst = self._window.burst(always=True)
+        assert burst is not None
+        await self._commit(burst)
+        return positions
+
+    async def _starts(self) -> dict[str, int]:
+        starts = await super()._starts()
+        for name in self._window.starting():
+            starts[name] = await self._group.first(self._pair[name], self._since)
+        return starts
+
+    def process(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
+        """Feed the head, batch by batch."""
+        topic = partition.topic
+        now, first, counted = self._now(), self._window.positions()[topic], self._window.uncounted(topic)
+        found = [(r.offset, r.timestamp, r.value or b"") for r in records if r.offset >= first]
+        for rows in ([r for r in found if r[0] < counted], [r for r in found if r[0] >= counted]):
+            for offset, batch in self._batches(topic, rows):
+                self._window.head(topic, offset, now, batch)
+
+    def _batches(self, topic: str, records: Sequence[Record]) -> Iterator[tuple[int, RawBatch]]:
+        """Consecutive records as batches of about BATCH_BYTES, each with its first offset."""
+        first = size = 0
+        for place, (_, _, value) in enumerate(records):
+            size += len(value)
+            if size > BATCH_BYTES and place > first:
+                yield records[first][0], self._readers[topic].read(records[first:place])
+                first, size = place, len(value)
+        if first < len(records):
+            yield records[first][0], self._readers[topic].read(records[first:])
+
+    def _now(self) -> int:
+        now = self._clock.now(time.monotonic())
+        assert now is not None  # since open()
+        return now
+
+    def _appended(self, time_ms: int) -> None:
+        # Where a mark lies ahead, the broker's clock was set back: time goes on from there (F11).
+        marks = [mark for mark, _ in self._window.marks().values()]
+        self._clock.observe(max([time_ms, *marks]), time.monotonic())
+
+    # ---- how far to read ---------------------------------------------------------------------------------
+
+    def held(self) -> Collection[TopicPartition]:
+        """Both while the cache is full and the tail can go on; one that is far ahead of the other."""
+        if self.is_full():
+            return self._pair.values()
+        marks = {topic: mark for (topic, _), (mark, _) in self._window.marks().items()}
+        if len(marks) < len(self._pair):
+            return ()
+        limit = min(marks.values()) + AHEAD_OF_OTHER * self._wait
+        return [self._pair[topic] for topic, mark in marks.items() if mark > limit]
+
+    def is_full(self) -> bool:
+        """Whether the cache is full and the tail not held up by what is undecided."""
+        head, tail = self._window.now, self._window.tail_now
+        if head is None or self._window.cached_bytes < self._limit:
+            return False
+        return tail is None or head - tail > AHEAD_OF_TAIL * self._wait
+
+    async def _reread(self) -> None:
+        for name, position in self._window.wanted().items():
+            head = self._window.positions()[name]
+            again = await self._reader.read(self._pair[name], position, head, REREAD_BYTES)
+            records = [record for record in again.records if record[0] < head]
+            now = self._now()
+            batches = [(offset, now, batch) for offset, batch in self._batches(name, records)]
+            self._window.reread(name, batches, min(again.position, head))
+
+    async def _ask_ends(self) -> None:
+        """Mark a partition that was read to its end with the broker's time, whatever its producers' clocks say.
+
+        Where it ends is asked a few times per decision_wait; one in live traffic has passed that by the next time.
+        """
+        asking = time.monotonic() - self._asked_at >= self._wait / 1000 / ENDS_PER_WAIT
+        if asking:
+            self._asked_at = time.monotonic()
+        for name, partition in self._pair.items():
+            if asking and name not in self._ending:
+                before = self._now()
+                end = await self._group.settled_end(partition)
+                if end is not None:
+                    self._ending[name] = end, before
+            if name in self._ending and await self._group.passed(partition, self._ending[name][0]):
+                _, before = self._ending.pop(name)
+                self._window.ended(name, before)
+
+    # ---- the check of the keys ---------------------------------------------------------------------------
+
+    async def work(self) -> None:
+        """Burst by burst; and look for traces that are on two partitions, once in all workers."""
+        if self._index == CHECKER:
+            check = KeyCheck(self._config, self._topics)
+            self._checking = asyncio.create_task(check.run(), name="check of the keys")
+        await super().work()
+
+    async def close(self) -> None:
+        """Let go of the epoch."""
+        if self._checking is not None:
+            self._checking.cancel()
+        await super().close()

@@ -1,0 +1,228 @@
+"""sample on keyed raw topics (`regroup: never`) on a real Kafka: no ingest, the same promises."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import zlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from pipeline import telemetry
+from pipeline.roles import diagram, wait_for_servers
+from pipeline.worker import running
+from processors.keying import is_sampled
+from schemas.decision import Checkpoint, DecisionRecord
+from schemas.errors import ConfigError
+from schemas.ids import trace_key
+from tests.pipeline.kafka import DEADLINE, committed, create
+from tests.pipeline.stages import (
+    Stages,
+    administration,
+    busy,
+    holds,
+    log_of,
+    more_kept,
+    now,
+    partition,
+    refusal,
+    trace_id,
+)
+from tests.services import Kafka, eventually
+
+HOUR = 3_600_000
+
+
+class Keyed(Stages):
+    """One pipeline without ingest: raw topics with N partitions each, keyed by the name of the trace."""
+
+    SECTIONS = {"regroup": "never"}
+
+    async def create(self, raw: int = 2) -> Keyed:
+        await create(self.bootstrap, {self.raw: raw, f"{self.raw}.logs": raw})
+        await self.ensured()
+        return self
+
+    def placed(self, name: str) -> int:
+        """Where a trace goes: some hash, which is not that of Tailrace."""
+        return zlib.crc32(name.split("/")[0].encode()) % self.config.kafka.partitions
+
+    async def produce(
+        self, producer: AIOKafkaProducer, *names: str, partition: int | None = None, at: int | None = None
+    ) -> None:
+        """Spans, each trace where it belongs unless `partition` says otherwise."""
+        by_place: dict[int, list[str]] = {}
+        for name in names:
+            by_place.setdefault(self.placed(name), []).append(name)
+        for place, found in by_place.items():
+            await super().produce(producer, *found, partition=place, at=at)
+
+    async def log(self, producer: AIOKafkaProducer, name: str, body: str) -> None:
+        """A log of a trace; without a name it belongs to none."""
+        topic = f"{self.raw}.logs"
+        await producer.send_and_wait(topic, log_of(name, body), partition=self.placed(name) if name else 0)
+
+
+@pytest.fixture
+async def keyed(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Keyed]:
+    found = await Keyed(kafka.bootstrap, tmp_path).create()
+    yield found
+    found.stop()
+
+
+async def test_a_silent_partition_decides_and_every_output_is_the_diagrams(keyed: Keyed) -> None:
+    """One trace, logs and poison; no further traffic: the clock is the partition's own, at its end the broker's."""
+    labels = {"stage": "sample", "reason": "malformed"}
+    before = telemetry.REGISTRY.get_sample_value("tailrace_dead_letters_total", labels) or 0
+    async with keyed.producer() as producer, running(keyed.config, ["sample"]) as worker:
+        await holds(worker, "sample")
+        await keyed.produce(producer, "a/1!", "a/2!", "b/1")
+        await producer.send_and_wait(keyed.raw, b"\xff", partition=1, key=b"bad")
+        await producer.send_and_wait(keyed.raw, None, partition=0, key=b"null")
+        for name in ("a/1!", ""):
+            await keyed.log(producer, name, "said")
+        await keyed.settled()
+
+        async def everything() -> bool:
+            wanted = {keyed.topics.kept_logs: 1, keyed.topics.untraced_logs: 1, keyed.topics.dlq: 2}
+            return all([len(await keyed.records(topic)) >= count for topic, count in wanted.items()])
+
+        await eventually(everything, DEADLINE, "the log, the untraced one and the poison leave at the tail")
+    letters = [
+        {k: v.decode() for k, v in r.headers} | {"value": r.value} for r in await keyed.records(keyed.topics.dlq)
+    ]
+    assert sorted((v["topic"], v["partition"], v["stage"], v["reason"], v["value"]) for v in letters) == [
+        (keyed.raw, "0", "sample", "empty_message", b""),
+        (keyed.raw, "1", "sample", "malformed", b"\xff"),
+    ]
+    assert telemetry.REGISTRY.get_sample_value("tailrace_dead_letters_total", labels) == before + 1
+    async with administration(keyed.bootstrap) as admin:
+        known = [t["topic"] for t in await admin.describe_topics(None)]
+    written = {t for t in known if t.startswith(keyed.topics.prefix) and await keyed.records(t)}
+    (sample,) = [role for role in diagram(keyed.config) if role.name == "sample"]
+    assert written == set(sample.writes)
+    ((_, envelope),) = await keyed.envelopes(keyed.topics.kept_logs)
+    (verdict,) = envelope.verdicts
+    assert verdict is not None
+    assert (verdict.policy, verdict.span and verdict.span.name) == ("errors", "a/1!")
+    for _, kept in await keyed.envelopes(keyed.topics.kept_spans):
+        assert (kept.topic, kept.partition) == (keyed.raw, keyed.placed("a"))
+        assert list(kept.item) == [i for i, _ in enumerate(kept.item)]
+        assert all(now() - HOUR < timestamp <= now() for _, timestamp in kept.messages)
+
+
+async def test_killed_workers_lose_and_double_nothing(keyed: Keyed) -> None:
+    """SIGKILL, again and again, while the others take over; poison comes to the dead-letter queue once."""
+    workers = [keyed.start("sample"), keyed.start("sample")]
+    async with busy(keyed):
+        await eventually(lambda: keyed.has_members("sample", 2), DEADLINE, "both sample")
+        for _ in range(2):
+            await more_kept(keyed)
+            async with keyed.producer() as producer:
+                await producer.send_and_wait(keyed.raw, b"\xff", partition=0)
+            workers.append(keyed.start("sample"))
+            workers.pop(0).kill()
+            await more_kept(keyed)
+    await keyed.settled()
+
+    async def buried() -> bool:
+        return len(await keyed.records(keyed.topics.dlq)) >= 2
+
+    await eventually(buried, DEADLINE, "the poison is dead-lettered")
+    assert len(await keyed.records(keyed.topics.dlq)) == 2
+    workers[0].send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(workers[0].wait, DEADLINE) == 0
+
+
+async def test_taking_over_while_the_predecessors_transaction_is_open(keyed: Keyed) -> None:
+    """It is ended first: its outputs, offsets and verdicts never were."""
+    group, place = keyed.topics.group("sample"), partition(keyed.raw, keyed.placed("a"))
+    async with keyed.producer() as producer:
+        async with running(keyed.config, ["sample"]):
+            await keyed.produce(producer, "a/1!")
+            await keyed.settled()
+        offset = await committed(keyed.bootstrap, group, place)
+        async with keyed.producer(keyed.topics.transactional_id("sample", place.partition)) as pending:
+            await pending.begin_transaction()
+            point = Checkpoint({keyed.raw: 900, f"{keyed.raw}.logs": 900}, full=True)
+            record = DecisionRecord(2, checkpoint=point)
+            await pending.send_and_wait(keyed.topics.decisions, record.encode(), partition=place.partition)
+            await pending.send_offsets_to_transaction({place: (900, "0")}, group)
+            await keyed.produce(producer, "a/2!", "c/1!")
+            async with running(keyed.config, ["sample"]):
+                await keyed.settled()
+                with pytest.raises((KafkaError, AssertionError)):
+                    await pending.commit_transaction()
+    assert 0 < offset < await committed(keyed.bootstrap, group, place) < 900
+
+
+async def test_a_backlog_without_a_cache_is_read_again_and_decided_alike(kafka: Kafka, tmp_path: Path) -> None:
+    """The raw records are an hour old, spans and logs drain unevenly; the tail reads all of them a second time."""
+    keyed = await Keyed(kafka.bootstrap, tmp_path).create()
+    keyed.config.sampling.__dict__["cache_bytes"] = 0
+    read = telemetry.REGISTRY.get_sample_value("tailrace_tail_reads_total", {"partition": "0"}) or 0
+    async with keyed.producer() as producer:
+        for number in range(60):
+            at = now() - HOUR + number * 200
+            await keyed.produce(producer, f"t{number}/1{'!' if number % 3 else ''}", at=at)
+            await keyed.produce(producer, f"t{number}/2", at=at + 500)
+        async with running(keyed.config, ["sample"]):
+            await keyed.settled()
+    assert (telemetry.REGISTRY.get_sample_value("tailrace_tail_reads_total", {"partition": "0"}) or 0) > read
+
+
+async def test_a_trace_on_two_partitions_is_noticed(keyed: Keyed, caplog: pytest.LogCaptureFixture) -> None:
+    """One of those that are looked at; another one is not, and neither is one on its own partition."""
+    names = (f"k{number}" for number in range(1 << 20))
+    name = next(name for name in names if is_sampled(trace_key(trace_id(name))))
+    before = telemetry.REGISTRY.get_sample_value("tailrace_traces_miskeyed_total") or 0
+    async with keyed.producer() as producer, running(keyed.config, ["sample"]) as worker:
+        await holds(worker, "sample")
+
+        async def noticed() -> bool:
+            for place in range(2):
+                await Stages.produce(
+                    keyed, producer, f"{name}/{place}", "fine/1" if place else "good/1", partition=place
+                )
+            return (telemetry.REGISTRY.get_sample_value("tailrace_traces_miskeyed_total") or 0) > before
+
+        await eventually(noticed, DEADLINE, "the trace on two partitions is noticed")
+    assert telemetry.REGISTRY.get_sample_value("tailrace_traces_miskeyed_total") == before + 1
+    assert "partition_traces_by_id: true" in caplog.text
+    assert "partition_logs_by_trace_id: true" in caplog.text
+
+
+@pytest.mark.parametrize(("spans", "logs"), [(2, 3), (3, 3)])
+async def test_other_partition_counts_are_refused(kafka: Kafka, tmp_path: Path, spans: int, logs: int) -> None:
+    """Before the start by name; and by the worker, should the topic grow later."""
+    keyed = Keyed(kafka.bootstrap, tmp_path)
+    await create(kafka.bootstrap, {keyed.raw: spans, f"{keyed.raw}.logs": logs})
+    await keyed.ensured(problems=True)
+    said = r"has 3 partitions, kafka.partitions is 2; with regroup: never all raw topics must have the same number"
+    with pytest.raises(ConfigError, match=said):
+        await asyncio.wait_for(wait_for_servers(keyed.config, ["sample"], asyncio.Event()), DEADLINE)
+    async with running(keyed.config, ["sample"]) as worker:
+        reason = await refusal(worker)
+    assert (
+        f"with regroup: never all raw topics must have kafka.partitions (2) partitions: {keyed.raw} has {spans}"
+        in reason
+    )
+
+
+async def test_another_way_of_reading_is_refused(keyed: Keyed) -> None:
+    """The verdicts and offsets of this prefix belong to the raw topics, not to tailrace.spans."""
+    async with keyed.producer() as producer, running(keyed.config, ["sample"]):
+        await keyed.produce(producer, "a/1!")
+        await keyed.settled()
+    keyed.config.__dict__["regroup"] = "always"
+    await keyed.ensured()
+    async with running(keyed.config, ["sample"]) as worker:
+        reason = await refusal(worker)
+    assert "`regroup` or the inputs were changed" in reason
+    assert "another kafka.prefix" in reason
+    assert Counter(await keyed.names(keyed.topics.kept_spans)) == Counter(["a/1!"])
