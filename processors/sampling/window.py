@@ -497,9 +497,9 @@ class Window:
             if isinstance(value, RawBatch):
                 size += self._set_aside(value)
             self._tail_clock.read(topic, envelope, append)
+            cursor.tail, cursor.passed = _after(offset, value), _appended(cursor)
             cursor.cached.popleft()
             self._cached_bytes -= _size(value)
-            cursor.tail, cursor.passed = _after(offset, value), _times(append, value)[1]
             records, rows, read = records + 1, rows + len(envelope), read + _size(value)
         if not cursor.cached:
             cursor.tail = max(cursor.tail, cursor.cached_to)
@@ -596,7 +596,7 @@ class Window:
         While that record has to be read again, the time of the one before it.
         """
         return {
-            topic: _times(*cursor.cached[0][1:])[0] if cursor.cached else cursor.passed if cursor.tail < cursor.head else None
+            topic: _appended(cursor) if cursor.cached else cursor.passed if cursor.tail < cursor.head else None
             for topic, cursor in self._cursors.items()
         }
 
@@ -640,11 +640,10 @@ def _after(offset: int, value: Value) -> int:
     return value.after if isinstance(value, RawBatch) else offset + 1
 
 
-def _times(append: int, value: Value) -> tuple[int, int]:
-    """When the first and the last record was appended, ms; raw records say so themselves."""
-    if isinstance(value, RawBatch):
-        return value.rows.messages[0][1], value.rows.messages[-1][1]
-    return append, append
+def _appended(cursor: Cursor) -> int:
+    """The append time of the oldest record in memory; a raw record says it itself, at least to retention."""
+    _, append, value = cursor.cached[0]
+    return value.rows.messages[0][1] if isinstance(value, RawBatch) else append
 
 
 def _size(value: Value) -> int:
