@@ -31,6 +31,7 @@ BATCH_BYTES = 1 << 20  # of raw values in one batch: what one fetch of a partiti
 ENDS_PER_WAIT = 10  # times per decision_wait that a partition's end is asked for
 AHEAD_OF_OTHER = 4  # decision_waits that one of the pair may be read ahead of the other
 AHEAD_OF_TAIL = 2  # decision_waits; then everything at the tail is decided, so the tail can be waited for
+CLOSE_LIMIT = 1.0  # seconds that the check of the keys may take to end
 CHECKER = 0  # the partition whose owner looks for traces that are on two partitions
 
 
@@ -196,4 +197,5 @@ class KeyedPair(PartitionPair):
         """Let go of the epoch."""
         if self._checking is not None:
             self._checking.cancel()
+            await asyncio.wait([self._checking], timeout=CLOSE_LIMIT)
         await super().close()
