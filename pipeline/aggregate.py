@@ -27,6 +27,7 @@ from pipeline import telemetry
 from pipeline.commit import Committer, Output, committer
 from pipeline.config import Config
 from pipeline.consume import Group, Lease
+from pipeline.live.watch import Watch
 from pipeline.reader import Reader
 from pipeline.told_limits import ToldLimits, limits_of
 from pipeline.topics import Topics
@@ -46,7 +47,7 @@ LARGEST_TICK = 1 << 30  # bytes; only stops a broken topic from filling the memo
 log = logging.getLogger(__name__)
 
 
-def group(app: faust.App, config: Config) -> Group:
+def group(app: faust.App, config: Config, watch: Watch | None = None) -> Group:
     """The consumer group of points."""
     topics = Topics(config.kafka.prefix)
     counted = config.metrics.span_metrics
@@ -55,7 +56,7 @@ def group(app: faust.App, config: Config) -> Group:
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions
-        return PointsPartition(owner, partition, config, topics, shapes)
+        return PointsPartition(owner, partition, config, topics, shapes, watch)
 
     return Group(app, ROLE, topics.group(ROLE), [topics.points], config.kafka, lease)
 
@@ -70,7 +71,9 @@ class PointsPartition(Lease):
         config: Config,
         topics: Topics,
         shapes: Mapping[str, Shape],
+        watch: Watch | None = None,
     ) -> None:
+        self._watch = watch
         self._group, self._partition, self._config = owner, partition, config
         self._samples = TopicPartition(topics.samples, partition.partition)
         self._ticks = Ticks(
@@ -165,6 +168,8 @@ class PointsPartition(Lease):
     async def close(self) -> None:
         """Let go of the epoch."""
         self._told.end()
+        if self._watch is not None:
+            self._watch.ticked(self._partition.partition, ())
         await self._committer.stop()
 
     async def _count(self, records: int) -> None:
@@ -188,6 +193,8 @@ class PointsPartition(Lease):
         written = await self._committer.commit(outputs, offsets)
         self._ticks.acknowledged(written[-1].timestamp, time.monotonic())
         self._told.tell(due.tick.blocks)
+        if self._watch is not None:
+            self._watch.ticked(samples.partition, due.tick.blocks)
         for metric, observations in due.overflow.items():
             telemetry.count("tailrace_overflow_points_total", observations, metric=metric)
         if self._config.kafka.transactions and time.monotonic() - self._deleted_at >= DELETE_INTERVAL:

@@ -12,6 +12,7 @@ from pipeline.commands.check import check
 from pipeline.commands.config import config_group
 from pipeline.commands.demo import demo
 from pipeline.commands.size import size
+from pipeline.commands.top import top
 from pipeline.commands.topics import topics
 from pipeline.commands.worker import worker
 from pipeline.identity import version
@@ -29,10 +30,11 @@ def cli() -> None:
       tailrace worker --config tailrace.yaml --role all
       tailrace cardinality --config tailrace.yaml      how full the limits are, and who is to blame
       tailrace size --spans-per-second 20000           partitions, workers, memory and disk for a load
+      tailrace top                                     what workers do right now
     """
 
 
-for command in (check, topics, worker, cardinality, size, demo, config_group):
+for command in (check, topics, worker, top, cardinality, size, demo, config_group):
     cli.add_command(command)
 
 main: Callable[..., Any] = cli

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +27,7 @@ from pydantic import (
 
 from processors.regroup import ENCODINGS
 from processors.sampling.policies import Policies
+from schemas.errors import ConfigError
 from schemas.settings import Broken, Duration, Section, parse_duration, refuse
 from sinks.settings import Sink, sink_rules
 
@@ -34,6 +37,7 @@ IDENTITY_LABELS = ("service_name", "span_name", "span_kind", "status_code")
 HISTOGRAM_EXTRA_SERIES = 3
 # Kafka's limit is 249 characters; the longest of our suffixes is `.untraced.logs`.
 _PREFIX_LENGTH = 200
+SHORTEST_TOKEN = 16  # characters
 
 
 def _words(value: Any) -> Any:
@@ -362,12 +366,80 @@ class Limits(Section):
     )
 
 
+class Live(Section):
+    """The live page of a worker, `/live`: its roles, policies, some kept traces, requests per service, limits.
+
+    `live: true` is short for `live: {enabled: true}`.
+    """
+
+    enabled: bool = Field(False, description="Serve it. False: roles keep nothing for it. `worker --live` wins.")
+    token: SecretStr | None = Field(
+        None,
+        min_length=SHORTEST_TOKEN,
+        description="Whoever wants to see it must send this: as a bearer token, or once as /live?token=…, which "
+        "becomes a cookie. Required unless `telemetry.host` is loopback.",
+    )
+    payloads: bool = Field(
+        False, description="Also show values that came in: attributes, log bodies, label values that were refused."
+    )
+    peers: list[str] = Field(
+        [],
+        description="Other workers to show on the same page, such as http://10.0.0.7:9464. Their pages must be on and "
+        "take the same token; of one without a page, /metrics is shown.",
+    )
+
+    @field_validator("peers")
+    @classmethod
+    def _addresses(cls, peers: list[str]) -> list[str]:
+        refuse(_peer_rules(peers))
+        return peers
+
+
+def _peer_rules(peers: list[str]) -> Iterator[Broken]:
+    for i, peer in enumerate(peers):
+        url = urlsplit(peer)
+        if url.scheme not in ("http", "https") or not url.hostname or url.path not in ("", "/"):
+            yield (i,), f"{peer!r} must be http(s)://host:port"
+        elif url.username or url.password or url.query:
+            yield (i,), "must not hold credentials; telemetry.live.token is sent to all peers"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address; a name other than localhost may lead anywhere.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0"), is_loopback("localhost.example")
+    (True, True, False, False)
+    """
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 class Telemetry(Section):
     """What a worker says about itself."""
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
-    port: int = Field(9464, ge=0, le=65535, description="/metrics, /healthz, /readyz; 0 picks a free port.")
+    port: int = Field(9464, ge=0, le=65535, description="/metrics, /healthz, /readyz, /live; 0 picks a free port.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="JSON lines on standard error.")
+    live: Annotated[
+        Live,
+        BeforeValidator(
+            lambda value: {"enabled": value} if isinstance(value, bool) else value, json_schema_input_type=bool | Live
+        ),
+    ] = Field(Live(), description="The live page.")
+
+    @model_validator(mode="after")
+    def _strangers_need_a_token(self) -> Self:
+        if self.live.enabled and (rule := self.missing_token()):
+            refuse([(("live", "token"), rule)])
+        return self
+
+    def missing_token(self) -> str:
+        """The rule that stands against the live page, empty if there is none."""
+        if self.live.token is not None or is_loopback(self.host):
+            return ""
+        return f"is required for the live page: host {self.host} can be reached from other machines"
 
 
 class Config(Section):
@@ -416,6 +488,15 @@ class Config(Section):
     def _destinations(cls, sinks: dict[str, Sink]) -> dict[str, Sink]:
         refuse(((name, *path), rule) for name, sink in sinks.items() for path, rule in sink_rules(name, sink))
         return sinks
+
+
+def with_live(config: Config) -> Config:
+    """The same with the live page on. Raises ConfigError where that needs more than a flag."""
+    telemetry = config.telemetry
+    if rule := telemetry.missing_token():
+        raise ConfigError(f"--live: telemetry.live.token {rule}")
+    live = telemetry.live.model_copy(update={"enabled": True})
+    return config.model_copy(update={"telemetry": telemetry.model_copy(update={"live": live})})
 
 
 def _input_rules(inputs: list[Input], kafka: Kafka | None) -> Iterator[Broken]:

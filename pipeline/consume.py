@@ -492,6 +492,16 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         """The subscribed topics with their partition counts, as far as metadata knows."""
         return {t: len(self.consumer.partitions_for_topic(t) or ()) for t in self._topics}
 
+    async def unread(self) -> int:
+        """Records and markers between what was fetched and the ends that the last fetches were told."""
+        unread = 0
+        with contextlib.suppress(KafkaError):  # a partition that a rebalance takes away meanwhile
+            for partition in self.consumer.assignment() if self._joined and not self._rebalancing else ():
+                end = self.consumer.last_stable_offset(partition)
+                if end is not None and self._unit(partition) in self._leases:
+                    unread += max(0, end - await self.consumer.position(partition))
+        return unread
+
     @property
     def ready(self) -> bool:
         """Whether the group was joined and every assigned partition has its lease."""

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from pipeline import deliver, direct, ingest, sample
 from pipeline.config import Config
 from pipeline.consume import Group
+from pipeline.live.watch import Watch
 from pipeline.topics import Topics, check, partition_counts, topic_specs
 from schemas.errors import ConfigError, Permanent, TailraceError
 
@@ -65,8 +66,10 @@ def expand(config: Config, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(expanded))
 
 
-def build(app: faust.App, config: Config, names: Sequence[str], since: str | None) -> list[Group]:
-    """The groups of the chosen roles."""
+def build(
+    app: faust.App, config: Config, names: Sequence[str], since: str | None, watch: Watch | None = None
+) -> list[Group]:
+    """The groups of the chosen roles. `watch` is what the live page looks at, if there is one."""
     groups: list[Group] = []
     for name in expand(config, names):
         if name == "ingest":
@@ -74,11 +77,11 @@ def build(app: faust.App, config: Config, names: Sequence[str], since: str | Non
         elif name == "sample" and config.regroup == "never":
             groups.append(direct.group(app, config, since))
         elif name == "sample":
-            groups.append(sample.group(app, config))
+            groups.append(sample.group(app, config, watch))
         elif name == "aggregate":
             from pipeline import aggregate
 
-            groups.append(aggregate.group(app, config))
+            groups.append(aggregate.group(app, config, watch))
         else:
             groups.append(deliver.group(app, config, name.removeprefix("sink.")))
     return groups

@@ -19,6 +19,7 @@ from pipeline import telemetry
 from pipeline.commit import Output, committer, dead_letters
 from pipeline.config import Config
 from pipeline.consume import Group, Lease
+from pipeline.live.watch import Watch
 from pipeline.log_start import LogStart, Retention
 from pipeline.reader import Reader
 from pipeline.topics import Topics
@@ -59,7 +60,7 @@ def settings(config: Config, owned: int) -> Settings:
     )
 
 
-def group(app: faust.App, config: Config) -> Group:
+def group(app: faust.App, config: Config, watch: Watch | None = None) -> Group:
     """The consumer group of spans and logs; a lease covers partition i of both."""
     topics = Topics(config.kafka.prefix)
     compiled = plan(config)
@@ -73,7 +74,7 @@ def group(app: faust.App, config: Config) -> Group:
                 f"{topics.spans} and {topics.logs} must have the same number of partitions"
             )
         owned = len(owner.consumer.assignment()) // 2
-        return PartitionPair(owner, unit, config, topics, compiled, settings(config, owned), retention)
+        return PartitionPair(owner, unit, config, topics, compiled, settings(config, owned), retention, watch)
 
     return Group(
         app,
@@ -98,8 +99,10 @@ class PartitionPair(Lease):
         compiled: Plan,
         settings: Settings,
         retention: Retention,
+        watch: Watch | None = None,
     ) -> None:
         self._group, self._index, self._config, self._topics = owner, index, config, topics
+        self._watch = watch
         metrics = config.metrics.span_metrics
         self._window = Window(
             index,
@@ -231,6 +234,8 @@ class PartitionPair(Lease):
         self._window.committed(written[0].offset)
         self._appended(written[0].timestamp)
         _count(burst.stats, str(index))
+        if self._watch is not None:
+            self._watch.committed(burst)
 
     def _appended(self, time_ms: int) -> None:
         """A burst was appended at this time of the broker's."""

@@ -1,24 +1,36 @@
-"""The worker's pages: /metrics, /healthz (the process lives), /readyz (every role holds its partitions)."""
+"""The worker's pages: /metrics, /healthz (the process lives), /readyz (every role holds its partitions), /live."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from pipeline import telemetry
 from pipeline.config import Telemetry
+from pipeline.live.page import Page
+
+LAST_ANSWERS = 1.0  # seconds that requests under way get when the worker stops
 
 
 class Server:
-    """Serves on `telemetry.host`:`telemetry.port`; port 0 picks a free one, see `port`."""
+    """Serves on `telemetry.host`:`telemetry.port`; port 0 picks a free one, see `port`.
 
-    def __init__(self, settings: Telemetry, ready: Callable[[], dict[str, bool]]) -> None:
-        self._settings, self._ready = settings, ready
+    `ready` and `unread` are asked by role whenever metrics are read. `page` is set before `start`, if there is one.
+    """
+
+    def __init__(
+        self,
+        settings: Telemetry,
+        ready: Callable[[], dict[str, bool]],
+        unread: Callable[[], Awaitable[Mapping[str, int]]] | None = None,
+    ) -> None:
+        self._settings, self._ready, self._unread = settings, ready, unread
         self._runner: web.AppRunner | None = None
         self.port = settings.port
+        self.page: Page | None = None
 
     async def start(self) -> None:
         """Listen."""
@@ -26,21 +38,34 @@ class Server:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/readyz", self._readiness)
-        self._runner = web.AppRunner(app, access_log=None)
+        if self.page is not None:
+            app.router.add_routes(self.page.routes())
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=LAST_ANSWERS)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._settings.host, self._settings.port)
         await site.start()
         self.port = self._runner.addresses[0][1]
+        if self.page is not None:
+            await self.page.start()
 
     async def stop(self) -> None:
         """Stop listening."""
+        if self.page is not None:
+            await self.page.stop()
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _metrics(self, _: web.Request) -> web.Response:
-        # Now, and for roles that have not come as far as their first partition: an alert needs a 0, not an absence.
+    async def refresh(self) -> None:
+        """Set the gauges that are worked out when somebody asks."""
+        # Also for roles that have not come as far as their first partition: an alert needs a 0, not an absence.
         for role, ready in self._ready().items():
             telemetry.gauge("tailrace_ready", int(ready), role=role)
+        if self._unread is not None:
+            for role, records in (await self._unread()).items():
+                telemetry.gauge("tailrace_unread_records", records, role=role)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        await self.refresh()
         return web.Response(body=generate_latest(telemetry.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _health(self, _: web.Request) -> web.Response:

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 MetricName = Literal[
     "tailrace_records_read_total",
+    "tailrace_unread_records",
     "tailrace_spans_read_total",
     "tailrace_logs_read_total",
     "tailrace_dropped_total",
@@ -62,6 +63,12 @@ class Metric:
 
 METRICS: tuple[Metric, ...] = (
     Metric("tailrace_records_read_total", "counter", ("role", "topic"), "Kafka records read by a role."),
+    Metric(
+        "tailrace_unread_records",
+        "gauge",
+        ("role",),
+        "Records (and transaction markers) in the topics of a role behind what it has fetched, when it last did.",
+    ),
     Metric("tailrace_spans_read_total", "counter", ("role",), "Spans decoded (ingest) or counted (sample)."),
     Metric("tailrace_logs_read_total", "counter", ("role",), "Log records decoded (ingest) or counted (sample)."),
     Metric(

@@ -38,11 +38,11 @@ class ToldLimits:
 
     def begin(self, blocks: Iterable[SeriesBlock]) -> None:
         """What a loaded tick had counted was told by the owner before."""
-        self._folded = {(metric, limit.label): limit.folded for metric, limit in _limits(blocks)}
+        self._folded = {(metric, limit.label): limit.folded for metric, limit in standing(blocks)}
 
     def tell(self, blocks: Iterable[SeriesBlock]) -> None:
         """A tick was committed."""
-        found = sorted(_limits(blocks), key=lambda item: (not item[1].folded, -item[1].active))
+        found = sorted(standing(blocks), key=lambda item: (not item[1].folded, -item[1].active))
         active: set[str] = set()
         for metric, limit in found:
             if not limit.label:
@@ -83,5 +83,6 @@ class ToldLimits:
             telemetry.remove("tailrace_label_values_limit", metric=metric, label=label)
 
 
-def _limits(blocks: Iterable[SeriesBlock]) -> Iterator[tuple[str, LimitState]]:
+def standing(blocks: Iterable[SeriesBlock]) -> Iterator[tuple[str, LimitState]]:
+    """Every limit with its metric, as a tick says it."""
     return ((block.metric, limit) for block in blocks for limit in block.limits)

@@ -19,6 +19,8 @@ from pipeline import roles, serving, telemetry, zeros
 from pipeline.config import Config, Telemetry
 from pipeline.consume import Group
 from pipeline.identity import config_hash, version
+from pipeline.live.page import Page
+from pipeline.live.watch import Watch
 from schemas.errors import TailraceError
 
 log = logging.getLogger(__name__)
@@ -51,11 +53,15 @@ class Worker:
 
     def __init__(self, app: Any, services: Sequence[Group], settings: Telemetry) -> None:
         self.app, self.services = app, services
-        self.server = serving.Server(settings, self.ready)
+        self.server = serving.Server(settings, self.ready, self.unread)
 
     def ready(self) -> dict[str, bool]:
         """Each role, and whether it holds all of its partitions."""
         return {service.role: service.ready for service in self.services}
+
+    async def unread(self) -> dict[str, int]:
+        """Each role, and how many records wait for it."""
+        return {service.role: await service.unread() for service in self.services}
 
     async def start(self) -> None:
         """Join the groups. Returns once everything runs; partitions come afterwards."""
@@ -95,10 +101,13 @@ async def running(
     there or `stopping` is set (then no role runs).
     """
     app = application(f"{config.kafka.prefix}-worker")
-    worker = Worker(app, roles.build(app, config, names, since), config.telemetry)
     prefix, found = config.kafka.prefix, config_hash(config)
     telemetry.gauge("tailrace_config_info", 1, prefix=prefix, hash=found, version=version())
     zeros.begin(config, roles.expand(config, names))
+    watch = Watch(config.telemetry.live.payloads) if config.telemetry.live.enabled else None
+    worker = Worker(app, roles.build(app, config, names, since, watch), config.telemetry)
+    if watch is not None:
+        worker.server.page = Page(config, watch, worker.server.refresh)
     await worker.server.start()
     try:
         if stopping is not None:

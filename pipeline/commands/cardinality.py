@@ -24,9 +24,10 @@ from pipeline.commands.console import bad, loaded, plural
 from pipeline.config import Config
 from pipeline.reader import Reader
 from pipeline.security import client_kwargs
+from pipeline.told_limits import standing
 from pipeline.topics import Topics
 from schemas.errors import TailraceError
-from schemas.sample import LimitState, Tick, read_tick
+from schemas.sample import Tick, read_tick
 
 LARGEST_TICK = 1 << 30  # bytes, as in pipeline/aggregate.py
 OFFENDERS_SHOWN = 3
@@ -102,7 +103,7 @@ def document(ticks: Iterable[Tick]) -> dict[str, Any]:
     """What --json prints: every limit, the fullest first."""
     limits = []
     for tick in ticks:
-        for metric, state in _limits(tick):
+        for metric, state in standing(tick.blocks):
             limits.append(
                 {"metric": metric}
                 | {key: value for key, value in dataclasses.asdict(state).items() if key not in ("offenders", "sketch")}
@@ -134,10 +135,6 @@ def console_width(table: Table) -> int:
     """Columns that the table takes when nothing is wrapped."""
     console = Console(width=10_000)
     return console.measure(table).maximum
-
-
-def _limits(tick: Tick) -> list[tuple[str, LimitState]]:
-    return [(block.metric, limit) for block in tick.blocks for limit in block.limits]
 
 
 def _fullness(active: int, limit: int) -> float:

@@ -9,7 +9,7 @@ import sys
 import click
 
 from pipeline.commands.console import EX_CONFIG, bad, loaded
-from pipeline.config import parse_start
+from pipeline.config import parse_start, with_live
 from pipeline.logs import configure
 from schemas.errors import ConfigError
 
@@ -33,18 +33,19 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> str | No
     "--since", callback=_since, metavar="WHERE",
     help="Where a new group begins in raw topics: 15m (ago), latest or earliest. Wins over kafka.start.",
 )  # fmt: skip
-def worker(file: str, names: tuple[str, ...], since: str | None) -> None:
+@click.option("--live", is_flag=True, help="Serve the live page at /live, as telemetry.live.enabled does.")
+def worker(file: str, names: tuple[str, ...], since: str | None, live: bool) -> None:
     """Run roles until SIGTERM.
 
     More workers with the same role share its partitions. A worker waits for Kafka and its topics; on SIGTERM it
-    finishes its batch, commits and leaves its groups. Logs are JSON lines on standard error; /metrics, /healthz and
-    /readyz are served on telemetry.host:telemetry.port. Exit code 0 after SIGTERM, 1 if a role failed, 78 if the
-    configuration is wrong.
+    finishes its batch, commits and leaves its groups. Logs are JSON lines on standard error; /metrics, /healthz,
+    /readyz and, if it is on, /live are served on telemetry.host:telemetry.port. Exit code 0 after SIGTERM, 1 if a role
+    failed, 78 if the configuration is wrong.
 
     \b
       tailrace worker --config tailrace.yaml --role all
       tailrace worker --config tailrace.yaml --role ingest,sample --since 15m
-      tailrace worker --config tailrace.yaml --role sink.elasticsearch
+      tailrace worker --config tailrace.yaml --role sink.elasticsearch --live
     """
     from pipeline import roles
     from pipeline import worker as working
@@ -52,6 +53,7 @@ def worker(file: str, names: tuple[str, ...], since: str | None) -> None:
     config = loaded(file)
     wanted = [name.strip() for part in names for name in part.split(",") if name.strip()]
     try:
+        config = with_live(config) if live else config
         chosen = roles.expand(config, wanted)
     except ConfigError as error:
         bad(str(error))

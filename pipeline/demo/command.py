@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterator
+import webbrowser
+from collections.abc import Iterator, Mapping
 
 import click
 import orjson
@@ -41,6 +43,12 @@ _URL = {"metavar": "URL", "default": None}
 )  # fmt: skip
 @click.option("--rate", type=click.FloatRange(50, 20_000), default=400, show_default=True, help="Spans per second.")
 @click.option("--seed", type=click.IntRange(0), default=None, help="The same seed brings the same requests.")
+@click.option(
+    "--open/--no-open",
+    "opening",
+    default=None,
+    help="Open the live page in a browser. Default: on a terminal of a machine with a screen.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end and nothing else.")
 @click.option("--kafka", metavar="HOST:PORT", default=None, help="A real Kafka instead of the embedded broker.")
 @click.option("--jaeger", metavar="URL", default=None, help="A real Jaeger, where its pages are (…:16686).")
@@ -50,10 +58,12 @@ _URL = {"metavar": "URL", "default": None}
 @click.option("--elasticsearch", metavar="URL", default=None, help="A real Elasticsearch.")
 @click.option("--prometheus", metavar="URL", default=None, help="A real Prometheus with its remote-write receiver on.")
 def command(
-    seconds: float | None, rate: float, seed: int | None, as_json: bool, kafka: str | None, jaeger: str | None,
-    jaeger_otlp: str | None, elasticsearch: str | None, prometheus: str | None,
+    seconds: float | None, rate: float, seed: int | None, opening: bool | None, as_json: bool, kafka: str | None,
+    jaeger: str | None, jaeger_otlp: str | None, elasticsearch: str | None, prometheus: str | None,
 ) -> None:  # fmt: skip
     """See Tailrace work: a shop's traffic through every role, checked against what was really sent.
+
+    It prints the address of the live page: the same as the table on the terminal, and the kept traces with their logs.
 
     Needs nothing but Python: an embedded broker and stand-ins for Jaeger, Elasticsearch and Prometheus run in this
     process, unless real ones are named. Exit code 0 if everything that arrived is right, 1 with the reasons on
@@ -72,7 +82,8 @@ def command(
         real=Real(kafka, jaeger, jaeger_otlp, elasticsearch, prometheus),
     )
     try:
-        run, holdings, audit = asyncio.run(_run(options, interactive, as_json))
+        opening = interactive and has_screen(sys.platform, os.environ) if opening is None else opening
+        run, holdings, audit = asyncio.run(_run(options, interactive, as_json, opening))
     except (TailraceError, KafkaError, OSError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
@@ -84,10 +95,20 @@ def command(
     sys.exit(1 if audit.violations else 0)
 
 
-async def _run(options: Options, interactive: bool, as_json: bool) -> tuple[Run, Holdings, Audit]:
+def has_screen(platform: str, environ: Mapping[str, str]) -> bool:
+    """Whether a browser that is opened would be seen: a text browser would take the terminal."""
+    if environ.get("SSH_CONNECTION"):
+        return False
+    return platform in ("darwin", "win32") or bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
+
+
+async def _run(options: Options, interactive: bool, as_json: bool, opening: bool) -> tuple[Run, Holdings, Audit]:
     warnings = _Warnings()
     configure("WARNING")
     async with prepared(options, lambda text: click.echo(text, err=as_json)) as run:
+        click.echo(f"live page: {run.page}", err=as_json)
+        if opening:
+            await asyncio.to_thread(webbrowser.open, run.page)
         with _stoppable(run):
             shown = asyncio.create_task(_show(run, interactive, as_json, warnings))
             try:

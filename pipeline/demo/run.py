@@ -73,6 +73,11 @@ class Run:
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
+    def page(self) -> str:
+        """Where the live page is."""
+        return f"http://127.0.0.1:{self.worker.server.port}/live"
+
+    @property
     def seconds(self) -> float:
         """Since the traffic began."""
         return time.monotonic() - self.started

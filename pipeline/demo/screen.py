@@ -6,14 +6,13 @@ own telemetry.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 
-from rich import box
 from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +21,9 @@ from pipeline.demo.ledger import OVERFLOW, SPAN_METRICS, Holdings
 from pipeline.demo.run import Run
 from pipeline.demo.settings import DECISION_WAIT_SECONDS, SERIES_PER_METRIC, SLOW_MS
 from pipeline.demo.shop import CUSTOMER
+from pipeline.live.snapshot import Snapshot, of_registry
+from pipeline.live.terminal import budget, table
+from pipeline.live.view import Observed, View, view
 
 WHY: Mapping[str, str] = {
     "errors": "a span says ERROR",
@@ -36,9 +38,11 @@ def screen(run: Run, holdings: Holdings, note: str = "") -> RenderableType:
     """The whole picture, as of now."""
     state = "traffic flows" if run.sending else "no more traffic; waiting until all of it has arrived"
     head = Text.assemble(
-        ("Tailrace", "bold"), f"  {run.seconds:4.0f} s  {state}", ("   Ctrl-C ends it", "dim") if run.sending else ""
-    )
-    tables = [_sent(run), _kept(run, holdings), _arrived(run, holdings)]
+        ("Tailrace", "bold"), f"  {run.seconds:4.0f} s  {state}", ("   Ctrl-C ends it", "dim") if run.sending else "",
+        ("   ", ""), (run.page, f"dim link {run.page}"),
+    )  # fmt: skip
+    roles = _roles()
+    tables = [_sent(run, roles), _kept(run, holdings, roles), _arrived(run, holdings)]
     lines: list[RenderableType] = [head, Columns(tables, padding=(0, 1)), _series(holdings)]
     if note:
         lines.append(Text(note, style="yellow"))
@@ -55,60 +59,56 @@ def line(run: Run, holdings: Holdings) -> str:
     )
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
-    table.add_column(columns[0])
-    for name in columns[1:]:
-        table.add_column(name, justify="right")
-    return table
+def _roles() -> View:
+    """The worker's own telemetry."""
+    now = Snapshot(time.time(), of_registry(telemetry.REGISTRY))
+    return view([Observed("", None, now)], now.time)
 
 
-def _sent(run: Run) -> Table:
+def _sent(run: Run, roles: View) -> Table:
     ledger, seconds = run.ledger, max(run.seconds, 1.0)
-    table = _table("sent by the shop", "", "total", "per s")
+    rows = table("sent by the shop", "", "total", "per s")
     for name, count in (("spans", ledger.spans), ("logs", len(ledger.logs)), ("traces", len(ledger.seen()))):
-        table.add_row(name, f"{count:,}", f"{count / seconds:,.0f}" if run.sending else "")
-    table.add_row("broken messages", f"{ledger.dead_letters:,}", "")
-    table.add_section()
-    read: Counter[str] = Counter()
-    for sample in _samples("tailrace_records_read_total"):
-        read[sample[0]["role"]] += int(sample[1])
+        rows.add_row(name, f"{count:,}", f"{count / seconds:,.0f}" if run.sending else "")
+    rows.add_row("broken messages", f"{ledger.dead_letters:,}", "")
+    rows.add_section()
+    read = {role.name: sum(count.total for count in role.read.values()) for role in roles.roles}
     for role, ready in run.worker.ready().items():
-        table.add_row(Text(role, style="" if ready else "dim"), f"{read[role]:,}", "" if ready else "joining")
-    return table
+        rows.add_row(Text(role, style="" if ready else "dim"), f"{read.get(role, 0):,.0f}", "" if ready else "joining")
+    return rows
 
 
-def _kept(run: Run, holdings: Holdings) -> Table:
+def _kept(run: Run, holdings: Holdings, roles: View) -> Table:
     seen = len(run.ledger.seen())
-    table = _table("traces kept, and why", "policy", "traces", "")
+    rows = table("traces kept, and why", "policy", "traces", "")
     by_policy = Counter(holdings.policies.values())
     for policy, why in WHY.items():
-        table.add_row(policy, f"{by_policy.pop(policy, 0):,}", Text(why, style="dim", justify="left"))
+        rows.add_row(policy, f"{by_policy.pop(policy, 0):,}", Text(why, style="dim", justify="left"))
     for policy, count in by_policy.items():
-        table.add_row(policy or "?", f"{count:,}", "")
-    table.add_section()
+        rows.add_row(policy or "?", f"{count:,}", "")
+    rows.add_section()
     share = len(holdings.spans) / seen if seen else 0.0
-    table.add_row("kept", f"{len(holdings.spans):,}", Text(f"{share:.0%} of {seen:,}", justify="left"))
+    rows.add_row("kept", f"{len(holdings.spans):,}", Text(f"{share:.0%} of {seen:,}", justify="left"))
     wait = f"each after {DECISION_WAIT_SECONDS} s"
-    decided = {labels["verdict"]: int(value) for labels, value in _samples("tailrace_traces_decided_total")}
-    table.add_row("decided", f"{sum(decided.values()):,}", Text(wait, style="dim", justify="left"))
-    return table
+    decided = roles.kept_traces.total + roles.dropped_traces.total
+    rows.add_row("decided", f"{decided:,.0f}", Text(wait, style="dim", justify="left"))
+    return rows
 
 
 def _arrived(run: Run, holdings: Holdings) -> Table:
-    table = _table("arrived", "", "held", "requests")
+    rows = table("arrived", "", "held", "requests")
     requests = run.destinations.local.requests
     correlated = sum(1 for document in holdings.logs.values() if document.sampled)
-    rows = (
+    held_here = (
         ("Jaeger: spans", sum(map(len, holdings.spans.values())), "jaeger"),
         ("Elasticsearch: logs", len(holdings.logs), "elasticsearch"),
         ("  of kept traces", correlated, ""),
         ("Prometheus: series", len(holdings.series), "prometheus"),
         ("dead-letter queue", holdings.dead_letters, ""),
     )
-    for name, held, key in rows:
-        table.add_row(name, f"{held:,}", f"{requests[key]:,}" if requests[key] else "")
-    return table
+    for name, held, key in held_here:
+        rows.add_row(name, f"{held:,}", f"{requests[key]:,}" if requests[key] else "")
+    return rows
 
 
 def _series(holdings: Holdings) -> Panel:
@@ -122,21 +122,9 @@ def _series(holdings: Holdings) -> Panel:
         used[metric] += 1
         if OVERFLOW in by_name.values() and name.endswith(("_calls_total", "_count")):
             folded[metric] += round(value)
-    table = Table.grid(padding=(0, 2))
+    grid = Table.grid(padding=(0, 2))
     for metric in ("calls", "durations"):
-        bar = ProgressBar(total=SERIES_PER_METRIC, completed=used[metric], width=30)
+        bar = budget(used[metric], SERIES_PER_METRIC)
         note = f"{folded[metric]:,} spans counted as {OVERFLOW}" if folded[metric] else ""
-        table.add_row(metric, bar, f"{used[metric]:,} of {SERIES_PER_METRIC:,} series", note)
-    return Panel(table, title=f"metrics: {CUSTOMER} never stops bringing new values", title_align="left", expand=False)
-
-
-def _samples(name: telemetry.MetricName) -> list[tuple[dict[str, str], float]]:
-    """The worker's own counters by labels."""
-    family = name.removesuffix("_total")
-    return [
-        (sample.labels, sample.value)
-        for metric in telemetry.REGISTRY.collect()
-        if metric.name == family
-        for sample in metric.samples
-        if sample.name == name
-    ]
+        grid.add_row(metric, bar, f"{used[metric]:,} of {SERIES_PER_METRIC:,} series", note)
+    return Panel(grid, title=f"metrics: {CUSTOMER} never stops bringing new values", title_align="left", expand=False)

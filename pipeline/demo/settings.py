@@ -91,6 +91,6 @@ def configuration(endpoints: Endpoints, raw: RawTopics) -> Config:
                 "elasticsearch": {"endpoint": endpoints.elasticsearch, "dataset": DATASET, "batch": batch},
                 "prometheus": {"endpoint": endpoints.prometheus, "batch": batch},
             },
-            "telemetry": {"port": 0},
+            "telemetry": {"port": 0, "live": {"enabled": True, "payloads": True}},
         }
     )

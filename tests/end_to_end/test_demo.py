@@ -34,7 +34,7 @@ async def begun(nothing: Path, *arguments: str) -> asyncio.subprocess.Process:
     environment = {**os.environ, "PATH": str(nothing), "PYTHONPATH": str(ROOT)}
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", *arguments, cwd=nothing, env=environment,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def run(*words: str | Path, **environ: str) -> Result:
     return CliRunner().invoke(commands.cli, [str(word) for word in words], env=environ)
 
 
-@pytest.mark.parametrize("words", [[], ["check"], ["topics"], ["worker"], ["config"], ["config", "print"]])
+@pytest.mark.parametrize("words", [[], ["check"], ["topics"], ["worker"], ["top"], ["config"], ["config", "print"]])
 def test_help_has_an_example(words: list[str]) -> None:
     result = run(*words, "--help")
     assert result.exit_code == 0

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Config
+from pipeline.commands.config import effective
+from pipeline.config import Config, with_live
 from pipeline.config_file import InvalidConfig, parse
 from processors.regroup import ENCODINGS
+from schemas.errors import ConfigError
 from tests.pipeline.configs import MINIMAL, as_yaml
 
 
@@ -227,6 +229,46 @@ def test_sinks_refused(sink: dict[str, Any], key: str) -> None:
 def test_a_key_of_another_kind_is_refused(name: str, key: str, value: Any, rule: str) -> None:
     found = refusals(sinks={name: {"endpoint": "http://a", key: value}})
     assert found[f"sinks.{name}.{key}"] == rule
+
+
+LOCAL, OPEN = ["127.0.0.1", "::1", "[::1]", "localhost", "127.9.9.9"], ["0.0.0.0", "::", "10.0.0.7", "tailrace.example"]
+
+
+@pytest.mark.parametrize("host", LOCAL)
+def test_the_live_page_is_a_word_on_loopback(host: str) -> None:
+    assert refusals(telemetry={"host": host, "live": True}) == {}
+    assert Config.model_validate({**MINIMAL, "telemetry": {"live": True}}).telemetry.live.enabled
+    assert not Config.model_validate(MINIMAL).telemetry.live.enabled
+
+
+@pytest.mark.parametrize("host", OPEN)
+def test_the_live_page_needs_a_token_beyond_loopback(host: str) -> None:
+    (key,) = refusals(telemetry={"host": host, "live": True})
+    assert key == "telemetry.live.token"
+    rule = refusals(telemetry={"host": host, "live": {"enabled": True}})[key]
+    assert rule.startswith("is required")
+    assert host in rule
+    assert refusals(telemetry={"host": host, "live": {"enabled": True, "token": "x" * 16}}) == {}
+    assert refusals(telemetry={"host": host, "live": {"enabled": False}}) == {}
+
+
+def test_a_short_token_is_refused_and_none_is_printed() -> None:
+    assert list(refusals(telemetry={"live": {"token": "short"}})) == ["telemetry.live.token"]
+    config = Config.model_validate({**MINIMAL, "telemetry": {"live": {"enabled": True, "token": "x" * 16}}})
+    assert "x" * 16 not in repr(config) + str(effective(config))
+
+
+@pytest.mark.parametrize(
+    "peer", ["10.0.0.7:9464", "ftp://a", "http://", "http://a/live", "http://u:p@a", "http://a?token=b"]
+)
+def test_peers_are_addresses_without_credentials(peer: str) -> None:
+    assert list(refusals(telemetry={"live": {"peers": ["http://a:9464/", peer]}})) == ["telemetry.live.peers[1]"]
+
+
+def test_worker_live_turns_it_on_where_that_is_safe() -> None:
+    assert with_live(Config.model_validate(MINIMAL)).telemetry.live.enabled
+    with pytest.raises(ConfigError, match=r"--live: telemetry\.live\.token is required .* 0\.0\.0\.0"):
+        with_live(Config.model_validate({**MINIMAL, "telemetry": {"host": "0.0.0.0"}}))
 
 
 def test_every_key_has_a_description() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.services.chromium import Chromium
 from tests.services.servers import Elasticsearch, Jaeger, Kafka, Prometheus
 
 
@@ -57,3 +58,10 @@ def prometheus() -> Iterator[Prometheus]:
     """A Prometheus that accepts remote writes."""
     with Prometheus() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Chromium]:
+    """A browser without a window."""
+    with Chromium() as browser:
+        yield browser

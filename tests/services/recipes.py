@@ -1,7 +1,8 @@
 """How the servers which the tests run against are built, and where they are kept.
 
 Nothing here is a distribution or a container image: Kafka and Elasticsearch come as jars from Maven,
-Jaeger, Prometheus and Alertmanager are built from their Go modules, a Collector by its own builder. Each lands in
+Jaeger, Prometheus and Alertmanager are built from their Go modules, a Collector by its own builder; Chromium is the
+distribution's. Each lands in
 `${TAILRACE_CACHE:-${XDG_CACHE_HOME:-~/.cache}/tailrace}/services/NAME-VERSION/`, complete or not at all.
 """
 
@@ -45,7 +46,9 @@ HOW_TO_GET = {
     "javac": "a JDK 17 or newer (Debian: apt-get install openjdk-17-jdk-headless)",
     "mvn": "Maven 3.6 or newer (Debian: apt-get install maven)",
     "go": "Go 1.25 or newer",
+    "chromium": "Chromium or Chrome (Debian: apt-get install chromium), or name one in $CHROMIUM",
 }
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 Say = Callable[[str], None]
 
@@ -56,7 +59,10 @@ class InstallError(RuntimeError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one server is built. Raise `revision` when the steps change but the version does not."""
+    """How one server is built. Raise `revision` when the steps change but the version does not.
+
+    `there` tells whether what the folder only points to is still there.
+    """
 
     name: str
     version: str
@@ -64,6 +70,7 @@ class Recipe:
     takes: str
     build: Callable[[Path, Say], object]
     revision: int = 1
+    there: Callable[[Path], bool] = Path.exists
 
 
 def cache() -> Path:
@@ -102,7 +109,7 @@ def ensure(name: str, say: Say | None = None) -> Path:
 
 def _is_current(target: Path, recipe: Recipe) -> bool:
     try:
-        return (target / "revision").read_text() == str(recipe.revision)
+        return (target / "revision").read_text() == str(recipe.revision) and recipe.there(target)
     except FileNotFoundError:
         return False
 
@@ -223,6 +230,26 @@ def _collector(folder: Path, say: Say) -> None:
     builder.unlink()
 
 
+def _chromium(folder: Path, say: Say) -> None:
+    """A link to the browser of this machine; where there is none, root gets it from the distribution."""
+    found = browser()
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        apt = ["apt-get", "--quiet", "--yes", "-o", "DPkg::Lock::Timeout=300"]
+        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+        run([*apt, "update"], folder, say, quiet)
+        run([*apt, "install", "--no-install-recommends", "chromium"], folder, say, quiet)
+        found = browser()
+    if found is None:
+        raise InstallError(f"the live page is tested in a browser: install {HOW_TO_GET['chromium']}")
+    (folder / "chromium").symlink_to(found)
+
+
+def browser() -> str | None:
+    """The path of a Chromium on this machine."""
+    named = os.environ.get("CHROMIUM")
+    return named or next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
 KAFKA = "4.1.2"
 KAFKA_3_9 = "3.9.2"  # the last line of 3.x, and with it the oldest brokers that are promised to work
 ELASTICSEARCH = "8.19.0"
@@ -241,6 +268,14 @@ RECIPES = {
         Recipe("prometheus", PROMETHEUS, ("go",), "minutes (about 2) when Go's caches are cold", _prometheus),
         Recipe("alertmanager", ALERTMANAGER, ("go",), "about a minute when Go's caches are cold", _alertmanager),
         Recipe("collector", COLLECTOR, ("go",), "minutes (about 4) when Go's caches are cold", _collector),
+        Recipe(
+            "chromium",
+            "system",
+            (),
+            "half a minute if it must be installed",
+            _chromium,
+            there=lambda folder: (folder / "chromium").exists(),
+        ),
     )
 }
 ONLY_FOR_BENCH = frozenset({"collector"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 from typing import cast
 
 import aiohttp
@@ -26,6 +27,8 @@ NOWHERE = "127.0.0.1:1"
 
 class Joining:
     """A worker of which one role holds nothing yet."""
+
+    server = SimpleNamespace(port=9)
 
     def ready(self) -> dict[str, bool]:
         return {"ingest": True, "sample": False}

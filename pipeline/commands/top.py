@@ -1,0 +1,83 @@
+"""tailrace top: the live page of some workers in a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+
+import aiohttp
+import click
+from rich.console import Console
+from rich.live import Live
+
+from pipeline.commands.console import bad
+from pipeline.live import terminal
+from pipeline.live.peers import Peer
+from pipeline.live.view import Past, View, view
+
+EVERY = 1.0  # seconds between two looks
+PIPE_COLUMNS = 140  # of what goes to a file
+
+
+@click.command()
+@click.argument("urls", nargs=-1, metavar="[URL]…")
+@click.option("--token", envvar="TAILRACE_LIVE_TOKEN", default="", help="telemetry.live.token of these workers.")
+@click.option("--once", is_flag=True, help="Look for --every seconds, print one screen and end.")
+@click.option("--every", type=click.FloatRange(0.2), default=EVERY, show_default=True, help="Seconds between looks.")
+def top(urls: tuple[str, ...], token: str, once: bool, every: float) -> None:
+    """Show what workers do right now: roles, policies, drops, requests, limits, kept traces.
+
+    Several workers are added up. Without a URL it asks http://127.0.0.1:9464. Of a worker whose live page is off or
+    wants another token, only /metrics is shown: no requests and no traces. The token can be in TAILRACE_LIVE_TOKEN.
+    Ctrl-C ends it. Exit code 1 if no worker answers.
+
+    \b
+      tailrace top
+      tailrace top http://10.0.0.7:9464 http://10.0.0.8:9464
+      tailrace top --once > now.txt
+    """
+    wrong = [url for url in urls if not url.startswith(("http://", "https://"))]
+    if wrong:
+        raise click.BadParameter(f"{wrong[0]} must begin with http:// or https://", param_hint="URL")
+    peers = [Peer(url, token) for url in urls or ("http://127.0.0.1:9464",)]
+    try:
+        sys.exit(asyncio.run(_once(peers, every) if once else _watch(peers, every)))
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+async def _look(peers: list[Peer], session: aiohttp.ClientSession, past: Past) -> View:
+    return view(await asyncio.gather(*(peer.observed(session, past) for peer in peers)), time.time())
+
+
+async def _once(peers: list[Peer], every: float) -> int:
+    past = Past()
+    async with aiohttp.ClientSession() as session:
+        await _look(peers, session, past)
+        await asyncio.sleep(every)
+        shown = await _look(peers, session, past)
+    Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(terminal.screen(shown))
+    return _code(shown)
+
+
+async def _watch(peers: list[Peer], every: float) -> int:
+    past = Past()
+    async with aiohttp.ClientSession() as session:
+        shown = await _look(peers, session, past)
+        if code := _code(shown):
+            return code
+        with Live(console=Console(), screen=sys.stdout.isatty(), auto_refresh=False) as live:
+            while True:
+                live.update(terminal.screen(shown), refresh=True)
+                await asyncio.sleep(every)
+                shown = await _look(peers, session, past)
+
+
+def _code(shown: View) -> int:
+    """1, with the reasons, if nobody answered."""
+    if not all(worker.error for worker in shown.workers):
+        return 0
+    for worker in shown.workers:
+        bad(worker.error)
+    return 1

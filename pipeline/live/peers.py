@@ -1,0 +1,66 @@
+"""Asking other workers: `/live/snapshot` where their page is on, else `/metrics`, which knows less."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from pipeline.live.snapshot import Snapshot, of_text
+from pipeline.live.view import Observed, Past
+from schemas.errors import Malformed, Unavailable
+
+ANSWER_SECONDS = 2.0
+LARGEST_ANSWER = 32 << 20  # bytes
+NO_PAGE = (401, 403, 404)  # it is off, or wants another token
+
+
+class Peer:
+    """A worker by the address of its pages. A token is sent only to `/live`."""
+
+    def __init__(self, url: str, token: str = "") -> None:
+        self.url, self.name = url.rstrip("/"), urlsplit(url).netloc
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    async def observed(self, session: aiohttp.ClientSession, past: Past) -> Observed:
+        """It as of now, compared with itself; if it does not answer, with the reason."""
+        try:
+            return past.observed(self.name, await self.snapshot(session))
+        except Unavailable as error:
+            return Observed(self.name, None, None, str(error))
+
+    async def snapshot(self, session: aiohttp.ClientSession) -> Snapshot:
+        """What it says now. Raises Unavailable when it does not answer, or not as a worker does."""
+        status, body = await self._get(session, "/live/snapshot", self._headers)
+        try:
+            if status == 200:
+                return Snapshot.decode(body)
+            if status in NO_PAGE:
+                status, body = await self._get(session, "/metrics", {})
+            if status == 200:
+                return of_text(body.decode(errors="replace"), time.time())
+        except Malformed as error:
+            raise Unavailable(f"{self.url}: {error}") from error
+        raise Unavailable(f"{self.url}: HTTP {status}")
+
+    async def trace(self, session: aiohttp.ClientSession, trace_id: str) -> bytes | None:
+        """The JSON of a kept trace, None if it is not there."""
+        try:
+            status, body = await self._get(session, f"/live/traces/{trace_id}", self._headers)
+        except Unavailable:
+            return None
+        return body if status == 200 else None
+
+    async def _get(self, session: aiohttp.ClientSession, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                # Redirects are not followed: the token is for this address.
+                async with session.get(self.url + path, headers=headers, allow_redirects=False) as answer:
+                    body = await answer.content.read(LARGEST_ANSWER)
+                    while not answer.content.at_eof() and len(body) < LARGEST_ANSWER:
+                        body += await answer.content.read(LARGEST_ANSWER)
+                    return answer.status, body
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise Unavailable(f"{self.url}: {error or type(error).__name__}") from error

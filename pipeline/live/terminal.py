@@ -1,0 +1,136 @@
+"""A view as tables for a terminal: `tailrace top`, and the parts of it that the demo's screen shows too."""
+
+from __future__ import annotations
+
+import datetime
+
+from rich import box
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.live.snapshot import Limit
+from pipeline.live.view import Count, RoleView, View
+
+BAR = 24  # columns
+MOST_LINES = 8  # of each table that could be long
+MB = 1e6
+
+
+def screen(view: View) -> RenderableType:
+    """Everything, one table beside or below the other as the terminal is wide."""
+    tables = [_roles(view), _policies(view), _drops(view)]
+    parts: list[RenderableType] = [_head(view), Columns(tables, padding=(0, 2))]
+    if view.services:
+        parts.append(_services(view))
+    if view.limits:
+        parts.append(_limits(view))
+    if view.traces:
+        parts.append(_traces(view))
+    return Group(*parts)
+
+
+def table(title: str, *columns: str) -> Table:
+    """An empty one: the first column is text, the others are numbers."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
+    made.add_column(columns[0])
+    for name in columns[1:]:
+        made.add_column(name, justify="right")
+    return made
+
+
+def budget(active: float, limit: float, width: int = 30) -> ProgressBar:
+    """How full a limit is."""
+    return ProgressBar(total=max(1, limit), completed=min(active, limit), width=width)
+
+
+def per_second(count: Count) -> str:
+    """A rate as text; small ones with a decimal."""
+    return f"{count.rate:,.1f}" if 0 < count.rate < 10 else f"{count.rate:,.0f}"
+
+
+def _head(view: View) -> Text:
+    decided = view.kept_traces.total + view.dropped_traces.total
+    share = f"{view.kept_traces.total / decided:.1%}" if decided else "–"
+    text = Text.assemble(
+        ("Tailrace", "bold"), f"  {datetime.datetime.fromtimestamp(view.time):%H:%M:%S}",
+        f"  spans {per_second(view.spans)}/s  logs {per_second(view.logs)}/s",
+        f"  traces {per_second(view.kept_traces + view.dropped_traces)}/s, {share} kept",
+        f"  {view.lag:,.1f} s behind",
+    )  # fmt: skip
+    for worker in view.workers:
+        state = (worker.error, "red") if worker.error else f"{worker.memory / MB:,.0f} MB, {worker.cpu:.2f} cores"
+        text.append("\n").append(worker.name, "dim").append("  ").append_text(Text.assemble(state))
+    return text
+
+
+def _roles(view: View) -> Table:
+    made = table("roles", "", "read", "per s", "unread", "out per s")
+    for role in view.roles:
+        read = sum(role.read.values(), Count())
+        out = _out(view, role)
+        name = Text(role.name, style="" if role.ready else "yellow")
+        made.add_row(name, f"{read.total:,.0f}", per_second(read), f"{role.unread:,.0f}", out)
+    return made
+
+
+def _out(view: View, role: RoleView) -> str:
+    """What a role brings forth: spans and logs forwarded, series, or items that the destination has taken."""
+    if role.name == "sample":
+        return per_second(view.kept_spans + view.kept_logs)
+    if role.name == "aggregate":
+        return f"{view.series:,.0f} series"
+    items = view.delivered.get(role.name.removeprefix("sink."), {})
+    return per_second(items["accepted"]) if "accepted" in items else ""
+
+
+def _policies(view: View) -> Table:
+    made = table("traces kept, by policy", "policy", "traces", "per s", "dropped")
+    for policy in view.policies:
+        dropped = f"{policy.dropped.total:,.0f}" if policy.dropped.total else ""
+        made.add_row(escape(policy.name), f"{policy.kept.total:,.0f}", per_second(policy.kept), dropped)
+    return made
+
+
+def _drops(view: View) -> Table:
+    made = table("not forwarded, and why", "", "rows", "per s")
+    for drop in view.drops[:MOST_LINES]:
+        what = f"{'dead letter of ' if drop.dead_letter else ''}{drop.where}: {drop.reason}"
+        style = "" if drop.intentional else "red"
+        made.add_row(Text(what, style=style), f"{drop.count.total:,.0f}", per_second(drop.count))
+    return made
+
+
+def _services(view: View) -> Table:
+    made = table("requests, before sampling", "service", "calls", "errors", "half within", "95 % within")
+    for service in view.services[:MOST_LINES]:
+        errors = f"{service.failed / service.calls:.1%}" if service.calls else ""
+        times = [f"{ms:,.1f} ms" if ms is not None else "" for ms in (service.p50_ms, service.p95_ms)]
+        made.add_row(escape(service.name), f"{service.calls:,}", errors, *times)
+    return made
+
+
+def _limits(view: View) -> Table:
+    made = table("limits", "metric", "label", "in use", "", "limit", "demand", "folded")
+    for limit in sorted(view.limits, key=_fullness, reverse=True)[:MOST_LINES]:
+        bar = budget(limit.active, limit.limit, BAR)
+        numbers = (f"{limit.limit:,}", f"{limit.demand:,}", f"{limit.folded:,.0f}")
+        style = "red" if limit.folded else ""
+        made.add_row(limit.metric, limit.label or "(series)", bar, f"{limit.active:,}", *numbers, style=style)
+    return made
+
+
+def _fullness(limit: Limit) -> tuple[bool, float]:
+    return limit.folded > 0, limit.active / max(1, limit.limit)
+
+
+def _traces(view: View) -> Table:
+    made = table("kept traces, a sample", "trace", "policy", "spans", "logs", "took")
+    for trace in view.traces[:MOST_LINES]:
+        name = Text.assemble(f"{trace.service}: {trace.name}", ("  " + trace.trace_id, "dim"))
+        name.stylize("red" if trace.error else "", 0, len(trace.service) + 2 + len(trace.name))
+        made.add_row(name, escape(trace.policy), str(trace.spans), str(trace.logs), f"{trace.duration_ms:,.1f} ms")
+    return made

@@ -1,0 +1,84 @@
+"""What the roles of a worker feed to its page: a `Watch` is there only if the page is on, and never fails a role."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from pipeline import telemetry
+from pipeline.live.recent import KeptTrace, Recent
+from pipeline.live.red import Red
+from pipeline.live.snapshot import Limit, Snapshot, TraceSummary, of_registry
+from pipeline.live.waterfall import Waterfall, waterfall
+from pipeline.told_limits import standing
+from processors.sampling.window import Burst
+from schemas.envelope import Envelope
+from schemas.ids import trace_key
+from schemas.sample import SeriesBlock
+
+MOST_LIMITS = 100  # rows of the table of limits; `tailrace cardinality` shows all
+MOST_OFFENDERS = 5
+
+
+class Watch:
+    """The recent past of one worker. `payloads`: whether values that came in may be shown."""
+
+    def __init__(self, payloads: bool, clock: Callable[[], float] = time.time) -> None:
+        self.payloads, self._clock = payloads, clock
+        self._recent, self._red = Recent(), Red()
+        self._limits: dict[int, list[Limit]] = {}
+        self._summaries: dict[int, tuple[tuple[int, int], TraceSummary]] = {}
+
+    def committed(self, burst: Burst) -> None:
+        """A transaction of `sample` is durable."""
+        now = self._clock()
+        self._red.add(burst.points, now)
+        for value in burst.kept_spans:
+            self._recent.add("spans", Envelope.decode(value), now)
+        for value in burst.kept_logs:
+            self._recent.add("logs", Envelope.decode(value), now)
+
+    def ticked(self, partition: int, blocks: Iterable[SeriesBlock]) -> None:
+        """A tick of `aggregate` is durable; without blocks the partition is another worker's."""
+        self._limits[partition] = [
+            Limit(
+                metric,
+                state.label,
+                state.limit,
+                state.active,
+                state.demand,
+                state.folded,
+                list(state.offenders[:MOST_OFFENDERS]) if self.payloads else [],
+            )
+            for metric, state in standing(blocks)
+        ]
+
+    def snapshot(self) -> Snapshot:
+        """Everything as of now."""
+        limits = sorted(
+            (limit for limits in self._limits.values() for limit in limits),
+            key=lambda limit: (not limit.folded, -limit.active / max(1, limit.limit)),
+        )
+        samples = of_registry(telemetry.REGISTRY)
+        return Snapshot(self._clock(), samples, self._red.steps(), limits[:MOST_LIMITS], self._traces())
+
+    def trace(self, trace_id: bytes) -> Waterfall | None:
+        """A trace that is held, whole."""
+        found = self._recent.get(trace_key(trace_id))
+        return None if found is None else waterfall(found, self.payloads)
+
+    def _traces(self) -> list[TraceSummary]:
+        """Newest first; worked out again only for traces that have grown."""
+        fresh: dict[int, tuple[tuple[int, int], TraceSummary]] = {}
+        for key, trace in self._recent.items():
+            known = self._summaries.get(key)
+            if known is not None and known[0] == _grown(trace):
+                fresh[key] = known
+            elif (found := waterfall(trace, payloads=False)) is not None:
+                fresh[key] = _grown(trace), found.summary
+        self._summaries = fresh
+        return [summary for _, summary in fresh.values()]
+
+
+def _grown(trace: KeptTrace) -> tuple[int, int]:
+    return len(trace.spans) + len(trace.logs), trace.more

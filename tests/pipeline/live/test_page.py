@@ -1,0 +1,106 @@
+"""The page's data over HTTP: a stream that ends with the worker, traces by id, and other workers beside this one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from typing import Any
+
+from aiohttp import ClientSession
+
+from pipeline.live.page import MOST_WATCHERS
+from processors.sampling.window import Burst
+from schemas.envelope import Envelope
+from tests.pipeline.live.building import kept, log, span, trace_id
+from tests.pipeline.live.pages import LivePage, live_page
+from tests.pipeline.live.test_red import OK, SERVER, batch
+
+TOKEN = "correct-horse-battery"
+STOPS_WITHIN = 5.0  # seconds
+
+
+def committed(page: LivePage, spans: Envelope, logs: Envelope | None = None) -> None:
+    """What `sample` feeds after a transaction."""
+    calls = batch(("cart", SERVER, OK, (3, 0, 0, 0)))
+    logs_kept = [logs.encode()] if logs else []
+    page.watch.committed(Burst([spans.encode()], logs_kept, [calls], b"", {}, None, False, Counter()))
+
+
+async def get(url: str, **headers: str) -> Any:
+    async with ClientSession() as client, client.get(url, headers=headers) as answer:
+        assert answer.status == 200, await answer.text()
+        return await answer.json()
+
+
+async def test_what_roles_feed_is_shown() -> None:
+    async with live_page(payloads=True) as page:
+        committed(page, kept(span(1, 1), span(1, 2, 1, at=3)), kept(log(1, 2)))
+        shown = await get(f"{page.url}/live/view")
+        (trace,) = shown["traces"]
+        assert (trace["trace_id"], trace["spans"], trace["logs"]) == (trace_id(1).hex(), 2, 1)
+        assert [(service["name"], service["calls"]) for service in shown["services"]] == [("cart", 3)]
+        assert [role["unread"] for role in shown["roles"] if role["name"] == "ingest"] == [5]
+        assert [policy["name"] for policy in shown["policies"]] == ["all"]
+        assert {node["name"] for node in shown["graph"]["nodes"]} >= {"ingest", "sample", "aggregate", "otlp_spans"}
+        whole = await get(f"{page.url}/live/traces/{trace_id(1).hex()}")
+        assert [bar["at_ms"] for bar in whole["bars"]] == [0, 3]
+        assert whole["lines"][0]["body"] == "secret words"
+        async with ClientSession() as client:
+            async with client.get(f"{page.url}/live/traces/{trace_id(2).hex()}") as answer:
+                assert answer.status == 404
+            async with client.get(f"{page.url}/live/traces/..%2f..%2fmetrics") as answer:
+                assert answer.status == 404
+
+
+async def test_values_that_came_in_are_not_shown_unless_asked_for() -> None:
+    async with live_page() as page:
+        committed(page, kept(span(1, 1)), kept(log(1, 1)))
+        whole = json.dumps(await get(f"{page.url}/live/traces/{trace_id(1).hex()}"))
+        assert "secret" not in whole
+        assert "secret" not in json.dumps(await get(f"{page.url}/live/view"))
+
+
+async def test_a_stream_says_more_every_second_and_ends_with_the_worker() -> None:
+    loop = asyncio.get_running_loop()
+    async with ClientSession() as client:
+        async with live_page() as page:
+            stream = await client.get(f"{page.url}/live/events")
+            assert stream.content_type == "text/event-stream"
+            times = []
+            async for line in stream.content:
+                if line.startswith(b"data: "):
+                    times.append(json.loads(line[6:])["time"])
+                if len(times) == 3:
+                    break
+            assert times == sorted(set(times))
+            asked = loop.time()
+        assert loop.time() - asked < STOPS_WITHIN
+
+
+async def test_streams_are_few() -> None:
+    async with live_page() as page, ClientSession() as client:
+        streams = [await client.get(f"{page.url}/live/events") for _ in range(MOST_WATCHERS)]
+        async with client.get(f"{page.url}/live/events") as one_more:
+            assert one_more.status == 503
+        for stream in streams:
+            stream.close()
+
+
+async def test_other_workers_are_on_the_same_page() -> None:
+    async with live_page(token=TOKEN, payloads=True) as other, live_page(token="another-long-token") as stranger:
+        committed(other, kept(span(1, 1)))
+        peers = [other.url, stranger.url, "http://127.0.0.1:9"]
+        async with live_page(token=TOKEN, peers=peers) as page:
+            committed(page, kept(span(2, 1)))
+            bearer = {"Authorization": f"Bearer {TOKEN}"}
+            shown = await get(f"{page.url}/live/view", **bearer)
+            assert {trace["trace_id"] for trace in shown["traces"]} == {trace_id(n).hex() for n in (1, 2)}
+            assert [(service["name"], service["calls"]) for service in shown["services"]] == [("cart", 6)]
+            # The stranger takes another token: its /metrics is read, which needs none.
+            assert [role["workers"] for role in shown["roles"] if role["name"] == "ingest"] == [3]
+            errors = {worker["name"]: bool(worker["error"]) for worker in shown["workers"]}
+            assert list(errors.values()) == [False, False, False, True]
+            whole = await get(f"{page.url}/live/traces/{trace_id(1).hex()}", **bearer)
+            assert whole["summary"]["trace_id"] == trace_id(1).hex()
+            assert whole["payloads"]

@@ -1,0 +1,95 @@
+"""What is shown of several workers: added up, and never counted backwards."""
+
+from __future__ import annotations
+
+from pipeline.live.snapshot import Limit, Sample, Snapshot, TraceSummary
+from pipeline.live.view import Count, Observed, Past, View, view
+
+
+def snapshot(time: float, **values: float) -> Snapshot:
+    """Metrics of a worker by what a test calls them."""
+    names = {
+        "read": ("tailrace_records_read_total", {"role": "ingest", "topic": "otlp_spans"}),
+        "spans": ("tailrace_spans_read_total", {"role": "ingest"}),
+        "counted": ("tailrace_spans_read_total", {"role": "sample"}),
+        "ready": ("tailrace_ready", {"role": "ingest"}),
+        "unread": ("tailrace_unread_records", {"role": "ingest"}),
+        "kept": ("tailrace_traces_decided_total", {"verdict": "kept"}),
+        "errors": ("tailrace_policy_votes_total", {"policy": "errors"}),
+        "lag": ("tailrace_head_lag_seconds", {"partition": "0"}),
+        "not_sampled": (
+            "tailrace_dropped_total",
+            {"signal": "spans", "reason": "not_sampled", "intentional": "true"},
+        ),
+        "lost": ("tailrace_dropped_total", {"signal": "spans", "reason": "retention", "intentional": "false"}),
+        "letters": ("tailrace_dead_letters_total", {"stage": "ingest", "reason": "malformed"}),
+        "accepted": ("tailrace_sink_items_total", {"sink": "jaeger", "outcome": "accepted"}),
+    }
+    return Snapshot(time, [Sample(*names[name], value) for name, value in values.items()])
+
+
+def one(before: Snapshot | None, now: Snapshot) -> View:
+    return view([Observed("w", before, now)], now.time, policies={"errors": "status_code", "rest": "probabilistic"})
+
+
+def test_rates_compare_a_worker_with_itself() -> None:
+    shown = one(snapshot(10, read=100, spans=1000, kept=1), snapshot(15, read=150, spans=3000, kept=2))
+    (role,) = one(None, snapshot(15, ready=1, read=150)).roles
+    assert role.read == {"otlp_spans": Count(150, 0)}
+    assert shown.spans == Count(3000, 400)
+    assert shown.kept_traces == Count(2, 0.2)
+
+
+def test_workers_are_added_up_and_a_restart_counts_from_zero() -> None:
+    steady = Observed(
+        "a", snapshot(0, spans=100, ready=1, unread=3, lag=2), snapshot(10, spans=200, ready=1, unread=3, lag=2)
+    )
+    restarted = Observed("b", snapshot(0, spans=900), snapshot(10, spans=50, ready=0, unread=4, lag=7))
+    gone = Observed("c", None, None, "c: no route")
+    shown = view([steady, restarted, gone], 10)
+    assert shown.spans == Count(250, 15)
+    (role,) = shown.roles
+    assert (role.ready, role.workers, role.unread) == (False, 2, 7)
+    assert shown.lag == 7
+    assert [(worker.name, worker.error) for worker in shown.workers] == [("a", ""), ("b", ""), ("c", "c: no route")]
+
+
+def test_spans_are_what_ingest_read_or_what_sample_counted() -> None:
+    assert one(None, snapshot(1, spans=9, counted=8)).spans.total == 9
+    assert one(None, snapshot(1, counted=8)).spans.total == 8
+
+
+def test_policies_are_those_of_the_file_in_its_order() -> None:
+    shown = one(None, snapshot(1, errors=4))
+    assert [(p.name, p.type, p.kept.total) for p in shown.policies] == [
+        ("errors", "status_code", 4), ("rest", "probabilistic", 0)
+    ]  # fmt: skip
+
+
+def test_what_nobody_asked_for_comes_first_and_zeros_are_left_out() -> None:
+    shown = one(None, snapshot(1, not_sampled=900, letters=2, lost=0, accepted=5))
+    assert [(d.where, d.reason, d.intentional, d.dead_letter) for d in shown.drops] == [
+        ("ingest", "malformed", False, True), ("spans", "not_sampled", True, False)
+    ]  # fmt: skip
+    assert shown.dead_letters.total == 2
+    assert shown.delivered == {"jaeger": {"accepted": Count(5, 0)}}
+    assert [drop.reason for drop in one(None, snapshot(1, lost=3, not_sampled=9)).drops] == ["retention", "not_sampled"]
+
+
+def test_traces_and_limits_of_all_workers_are_there() -> None:
+    traces = [TraceSummary(f"{n:032x}", "p", "s", "n", float(n), 1, 1, 0, False, False) for n in range(2)]
+    limits = [Limit("m", "", 10, 1, 1, 0), Limit("n", "", 10, 1, 1, 0)]
+    workers = [
+        Observed(str(n), None, Snapshot(1, [], limits=[limits[n]], traces=[traces[n]])) for n in range(2)
+    ]  # fmt: skip
+    shown = view(workers, 1)
+    assert shown.traces == traces[::-1]
+    assert shown.limits == limits
+
+
+def test_the_past_looks_back_about_ten_seconds() -> None:
+    past = Past()
+    seen = [past.observed("w", snapshot(time)) for time in range(30)]
+    assert seen[0].before is None
+    back = [each.now.time - each.before.time for each in seen if each.now and each.before]
+    assert back == [*range(1, 10), *[10] * 20]

@@ -1,0 +1,59 @@
+"""`tailrace top` on real pages: several workers in one screen, and an exit code for nobody there."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+
+from click.testing import CliRunner, Result
+
+from pipeline.cli import cli
+from tests.pipeline.live.building import kept, log, span
+from tests.pipeline.live.pages import live_page
+from tests.pipeline.live.test_page import committed
+
+TOKEN = "correct-horse-battery"
+
+
+async def top(*words: str) -> Result:
+    """In a thread: it runs a loop of its own."""
+    run = functools.partial(CliRunner().invoke, cli, ["top", "--once", "--every", "0.2", *words])
+    return await asyncio.to_thread(run)
+
+
+async def test_two_workers_are_one_screen() -> None:
+    async with live_page(token=TOKEN) as one, live_page(token=TOKEN) as two:
+        committed(one, kept(span(1, 1, error=True)), kept(log(1, 1)))
+        committed(two, kept(span(2, 1)))
+        result = await top("--token", TOKEN, one.url, two.url)
+        assert result.exit_code == 0, result.output
+        for words in ("ingest", "10", "cart", "kept traces", "cart: span 1", "errors"):
+            assert words in result.output
+        # Both counted three calls.
+        assert any("cart" in line and " 6 " in line for line in result.output.splitlines())
+
+
+async def test_without_the_token_the_metrics_are_left() -> None:
+    async with live_page(token=TOKEN) as page:
+        committed(page, kept(span(1, 1)))
+        result = await top(page.url)
+        assert result.exit_code == 0
+        assert "ingest" in result.output
+        assert "kept traces, a sample" not in result.output
+
+
+async def test_nobody_there_is_an_error_one_of_two_is_not() -> None:
+    nobody = "http://127.0.0.1:9"
+    result = await top(nobody)
+    assert result.exit_code == 1
+    assert "✗ http://127.0.0.1:9: " in result.output
+    async with live_page() as page:
+        result = await top(page.url, nobody)
+        assert result.exit_code == 0
+        assert nobody in result.output
+
+
+async def test_an_address_without_a_scheme_is_refused() -> None:
+    result = await top("127.0.0.1:9464")
+    assert result.exit_code == 2
+    assert "must begin with http://" in result.output
