@@ -8,24 +8,33 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
-from pipeline.commands.cardinality import document, newest_ticks
 from pipeline.demo import command
 from pipeline.demo.facts import CONSUMER, ERROR, SERVER
-from pipeline.demo.ledger import Audit
+from pipeline.demo.ledger import OVERFLOW, Audit
 from pipeline.demo.run import Run
 
 
-async def truth(run: Run, audit: Audit) -> dict[str, object]:
-    """What was sent, what arrived, and what the newest ticks say."""
+def truth(run: Run, audit: Audit) -> dict[str, object]:
+    """What was sent and what arrived: label values and folded calls as the destination of the metrics has them."""
     calls: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     for (service, _, kind, status), count in run.ledger.counts.items():
         if kind in (SERVER, CONSUMER):
             calls[service] += count
             failed[service] += count * (status == ERROR)
+    values: dict[tuple[str, str], set[str]] = defaultdict(set)
+    folded: Counter[str] = Counter()
+    for series, value in run.latest.series.items():
+        labels = dict(series)
+        metric = labels.pop("__name__")
+        if metric.endswith(("_calls_total", "_count")):
+            folded[metric.removesuffix("_count")] += round(value) * (OVERFLOW in labels.values())
+            for label, each in labels.items():
+                if each != OVERFLOW:
+                    values[metric.removesuffix("_count"), label].add(each)
     logs: Counter[str] = Counter(log.trace_id.hex() for log in run.ledger.logs.values() if log.trace_id)
     return {
         "figures": audit.figures._asdict(),
@@ -35,7 +44,8 @@ async def truth(run: Run, audit: Audit) -> dict[str, object]:
         "failed": failed,
         "spans": {trace_id.hex(): sorted(span.hex() for span in t.spans) for trace_id, t in run.ledger.traces.items()},
         "logs": logs,
-        "limits": document(await newest_ticks(run.config))["limits"],
+        "values": {"/".join(key): len(found) for key, found in values.items()},
+        "folded": folded,
     }
 
 
@@ -46,7 +56,7 @@ def main() -> None:
 
     async def told(run: Run) -> Audit:
         audit = await drain(run)
-        text = json.dumps(await truth(run, audit))
+        text = json.dumps(truth(run, audit))
         await asyncio.to_thread(file.write_text, text)
         await asyncio.to_thread(sys.stdin.read)
         return audit
