@@ -144,7 +144,9 @@ async def check_tables(tab: Tab, truth: dict[str, Any]) -> None:
     assert await tab.ask("document.querySelectorAll('#red polyline').length") >= len(services)
     await tab.ask("document.getElementById('more-limits').click()")
     limits = {(row["metric"], row["label"]): row for row in await rows(tab, "#limits tbody tr")}
-    assert {f"{metric}/{label}": int(row["value"]) for (metric, label), row in limits.items() if label} == truth["values"]
+    assert {f"{metric}/{label}": int(row["value"]) for (metric, label), row in limits.items() if label} == truth[
+        "values"
+    ]
     budgets = {metric: row for (metric, label), row in limits.items() if not label}
     assert {metric: int(row["folded"]) for metric, row in budgets.items()} == truth["folded"]
     assert sum(int(row["value"]) for row in budgets.values()) <= figures["series_active"] <= figures["series_budget"]
