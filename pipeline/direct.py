@@ -18,6 +18,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from pipeline.config import Config
 from pipeline.consume import Group, Lease
 from pipeline.key_check import KeyCheck
+from pipeline.live.watch import Watch
 from pipeline.log_start import Retention
 from pipeline.sample import REREAD_BYTES, ROLE, PartitionPair, plan, settings
 from pipeline.topics import Topics
@@ -35,7 +36,7 @@ CLOSE_LIMIT = 1.0  # seconds that the check of the keys may take to end
 CHECKER = 0  # the partition whose owner looks for traces that are on two partitions
 
 
-def group(app: faust.App, config: Config, since: str | None) -> Group:
+def group(app: faust.App, config: Config, since: str | None, watch: Watch | None = None) -> Group:
     """The consumer group of the raw topics; a lease covers partition i of both. `since` overrides `kafka.start`."""
     topics, compiled, n = Topics(config.kafka.prefix), plan(config), config.kafka.partitions
     raw, retention = [item.topic for item in config.inputs], Retention(config.kafka.retention)
@@ -48,7 +49,8 @@ def group(app: faust.App, config: Config, since: str | None) -> Group:
                 f"with regroup: never all raw topics must have kafka.partitions ({n}) partitions: {counts}"
             )
         owned = len(owner.consumer.assignment()) // len(raw)
-        return KeyedPair(owner, unit, config, topics, compiled, direct_settings(config, owned), retention, since)
+        window = direct_settings(config, owned)
+        return KeyedPair(owner, unit, config, topics, compiled, window, retention, since, watch)
 
     return Group(app, ROLE, topics.group(ROLE), raw, config.kafka, lease, unit=lambda partition: partition.partition)
 
@@ -73,8 +75,9 @@ class KeyedPair(PartitionPair):
         settings: Settings,
         retention: Retention,
         since: str | None,
+        watch: Watch | None = None,
     ) -> None:
-        super().__init__(owner, index, config, topics, compiled, settings, retention)
+        super().__init__(owner, index, config, topics, compiled, settings, retention, watch)
         limits = config.limits
         self._readers = {
             item.topic: RawReader(

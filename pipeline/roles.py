@@ -75,7 +75,7 @@ def build(
         if name == "ingest":
             groups.append(ingest.group(app, config, since))
         elif name == "sample" and config.regroup == "never":
-            groups.append(direct.group(app, config, since))
+            groups.append(direct.group(app, config, since, watch))
         elif name == "sample":
             groups.append(sample.group(app, config, watch))
         elif name == "aggregate":

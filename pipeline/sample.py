@@ -235,7 +235,7 @@ class PartitionPair(Lease):
         self._appended(written[0].timestamp)
         _count(burst.stats, str(index))
         if self._watch is not None:
-            self._watch.committed(burst)
+            self._watch.committed(burst.points, burst.kept_spans, burst.kept_logs)
 
     def _appended(self, time_ms: int) -> None:
         """A burst was appended at this time of the broker's."""

@@ -11,9 +11,9 @@ from pipeline.live.red import Red
 from pipeline.live.snapshot import Limit, Snapshot, TraceSummary, of_registry
 from pipeline.live.waterfall import Waterfall, waterfall
 from pipeline.told_limits import standing
-from processors.sampling.window import Burst
 from schemas.envelope import Envelope
 from schemas.ids import trace_key
+from schemas.point import PointBatch
 from schemas.sample import SeriesBlock
 
 MOST_LIMITS = 100  # rows of the table of limits; `tailrace cardinality` shows all
@@ -29,13 +29,13 @@ class Watch:
         self._limits: dict[int, list[Limit]] = {}
         self._summaries: dict[int, tuple[tuple[int, int], TraceSummary]] = {}
 
-    def committed(self, burst: Burst) -> None:
-        """A transaction of `sample` is durable."""
+    def committed(self, points: Iterable[PointBatch], spans: Iterable[bytes], logs: Iterable[bytes]) -> None:
+        """A transaction of `sample` is durable: what it counted, and the kept envelopes in it."""
         now = self._clock()
-        self._red.add(burst.points, now)
-        for value in burst.kept_spans:
+        self._red.add(points, now)
+        for value in spans:
             self._recent.add("spans", Envelope.decode(value), now)
-        for value in burst.kept_logs:
+        for value in logs:
             self._recent.add("logs", Envelope.decode(value), now)
 
     def ticked(self, partition: int, blocks: Iterable[SeriesBlock]) -> None:

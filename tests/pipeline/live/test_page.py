@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from typing import Any
 
 from aiohttp import ClientSession
 
 from pipeline.live.page import MOST_WATCHERS
-from processors.sampling.window import Burst
 from schemas.envelope import Envelope
 from tests.pipeline.live.building import kept, log, span, trace_id
 from tests.pipeline.live.pages import LivePage, live_page
@@ -23,8 +21,7 @@ STOPS_WITHIN = 5.0  # seconds
 def committed(page: LivePage, spans: Envelope, logs: Envelope | None = None) -> None:
     """What `sample` feeds after a transaction."""
     calls = batch(("cart", SERVER, OK, (3, 0, 0, 0)))
-    logs_kept = [logs.encode()] if logs else []
-    page.watch.committed(Burst([spans.encode()], logs_kept, [calls], b"", {}, None, False, Counter()))
+    page.watch.committed([calls], [spans.encode()], [logs.encode()] if logs else [])
 
 
 async def get(url: str, **headers: str) -> Any:
