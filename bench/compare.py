@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.compare_tables import COLUMNS, DEFAULTS, RATIO_COLUMNS, heading, is_whole, key, ratios, rows
+from bench.compare_tables import COLUMNS, DEFAULTS, RATIO_COLUMNS, heading, is_whole, key, native, ratios, rows
 from bench.contest import Given, catch_up, run, task_of, to_be_paced
 from bench.contestants import MODES, Mode
 from bench.load import Load
@@ -203,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         out.print(table(COLUMNS, rows(found)))
         if times := ratios(found):
             out.print(table(RATIO_COLUMNS, times))
+            out.print(native(found))
         figures = load_results(given.results) or {"series": {}}
         figures["series"][key(found)] = found
         file = save(given.results, figures)

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from bench.contestants import TAILRACE
-from bench.measure import middle
+from bench.measure import COMPILED, middle
 
 COLUMNS = (
     "Side",
@@ -16,7 +16,7 @@ COLUMNS = (
     "Start-up, CPU-s",
     "Peak RSS, MiB",
     "Kafka bytes per raw byte",
-    "Seconds",
+    "Spans/s, or behind, s",
     "Runs that kept the same traces",
 )
 RATIO_COLUMNS = ("Tailrace against", "CPU", "CPU, broker included", "Peak RSS")
@@ -47,6 +47,23 @@ def rss(run: Run) -> float:
     return float(sum(run["peak_rss_bytes"].values())) / MIB
 
 
+def _pace(run: Run) -> float:
+    return float(run["spans_per_second"])
+
+
+def _behind(run: Run) -> float:
+    return float(run["drained_seconds"])
+
+
+def native(series: Mapping[str, Any]) -> str:
+    """What Tailrace's workers ran as native code, from their memory maps."""
+    runs = series["sides"].get(TAILRACE, [])
+    found = {name for run in runs for names in run["native"].values() for name in names}
+    compiled = bool(runs) and all(COMPILED in names for run in runs for names in run["native"].values())
+    loop = "uvloop" if "loop" in found else "asyncio's loop"
+    return f"Tailrace's hot modules compiled: {'yes' if compiled else '**no**'}; {loop}." if runs else ""
+
+
 def rows(series: Mapping[str, Any]) -> list[list[str]]:
     """The columns `COLUMNS` of each side: of the runs that kept what they should, or dashes and what was lost."""
     return [_row(name, runs) for name, runs in series["sides"].items()]
@@ -69,7 +86,7 @@ def _row(name: str, runs: Sequence[Run]) -> list[str]:
         shown(lambda run: sum(run["start_up_cpu_seconds"].values()), ".2f"),
         shown(rss, ".0f"),
         shown(lambda run: run["kafka_bytes_per_raw_byte"], ".2f"),
-        shown(lambda run: run["seconds"], ".1f"),
+        shown(_pace, ",.0f") if whole and whole[0]["drained_seconds"] is None else shown(_behind, ".1f"),
         verdict,
     ]
 

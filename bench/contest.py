@@ -8,7 +8,7 @@ been silent for `decision_wait` + SILENCE: what is missing then is lost.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ from bench.load import Load, Written
 from bench.measure import Meter, cpu_seconds, native_modules, peak_rss
 from bench.outputs import Tally
 from bench.testbed import create_topics, idle_cpu, stored_bytes
-from bench.verdicts import Mix, difference, kept
+from bench.verdicts import Mix, Truth, difference, judged
 from bench.write import write
 from tests.services import Kafka
 
@@ -39,8 +39,7 @@ class Given:
     topic: str
     load: Load
     written: Written | None
-    truth: Mapping[bytes, int]
-    traces: int
+    truth: Truth
 
     @property
     def paced(self) -> bool:
@@ -54,14 +53,13 @@ def catch_up(kafka: Kafka, topic: str, load: Load, mix: Mix, partitions: int) ->
     load = _at(load, begins)
     create_topics(kafka, [topic], partitions)
     written = write(kafka.bootstrap, {"traces": (topic, partitions)}, load)
-    return Given(topic, load, written, kept(load, mix), written.traces)
+    return Given(topic, load, written, judged(load, mix))
 
 
 def to_be_paced(kafka: Kafka, topic: str, load: Load, mix: Mix, partitions: int) -> Given:
-    """An empty topic. Which traces are kept depends on ids and shapes, and not on when it begins."""
+    """An empty topic."""
     create_topics(kafka, [topic], partitions)
-    truth = kept(load, mix)
-    return Given(topic, load, None, truth, round(load.spans / load.spans_per_trace * 1.2))
+    return Given(topic, load, None, judged(load, mix))
 
 
 def _at(load: Load, begins: float) -> Load:
@@ -89,12 +87,13 @@ def run(kafka: Kafka, side: Contestant, given: Given, task: Task, cpus: Collecti
         broker = used.pop("broker")
         stored = stored_bytes(kafka, [given.topic, *side.written])
         raw = stored.pop(given.topic)
-        missing, surplus = difference(given.truth, tally.traces)
+        missing, surplus = difference(given.truth.kept, tally.traces)
         return {
             "spans": made.spans,
             "traces": made.traces,
             "seconds": ended,
             "measured_seconds": elapsed,
+            "spans_per_second": made.spans / (ended - side.waits * task.decision_wait),
             # After the last message, and without the wait that both must make: small if the side kept up.
             "drained_seconds": ended - written_at - task.decision_wait if given.paced else None,
             "cpu_seconds": used,
@@ -123,7 +122,7 @@ def _wait(
     say: Say,
 ) -> tuple[float, float]:
     """Seconds until the last kept span was there, or the last of those that came; and until all was written."""
-    wanted = sum(given.truth.values())
+    wanted = given.truth.spans
     last = said = written_at = 0.0
     while True:
         elapsed = time.monotonic() - meter.began
@@ -147,4 +146,4 @@ def _wait(
 
 def task_of(mode: Mode, given: Given, partitions: int, mix: Mix, decision_wait: float) -> Task:
     """What the sides of a mode are asked."""
-    return Task(given.topic, partitions, given.traces, mix, decision_wait, mode.metrics)
+    return Task(given.topic, partitions, given.truth.traces, mix, decision_wait, mode.metrics)

@@ -55,8 +55,12 @@ class Task:
 
 
 class Contestant(ABC):
-    """One side in one run. `start`, then look at `servers`, then `close`."""
+    """One side in one run. `start`, then look at `servers`, then `close`.
 
+    `waits`: it waits `decision_wait` by the clock on the wall, also in a catch-up; its spans/s do without that.
+    """
+
+    waits: bool
     output: str
     written: Sequence[str]
     read: Callable[[bytes], Ids]
@@ -84,6 +88,7 @@ class Contestant(ABC):
 class Tailrace(Contestant):
     """Roles `ingest` and `sample`, a process each; `direct`: the raw topic is keyed, and `sample` reads it itself."""
 
+    waits = False  # stream time
     read = staticmethod(of_envelope)
 
     def __init__(self, kafka: Kafka, name: str, task: Task, direct: bool) -> None:
@@ -113,6 +118,7 @@ class Tailrace(Contestant):
 class Collectors(Contestant):
     """One Collector, or two where `split` keys the topic first."""
 
+    waits = True
     read = staticmethod(of_otlp)
 
     def __init__(self, kafka: Kafka, name: str, task: Task, tuning: Tuning, split: bool) -> None:

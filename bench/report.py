@@ -111,6 +111,7 @@ def compare_text(figures: Mapping[str, Any]) -> str:
         parts.append(markdown(compare_tables.COLUMNS, compare_tables.rows(series)))
         if ratios := compare_tables.ratios(series):
             parts.append(markdown(compare_tables.RATIO_COLUMNS, ratios))
+            parts.append(f"{compare_tables.native(series)}\n")
         parts.append(provenance(series, compare_tables.command(series)))
     return "\n".join(parts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
@@ -58,18 +58,31 @@ def _unmet(number: int) -> dict[str, Any]:
     return {"type": next(iter(block)), **block}
 
 
-def kept(load: Load, mix: Mix) -> dict[bytes, int]:
-    """Trace id and number of spans of every trace that the policies keep."""
+class Truth(NamedTuple):
+    """Trace id and number of spans of every trace that is to be kept, and how many traces there are."""
+
+    kept: dict[bytes, int]
+    traces: int
+
+    @property
+    def spans(self) -> int:
+        """Of the traces that are to be kept."""
+        return sum(self.kept.values())
+
+
+def judged(load: Load, mix: Mix) -> Truth:
+    """What the policies keep of a load; when it begins does not matter."""
     state, limit = salted(DEFAULT_SALT), hash_limit_of(mix.percentage)
     failing: dict[tuple[int, int], bool] = {}
-    found = {}
+    found, seen = {}, 0
     for trace in traces(load):
+        seen += 1
         shape = (id(trace.shape), trace.spans)
         if shape not in failing:
             failing[shape] = mix.failures and _failing(trace.shape, trace.spans)
         if failing[shape] or fnv1a_64(trace.trace_id, state) <= limit:
             found[trace.trace_id] = trace.spans
-    return found
+    return Truth(found, seen)
 
 
 def _failing(shape: Shape, spans: int) -> bool:

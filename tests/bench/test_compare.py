@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
+import pytest
+
+from bench import testbed
 from bench.compare import options_of, parsed, told
-from bench.compare_tables import COLUMNS, DEFAULTS, RATIO_COLUMNS, command, heading, key, ratios, rows
+from bench.compare_tables import COLUMNS, DEFAULTS, RATIO_COLUMNS, command, heading, key, native, ratios, rows
 from bench.contest import catch_up, run, task_of
 from bench.contestants import MODES, TAILRACE
 from bench.load import Load
+from bench.measure import COMPILED
 from bench.verdicts import Mix
 from tests.services import Kafka
 
@@ -23,6 +29,8 @@ def one(cpu: float, *, missing: int = 0, rss: int = 100) -> dict[str, Any]:
         "peak_rss_bytes": {"x": rss << 20, "y": rss << 20},
         "kafka_bytes_per_raw_byte": 1.2,
         "seconds": 9.0,
+        "spans_per_second": 20_000.0,
+        "drained_seconds": None,
         "kept_traces": 7,
         "missing_traces": missing,
         "surplus_traces": 0,
@@ -57,6 +65,19 @@ def test_a_run_that_lost_something_does_not_count_as_cheap() -> None:
     assert "NOT THE SAME TRACES: 5 missing" in told(one(1.0, missing=5))
 
 
+def test_it_is_said_whether_the_workers_ran_compiled() -> None:
+    found = series(own=[one(1.0)])
+    assert native(found) == "Tailrace's hot modules compiled: yes; asyncio's loop."
+    found["sides"][TAILRACE][0]["native"]["sample"] = ["loop"]
+    assert native(found) == "Tailrace's hot modules compiled: **no**; uvloop."
+
+
+def test_a_paced_series_shows_how_far_behind_a_side_was() -> None:
+    found = series(own=[one(1.0) | {"drained_seconds": 1.25}])
+    assert rows(found)[0][6] == "1.2"
+    assert rows(series(own=[one(1.0)]))[0][6] == "20,000"
+
+
 def test_what_is_not_as_usual_tells_series_apart() -> None:
     found = series(own=[one(1.0)])
     assert key(found) == "--modes b --loads paced --placements free"
@@ -75,14 +96,18 @@ def test_a_key_is_a_command_line_that_makes_it_again() -> None:
     assert (options.spans_per_message, options.mix, options.decision_wait) == (10, Mix(1.0, failures=False), 3.0)
 
 
-def test_a_run_counts_what_came_out(kafka: Kafka) -> None:
+def test_a_run_counts_what_came_out(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testbed, "IDLE_CALM", 0.1)
+    monkeypatch.setattr(testbed, "IDLE_SLICE", 0.1)
     mode, mix = MODES["b"], Mix(percentage=20)
     given = catch_up(kafka, "compare-raw", Load(3_000, 0, 50, logs_per_span=0), mix, PARTITIONS)
     task = task_of(mode, given, PARTITIONS, mix, 2.0)
     figures = run(kafka, mode.sides[TAILRACE](kafka, "compare-own", task), given, task, (), print)
-    assert figures["kept_traces"] == len(given.truth) > 20
-    assert figures["kept_spans"] == sum(given.truth.values())
+    assert figures["kept_traces"] == len(given.truth.kept) > 20
+    assert figures["kept_spans"] == given.truth.spans
     assert (figures["missing_traces"], figures["surplus_traces"], figures["repeated_spans"]) == (0, 0, 0)
     assert set(figures["cpu_seconds"]) == set(figures["peak_rss_bytes"]) == {"ingest", "sample"}
     assert figures["cpu_per_million"] > 0
     assert figures["kafka_bytes_per_raw_byte"] > 0.2
+    compiled = str(import_module(f"schemas.{COMPILED}").__file__).endswith(EXTENSION_SUFFIXES[0])
+    assert [COMPILED in names for names in figures["native"].values()] == [compiled] * 2

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from bench.measure import Meter, cpu_seconds, family, machine, peak_rss
-from tests.services import wait_for
+from bench.measure import Meter, cpu_seconds, family, machine, native_modules, peak_rss
+from tests.services import Server, wait_for
 
 # Burn CPU (in a child if asked to), hold 64 MiB, then say so and wait for the end of standard input.
 CHILD = """
@@ -53,6 +53,35 @@ def test_children_count() -> None:
         assert peak_rss(pid) > 64 << 20
         for child in family(pid)[1:]:
             os.kill(child, 9)
+
+
+class Idle(Server):
+    """A process that does nothing."""
+
+    name = "idle"
+
+    def command(self) -> list[str]:
+        return ["sleep", "600"]
+
+    def is_ready(self) -> bool:
+        return True
+
+
+def test_a_pinned_server_has_its_core_from_the_start() -> None:
+    core = max(os.sched_getaffinity(0))
+    server = Idle()
+    server.cpus = {core}
+    with server:
+        wait_for(lambda: os.sched_getaffinity(server.pid) == {core}, 10, "it is pinned")
+
+
+def test_native_modules_are_those_of_the_project() -> None:
+    with subprocess.Popen([sys.executable, "-c", "import orjson, sys; print(flush=True); sys.stdin.read()"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert native_modules(process.pid) == []
+        process.communicate()
 
 
 def test_a_process_that_is_gone() -> None:

@@ -8,11 +8,11 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
 from bench.load import Load, messages
-from bench.verdicts import SLOW_MS, Mix, difference, kept
+from bench.verdicts import SLOW_MS, Mix, difference, judged
 from processors.sampling.policies import Policy
 from processors.sampling.probability import DEFAULT_SALT, fnv1a_64, hash_limit_of, salted
 
-LOAD = Load(30_000, 1_700_000_000_000, logs_per_span=0, seed=5)
+LOAD = Load(8_000, 1_700_000_000_000, logs_per_span=0, seed=5)
 
 
 def spans_by_trace(load: Load) -> dict[bytes, list[Span]]:
@@ -28,7 +28,7 @@ def spans_by_trace(load: Load) -> dict[bytes, list[Span]]:
 @pytest.mark.parametrize("keyed", [0, 4])
 def test_the_truth_is_what_the_messages_hold(keyed: int) -> None:
     """Computed again from the bytes: errors, whole milliseconds, the salted hash."""
-    load = Load(30_000, 1_700_000_000_000, logs_per_span=0, keyed=keyed, seed=5)
+    load = Load(8_000, 1_700_000_000_000, logs_per_span=0, keyed=keyed, seed=5)
     expected = {}
     for trace_id, spans in spans_by_trace(load).items():
         failed = any(span.status.code == Status.STATUS_CODE_ERROR for span in spans)
@@ -36,14 +36,17 @@ def test_the_truth_is_what_the_messages_hold(keyed: int) -> None:
         chosen = fnv1a_64(trace_id, salted(DEFAULT_SALT)) <= hash_limit_of(5)
         if failed or lasts // 1_000_000 >= SLOW_MS or chosen:
             expected[trace_id] = len(spans)
-    assert kept(load, Mix()) == expected
+    truth = judged(load, Mix())
+    assert truth.kept == expected
+    assert truth.spans == sum(expected.values())
+    assert truth.traces == len(spans_by_trace(load))
     assert 0.05 < len(expected) / len(spans_by_trace(load)) < 0.12
 
 
 def test_a_share_alone() -> None:
     traces = len(spans_by_trace(LOAD))
-    assert 0.4 < len(kept(LOAD, Mix(percentage=50, failures=False))) / traces < 0.6
-    assert len(kept(LOAD, Mix(percentage=1, failures=False))) < 0.02 * traces
+    assert 0.4 < len(judged(LOAD, Mix(percentage=50, failures=False)).kept) / traces < 0.6
+    assert len(judged(LOAD, Mix(percentage=1, failures=False)).kept) < 0.02 * traces
 
 
 def test_policies_that_keep_nothing_are_valid_and_differ() -> None:
