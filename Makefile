@@ -1,6 +1,6 @@
 # Every target does its own set-up, into ${TAILRACE_CACHE:-${XDG_CACHE_HOME:-~/.cache}/tailrace}, and says step i of n.
 # It needs Python 3.11 or newer; `test` and `bench` also a C compiler for the hot modules, and Java 17, Maven and Go to
-# build the servers they run against.
+# build the servers they run against, and `test` Chromium (as root it installs it with apt-get).
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench format

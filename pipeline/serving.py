@@ -40,13 +40,12 @@ class Server:
         app.router.add_get("/readyz", self._readiness)
         if self.page is not None:
             app.router.add_routes(self.page.routes())
+            await self.page.start()
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=LAST_ANSWERS)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._settings.host, self._settings.port)
         await site.start()
         self.port = self._runner.addresses[0][1]
-        if self.page is not None:
-            await self.page.start()
 
     async def stop(self) -> None:
         """Stop listening."""

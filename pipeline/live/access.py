@@ -55,7 +55,7 @@ class Guard:
 
     def _refused(self, request: web.Request) -> web.Response | None:
         if not self._token:
-            if is_loopback(urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""):
+            if is_loopback(_host(request)):
                 return None
             return web.Response(status=403, text="this page is for loopback only: ask for it as 127.0.0.1\n")
         scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
@@ -78,6 +78,14 @@ class Guard:
             COOKIE, self._cookie, path=self._root, httponly=True, samesite="Strict", secure=request.secure
         )
         return response
+
+
+def _host(request: web.Request) -> str:
+    """The name by which the client asked, without the port; empty for what is none."""
+    try:
+        return urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _bytes(sent: str) -> bytes:

@@ -78,13 +78,17 @@ class Page:
     # ---- looking -----------------------------------------------------------------------------------------
 
     async def _look(self) -> None:
+        failed = False
         while True:
             try:
                 await self._look_once(peers=self._watching > 0)
                 async with self._changed:
                     self._changed.notify_all()
+                failed = False
             except Exception as error:  # the page may be wrong; the worker goes on
-                log.error("the live page failed", exc_info=error)
+                if not failed:  # said once, not every second
+                    log.error("the live page failed", exc_info=error)
+                failed = True
             await asyncio.sleep(EVERY)
 
     async def _look_once(self, peers: bool) -> None:

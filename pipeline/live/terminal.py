@@ -33,12 +33,11 @@ def screen(view: View) -> RenderableType:
     return Group(*parts)
 
 
-def table(title: str, *columns: str) -> Table:
-    """An empty one: the first column is text, the others are numbers."""
+def table(title: str, *columns: str, texts: int = 1) -> Table:
+    """An empty one: so many columns of text, then numbers."""
     made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
-    made.add_column(columns[0])
-    for name in columns[1:]:
-        made.add_column(name, justify="right")
+    for place, name in enumerate(columns):
+        made.add_column(name, justify="left" if place < texts else "right")
     return made
 
 
@@ -114,7 +113,7 @@ def _services(view: View) -> Table:
 
 
 def _limits(view: View) -> Table:
-    made = table("limits", "metric", "label", "in use", "", "limit", "demand", "folded")
+    made = table("limits", "metric", "label", "in use", "", "limit", "demand", "folded", texts=3)
     for limit in sorted(view.limits, key=_fullness, reverse=True)[:MOST_LINES]:
         bar = budget(limit.active, limit.limit, BAR)
         numbers = (f"{limit.limit:,}", f"{limit.demand:,}", f"{limit.folded:,.0f}")
@@ -128,7 +127,7 @@ def _fullness(limit: Limit) -> tuple[bool, float]:
 
 
 def _traces(view: View) -> Table:
-    made = table("kept traces, a sample", "trace", "policy", "spans", "logs", "took")
+    made = table("kept traces, a sample", "trace", "policy", "spans", "logs", "took", texts=2)
     for trace in view.traces[:MOST_LINES]:
         name = Text.assemble(f"{trace.service}: {trace.name}", ("  " + trace.trace_id, "dim"))
         name.stylize("red" if trace.error else "", 0, len(trace.service) + 2 + len(trace.name))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import ClientSession
 
-from pipeline.config import Telemetry
+from pipeline.config import Config, Telemetry
+from pipeline.live.page import Page
+from pipeline.live.watch import Watch
 from pipeline.serving import Server
+from tests.pipeline.configs import MINIMAL
+from tests.repository import ROOT
 
 ROLES = {"ingest": True, "sink.jaeger/eu": False}
 
@@ -41,3 +46,16 @@ async def test_alive_but_not_ready(url: str) -> None:
         async with client.get(f"{url}/readyz") as answer:
             assert answer.status == 503
             assert (await answer.json())["roles"] == ROLES
+
+
+async def test_without_the_live_page_there_is_none(url: str) -> None:
+    async with ClientSession() as client, client.get(f"{url}/live") as answer:
+        assert answer.status == 404
+
+
+async def test_every_page_is_in_the_reference() -> None:
+    documented = set(re.findall(r"`(/[\w./{}]*)`", (ROOT / "docs" / "reference" / "endpoints.md").read_text("utf-8")))
+    config = Config.model_validate({**MINIMAL, "telemetry": {"live": True}})
+    server = Server(config.telemetry, dict)
+    served = {route.path.replace(":[0-9a-f]{32}", "") for route in Page(config, Watch(False), server.refresh).routes()}
+    assert served | {"/metrics", "/healthz", "/readyz"} == documented

@@ -70,6 +70,29 @@ def test_a_missing_tool_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         ensure("jaeger")
 
 
+def test_a_browser_is_found_or_installed_or_asked_for(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    monkeypatch.setenv("PATH", f"{bin_}")
+    monkeypatch.delenv("CHROMIUM", raising=False)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(InstallError, match="apt-get install chromium"):
+        ensure("chromium")
+    apt = bin_ / "apt-get"
+    apt.write_text(
+        '#!/bin/sh\ncase "$*" in *install*) : > "${0%/*}/chromium"; /bin/chmod +x "${0%/*}/chromium";; esac\n'
+    )
+    apt.chmod(0o755)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    link = ensure("chromium") / "chromium"
+    assert link.resolve() == bin_ / "chromium"
+    link.resolve().unlink()  # a cache outlives the machine that it was filled on
+    assert ensure("chromium") / "chromium" == link
+    assert link.exists()
+
+
 def test_a_long_build_shows_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(recipes, "HEARTBEAT_SECONDS", 0.05)

@@ -33,7 +33,9 @@ async def status(client: ClientSession, url: str, headers: Mapping[str, str] | N
         return answer.status
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:9464", "127.0.0.1.evil.example", "10.0.0.7:80", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9464", "127.0.0.1.evil.example", "10.0.0.7:80", "", "[::1"]
+)
 async def test_a_foreign_name_for_loopback_sees_nothing(client: ClientSession, host: str) -> None:
     async with live_page() as page:
         for path in PATHS:
