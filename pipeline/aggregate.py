@@ -1,4 +1,4 @@
-"""The aggregate role: deltas of span metrics in, a tick of cumulative series out, one transaction per tick.
+"""The aggregate role: span metrics and OTLP metrics in, a tick of cumulative series out, one transaction per tick.
 
 Its state is its output: a tick holds every live series, and where it begins is in the metadata of the points offset
 that is committed with it. The next owner loads that one tick and goes on (processors/ticks.py).
@@ -24,7 +24,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from pipeline import telemetry
-from pipeline.commit import Committer, Output, committer
+from pipeline.commit import Committer, Output, committer, dead_letters
 from pipeline.config import Config
 from pipeline.consume import Group, Lease
 from pipeline.live.watch import Watch
@@ -33,6 +33,7 @@ from pipeline.told_limits import ToldLimits, limits_of
 from pipeline.topics import Topics
 from processors.span_metrics import span_metric_names
 from processors.ticks import DueTick, Ticks
+from schemas.dead_letter import DeadLetter
 from schemas.errors import ProtocolError
 from schemas.point import Shape
 from schemas.sample import read_tick
@@ -76,6 +77,7 @@ class PointsPartition(Lease):
         self._watch = watch
         self._group, self._partition, self._config = owner, partition, config
         self._samples = TopicPartition(topics.samples, partition.partition)
+        self._topics = topics
         self._ticks = Ticks(
             config.kafka.metric_partitions,
             int(config.metrics.interval * 1000),
@@ -190,13 +192,27 @@ class PointsPartition(Lease):
             return {self._partition: OffsetAndMetadata(due.tick.points, str(written[0].offset))}
 
         outputs = [Output(samples.topic, value, samples.partition) for value in due.tick.encode()]
+        last = len(outputs) - 1
+        points = self._partition
+        letters = [
+            DeadLetter(r.value, points.topic, points.partition, r.offset, r.append, 0, ROLE, r.reason, r.detail)
+            for r in due.refused
+        ]
+        outputs += dead_letters(self._topics, letters, self._config)
         written = await self._committer.commit(outputs, offsets)
-        self._ticks.acknowledged(written[-1].timestamp, time.monotonic())
+        self._ticks.acknowledged(written[last].timestamp, time.monotonic())
         self._told.tell(due.tick.blocks)
         if self._watch is not None:
             self._watch.ticked(samples.partition, due.tick.blocks)
         for metric, observations in due.overflow.items():
             telemetry.count("tailrace_overflow_points_total", observations, metric=metric)
+        for reason, number in due.dropped.items():
+            intentional = str(reason.intentional).lower()
+            telemetry.count(
+                "tailrace_dropped_total", number, signal="metrics", reason=str(reason), intentional=intentional
+            )
+        for refused in due.refused:
+            telemetry.count("tailrace_dead_letters_total", stage=ROLE, reason=refused.reason)
         if self._config.kafka.transactions and time.monotonic() - self._deleted_at >= DELETE_INTERVAL:
             self._deleted_at = time.monotonic()
             await self._delete_old(due.tick.time_ms, written[0].offset)

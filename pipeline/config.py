@@ -25,9 +25,11 @@ from pydantic import (
     model_validator,
 )
 
-from processors.regroup import ENCODINGS
+from processors.metric_points import TO_OTLP
+from processors.regroup import AUTO, ENCODINGS
 from processors.sampling.policies import Policies
 from schemas.errors import ConfigError
+from schemas.prometheus_names import Strategy
 from schemas.settings import Broken, Duration, Section, parse_duration, refuse
 from sinks.settings import Sink, sink_rules
 
@@ -171,7 +173,7 @@ class Input(Section):
     """A raw topic: what is in it."""
 
     topic: TopicName = Field(description="Its name; each topic once.")
-    signal: Literal["traces", "logs"] = Field(description="What its messages hold.")
+    signal: Literal["traces", "logs", "metrics"] = Field(description="What its messages hold.")
     encoding: Literal["otlp_proto", "otlp_json", "jaeger_proto", "jaeger_json", "json", "text", "auto"] = Field(
         "otlp_proto",
         description="otlp_proto, otlp_json, jaeger_proto and jaeger_json (traces only) are those of the Collector's "
@@ -182,7 +184,7 @@ class Input(Section):
 
     @model_validator(mode="after")
     def _encoding_fits(self) -> Self:
-        known = ENCODINGS[self.signal]
+        known = (*TO_OTLP, AUTO) if self.signal == "metrics" else ENCODINGS[self.signal]
         if self.encoding not in known:
             refuse([(("encoding",), f"must be one of {', '.join(known)} for signal: {self.signal}")])
         return self
@@ -302,9 +304,37 @@ class MetricLimit(Section):
             yield ("metric",), "is required by `series`; the default of all metrics is metrics.series_per_metric"
 
 
+class OtlpMetrics(Section):
+    """How OTLP metrics become series of Prometheus."""
+
+    translation_strategy: Strategy = Field(
+        "UnderscoreEscapingWithSuffixes",
+        description="Prometheus' own setting for OTLP names: whether unit and type become suffixes, and whether what "
+        "older Prometheus did not allow becomes underscores. The others need Prometheus 3 behind the sink.",
+    )
+    scope_labels: bool = Field(
+        True, description="The instrumentation scope as labels `otel_scope_name`, `otel_scope_version`, ..."
+    )
+    promote_resource_attributes: list[Annotated[str, StringConstraints(min_length=1)]] = Field(
+        [], description="Resource attributes that become labels of every series; the rest are on `target_info`."
+    )
+    stale_after: Positive = Field(
+        300.0,
+        description="A gauge, a sum that may fall or a summary without a new point for this long ends; longer than "
+        "the slowest exporter's interval.",
+    )
+    sources_per_metric: int = Field(
+        50_000,
+        ge=1,
+        description="Cumulative streams of a metric whose newest point is remembered; points of further ones are "
+        "dropped and counted.",
+    )
+
+
 class Metrics(Section):
     """Series for Prometheus and how many of them there may be."""
 
+    otlp: OtlpMetrics = Field(OtlpMetrics(), description="Names, labels and sources of OTLP metrics.")
     span_metrics: SpanMetrics = Field(SpanMetrics(), description="Calls and durations of spans.")
     interval: Positive = Field(15.0, description="One sample per series this often.")
     series_per_metric: int = Field(
@@ -449,7 +479,7 @@ class Config(Section):
     regroup: Literal["always", "never"] = Field(
         "always",
         description="never: the raw topics are keyed by trace id already, so `sample` reads them itself and there is "
-        "no `ingest` between. One topic of traces and at most one of logs, both otlp_proto and with "
+        "no `ingest` between (but for metrics). One topic of traces and at most one of logs, both otlp_proto and with "
         "`kafka.partitions` partitions, keyed alike (docs/how-to/keyed-topics.md).",
     )
     inputs: list[Input] = Field(min_length=1, description="The raw topics.")
@@ -478,6 +508,21 @@ class Config(Section):
             rule = f"must be at most half of kafka.retention ({kafka.retention:g}s): undecided spans wait in Kafka"
             refuse([(("decision_wait",), rule)])
         return sampling
+
+    @property
+    def traced(self) -> list[str]:
+        """The raw topics of traces and logs: those whose marks the sample clock waits for."""
+        return [item.topic for item in self.inputs if item.signal != "metrics"]
+
+    @property
+    def measured(self) -> list[str]:
+        """The raw topics of metrics."""
+        return [item.topic for item in self.inputs if item.signal == "metrics"]
+
+    @property
+    def ingested(self) -> list[str]:
+        """The raw topics that `ingest` reads."""
+        return self.measured if self.regroup == "never" else [item.topic for item in self.inputs]
 
     def raw_topic(self, signal: str) -> str | None:
         """The first raw topic of a signal; with `regroup: never` its only one."""

@@ -39,7 +39,7 @@ CHECKER = 0  # the partition whose owner looks for traces that are on two partit
 def group(app: faust.App, config: Config, since: str | None, watch: Watch | None = None) -> Group:
     """The consumer group of the raw topics; a lease covers partition i of both. `since` overrides `kafka.start`."""
     topics, compiled, n = Topics(config.kafka.prefix), plan(config), config.kafka.partitions
-    raw, retention = [item.topic for item in config.inputs], Retention(config.kafka.retention)
+    raw, retention = config.traced, Retention(config.kafka.retention)
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         assert isinstance(unit, int)
@@ -89,6 +89,7 @@ class KeyedPair(PartitionPair):
                 limits.max_span_bytes,
             )
             for item in config.inputs
+            if item.signal != "metrics"
         }
         self._since = since or config.kafka.start
         self._wait = settings.decision_wait

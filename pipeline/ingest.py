@@ -1,8 +1,8 @@
-"""The ingest role: raw topics in, envelopes by trace id out, one transaction per raw partition.
+"""The ingest role: raw topics in, envelopes by trace id or points by metric out, one transaction per raw partition.
 
 Stateless but for what has been read since the last transaction. Each transaction carries the mark of its raw
 partition to every partition of the topic it feeds; an idle raw partition writes a mark alone every tenth of
-`decision_wait`, so that clocks downstream go on.
+`decision_wait`, so that clocks downstream go on. Metrics wait for no decision: their raw topics have no marks.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from math import inf
 
 import faust
 from aiokafka import ConsumerRecord, TopicPartition
@@ -21,9 +22,12 @@ from pipeline.commit import Committer, Output, committer, dead_letters
 from pipeline.config import Config, Input
 from pipeline.consume import Group, Lease
 from pipeline.topics import Topics
+from processors.metric_points import MetricPoints, Naming
 from processors.regroup import Regroup
 from processors.stream_time import BrokerClock, RawMark
+from schemas.dead_letter import DeadLetter
 from schemas.errors import Unavailable
+from schemas.ids import partition_of_metric
 
 ROLE = "ingest"
 POLL = 0.05  # seconds between looks at what is due
@@ -34,8 +38,8 @@ UNREAD_LIMIT = 2  # times commit_bytes that may wait for a transaction before fe
 
 
 def group(app: faust.App, config: Config, since: str | None) -> Group:
-    """The consumer group of all raw topics. `since` overrides `kafka.start`."""
-    inputs = {item.topic: item for item in config.inputs}
+    """The consumer group of the raw topics that are for ingest. `since` overrides `kafka.start`."""
+    inputs = {item.topic: item for item in config.inputs if item.topic in config.ingested}
     topics = Topics(config.kafka.prefix)
     pace = _Pace(int(config.sampling.decision_wait * 1000) * AHEAD_OF_SLOWEST)
 
@@ -84,16 +88,8 @@ class RawPartition(Lease):
         self._group, self._partition, self._source = owner, partition, source
         self._config, self._topics, self._pace = config, topics, pace
         self._since = since or config.kafka.start
-        self._target = topics.spans if source.signal == "traces" else topics.logs
-        self._regroup = Regroup(
-            partition.topic,
-            partition.partition,
-            source.signal,
-            source.encoding,
-            config.kafka.partitions,
-            config.limits.max_message_bytes,
-            config.limits.max_span_bytes,
-        )
+        self._target = {"traces": topics.spans, "logs": topics.logs, "metrics": topics.points}[source.signal]
+        self._processor = _processor(partition, source, config)
         self._committer: Committer = committer(
             config.kafka, owner, topics.transactional_id(ROLE, partition.partition, partition.topic)
         )
@@ -150,13 +146,14 @@ class RawPartition(Lease):
         for record in records:
             if record.offset < self._next:
                 continue
-            self._regroup.add(record.offset, record.timestamp, record.value)
+            self._processor.add(record.offset, record.timestamp, record.value)
             self._next = record.offset + 1
             self._mark.read(record.timestamp)
 
     def saturated(self) -> bool:
         """Whether a transaction has to come first, or the other raw partitions have to catch up."""
-        return self._regroup.size > UNREAD_LIMIT * self._config.kafka.commit_bytes or self._pace.ahead(self._partition)
+        full = self._processor.size > UNREAD_LIMIT * self._config.kafka.commit_bytes
+        return full or self._pace.ahead(self._partition)
 
     async def work(self) -> None:
         """Commit by size or age; mark when idle."""
@@ -165,7 +162,7 @@ class RawPartition(Lease):
         while True:
             now = time.monotonic()
             moved = self._next > self._committed
-            due = self._regroup.size >= kafka.commit_bytes or now - self._flushed_at >= kafka.commit_interval
+            due = self._processor.size >= kafka.commit_bytes or now - self._flushed_at >= kafka.commit_interval
             async with self._turn:
                 if moved and due:
                     await self._look_for_end()
@@ -187,6 +184,8 @@ class RawPartition(Lease):
 
     def _idle_after(self) -> float:
         """Seconds between idle marks: well within what the sample clock takes for a stalled partition."""
+        if self._source.signal == "metrics":
+            return inf
         sampling = self._config.sampling
         stall = sampling.ingest_stall_limit if self._source.signal == "traces" else self._config.logs.max_skew
         return min(sampling.decision_wait / MARKS_PER_WAIT, stall / MARKS_PER_STALL)
@@ -196,6 +195,8 @@ class RawPartition(Lease):
 
         Where it ended is asked at one commit and has been passed, in live traffic, at the next.
         """
+        if self._source.signal == "metrics":
+            return
         if self._ending is not None:
             end, before = self._ending
             if self._next < end and not await self._group.passed(self._partition, end):
@@ -223,7 +224,34 @@ class RawPartition(Lease):
         mark = self._mark.cut(now)
         self._marked_at = 0.0 if now is None else self._flushed_at  # no mark before the broker's time is known
         until = self._next
-        flushed = self._regroup.flush(mark, self._group.raw_topics())
+        rows, outputs, letters = self._flush(mark)
+        outputs += dead_letters(self._topics, letters, self._config)
+        written = await self._committer.commit(
+            outputs, {self._partition: OffsetAndMetadata(until, _pack(mark, self._known))}
+        )
+        self._committed = until
+        self._observe(written)
+        if self._source.signal == "traces":
+            telemetry.count("tailrace_spans_read_total", rows, role=ROLE)
+        elif self._source.signal == "logs":
+            telemetry.count("tailrace_logs_read_total", rows, role=ROLE)
+        else:
+            telemetry.count("tailrace_metric_points_read_total", rows, role=ROLE)
+        for reason, number in Counter(letter.reason for letter in letters).items():
+            telemetry.count("tailrace_dead_letters_total", number, stage=ROLE, reason=str(reason))
+
+    def _flush(self, mark: int | None) -> tuple[int, list[Output], list[DeadLetter]]:
+        """Rows, records and dead letters of everything since the last flush."""
+        if isinstance(self._processor, MetricPoints):
+            points = self._processor.flush()
+            count = self._config.kafka.metric_partitions
+            outputs = [
+                Output(self._target, b.encode(), partition_of_metric(b.metric, count), b.metric.encode())
+                for b in points.batches
+            ]
+            return points.rows, outputs, points.dead_letters
+        raw_topics = {topic: n for topic, n in self._group.raw_topics().items() if topic in self._config.traced}
+        flushed = self._processor.flush(mark, raw_topics)
         if flushed.rows:
             self._pace.move(self._partition, mark, at_end=False)
         outputs = [
@@ -235,24 +263,29 @@ class RawPartition(Lease):
             Output(self._topics.untraced_logs, value, self._partition.partition % self._config.kafka.partitions)
             for _, value in flushed.untraced
         ]
-        outputs += dead_letters(self._topics, flushed.dead_letters, self._config)
-        written = await self._committer.commit(
-            outputs, {self._partition: OffsetAndMetadata(until, _pack(mark, self._known))}
-        )
-        self._committed = until
-        self._observe(written)
-        if self._source.signal == "traces":
-            telemetry.count("tailrace_spans_read_total", flushed.rows, role=ROLE)
-        else:
-            telemetry.count("tailrace_logs_read_total", flushed.rows, role=ROLE)
-        for reason, number in Counter(letter.reason for letter in flushed.dead_letters).items():
-            telemetry.count("tailrace_dead_letters_total", number, stage=ROLE, reason=str(reason))
+        return flushed.rows, outputs, flushed.dead_letters
 
     def _observe(self, written: list[RecordMetadata]) -> None:
         newest = max((r.timestamp for r in written if r.topic == self._target), default=-1)
         if newest > 0:
             # Where a predecessor's mark lies ahead, the broker's clock was set back: time goes on from there (F11).
             self._clock.observe(max(newest, self._mark.mark or 0), time.monotonic())
+
+
+def _processor(partition: TopicPartition, source: Input, config: Config) -> Regroup | MetricPoints:
+    limits, otlp = config.limits, config.metrics.otlp
+    if source.signal == "metrics":
+        naming = Naming(otlp.translation_strategy, otlp.scope_labels, tuple(otlp.promote_resource_attributes))
+        return MetricPoints(partition.topic, partition.partition, source.encoding, naming, limits.max_message_bytes)
+    return Regroup(
+        partition.topic,
+        partition.partition,
+        source.signal,
+        source.encoding,
+        config.kafka.partitions,
+        limits.max_message_bytes,
+        limits.max_span_bytes,
+    )
 
 
 def _pack(mark: int | None, known: int) -> str:

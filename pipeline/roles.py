@@ -34,16 +34,17 @@ class Role:
 def diagram(config: Config) -> list[Role]:
     """All roles of a configuration, in the order that data passes them."""
     t = Topics(config.kafka.prefix)
-    raw = tuple(i.topic for i in config.inputs)
     sampled = (t.kept_spans, t.kept_logs, t.decisions, t.points)
+    points = (t.points,) if config.measured else ()
+    found = []
     if config.regroup == "never":
-        found = [Role("sample", raw, (*sampled, t.untraced_logs, t.dlq))]
+        if config.measured:
+            found.append(Role("ingest", tuple(config.measured), (*points, t.dlq)))
+        found.append(Role("sample", tuple(config.traced), (*sampled, t.untraced_logs, t.dlq)))
     else:
-        found = [
-            Role("ingest", raw, (t.spans, t.logs, t.untraced_logs, t.dlq)),
-            Role("sample", (t.spans, t.logs), sampled),
-        ]
-    found.append(Role("aggregate", (t.points,), (t.samples,)))
+        found.append(Role("ingest", tuple(config.ingested), (t.spans, t.logs, t.untraced_logs, *points, t.dlq)))
+        found.append(Role("sample", (t.spans, t.logs), sampled))
+    found.append(Role("aggregate", (t.points,), (t.samples, t.dlq)))
     found += [Role(f"sink.{name}", tuple(deliver.sources(config, name)), (t.dlq,)) for name in config.sinks]
     return found
 

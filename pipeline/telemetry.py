@@ -16,6 +16,7 @@ MetricName = Literal[
     "tailrace_unread_records",
     "tailrace_spans_read_total",
     "tailrace_logs_read_total",
+    "tailrace_metric_points_read_total",
     "tailrace_dropped_total",
     "tailrace_dead_letters_total",
     "tailrace_transactions_total",
@@ -71,6 +72,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("tailrace_spans_read_total", "counter", ("role",), "Spans decoded (ingest) or counted (sample)."),
     Metric("tailrace_logs_read_total", "counter", ("role",), "Log records decoded (ingest) or counted (sample)."),
+    Metric("tailrace_metric_points_read_total", "counter", ("role",), "Data points of OTLP metrics decoded."),
     Metric(
         "tailrace_dropped_total",
         "counter",

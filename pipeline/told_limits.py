@@ -25,6 +25,8 @@ def limits_of(metrics: Metrics) -> Limits:
             if limit.label and limit.values is not None
         },
         int(metrics.idle_timeout * 1000),
+        int(metrics.otlp.stale_after * 1000),
+        metrics.otlp.sources_per_metric,
     )
 
 

@@ -177,7 +177,7 @@ def _keyed(
 
 def keyed_topics(config: Config) -> list[str]:
     """The raw topics that `sample` reads itself; none unless `regroup: never`."""
-    return [item.topic for item in config.inputs] if config.regroup == "never" else []
+    return config.traced if config.regroup == "never" else []
 
 
 _MAY_EXCEED = {"retention.ms", "retention.bytes", "max.message.bytes"}

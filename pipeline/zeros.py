@@ -45,11 +45,16 @@ def zeros(config: Config, roles: Collection[str]) -> Iterator[Zero]:
             yield from _sample(config)
         else:
             yield "tailrace_dropped_total", _expired("metrics")
+            for reason in (Reason.OVER_LIMIT, Reason.SUPERSEDED):
+                dropped = {"signal": "metrics", "reason": reason.value, "intentional": "true"}
+                yield "tailrace_dropped_total", dropped
+            yield "tailrace_dead_letters_total", {"stage": role.name, "reason": Reason.NAME_TAKEN.value}
 
 
 def _ingest(config: Config) -> Iterator[Zero]:
     yield "tailrace_spans_read_total", {"role": "ingest"}
     yield "tailrace_logs_read_total", {"role": "ingest"}
+    yield "tailrace_metric_points_read_total", {"role": "ingest"}
     for signal in dict.fromkeys(item.signal for item in config.inputs):
         yield "tailrace_dropped_total", _expired(signal)
     for reason in Reason:
@@ -66,8 +71,8 @@ def _sample(config: Config) -> Iterator[Zero]:
         yield "tailrace_policy_drops_total" if drops else "tailrace_policy_votes_total", {"policy": policy.name}
     for signal, reason in (("spans", Reason.NOT_SAMPLED), ("logs", Reason.LOG_OF_DROPPED_TRACE)):
         yield "tailrace_dropped_total", {"signal": signal, "reason": reason.value, "intentional": "true"}
-    for item in config.inputs:
-        yield "tailrace_decisions_without_input_total", {"topic": item.topic}
+    for topic in config.traced:
+        yield "tailrace_decisions_without_input_total", {"topic": topic}
 
 
 def _sink(config: Config, role: Role) -> Iterator[Zero]:

@@ -21,145 +21,28 @@ to and fro:
 - a bucket is added where its upper bound lies. Counts at bounds that both shapes have go on exactly; at a bound that
   only the new shape has they begin with those of the next lower common bound. Nothing ever decreases.
 - a counter cannot become a histogram or the reverse: ProtocolError.
+
+Metrics from outside have *open* shapes: label names are added as they come, and every row has the bounds that it began
+with. One name has one kind, whoever was first, except that a classic and an exponential histogram may share one; what
+comes as another kind, or under the name of a span metric, is Malformed (`name_taken`).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 
-from processors.cardinality import Limits, SeriesLimiter
-from processors.sketch import Refused
-from schemas.errors import ProtocolError
-from schemas.point import HistogramValue, Labels, PointBatch, Shape, Value
-from schemas.sample import LimitState, SeriesBlock
+from processors.cardinality import Limits
+from processors.family import Family, conformed
+from processors.values import observations
+from schemas.errors import Malformed, ProtocolError
+from schemas.point import Labels, PointBatch, Shape, Value
+from schemas.reasons import Reason
+from schemas.sample import SeriesBlock
 
 Row = tuple[Labels, Value]
-SERIES = ""  # stands for the budget of series among the labels' limits
-NOT_TOLD = -1
-OFFENDERS = 10  # told per limit
-
-
-@dataclass(slots=True)
-class _Row:
-    """A histogram is kept as [observations, sum, buckets...], a counter as [value]: both add up alike.
-
-    `counted` is the time of the tick that its newest delta was in, NOT_TOLD until there is one.
-    """
-
-    value: list[float]
-    counted: int = NOT_TOLD
-
-
-@dataclass(slots=True)
-class _Fold:
-    """What one limit made fold: observations since the metric has been there, and the refused values."""
-
-    folded: float = 0.0
-    refused: Refused = field(default_factory=Refused)
-
-
-class _Family:
-    """One metric."""
-
-    __slots__ = ("folds", "fresh", "limiter", "moved", "rows", "shape")
-
-    def __init__(self, shape: Shape, limiter: SeriesLimiter) -> None:
-        self.shape = shape
-        self.limiter = limiter
-        self.rows: dict[Labels, _Row] = {}
-        self.fresh = 0  # so many of the last rows are in no tick
-        # Label sets of a loaded tick that were renamed, merged or folded here, by the shape that they had.
-        self.moved: list[tuple[Shape, Labels]] = []
-        self.folds: dict[str, _Fold] = {}  # by label, SERIES for the budget of series
-
-    def count(self, labels: Labels, value: Value) -> bool:
-        """Count a delta that has this family's shape; True if it went under another label set."""
-        if labels in self.rows:
-            self._add(labels, value).counted = NOT_TOLD
-            return False
-        within = self.limiter.within_values(labels)
-        placed = self.limiter.place(within)
-        before = len(self.rows)
-        self._add(placed, value).counted = NOT_TOLD
-        self.fresh += len(self.rows) - before
-        if placed == labels:
-            return False
-        self._fold(labels, within, placed, _observations(value))
-        return True
-
-    def take_over(self, labels: Labels, value: Value, counted: int) -> bool:
-        """A loaded row of this family's shape; True if it went under another label set."""
-        placed = self.limiter.place(labels)
-        row = self._add(placed, value)
-        row.counted = max(row.counted, counted)
-        return placed != labels
-
-    def _add(self, placed: Labels, value: Value) -> _Row:
-        more = [value.observations, value.sum, *value.buckets] if isinstance(value, HistogramValue) else [value]
-        row = self.rows.get(placed)
-        if row is None:
-            row = self.rows[placed] = _Row(more)
-        else:
-            row.value = [a + b for a, b in zip(row.value, more, strict=True)]
-        return row
-
-    def _fold(self, labels: Labels, within: Labels, placed: Labels, observations: float) -> None:
-        """Tell whose limit it was: of the labels whose value was refused, and of the series."""
-        if within != labels:
-            for name, given, kept in zip(self.shape.label_names, labels, within, strict=True):
-                if given != kept:
-                    self._refuse(name, given, observations)
-        if placed != within:
-            self._refuse(SERIES, _spelled(self.shape.label_names, labels), observations)
-
-    def _refuse(self, label: str, value: str, observations: float) -> None:
-        fold = self.folds.get(label)
-        if fold is None:
-            fold = self.folds[label] = _Fold()
-        fold.folded += observations
-        fold.refused.add(value, observations)
-
-    def end_idle(self, time_ms: int, idle_ms: int) -> list[Labels]:
-        """Say that what was counted since the last tick is in this one; end the label sets that are idle."""
-        stale = []
-        for labels, row in self.rows.items():
-            if row.counted == NOT_TOLD:
-                row.counted = time_ms
-            elif idle_ms and time_ms - row.counted >= idle_ms:
-                stale.append(labels)
-        for labels in stale:
-            del self.rows[labels]
-            self.limiter.release(labels)
-        return stale
-
-    def told(self, time_ms: int) -> tuple[list[Row], list[int]]:
-        """Cumulative values in the order of admission, and for how long each was idle (none if none was)."""
-        idle = [time_ms - row.counted for row in self.rows.values()]
-        if self.shape.kind == "counter":
-            rows: list[Row] = [(labels, row.value[0]) for labels, row in self.rows.items()]
-        else:
-            rows = [(labels, _histogram(row.value)) for labels, row in self.rows.items()]
-        return rows, idle if any(idle) else []
-
-    def limits(self) -> list[LimitState]:
-        """Each label's limit, in the order of the labels, then that of the series."""
-        limiter, states = self.limiter, []
-        for slot, (label, limit) in enumerate(zip(self.shape.label_names, limiter.values, strict=True)):
-            states.append(self._limit(label, limit, limiter.in_use(slot)))
-        label_sets = self._limit(SERIES, limiter.budget, ())
-        demand = limiter.active + label_sets.demand * self.shape.series
-        return [*states, replace(label_sets, active=limiter.active, demand=demand)]
-
-    def _limit(self, label: str, limit: int, active: Collection[str]) -> LimitState:
-        fold = self.folds.get(label)
-        if fold is None:
-            return LimitState(label, limit, len(active), len(active))
-        refused = fold.refused
-        demand = len(active) if refused.empty else refused.together_with(active)
-        offenders = () if refused.empty else refused.offenders(OFFENDERS)
-        return LimitState(label, limit, len(active), demand, fold.folded, offenders, refused.state())
+Relabel = Callable[[Labels], tuple[Labels, bool]]
+"""Label values in the order of other names; True if a value got lost for want of its name."""
 
 
 class SeriesStore:
@@ -168,19 +51,30 @@ class SeriesStore:
     def __init__(self, limits: Limits, shapes: Mapping[str, Shape] | None = None) -> None:
         self._limits = limits
         self._shapes = dict(shapes or {})
-        self._families: dict[str, _Family] = {}
+        # By name, and whether it is an exponential histogram.
+        self._families: dict[tuple[str, bool], Family] = {}
         self._generation: int | None = None  # of the last tick
 
-    def apply(self, batch: PointBatch) -> float:
-        """Add deltas; returns how many observations (a counter: how much) went under an overflow label set.
+    def apply(self, batch: PointBatch, now_ms: int = 0) -> float:
+        """Add deltas and readings; returns how many observations (a counter: how much) went under overflow label sets.
 
-        Raises ProtocolError when the metric is of another kind, ConfigError when the budget does not hold it at all.
+        `now_ms` is when the batch was appended. Raises Malformed for an open batch whose name is taken; for a closed
+        one of another kind ProtocolError, and ConfigError when the budget does not hold it at all.
         """
         family = self._family(batch.metric, batch.shape)
+        relabel = _relabelling(batch.shape, family)
         overflow = 0.0
-        for labels, value in _conformed(batch.metric, batch.shape, family.shape, batch.rows):
-            if family.count(labels, value):
-                overflow += _observations(value)
+        bounds = batch.shape.bounds if family.shape.open else family.shape.bounds
+        for labels, value in batch.rows:
+            placed, squeezed = relabel(labels)
+            overflow += family.count(placed, conformed(value, batch.shape.bounds, bounds), bounds)
+            overflow += observations(value) if squeezed and family.shape.kind != "sum" else 0.0
+        for reading in batch.readings:
+            placed, squeezed = relabel(reading.labels)
+            if squeezed and family.shape.kind in ("gauge", "info"):
+                family.refuse(placed)
+            else:
+                overflow += family.read(reading._replace(labels=placed), bounds, now_ms)
         return overflow
 
     def load(self, blocks: Iterable[SeriesBlock], time_ms: int) -> None:
@@ -190,38 +84,55 @@ class SeriesStore:
             if not block.rows:  # all that there was of the metric, or of a label set that was renamed, ended
                 continue
             family = self._family(block.metric, block.shape)
-            rows = _conformed(block.metric, block.shape, family.shape, block.rows)
-            idle = block.idle or [0] * len(rows)
-            for (before, _), (labels, value), ms in zip(block.rows, rows, idle, strict=True):
-                folded = family.take_over(labels, value, time_ms - ms)
-                if folded or block.shape.label_names != family.shape.label_names:
+            relabel = _relabelling(block.shape, family)
+            bounds = block.shape.bounds if family.shape.open else family.shape.bounds
+            renamed = not family.shape.open and block.shape.label_names != family.shape.label_names
+            went: dict[Labels, tuple[Labels | None, Value]] = {}
+            for (before, value), ms in zip(block.rows, block.idle or [0] * len(block.rows), strict=True):
+                labels, _ = relabel(before)
+                value = conformed(value, block.shape.bounds, bounds)
+                placed = family.take_over(labels, value, bounds, time_ms - ms)
+                went[before] = placed, value
+                if placed != labels or renamed:
                     family.moved.append((block.shape, before))
+            for source in block.sources:
+                placed, value = went[source.labels]
+                if placed is not None:
+                    last = value if source.last is None else source.last
+                    family.restore(source, placed, last, time_ms - source.idle)
             for limit in block.limits:
-                if limit.folded:
-                    family.folds[limit.label] = _Fold(limit.folded, Refused(limit.sketch))
+                if limit.folded or limit.sketch:
+                    family.restore_fold(limit)
 
     def blocks(self, time_ms: int) -> list[SeriesBlock]:
         """The tick of `time_ms`: every live series, and those that ended since the last one, in order of name.
 
-        Series end because they are idle, or by a change of configuration; they are told once.
+        Series end because they are idle, because their source says so, or by a change of configuration; they are told
+        once.
         """
         generation = self._generation_at(time_ms)
         begun = 0 if self._generation is None else min(generation - self._generation, 2)
         blocks: list[SeriesBlock] = []
-        for metric, family in sorted(self._families.items()):
-            for fold in family.folds.values():
-                for _ in range(begun):
-                    fold.refused.rotate()
-            stale = family.end_idle(time_ms, self._limits.idle_ms)
-            rows, idle = family.told(time_ms)
-            if rows or stale:
-                blocks.append(SeriesBlock(metric, family.shape, rows, stale, idle, family.fresh, family.limits()))
-            blocks.extend(_ended(metric, family, stale))
-            family.moved, family.fresh = [], 0
+        for key, family in sorted(self._families.items()):
+            for _ in range(begun):
+                family.rotate()
+            family.end_idle(time_ms)
+            told = family.told(time_ms)
+            blocks += told
+            blocks += _ended(family, told)
+            family.moved = []
             if not family.rows:
-                del self._families[metric]
+                del self._families[key]
         self._generation = generation
         return blocks
+
+    def dropped(self) -> Counter[Reason]:
+        """Readings that changed nothing since this was asked last, by reason."""
+        found: Counter[Reason] = Counter()
+        for family in self._families.values():
+            found += family.dropped
+            family.dropped.clear()
+        return found
 
     def _generation_at(self, time_ms: int) -> int:
         """Sketches begin a generation when this changes. It depends on tick time alone: a restart changes nothing."""
@@ -229,80 +140,58 @@ class SeriesStore:
 
     def active(self) -> dict[str, int]:
         """Prometheus series by metric; none is above the budget."""
-        return {metric: family.limiter.active for metric, family in self._families.items()}
+        return {metric: family.limiter.active for (metric, _), family in self._families.items()}
 
     def __len__(self) -> int:
         """Label sets of all metrics."""
         return sum(len(family.rows) for family in self._families.values())
 
-    def _family(self, metric: str, shape: Shape) -> _Family:
-        family = self._families.get(metric)
+    def _family(self, metric: str, shape: Shape) -> Family:
+        exponential = shape.kind == "exponential"
+        family = self._families.get((metric, exponential))
+        other = self._families.get((metric, not exponential))
+        own = family.shape if family is not None else self._shapes.get(metric, shape)
+        if other is not None and {own.kind, other.shape.kind} != {"exponential", "histogram"}:
+            own = other.shape
+        if own.kind != shape.kind or (shape.open and not own.open):
+            text = f"{metric} is a {own.kind}{'' if own.open else ' of span metrics'}, a batch says {shape.kind}"
+            raise Malformed(Reason.NAME_TAKEN, text) if shape.open else ProtocolError(text)
         if family is None:
-            own = self._shapes.get(metric, shape)
-            family = self._families[metric] = _Family(own, self._limits.limiter(metric, own))
+            family = self._families[metric, exponential] = Family(metric, own, self._limits)
         return family
 
 
-def _observations(value: Value) -> float:
-    return value.observations if isinstance(value, HistogramValue) else value
+def _relabelling(given: Shape, family: Family) -> Relabel:
+    """From a shape's label names to those of a family, which takes in new ones if its shape is open."""
+    if family.shape.open:
+        family.widen(given.label_names)
+    own = family.shape.label_names
+    if given.label_names == own:
+        return lambda labels: (labels, False)
+    index = {name: slot for slot, name in enumerate(given.label_names)}
+    slots = [index.get(name) for name in own]
+    lost = [slot for name, slot in index.items() if name not in own] if family.shape.open else []
+
+    def relabel(labels: Labels) -> tuple[Labels, bool]:
+        found = tuple("" if slot is None else labels[slot] for slot in slots)
+        if any(labels[slot] for slot in lost):
+            return family.limiter.coarse(found), True
+        return found, False
+
+    return relabel
 
 
-def _histogram(value: list[float]) -> HistogramValue:
-    observations, total, *buckets = value
-    return HistogramValue(int(observations), total, tuple(map(int, buckets)))
-
-
-def _spelled(names: tuple[str, ...], values: Labels) -> str:
-    """A label set in one line.
-
-    >>> _spelled(("service", "tenant"), ("cart", ""))
-    'service=cart'
-    """
-    return ",".join(f"{name}={value}" for name, value in zip(names, values, strict=True) if value)
-
-
-def _conformed(metric: str, given: Shape, own: Shape, rows: list[Row]) -> list[Row]:
-    """Rows of shape `given` as rows of shape `own`, in the same order."""
-    if given.kind != own.kind:
-        raise ProtocolError(f"{metric} is a {own.kind}, a batch says {given.kind}")
-    relabel = _relabel(given.label_names, own.label_names)
-    rebucket = _rebucket(given.bounds, own.bounds)
-    return [
-        (relabel(labels), rebucket(value) if isinstance(value, HistogramValue) else value) for labels, value in rows
-    ]
-
-
-def _relabel(given: tuple[str, ...], own: tuple[str, ...]) -> Callable[[Labels], Labels]:
-    if given == own:
-        return lambda labels: labels
-    sources = [given.index(name) if name in given else None for name in own]
-    return lambda labels: tuple("" if source is None else labels[source] for source in sources)
-
-
-def _rebucket(given: tuple[float, ...], own: tuple[float, ...]) -> Callable[[HistogramValue], HistogramValue]:
-    if given == own:
-        return lambda value: value
-    targets = [*(bisect_left(own, bound) for bound in given), len(own)]
-
-    def rebucket(value: HistogramValue) -> HistogramValue:
-        buckets = [0] * (len(own) + 1)
-        for target, count in zip(targets, value.buckets, strict=True):
-            buckets[target] += count
-        return value._replace(buckets=tuple(buckets))
-
-    return rebucket
-
-
-def _ended(metric: str, family: _Family, stale: Iterable[Labels]) -> list[SeriesBlock]:
+def _ended(family: Family, told: Iterable[SeriesBlock]) -> list[SeriesBlock]:
     """Blocks of staleness markers for moved label sets that are no live series under any spelling."""
     if not family.moved:
         return []
-    told = {_pairs(family.shape.label_names, labels) for labels in (*family.rows, *stale)}
+    names = family.shape.label_names
+    live = {_pairs(names, labels) for block in told for labels in (*(labels for labels, _ in block.rows), *block.stale)}
     ended: dict[Shape, list[Labels]] = {}
     for shape, labels in family.moved:
-        if _pairs(shape.label_names, labels) not in told:
+        if _pairs(shape.label_names, labels) not in live:
             ended.setdefault(shape, []).append(labels)
-    return [SeriesBlock(metric, shape, [], stale) for shape, stale in ended.items()]
+    return [SeriesBlock(family.metric, shape, [], stale) for shape, stale in ended.items()]
 
 
 def _pairs(names: tuple[str, ...], values: Labels) -> frozenset[tuple[str, str]]:

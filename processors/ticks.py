@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 from processors.cardinality import Limits
 from processors.series import SeriesStore
-from schemas.errors import ProtocolError
+from schemas.errors import Malformed, ProtocolError
 from schemas.point import PointBatch, Shape
+from schemas.reasons import Reason
 from schemas.sample import Tick
 
 # Ticks are so many ms apart at least: between two of them a series that begins has its zero (sinks/remote_write.py).
@@ -28,15 +29,29 @@ SHORTEST = 2
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """A points record that goes to the dead-letter queue: another kind of metric has its name."""
+
+    offset: int
+    append: int
+    value: bytes
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class DueTick:
     """What goes into one transaction: the tick, and what it tells about since the last one.
 
     `tick.points` is the offset to commit. `overflow` is what was counted under `__overflow__` since the last tick, by
-    metric. How the limits stand is in the tick itself.
+    metric; `dropped` are points that changed nothing, by reason; `refused` are the records that cannot be counted. How
+    the limits stand is in the tick itself.
     """
 
     tick: Tick
     overflow: Mapping[str, float]
+    dropped: Mapping[Reason, int]
+    refused: tuple[Refused, ...] = ()
 
 
 class Ticks:
@@ -50,6 +65,7 @@ class Ticks:
         self._interval = interval
         self._store = SeriesStore(limits, shapes)
         self._overflow: dict[str, float] = {}
+        self._refused: list[Refused] = []
         self._next = 0
         self._number = 0
         self._last: int | None = None  # time of the last tick; of the first point before there was one
@@ -101,7 +117,11 @@ class Ticks:
         if offset < self._next:
             return
         batch = PointBatch.decode(value)
-        overflow = self._store.apply(batch)
+        try:
+            overflow = self._store.apply(batch, append)
+        except Malformed as error:
+            overflow = 0.0
+            self._refused.append(Refused(offset, append, value, error.reason, error.detail))
         if overflow:
             self._overflow[batch.metric] = self._overflow.get(batch.metric, 0.0) + overflow
         self._next = offset + 1
@@ -151,5 +171,7 @@ class Ticks:
         since, self._last = self._last or 0, time
         self._idle, self._changed = not self._changed, False
         overflow, self._overflow = self._overflow, {}
+        refused, self._refused = tuple(self._refused), []
+        dropped = self._store.dropped()  # before the tick: it forgets metrics of which nothing is left
         tick = Tick(self._number, time, self._next, self._partitions, self._store.blocks(time), since)
-        return DueTick(tick, overflow)
+        return DueTick(tick, overflow, dropped, refused)

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.logs.v1 import logs_pb2
+from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
@@ -28,7 +29,7 @@ def strings_as_bytes(message: DescriptorProto) -> None:
 
 def _pool() -> DescriptorPool:
     pool = DescriptorPool()
-    for module in (common_pb2, resource_pb2, trace_pb2, logs_pb2):
+    for module in (common_pb2, resource_pb2, trace_pb2, logs_pb2, metrics_pb2):
         file = FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
         for message in file.message_type:
             strings_as_bytes(message)
@@ -46,3 +47,4 @@ def message_class(name: str) -> type[Message]:
 
 TracesData = message_class("trace.v1.TracesData")
 LogsData = message_class("logs.v1.LogsData")
+MetricsData = message_class("metrics.v1.MetricsData")

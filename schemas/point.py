@@ -1,34 +1,69 @@
-"""The records of `points`: what one `sample` transaction counted of one metric, as deltas.
+"""The records of `points`: what was counted or read of one metric since the transaction before.
 
 Key = the metric's name, partition = murmur2(key) mod M: one owner per metric. Sums of points are exact only because
-each batch is in the transaction that moved the counted spans' cursor (docs/adr/0003).
+each batch is in the transaction that moved the cursor of what was counted (docs/adr/0003).
+
+Version 1 knows counters and histograms of span metrics, version 2 what OTLP metrics need beside them (open shapes). A
+batch is written in the lowest version that can say it, so that what does not use OTLP metrics can be rolled back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from schemas.errors import ProtocolError
 from schemas.packing import pack, unpack
 from schemas.versions import require
 
-VERSION = 1
-READS = (1,)
+VERSION = 2
+CLOSED_VERSION = 1
+READS = (CLOSED_VERSION, VERSION)
 
-Kind = Literal["counter", "histogram"]
+Kind = Literal["counter", "histogram", "sum", "gauge", "info", "exponential", "summary"]
+CLOSED_KINDS = ("counter", "histogram")
+# What is read rather than counted: a newer reading takes the place of the older one.
+LEVELS = ("sum", "gauge", "info", "summary")
 Labels = tuple[str, ...]  # values, in the order of the shape's label names; "" = the label is absent
 
 
 class HistogramValue(NamedTuple):
-    """A classic histogram: `buckets[i]` counts (bounds[i-1], bounds[i]], the last one all above the last bound."""
+    """A classic histogram: `buckets[i]` counts (bounds[i-1], bounds[i]], the last one all above the last bound.
+
+    A `sum` that nobody told is NaN.
+    """
 
     observations: int
     sum: float
     buckets: tuple[int, ...]
 
 
-Value = float | HistogramValue
+class ExponentialValue(NamedTuple):
+    """A histogram of base 2^(2^-scale): `positive[i]` counts (base^(offset+i), base^(offset+i+1)], as in OTLP.
+
+    `zero` counts what is at most `zero_threshold` away from 0.
+    """
+
+    observations: int
+    sum: float
+    scale: int
+    zero: int
+    zero_threshold: float
+    positive_offset: int
+    positive: tuple[int, ...]
+    negative_offset: int
+    negative: tuple[int, ...]
+
+
+class SummaryValue(NamedTuple):
+    """A summary: `values[i]` is the quantile of the shape's `bounds[i]`."""
+
+    observations: int
+    sum: float
+    values: tuple[float, ...]
+
+
+Value = float | HistogramValue | ExponentialValue | SummaryValue
 
 
 class Shape(NamedTuple):
@@ -36,23 +71,44 @@ class Shape(NamedTuple):
 
     The first `identity` label names say who is counted (service, span name, ...): they outlive the others when the
     cardinality limit folds a label set (processors/cardinality.py). `bounds` are a histogram's upper bounds without
-    +Inf, in the unit of its name, rising; a counter has none.
+    +Inf, in the unit of its name, rising, or a summary's quantiles; the other kinds have none.
+
+    A `sum` may fall, a `counter` does not; `info` is a gauge of 1 with one label set for each identity. A shape is
+    `open` if its metric comes from outside: its label names grow with what comes, and its bounds are those of one
+    batch, not of the metric.
     """
 
     kind: Kind
     label_names: tuple[str, ...]
     bounds: tuple[float, ...] = ()
     identity: int = 0
+    open: bool = False
 
     @property
     def series(self) -> int:
         """Prometheus series that one label set costs: a histogram has its buckets, +Inf, _sum and _count."""
-        return len(self.bounds) + 3 if self.kind == "histogram" else 1
+        if self.kind == "histogram":
+            return len(self.bounds) + 3
+        return len(self.bounds) + 2 if self.kind == "summary" else 1
+
+
+class Reading(NamedTuple):
+    """What a source has counted since it began at `start_ms` (0: not known), or what it measured, at `time_ms`.
+
+    `source` is a number for source and label set; after the source began anew, `start_ms` is another. A `value` of None
+    says that there is no value any more (OTLP's flag "no recorded value").
+    """
+
+    labels: Labels
+    value: Value | None
+    source: int
+    start_ms: int
+    time_ms: int
 
 
 @dataclass(slots=True)
 class PointBatch:
-    """Deltas of one metric. A label set may occur in several rows: they add up.
+    """Points of one metric: `rows` are deltas, `readings` are not. A label set may occur in several rows: they add up.
 
     `start_ms` is the stream time from which the deltas were counted, 0 when not known.
     """
@@ -61,16 +117,18 @@ class PointBatch:
     shape: Shape
     start_ms: int = 0
     rows: list[tuple[Labels, Value]] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
 
     def encode(self) -> bytes:
         """The record value; `decode` is its inverse."""
         return pack(
             {
-                "v": VERSION,
+                "v": VERSION if self.shape.open else CLOSED_VERSION,
                 "metric": self.metric,
-                "shape": list(self.shape),
+                "shape": encode_shape(self.shape),
                 "start": self.start_ms,
                 "rows": self.rows,
+                **({"readings": self.readings} if self.readings else {}),
             }
         )
 
@@ -81,32 +139,61 @@ class PointBatch:
             raw: dict[str, Any] = unpack(value)
             require("points", raw["v"], READS)
             shape = decode_shape(raw["shape"])
-            return cls(raw["metric"], shape, raw["start"], decode_rows(shape, raw["rows"]))
+            readings = [_reading(shape, *reading) for reading in raw.get("readings", ())]
+            return cls(raw["metric"], shape, raw["start"], decode_rows(shape, raw["rows"]), readings)
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise ProtocolError(f"not a points record of Tailrace: {error!r}") from error
 
 
+def encode_shape(shape: Shape) -> list[Any]:
+    """As msgpack takes it; `decode_shape` is its inverse. A closed shape is as it was in version 1."""
+    return list(shape) if shape.open else list(shape[:-1])
+
+
 def decode_shape(raw: list[Any]) -> Shape:
     """A shape as msgpack gives it back; raises ValueError or TypeError."""
-    kind, label_names, bounds, identity = raw
-    if kind not in ("counter", "histogram"):
+    kind, label_names, bounds, identity, *rest = raw
+    if kind not in (get_args(Kind) if rest else CLOSED_KINDS):
         raise ValueError(f"kind {kind!r}")
-    return Shape(kind, tuple(label_names), tuple(bounds), identity)
+    return Shape(kind, tuple(label_names), tuple(bounds), identity, *rest)
 
 
 def decode_rows(shape: Shape, raw: list[Any]) -> list[tuple[Labels, Value]]:
     """Rows of (label values, value) as msgpack gives them back; raises ValueError if they do not fit the shape."""
-    width, buckets = len(shape.label_names), len(shape.bounds) + 1
-    rows: list[tuple[Labels, Value]] = []
-    for labels, value in raw:
-        if len(labels) != width:
-            raise ValueError(f"{len(labels)} label values for {width} names")
-        if shape.kind == "histogram":
-            observations, total, counts = value
-            if len(counts) != buckets:
-                raise ValueError(f"{len(counts)} buckets for {buckets - 1} bounds")
-            value = HistogramValue(observations, total, tuple(counts))
-        elif not isinstance(value, int | float):
-            raise TypeError(f"a counter's value is {value!r}")
-        rows.append((tuple(labels), value))
-    return rows
+    return [(decode_labels(shape, labels), decode_value(shape, value)) for labels, value in raw]
+
+
+def decode_labels(shape: Shape, raw: list[str]) -> Labels:
+    """Label values as msgpack gives them back; raises ValueError if they do not fit the shape."""
+    if len(raw) != len(shape.label_names):
+        raise ValueError(f"{len(raw)} label values for {len(shape.label_names)} names")
+    return tuple(raw)
+
+
+def decode_value(shape: Shape, raw: Any, any_bounds: bool = False) -> Value:
+    """A value as msgpack gives it back; raises ValueError or TypeError if it does not fit the shape.
+
+    `any_bounds`: it may have other bounds than the shape.
+    """
+    if shape.kind == "histogram":
+        observations, total, counts = raw
+        if len(counts) != len(shape.bounds) + 1 and not any_bounds:
+            raise ValueError(f"{len(counts)} buckets for {len(shape.bounds)} bounds")
+        return HistogramValue(observations, total, tuple(counts))
+    if shape.kind == "exponential":
+        observations, total, scale, zero, threshold, offset, positive, negative_offset, negative = raw
+        sides = offset, tuple(positive), negative_offset, tuple(negative)
+        return ExponentialValue(observations, total, scale, zero, threshold, *sides)
+    if shape.kind == "summary":
+        observations, total, values = raw
+        if len(values) != len(shape.bounds) and not any_bounds:
+            raise ValueError(f"{len(values)} values for {len(shape.bounds)} quantiles")
+        return SummaryValue(observations, total, tuple(values))
+    if not isinstance(raw, int | float):
+        raise TypeError(f"a {shape.kind}'s value is {raw!r}")
+    return raw
+
+
+def _reading(shape: Shape, labels: list[str], value: Any, source: int, start_ms: int, time_ms: int) -> Reading:
+    read = None if value is None else decode_value(shape, value)
+    return Reading(decode_labels(shape, labels), read, source, start_ms, time_ms)

@@ -15,6 +15,8 @@ class Reason(StrEnum):
     # intentional: counted, bytes not kept
     NOT_SAMPLED = "not_sampled"
     LOG_OF_DROPPED_TRACE = "log_of_dropped_trace"
+    OVER_LIMIT = "over_limit"  # a gauge, which has no overflow series, or a source, where no more are compared
+    SUPERSEDED = "superseded"  # an older reading than the newest of its source: that one says all that it says
     # unintentional: counted, bytes in the dead-letter queue
     MALFORMED = "malformed"
     EMPTY_MESSAGE = "empty_message"
@@ -22,9 +24,16 @@ class Reason(StrEnum):
     NO_TRACE_ID = "no_trace_id"
     NO_SPAN_ID = "no_span_id"
     SPAN_TOO_LARGE = "span_too_large"
+    NO_NAME = "no_name"
+    NO_VALUE = "no_value"
+    NOT_FINITE = "not_finite"
+    NEGATIVE = "negative"
+    UNKNOWN_TYPE = "unknown_type"
+    BUCKETS_DO_NOT_FIT = "buckets_do_not_fit"
+    NAME_TAKEN = "name_taken"
     REFUSED_BY_SINK = "refused_by_sink"
 
     @property
     def intentional(self) -> bool:
         """True for a decision that was asked for; such records are not dead letters."""
-        return self in (Reason.NOT_SAMPLED, Reason.LOG_OF_DROPPED_TRACE)
+        return self in (Reason.NOT_SAMPLED, Reason.LOG_OF_DROPPED_TRACE, Reason.OVER_LIMIT, Reason.SUPERSEDED)

@@ -15,11 +15,13 @@ from typing import Any
 
 from schemas.errors import ProtocolError
 from schemas.packing import pack, unpack
-from schemas.point import Labels, Shape, Value, decode_rows, decode_shape
+from schemas.point import Labels, Shape, Value, decode_labels, decode_rows, decode_shape, decode_value, encode_shape
 from schemas.versions import require
 
-VERSION = 1
-READS = (1,)
+# Chunks with an open shape (schemas/point.py) are in version 2, everything else goes on in version 1.
+VERSION = 2
+CLOSED_VERSION = 1
+READS = (CLOSED_VERSION, VERSION)
 # Estimated bytes before compression of a chunk: well below Kafka's 1 MiB default whatever the labels hold, and a
 # sink's unit of work.
 CHUNK_BYTES = 512 << 10
@@ -46,6 +48,21 @@ class LimitState:
     sketch: tuple[bytes, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """The newest reading of one source (schemas/point.py: Reading) that feeds the row of `labels`.
+
+    `last` is what it had counted, within its own bounds, None if that is the row's value. `idle` as in `SeriesBlock`.
+    """
+
+    labels: Labels
+    source: int
+    start_ms: int
+    time_ms: int
+    idle: int = 0
+    last: Value | None = None
+
+
 @dataclass(slots=True)
 class SeriesBlock:
     """Label sets of one metric: `rows` with their cumulative value, `stale` those that end with this tick.
@@ -56,6 +73,8 @@ class SeriesBlock:
 
     `idle[i]` is how many ms before the tick row i was last counted; none at all: all were counted just now. The last
     `fresh` rows were not there in the tick before: they began at zero. `limits` is empty in ticks of older workers.
+    `sources` is what readings to come are compared with. A metric with an open shape has a block for each of the bounds
+    that its rows have.
     """
 
     metric: str
@@ -65,6 +84,7 @@ class SeriesBlock:
     idle: list[int] = field(default_factory=list)
     fresh: int = 0
     limits: list[LimitState] = field(default_factory=list)
+    sources: list[SourceState] = field(default_factory=list)
 
     @property
     def label_sets(self) -> int:
@@ -173,6 +193,7 @@ def encode_record(record: TickRecord) -> bytes:
     What version 1 did not have from its beginning is under keys of its own, which older readers pass over.
     """
     body: dict[str, Any]
+    version = CLOSED_VERSION
     match record:
         case TickHeader():
             body = {
@@ -188,19 +209,22 @@ def encode_record(record: TickRecord) -> bytes:
                 "kind": "chunk",
                 "time": record.time_ms,
                 "index": record.index,
-                "blocks": [[block.metric, list(block.shape), block.rows, block.stale] for block in record.blocks],
+                "blocks": [[b.metric, encode_shape(b.shape), b.rows, b.stale] for b in record.blocks],
                 **({"since": record.since_ms} if record.since_ms else {}),
             }
             for key, column in (
                 ("idle", [block.idle for block in record.blocks]),
                 ("fresh", [block.fresh for block in record.blocks]),
                 ("limits", [[list(astuple(limit)) for limit in block.limits] for block in record.blocks]),
+                ("sources", [[_source_fields(source) for source in block.sources] for block in record.blocks]),
             ):
                 if any(column):
                     body[key] = column
+            if any(block.shape.open for block in record.blocks):
+                version = VERSION
         case TickFooter():
             body = {"kind": "footer", "sets": record.label_sets}
-    return pack({"v": VERSION, "tick": record.number, **body})
+    return pack({"v": version, "tick": record.number, **body})
 
 
 def decode_record(value: bytes) -> TickRecord:
@@ -235,7 +259,20 @@ def _blocks(chunk: Mapping[str, Any]) -> list[SeriesBlock]:
         block.fresh = int(fresh)
     for block, limits in zip(blocks, chunk.get("limits", ()), strict=False):
         block.limits = [_limit(*limit) for limit in limits]
+    for block, sources in zip(blocks, chunk.get("sources", ()), strict=False):
+        block.sources = [_source(block.shape, *source) for source in sources]
     return blocks
+
+
+def _source_fields(source: SourceState) -> tuple[Any, ...]:
+    return source.labels, source.source, source.start_ms, source.time_ms, source.idle, source.last
+
+
+def _source(
+    shape: Shape, labels: list[str], source: int, start_ms: int, time_ms: int, idle: int, last: Any
+) -> SourceState:
+    counted = None if last is None else decode_value(shape, last, any_bounds=True)
+    return SourceState(decode_labels(shape, labels), source, start_ms, time_ms, idle, counted)
 
 
 def _limit(
@@ -257,10 +294,13 @@ def _chunks(blocks: Iterable[SeriesBlock]) -> Iterator[list[SeriesBlock]]:
     size = 0
     for block in blocks:
         part: SeriesBlock | None = None
-        numbers = len(block.shape.bounds) + 4  # the time it was idle is one more
         first_fresh = len(block.rows) - block.fresh
         limits, size = block.limits, size + sum(map(_limit_bytes, block.limits))
-        entries: list[tuple[Labels, Value | None]] = [*block.rows, *((labels, None) for labels in block.stale)]
+        entries: list[tuple[Labels, Value | SourceState | None]] = [
+            *block.rows,
+            *((labels, None) for labels in block.stale),
+            *((source.labels, source) for source in block.sources),
+        ]
         for number, (labels, value) in enumerate(entries):
             if part is None:
                 part = SeriesBlock(block.metric, block.shape, limits=limits)
@@ -268,12 +308,15 @@ def _chunks(blocks: Iterable[SeriesBlock]) -> Iterator[list[SeriesBlock]]:
                 limits = []
             if value is None:
                 part.stale.append(labels)
+            elif isinstance(value, SourceState):
+                part.sources.append(value)
+                value = value.last
             else:
                 part.rows.append((labels, value))
                 part.fresh += number >= first_fresh
                 if block.idle:
                     part.idle.append(block.idle[number])
-            size += _row_bytes(labels, numbers)
+            size += _row_bytes(labels, value)
             if size >= CHUNK_BYTES:
                 yield chunk
                 chunk, part, size = [], None, 0
@@ -286,8 +329,11 @@ def _limit_bytes(limit: LimitState) -> int:
     return _ROW_BYTES + len(limit.label) + 4 * _NUMBER_BYTES + offenders + sum(map(len, limit.sketch))
 
 
-def _row_bytes(labels: Labels, numbers: int) -> int:
+def _row_bytes(labels: Labels, value: Value | None) -> int:
     text = sum(len(label) if label.isascii() else 4 * len(label) for label in labels)
+    numbers = 4  # beside the value: idle time, source and its time
+    if isinstance(value, tuple):
+        numbers += sum(len(part) if isinstance(part, tuple) else 1 for part in value)
     return _ROW_BYTES + text + 5 * len(labels) + _NUMBER_BYTES * numbers
 
 
@@ -301,5 +347,6 @@ def _join(blocks: list[SeriesBlock], more: list[SeriesBlock]) -> None:
             last.idle.extend(block.idle)
             last.fresh += block.fresh
             last.limits.extend(block.limits)
+            last.sources.extend(block.sources)
         else:
             blocks.append(block)

@@ -2,14 +2,14 @@
 
 A guess, made anew for every message: name the encoding where there is one. The rules, in their order:
 
-| First bytes | Traces | Logs |
-|---|---|---|
-| `{` and then `"` or `}` | `otlp_json` if the name `resourceSpans` (`resource_spans`) is in it, else `jaeger_json` | `otlp_json` if the name `resourceLogs` is in it, else `json` |
-| `[` and then `{`, `[` or `]` | – | `json` |
-| 0A 10 or 0A 08 (a trace id of 16 or 8 bytes), and behind it 12 08 (a span id) | `jaeger_proto` | – |
-| 0A, a length, and then such a span | `jaeger_proto` (a Batch) | – |
-| fields with tag 0A, one behind the other up to the very end | `otlp_proto` | `otlp_proto` |
-| anything else | `otlp_proto`, which will not decode | `text` |
+| First bytes | Traces | Logs | Metrics |
+|---|---|---|---|
+| `{` and then `"` or `}` | `otlp_json` if the name `resourceSpans` (`resource_spans`) is in it, else `jaeger_json` | `otlp_json` if the name `resourceLogs` is in it, else `json` | `otlp_json` |
+| `[` and then `{`, `[` or `]` | – | `json` | – |
+| 0A 10 or 0A 08 (a trace id of 16 or 8 bytes), and behind it 12 08 (a span id) | `jaeger_proto` | – | – |
+| 0A, a length, and then such a span | `jaeger_proto` (a Batch) | – | – |
+| fields with tag 0A, one behind the other up to the very end | `otlp_proto` | `otlp_proto` | `otlp_proto` |
+| anything else | `otlp_proto`, which will not decode | `text` | `otlp_proto`, which will not decode |
 
 A byte order mark and white space before JSON do not count. What is guessed wrong does not decode and goes to the
 dead-letter queue as it is; known cases: logs in text that begin with `{"` count as JSON, and a text whose first line
@@ -52,6 +52,11 @@ def detect_logs(data: bytes) -> Encoding:
     if _ARRAY.match(data):
         return "json"
     return "otlp_proto" if _is_framed(data) else "text"
+
+
+def detect_metrics(data: bytes) -> Encoding:
+    """The encoding of a message with metrics."""
+    return "otlp_json" if _OBJECT.match(data) else "otlp_proto"
 
 
 def _is_framed(data: bytes) -> bool:

@@ -39,8 +39,7 @@ def test_the_collector_writes_what_the_roles_read() -> None:
     exporter = read_yaml("deploy/otel-collector/config.yaml")["exporters"]["kafka"]
     inputs = read_yaml("deploy/compose/tailrace.yaml")["inputs"]
     assert {(i["topic"], i["signal"]) for i in inputs} == {
-        (exporter["traces"]["topic"], "traces"),
-        (exporter["logs"]["topic"], "logs"),
+        (exporter[signal]["topic"], signal) for signal in ("traces", "logs", "metrics")
     }
     script = (ROOT / "deploy" / "kafka" / "create-raw-topics.sh").read_text(encoding="utf-8")
     assert all(i["topic"] in script for i in inputs)

@@ -140,7 +140,7 @@ def sums(tick: Tick) -> tuple[float, float, float]:
     rows = {block.metric: block.rows for block in tick.blocks if block.rows}
     durations = [value for _, value in rows[NAMES.duration] if isinstance(value, HistogramValue)]
     return (
-        sum(value for _, value in rows[NAMES.calls] if not isinstance(value, HistogramValue)),
+        sum(value for _, value in rows[NAMES.calls] if isinstance(value, int | float)),
         sum(value.observations for value in durations),
         sum(value.sum for value in durations),
     )

@@ -23,7 +23,11 @@ SINKS = {
     "elasticsearch": {"endpoint": "http://elasticsearch:9200"},
     "prometheus": {"endpoint": "http://prometheus:9090/api/v1/write"},
 }
-INPUTS = [{"topic": "otlp_spans", "signal": "traces"}, {"topic": "otlp_logs", "signal": "logs"}]
+INPUTS = [
+    {"topic": "otlp_spans", "signal": "traces"},
+    {"topic": "otlp_logs", "signal": "logs"},
+    {"topic": "otlp_metrics", "signal": "metrics"},
+]
 CONFIG = Config.model_validate({**MINIMAL, "inputs": INPUTS, "sinks": SINKS})
 ARROW = r"[─┐┘◄►└├]+[^\[\]\n]*?"
 
@@ -69,7 +73,7 @@ def test_every_internal_topic_is_written_and_read() -> None:
     written = {topic for role in diagram(CONFIG) for topic in role.writes}
     read = {topic for role in diagram(CONFIG) for topic in role.reads}
     assert written == internal
-    assert read == internal - {t.decisions, t.dlq} | {"otlp_spans", "otlp_logs"}
+    assert read == internal - {t.decisions, t.dlq} | {"otlp_spans", "otlp_logs", "otlp_metrics"}
 
 
 def test_each_topic_but_the_points_and_dead_letters_has_one_writing_role() -> None:
@@ -77,7 +81,7 @@ def test_each_topic_but_the_points_and_dead_letters_has_one_writing_role() -> No
     for role in diagram(CONFIG):
         for topic in role.writes:
             writers.setdefault(topic, []).append(role.name)
-    assert {topic for topic, names in writers.items() if len(names) > 1} == {"tailrace.dlq"}
+    assert {topic for topic, names in writers.items() if len(names) > 1} == {"tailrace.dlq", "tailrace.points"}
 
 
 @pytest.mark.parametrize(

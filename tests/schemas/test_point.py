@@ -45,7 +45,7 @@ def test_foreign_bytes_are_refused(value: bytes) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("v", 2),
+        ("v", 3),
         ("shape", ["gauge", ["a"], [], 0]),
         ("shape", ["counter", ["a"], [], 0]),
         ("rows", [[["a"], [1, 1.0, [1, 0, 0]]]]),

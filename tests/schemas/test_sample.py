@@ -119,5 +119,5 @@ def test_foreign_bytes_are_refused(value: bytes) -> None:
 
 def test_another_version_is_refused() -> None:
     for value in EXAMPLE.encode():
-        with pytest.raises(ProtocolError, match="version 2"):
-            decode_record(pack(unpack(value) | {"v": 2}))
+        with pytest.raises(ProtocolError, match="version 3"):
+            decode_record(pack(unpack(value) | {"v": 3}))

@@ -18,8 +18,8 @@ from schemas.dead_letter import DeadLetter
 from schemas.decision import Checkpoint, DecisionRecord
 from schemas.ids import partition_of, partition_of_metric
 from schemas.packing import unpack
-from schemas.point import PointBatch
-from schemas.sample import LimitState, SeriesBlock, Tick, read_tick
+from schemas.point import ExponentialValue, HistogramValue, PointBatch, Reading, Shape, SummaryValue
+from schemas.sample import LimitState, SeriesBlock, SourceState, Tick, TickChunk, decode_record, read_tick
 from tests.schemas.test_envelope import DECISION_RECORD
 from tests.schemas.test_point import EXAMPLE as POINTS
 from tests.schemas.test_sample import EXAMPLE as TICK
@@ -49,6 +49,43 @@ TOLD = replace(
         ),
         DURATIONS,
     ],
+)
+# Version 2: metrics from outside.
+OPEN = Shape("histogram", ("job", "instance", "route"), (0.5, 2.0), 1, True)
+NATIVE = Shape("exponential", ("job", "instance"), (), 1, True)
+SUMMARY = Shape("summary", ("job", "instance"), (0.5, 0.99), 1, True)
+CART = ("shop/cart", "größe", "/")
+MEASURED = PointBatch(
+    "http_server_duration_seconds",
+    OPEN,
+    0,
+    [(CART, HistogramValue(3, 1.25, (1, 1, 1)))],
+    [
+        Reading(CART, HistogramValue(5, 2.25, (2, 1, 2)), (1 << 62) + 1, 1_700_000_000_000, 1_700_000_060_000),
+        Reading(CART, None, 7, 0, 1_700_000_060_001),
+    ],
+)
+WIDE = Tick(
+    8,
+    1_700_000_030_000,
+    4712,
+    4,
+    [
+        SeriesBlock(
+            MEASURED.metric,
+            OPEN,
+            [(CART, HistogramValue(5, 2.25, (2, 1, 2)))],
+            [("shop/cart", "2", "")],
+            sources=[
+                SourceState(CART, (1 << 62) + 1, 1_700_000_000_000, 1_700_000_060_000, 15_000),
+                SourceState(CART, 7, 0, 1_700_000_050_000, last=HistogramValue(2, 1.0, (2,))),
+            ],
+        ),
+        SeriesBlock("size_bytes", NATIVE, [(CART[:2], ExponentialValue(7, 9.5, 3, 1, 0.5, -2, (1, 0, 3), 4, (2,)))]),
+        SeriesBlock("job_seconds", SUMMARY, [(CART[:2], SummaryValue(2, 1.5, (0.5, 1.0)))], fresh=1),
+        SeriesBlock("load_ratio", Shape("gauge", CART[:2], (), 1, True), [(("a", "b"), 0.25)]),
+    ],
+    1_700_000_015_000,
 )
 LETTER = DeadLetter(
     b"\x00not otlp", "otlp_spans", 3, 1 << 40, 1_700_000_000_123, 7, "ingest", "malformed", "größe: field 3"
@@ -81,6 +118,22 @@ def test_ticks(tick: Tick, suffix: str) -> None:
     records = [golden(f"sample_{kind}{suffix}.bin") for kind in ("header", "chunk", "footer")]
     assert read_tick(records) == tick
     assert all(map(same, tick.encode(), records))
+
+
+def test_points_from_outside_are_version_2() -> None:
+    released = (GOLDEN.parent / "v2" / "point.bin").read_bytes()
+    assert same(MEASURED.encode(), released)
+    assert PointBatch.decode(released) == MEASURED
+    assert [unpack(batch.encode())["v"] for batch in (POINTS, MEASURED)] == [1, 2]
+
+
+def test_chunks_with_metrics_from_outside_are_version_2() -> None:
+    """Headers, footers and other chunks stay what older workers read."""
+    released = (GOLDEN.parent / "v2" / "sample_chunk.bin").read_bytes()
+    header, chunk, footer = WIDE.encode()
+    assert same(chunk, released)
+    assert decode_record(released) == TickChunk(WIDE.number, WIDE.time_ms, 0, WIDE.blocks, WIDE.since_ms)
+    assert [unpack(record)["v"] for record in (header, chunk, footer, TICK.encode()[1])] == [1, 2, 1, 1]
 
 
 def test_decisions_with_limiters() -> None:

@@ -16,6 +16,7 @@ from schemas.point import HistogramValue, Shape
 from schemas.sample import SeriesBlock
 from sinks.contract import Outcome, SourceRecord
 from sinks.prometheus import Prometheus, SampleItem
+from sinks.remote_write import defect
 from tests.services import Prometheus as PrometheusServer
 from tests.services import eventually
 from tests.sinks.building import bad, counter, repeated, sink, tick
@@ -197,8 +198,11 @@ def test_a_series_keeps_its_lane_and_lanes_are_shared_out() -> None:
 
 def test_series_that_would_be_dropped_without_a_word_are_defects() -> None:
     destination = Prometheus(sink("http://unused"))
-    items = encode(destination, tick(1, NOW, counter("a-b", [(("x",), 1)]), counter("ok", [(("x",), 1)])))
-    assert bad(items) == ["'a-b' is not a metric name"]
+    row = [(("x",), 1)]
+    blocks = counter("", row), counter("ok", row), counter("größe.b", row), counter("c", row, ["\udc80"])
+    items = encode(destination, tick(1, NOW, *blocks[:3]))
+    assert bad(items) == ["'' is not a name"]
+    assert defect("c", blocks[3].shape) == "'\\udc80' is not a name"
 
 
 def test_a_dead_letter_is_a_request_of_its_own() -> None:

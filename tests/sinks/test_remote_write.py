@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import cramjam
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.demo.remote_write import decode
-from schemas.point import HistogramValue, Shape
+from schemas.point import HistogramValue, Shape, SummaryValue
 from schemas.sample import SeriesBlock
 from sinks.remote_write import defect, series_of, time_series
 
@@ -65,6 +67,32 @@ def test_a_histogram() -> None:
     assert len(series_of("ms", shape)) == shape.series
 
 
+def test_a_sum_that_nobody_told_has_no_sample() -> None:
+    shape = Shape("histogram", ("service",), (2.0,))
+    found = samples(SeriesBlock("ms", shape, [(("cart",), HistogramValue(3, math.nan, (1, 2)))]))
+    assert [labels["__name__"] for labels, _, _ in found] == ["ms_bucket", "ms_bucket", "ms_count"]
+
+
+def test_a_summary_begins_with_its_counts_and_not_with_its_quantiles() -> None:
+    shape = Shape("summary", ("service",), (0.5, 1.0), 1, True)
+    block = SeriesBlock("ms", shape, [(("cart",), SummaryValue(3, 12.5, (4.0, 6.0)))], fresh=1)
+    body = b"".join(series for _, series in time_series(block, 2_000, 1_000))
+    found = decode(bytes(cramjam.snappy.compress_raw(body)))
+    assert [
+        (labels["__name__"], labels.get("quantile"), sample.time_ms, sample.value)
+        for sample in found
+        if (labels := dict(sample.labels))
+    ] == [
+        ("ms_sum", None, 1_001, 0),
+        ("ms_count", None, 1_001, 0),
+        ("ms", "0.5", 2_000, 4.0),
+        ("ms", "1", 2_000, 6.0),
+        ("ms_sum", None, 2_000, 12.5),
+        ("ms_count", None, 2_000, 3),
+    ]
+    assert len(series_of("ms", shape)) == shape.series
+
+
 def test_series_that_end() -> None:
     shape = Shape("histogram", ("service",), (1.0,))
     found = samples(SeriesBlock("ms", shape, [], [("cart",)]))
@@ -75,13 +103,15 @@ def test_series_that_end() -> None:
     ("metric", "kind", "names", "text"),
     [
         ("a:b_1", "counter", ("x", "_y"), ""),
-        ("a-b", "counter", (), "'a-b' is not a metric name"),
-        ("a", "counter", ("x.y",), "'x.y' is not a label name"),
-        ("a", "counter", ("ü",), "'ü' is not a label name"),
+        ("a.b ü", "counter", ("x.y", "ü"), ""),
+        ("", "counter", (), "'' is not a name"),
+        ("a", "counter", ("",), "'' is not a name"),
+        ("a", "counter", ("\ud800",), "'\\ud800' is not a name"),
         ("a", "counter", ("x", "x"), "label 'x' occurs twice"),
         ("a", "counter", ("__name__",), "label '__name__' occurs twice"),
         ("a", "counter", ("le",), ""),
         ("a", "histogram", ("le",), "label 'le' occurs twice"),
+        ("a", "summary", ("quantile",), "label 'quantile' occurs twice"),
     ],
 )
 def test_what_prometheus_would_drop_without_a_word(metric: str, kind: str, names: tuple[str, ...], text: str) -> None:

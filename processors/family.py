@@ -1,0 +1,398 @@
+"""All series of one metric: deltas and readings in, cumulative rows out, inside the metric's budgets.
+
+A *reading* says what its source has counted since it began. It is compared with the newest one of the same source and
+becomes a delta, so that rows of several sources, folded ones too, add up like any other. The first reading of a source
+that began lately is its delta. Of one that began earlier nobody knows how much was counted before (the source was idle
+for so long that it was forgotten, or Tailrace is new here): its row begins with all of it, and not at zero; if there is
+a row already, it is counted from here on. A source that begins anew, with another start time, is another source: two
+that call themselves alike are kept apart by it, and a late reading of the one before still counts.
+
+Levels (gauges, sums that may fall, a summary's quantiles) have no history: the newest reading of a source stands for it
+until it is stale, and then is taken away again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import nan
+from typing import TypeVar
+
+from processors.cardinality import Limits
+from processors.sketch import Refused
+from processors.values import minus, nothing, observations, plus
+from schemas.point import LEVELS, HistogramValue, Labels, Reading, Shape, SummaryValue, Value
+from schemas.reasons import Reason
+from schemas.sample import LimitState, SeriesBlock, SourceState
+
+SERIES = ""  # stands for the budget of series among the labels' limits
+NOT_TOLD = -1
+OFFENDERS = 10  # told per limit
+# Label names that an open shape may have: attribute keys that are data must not make every row wider.
+MOST_LABELS = 64
+# A source that began within the last hour is new if series never end; else within the time after which they do.
+YOUNG_MS = 3_600_000
+# What is left of a sum when all that was added was taken away again, as a share of it.
+ROUNDING = 1e-9
+Bounds = tuple[float, ...]
+K = TypeVar("K")
+
+
+@dataclass(slots=True)
+class _Row:
+    """`counted` is the time of the tick that its newest delta was in, NOT_TOLD until there is one.
+
+    `told`: it is in a tick. `sources` feed it.
+    """
+
+    value: Value
+    bounds: Bounds
+    counted: int = NOT_TOLD
+    told: bool = False
+    sources: int = 0
+
+
+@dataclass(slots=True)
+class _Source:
+    """The newest reading of a source, and the row that it feeds; `counted` as in `_Row`."""
+
+    labels: Labels
+    time_ms: int
+    last: Value
+    counted: int = NOT_TOLD
+
+
+@dataclass(slots=True)
+class _Fold:
+    """What one limit made fold: observations since the metric has been there, and the refused values."""
+
+    folded: float = 0.0
+    refused: Refused = field(default_factory=Refused)
+
+
+class Family:
+    """One metric. `dropped` counts readings that changed nothing, by reason; who reads it empties it."""
+
+    __slots__ = (
+        "_ended",
+        "_fresh",
+        "_limits",
+        "dropped",
+        "folds",
+        "limiter",
+        "metric",
+        "moved",
+        "rows",
+        "shape",
+        "sources",
+    )
+
+    def __init__(self, metric: str, shape: Shape, limits: Limits) -> None:
+        self.metric = metric
+        self.shape = shape
+        self.limiter = limits.limiter(metric, shape)
+        self.rows: dict[Labels, _Row] = {}
+        self.sources: dict[tuple[int, int], _Source] = {}  # by number and start; levels have none
+        self.dropped: Counter[Reason] = Counter()
+        # Label sets of a loaded tick that were renamed, merged or folded here, by the shape that they had.
+        self.moved: list[tuple[Shape, Labels]] = []
+        self.folds: dict[str, _Fold] = {}  # by label, SERIES for the budget of series
+        self._limits = limits
+        self._fresh: dict[Labels, None] = {}  # rows that began at zero and are in no tick
+        self._ended: dict[Labels, Bounds] = {}  # rows that were told and are no more
+
+    # ---- what comes --------------------------------------------------------------------------------------
+
+    def widen(self, names: Sequence[str]) -> None:
+        """Take in label names that the open shape lacks, as far as there is room."""
+        own = self.shape.label_names
+        new = [name for name in names if name not in own][: max(0, MOST_LABELS - len(own))]
+        if new:
+            more = ("",) * len(new)
+            self.shape = self.shape._replace(label_names=own + tuple(new))
+            self.limiter.widen(self._limits.of_labels(self.metric, new))
+            self.rows = {labels + more: row for labels, row in self.rows.items()}
+            self._fresh = {labels + more: None for labels in self._fresh}
+            self._ended = {labels + more: bounds for labels, bounds in self._ended.items()}
+            for source in self.sources.values():
+                source.labels += more
+
+    def count(self, labels: Labels, value: Value, bounds: Bounds) -> float:
+        """Count a delta; returns how many observations went under another label set."""
+        if labels in self.rows:
+            self._add(labels, value, bounds)
+            return 0.0
+        within = self.limiter.within_values(labels)
+        placed = self._place(within, bounds)
+        if placed not in self.rows and self.shape.kind not in LEVELS:
+            self._fresh[placed] = None
+        self._add(placed, value, bounds)
+        return self._folded(labels, within, placed, value)
+
+    def read(self, reading: Reading, bounds: Bounds, now_ms: int) -> float:
+        """Take in a reading; returns how many observations went under another label set. `now_ms` is append time."""
+        key = self._key(reading)
+        source = self.sources.get(key)
+        if reading.value is None:
+            self._end_reading(reading)
+            return 0.0
+        if source is not None and reading.time_ms <= source.time_ms:
+            self.dropped[Reason.SUPERSEDED] += 1
+            return 0.0
+        if source is not None and self.shape.kind == "info" and source.labels != reading.labels:
+            self._end_source(key, ends_row=True)
+            source = None
+        if source is None:
+            return self._begin(reading, reading.value, bounds, now_ms)
+        delta = self._since(source.last, reading.value)
+        source.time_ms, source.last, source.counted = reading.time_ms, reading.value, NOT_TOLD
+        self._add(source.labels, delta, bounds)
+        if source.labels == reading.labels:
+            return 0.0
+        return self._folded(reading.labels, self.limiter.within_values(reading.labels), source.labels, delta)
+
+    def refuse(self, labels: Labels) -> None:
+        """There is no room for a gauge's label set."""
+        self.dropped[Reason.OVER_LIMIT] += 1
+        within = self.limiter.within_values(labels)
+        self._tell_limits(labels, within, labels if within != labels else (), 1)
+
+    def _begin(self, reading: Reading, value: Value, bounds: Bounds, now_ms: int) -> float:
+        """The first reading of a source."""
+        kind, labels = self.shape.kind, reading.labels
+        if len(self.sources) >= self._limits.sources:
+            self.dropped[Reason.OVER_LIMIT] += 1
+            return 0.0
+        if kind in ("gauge", "info"):
+            if not self.limiter.admits(labels):
+                self.refuse(labels)
+                return 0.0
+            within = placed = labels
+        else:
+            within = self.limiter.within_values(labels)
+            placed = labels if labels in self.rows else self._place(within, bounds)
+        young = reading.start_ms >= now_ms - (self._limits.idle_ms or YOUNG_MS)
+        delta = value
+        if placed not in self.rows:
+            if young and kind not in ("sum", "gauge", "info"):
+                self._fresh[placed] = None
+        elif not young and kind not in ("sum", "gauge", "info"):
+            delta = nothing(self.shape._replace(bounds=bounds))
+            if isinstance(delta, SummaryValue) and isinstance(value, SummaryValue):
+                delta = delta._replace(values=value.values)
+        self._add(placed, delta, bounds)
+        self.rows[placed].sources += 1
+        self.sources[self._key(reading)] = _Source(placed, reading.time_ms, value)
+        return self._folded(labels, within, placed, delta)
+
+    def _key(self, reading: Reading) -> tuple[int, int]:
+        return reading.source, 0 if self.shape.kind in ("sum", "gauge", "info") else reading.start_ms
+
+    def _since(self, last: Value, value: Value) -> Value:
+        """What a source counted between two of its readings; of a gauge, the newer one."""
+        if self.shape.kind in ("gauge", "info"):
+            return value
+        delta = minus(value, last)
+        began_anew = delta is None or (self.shape.kind == "counter" and observations(delta) < 0)
+        return value if delta is None or began_anew else delta
+
+    # ---- rows --------------------------------------------------------------------------------------------
+
+    def take_over(self, labels: Labels, value: Value, bounds: Bounds, counted: int) -> Labels | None:
+        """A loaded row; returns under which label set it goes on, if it does."""
+        placed: Labels = labels
+        if self.shape.kind in ("gauge", "info"):
+            if not self.limiter.admits(labels):
+                return None
+        else:
+            placed = self._place(labels, bounds)
+        row = self._add(placed, value, bounds)
+        row.counted, row.told = max(row.counted, counted), placed == labels or row.told
+        return placed
+
+    def restore(self, source: SourceState, labels: Labels, last: Value, counted: int) -> None:
+        """A loaded source, with the row that it feeds here."""
+        self.sources[source.source, source.start_ms] = _Source(labels, source.time_ms, last, counted)
+        self.rows[labels].sources += 1
+
+    def _place(self, labels: Labels, bounds: Bounds) -> Labels:
+        shape = self.shape
+        if not shape.open:
+            return self.limiter.place(labels)
+        return self.limiter.place(labels, shape._replace(bounds=bounds).series, shape._replace(bounds=()).series)
+
+    def _add(self, placed: Labels, value: Value, bounds: Bounds) -> _Row:
+        row = self.rows.get(placed)
+        if row is None:
+            own = self._ended.get(placed, bounds)  # what comes back before it was told to end never ended
+            if self.shape.open and self.limiter.cost(placed) < self.shape._replace(bounds=own).series:
+                own = ()
+            row = self.rows[placed] = _Row(conformed(value, bounds, own), own, told=placed in self._ended)
+            self._ended.pop(placed, None)
+        elif self.shape.kind in ("gauge", "info"):
+            row.value = value
+        else:
+            row.value = plus(row.value, conformed(value, bounds, row.bounds))
+        row.counted = NOT_TOLD
+        return row
+
+    def _end_reading(self, reading: Reading) -> None:
+        """The source says that it has no value any more; some give that another start time."""
+        ended = [key for key in (self._key(reading),) if key in self.sources]
+        if not ended and reading.labels in self.rows and not self.rows[reading.labels].sources:
+            self._end_row(reading.labels)
+        elif not ended:
+            ended = [key for key in self.sources if key[0] == reading.source]
+        for key in ended:
+            if reading.time_ms > self.sources[key].time_ms:
+                self._end_source(key, ends_row=True)
+
+    def _end_source(self, key: tuple[int, int], ends_row: bool) -> None:
+        source = self.sources.pop(key)
+        row = self.rows[source.labels]
+        row.sources -= 1
+        if self.shape.kind == "sum":  # what it had is gone; what others told as deltas is not
+            row.value = plus(row.value, -observations(source.last))
+            ends_row = ends_row and abs(observations(row.value)) <= ROUNDING * abs(observations(source.last))
+        if ends_row and not row.sources:
+            self._end_row(source.labels)
+
+    def _end_row(self, labels: Labels) -> None:
+        row = self.rows.pop(labels)
+        self.limiter.release(labels)
+        self._fresh.pop(labels, None)
+        if row.told:
+            self._ended[labels] = row.bounds
+
+    def end_idle(self, time_ms: int) -> None:
+        """Say that what was counted since the last tick is in this one; end what is idle."""
+        level = self.shape.kind in LEVELS
+        idle_ms = self._limits.level_idle_ms if level else self._limits.idle_ms
+        for key in _idle(self.sources, time_ms, idle_ms):
+            self._end_source(key, ends_row=level)
+        for labels in _idle(self.rows, time_ms, idle_ms):
+            self._end_row(labels)
+
+    # ---- what is told ------------------------------------------------------------------------------------
+
+    def told(self, time_ms: int) -> list[SeriesBlock]:
+        """Every row and what ended, in the order of admission; rows that began at zero are the last ones."""
+        blocks: dict[Bounds, SeriesBlock] = {}
+
+        def block_of(bounds: Bounds) -> SeriesBlock:
+            if bounds not in blocks:
+                blocks[bounds] = SeriesBlock(self.metric, self.shape._replace(bounds=bounds))
+            return blocks[bounds]
+
+        for labels in self._fresh:
+            self.rows[labels] = self.rows.pop(labels)
+        for labels, row in self.rows.items():
+            block = block_of(row.bounds)
+            block.rows.append((labels, row.value))
+            block.idle.append(time_ms - row.counted)
+            block.fresh += labels in self._fresh
+            row.told = True
+        for labels, bounds in self._ended.items():
+            block_of(bounds).stale.append(labels)
+        for (number, start), source in self.sources.items():
+            row, idle = self.rows[source.labels], time_ms - source.counted
+            last = None if source.last == row.value or self.shape.kind in ("gauge", "info") else source.last
+            block_of(row.bounds).sources.append(SourceState(source.labels, number, start, source.time_ms, idle, last))
+        for block in blocks.values():
+            if not any(block.idle):
+                block.idle = []
+        found = list(blocks.values())
+        if found:
+            found[0].limits = self._limit_states()
+        self._fresh, self._ended = {}, {}
+        return found
+
+    def rotate(self) -> None:
+        """Sketches begin a generation."""
+        for fold in self.folds.values():
+            fold.refused.rotate()
+
+    def _limit_states(self) -> list[LimitState]:
+        """Each label's limit, in the order of the labels, then that of the series."""
+        limiter, states = self.limiter, []
+        for slot, (label, limit) in enumerate(zip(self.shape.label_names, limiter.values, strict=True)):
+            states.append(self._limit(label, limit, limiter.in_use(slot)))
+        label_sets = self._limit(SERIES, limiter.budget, ())
+        demand = limiter.active + label_sets.demand * self.shape.series
+        return [*states, replace(label_sets, active=limiter.active, demand=demand)]
+
+    def _limit(self, label: str, limit: int, active: Collection[str]) -> LimitState:
+        fold = self.folds.get(label)
+        if fold is None:
+            return LimitState(label, limit, len(active), len(active))
+        refused = fold.refused
+        demand = len(active) if refused.empty else refused.together_with(active)
+        offenders = () if refused.empty else refused.offenders(OFFENDERS)
+        return LimitState(label, limit, len(active), demand, fold.folded, offenders, refused.state())
+
+    def restore_fold(self, limit: LimitState) -> None:
+        """What a loaded limit goes on from."""
+        self.folds[limit.label] = _Fold(limit.folded, Refused(limit.sketch))
+
+    def _folded(self, labels: Labels, within: Labels, placed: Labels, value: Value) -> float:
+        if placed == labels:
+            return 0.0
+        number = 1.0 if self.shape.kind == "sum" else observations(value)
+        self._tell_limits(labels, within, placed, number)
+        return number
+
+    def _tell_limits(self, labels: Labels, within: Labels, placed: Labels, number: float) -> None:
+        """Whose limit it was: of the labels whose value was refused, and of the series."""
+        if within != labels:
+            for name, given, kept in zip(self.shape.label_names, labels, within, strict=True):
+                if given != kept:
+                    self._refuse(name, given, number)
+        if placed != within:
+            self._refuse(SERIES, spelled(self.shape.label_names, labels), number)
+
+    def _refuse(self, label: str, value: str, number: float) -> None:
+        fold = self.folds.get(label)
+        if fold is None:
+            fold = self.folds[label] = _Fold()
+        fold.folded += number
+        fold.refused.add(value, number)
+
+
+def _idle(entries: Mapping[K, _Row] | Mapping[K, _Source], time_ms: int, idle_ms: int) -> list[K]:
+    """What was not counted for so long (0: for ever). What was counted since the last tick is in this one."""
+    idle: list[K] = []
+    for key, entry in entries.items():
+        if entry.counted == NOT_TOLD:
+            entry.counted = time_ms
+        elif idle_ms and time_ms - entry.counted >= idle_ms:
+            idle.append(key)
+    return idle
+
+
+def spelled(names: tuple[str, ...], values: Labels) -> str:
+    """A label set in one line.
+
+    >>> spelled(("service", "tenant"), ("cart", ""))
+    'service=cart'
+    """
+    return ",".join(f"{name}={value}" for name, value in zip(names, values, strict=True) if value)
+
+
+def conformed(value: Value, given: Bounds, own: Bounds) -> Value:
+    """A value with bounds `given` as one with bounds `own`.
+
+    A bucket is added where its upper bound lies; a summary's quantile that `given` lacks is NaN.
+    """
+    if given == own:
+        return value
+    if isinstance(value, HistogramValue):
+        buckets = [0] * (len(own) + 1)
+        for target, count in zip([*(bisect_left(own, bound) for bound in given), len(own)], value.buckets, strict=True):
+            buckets[target] += count
+        return value._replace(buckets=tuple(buckets))
+    if isinstance(value, SummaryValue):
+        quantiles = dict(zip(given, value.values, strict=True))
+        return value._replace(values=tuple(quantiles.get(quantile, nan) for quantile in own))
+    return value

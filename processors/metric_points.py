@@ -1,0 +1,354 @@
+"""What ingest does to a raw partition of OTLP metrics: decode, name and label as Prometheus does, pack by metric.
+
+One instance per raw partition. `add` takes raw messages, `flush` returns everything since the last flush: batches of
+points by metric, and dead letters. Deltas stay deltas and readings stay readings: only `aggregate` adds up.
+
+Labels of a series: the point's attributes; `job` (service.namespace/service.name) and `instance` (service.instance.id),
+which win; the scope's name, version, schema URL and attributes as `otel_scope_…`; resource attributes that are asked
+for. All others are on `target_info`, once for each job and instance. Source: OpenTelemetry specification, "Prometheus
+and OpenMetrics Compatibility".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+from processors.span_metrics import BATCH_CHARACTERS, MAX_LABEL_CHARACTERS, label_text
+from processors.values import fitted
+from schemas.dead_letter import DeadLetter
+from schemas.errors import Malformed
+from schemas.formats import detect, otlp_json
+from schemas.formats.otlp_metrics import alone, read_metric, read_metrics, read_name, read_value
+from schemas.point import ExponentialValue, Kind, Labels, PointBatch, Reading, Shape, Value
+from schemas.prometheus_names import Strategy, label_name, metric_name
+from schemas.reasons import Reason
+
+STAGE = "ingest"
+AUTO = "auto"
+TARGET_INFO = "target_info"
+JOB, INSTANCE = "job", "instance"
+NAMED = ("service.name", "service.namespace", "service.instance.id")  # they are job and instance
+# Labels that the kind of metric gives a meaning of its own.
+RESERVED = {"histogram": ("le",), "summary": ("quantile",)}
+MS = 1_000_000  # ns
+RESOURCES = 1024  # whose labels are remembered
+_NUMBER_BYTES = 9
+_POINT_BYTES = 64  # msgpack's heads, source and times
+
+TO_OTLP: dict[str, Callable[[bytes], bytes]] = {"otlp_proto": bytes, "otlp_json": otlp_json.metrics}
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How OTLP is told to Prometheus; `promoted` are resource attributes that become labels of every series."""
+
+    strategy: Strategy = "UnderscoreEscapingWithSuffixes"
+    scope_labels: bool = True
+    promoted: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class MetricFlush:
+    """What one transaction of ingest writes; `rows` are the points in it."""
+
+    batches: list[PointBatch]
+    dead_letters: list[DeadLetter]
+    rows: int
+
+
+@dataclass(slots=True)
+class _Group:
+    """Points of one metric, kind and bounds, with their labels by name."""
+
+    deltas: list[tuple[dict[str, str], Value]] = field(default_factory=list)
+    readings: list[tuple[dict[str, str], Value | None, int, int, int]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Resource:
+    """What all points of a resource have in common. `info` are the labels of its target_info, none for none."""
+
+    labels: dict[str, str]
+    promoted: dict[str, str]
+    info: dict[str, str]
+    digest: bytes
+
+
+@dataclass(slots=True)
+class MetricPoints:
+    """One raw partition. `encoding` is one of TO_OTLP or auto; sizes in bytes."""
+
+    topic: str
+    partition: int
+    encoding: str
+    naming: Naming
+    max_message_bytes: int
+    size: int = 0
+    _rows: int = 0
+    _groups: dict[tuple[str, Kind, tuple[float, ...]], _Group] = field(default_factory=dict)
+    _dead: list[DeadLetter] = field(default_factory=list)
+    _resources: dict[bytes, _Resource] = field(default_factory=dict)
+
+    def add(self, offset: int, timestamp: int, value: bytes) -> None:
+        """Take in a raw message; `timestamp` (ms) is that of points without a time of their own."""
+        encoding = detect.detect_metrics(value) if self.encoding == AUTO else self.encoding
+        index = 0
+        try:
+            if not value:
+                raise Malformed(Reason.EMPTY_MESSAGE)
+            if len(value) > self.max_message_bytes:
+                raise Malformed(Reason.MESSAGE_TOO_LARGE, f"{len(value)} bytes, limit {self.max_message_bytes}")
+            message = read_metrics(TO_OTLP[encoding](value))
+        except Malformed as error:
+            detail = f"taken for {encoding}: {error.detail}" if self.encoding == AUTO else error.detail
+            self._bury(offset, timestamp, 0, value, error.reason, detail)
+            return
+        for resource in message.resource_metrics:
+            common = self._resource(resource.resource)
+            newest = 0
+            for scope in resource.scope_metrics:
+                scoped, scope_digest = self._scope(scope)
+                for metric in scope.metrics:
+                    try:
+                        name = read_name(metric)
+                        read = read_metric(metric)
+                        told = self._name(name, metric, read.kind)
+                    except Malformed as error:
+                        self._bury(offset, timestamp, index, alone(resource, scope, metric, None), *_why(error))
+                        index += 1
+                        continue
+                    # What a source is, beside its attributes: a metric in another unit is another one.
+                    stream = _digest(common.digest, scope_digest, name, metric.unit, read.kind)
+                    for point in read.points:
+                        time_ms = point.time_unix_nano // MS or timestamp
+                        newest = max(newest, time_ms)
+                        try:
+                            self._point(told, read.kind, read.delta, point, time_ms, common, scoped, stream)
+                        except Malformed as error:
+                            self._bury(offset, timestamp, index, alone(resource, scope, metric, point), *_why(error))
+                        index += 1
+            if common.info and newest:
+                target = _number(_digest(*common.labels.items()))
+                self._read(TARGET_INFO, "info", (), common.info, 1.0, target, 0, newest)
+
+    def _point(
+        self,
+        metric: str,
+        kind: Kind,
+        delta: bool,
+        point: Any,
+        time_ms: int,
+        common: _Resource,
+        scoped: Mapping[str, str],
+        stream: bytes,
+    ) -> None:
+        value, bounds = read_value(kind, point)
+        if isinstance(value, ExponentialValue):
+            try:
+                value = fitted(value)
+            except ValueError as error:
+                raise Malformed(Reason.BUCKETS_DO_NOT_FIT, str(error)) from None
+        attributes = _texts(point.attributes)
+        labels = self._labels(attributes, common.promoted, scoped, common.labels)
+        for name in RESERVED.get(kind, ()):
+            labels.pop(name, None)
+        if delta and value is not None:
+            self._group(metric, kind, bounds, labels, value).deltas.append((labels, value))
+        else:
+            source = _number(_digest(stream, *attributes.items(), *map(repr, bounds)))
+            self._read(metric, kind, bounds, labels, value, source, point.start_time_unix_nano // MS, time_ms)
+
+    def _read(
+        self,
+        metric: str,
+        kind: Kind,
+        bounds: tuple[float, ...],
+        labels: dict[str, str],
+        value: Value | None,
+        source: int,
+        start_ms: int,
+        time_ms: int,
+    ) -> None:
+        group = self._group(metric, kind, bounds, labels, value)
+        group.readings.append((labels, value, source, start_ms, time_ms))
+
+    def _group(
+        self, metric: str, kind: Kind, bounds: tuple[float, ...], labels: Mapping[str, str], value: Value | None
+    ) -> _Group:
+        """Where to put a point, which is counted."""
+        self._rows += metric != TARGET_INFO
+        numbers = len(bounds)
+        if isinstance(value, ExponentialValue):
+            numbers += len(value.positive) + len(value.negative)
+        self.size += sum(map(len, labels.values())) + _POINT_BYTES + _NUMBER_BYTES * numbers
+        return self._groups.setdefault((metric, kind, bounds), _Group())
+
+    def _name(self, name: str, metric: Any, kind: Kind) -> str:
+        try:
+            return metric_name(name, str(metric.unit, "utf-8", "replace"), kind, self.naming.strategy)
+        except ValueError as error:
+            raise Malformed(Reason.NO_NAME, str(error)) from None
+
+    def _labels(self, attributes: Mapping[str, str], *more: Mapping[str, str]) -> dict[str, str]:
+        """Attributes as labels. Of `more` the first gives way to them, the others take precedence.
+
+        Attributes that become one label are joined with `;`, in the order of their keys. Raises Malformed.
+        """
+        labels: dict[str, str] = {}
+        for key, text in attributes.items():
+            try:
+                name = label_name(key, self.naming.strategy)
+            except ValueError as error:
+                raise Malformed(Reason.NO_NAME, str(error)) from None
+            labels[name] = f"{labels[name]};{text}" if name in labels else text
+        promoted, *winning = more or ({},)
+        labels = {**promoted, **labels}
+        for labelled in winning:
+            labels |= labelled
+        labels.pop("__name__", None)
+        return {name: text[:MAX_LABEL_CHARACTERS] for name, text in labels.items() if text}
+
+    def _resource(self, resource: Any) -> _Resource:
+        key: bytes = resource.SerializeToString()
+        found = self._resources.get(key)
+        if found is None:
+            if len(self._resources) >= RESOURCES:
+                self._resources.clear()
+            found = self._resources[key] = self._read_resource(_texts(resource.attributes))
+        return found
+
+    def _read_resource(self, attributes: dict[str, str]) -> _Resource:
+        service, namespace, instance = map(attributes.get, NAMED)
+        labels = {}
+        if service:
+            labels[JOB] = f"{namespace}/{service}" if namespace else service
+        if instance:
+            labels[INSTANCE] = instance
+        promoted = {key: attributes[key] for key in self.naming.promoted if key in attributes}
+        others = {key: text for key, text in attributes.items() if key not in NAMED and key.strip("_")}
+        # One attribute whose key gives no label must not cost a service its metrics.
+        others = {key: text for key, text in others.items() if self._is_label(key)}
+        info = self._labels(others, {}, labels) if labels and others else {}
+        return _Resource(labels, self._labels(promoted), info, _digest(*attributes.items()))
+
+    def _is_label(self, key: str) -> bool:
+        try:
+            return bool(label_name(key, self.naming.strategy))
+        except ValueError:
+            return False
+
+    def _scope(self, scope: Any) -> tuple[dict[str, str], bytes]:
+        """The labels of an instrumentation scope, if asked for, and what tells its sources from others."""
+        found = {
+            "otel_scope_name": _text(scope.scope.name),
+            "otel_scope_version": _text(scope.scope.version),
+            "otel_scope_schema_url": _text(scope.schema_url),
+        }
+        for key, text in _texts(scope.scope.attributes).items():
+            found.setdefault(label_name(f"otel_scope_{key}", self.naming.strategy), text)
+        digest = _digest(*found.items())
+        return {name: text for name, text in found.items() if text} if self.naming.scope_labels else {}, digest
+
+    def _bury(self, offset: int, timestamp: int, index: int, value: bytes, reason: str, detail: str) -> None:
+        self._dead.append(
+            DeadLetter(value, self.topic, self.partition, offset, timestamp, index, STAGE, reason, detail)
+        )
+        self.size += len(value)
+
+    def flush(self) -> MetricFlush:
+        """Everything since the last flush."""
+        batches = [
+            batch
+            for (metric, kind, bounds), group in self._groups.items()
+            for batch in _batches(metric, kind, bounds, group)
+        ]
+        flushed = MetricFlush(batches, self._dead, self._rows)
+        self._groups, self._dead = {}, []
+        self.size = self._rows = 0
+        return flushed
+
+
+def _batches(metric: str, kind: Kind, bounds: tuple[float, ...], group: _Group) -> Iterable[PointBatch]:
+    """The points of a group in records far below Kafka's 1 MiB default."""
+    names = {name for labels, _ in group.deltas for name in labels}
+    names |= {name for labels, *_ in group.readings for name in labels}
+    in_order = (JOB, INSTANCE, *sorted(names - {JOB, INSTANCE}))
+    # A service outlives its instances when label sets fold; a target is both.
+    shape = Shape(kind, in_order, bounds, 2 if kind == "info" else 1, open=True)
+
+    def values(labels: Mapping[str, str]) -> Labels:
+        return tuple(labels.get(name, "") for name in in_order)
+
+    batch, size = PointBatch(metric, shape), 0
+    for labels, value in group.deltas:
+        batch.rows.append((values(labels), value))
+        size += _size(labels, bounds)
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = PointBatch(metric, shape), 0
+    for labels, read, source, start_ms, time_ms in group.readings:
+        batch.readings.append(Reading(values(labels), read, source, start_ms, time_ms))
+        size += _size(labels, bounds)
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = PointBatch(metric, shape), 0
+    if batch.rows or batch.readings:
+        yield batch
+
+
+def _size(labels: Mapping[str, str], bounds: tuple[float, ...]) -> int:
+    return sum(map(len, labels.values())) + _POINT_BYTES + _NUMBER_BYTES * len(bounds)
+
+
+def _why(error: Malformed) -> tuple[str, str]:
+    return error.reason, error.detail
+
+
+def _text(data: bytes) -> str:
+    return str(data, "utf-8", "replace")
+
+
+def _texts(attributes: Iterable[Any]) -> dict[str, str]:
+    """Attributes as text, in the order of their keys."""
+    return dict(sorted((_text(entry.key), _any_text(entry.value)) for entry in attributes))
+
+
+def _any_text(value: Any) -> str:
+    """A value as the specification writes it where only text may be: arrays and maps are JSON."""
+    which = value.WhichOneof("value")
+    if which == "string_value":
+        return _text(value.string_value)
+    if which in ("array_value", "kvlist_value"):
+        return orjson.dumps(_json(value), option=orjson.OPT_NON_STR_KEYS).decode()
+    return label_text(getattr(value, which)) if which else ""
+
+
+def _json(value: Any) -> Any:
+    which = value.WhichOneof("value")
+    if which == "array_value":
+        return [_json(entry) for entry in value.array_value.values]
+    if which == "kvlist_value":
+        return {_text(entry.key): _json(entry.value) for entry in value.kvlist_value.values}
+    if which in ("bool_value", "int_value", "double_value"):
+        return getattr(value, which)
+    return _any_text(value) if which else None
+
+
+def _digest(*parts: bytes | str | tuple[str, str]) -> bytes:
+    """What tells one list of texts from another."""
+    hashed = blake2b(digest_size=8)
+    for part in parts:
+        for text in part if isinstance(part, tuple) else (part,):
+            data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+            hashed.update(len(data).to_bytes(4, "big") + data)
+    return hashed.digest()
+
+
+def _number(digest: bytes) -> int:
+    """A number that msgpack takes."""
+    return int.from_bytes(digest, "big") >> 1

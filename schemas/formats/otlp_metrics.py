@@ -1,0 +1,166 @@
+"""The data points of OTLP metrics, each checked and taken into this pipeline's values (schemas/point.py).
+
+protobuf's own parser (upb) reads the message; strings are bytes in it, so that text which is not UTF-8 costs its
+characters and not the message. What cannot be told to Prometheus is Malformed, one point at a time.
+Source: opentelemetry-proto metrics.proto; OpenTelemetry specification, "Metrics Data Model".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import inf, isfinite, nan
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError, Message
+
+from schemas.errors import Malformed
+from schemas.otlp_check import MetricsData
+from schemas.point import ExponentialValue, HistogramValue, Kind, SummaryValue, Value
+from schemas.reasons import Reason
+
+NO_RECORDED_VALUE = 1  # DataPointFlags
+DELTA, CUMULATIVE = 1, 2  # AggregationTemporality
+# Larger counts are no counts: a float does not hold them exactly, and sums of them would leave 64 bits.
+MOST = 1 << 53
+# Exponents that doubles have: no observation lies in a bucket beyond.
+_LOWEST_EXPONENT, _HIGHEST_EXPONENT = -1075, 1024
+
+
+class Metric(NamedTuple):
+    """What the points of a Metric message are. `delta`: they are not readings."""
+
+    kind: Kind
+    delta: bool
+    points: Sequence[Any]
+
+
+def read_metrics(data: bytes) -> Any:
+    """The MetricsData (ExportMetricsServiceRequest) message. Raises Malformed."""
+    message = MetricsData()
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise Malformed(Reason.MALFORMED, f"not OTLP MetricsData: {error}") from None
+    if not message.resource_metrics:  # type: ignore[attr-defined]
+        raise Malformed(Reason.MALFORMED, "no ResourceMetrics in the message")
+    return message
+
+
+def read_name(metric: Any) -> str:
+    """A metric's own name. Raises Malformed if it has none, or one that is no text: spans look like that."""
+    try:
+        name = str(metric.name, "utf-8")
+    except UnicodeDecodeError:
+        raise Malformed(Reason.NO_NAME, f"the metric's name {metric.name[:100]!r} is not UTF-8") from None
+    if not name:
+        raise Malformed(Reason.NO_NAME, "the metric has no name")
+    return name
+
+
+def read_metric(metric: Any) -> Metric:
+    """Kind and points of a Metric message. Raises Malformed for what is no metric that we know."""
+    which = metric.WhichOneof("data")
+    if which is None:
+        raise Malformed(Reason.UNKNOWN_TYPE, "none of gauge, sum, histogram, exponential_histogram, summary")
+    data = getattr(metric, which)
+    if which in ("gauge", "summary"):
+        return Metric(which, False, data.data_points)
+    temporality = data.aggregation_temporality
+    if temporality not in (DELTA, CUMULATIVE):
+        raise Malformed(Reason.UNKNOWN_TYPE, f"aggregation_temporality {temporality} is neither delta nor cumulative")
+    kinds: dict[str, Kind] = {"histogram": "histogram", "exponential_histogram": "exponential"}
+    kind = kinds.get(which) or ("counter" if data.is_monotonic else "sum")
+    return Metric(kind, temporality == DELTA, data.data_points)
+
+
+def read_value(kind: Kind, point: Any) -> tuple[Value | None, tuple[float, ...]]:
+    """A point's value and bounds; None for "no recorded value". Raises Malformed."""
+    if point.flags & NO_RECORDED_VALUE:
+        return None, tuple(point.explicit_bounds) if kind == "histogram" else ()
+    if kind == "histogram":
+        return _histogram(point)
+    if kind == "exponential":
+        return _exponential(point), ()
+    return _summary(point) if kind == "summary" else (_number(kind, point), ())
+
+
+def alone(resource: Any, scope: Any, metric: Any, point: Any | None) -> bytes:
+    """A message of one point of a metric, or of the whole metric: what of a message is dead-lettered."""
+    message: Any = MetricsData()
+    outer = message.resource_metrics.add(resource=resource.resource, schema_url=resource.schema_url)
+    inner = outer.scope_metrics.add(scope=scope.scope, schema_url=scope.schema_url)
+    copy = inner.metrics.add()
+    copy.CopyFrom(metric)
+    which = metric.WhichOneof("data")
+    if point is not None and which:
+        points = getattr(copy, which).data_points
+        del points[:]
+        points.add().CopyFrom(point)
+    return bytes(message.SerializeToString())
+
+
+def _number(kind: Kind, point: Message) -> float:
+    which = point.WhichOneof("value")
+    if which is None:
+        raise Malformed(Reason.NO_VALUE, "neither as_double nor as_int")
+    value = float(getattr(point, which))
+    if kind == "gauge":
+        return value if value == value else nan  # one NaN: another one's bits mean "stale" to Prometheus
+    if not isfinite(value):
+        raise Malformed(Reason.NOT_FINITE, f"a sum of {value} cannot go on")
+    if kind == "counter" and value < 0:
+        raise Malformed(Reason.NEGATIVE, f"{value} in a monotonic sum")
+    return value
+
+
+def _total(point: Any) -> float:
+    """The sum of observations; NaN if it is not told or not a number, so that what it is added to is not known."""
+    return float(point.sum) if point.HasField("sum") and isfinite(point.sum) else nan
+
+
+def _counted(point: Any, counts: Sequence[int]) -> int:
+    if sum(counts) != point.count:
+        raise Malformed(Reason.BUCKETS_DO_NOT_FIT, f"{sum(counts)} in the buckets, {point.count} in all")
+    if point.count > MOST:
+        raise Malformed(Reason.NOT_FINITE, f"{point.count} observations")
+    return int(point.count)
+
+
+def _histogram(point: Any) -> tuple[HistogramValue, tuple[float, ...]]:
+    bounds, counts = list(point.explicit_bounds), list(point.bucket_counts)
+    if not bounds and not counts:
+        counts = [point.count]
+    if len(counts) != len(bounds) + 1:
+        raise Malformed(Reason.BUCKETS_DO_NOT_FIT, f"{len(counts)} buckets for {len(bounds)} bounds")
+    if bounds and bounds[-1] == inf:  # said, though it goes without saying
+        counts[-2:] = [sum(counts[-2:])]
+        del bounds[-1]
+    if not all(map(isfinite, bounds)) or any(low >= high for low, high in pairwise(bounds)):
+        raise Malformed(Reason.BUCKETS_DO_NOT_FIT, f"bounds do not rise: {bounds}")
+    return HistogramValue(_counted(point, counts), _total(point), tuple(counts)), tuple(bounds)
+
+
+def _exponential(point: Any) -> ExponentialValue:
+    sides: list[Any] = []
+    for side in (point.positive, point.negative):
+        counts = tuple(side.bucket_counts)
+        first, last = side.offset, side.offset + len(counts)
+        scale = point.scale
+        if counts and not (_LOWEST_EXPONENT * 2.0**scale <= first and last <= _HIGHEST_EXPONENT * 2.0**scale + 1):
+            raise Malformed(Reason.BUCKETS_DO_NOT_FIT, f"buckets {first} to {last - 1} of scale {scale}")
+        sides += [first, counts]
+    observations = _counted(point, [point.zero_count, *sides[1], *sides[3]])
+    threshold = point.zero_threshold if isfinite(point.zero_threshold) else 0.0
+    return ExponentialValue(observations, _total(point), point.scale, point.zero_count, threshold, *sides)
+
+
+def _summary(point: Any) -> tuple[SummaryValue, tuple[float, ...]]:
+    quantiles = {entry.quantile: entry.value for entry in point.quantile_values}
+    if not all(0 <= quantile <= 1 for quantile in quantiles):
+        raise Malformed(Reason.BUCKETS_DO_NOT_FIT, f"quantiles {sorted(quantiles)} are not all between 0 and 1")
+    if point.count > MOST:
+        raise Malformed(Reason.NOT_FINITE, f"{point.count} observations")
+    bounds = tuple(sorted(quantiles))
+    values = tuple(value if value == value else nan for value in map(quantiles.__getitem__, bounds))
+    return SummaryValue(int(point.count), point.sum if isfinite(point.sum) else nan, values), bounds

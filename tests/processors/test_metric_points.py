@@ -1,0 +1,387 @@
+"""OTLP metrics as points: names and labels, readings and deltas; what is bad leaves alone, with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf, isnan, nan
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import MessageToJson
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
+from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+
+from processors.metric_points import MetricPoints, Naming
+from schemas.point import ExponentialValue, HistogramValue, PointBatch, Reading, SummaryValue
+from schemas.reasons import Reason
+from tests.schemas.rows import attribute
+
+MS = 1_000_000
+START, NOW = 1_700_000_000_000, 1_700_000_060_000
+CUMULATIVE, DELTA = 2, 1
+
+
+def message(resource: dict[str, Any] | None = None) -> tuple[MetricsData, Any]:
+    """A message, and its list of metrics."""
+    data = MetricsData()
+    part = data.resource_metrics.add()
+    for key, value in (resource if resource is not None else {"service.name": "shop"}).items():
+        part.resource.attributes.append(attribute(key, value))
+    return data, part.scope_metrics.add().metrics
+
+
+def timed(point: Any, **attributes: Any) -> Any:
+    point.start_time_unix_nano, point.time_unix_nano = START * MS, NOW * MS
+    for key, value in attributes.items():
+        point.attributes.append(attribute(key, value))
+    return point
+
+
+def processor(encoding: str = "otlp_proto", naming: Naming | None = None, limit: int = 1 << 24) -> MetricPoints:
+    return MetricPoints("raw", 3, encoding, naming or Naming(), limit)
+
+
+def read(data: MetricsData | bytes, *args: Any) -> tuple[dict[str, PointBatch], list[tuple[str, bytes]]]:
+    """Batches by metric, and dead letters as (reason, bytes)."""
+    reader = processor(*args)
+    reader.add(7, NOW + 1, data if isinstance(data, bytes) else data.SerializeToString())
+    flushed = reader.flush()
+    batches = [PointBatch.decode(batch.encode()) for batch in flushed.batches]
+    assert batches == flushed.batches
+    assert not reader.size
+    assert {(d.topic, d.partition, d.offset, d.timestamp) for d in flushed.dead_letters} <= {("raw", 3, 7, NOW + 1)}
+    return {batch.metric: batch for batch in batches}, [(d.reason, d.value) for d in flushed.dead_letters]
+
+
+def labelled(batch: PointBatch) -> list[dict[str, str]]:
+    names = batch.shape.label_names
+    rows = [*(labels for labels, _ in batch.rows), *(reading.labels for reading in batch.readings)]
+    return [{name: text for name, text in zip(names, labels, strict=True) if text} for labels in rows]
+
+
+def test_every_kind_with_its_temporality() -> None:
+    data, metrics = message()
+    timed(metrics.add(name="level").gauge.data_points.add()).as_double = 1.5
+    for name, monotonic, temporality in (("a", True, CUMULATIVE), ("b", True, DELTA), ("c", False, CUMULATIVE)):
+        total = metrics.add(name=name).sum
+        total.is_monotonic, total.aggregation_temporality = monotonic, temporality
+        timed(total.data_points.add()).as_int = 4
+    histogram = metrics.add(name="d").histogram
+    histogram.aggregation_temporality = DELTA
+    timed(histogram.data_points.add(count=3, sum=2.5, bucket_counts=[1, 2], explicit_bounds=[5]))
+    exponential = metrics.add(name="e").exponential_histogram
+    exponential.aggregation_temporality = CUMULATIVE
+    point = timed(exponential.data_points.add(count=6, sum=2.5, scale=9, zero_count=1))
+    point.positive.offset, point.negative.offset = 3, -1
+    point.positive.bucket_counts.extend([1, 1, 1])
+    point.negative.bucket_counts.extend([2])
+    summary = timed(metrics.add(name="f").summary.data_points.add(count=2, sum=4))
+    summary.quantile_values.add(quantile=0.9, value=3)
+    summary.quantile_values.add(quantile=0.5, value=1)
+
+    batches, dead = read(data)
+    assert not dead
+    assert {name: batch.shape.kind for name, batch in batches.items()} == {
+        "level": "gauge",
+        "a_total": "counter",
+        "b_total": "counter",
+        "c": "sum",
+        "d": "histogram",
+        "e": "exponential",
+        "f": "summary",
+    }
+    readings = {name: batch.readings for name, batch in batches.items() if batch.readings}
+    values = {name: [(r.value, r.start_ms, r.time_ms) for r in found] for name, found in readings.items()}
+    assert values == {
+        "level": [(1.5, START, NOW)],
+        "a_total": [(4, START, NOW)],
+        "c": [(4, START, NOW)],
+        "e": [(ExponentialValue(6, 2.5, 8, 1, 0.0, 1, (1, 2), -1, (2,)), START, NOW)],
+        "f": [(SummaryValue(2, 4, (1, 3)), START, NOW)],
+    }
+    assert batches["f"].shape.bounds == (0.5, 0.9)
+    assert [value for _, value in batches["b_total"].rows] == [4]
+    assert [value for _, value in batches["d"].rows] == [HistogramValue(3, 2.5, (1, 2))]
+    assert batches["d"].shape.bounds == (5,)
+
+
+def test_labels_are_those_of_point_scope_and_resource() -> None:
+    resource = {
+        "service.name": "cart",
+        "service.namespace": "shop",
+        "service.instance.id": "i-1",
+        "host.name": "h",
+        "n": 5,
+    }
+    data, metrics = message(resource)
+    scope = data.resource_metrics[0].scope_metrics[0]
+    scope.scope.name, scope.scope.version, scope.schema_url = "lib", "1.2", "http://schema"
+    scope.scope.attributes.append(attribute("short.name", "l"))
+    point = timed(
+        metrics.add(name="g").gauge.data_points.add(as_int=1), **{"http.route": "/", "job": "mine", "empty": ""}
+    )
+    point.attributes.extend(
+        [attribute("a.b", "2"), attribute("a_b", "1"), attribute("flag", True), attribute("x", 2.0)]
+    )
+    point.attributes.add(key="list").value.array_value.values.extend(
+        [AnyValue(int_value=1), AnyValue(string_value="z")]
+    )
+    nested = KeyValueList(values=[KeyValue(key="k", value=AnyValue(array_value=ArrayValue()))])
+    point.attributes.add(key="map", value=AnyValue(kvlist_value=nested))
+
+    batches, dead = read(data, "otlp_proto", Naming(promoted=("host.name", "nobody.has")))
+    assert not dead
+    assert labelled(batches["g"]) == [
+        {
+            "job": "shop/cart",  # of the resource, whatever the point says
+            "instance": "i-1",
+            "http_route": "/",
+            "a_b": "2;1",  # in the order of the original keys
+            "flag": "true",
+            "x": "2",
+            "list": '[1,"z"]',
+            "map": '{"k":[]}',
+            "host_name": "h",
+            "otel_scope_name": "lib",
+            "otel_scope_version": "1.2",
+            "otel_scope_schema_url": "http://schema",
+            "otel_scope_short_name": "l",
+        }
+    ]
+    assert batches["g"].shape.label_names[:2] == ("job", "instance")
+    assert labelled(batches["target_info"]) == [{"job": "shop/cart", "instance": "i-1", "host_name": "h", "n": "5"}]
+    assert [(r.value, r.time_ms) for r in batches["target_info"].readings] == [(1, NOW)]
+    assert batches["target_info"].shape[3:] == (2, True)
+
+
+@pytest.mark.parametrize("resource", [{}, {"service.name": "shop"}, {"host.name": "h"}])
+def test_no_target_info_without_a_target_or_anything_to_tell_of_it(resource: dict[str, str]) -> None:
+    data, metrics = message(resource)
+    timed(metrics.add(name="g").gauge.data_points.add(as_int=1))
+    assert list(read(data)[0]) == ["g"]
+
+
+def test_labels_that_a_kind_needs_for_itself_are_not_taken_from_the_point() -> None:
+    data, metrics = message()
+    histogram = metrics.add(name="h").histogram
+    histogram.aggregation_temporality = DELTA
+    timed(histogram.data_points.add(sum=0), le="5", __name__="x")
+    timed(metrics.add(name="g").gauge.data_points.add(as_int=1), le="5")
+    batches, _ = read(data)
+    assert [labelled(batches[name])[0].get("le") for name in "hg"] == [None, "5"]
+    assert "__name__" not in batches["h"].shape.label_names
+
+
+def sources(change: Callable[[Any, Any, Any], None]) -> int:
+    """How many sources two messages are, when `change` is made to the second's resource, scope, and point."""
+    reader = processor()
+    for turn in range(2):
+        data, metrics = message({"service.name": "shop", "host.name": "h"})
+        total = metrics.add(name="a").sum
+        total.is_monotonic, total.aggregation_temporality = True, CUMULATIVE
+        point = timed(total.data_points.add(as_int=turn), route="/", user="u")
+        if turn:
+            change(data.resource_metrics[0].resource, data.resource_metrics[0].scope_metrics[0].scope, point)
+        reader.add(turn, NOW, data.SerializeToString())
+    return len({r.source for batch in reader.flush().batches if batch.metric == "a_total" for r in batch.readings})
+
+
+def test_a_source_is_known_by_what_describes_it_in_any_order() -> None:
+    assert sources(lambda resource, scope, point: None) == 1
+    assert sources(lambda resource, scope, point: point.attributes.reverse()) == 1
+    assert sources(lambda resource, scope, point: resource.attributes.reverse()) == 1
+    assert sources(lambda resource, scope, point: setattr(point, "time_unix_nano", 1)) == 1
+    assert sources(lambda resource, scope, point: resource.attributes.append(attribute("pid", 4))) == 2
+    assert sources(lambda resource, scope, point: setattr(scope, "name", "lib")) == 2
+    assert sources(lambda resource, scope, point: point.attributes.pop()) == 2
+
+
+def test_no_recorded_value_is_told_as_such() -> None:
+    data, metrics = message()
+    timed(metrics.add(name="g").gauge.data_points.add(flags=1))
+    histogram = metrics.add(name="h").histogram
+    histogram.aggregation_temporality = DELTA
+    timed(histogram.data_points.add(flags=1))
+    batches, dead = read(data)
+    assert not dead
+    assert [[reading.value for reading in batches[name].readings] for name in "gh"] == [[None], [None]]
+
+
+def test_a_gauge_may_be_no_number_and_a_sum_of_observations_not_told() -> None:
+    data, metrics = message()
+    for value in (nan, inf):
+        timed(metrics.add(name="g").gauge.data_points.add(as_double=value))
+    histogram = metrics.add(name="h").histogram
+    histogram.aggregation_temporality = CUMULATIVE
+    timed(histogram.data_points.add(count=2))
+    timed(histogram.data_points.add(count=3, bucket_counts=[1, 1, 1], explicit_bounds=[1, inf]))
+    reader = processor()
+    reader.add(0, NOW, data.SerializeToString())
+    batches = reader.flush().batches
+    first, second = (reading.value for reading in batches[0].readings)
+    assert isinstance(first, float)
+    assert isnan(first)
+    assert second == inf
+    told = {batch.shape.bounds: batch.readings[0].value for batch in batches[1:]}
+    assert isinstance(told[()], HistogramValue)
+    assert isnan(told[()].sum)
+    assert (told[()].buckets, told[(1.0,)][2]) == ((2,), (1, 2))  # type: ignore[index]
+
+
+def bad_total(**point: Any) -> Callable[[Any], None]:
+    def add(metrics: Any) -> None:
+        total = metrics.add(name="bad").sum
+        total.is_monotonic, total.aggregation_temporality = True, CUMULATIVE
+        timed(total.data_points.add(**point))
+
+    return add
+
+
+def bad_histogram(**point: Any) -> Callable[[Any], None]:
+    def add(metrics: Any) -> None:
+        metrics.add(name="bad").histogram.aggregation_temporality = CUMULATIVE
+        timed(metrics[-1].histogram.data_points.add(**point))
+
+    return add
+
+
+def bad_exponential(counts: list[int], offset: int = 0, **point: Any) -> Callable[[Any], None]:
+    def add(metrics: Any) -> None:
+        metrics.add(name="bad").exponential_histogram.aggregation_temporality = CUMULATIVE
+        added = timed(metrics[-1].exponential_histogram.data_points.add(**point))
+        added.positive.offset = offset
+        added.positive.bucket_counts.extend(counts)
+
+    return add
+
+
+def bad_summary(metrics: Any) -> None:
+    timed(metrics.add(name="bad").summary.data_points.add()).quantile_values.add(quantile=1.5)
+
+
+def without_temporality(metrics: Any) -> None:
+    timed(metrics.add(name="bad").sum.data_points.add(as_int=1))
+
+
+def nameless_label(metrics: Any) -> None:
+    timed(metrics.add(name="bad").gauge.data_points.add(as_int=1), **{"": "x"})
+
+
+@pytest.mark.parametrize(
+    ("add", "reason"),
+    [
+        (bad_total(as_double=nan), Reason.NOT_FINITE),
+        (bad_total(as_double=inf), Reason.NOT_FINITE),
+        (bad_total(as_int=-1), Reason.NEGATIVE),
+        (bad_total(), Reason.NO_VALUE),
+        (without_temporality, Reason.UNKNOWN_TYPE),
+        (lambda metrics: metrics.add(name="bad"), Reason.UNKNOWN_TYPE),
+        (lambda metrics: metrics.add().gauge.data_points.add(as_int=1), Reason.NO_NAME),
+        (lambda metrics: metrics.add(name="…").gauge.data_points.add(as_int=1), Reason.NO_NAME),
+        (nameless_label, Reason.NO_NAME),
+        (bad_histogram(count=1, bucket_counts=[1], explicit_bounds=[1, 2]), Reason.BUCKETS_DO_NOT_FIT),
+        (bad_histogram(count=5, bucket_counts=[1, 1], explicit_bounds=[1]), Reason.BUCKETS_DO_NOT_FIT),
+        (bad_histogram(count=3, bucket_counts=[1, 1, 1], explicit_bounds=[2, 1]), Reason.BUCKETS_DO_NOT_FIT),
+        (bad_histogram(count=1 << 60, bucket_counts=[1 << 60]), Reason.NOT_FINITE),
+        (bad_exponential([1, 1], count=3), Reason.BUCKETS_DO_NOT_FIT),
+        (bad_exponential([1], count=1, scale=-5), Reason.BUCKETS_DO_NOT_FIT),
+        (bad_exponential([1], offset=1 << 30, count=1, scale=3), Reason.BUCKETS_DO_NOT_FIT),
+        (bad_summary, Reason.BUCKETS_DO_NOT_FIT),
+    ],
+)
+def test_a_bad_point_leaves_alone_and_can_be_replayed(add: Callable[[Any], None], reason: Reason) -> None:
+    """The letter is a message of its own, with nothing but that point."""
+    data, metrics = message()
+    timed(metrics.add(name="before").gauge.data_points.add(as_int=1))
+    add(metrics)
+    for _ in range(2):
+        timed(metrics.add(name="after").gauge.data_points.add(as_int=1))
+    batches, ((found, letter),) = read(data)
+    assert list(batches) == ["before", "after"]
+    assert found == reason
+    replayed = MetricsData.FromString(letter)
+    assert replayed.resource_metrics[0].resource == data.resource_metrics[0].resource
+    assert list(replayed.resource_metrics[0].scope_metrics[0].metrics) == [metrics[1]]
+    assert [reason for reason, _ in read(letter)[1]] == [reason]
+
+
+def test_the_neighbours_of_a_bad_point_in_its_metric_go_on() -> None:
+    data, metrics = message()
+    total = metrics.add(name="a").sum
+    total.is_monotonic, total.aggregation_temporality = True, CUMULATIVE
+    for value in (1, -1, 2):
+        timed(total.data_points.add(as_int=value), n=value)
+    batches, ((_, letter),) = read(data)
+    assert [reading.value for reading in batches["a_total"].readings] == [1, 2]
+    (point,) = MetricsData.FromString(letter).resource_metrics[0].scope_metrics[0].metrics[0].sum.data_points
+    assert point.as_int == -1
+
+
+def spans() -> bytes:
+    data = TracesData()
+    data.resource_spans.add().scope_spans.add().spans.add(trace_id=b"\xff" * 16, span_id=b"\x01" * 8)
+    return bytes(data.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"", Reason.EMPTY_MESSAGE),
+        (b"\x0a\x03abc", Reason.MALFORMED),
+        (b"{}", Reason.MALFORMED),
+        (b"x" * 101, Reason.MESSAGE_TOO_LARGE),
+        (spans(), Reason.NO_NAME),
+    ],
+)
+def test_a_bad_message_is_kept_whole(value: bytes, reason: Reason) -> None:
+    assert [found for found, _ in read(value, "auto", None, 100)[1]] == [reason]
+
+
+def test_json_is_read_as_protobuf_is() -> None:
+    data, metrics = message()
+    total = metrics.add(name="a").sum
+    total.is_monotonic, total.aggregation_temporality = True, CUMULATIVE
+    timed(total.data_points.add(as_int=1 << 40), route="/")
+    timed(metrics.add(name="g").gauge.data_points.add(as_double=nan))
+    json = MessageToJson(data, indent=None).encode()
+    for encoding in ("otlp_json", "auto"):
+        batches, dead = read_without_comparing(json, encoding)
+        assert not dead
+        assert batches["a_total"] == read_without_comparing(data.SerializeToString(), "auto")[0]["a_total"]
+        assert len(batches["g"].readings) == 1
+
+
+def read_without_comparing(data: bytes, encoding: str) -> tuple[dict[str, PointBatch], list[Any]]:
+    """NaN is not equal to itself."""
+    reader = processor(encoding)
+    reader.add(7, NOW, data)
+    flushed = reader.flush()
+    return {batch.metric: batch for batch in flushed.batches}, flushed.dead_letters
+
+
+def test_text_that_is_no_utf8_costs_its_characters_and_not_the_message() -> None:
+    data, metrics = message()
+    timed(metrics.add(name="g").gauge.data_points.add(as_int=1), route="QQQ")
+    batches, dead = read(data.SerializeToString().replace(b"QQQ", b"\xff/\xff"))
+    assert not dead
+    assert labelled(batches["g"])[0]["route"] == "�/�"
+
+
+def test_points_without_a_time_have_that_of_their_record() -> None:
+    data, metrics = message()
+    metrics.add(name="g").gauge.data_points.add(as_int=1)
+    assert [reading.time_ms for reading in read(data)[0]["g"].readings] == [NOW + 1]
+
+
+def test_a_large_metric_becomes_records_of_a_stated_size() -> None:
+    data, metrics = message()
+    for number in range(3_000):
+        timed(metrics.add(name="g").gauge.data_points.add(as_int=number), route=f"{number}-{'x' * 400}")
+    reader = processor()
+    reader.add(0, NOW, data.SerializeToString())
+    assert reader.size > 1_200_000
+    batches = reader.flush().batches
+    assert len(batches) > 3
+    assert sum(len(batch.readings) for batch in batches) == 3_000
+    assert {type(reading) for batch in batches for reading in batch.readings} == {Reading}

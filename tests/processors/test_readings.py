@@ -1,0 +1,352 @@
+"""Readings of sources become series: the sum over series is what the sources counted, whatever folds or restarts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from processors.cardinality import OVERFLOW, Limits
+from processors.family import MOST_LABELS
+from processors.series import SeriesStore
+from processors.values import nothing, observations, plus
+from schemas.errors import Malformed
+from schemas.point import (
+    ExponentialValue,
+    HistogramValue,
+    Kind,
+    Labels,
+    PointBatch,
+    Reading,
+    Shape,
+    SummaryValue,
+    Value,
+)
+from schemas.reasons import Reason
+from schemas.sample import SeriesBlock, Tick, read_tick
+
+TIME = 1_700_000_000_000
+MINUTE = 60_000
+NAMES = ("job", "instance", "route")
+BOUNDS = ((1.0, 5.0), (2.0,), ())
+
+
+def shape(kind: Kind, names: tuple[str, ...] = NAMES, bounds: tuple[float, ...] = ()) -> Shape:
+    return Shape(kind, names, bounds, 2 if kind == "info" else 1, open=True)
+
+
+def read(
+    kind: Kind,
+    *readings: tuple[Labels, Value | None, int, int, int],
+    names: tuple[str, ...] = NAMES,
+    bounds: tuple[float, ...] = (),
+) -> PointBatch:
+    """(labels, value, source, start, time) each."""
+    return PointBatch("m", shape(kind, names, bounds), readings=[Reading(*reading) for reading in readings])
+
+
+def counted(kind: Kind, *rows: tuple[Labels, Value], bounds: tuple[float, ...] = ()) -> PointBatch:
+    return PointBatch("m", shape(kind, bounds=bounds), rows=list(rows))
+
+
+def tick(store: SeriesStore, time_ms: int) -> list[SeriesBlock]:
+    """What the next owner would find."""
+    return read_tick(Tick(1, time_ms, 1, 1, store.blocks(time_ms)).encode()).blocks
+
+
+def rows(blocks: list[SeriesBlock]) -> dict[Labels, Value]:
+    return {labels: value for block in blocks for labels, value in block.rows}
+
+
+def stale(blocks: list[SeriesBlock]) -> list[Labels]:
+    return [labels for block in blocks for labels in block.stale]
+
+
+def value_of(kind: Kind, bounds: tuple[float, ...], number: int) -> Value:
+    """So many observations, which are known by their number."""
+    if kind == "histogram":
+        buckets = [0] * (len(bounds) + 1)
+        buckets[number % len(buckets)] = number
+        return HistogramValue(number, number / 8, tuple(buckets))
+    if kind == "exponential":
+        return ExponentialValue(number, number / 8, 3, 0, 0.0, number % 50, (number,) if number else (), 0, ())
+    return SummaryValue(number, number / 8, (float(number),) * len(bounds)) if kind == "summary" else number
+
+
+@dataclass
+class Source:
+    """A process that counts under some label sets and tells it cumulatively."""
+
+    number: int
+    labels: Labels
+    bounds: tuple[float, ...]
+    start: int
+    total: Value
+    sent: list[Reading] = field(default_factory=list)
+
+
+sources = st.tuples(st.integers(0, 5), st.sampled_from("ab"), st.sampled_from("xyz"), st.sampled_from(["", "/", "/q"]))
+steps = st.one_of(
+    st.tuples(st.just("count"), sources, st.integers(0, 100)),
+    st.tuples(st.just("delta"), sources, st.integers(0, 100)),
+    st.tuples(st.just("restart"), sources, st.just(0)),
+    st.tuples(st.just("send again"), sources, st.integers(0, 9)),
+    st.tuples(st.just("tick"), st.none(), st.integers(1, 1000)),
+    st.tuples(st.just("take over"), st.none(), st.integers(1, 1000)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["counter", "histogram", "exponential", "sum", "summary"]),
+    st.lists(steps, max_size=40),
+    st.integers(5, 40),
+    st.integers(0, 3),
+)
+def test_the_sum_over_all_series_is_what_the_sources_counted(
+    kind: Kind, schedule: list[tuple[str, tuple[int, str, str, str] | None, int]], budget: int, values: int
+) -> None:
+    """Several sources under one label set, with bounds of their own, that begin anew; readings that come late."""
+    limits = Limits(budget, values, values_of={("m", "route"): 2})
+    store, time = SeriesStore(limits), TIME
+    found: dict[tuple[int, Labels], Source] = {}
+    counts: list[float] = []
+    sums: list[float] = []
+    told: dict[Labels, float] = {}
+    for what, which, number in [*schedule, ("take over", None, 1)]:
+        time += 1
+        if which is not None:
+            labels: Labels = which[1:]
+            bounds = BOUNDS[which[0] % 3] if kind in ("histogram", "summary") else ()
+            start = nothing(shape(kind, bounds=bounds))
+            source = found.setdefault((which[0], labels), Source(len(found), labels, bounds, time, start))
+            one = value_of(kind, bounds, number)
+            if what == "count":
+                source.total = plus(source.total, one)
+                reading = Reading(labels, source.total, source.number, source.start, time)
+                source.sent.append(reading)
+                store.apply(PointBatch("m", shape(kind, bounds=bounds), readings=[reading]), time)
+                counts.append(number)
+            elif what == "delta" and kind != "summary":
+                store.apply(counted(kind, (labels, one), bounds=bounds), time)
+                counts.append(number)
+            elif what == "restart":
+                if kind == "sum" and source.sent:  # what it had is there no more
+                    counts.append(-observations(source.total))
+                    store.apply(read(kind, (labels, None, source.number, source.start, time)), time)
+                source.total, source.start = start, time
+                source.sent = source.sent[-1:] if kind != "sum" else []
+            elif what == "send again" and source.sent and number < len(source.sent):
+                store.apply(PointBatch("m", shape(kind, bounds=bounds), readings=[source.sent[number]]), time)
+        else:
+            time += number
+            blocks = tick(store, time)
+            if what == "take over":
+                store = SeriesStore(limits)
+                store.load(blocks, time)
+                blocks = tick(store, time)
+            now = {labels: observations(value) for labels, value in rows(blocks).items()}
+            if kind != "sum":
+                assert not stale(blocks)
+                assert all(now[labels] >= before for labels, before in told.items())
+            told = now
+            assert store.active().get("m", 0) <= budget
+            sums = [value.sum for value in rows(blocks).values() if not isinstance(value, int | float)]
+    assert sum(told.values()) == sum(counts)
+    assert not sums or sum(sums) == sum(counts) / 8
+
+
+A, B = ("shop", "1", "/a"), ("shop", "2", "/b")
+
+
+def test_two_sources_under_one_label_set_add_up() -> None:
+    """Replicas without an instance id: each is compared with itself."""
+    store = SeriesStore(Limits(100, 100))
+    for number, value in ((1, 5), (2, 7), (1, 6), (2, 9)):
+        store.apply(read("counter", (A, value, number, TIME, TIME + value)), TIME)
+    assert rows(tick(store, TIME + 10)) == {A: 15}
+
+
+def test_a_source_that_fell_without_a_new_start_time_began_anew() -> None:
+    store = SeriesStore(Limits(100, 100))
+    for time, value in ((1, 5), (2, 3), (3, 4)):
+        store.apply(read("counter", (A, value, 1, 0, TIME + time)), TIME)
+    assert rows(tick(store, TIME + 10)) == {A: 9}
+
+
+def test_a_late_reading_before_the_restart_still_counts_and_an_older_one_is_superseded() -> None:
+    store = SeriesStore(Limits(100, 100))
+    for start, time, value in ((1, 10, 5), (20, 30, 2), (1, 15, 8), (1, 12, 6)):
+        store.apply(read("counter", (A, value, 1, TIME + start, TIME + time)), TIME + 30)
+    assert rows(tick(store, TIME + 40)) == {A: 10}
+
+
+def test_what_was_superseded_is_told() -> None:
+    store = SeriesStore(Limits(100, 100))
+    for time in (10, 10, 5):
+        store.apply(read("gauge", (A, time, 1, 0, TIME + time)), TIME)
+    assert store.dropped() == {Reason.SUPERSEDED: 2}
+    assert not store.dropped()
+    assert rows(tick(store, TIME + 20)) == {A: 10}
+
+
+def test_history_is_taken_over_once_and_not_as_a_rise() -> None:
+    """A source that began long ago: its series does not begin at zero, and a second one only adds what is new."""
+    store = SeriesStore(Limits(100, 100, idle_ms=MINUTE))
+    old = TIME - 24 * 60 * MINUTE
+    store.apply(read("counter", (A, 1_000, 1, old, TIME)), TIME)
+    store.apply(read("counter", (A, 5_000, 2, old, TIME)), TIME)
+    (block,) = tick(store, TIME + 1)
+    assert (block.rows, block.fresh) == ([(A, 1_000)], 0)
+    store.apply(read("counter", (A, 1_001, 1, old, TIME + 2), (A, 5_020, 2, old, TIME + 2)), TIME)
+    assert rows(tick(store, TIME + 3)) == {A: 1_021}
+
+
+def test_a_young_source_begins_at_zero() -> None:
+    store = SeriesStore(Limits(100, 100))
+    store.apply(read("counter", (A, 3, 1, TIME - MINUTE, TIME)), TIME)
+    (block,) = tick(store, TIME + 1)
+    assert (block.rows, block.fresh) == ([(A, 3)], 1)
+
+
+@pytest.mark.parametrize("kind", ["counter", "gauge", "sum", "histogram"])
+def test_a_series_ends_when_its_source_says_so(kind: Kind) -> None:
+    """Also if it gives another start time then; while another source feeds the series it goes on."""
+    store, value = SeriesStore(Limits(100, 100)), value_of(kind, (), 3)
+    for number in (1, 2):
+        store.apply(read(kind, (A, value, number, TIME, TIME)), TIME)
+    assert len(rows(tick(store, TIME + 1))) == 1
+    store.apply(read(kind, (A, None, 1, TIME + 1, TIME + 2)), TIME)
+    blocks = tick(store, TIME + 2)
+    assert (len(rows(blocks)), stale(blocks)) == (1, [])
+    if kind == "sum":
+        assert rows(blocks) == {A: 3}  # what the first source had is gone
+    store.apply(read(kind, (A, None, 2, TIME, TIME + 2)), TIME)
+    blocks = tick(store, TIME + 3)
+    assert (rows(blocks), stale(blocks)) == ({}, [A])
+    assert not len(store)
+
+
+def test_a_level_without_a_new_point_is_stale_long_before_a_counter() -> None:
+    limits = Limits(100, 100, idle_ms=60 * MINUTE, level_idle_ms=5 * MINUTE)
+    store = SeriesStore(limits)
+    store.apply(PointBatch("c", shape("counter"), readings=[Reading(A, 1, 1, TIME, TIME)]), TIME)
+    store.apply(read("gauge", (A, 1, 1, 0, TIME), (B, 1, 2, 0, TIME)), TIME)
+    blocks = tick(store, TIME)
+    store = SeriesStore(limits)
+    store.load(blocks, TIME)
+    store.apply(read("gauge", (B, 2, 2, 0, TIME + 1)), TIME)
+    blocks = tick(store, TIME + 5 * MINUTE)
+    assert [(block.metric, rows([block]), block.stale) for block in blocks] == [("c", {A: 1}, []), ("m", {B: 2}, [A])]
+
+
+def test_a_sum_that_may_fall_loses_what_a_silent_source_had() -> None:
+    """Two sources of one label set, as connections of two processes: one dies."""
+    store = SeriesStore(Limits(100, 100, level_idle_ms=5 * MINUTE))
+    store.apply(read("sum", (A, 10, 1, 0, TIME), (A, 4, 2, 0, TIME)), TIME)
+    assert rows(tick(store, TIME)) == {A: 14}
+    store.apply(read("sum", (A, 3, 2, 0, TIME + 1)), TIME)
+    assert rows(tick(store, TIME + MINUTE)) == {A: 13}
+    store.apply(read("sum", (A, 5, 2, 0, TIME + 2)), TIME)
+    assert rows(tick(store, TIME + 5 * MINUTE)) == {A: 5}
+
+
+def test_a_series_that_ends_and_comes_back_before_a_tick_never_ended() -> None:
+    store = SeriesStore(Limits(100, 100))
+    store.apply(read("histogram", (A, HistogramValue(1, 1.0, (1, 0)), 1, TIME, TIME), bounds=(2.0,)), TIME)
+    tick(store, TIME + 1)
+    store.apply(read("histogram", (A, None, 1, TIME, TIME + 2), bounds=(2.0,)), TIME)
+    again = HistogramValue(2, 1.0, (1, 0, 1))
+    store.apply(read("histogram", (A, again, 2, TIME, TIME + 3), bounds=(1.0, 2.0)), TIME)
+    (block,) = tick(store, TIME + 4)
+    assert (block.shape.bounds, block.rows, block.stale) == ((2.0,), [(A, HistogramValue(2, 1.0, (1, 1)))], [])
+
+
+def test_gauges_over_the_limit_are_refused_and_counted_and_those_that_are_there_go_on() -> None:
+    """Several gauges have no sum: an overflow series would show a number that nobody measured."""
+    store = SeriesStore(Limits(100, 1))
+    store.apply(read("gauge", (A, 1, 1, 0, TIME)), TIME)
+    store.apply(read("gauge", (A, 2, 1, 0, TIME + 1), (B, 7, 2, 0, TIME)), TIME)
+    assert store.dropped() == {Reason.OVER_LIMIT: 1}
+    (block,) = tick(store, TIME + 2)
+    assert block.rows == [(A, 2)]
+    state = {limit.label: limit for limit in block.limits}["route"]
+    assert (state.active, state.demand, state.folded, state.offenders) == (1, 2, 1, (("/b", 1),))
+
+
+def test_a_summary_that_folds_keeps_its_counts_and_loses_its_quantiles() -> None:
+    store = SeriesStore(Limits(100, 1))
+    for number, labels in enumerate((A, B)):
+        value = SummaryValue(3, 1.5, (0.25, 0.5))
+        store.apply(read("summary", (labels, value, number, TIME, TIME), bounds=(0.5, 0.9)), TIME)
+    found = rows(tick(store, TIME + 1))
+    assert found[A] == SummaryValue(3, 1.5, (0.25, 0.5))
+    folded = found["shop", OVERFLOW, OVERFLOW]
+    assert isinstance(folded, SummaryValue)
+    assert (folded.observations, folded.sum) == (3, 1.5)
+
+
+def test_more_sources_than_are_remembered_are_refused_and_counted() -> None:
+    store = SeriesStore(Limits(100, 100, sources=2))
+    store.apply(read("counter", *((A, 1, number, TIME, TIME) for number in range(5))), TIME)
+    assert store.dropped() == {Reason.OVER_LIMIT: 3}
+    assert rows(tick(store, TIME + 1)) == {A: 2}
+
+
+def test_a_target_has_one_row_of_info() -> None:
+    """A deployment changes a resource attribute: the old row ends with the tick in which the new one begins."""
+    store = SeriesStore(Limits(100, 100))
+    old, new = ("shop", "1", "v1"), ("shop", "1", "v2")
+    store.apply(read("info", (old, 1, 1, 0, TIME), (("shop", "2", "v1"), 1, 2, 0, TIME)), TIME)
+    tick(store, TIME + 1)
+    store.apply(read("info", (new, 1, 1, 0, TIME + 2)), TIME)
+    blocks = tick(store, TIME + 3)
+    assert (rows(blocks), stale(blocks)) == ({("shop", "2", "v1"): 1, new: 1}, [old])
+
+
+def test_labels_are_added_as_they_come_up_to_a_limit() -> None:
+    """Attribute keys that are data: what does not fit is counted for its service, and nothing is lost."""
+    store = SeriesStore(Limits(100, 100))
+    for number in range(MOST_LABELS):
+        names = ("job", "instance", f"l{number}")
+        store.apply(read("counter", (A, 1, number, TIME, TIME), names=names), TIME)
+    blocks = tick(store, TIME + 1)
+    assert {len(block.shape.label_names) for block in blocks} == {MOST_LABELS}
+    assert sum(map(observations, rows(blocks).values())) == MOST_LABELS
+    overflow = {labels: value for labels, value in rows(blocks).items() if OVERFLOW in labels}
+    assert [(labels[:2], value) for labels, value in overflow.items()] == [(("shop", OVERFLOW), 2)]
+
+
+def test_a_name_has_one_kind_and_a_span_metric_is_not_to_be_mixed_up() -> None:
+    spans = Shape("counter", ("service_name",), (), 1)
+    store = SeriesStore(Limits(100, 100), {"calls_total": spans})
+    store.apply(read("gauge", (A, 1, 1, 0, TIME)), TIME)
+    with pytest.raises(Malformed, match="m is a gauge, a batch says counter"):
+        store.apply(read("counter", (A, 1, 1, 0, TIME)), TIME)
+    with pytest.raises(Malformed, match="m is a gauge, a batch says exponential"):
+        store.apply(read("exponential", (A, value_of("exponential", (), 1), 1, 0, TIME)), TIME)
+    with pytest.raises(Malformed, match="calls_total is a counter of span metrics"):
+        store.apply(PointBatch("calls_total", shape("counter"), rows=[(A, 1)]), TIME)
+
+
+def test_classic_and_exponential_histograms_may_share_a_name() -> None:
+    store = SeriesStore(Limits(100, 100))
+    for kind in ("histogram", "exponential"):
+        store.apply(counted(kind, (A, value_of(kind, (), 4))), TIME)
+    assert [(block.shape.kind, len(block.rows)) for block in tick(store, TIME)] == [
+        ("histogram", 1),
+        ("exponential", 1),
+    ]
+
+
+def test_every_histogram_has_the_bounds_that_it_began_with() -> None:
+    store = SeriesStore(Limits(100, 100))
+    store.apply(counted("histogram", (A, HistogramValue(3, 1.0, (1, 2))), bounds=(5.0,)), TIME)
+    store.apply(counted("histogram", (B, HistogramValue(2, 1.0, (1, 0, 1))), bounds=(1.0, 9.0)), TIME)
+    blocks = {block.shape.bounds: block.rows for block in tick(store, TIME)}
+    assert blocks == {
+        (5.0,): [(A, HistogramValue(3, 1.0, (1, 2)))],
+        (1.0, 9.0): [(B, HistogramValue(2, 1.0, (1, 0, 1)))],
+    }
