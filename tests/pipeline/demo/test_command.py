@@ -13,6 +13,7 @@ from rich.console import Console
 
 from pipeline.demo import command
 from pipeline.demo.backends import LocalBackends
+from pipeline.demo.command import has_screen
 from pipeline.demo.destinations import Destinations
 from pipeline.demo.letters import DeadLetterReader
 from pipeline.demo.run import Options, Run, raw_topics
@@ -80,3 +81,18 @@ def test_a_server_that_does_not_answer_is_one_sentence(option: str) -> None:
     assert "Error: " in result.stderr
     assert NOWHERE.removesuffix(":1") in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("platform", "environ", "seen"),
+    [
+        ("linux", {}, False),
+        ("linux", {"DISPLAY": ":0"}, True),
+        ("linux", {"WAYLAND_DISPLAY": "wayland-0"}, True),
+        ("linux", {"DISPLAY": "localhost:10", "SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"}, False),
+        ("darwin", {}, True),
+        ("darwin", {"SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"}, False),
+    ],
+)
+def test_a_browser_is_opened_only_where_it_is_seen(platform: str, environ: dict[str, str], seen: bool) -> None:
+    assert has_screen(platform, environ) == seen

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tomllib
+from fnmatch import fnmatch
 from typing import Any
 
 from aiohttp import ClientSession
 
-from pipeline.live.page import MOST_WATCHERS
+from pipeline.live.page import MOST_WATCHERS, STATIC
 from schemas.envelope import Envelope
 from tests.pipeline.live.building import kept, log, span, trace_id
 from tests.pipeline.live.pages import LivePage, live_page
 from tests.pipeline.live.test_red import OK, SERVER, batch
+from tests.repository import ROOT
 
 TOKEN = "correct-horse-battery"
 STOPS_WITHIN = 5.0  # seconds
@@ -101,3 +104,10 @@ async def test_other_workers_are_on_the_same_page() -> None:
             whole = await get(f"{page.url}/live/traces/{trace_id(1).hex()}", **bearer)
             assert whole["summary"]["trace_id"] == trace_id(1).hex()
             assert whole["payloads"]
+
+
+def test_the_files_of_the_page_are_in_the_package() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-data"]["*"]
+    for name in ("page.html", *STATIC):
+        assert (ROOT / "pipeline" / "live" / name).is_file()
+        assert any(fnmatch(name, pattern) for pattern in patterns), name

@@ -1,0 +1,57 @@
+"""Roles on a real Kafka feed the page, and what waits for them goes down to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+
+from pipeline.config import Config
+from pipeline.worker import running
+from tests.pipeline.kafka import DEADLINE
+from tests.pipeline.stages import Stages, trace_id
+from tests.services import Kafka, eventually
+
+ROLES = ("ingest", "sample", "aggregate")
+
+
+@pytest.fixture
+async def stages(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Stages]:
+    found = await Stages(kafka.bootstrap, tmp_path).create()
+    yield found
+    found.stop()
+
+
+async def test_roles_feed_the_page_and_nothing_stays_unread(stages: Stages) -> None:
+    config = Config.model_validate(
+        {**stages.settings, "metrics": {"interval": "1s"}, "telemetry": {"port": 0, "live": True}}
+    )
+    async with running(config, ROLES) as worker, ClientSession() as client, stages.producer() as producer:
+
+        async def view() -> dict[str, Any]:
+            async with client.get(f"http://127.0.0.1:{worker.server.port}/live/view") as answer:
+                found: dict[str, Any] = await answer.json()
+                return found
+
+        async def read() -> bool:
+            """A marker of a transaction follows the last record of every internal topic: it must not count for ever."""
+            roles = {role["name"]: role for role in (await view())["roles"]}
+            mine = [roles.get(name, {"ready": False}) for name in ROLES]
+            return all(role["ready"] and role["read"] and role["unread"] == 0 for role in mine)
+
+        async def shown() -> bool:
+            found = await view()
+            return bool(found["traces"] and found["limits"])
+
+        await stages.produce(producer, "wrong/1!", "wrong/2", "fine/1")
+        await eventually(shown, DEADLINE, "the kept trace and the limits are on the page")
+        found = await view()
+        assert [trace["trace_id"] for trace in found["traces"]] == [trace_id("wrong/1").hex()]
+        assert (found["traces"][0]["spans"], found["traces"][0]["policy"]) == (2, "errors")
+        assert {limit["metric"] for limit in found["limits"]} == {
+            "traces_span_metrics_calls_total", "traces_span_metrics_duration_milliseconds"
+        }  # fmt: skip
+        await eventually(read, DEADLINE, "no role has anything unread")
