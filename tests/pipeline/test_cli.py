@@ -181,23 +181,24 @@ def test_check_connect_to_a_backend_without_logs(tmp_path: Path, jaeger: Jaeger)
 
 
 def test_worker_gets_its_roles(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[list[str], str | None]] = []
+    calls: list[tuple[list[str], str | None, list[str]]] = []
 
-    async def run_worker(config: Config, names: list[str], since: str | None = None) -> int:
-        calls.append((names, since))
+    async def run_worker(config: Config, names: list[str], since: str | None, signals: list[str]) -> int:
+        calls.append((names, since, signals))
         return 3
 
     monkeypatch.setattr(worker, "run", run_worker)
     monkeypatch.setattr("pipeline.commands.worker.configure", lambda level: None)
     words = ("worker", "--config", file, "--role", "ingest,sample", "--role", "aggregate", "--since", "15m")
     assert run(*words).exit_code == 3
-    assert calls == [(["ingest", "sample", "aggregate"], "15m")]
+    assert run("worker", "--config", file, "--role", "ingest", "--signals", "traces").exit_code == 3
+    assert calls == [(["ingest", "sample", "aggregate"], "15m", []), (["ingest"], None, ["traces"])]
 
 
 def test_worker_says_loudly_where_it_begins(
     file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def run_worker(config: Config, names: list[str], since: str | None = None) -> int:
+    async def run_worker(config: Config, names: list[str], since: str | None, signals: list[str]) -> int:
         return 0
 
     monkeypatch.setattr(worker, "run", run_worker)
@@ -208,7 +209,15 @@ def test_worker_says_loudly_where_it_begins(
         assert ("kafka.start is not set" in caplog.text) is loud
 
 
-@pytest.mark.parametrize(("option", "code"), [(["--role", "sampel"], 78), (["--role", "all", "--since", "x"], 2)])
+@pytest.mark.parametrize(
+    ("option", "code"),
+    [
+        (["--role", "sampel"], 78),
+        (["--role", "all", "--since", "x"], 2),
+        (["--role", "ingest", "--signals", "metrics"], 78),
+        (["--role", "sample", "--signals", "traces"], 78),
+    ],
+)
 def test_worker_refuses(file: Path, option: list[str], code: int) -> None:
     assert run("worker", "--config", file, *option).exit_code == code
 
