@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import Config
 from pipeline.roles import build, check_signals
 from pipeline.worker import application, running
 from schemas.errors import ConfigError
+from tests.pipeline.configs import MINIMAL
 from tests.pipeline.kafka import DEADLINE, committed
 from tests.pipeline.stages import Stages, holds, log_of, partition
-from tests.pipeline.test_roles import CONFIG
 from tests.services import Kafka, eventually
 
 BOTH = ("traces", "logs")
+INPUTS = [{"topic": "otlp_spans", "signal": "traces"}, {"topic": "otlp_logs", "signal": "logs"}]
+CONFIG = Config.model_validate({**MINIMAL, "inputs": INPUTS})
 
 
 @pytest.fixture
