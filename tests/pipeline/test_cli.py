@@ -123,12 +123,14 @@ def test_topics_without_a_broker(tmp_path: Path) -> None:
 
 
 def test_check_connect_where_nothing_is(tmp_path: Path) -> None:
-    sinks = {name: {"endpoint": f"http://{HOST}:{free_port()}"} for name in ("jaeger", "elasticsearch", "prometheus")}
+    nothing = {"endpoint": f"http://{HOST}:{free_port()}"}
     kafka = {"bootstrap_servers": f"{HOST}:{free_port()}"}
+    sinks = {"jaeger": nothing, "elasticsearch": nothing, "prometheus": nothing, "kafka": kafka}
+    sinks |= {"otlp": {**nothing, "protocol": "grpc"}}
     result = run("check", written(tmp_path, MINIMAL | {"kafka": kafka, "sinks": sinks}), "--connect")
     assert result.exit_code == 78
     wrong = [line for line in result.output.splitlines() if line.startswith("✗")]
-    assert [line.split()[1] for line in wrong] == ["kafka", "sink", "sink", "sink"]
+    assert [line.split()[1] for line in wrong] == ["kafka", *["sink"] * len(sinks)]
 
 
 def test_check_connect_where_everything_is(
@@ -140,6 +142,7 @@ def test_check_connect_where_everything_is(
         "sinks": {
             "jaeger": {"endpoint": jaeger.otlp_http},
             "otlp": {"endpoint": f"http://{jaeger.otlp_grpc}", "protocol": "grpc"},
+            "kafka": {"bootstrap_servers": kafka.bootstrap, "topic": "cli-raw.kept.spans"},
             "elasticsearch": {"endpoint": elasticsearch.url},
             "prometheus": {"endpoint": prometheus.remote_write_url},
         },
@@ -149,6 +152,7 @@ def test_check_connect_where_everything_is(
     assert result.exit_code == 78
     assert "✗ raw topic cli-raw.spans: does not exist" in result.output
     assert "✗ internal topic cli-connect.samples: does not exist" in result.output
+    assert "cli-raw.kept.spans does not exist" in result.output
 
     # The raw topic is made the way the internal ones are: those of the prefix cli-raw hold one of that name.
     (tmp_path / "raw").mkdir()
@@ -159,7 +163,7 @@ def test_check_connect_where_everything_is(
     assert result.exit_code == 0, result.output
     assert "✗" not in result.output
     assert "✓ raw topic cli-raw.spans: 4 partitions of traces as otlp_proto" in result.output
-    for name in ("jaeger", "otlp", "elasticsearch", "prometheus"):
+    for name in data["sinks"]:
         (line,) = [line for line in result.output.splitlines() if f"✓ sink {name} " in line]
         assert line.endswith(" ms)")
 
