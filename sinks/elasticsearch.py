@@ -220,7 +220,7 @@ class _Bytes(NdjsonSerializer):
 
 
 def _client(settings: Sink) -> AsyncElasticsearch:
-    """The official client, without retries: pipeline/deliver.py has them. It leaves out nodes that do not answer."""
+    """The official client. A node that is not reached is left for the next; pipeline/delivery.py repeats the rest."""
     auth = settings.auth
     options: dict[str, Any] = {}
     if auth.username is not None and auth.password is not None:
@@ -237,7 +237,8 @@ def _client(settings: Sink) -> AsyncElasticsearch:
         headers=settings.headers | {"user-agent": USER_AGENT},
         request_timeout=settings.timeout,
         retry_on_timeout=False,
-        max_retries=0,
+        retry_on_status=(),
+        max_retries=len(settings.urls) - 1,
         serializers={ndjson.mimetype: ndjson, "application/vnd.elasticsearch+x-ndjson": ndjson},
         **options,
     )

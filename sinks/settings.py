@@ -195,6 +195,8 @@ def sink_rules(name: str, sink: Sink) -> Iterator[Broken]:
     if sink.endpoint is not None and sink.endpoints:
         yield ("endpoints",), "one of endpoint and endpoints is enough"
         return
+    if len({url.rstrip("/") for url in sink.endpoints}) < len(sink.endpoints):
+        yield ("endpoints",), "each server once"
     places: list[tuple[str | int, ...]] = [("endpoints", i) for i in range(len(sink.endpoints))] or [("endpoint",)]
     for place, url in zip(places, sink.urls, strict=False):
         yield from ((place, rule) for rule in _url_rules(url))

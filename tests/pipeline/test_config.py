@@ -211,6 +211,7 @@ def test_sink_names_refused(name: str) -> None:
         ({"endpoints": []}, "endpoint"),
         ({"endpoint": "http://a", "endpoints": ["http://b"]}, "endpoints"),
         ({"endpoints": ["http://a", "http://u:p@b"]}, "endpoints[1]"),
+        ({"endpoints": ["http://a", "http://b", "http://a/"]}, "endpoints"),
     ],
 )
 def test_sinks_refused(sink: dict[str, Any], key: str) -> None:

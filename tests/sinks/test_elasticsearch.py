@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
+import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
@@ -34,7 +37,7 @@ ACKNOWLEDGED = json({"acknowledged": True})
 
 
 @asynccontextmanager
-async def connected(url: str, **fields: Any) -> AsyncIterator[Elasticsearch]:
+async def connected(url: str | None, **fields: Any) -> AsyncIterator[Elasticsearch]:
     """A started sink into a data stream of its own."""
     destination = Elasticsearch(sink(url, **{"dataset": f"d{uuid.uuid4().hex[:8]}"} | fields), clock=lambda: 0.0)
     try:
@@ -235,20 +238,9 @@ async def test_logs_in_the_shape_of_ecs(elasticsearch: ElasticsearchServer) -> N
 
 async def test_a_node_that_is_not_there_is_left_for_another(elasticsearch: ElasticsearchServer) -> None:
     nowhere = f"http://{HOST}:{free_port()}"
-    destination = Elasticsearch(
-        sink(None, endpoints=[nowhere, elasticsearch.url], dataset=f"d{uuid.uuid4().hex[:8]}"), clock=lambda: 0.0
-    )
-    refused = 0
-    while True:
-        try:
-            await destination.start()
-            break
-        except Unavailable:
-            refused += 1
-    assert refused <= 2, "a node that did not answer is not asked again at once"
-    for _ in range(10):
-        assert await send(destination, envelope([log("a")])) == Outcome(accepted=1)
-    await destination.close()
+    async with connected(None, endpoints=[nowhere, elasticsearch.url]) as destination:
+        for offset in range(10):
+            assert await send(destination, envelope([log("a")], offset=offset)) == Outcome(accepted=1)
 
 
 async def test_without_the_template_nothing_is_stored_in_the_wrong_place(elasticsearch: ElasticsearchServer) -> None:
@@ -377,6 +369,25 @@ async def test_a_request_as_bulk_has_it() -> None:
         lines = [orjson.loads(line) for line in bulk.body.splitlines()]
         assert [line["create"]["_index"] for line in lines[::2]] == [destination.stream] * 2
         assert lines[1]["data_stream"]["dataset"] == destination.stream.split("-")[1]
+
+
+async def test_tls_with_a_client_certificate(tmp_path: Path) -> None:
+    """The test server has no TLS: what is shown is that both certificates are presented and verified."""
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    ca.issue_cert("tailrace@example.org").private_key_and_cert_chain_pem.write_to_path(tmp_path / "client.pem")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    ca.issue_cert(HOST).configure_cert(tls)
+    ca.configure_trust(tls)
+    async with faulty(NO_TEMPLATE, ACKNOWLEDGED, json({"items": [created(201)]}), tls=tls) as server:
+        files = {"ca_file": str(tmp_path / "ca.pem"), "cert_file": str(tmp_path / "client.pem")}
+        async with connected(server.url, **files) as destination:
+            assert await send(destination, envelope([log("a")])) == Outcome(accepted=1)
+        for key in files:
+            with pytest.raises(Unavailable, match=r"onnection|TLS"):
+                async with connected(server.url, **{key: files[key]}):
+                    pass
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
