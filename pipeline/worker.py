@@ -119,6 +119,8 @@ async def running(
     if watch is not None:
         worker.server.page = Page(config, watch, worker.server.refresh)
     await worker.server.start()
+    if watch is not None:
+        log.info("live page", extra={"host": config.telemetry.host, "port": worker.server.port, "path": "/live"})
     try:
         if stopping is not None:
             await roles.wait_for_servers(config, names, stopping)
