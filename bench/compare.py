@@ -25,6 +25,7 @@ from bench.contest import Given, catch_up, run, task_of, to_be_paced
 from bench.contestants import MODES, Mode
 from bench.load import Load
 from bench.measure import COMPILED, console, load_results, machine, save, table
+from bench.testbed import idle_cpu
 from bench.verdicts import Mix
 from tests.services import Kafka
 
@@ -81,7 +82,7 @@ class Series:
                     out.print("  warm-up")
                     given = self._catch_up(kafka, self._options.warm_up_spans)
                     for name in self._sides:
-                        self._run(kafka, name, given)
+                        self._run(kafka, name, given, 0.0)
                 return self._runs(kafka)
         finally:
             os.sched_setaffinity(0, before)
@@ -90,17 +91,18 @@ class Series:
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in self._sides}
         lying = self._catch_up(kafka, self._options.spans) if self._load == "catch-up" else None
         for number in range(1, self._options.runs + 1):
+            idle = idle_cpu({"broker": kafka.pid})["broker"]
             for name in self._sides:
                 out.print(f"  run {number}/{self._options.runs}: {name}")
-                figures = self._run(kafka, name, lying or self._paced(kafka))
+                figures = self._run(kafka, name, lying or self._paced(kafka), idle)
                 found[name].append(figures)
                 out.print(f"    {told(figures)}")
         return found
 
-    def _run(self, kafka: Kafka, name: str, given: Given) -> dict[str, Any]:
+    def _run(self, kafka: Kafka, name: str, given: Given, idle: float) -> dict[str, Any]:
         task = task_of(self._mode, given, self._options.partitions, self._options.mix, self._wait)
         side = self._mode.sides[name](kafka, f"{name.split()[0].strip(',').lower()}-{next(self._topics)}", task)
-        return run(kafka, side, given, task, self._cpus, out.print)
+        return run(kafka, side, given, task, self._cpus, idle, out.print)
 
     def _catch_up(self, kafka: Kafka, spans: int) -> Given:
         options = self._options

@@ -18,7 +18,7 @@ from bench.contestants import Contestant, Mode, Task
 from bench.load import Load, Written
 from bench.measure import Meter, cpu_seconds, native_modules, peak_rss
 from bench.outputs import Tally
-from bench.testbed import create_topics, idle_cpu, stored_bytes
+from bench.testbed import create_topics, stored_bytes
 from bench.verdicts import Mix, Truth, difference, judged
 from bench.write import write
 from tests.services import Kafka
@@ -26,6 +26,7 @@ from tests.services import Kafka
 POLL_SECONDS = 0.2
 PROGRESS_SECONDS = 5.0
 SILENCE = 15.0  # seconds: the Collector decides within a second of decision_wait, and its exporter retries after five
+FIRST = 120.0  # seconds: until the first span must have come
 LEAD_SECONDS = 1.0  # before the first paced message, so that it is not late
 AGO_SECONDS = 600  # the last span of a load that is there already ended this long before
 
@@ -67,14 +68,21 @@ def _at(load: Load, begins: float) -> Load:
     return Load(**values)
 
 
-def run(kafka: Kafka, side: Contestant, given: Given, task: Task, cpus: Collection[int], say: Say) -> dict[str, Any]:
-    """The figures of one run."""
-    idle = idle_cpu({"broker": kafka.pid})
+def run(
+    kafka: Kafka,
+    side: Contestant,
+    given: Given,
+    task: Task,
+    cpus: Collection[int],
+    idle: float,
+    say: Say,
+) -> dict[str, Any]:
+    """The figures of one run. `idle` is what the broker uses unasked, CPU seconds per second."""
     with closing(side), closing(Tally(kafka.bootstrap, side.output, task.partitions, side.read)) as tally:
         side.start(cpus)
         pids = {name: server.pid for name, server in side.servers.items()}
         start_up = {name: cpu_seconds(pid) for name, pid in pids.items()}
-        meter = Meter(pids | {"broker": kafka.pid}, idle)
+        meter = Meter(pids | {"broker": kafka.pid}, {"broker": idle})
         with ThreadPoolExecutor(max_workers=1) as writer:
             load = _at(given.load, time.time() + LEAD_SECONDS)
             topics = {"traces": (given.topic, task.partitions)}
@@ -93,7 +101,7 @@ def run(kafka: Kafka, side: Contestant, given: Given, task: Task, cpus: Collecti
             "traces": made.traces,
             "seconds": ended,
             "measured_seconds": elapsed,
-            "spans_per_second": made.spans / (ended - side.waits * task.decision_wait),
+            "spans_per_second": made.spans / max(POLL_SECONDS, ended - side.waits * task.decision_wait),
             # After the last message, and without the wait that both must make: small if the side kept up.
             "drained_seconds": ended - written_at - task.decision_wait if given.paced else None,
             "cpu_seconds": used,
@@ -138,7 +146,7 @@ def _wait(
             say(f"  {elapsed:6.1f} s  {tally.spans:,} of {wanted:,} kept spans are there")
         if dead := [name for name, server in side.servers.items() if not server.is_running]:
             raise RuntimeError(f"{', '.join(dead)} ended\n{side.logs()}")
-        if quiet > task.decision_wait + SILENCE:
+        if quiet > task.decision_wait + (SILENCE if last else FIRST):
             say(f"  nothing came for {quiet:.0f} s: {wanted - tally.spans:,} kept spans are lost\n{side.logs()}")
             return last, written_at
         time.sleep(POLL_SECONDS)

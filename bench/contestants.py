@@ -26,8 +26,8 @@ class Tuning:
 
 
 TUNINGS = {
-    "least CPU": Tuning("tuned", runtime=LEAST_CPU),
-    "least memory": Tuning("tuned", runtime=LEAST_MEMORY),
+    "least CPU": Tuning("tuned", ("batch",), LEAST_CPU),
+    "least memory": Tuning("tuned", ("batch",), LEAST_MEMORY),
     "defaults": Tuning("defaults"),
 }
 # One thing varied at a time: what LEAST_CPU, LEAST_MEMORY and the tuned files were chosen by.
@@ -37,7 +37,11 @@ VARIED = {
         f"GOGC=off, GOMEMLIMIT={limit}": Tuning("tuned", runtime={"GOGC": "off", "GOMEMLIMIT": limit})
         for limit in ("1GiB", "2GiB", "4GiB")
     },
-    **{f"GOGC=400, {over}.yaml": Tuning("tuned", (over,), {"GOGC": "400"}) for over in ("batch", "linger", "fetch")},
+    **{
+        f"GOGC=off, GOMEMLIMIT=4GiB, {' and '.join(over)}": Tuning("tuned", over, LEAST_CPU)
+        for over in (("batch",), ("linger",), ("fetch",), ("batch", "fetch"))
+    },
+    "GOGC=50, batch": Tuning("tuned", ("batch",), LEAST_MEMORY),
     "defaults": Tuning("defaults"),
 }
 

@@ -259,7 +259,7 @@ class Delivery:
                 "sink does not accept, trying again",
                 extra={
                     "sink": self.name,
-                    "endpoint": ", ".join(self._settings.servers),
+                    "endpoint": ", ".join(self._settings.urls),
                     "reason": reason,
                     "error": error,
                     "items": items,

@@ -26,12 +26,11 @@ from schemas.envelope import Envelope
 from schemas.errors import Malformed, Unavailable
 from schemas.otlp_build import logs_data
 from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, SourceRecord
-from sinks.ecs_document import ecs_document
 from sinks.http import REFUSING, USER_AGENT, Rejected, bisect, compressed, retry_after, shortened, tls_context
 from sinks.log_document import log_document, resource_fields, scope_fields
 from sinks.settings import Sink
 
-DOCUMENTS = {"otel": log_document, "ecs": ecs_document}
+TEMPLATE = "logs_template.json"
 ID_BYTES = 16
 CREATED = frozenset({200, 201})
 CONFLICT = 409
@@ -62,18 +61,16 @@ class Elasticsearch(Destination[LogItem]):
         self._client: AsyncElasticsearch | None = None
 
     async def start(self) -> None:
-        """Install our index template unless the same or one of a later version is there. Raises Unavailable.
+        """Install our index template unless this version or a later one is there. Raises Unavailable.
 
         A later version stays, so workers of two versions may run side by side during an upgrade.
         """
         if self._client is None:
             self._client = _client(self._settings)
-        if not self._settings.manage_template:
-            return
-        wanted = template(self._settings)
+        wanted = template(self._settings.dataset)
         name = f"tailrace-logs-{self._settings.dataset}"
         try:
-            if not _serves(await _installed(self._client, name), wanted):
+            if await _installed(self._client, name) < wanted["version"]:
                 await self._client.indices.put_index_template(name=name, body=wanted)
         except ApiError as error:
             what = f"index template {name}: {_text(error)}"
@@ -89,7 +86,7 @@ class Elasticsearch(Destination[LogItem]):
 
     def encode(self, record: SourceRecord) -> list[LogItem]:
         """The documents of an envelope of `kept.logs` or `untraced.logs`. What is not UTF-8 becomes a defect."""
-        envelope, document = Envelope.decode(record.value), DOCUMENTS[self._settings.mapping]
+        envelope = Envelope.decode(record.value)
         resources = [cache(partial(resource_fields, header)) for header in envelope.resources]
         scopes = [cache(partial(scope_fields, header)) for header in envelope.scopes]
         items = []
@@ -101,7 +98,7 @@ class Elasticsearch(Destination[LogItem]):
             row, lines, defect = envelope.row(index), b"", ""
             try:
                 fields = resources[resource](), scopes[scope]()
-                lines = self._lines(origin, document(row, *fields, verdict, origin.timestamp))
+                lines = self._lines(origin, log_document(row, *fields, verdict, origin.timestamp))
             except Malformed as error:
                 defect = error.detail
             items.append(
@@ -142,7 +139,7 @@ class Elasticsearch(Destination[LogItem]):
         if self._client is None:
             raise RuntimeError("the client is not open")
         body, headers = request.body, {}
-        if self._settings.compression != "none" and len(body) >= GZIP_FROM:
+        if self._settings.compression == "gzip" and len(body) >= GZIP_FROM:
             body, headers = await asyncio.to_thread(compressed, body), {"content-encoding": "gzip"}
         count = len(request.items)
         try:
@@ -195,21 +192,10 @@ def document_id(origin: Coordinates) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def template(settings: Sink) -> dict[str, Any]:
-    """The index template of a sink's data streams; `version` rises with every change of its file.
-
-    `_meta` says what else it was made of, so that a changed configuration is installed, too.
-    """
-    file = importlib.resources.files("sinks").joinpath(f"{settings.mapping}_template.json")
-    made: dict[str, Any] = orjson.loads(file.read_bytes())
-    made["index_patterns"] = [f"logs-{settings.dataset}-*"]
-    lifecycle = settings.lifecycle
-    made["_meta"] |= {"mapping": settings.mapping, "lifecycle": lifecycle.model_dump(mode="json", exclude_none=True)}
-    if lifecycle.data_retention is not None:
-        made["template"]["lifecycle"] = {"data_retention": f"{round(lifecycle.data_retention)}s"}
-    elif lifecycle.policy is not None:
-        made["template"]["settings"] = {"index.lifecycle.name": lifecycle.policy}
-    return made
+def template(dataset: str) -> dict[str, Any]:
+    """Our index template for `logs-<dataset>-*`; its `version` rises with every change of the file."""
+    content: dict[str, Any] = orjson.loads(importlib.resources.files("sinks").joinpath(TEMPLATE).read_bytes())
+    return content | {"index_patterns": [f"logs-{dataset}-*"]}
 
 
 class _Bytes(NdjsonSerializer):
@@ -220,7 +206,7 @@ class _Bytes(NdjsonSerializer):
 
 
 def _client(settings: Sink) -> AsyncElasticsearch:
-    """The official client. A node that is not reached is left for the next; pipeline/delivery.py repeats the rest."""
+    """The official client, without retries: pipeline/deliver.py has them. It leaves out nodes that do not answer."""
     auth = settings.auth
     options: dict[str, Any] = {}
     if auth.username is not None and auth.password is not None:
@@ -237,8 +223,7 @@ def _client(settings: Sink) -> AsyncElasticsearch:
         headers=settings.headers | {"user-agent": USER_AGENT},
         request_timeout=settings.timeout,
         retry_on_timeout=False,
-        retry_on_status=(),
-        max_retries=len(settings.urls) - 1,
+        max_retries=0,
         serializers={ndjson.mimetype: ndjson, "application/vnd.elasticsearch+x-ndjson": ndjson},
         **options,
     )
@@ -252,19 +237,11 @@ def _node(endpoint: str) -> str:
     return f"{url.scheme}://{host}:{port}{url.path.rstrip('/')}"
 
 
-async def _installed(client: AsyncElasticsearch, name: str) -> Mapping[str, Any]:
-    """The template of this name on the server, empty if there is none."""
+async def _installed(client: AsyncElasticsearch, name: str) -> int:
+    """The version of our template on the server, 0 for none."""
     answer = await client.options(ignore_status=404).indices.get_index_template(name=name)
     found = answer.get("index_templates") or []
-    return dict(found[0]["index_template"]) if found else {}
-
-
-def _serves(installed: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether a template may stay: of a later version, or of ours and made of the same settings."""
-    version = int(installed.get("version", 0))
-    if version == wanted["version"]:
-        return bool(installed.get("_meta") == wanted["_meta"])
-    return bool(version > wanted["version"])
+    return int(found[0]["index_template"].get("version", 0)) if found else 0
 
 
 def _cause(answer: Mapping[str, Any]) -> str:

@@ -6,9 +6,6 @@ from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
-import pytest
-
-from bench import testbed
 from bench.compare import options_of, parsed, told
 from bench.compare_tables import COLUMNS, DEFAULTS, RATIO_COLUMNS, command, heading, key, native, ratios, rows
 from bench.contest import catch_up, run, task_of
@@ -96,13 +93,11 @@ def test_a_key_is_a_command_line_that_makes_it_again() -> None:
     assert (options.spans_per_message, options.mix, options.decision_wait) == (10, Mix(1.0, failures=False), 3.0)
 
 
-def test_a_run_counts_what_came_out(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(testbed, "IDLE_CALM", 0.1)
-    monkeypatch.setattr(testbed, "IDLE_SLICE", 0.1)
+def test_a_run_counts_what_came_out(kafka: Kafka) -> None:
     mode, mix = MODES["b"], Mix(percentage=20)
     given = catch_up(kafka, "compare-raw", Load(3_000, 0, 50, logs_per_span=0), mix, PARTITIONS)
     task = task_of(mode, given, PARTITIONS, mix, 2.0)
-    figures = run(kafka, mode.sides[TAILRACE](kafka, "compare-own", task), given, task, (), print)
+    figures = run(kafka, mode.sides[TAILRACE](kafka, "compare-own", task), given, task, (), 0.0, print)
     assert figures["kept_traces"] == len(given.truth.kept) > 20
     assert figures["kept_spans"] == given.truth.spans
     assert (figures["missing_traces"], figures["surplus_traces"], figures["repeated_spans"]) == (0, 0, 0)
