@@ -28,12 +28,12 @@ from pipeline.security import client_kwargs
 from pipeline.topics import Topics
 from schemas.dead_letter import DeadLetter
 from schemas.errors import Retryable
+from schemas.kafka_client import let_go
 
 TRANSACTION_TIMEOUT_MS = 10_000  # a dead owner's open transaction blocks readers at most this long plus the sweep
 RETRY_BACKOFF_MS = 10
 LINGER_MS = 0
 MAX_BATCH_BYTES = 1 << 20
-CLOSE_WAIT = 1.0  # seconds that a lease waits for its producer to close
 MAX_REQUEST_BYTES = 36 << 20  # above the largest dead letter (limits.max_dead_letter_bytes + 64 KiB)
 
 Offsets = Mapping[TopicPartition, OffsetAndMetadata]
@@ -150,26 +150,6 @@ class Acknowledged(Committer):
 def committer(kafka: Kafka, group: Group, transactional_id: str) -> Committer:
     """The committer that the brokers allow (`kafka.transactions`)."""
     return Transaction(kafka, group, transactional_id) if kafka.transactions else Acknowledged(kafka, group)
-
-
-_closing: set[asyncio.Task[None]] = set()
-
-
-async def let_go(producer: AIOKafkaProducer) -> None:
-    """Close a producer, in the background if its brokers are away.
-
-    It flushes first, and aiokafka closes neither connections nor tasks of one whose `stop` was cancelled.
-    """
-
-    def ended(task: asyncio.Task[None]) -> None:
-        _closing.discard(task)
-        if not task.cancelled():
-            task.exception()
-
-    task = asyncio.create_task(producer.stop())
-    _closing.add(task)
-    task.add_done_callback(ended)
-    await asyncio.wait({task}, timeout=CLOSE_WAIT)
 
 
 async def _send_all(producer: AIOKafkaProducer, outputs: Sequence[Output]) -> list[RecordMetadata]:

@@ -11,11 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from ipaddress import ip_address
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     SecretStr,
@@ -29,6 +28,7 @@ from processors.metric_points import TO_OTLP
 from processors.regroup import AUTO, ENCODINGS
 from processors.sampling.policies import Policies
 from schemas.errors import ConfigError
+from schemas.kafka_client import Addresses, Security, TopicName
 from schemas.prometheus_names import Strategy
 from schemas.settings import Broken, Duration, Section, parse_duration, refuse
 from sinks.settings import Sink, sink_rules
@@ -42,69 +42,14 @@ _PREFIX_LENGTH = 200
 SHORTEST_TOKEN = 16  # characters
 
 
-def _words(value: Any) -> Any:
-    """A list out of `a,b`, so that one environment variable can hold it."""
-    return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
-
-
-def _address(text: str) -> str:
-    if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:/,\[\]]+):\d{1,5}", text):
-        raise ValueError(f"{text!r} must be host:port")
-    return text
-
-
 Positive = Annotated[Duration, Field(gt=0)]
 Wait = Annotated[Duration, Field(ge=0)]
-Address = Annotated[str, AfterValidator(_address)]
-TopicName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
-
-
-class Security(Section):
-    """How to reach Kafka. Passed through to the client: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."""
-
-    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="Kafka's `security.protocol`."
-    )
-    ca_file: str | None = Field(None, description="Certificate authorities (PEM); unset: those of the system.")
-    cert_file: str | None = Field(None, description="Client certificate (PEM), for mutual TLS.")
-    key_file: str | None = Field(None, description="Its key (PEM); unset: it is in `cert_file`.")
-    key_password: SecretStr | None = Field(None, description="Password of the key.")
-    verify_hostname: bool = Field(True, description="False: do not compare the broker's name with its certificate.")
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
-        None, description="Needed by the two SASL protocols."
-    )
-    username: str | None = Field(None, description="PLAIN and SCRAM.")
-    password: SecretStr | None = Field(None, description="PLAIN and SCRAM.")
-    token_file: str | None = Field(None, description="OAUTHBEARER: a file with the current token, re-read when asked.")
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        refuse(self._rules())
-        return self
-
-    def _rules(self) -> Iterator[Broken]:
-        sasl, tls = self.protocol.startswith("SASL_"), self.protocol in ("SSL", "SASL_SSL")
-        if sasl and self.sasl_mechanism is None:
-            yield ("sasl_mechanism",), f"is required by protocol: {self.protocol}"
-        if not sasl and self.sasl_mechanism is not None:
-            yield ("sasl_mechanism",), f"needs protocol: SASL_PLAINTEXT or SASL_SSL, not {self.protocol}"
-        if sasl and self.sasl_mechanism == "OAUTHBEARER" and not self.token_file:
-            yield ("token_file",), "is required by sasl_mechanism: OAUTHBEARER"
-        if sasl and self.sasl_mechanism not in (None, "OAUTHBEARER"):
-            for key in ("username", "password"):
-                if getattr(self, key) is None:
-                    yield (key,), f"is required by sasl_mechanism: {self.sasl_mechanism}"
-        for key in ("ca_file", "cert_file", "key_file"):
-            if getattr(self, key) is not None and not tls:
-                yield (key,), f"needs protocol: SSL or SASL_SSL, not {self.protocol}"
-        if self.key_file is not None and self.cert_file is None:
-            yield ("cert_file",), "is required by key_file"
 
 
 class Kafka(Section):
     """The brokers and the internal topics."""
 
-    bootstrap_servers: Annotated[list[Address], BeforeValidator(_words)] = Field(
+    bootstrap_servers: Addresses = Field(
         min_length=1, description="`host:port` of some brokers; a list, or one text with commas."
     )
     prefix: str = Field(
@@ -487,7 +432,7 @@ class Config(Section):
     logs: Logs = Field(Logs(), description="What happens to logs.")
     metrics: Metrics = Field(Metrics(), description="Series for Prometheus.")
     sinks: dict[str, Sink] = Field(
-        {}, description="Destinations by name: jaeger, otlp, elasticsearch or prometheus, or one of them with /NAME."
+        {}, description="Destinations by name: jaeger, otlp, elasticsearch, prometheus, kafka, or one with /NAME."
     )
     limits: Limits = Field(Limits(), description="Sizes with a stated outcome.")
     telemetry: Telemetry = Field(Telemetry(), description="What a worker says about itself.")
@@ -530,7 +475,8 @@ class Config(Section):
 
     @field_validator("sinks")
     @classmethod
-    def _destinations(cls, sinks: dict[str, Sink]) -> dict[str, Sink]:
+    def _destinations(cls, sinks: dict[str, Sink], info: ValidationInfo) -> dict[str, Sink]:
+        refuse(_circles(sinks, info.data.get("kafka"), info.data.get("inputs") or []))
         refuse(((name, *path), rule) for name, sink in sinks.items() for path, rule in sink_rules(name, sink))
         return sinks
 
@@ -566,3 +512,15 @@ def _keyed_rules(inputs: list[Input]) -> Iterator[Broken]:
             if inputs[i].encoding != "otlp_proto":
                 rule = f"regroup: never reads otlp_proto alone; {inputs[i].encoding} needs ingest (regroup: always)"
                 yield (i, "encoding"), rule
+
+
+def _circles(sinks: dict[str, Sink], kafka: Kafka | None, inputs: list[Input]) -> Iterator[Broken]:
+    """Topics of sinks that this pipeline reads itself: kept spans would go round for ever."""
+    raw = {item.topic for item in inputs}
+    for name, sink in sinks.items():
+        if kafka is None or not set(sink.bootstrap_servers) & set(kafka.bootstrap_servers):
+            continue
+        if sink.topic in raw:
+            yield (name, "topic"), f"{sink.topic} is one of the inputs: kept spans would come back as new ones"
+        if sink.topic.startswith(f"{kafka.prefix}."):
+            yield (name, "topic"), f"names with {kafka.prefix}. in front belong to the internal topics (kafka.prefix)"

@@ -14,10 +14,13 @@ from typing import TypeVar
 
 import aiohttp
 import cramjam
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
 from pipeline import topics
 from pipeline.config import Config
-from schemas.errors import ConfigError, TailraceError
+from schemas.errors import ConfigError, TailraceError, Unavailable
+from schemas.kafka_client import connection
 from sinks.http import Rejected, authorization, tls_context
 from sinks.otlp_grpc import OverGrpc
 from sinks.otlp_service import LOGS, TRACES
@@ -93,7 +96,7 @@ async def _answer(work: Awaitable[Answer], subject: str) -> Answer | Finding:
         except TimeoutError:
             text = f"no answer within {PATIENCE_SECONDS:g} s"
         except ConfigError as error:
-            return Finding(False, "kafka.security", str(error))
+            return Finding(False, "kafka.security" if subject.startswith("kafka ") else subject, str(error))
         except TailraceError as error:
             text = str(error).removeprefix(f"{subject}: ")
     return Finding(False, subject, "; ".join([text, *overheard.said]))
@@ -124,6 +127,8 @@ class _Overheard(logging.Handler):
 
 async def _sink(name: str, sink: Sink) -> Finding:
     """Try every server of a sink; the first one that is wrong tells."""
+    if sink_kind(name) == "kafka":
+        return await _topic(name, sink)
     findings = [await _server(name, sink, url.rstrip("/")) for url in sink.urls]
     return next((finding for finding in findings if not finding.ok), findings[0])
 
@@ -141,6 +146,28 @@ async def _server(name: str, sink: Sink, url: str) -> Finding:
         return Finding(False, subject, f"no answer within {patience:g} s")
     except (aiohttp.ClientError, OSError, TailraceError) as error:
         return Finding(False, subject, str(error) or type(error).__name__)
+
+
+async def _topic(name: str, sink: Sink) -> Finding:
+    """Whether the brokers of a kafka sink have its topic, which they are not asked for by name."""
+    subject, began = f"sink {name} {', '.join(sink.servers)}", time.monotonic()
+
+    async def listed() -> dict[str, int]:
+        admin = AIOKafkaAdminClient(**connection(sink.bootstrap_servers, sink.security, f"sinks.{name}.security"))
+        try:
+            await admin.start()
+            return {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics(None)}
+        except (KafkaError, OSError) as error:
+            raise Unavailable(str(error) or type(error).__name__) from error
+        finally:
+            await admin.close()
+
+    found = await _answer(listed(), subject)
+    if isinstance(found, Finding):
+        return found
+    if sink.topic not in found:
+        return Finding(False, subject, f"{sink.topic} does not exist, or is not for this user to see")
+    return Finding(True, subject, f"{found[sink.topic]} partitions", time.monotonic() - began)
 
 
 async def _called(subject: str, sink: Sink, url: str, began: float) -> Finding:

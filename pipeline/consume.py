@@ -27,7 +27,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError, RebalanceInProgressError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError, RebalanceInProgressError, for_code
 from aiokafka.structs import OffsetAndMetadata
 from mode import Service
 
@@ -115,7 +115,10 @@ def consumer_kwargs(kafka: Kafka) -> dict[str, Any]:
 
 
 class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
-    """One role's consumer group in this worker. `unit` maps a partition to its lease's key."""
+    """One role's consumer group in this worker. `unit` maps a partition to its lease's key.
+
+    `others` are raw topics that another group of the role reads: `raw_topics` has them too.
+    """
 
     def __init__(
         self,
@@ -126,8 +129,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         kafka: Kafka,
         lease: Callable[[Group, Hashable, Collection[TopicPartition]], Lease],
         unit: Callable[[TopicPartition], Hashable] = lambda partition: partition,
+        others: Collection[str] = (),
     ) -> None:
         super().__init__()
+        self._others = dict.fromkeys(others, 0)
         self.role, self.group_id, self.kafka = role, group_id, kafka
         self._topics = sorted(topics)
         self._make, self._unit = lease, unit
@@ -141,7 +146,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._errors: list[float] = []
         self.consumer: AIOKafkaConsumer = None
         self._admin: AIOKafkaAdminClient = None
-        app.agent(self._channel, name=f"tailrace.{role}")(self._agent)
+        app.agent(self._channel, name=group_id)(self._agent)
 
     # ---- the agent ---------------------------------------------------------------------------------------
 
@@ -195,6 +200,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         )
         self.consumer.subscribe(topics=self._topics, listener=self)
         await self._admin.start()
+        await self._count_others()
         await self.consumer.start()
         self.add_future(self._fetch())
         self.add_future(self._watch())
@@ -256,6 +262,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             await asyncio.sleep(STALLED / 6)
             watched = [p for p in self.consumer.assignment() - self.consumer.paused() if self._unit(p) in self._leases]
             try:
+                await self._count_others()
                 ends = await self.end(watched) if watched else {}
                 positions = {p: await self.consumer.position(p) for p in watched}
             except (KafkaError, TimeoutError):
@@ -385,17 +392,28 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
     # ---- what leases ask ---------------------------------------------------------------------------------
 
-    async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
-        """The group's offsets, asked afresh; partitions without one are absent.
+    async def committed(
+        self, partitions: Collection[TopicPartition], group: str | None = None
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        """The group's offsets, or another's, asked afresh; partitions without one are absent.
 
         Only right after InitProducerId is the answer final: before, a transaction may be pending (M8, M9). Raises
         Unavailable while the coordinator is loading or moving: aiokafka 0.14 overlooks the error of the whole answer
         and finds no partitions in it, whereas one that was asked for by name is always answered, with -1 for none.
         """
-        found = await self._admin.list_consumer_group_offsets(self.group_id, partitions=list(partitions))
+        group = group or self.group_id
+        found = await self._admin.list_consumer_group_offsets(group, partitions=list(partitions))
         if missing := set(partitions) - set(found):
-            raise Unavailable(f"the coordinator of {self.group_id} did not answer for {len(missing)} partitions")
+            raise Unavailable(f"the coordinator of {group} did not answer for {len(missing)} partitions")
         return {p: offset for p, offset in found.items() if offset.offset >= 0}
+
+    async def members_of(self, group: str) -> int:
+        """How many members another group has now; 0 if there is no such group. Raises KafkaError."""
+        (answer,) = await self._admin.describe_consumer_groups([group])
+        ((code, _, _, _, _, members, *_),) = answer.groups
+        if code:
+            raise for_code(code)(group)
+        return len(members)
 
     async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
         """A plain commit, for roles that are at-least-once. Raises RebalanceInProgressError while the group rebalances.
@@ -489,8 +507,13 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         return position >= end and not self._rebalancing and not self._in_hand[partition]
 
     def raw_topics(self) -> dict[str, int]:
-        """The subscribed topics with their partition counts, as far as metadata knows."""
-        return {t: len(self.consumer.partitions_for_topic(t) or ()) for t in self._topics}
+        """The role's topics with their partition counts, as far as metadata knows."""
+        return {t: len(self.consumer.partitions_for_topic(t) or ()) for t in self._topics} | self._others
+
+    async def _count_others(self) -> None:
+        if self._others:
+            found = {topic["topic"]: len(topic["partitions"]) for topic in await self._admin.describe_topics(None)}
+            self._others = {topic: found.get(topic, count) for topic, count in self._others.items()}
 
     async def unread(self) -> int:
         """Records and markers between what was fetched and the ends that the last fetches were told."""

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline import telemetry
-from pipeline.commit import MAX_REQUEST_BYTES, let_go
+from pipeline.commit import MAX_REQUEST_BYTES
 from pipeline.config import Config
 from pipeline.consume import Group, Lease
 from pipeline.delivery import Delivery
@@ -27,6 +27,7 @@ from pipeline.settlement import Account
 from pipeline.topics import Topics
 from schemas.dead_letter import DeadLetter
 from schemas.errors import Retryable
+from schemas.kafka_client import let_go
 from sinks import create, signals
 from sinks.contract import Item, Refusal, Signal, SourceRecord
 

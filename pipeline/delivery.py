@@ -259,7 +259,7 @@ class Delivery:
                 "sink does not accept, trying again",
                 extra={
                     "sink": self.name,
-                    "endpoint": ", ".join(self._settings.urls),
+                    "endpoint": ", ".join(self._settings.servers),
                     "reason": reason,
                     "error": error,
                     "items": items,

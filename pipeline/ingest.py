@@ -8,6 +8,7 @@ partition to every partition of the topic it feeds; an idle raw partition writes
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -29,6 +30,8 @@ from schemas.dead_letter import DeadLetter
 from schemas.errors import Unavailable
 from schemas.ids import partition_of_metric
 
+log = logging.getLogger(__name__)
+
 ROLE = "ingest"
 POLL = 0.05  # seconds between looks at what is due
 MARKS_PER_WAIT = 10  # idle marks per decision_wait
@@ -37,17 +40,26 @@ AHEAD_OF_SLOWEST = 4  # decision_waits that a raw partition may run ahead of the
 UNREAD_LIMIT = 2  # times commit_bytes that may wait for a transaction before fetching pauses
 
 
-def group(app: faust.App, config: Config, since: str | None) -> Group:
-    """The consumer group of the raw topics that are for ingest. `since` overrides `kafka.start`."""
-    inputs = {item.topic: item for item in config.inputs if item.topic in config.ingested}
+def group(app: faust.App, config: Config, since: str | None, signal: str | None = None) -> Group:
+    """The consumer group of the raw topics that are for ingest, or of those of one signal. `since` as `kafka.start`.
+
+    The transactional ids are the same either way: they fence each other, and each goes on where the other ended.
+    """
+    mine = [item for item in config.inputs if item.topic in config.ingested]
+    inputs = {item.topic: item for item in mine if signal in (None, item.signal)}
+    others = [item.topic for item in mine if item.topic not in inputs]
     topics = Topics(config.kafka.prefix)
+    whole = topics.group(ROLE)
+    name = whole if signal is None else f"{whole}.{signal}"
     pace = _Pace(int(config.sampling.decision_wait * 1000) * AHEAD_OF_SLOWEST)
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions
-        return RawPartition(owner, partition, inputs[partition.topic], config, topics, since, pace)
+        source = inputs[partition.topic]
+        other = f"{whole}.{source.signal}" if signal is None else whole
+        return RawPartition(owner, partition, source, config, topics, since, pace, other)
 
-    return Group(app, ROLE, topics.group(ROLE), inputs, config.kafka, lease)
+    return Group(app, ROLE, name, inputs, config.kafka, lease, others=others)
 
 
 class _Pace:
@@ -84,9 +96,11 @@ class RawPartition(Lease):
         topics: Topics,
         since: str | None,
         pace: _Pace,
+        other_group: str,
     ) -> None:
         self._group, self._partition, self._source = owner, partition, source
         self._config, self._topics, self._pace = config, topics, pace
+        self._other_group = other_group  # of the same partition, with or without --signals
         self._since = since or config.kafka.start
         self._target = {"traces": topics.spans, "logs": topics.logs, "metrics": topics.points}[source.signal]
         self._processor = _processor(partition, source, config)
@@ -105,8 +119,13 @@ class RawPartition(Lease):
 
     async def open(self) -> Mapping[TopicPartition, int]:
         """Fence the predecessor, then ask for the offset: in this order (docs/adr/0003, F8)."""
+        if self._config.kafka.transactions and (members := await self._group.members_of(self._other_group)):
+            raise Unavailable(
+                f"group {self._other_group} still has {members} members: stop the workers that run ingest with other "
+                f"--signals; {self._group.group_id} then goes on where they ended"
+            )
         await self._committer.start()
-        committed = (await self._group.committed([self._partition])).get(self._partition)
+        committed = (await self._offsets([self._partition])).get(self._partition)
         if committed is not None:
             first = (await self._group.beginning([self._partition]))[self._partition]
             lost = first - committed.offset
@@ -122,6 +141,21 @@ class RawPartition(Lease):
         self._committed = self._next
         return {self._partition: self._next}
 
+    async def _offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        """The group's offsets, or those of the group with or without --signals where that has come further."""
+        found = await self._group.committed(partitions)
+        for partition, offset in (await self._group.committed(partitions, self._other_group)).items():
+            known = found.get(partition)
+            if known is None or offset.offset > known.offset:
+                found[partition] = offset
+                if partition == self._partition:
+                    log.warning(
+                        "going on where another group ended: --signals was changed; delete that group when it is done",
+                        extra={"topic": partition.topic, "partition": partition.partition, "offset": offset.offset}
+                        | {"group": self._group.group_id, "other": self._other_group},
+                    )
+        return found
+
     async def _first_position(self) -> int:
         """Where a new group begins: the explicit `kafka.start` or `--since`.
 
@@ -131,7 +165,7 @@ class RawPartition(Lease):
         count = self._group.raw_topics()[self._partition.topic]
         if not count:
             raise Unavailable(f"the brokers do not say how many partitions {self._partition.topic} has")
-        siblings = await self._group.committed([TopicPartition(self._partition.topic, p) for p in range(count)])
+        siblings = await self._offsets([TopicPartition(self._partition.topic, p) for p in range(count)])
         self._known = min((_unpack(offset.metadata)[1] for offset in siblings.values()), default=count)
         if self._partition.partition >= self._known:
             return await self._group.first(self._partition, "earliest")

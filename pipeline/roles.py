@@ -67,14 +67,30 @@ def expand(config: Config, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(expanded))
 
 
+def check_signals(config: Config, roles: Sequence[str], signals: Sequence[str]) -> list[str]:
+    """The signals given to `--signals`, once each. Raises ConfigError for those that no input has."""
+    known = list(dict.fromkeys(item.signal for item in config.inputs if item.topic in config.ingested))
+    if signals and "ingest" not in roles:
+        raise ConfigError("--signals: goes with --role ingest: it says which raw topics that reads")
+    for signal in signals:
+        if signal not in known:
+            raise ConfigError(f"--signals {signal}: ingest reads no topic of it; it reads {', '.join(known)}")
+    return list(dict.fromkeys(signals))
+
+
 def build(
-    app: faust.App, config: Config, names: Sequence[str], since: str | None, watch: Watch | None = None
+    app: faust.App,
+    config: Config,
+    names: Sequence[str],
+    since: str | None,
+    watch: Watch | None = None,
+    signals: Sequence[str] = (),
 ) -> list[Group]:
-    """The groups of the chosen roles. `watch` is what the live page looks at, if there is one."""
+    """The groups of the chosen roles; with `signals` ingest has one for each. `watch` is for the live page, if on."""
     groups: list[Group] = []
     for name in expand(config, names):
         if name == "ingest":
-            groups.append(ingest.group(app, config, since))
+            groups += [ingest.group(app, config, since, signal) for signal in signals or (None,)]
         elif name == "sample" and config.regroup == "never":
             groups.append(direct.group(app, config, since, watch))
         elif name == "sample":

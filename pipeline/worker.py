@@ -57,11 +57,17 @@ class Worker:
 
     def ready(self) -> dict[str, bool]:
         """Each role, and whether it holds all of its partitions."""
-        return {service.role: service.ready for service in self.services}
+        ready = dict.fromkeys((service.role for service in self.services), True)
+        for service in self.services:
+            ready[service.role] &= service.ready
+        return ready
 
     async def unread(self) -> dict[str, int]:
         """Each role, and how many records wait for it."""
-        return {service.role: await service.unread() for service in self.services}
+        unread = dict.fromkeys((service.role for service in self.services), 0)
+        for service in self.services:
+            unread[service.role] += await service.unread()
+        return unread
 
     async def start(self) -> None:
         """Join the groups. Returns once everything runs; partitions come afterwards."""
@@ -93,22 +99,28 @@ class Worker:
 
 @contextlib.asynccontextmanager
 async def running(
-    config: Config, names: Sequence[str], since: str | None = None, stopping: asyncio.Event | None = None
+    config: Config,
+    names: Sequence[str],
+    since: str | None = None,
+    stopping: asyncio.Event | None = None,
+    signals: Sequence[str] = (),
 ) -> AsyncIterator[Worker]:
     """A worker inside this loop; stopped in order on the way out.
 
     Its pages answer from the first moment on. With `stopping` it waits for Kafka and its topics first, until they are
-    there or `stopping` is set (then no role runs).
+    there or `stopping` is set (then no role runs). With `signals` ingest has a group for each of them.
     """
     app = application(f"{config.kafka.prefix}-worker")
     prefix, found = config.kafka.prefix, config_hash(config)
     telemetry.gauge("tailrace_config_info", 1, prefix=prefix, hash=found, version=version())
     zeros.begin(config, roles.expand(config, names))
     watch = Watch(config.telemetry.live.payloads) if config.telemetry.live.enabled else None
-    worker = Worker(app, roles.build(app, config, names, since, watch), config.telemetry)
+    worker = Worker(app, roles.build(app, config, names, since, watch, signals), config.telemetry)
     if watch is not None:
         worker.server.page = Page(config, watch, worker.server.refresh)
     await worker.server.start()
+    if watch is not None:
+        log.info("live page", extra={"host": config.telemetry.host, "port": worker.server.port, "path": "/live"})
     try:
         if stopping is not None:
             await roles.wait_for_servers(config, names, stopping)
@@ -119,13 +131,13 @@ async def running(
         await worker.stop()
 
 
-async def run(config: Config, names: Sequence[str], since: str | None = None) -> int:
+async def run(config: Config, names: Sequence[str], since: str | None = None, signals: Sequence[str] = ()) -> int:
     """Run until SIGTERM or SIGINT (exit code 0) or until a role fails (1)."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    async with running(config, names, since, stopping) as worker:
+    async with running(config, names, since, stopping, signals) as worker:
         failed = asyncio.ensure_future(worker.wait())
         stopped = asyncio.ensure_future(stopping.wait())
         await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)

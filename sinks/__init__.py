@@ -19,6 +19,7 @@ def signals(name: str, settings: Sink) -> list[Signal]:
         "otlp": ["spans" if signal == "traces" else "logs" for signal in settings.signals],
         "elasticsearch": ["logs"],
         "prometheus": ["samples"],
+        "kafka": ["spans"],
     }
     return words[sink_kind(name)]
 
@@ -41,11 +42,18 @@ def _prometheus(name: str, settings: Sink) -> Destination[Any]:
     return Prometheus(settings)
 
 
+def _kafka(name: str, settings: Sink) -> Destination[Any]:
+    from sinks.kafka_topic import KafkaTopic
+
+    return KafkaTopic(settings, f"sinks.{name}.security")
+
+
 _CREATE: dict[str, Callable[[str, Sink], Destination[Any]]] = {
     "jaeger": _otlp,
     "otlp": _otlp,
     "elasticsearch": _elasticsearch,
     "prometheus": _prometheus,
+    "kafka": _kafka,
 }
 
 

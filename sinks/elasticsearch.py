@@ -26,11 +26,12 @@ from schemas.envelope import Envelope
 from schemas.errors import Malformed, Unavailable
 from schemas.otlp_build import logs_data
 from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, SourceRecord
+from sinks.ecs_document import ecs_document
 from sinks.http import REFUSING, USER_AGENT, Rejected, bisect, compressed, retry_after, shortened, tls_context
 from sinks.log_document import log_document, resource_fields, scope_fields
 from sinks.settings import Sink
 
-TEMPLATE = "logs_template.json"
+DOCUMENTS = {"otel": log_document, "ecs": ecs_document}
 ID_BYTES = 16
 CREATED = frozenset({200, 201})
 CONFLICT = 409
@@ -61,16 +62,18 @@ class Elasticsearch(Destination[LogItem]):
         self._client: AsyncElasticsearch | None = None
 
     async def start(self) -> None:
-        """Install our index template unless this version or a later one is there. Raises Unavailable.
+        """Install our index template unless the same or one of a later version is there. Raises Unavailable.
 
         A later version stays, so workers of two versions may run side by side during an upgrade.
         """
         if self._client is None:
             self._client = _client(self._settings)
-        wanted = template(self._settings.dataset)
+        if not self._settings.manage_template:
+            return
+        wanted = template(self._settings)
         name = f"tailrace-logs-{self._settings.dataset}"
         try:
-            if await _installed(self._client, name) < wanted["version"]:
+            if not _serves(await _installed(self._client, name), wanted):
                 await self._client.indices.put_index_template(name=name, body=wanted)
         except ApiError as error:
             what = f"index template {name}: {_text(error)}"
@@ -86,7 +89,7 @@ class Elasticsearch(Destination[LogItem]):
 
     def encode(self, record: SourceRecord) -> list[LogItem]:
         """The documents of an envelope of `kept.logs` or `untraced.logs`. What is not UTF-8 becomes a defect."""
-        envelope = Envelope.decode(record.value)
+        envelope, document = Envelope.decode(record.value), DOCUMENTS[self._settings.mapping]
         resources = [cache(partial(resource_fields, header)) for header in envelope.resources]
         scopes = [cache(partial(scope_fields, header)) for header in envelope.scopes]
         items = []
@@ -98,7 +101,7 @@ class Elasticsearch(Destination[LogItem]):
             row, lines, defect = envelope.row(index), b"", ""
             try:
                 fields = resources[resource](), scopes[scope]()
-                lines = self._lines(origin, log_document(row, *fields, verdict, origin.timestamp))
+                lines = self._lines(origin, document(row, *fields, verdict, origin.timestamp))
             except Malformed as error:
                 defect = error.detail
             items.append(
@@ -139,7 +142,7 @@ class Elasticsearch(Destination[LogItem]):
         if self._client is None:
             raise RuntimeError("the client is not open")
         body, headers = request.body, {}
-        if self._settings.compression == "gzip" and len(body) >= GZIP_FROM:
+        if self._settings.compression != "none" and len(body) >= GZIP_FROM:
             body, headers = await asyncio.to_thread(compressed, body), {"content-encoding": "gzip"}
         count = len(request.items)
         try:
@@ -192,10 +195,21 @@ def document_id(origin: Coordinates) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def template(dataset: str) -> dict[str, Any]:
-    """Our index template for `logs-<dataset>-*`; its `version` rises with every change of the file."""
-    content: dict[str, Any] = orjson.loads(importlib.resources.files("sinks").joinpath(TEMPLATE).read_bytes())
-    return content | {"index_patterns": [f"logs-{dataset}-*"]}
+def template(settings: Sink) -> dict[str, Any]:
+    """The index template of a sink's data streams; `version` rises with every change of its file.
+
+    `_meta` says what else it was made of, so that a changed configuration is installed, too.
+    """
+    file = importlib.resources.files("sinks").joinpath(f"{settings.mapping}_template.json")
+    made: dict[str, Any] = orjson.loads(file.read_bytes())
+    made["index_patterns"] = [f"logs-{settings.dataset}-*"]
+    lifecycle = settings.lifecycle
+    made["_meta"] |= {"mapping": settings.mapping, "lifecycle": lifecycle.model_dump(mode="json", exclude_none=True)}
+    if lifecycle.data_retention is not None:
+        made["template"]["lifecycle"] = {"data_retention": f"{round(lifecycle.data_retention)}s"}
+    elif lifecycle.policy is not None:
+        made["template"]["settings"] = {"index.lifecycle.name": lifecycle.policy}
+    return made
 
 
 class _Bytes(NdjsonSerializer):
@@ -206,7 +220,7 @@ class _Bytes(NdjsonSerializer):
 
 
 def _client(settings: Sink) -> AsyncElasticsearch:
-    """The official client, without retries: pipeline/deliver.py has them. It leaves out nodes that do not answer."""
+    """The official client. A node that is not reached is left for the next; pipeline/delivery.py repeats the rest."""
     auth = settings.auth
     options: dict[str, Any] = {}
     if auth.username is not None and auth.password is not None:
@@ -223,7 +237,8 @@ def _client(settings: Sink) -> AsyncElasticsearch:
         headers=settings.headers | {"user-agent": USER_AGENT},
         request_timeout=settings.timeout,
         retry_on_timeout=False,
-        max_retries=0,
+        retry_on_status=(),
+        max_retries=len(settings.urls) - 1,
         serializers={ndjson.mimetype: ndjson, "application/vnd.elasticsearch+x-ndjson": ndjson},
         **options,
     )
@@ -237,11 +252,19 @@ def _node(endpoint: str) -> str:
     return f"{url.scheme}://{host}:{port}{url.path.rstrip('/')}"
 
 
-async def _installed(client: AsyncElasticsearch, name: str) -> int:
-    """The version of our template on the server, 0 for none."""
+async def _installed(client: AsyncElasticsearch, name: str) -> Mapping[str, Any]:
+    """The template of this name on the server, empty if there is none."""
     answer = await client.options(ignore_status=404).indices.get_index_template(name=name)
     found = answer.get("index_templates") or []
-    return int(found[0]["index_template"].get("version", 0)) if found else 0
+    return dict(found[0]["index_template"]) if found else {}
+
+
+def _serves(installed: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a template may stay: of a later version, or of ours and made of the same settings."""
+    version = int(installed.get("version", 0))
+    if version == wanted["version"]:
+        return bool(installed.get("_meta") == wanted["_meta"])
+    return bool(version > wanted["version"])
 
 
 def _cause(answer: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 Field names are those of Elastic's `otel` mapping mode (logs-*.otel-*): `@timestamp`, `severity_number`, `body.text`,
 `attributes`, `resource.attributes`, `scope`, `trace_id`, `span_id`; what the trace's verdict adds is `trace.sampled`,
-`sampling.policy`, `service.name`, `span.name`, `span.status`. sinks/logs_template.json is the mapping.
+`sampling.policy`, `service.name`, `span.name`, `span.status`. sinks/otel_template.json is the mapping.
 """
 
 from __future__ import annotations

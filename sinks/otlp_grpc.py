@@ -54,7 +54,7 @@ class OverGrpc:
         self._endpoints = Endpoints(settings.urls)
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._metadata = [(k.lower(), v) for k, v in {**settings.headers, **authorization(settings)}.items()]
-        self._compression = grpc.Compression.Gzip if settings.compression == "gzip" else grpc.Compression.NoCompression
+        self._compression = grpc.Compression.NoCompression if settings.compression == "none" else grpc.Compression.Gzip
 
     async def open(self) -> None:
         """Read the certificates, make a channel to each server. Connects to nothing yet."""

@@ -16,7 +16,7 @@ class OverHttp:
 
     def __init__(self, settings: Sink) -> None:
         self._endpoints = Endpoints(settings.urls)
-        self._gzip = settings.compression == "gzip"
+        self._gzip = settings.compression != "none"
         self._http = HttpClient(settings)
 
     async def open(self) -> None:

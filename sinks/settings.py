@@ -9,19 +9,34 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, StringConstraints
 
+from schemas.kafka_client import Addresses, Security, TopicName
 from schemas.settings import Broken, Duration, Section
 
 OTLP_KINDS = ("jaeger", "otlp")
-KINDS = (*OTLP_KINDS, "elasticsearch", "prometheus")
+KINDS = (*OTLP_KINDS, "elasticsearch", "prometheus", "kafka")
+HTTP_KINDS = (*OTLP_KINDS, "elasticsearch", "prometheus")
 # Keys that only some kinds have.
 KEYS_OF: dict[str, tuple[str, ...]] = {
+    "endpoint": HTTP_KINDS,
     "endpoints": (*OTLP_KINDS, "elasticsearch"),
     "protocol": OTLP_KINDS,
     "signals": ("otlp",),
-    "compression": (*OTLP_KINDS, "elasticsearch"),
+    "headers": HTTP_KINDS,
+    "auth": HTTP_KINDS,
+    "ca_file": HTTP_KINDS,
+    "cert_file": HTTP_KINDS,
+    "key_file": HTTP_KINDS,
+    "compression": (*OTLP_KINDS, "elasticsearch", "kafka"),
     "dataset": ("elasticsearch",),
     "namespace": ("elasticsearch",),
+    "mapping": ("elasticsearch",),
+    "lifecycle": ("elasticsearch",),
+    "manage_template": ("elasticsearch",),
     "shards": ("prometheus",),
+    "bootstrap_servers": ("kafka",),
+    "topic": ("kafka",),
+    "security": ("kafka",),
+    "max_message_bytes": ("kafka",),
 }
 
 Url = Annotated[str, StringConstraints(pattern=r"^https?://")]
@@ -56,10 +71,26 @@ class SinkAuth(Section):
     )
 
 
-class Sink(Section):
-    """One destination. The key in `sinks` is `kind` or `kind/name`; kinds: jaeger, otlp, elasticsearch, prometheus.
+class Lifecycle(Section):
+    """When documents are deleted and indices roll over. Neither key: never; one index grows for ever.
 
-    A kind's name in front of a meaning says that the key is for that kind only.
+    The index template carries it, so it is for data streams made from now on; deploy/elasticsearch/README.md has the
+    request that changes an existing one.
+    """
+
+    data_retention: Duration | None = Field(
+        None, gt=0, description="The data stream's own lifecycle (Elasticsearch 8.14 and newer) keeps them so long."
+    )
+    policy: str | None = Field(
+        None, min_length=1, description="Or the name of an ILM policy; deploy/elasticsearch has one to install."
+    )
+
+
+class Sink(Section):
+    """One destination. The key in `sinks` is `kind` or `kind/name`.
+
+    Kinds: jaeger, otlp, elasticsearch, prometheus, and kafka, which is a topic of kept spans for others to read. A key
+    with a kind's name in front of its meaning is for that kind only.
     """
 
     endpoint: Url | None = Field(
@@ -84,8 +115,10 @@ class Sink(Section):
     )
     cert_file: str | None = Field(None, description="Client certificate (PEM), for mutual TLS.")
     key_file: str | None = Field(None, description="Its key (PEM); unset: it is in `cert_file`.")
-    compression: Literal["gzip", "none"] = Field(
-        "gzip", description="jaeger, otlp, elasticsearch: of requests; remote write is always snappy."
+    compression: Literal["gzip", "none", "zstd", "lz4", "snappy"] | None = Field(
+        None,
+        description="jaeger, otlp, elasticsearch: gzip, unless none; kafka: any of them, unset zstd. Remote write is "
+        "always snappy.",
     )
     batch: Batch = Field(Batch(), description="When a request is full.")
     retry: Retry = Field(Retry(), description="How a request that failed is sent again.")
@@ -97,12 +130,34 @@ class Sink(Section):
     namespace: str = Field(
         "default", pattern=r"^[a-z0-9._]{1,100}$", description="elasticsearch: last part of the data stream's name."
     )
+    mapping: Literal["otel", "ecs"] = Field(
+        "otel",
+        description="elasticsearch: shape of documents: OpenTelemetry's data model or the Elastic Common Schema. One "
+        "data stream has one of them.",
+    )
+    lifecycle: Lifecycle = Field(Lifecycle(), description="elasticsearch: what becomes of old documents.")
+    manage_template: bool = Field(
+        True,
+        description="elasticsearch: install the index template at start; false: deploy/elasticsearch has it to install "
+        "by hand.",
+    )
     shards: int = Field(4, ge=1, description="prometheus: parallel requests; a series stays on one shard.")
+    bootstrap_servers: Addresses = Field([], description="kafka: `host:port` of some brokers, of any cluster.")
+    topic: TopicName = Field("jaeger-spans", description="kafka: where kept spans go: otlp_proto, keyed by trace id.")
+    security: Security = Field(Security(), description="kafka: TLS and SASL.")
+    max_message_bytes: int = Field(
+        1_000_000, ge=1, description="kafka: a trace with more becomes several messages; the topic must take as much."
+    )
 
     @property
     def urls(self) -> list[str]:
-        """The servers, at least one."""
+        """The servers, at least one, unless it is a Kafka topic."""
         return [self.endpoint] if self.endpoint is not None else list(self.endpoints)
+
+    @property
+    def servers(self) -> list[str]:
+        """Where it is, for people: URLs, or brokers with the topic."""
+        return self.urls or [f"{', '.join(self.bootstrap_servers)} {self.topic}"]
 
 
 def sink_kind(name: str) -> str:
@@ -129,15 +184,25 @@ def sink_rules(name: str, sink: Sink) -> Iterator[Broken]:
         if kind not in KEYS_OF[key]:
             *most, last = KEYS_OF[key]
             yield (key,), f"is for {', '.join(most)}{' and ' if most else ''}{last} only"
+    if kind == "kafka":
+        if not sink.bootstrap_servers:
+            yield ("bootstrap_servers",), "is required"
+        return
+    if sink.compression not in (None, "gzip", "none"):
+        yield ("compression",), f"must be gzip or none for {kind}"
     if sink.endpoint is None and not sink.endpoints:
         yield ("endpoint",), "is required"
     if sink.endpoint is not None and sink.endpoints:
         yield ("endpoints",), "one of endpoint and endpoints is enough"
         return
+    if len({url.rstrip("/") for url in sink.endpoints}) < len(sink.endpoints):
+        yield ("endpoints",), "each server once"
     places: list[tuple[str | int, ...]] = [("endpoints", i) for i in range(len(sink.endpoints))] or [("endpoint",)]
     for place, url in zip(places, sink.urls, strict=False):
         yield from ((place, rule) for rule in _url_rules(url))
     yield from _credential_rules(sink)
+    if sink.lifecycle.data_retention is not None and sink.lifecycle.policy is not None:
+        yield ("lifecycle",), "one of data_retention and policy is enough"
     if len(set(sink.signals)) < len(sink.signals):
         yield ("signals",), "each signal once"
 

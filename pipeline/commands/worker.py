@@ -33,8 +33,12 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> str | No
     "--since", callback=_since, metavar="WHERE",
     help="Where a new group begins in raw topics: 15m (ago), latest or earliest. Wins over kafka.start.",
 )  # fmt: skip
+@click.option(
+    "--signals", "signals", multiple=True, metavar="SIGNAL[,SIGNAL…]",
+    help="With --role ingest: read the raw topics of these signals only, each signal in a consumer group of its own.",
+)  # fmt: skip
 @click.option("--live", is_flag=True, help="Serve the live page at /live, as telemetry.live.enabled does.")
-def worker(file: str, names: tuple[str, ...], since: str | None, live: bool) -> None:
+def worker(file: str, names: tuple[str, ...], since: str | None, signals: tuple[str, ...], live: bool) -> None:
     """Run roles until SIGTERM.
 
     More workers with the same role share its partitions. A worker waits for Kafka and its topics; on SIGTERM it
@@ -45,27 +49,32 @@ def worker(file: str, names: tuple[str, ...], since: str | None, live: bool) -> 
     \b
       tailrace worker --config tailrace.yaml --role all
       tailrace worker --config tailrace.yaml --role ingest,sample --since 15m
+      tailrace worker --config tailrace.yaml --role ingest --signals traces
       tailrace worker --config tailrace.yaml --role sink.elasticsearch --live
     """
     from pipeline import roles
     from pipeline import worker as working
 
     config = loaded(file)
-    wanted = [name.strip() for part in names for name in part.split(",") if name.strip()]
+    wanted, apart = (
+        [word.strip() for part in parts for word in part.split(",") if word.strip()] for parts in (names, signals)
+    )
     try:
         config = with_live(config) if live else config
         chosen = roles.expand(config, wanted)
+        apart = roles.check_signals(config, chosen, apart)
     except ConfigError as error:
         bad(str(error))
         sys.exit(EX_CONFIG)
     configure(config.telemetry.log_level)
-    if "ingest" in chosen and since is None and "start" not in config.kafka.model_fields_set:
+    reads_raw = "sample" if config.regroup == "never" else "ingest"
+    if reads_raw in chosen and since is None and "start" not in config.kafka.model_fields_set:
         log.warning(
             "kafka.start is not set: a new group begins with what arrives from now on (latest) and leaves what is in "
             "the raw topics; set kafka.start or --since 15m"
         )
     try:
-        sys.exit(asyncio.run(working.run(config, chosen, since)))
+        sys.exit(asyncio.run(working.run(config, chosen, since, apart)))
     except ConfigError as error:
         log.error("the configuration cannot be run", extra={"error": str(error)})
         sys.exit(EX_CONFIG)

@@ -120,7 +120,9 @@ class Page:
         if self._watching >= MOST_WATCHERS:
             return web.Response(status=503, text=f"{MOST_WATCHERS} pages are open already\n")
         self._watching += 1
-        response = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream; charset=utf-8"})
+        # The last one is for nginx, which would hold events back.
+        headers = {**HEADERS, "Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
+        response = web.StreamResponse(headers=headers)
         try:
             await response.prepare(request)
             if self._watching == 1:

@@ -40,25 +40,16 @@ class Watch:
 
     def ticked(self, partition: int, blocks: Iterable[SeriesBlock]) -> None:
         """A tick of `aggregate` is durable; without blocks the partition is another worker's."""
-        self._limits[partition] = [
-            Limit(
-                metric,
-                state.label,
-                state.limit,
-                state.active,
-                state.demand,
-                state.folded,
-                list(state.offenders[:MOST_OFFENDERS]) if self.payloads else [],
-            )
-            for metric, state in standing(blocks)
+        most = MOST_OFFENDERS if self.payloads else 0
+        limits = [
+            Limit(metric, s.label, s.limit, s.active, s.demand, s.folded, list(s.offenders[:most]))
+            for metric, s in standing(blocks)
         ]
+        self._limits[partition] = sorted(limits, key=_fullness)[:MOST_LIMITS]
 
     def snapshot(self) -> Snapshot:
         """Everything as of now."""
-        limits = sorted(
-            (limit for limits in self._limits.values() for limit in limits),
-            key=lambda limit: (not limit.folded, -limit.active / max(1, limit.limit)),
-        )
+        limits = sorted((limit for limits in self._limits.values() for limit in limits), key=_fullness)
         samples = of_registry(telemetry.REGISTRY)
         return Snapshot(self._clock(), samples, self._red.steps(), limits[:MOST_LIMITS], self._traces())
 
@@ -82,3 +73,8 @@ class Watch:
 
 def _grown(trace: KeptTrace) -> tuple[int, int]:
     return len(trace.spans) + len(trace.logs), trace.more
+
+
+def _fullness(limit: Limit) -> tuple[bool, float]:
+    """What folds comes first, then the fullest."""
+    return not limit.folded, -limit.active / max(1, limit.limit)

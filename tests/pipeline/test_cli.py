@@ -123,12 +123,14 @@ def test_topics_without_a_broker(tmp_path: Path) -> None:
 
 
 def test_check_connect_where_nothing_is(tmp_path: Path) -> None:
-    sinks = {name: {"endpoint": f"http://{HOST}:{free_port()}"} for name in ("jaeger", "elasticsearch", "prometheus")}
+    nothing = {"endpoint": f"http://{HOST}:{free_port()}"}
     kafka = {"bootstrap_servers": f"{HOST}:{free_port()}"}
+    sinks = {"jaeger": nothing, "elasticsearch": nothing, "prometheus": nothing, "kafka": kafka}
+    sinks |= {"otlp": {**nothing, "protocol": "grpc"}}
     result = run("check", written(tmp_path, MINIMAL | {"kafka": kafka, "sinks": sinks}), "--connect")
     assert result.exit_code == 78
     wrong = [line for line in result.output.splitlines() if line.startswith("✗")]
-    assert [line.split()[1] for line in wrong] == ["kafka", "sink", "sink", "sink"]
+    assert [line.split()[1] for line in wrong] == ["kafka", *["sink"] * len(sinks)]
 
 
 def test_check_connect_where_everything_is(
@@ -140,6 +142,7 @@ def test_check_connect_where_everything_is(
         "sinks": {
             "jaeger": {"endpoint": jaeger.otlp_http},
             "otlp": {"endpoint": f"http://{jaeger.otlp_grpc}", "protocol": "grpc"},
+            "kafka": {"bootstrap_servers": kafka.bootstrap, "topic": "cli-raw.kept.spans"},
             "elasticsearch": {"endpoint": elasticsearch.url},
             "prometheus": {"endpoint": prometheus.remote_write_url},
         },
@@ -149,6 +152,7 @@ def test_check_connect_where_everything_is(
     assert result.exit_code == 78
     assert "✗ raw topic cli-raw.spans: does not exist" in result.output
     assert "✗ internal topic cli-connect.samples: does not exist" in result.output
+    assert "cli-raw.kept.spans does not exist" in result.output
 
     # The raw topic is made the way the internal ones are: those of the prefix cli-raw hold one of that name.
     (tmp_path / "raw").mkdir()
@@ -159,7 +163,7 @@ def test_check_connect_where_everything_is(
     assert result.exit_code == 0, result.output
     assert "✗" not in result.output
     assert "✓ raw topic cli-raw.spans: 4 partitions of traces as otlp_proto" in result.output
-    for name in ("jaeger", "otlp", "elasticsearch", "prometheus"):
+    for name in data["sinks"]:
         (line,) = [line for line in result.output.splitlines() if f"✓ sink {name} " in line]
         assert line.endswith(" ms)")
 
@@ -181,23 +185,24 @@ def test_check_connect_to_a_backend_without_logs(tmp_path: Path, jaeger: Jaeger)
 
 
 def test_worker_gets_its_roles(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[list[str], str | None]] = []
+    calls: list[tuple[list[str], str | None, list[str]]] = []
 
-    async def run_worker(config: Config, names: list[str], since: str | None = None) -> int:
-        calls.append((names, since))
+    async def run_worker(config: Config, names: list[str], since: str | None, signals: list[str]) -> int:
+        calls.append((names, since, signals))
         return 3
 
     monkeypatch.setattr(worker, "run", run_worker)
     monkeypatch.setattr("pipeline.commands.worker.configure", lambda level: None)
     words = ("worker", "--config", file, "--role", "ingest,sample", "--role", "aggregate", "--since", "15m")
     assert run(*words).exit_code == 3
-    assert calls == [(["ingest", "sample", "aggregate"], "15m")]
+    assert run("worker", "--config", file, "--role", "ingest", "--signals", "traces").exit_code == 3
+    assert calls == [(["ingest", "sample", "aggregate"], "15m", []), (["ingest"], None, ["traces"])]
 
 
 def test_worker_says_loudly_where_it_begins(
     file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def run_worker(config: Config, names: list[str], since: str | None = None) -> int:
+    async def run_worker(config: Config, names: list[str], since: str | None, signals: list[str]) -> int:
         return 0
 
     monkeypatch.setattr(worker, "run", run_worker)
@@ -208,7 +213,15 @@ def test_worker_says_loudly_where_it_begins(
         assert ("kafka.start is not set" in caplog.text) is loud
 
 
-@pytest.mark.parametrize(("option", "code"), [(["--role", "sampel"], 78), (["--role", "all", "--since", "x"], 2)])
+@pytest.mark.parametrize(
+    ("option", "code"),
+    [
+        (["--role", "sampel"], 78),
+        (["--role", "all", "--since", "x"], 2),
+        (["--role", "ingest", "--signals", "metrics"], 78),
+        (["--role", "sample", "--signals", "traces"], 78),
+    ],
+)
 def test_worker_refuses(file: Path, option: list[str], code: int) -> None:
     assert run("worker", "--config", file, *option).exit_code == code
 

@@ -211,6 +211,7 @@ def test_sink_names_refused(name: str) -> None:
         ({"endpoints": []}, "endpoint"),
         ({"endpoint": "http://a", "endpoints": ["http://b"]}, "endpoints"),
         ({"endpoints": ["http://a", "http://u:p@b"]}, "endpoints[1]"),
+        ({"endpoints": ["http://a", "http://b", "http://a/"]}, "endpoints"),
     ],
 )
 def test_sinks_refused(sink: dict[str, Any], key: str) -> None:
@@ -220,13 +221,22 @@ def test_sinks_refused(sink: dict[str, Any], key: str) -> None:
 @pytest.mark.parametrize(
     ("name", "key", "value", "rule"),
     [
-        ("prometheus", "compression", "none", "is for jaeger, otlp and elasticsearch only"),
+        ("prometheus", "compression", "none", "is for jaeger, otlp, elasticsearch and kafka only"),
         ("elasticsearch", "protocol", "grpc", "is for jaeger and otlp only"),
         ("otlp", "shards", 2, "is for prometheus only"),
         ("otlp", "signals", ["logs", "logs"], "each signal once"),
+        ("otlp", "compression", "zstd", "must be gzip or none for otlp"),
+        ("otlp", "topic", "kept", "is for kafka only"),
+        ("jaeger", "mapping", "ecs", "is for elasticsearch only"),
+        (
+            "elasticsearch",
+            "lifecycle",
+            {"data_retention": "7d", "policy": "logs"},
+            "one of data_retention and policy is enough",
+        ),
     ],
 )
-def test_a_key_of_another_kind_is_refused(name: str, key: str, value: Any, rule: str) -> None:
+def test_a_key_that_the_kind_lacks_is_refused(name: str, key: str, value: Any, rule: str) -> None:
     found = refusals(sinks={name: {"endpoint": "http://a", key: value}})
     assert found[f"sinks.{name}.{key}"] == rule
 
@@ -269,6 +279,36 @@ def test_worker_live_turns_it_on_where_that_is_safe() -> None:
     assert with_live(Config.model_validate(MINIMAL)).telemetry.live.enabled
     with pytest.raises(ConfigError, match=r"--live: telemetry\.live\.token is required .* 0\.0\.0\.0"):
         with_live(Config.model_validate({**MINIMAL, "telemetry": {"host": "0.0.0.0"}}))
+
+
+@pytest.mark.parametrize(
+    ("sink", "broken"),
+    [
+        ({"bootstrap_servers": "other:9092", "topic": "otlp_spans"}, {}),
+        ({"bootstrap_servers": "other:9092", "security": {"protocol": "SSL"}, "compression": "lz4"}, {}),
+        ({}, {"bootstrap_servers": "is required"}),
+        ({"bootstrap_servers": "a"}, {"bootstrap_servers": "'a' must be host:port"}),
+        (
+            {"bootstrap_servers": "b:1", "endpoint": "http://a"},
+            {"endpoint": "is for jaeger, otlp, elasticsearch and prometheus only"},
+        ),
+        (
+            {"bootstrap_servers": "localhost:9092", "topic": "otlp_spans"},
+            {"topic": "otlp_spans is one of the inputs: kept spans would come back as new ones"},
+        ),
+        (
+            {"bootstrap_servers": "localhost:9092", "topic": "tailrace.spans"},
+            {"topic": "names with tailrace. in front belong to the internal topics (kafka.prefix)"},
+        ),
+        (
+            {"bootstrap_servers": "b:1", "security": {"protocol": "SASL_SSL"}},
+            {"security.sasl_mechanism": "is required by protocol: SASL_SSL"},
+        ),
+    ],
+)
+def test_a_topic_as_a_sink(sink: dict[str, Any], broken: dict[str, str]) -> None:
+    found = refusals(sinks={"kafka/jaeger": sink})
+    assert found == {f"sinks.kafka/jaeger.{key}": rule for key, rule in broken.items()}
 
 
 def test_every_key_has_a_description() -> None:

@@ -115,7 +115,8 @@ async def documents(server: Elasticsearch, setup: Setup, dataset: str) -> Counte
             if response.status in (404, 503):  # no document yet, or its shard is not up yet
                 return Counter()
             found = await response.json()
-    return Counter(hit["_source"]["attributes"]["number"] for hit in found["hits"]["hits"])
+    sources = [hit["_source"] for hit in found["hits"]["hits"]]
+    return Counter(source.get("attributes", source.get("labels"))["number"] for source in sources)
 
 
 def dataset() -> str:
@@ -135,6 +136,26 @@ async def test_logs_of_both_topics_arrive_and_their_offsets_are_committed(
         assert worker.ready() == {"sink.elasticsearch": True}
     expected = Counter([*range(200), *range(1000, 1200)])
     assert await documents(elasticsearch, setup, name) == expected
+    assert await read_all(kafka.bootstrap, t.dlq) == []
+
+
+async def test_two_sinks_of_a_kind_get_everything_each_in_its_shape(kafka: Kafka, elasticsearch: Elasticsearch) -> None:
+    """One of them has two nodes, the first of which is not there."""
+    name, audit = dataset(), dataset()
+    down = f"http://{HOST}:{free_port()}"
+    sinks: dict[str, dict[str, Any]] = {
+        "elasticsearch": {"endpoint": elasticsearch.url, "dataset": name},
+        "elasticsearch/audit": {"endpoints": [down, elasticsearch.url], "dataset": audit, "mapping": "ecs"},
+    }
+    setup = await Setup(kafka, sinks).create()
+    t = setup.topics
+    await setup.write(t.kept_logs, [of_logs(range(n * 10, n * 10 + 10), KEPT) for n in range(10)])
+    async with running(setup.config, ["sinks"]) as worker:
+        for role in ("sink.elasticsearch", "sink.elasticsearch/audit"):
+            await setup.delivered(role, t.kept_logs)
+        assert worker.ready() == {"sink.elasticsearch": True, "sink.elasticsearch/audit": True}
+    for stream in (name, audit):
+        assert await documents(elasticsearch, setup, stream) == Counter(range(100))
     assert await read_all(kafka.bootstrap, t.dlq) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -58,15 +59,15 @@ def reset(request: web.Request, body: bytes) -> web.StreamResponse:
 
 
 @asynccontextmanager
-async def faulty(*replies: Reply) -> AsyncIterator[FaultyServer]:
+async def faulty(*replies: Reply, tls: ssl.SSLContext | None = None) -> AsyncIterator[FaultyServer]:
     """A server on a free port for as long as the block lasts."""
     server = FaultyServer(list(replies))
     app = web.Application(client_max_size=1 << 30)
     app.router.add_route("*", "/{path:.*}", server.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
     await runner.setup()
-    await web.TCPSite(runner, HOST, 0).start()
-    server.url = f"http://{HOST}:{runner.addresses[0][1]}"
+    await web.TCPSite(runner, HOST, 0, ssl_context=tls).start()
+    server.url = f"http{'s' if tls else ''}://{HOST}:{runner.addresses[0][1]}"
     try:
         yield server
     finally:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
+import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
@@ -19,6 +22,7 @@ from schemas.decision import Enrichment
 from schemas.envelope import Envelope, RowVerdict
 from schemas.errors import Unavailable
 from sinks.contract import Coordinates, Outcome
+from sinks.ecs_document import ATTRIBUTES
 from sinks.elasticsearch import Elasticsearch, LogItem, document_id, template
 from sinks.http import USER_AGENT
 from tests.services import Elasticsearch as ElasticsearchServer
@@ -33,7 +37,7 @@ ACKNOWLEDGED = json({"acknowledged": True})
 
 
 @asynccontextmanager
-async def connected(url: str, **fields: Any) -> AsyncIterator[Elasticsearch]:
+async def connected(url: str | None, **fields: Any) -> AsyncIterator[Elasticsearch]:
     """A started sink into a data stream of its own."""
     destination = Elasticsearch(sink(url, **{"dataset": f"d{uuid.uuid4().hex[:8]}"} | fields), clock=lambda: 0.0)
     try:
@@ -116,23 +120,30 @@ async def test_elasticsearch_refuses_one_document_and_gets_the_others(elasticsea
         assert "immense" in outcome.refused[0].detail
 
 
+@pytest.mark.parametrize("mapping", ["otel", "ecs"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.dictionaries(st.text(max_size=40), VALUES, max_size=4),
+    st.dictionaries(st.text(max_size=40) | st.sampled_from(sorted(ATTRIBUTES)), VALUES, max_size=4),
     VALUES,
     st.integers(0, 2**64 - 1),
     st.integers(-(2**31), 2**31 - 1),
     st.text(max_size=5),
 )
 async def test_whatever_a_log_holds_is_stored(
-    elasticsearch: ElasticsearchServer, fields: dict[str, Any], body: Any, time: int, severity: int, text: str
+    elasticsearch: ElasticsearchServer,
+    mapping: str,
+    fields: dict[str, Any],
+    body: Any,
+    time: int,
+    severity: int,
+    text: str,
 ) -> None:
     row = log(body)
     row.attributes.extend(key_values(fields))
     row.time_unix_nano, row.severity_number, row.severity_text = time, severity, text  # type: ignore[assignment]
     row.event_name = text
     rows = envelope([row], header=resource(**fields), offset=uuid.uuid4().int >> 65)
-    async with connected(elasticsearch.url, dataset="anything") as destination:
+    async with connected(elasticsearch.url, dataset=f"anything.{mapping}", mapping=mapping) as destination:
         assert await send(destination, rows) == Outcome(accepted=1)
 
 
@@ -142,9 +153,9 @@ async def test_the_template_is_installed_and_a_later_one_stays(elasticsearch: El
         path = f"_index_template/tailrace-logs-{dataset}"
         (found,) = (await call(elasticsearch, "GET", path))["index_templates"]
         assert found["index_template"]["index_patterns"] == [f"logs-{dataset}-*"]
-        assert found["index_template"]["version"] == template(dataset)["version"]
+        assert found["index_template"]["version"] == template(sink(elasticsearch.url, dataset=dataset))["version"]
         assert "data_stream" in found["index_template"]
-        later = template(dataset) | {"version": 1_000, "priority": 333}
+        later = template(sink(elasticsearch.url, dataset=dataset)) | {"version": 1_000, "priority": 333}
         assert await call(elasticsearch, "PUT", path, later) == {"acknowledged": True}
         await destination.start()
         (found,) = (await call(elasticsearch, "GET", path))["index_templates"]
@@ -152,7 +163,84 @@ async def test_the_template_is_installed_and_a_later_one_stays(elasticsearch: El
         assert await call(elasticsearch, "PUT", path, later | {"version": 0}) == {"acknowledged": True}
         await destination.start()
         (found,) = (await call(elasticsearch, "GET", path))["index_templates"]
-        assert found["index_template"]["version"] == template(dataset)["version"]
+        assert found["index_template"]["version"] == template(sink(elasticsearch.url, dataset=dataset))["version"]
+
+
+@pytest.mark.parametrize(
+    ("lifecycle", "part"),
+    [
+        ({"data_retention": "30d"}, {"lifecycle": {"enabled": True, "data_retention": "2592000s"}}),
+        ({}, {}),
+    ],
+)
+async def test_the_template_carries_the_lifecycle(
+    elasticsearch: ElasticsearchServer, lifecycle: dict[str, str], part: dict[str, Any]
+) -> None:
+    """An ILM policy cannot be tried here, this server lacks ILM: tests/deploy/test_elasticsearch.py checks its form."""
+    async with connected(elasticsearch.url, lifecycle=lifecycle) as destination:
+        path = f"_index_template/tailrace-logs-{destination.stream.split('-')[1]}"
+        (found,) = (await call(elasticsearch, "GET", path))["index_templates"]
+        made = found["index_template"]["template"]
+        assert {key: made[key] for key in made if key != "mappings"} == part
+        assert await send(destination, envelope([log("a")])) == Outcome(accepted=1)
+
+
+async def test_a_changed_lifecycle_is_installed(elasticsearch: ElasticsearchServer) -> None:
+    dataset = f"d{uuid.uuid4().hex[:8]}"
+    for days in ("7d", "9d"):
+        async with connected(elasticsearch.url, dataset=dataset, lifecycle={"data_retention": days}):
+            (found,) = (await call(elasticsearch, "GET", f"_index_template/tailrace-logs-{dataset}"))["index_templates"]
+            seconds = int(days[0]) * 86_400
+            assert found["index_template"]["template"]["lifecycle"]["data_retention"] == f"{seconds}s"
+
+
+async def test_a_template_that_is_installed_by_hand_is_left_alone(elasticsearch: ElasticsearchServer) -> None:
+    async with connected(elasticsearch.url, manage_template=False) as destination:
+        name = f"tailrace-logs-{destination.stream.split('-')[1]}"
+        answer = await call(elasticsearch, "GET", f"_index_template/{name}")
+        assert answer["status"] == 404
+
+
+async def test_logs_in_the_shape_of_ecs(elasticsearch: ElasticsearchServer) -> None:
+    trace = os.urandom(16)
+    verdict = RowVerdict(kept=True, policy="errors", span=Enrichment("stock", "reserve", 2))
+    fields = {"http.route": "/x", "exception.type": "OutOfStock", "exception.stacktrace": "at a\n" * 20_000}
+    header = resource("cart", **{"k8s.pod.name": "cart-7", "host.name": "h1", "deployment.environment.name": "prod"})
+    rows = [log("the cart is empty", trace, **fields), log({"order": {"id": 7}})]
+    async with connected(elasticsearch.url, mapping="ecs") as destination:
+        assert await send(destination, envelope(rows, [verdict, None], header=header)) == Outcome(accepted=2)
+        queries: list[dict[str, Any]] = [
+            {"term": {"trace.id": trace.hex()}},
+            {"match": {"message": "cart"}},
+            {"term": {"labels.http.route": "/x"}},
+            {"term": {"error.type": "OutOfStock"}},
+            {"match": {"error.stack_trace": "at"}},
+            {"term": {"trace.sampled": True}},
+            {"term": {"sampling.policy": "errors"}},
+            {"term": {"span.name": "reserve"}},
+        ]
+        for query in queries:
+            (found,) = await search(elasticsearch, destination, query)
+            assert found["trace"]["id"] == trace.hex(), query
+        for name, value in (
+            ("service.name", "cart"),
+            ("service.environment", "prod"),
+            ("host.hostname", "h1"),
+            ("kubernetes.pod.name", "cart-7"),
+            ("log.level", "INFO"),
+            ("log.logger", "tests"),
+            ("event.severity", 9),
+            ("data_stream.dataset", destination.stream.split("-")[1]),
+        ):
+            assert len(await search(elasticsearch, destination, {"term": {name: value}})) == 2, name
+        assert len(await search(elasticsearch, destination, {"match": {"message": "order"}})) == 1
+
+
+async def test_a_node_that_is_not_there_is_left_for_another(elasticsearch: ElasticsearchServer) -> None:
+    nowhere = f"http://{HOST}:{free_port()}"
+    async with connected(None, endpoints=[nowhere, elasticsearch.url]) as destination:
+        for offset in range(10):
+            assert await send(destination, envelope([log("a")], offset=offset)) == Outcome(accepted=1)
 
 
 async def test_without_the_template_nothing_is_stored_in_the_wrong_place(elasticsearch: ElasticsearchServer) -> None:
@@ -281,6 +369,25 @@ async def test_a_request_as_bulk_has_it() -> None:
         lines = [orjson.loads(line) for line in bulk.body.splitlines()]
         assert [line["create"]["_index"] for line in lines[::2]] == [destination.stream] * 2
         assert lines[1]["data_stream"]["dataset"] == destination.stream.split("-")[1]
+
+
+async def test_tls_with_a_client_certificate(tmp_path: Path) -> None:
+    """The test server has no TLS: what is shown is that both certificates are presented and verified."""
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    ca.issue_cert("tailrace@example.org").private_key_and_cert_chain_pem.write_to_path(tmp_path / "client.pem")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    ca.issue_cert(HOST).configure_cert(tls)
+    ca.configure_trust(tls)
+    async with faulty(NO_TEMPLATE, ACKNOWLEDGED, json({"items": [created(201)]}), tls=tls) as server:
+        files = {"ca_file": str(tmp_path / "ca.pem"), "cert_file": str(tmp_path / "client.pem")}
+        async with connected(server.url, **files) as destination:
+            assert await send(destination, envelope([log("a")])) == Outcome(accepted=1)
+        for key in files:
+            with pytest.raises(Unavailable, match=r"onnection|TLS"):
+                async with connected(server.url, **{key: files[key]}):
+                    pass
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:

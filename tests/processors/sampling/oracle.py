@@ -7,7 +7,7 @@ deadline; buckets are exact fractions of spans.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import NamedTuple
@@ -26,12 +26,16 @@ class Row(NamedTuple):
 
 @dataclass
 class Rules:
-    """How traces are decided. `rates` is policy → (spans per second, burst, fewest spans that reach it), in order."""
+    """How traces are decided. `rates` is policy → (spans per second, burst, fewest spans that reach it), in order.
+
+    `placed` says which partition a trace id is on, where that is not Tailrace's own choice.
+    """
 
     wait: int
     after_root: int | None
     partitions: int
     rates: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    placed: Callable[[bytes], int] | None = None
 
 
 @dataclass
@@ -65,7 +69,7 @@ def verdicts(traces: Mapping[bytes, list[Row]], rules: Rules) -> dict[int, str]:
     buckets: dict[tuple[int, str], _Bucket] = {}
     due: dict[int, list[tuple[int, int, bytes]]] = defaultdict(list)
     for trace_id, rows in traces.items():
-        partition = partition_of(trace_id, rules.partitions)
+        partition = rules.placed(trace_id) if rules.placed else partition_of(trace_id, rules.partitions)
         due[partition].append((deadline(rows, rules), trace_key(trace_id), trace_id))
     for partition, order in due.items():
         for time, key, trace_id in sorted(order):

@@ -6,15 +6,18 @@ producers, ingest and sample owners act in any order. Between any two effects an
 it still runs (a zombie), or stand still longer than `decision_wait`. `verify` compares what was forwarded with what
 was produced, and every verdict with the oracle's.
 
+With `direct` there is no ingest: the owners read raw topics that are keyed by trace, as pipeline.direct does.
+
 Odd seeds are decided soon after their root, and two policies limit rates: deadlines that move and state that lives on.
 """
 
 from __future__ import annotations
 
 import random
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
@@ -29,6 +32,7 @@ from schemas.decision import DecisionRecord, Verdict
 from schemas.envelope import Envelope
 from schemas.ids import trace_key
 from schemas.point import PointBatch
+from schemas.raw_batch import RawReader
 from tests.processors.sampling import oracle
 from tests.processors.sampling.oracle import Row, Rules
 from tests.schemas.rows import scan_span
@@ -53,6 +57,12 @@ ERROR_LOG = 17
 INFO_LOG = 9
 
 Place = tuple[str, int]
+Record = tuple[int, int, bytes]  # offset, append time, value
+
+
+def placed(trace_id: bytes) -> int:
+    """Where a producer puts a trace that keys by it: some hash, which is not that of Tailrace."""
+    return zlib.crc32(trace_id) % PARTITIONS
 
 
 class Fenced(Exception):
@@ -177,46 +187,59 @@ class Sample:
     """The owner of partition i of spans and logs, as pipeline.sample does it."""
 
     def __init__(self, sim: Simulation, index: int) -> None:
-        self.sim, self.index = sim, index
+        self.sim, self.index, self.topics = sim, index, sim.topics
         self.id = f"sample.{index}"
         broker = sim.broker
         self.epoch = broker.begin(self.id)
         plan = sim.plan
         self.window = Window(index, sim.settings, plan, SpanMetrics("traces", [], [100.0], plan.keys))
-        places = {topic: (topic, index) for topic in (SPANS, LOGS)}
+        places = {topic: (topic, index) for topic in self.topics}
         committed = {topic: broker.offsets.get(place) for topic, place in places.items()}
         pointer = next((found[1] for found in committed.values() if found and found[1]), "")
         log = broker.logs[DECISIONS, index]
         for offset, _, value in log.read(int(pointer or 0), len(log.records))[0]:
             self.window.load(offset, value)
-        self.window.resume({t: found[0] if found else None for t, found in committed.items()}, {SPANS: 0, LOGS: 0})
+        starts = dict.fromkeys(self.topics, 0)
+        self.window.resume({t: found[0] if found else None for t, found in committed.items()}, starts)
 
     def step(self) -> None:
         """Read a head, or let the tail catch up, or burst."""
-        broker, rng = self.sim.broker, self.sim.rng
+        rng = self.sim.rng
         choice = rng.random()
         if choice < 0.6:
-            topic = rng.choice((SPANS, LOGS))
+            topic = rng.choice(self.topics)
             self.read(topic, rng.randint(1, 6))
         elif choice < 0.75:
-            for topic, position in self.window.wanted().items():
-                head = self.window.positions()[topic]
-                count = rng.randint(1, 5)
-                records, after = broker.logs[topic, self.index].read(position, count)
-                self.window.reread(topic, [r for r in records if r[0] < head], min(after, head))
+            self.reread(rng.randint(1, 5))
         else:
             self.burst()
 
     def read(self, topic: str, count: int) -> None:
-        log, newest = self.sim.broker.logs[topic, self.index], self.window.newest_append
+        log, before = self.sim.broker.logs[topic, self.index], self.before()
         records, after = log.read(self.window.positions()[topic], count)
+        self.feed(topic, records)
+        if after >= len(log.records):
+            self.window.ended(topic, before)
+
+    def before(self) -> int:
+        """What counts as read when the end of a topic is found."""
+        return self.window.newest_append
+
+    def feed(self, topic: str, records: list[Record]) -> None:
         for record in records:
             self.window.head(topic, *record)
-        if after >= len(log.records):
-            self.window.ended(topic, newest)
 
-    def burst(self) -> None:
-        burst = self.window.burst()
+    def reread(self, count: int) -> None:
+        for topic, position in self.window.wanted().items():
+            head = self.window.positions()[topic]
+            records, after = self.sim.broker.logs[topic, self.index].read(position, count)
+            self.feed_again(topic, [r for r in records if r[0] < head], min(after, head))
+
+    def feed_again(self, topic: str, records: list[Record], position: int) -> None:
+        self.window.reread(topic, records, position)
+
+    def burst(self, always: bool = False) -> None:
+        burst = self.window.burst(always=always)
         if burst is None:
             return
         index = self.index
@@ -229,8 +252,44 @@ class Sample:
         written = self.sim.broker.commit(self.id, self.epoch, outputs, offsets)
         if self.sim.rng.random() > self.sim.crash_after_commit:
             self.window.committed(written[0])
+            self.appended(self.sim.broker.now + self.sim.broker.step)
         else:
             raise Fenced  # the answer is lost: the owner has to drop everything and take over again
+
+    def appended(self, time_ms: int) -> None:
+        """A transaction was acknowledged."""
+
+
+class Direct(Sample):
+    """The owner of partition i of the raw topics, as pipeline.direct does it."""
+
+    def __init__(self, sim: Simulation, index: int) -> None:
+        super().__init__(sim, index)
+        self.clock = BrokerClock()
+        self.readers = {
+            topic: RawReader(topic, index, PARTITIONS, signal, 1 << 20, 1 << 20)
+            for topic, signal in zip(self.topics, ("traces", "logs"), strict=True)
+        }
+        self.burst(always=True)
+
+    def appended(self, time_ms: int) -> None:
+        marks = [mark for mark, _ in self.window.marks().values()]
+        self.clock.observe(max([time_ms, *marks]), self.sim.broker.now / 1000)
+
+    def before(self) -> int:
+        now = self.clock.now(self.sim.broker.now / 1000)
+        assert now is not None
+        return now
+
+    def feed(self, topic: str, records: list[Record]) -> None:
+        counted = self.window.uncounted(topic)
+        for part in ([r for r in records if r[0] < counted], [r for r in records if r[0] >= counted]):
+            if part:
+                self.window.head(topic, part[0][0], self.before(), self.readers[topic].read(part))
+
+    def feed_again(self, topic: str, records: list[Record], position: int) -> None:
+        batches = [(records[0][0], self.before(), self.readers[topic].read(records))] if records else []
+        self.window.reread(topic, batches, position)
 
 
 Owner = Ingest | Sample
@@ -243,10 +302,19 @@ class Simulation:
     decisions may then be made on half the evidence, but everything else holds.
     """
 
-    def __init__(self, seed: int, faults: bool = True, traces: int = 14, steps: int = 500, hasty: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        faults: bool = True,
+        traces: int = 14,
+        steps: int = 500,
+        hasty: bool = False,
+        direct: bool = False,
+    ) -> None:
         self.rng = random.Random(seed)
         self.broker = Broker(self.rng)
-        self.faults, self.steps, self.hasty = faults, steps, hasty
+        self.faults, self.steps, self.hasty, self.direct = faults, steps, hasty, direct
+        self.topics = ("raw_spans", "raw_logs") if direct else (SPANS, LOGS)
         self.crash_after_commit = 0.05 if faults else 0.0
         policies = [
             Policy.model_validate(
@@ -260,6 +328,8 @@ class Simulation:
         self.rules = (
             Rules(WAIT, self.rng.choice(ROOT_WAITS), PARTITIONS, RATES) if eager else Rules(WAIT, None, PARTITIONS)
         )
+        if direct:
+            self.rules = replace(self.rules, placed=placed)
         for name, (rate, burst, fewest) in self.rules.rates.items():
             large = {"name": "large", "type": "span_count", "span_count": {"min_spans": fewest}}
             limit = {"spans_per_second": rate, "burst_capacity": burst}
@@ -269,8 +339,7 @@ class Simulation:
         self.plan = compile_policies(policies, extra_keys=["service.name"])
         self.settings = Settings(
             PARTITIONS,
-            SPANS,
-            LOGS,
+            *self.topics,
             WAIT,
             HORIZON + 3 * CLOCK_STEP * hasty,
             cache_bytes=self.rng.choice((0, 400, 2_000, 1 << 20)),
@@ -278,6 +347,7 @@ class Simulation:
             stall_limits={"raw_logs": WAIT if hasty else 10 * 60_000},
             ingest_stall_limit=2 * WAIT if hasty else 10 * 60_000,
             wait_after_root=self.rules.after_root,
+            direct=direct,
         )
         self.quiet_at = 0
         self.quiet_for = 5 * WAIT + 2 * CLOCK_STEP * hasty
@@ -287,12 +357,13 @@ class Simulation:
         self.zombies: list[Owner] = []
         self.unowned_until: dict[tuple[str, Place], int] = {}
         self.slots: dict[tuple[str, Place], Callable[[], Owner]] = {}
-        for topic, count in RAW.items():
+        for topic, count in RAW.items() if not direct else ():
             for partition in range(count):
                 place = (topic, partition)
                 self.slots["ingest", place] = lambda place=place: Ingest(self, place)  # type: ignore[misc]
+        kind = Direct if direct else Sample
         for index in range(PARTITIONS):
-            self.slots["sample", (SPANS, index)] = lambda index=index: Sample(self, index)  # type: ignore[misc]
+            self.slots["sample", (SPANS, index)] = lambda index=index: kind(self, index)  # type: ignore[misc]
 
     def _programs(self, traces: int) -> list[tuple[int, Place, bytes]]:
         rng, events = self.rng, []
@@ -317,7 +388,8 @@ class Simulation:
                 truth.spans.append(span.span_id)
                 data = TracesData()
                 data.resource_spans.add().scope_spans.add().spans.append(span)
-                events.append((at, ("raw_spans", rng.randrange(RAW["raw_spans"])), data.SerializeToString()))
+                place = placed(trace_id) if self.direct else rng.randrange(RAW["raw_spans"])
+                events.append((at, ("raw_spans", place), data.SerializeToString()))
             for _ in range(rng.randint(0, 2)):
                 at = first + rng.randrange(0, 1_500)
                 severity = ERROR_LOG if 0.2 <= fails < 0.4 and rng.random() < 0.7 else INFO_LOG
@@ -327,7 +399,8 @@ class Simulation:
                 logs.resource_logs.add().scope_logs.add().log_records.add(
                     trace_id=trace_id, severity_number=severity, time_unix_nano=at * 10**6
                 )
-                events.append((at, ("raw_logs", 0), logs.SerializeToString()))
+                place = placed(trace_id) if self.direct else 0
+                events.append((at, ("raw_logs", place), logs.SerializeToString()))
         return events
 
     # ---- running -----------------------------------------------------------------------------------------
@@ -364,7 +437,10 @@ class Simulation:
     def _own(self, slot: tuple[str, Place]) -> Owner | None:
         owner = self.owners.get(slot)
         if owner is None and self.broker.now >= self.unowned_until.get(slot, 0):
-            owner = self.owners[slot] = self.slots[slot]()
+            try:
+                owner = self.owners[slot] = self.slots[slot]()
+            except Fenced:  # the answer to its first checkpoint was lost
+                return None
         return owner
 
     def _act(self) -> None:
@@ -409,13 +485,10 @@ class Simulation:
                     owner.mark.ended(owner.clock.now(self.broker.now / 1000))
                     owner.commit()
                 else:
-                    for topic in (SPANS, LOGS):
+                    for topic in self.topics:
                         owner.read(topic, 10**6)
                     for _ in range(40):
-                        for topic, position in owner.window.wanted().items():
-                            head = owner.window.positions()[topic]
-                            records, after = self.broker.logs[topic, owner.index].read(position, 50)
-                            owner.window.reread(topic, [r for r in records if r[0] < head], min(after, head))
+                        owner.reread(50)
                         owner.burst()
             except Fenced:
                 self.owners.pop(slot, None)

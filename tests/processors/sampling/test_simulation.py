@@ -13,13 +13,14 @@ from processors.sampling.limits import Limits
 from processors.sampling.trace_table import TraceTable
 from processors.sampling.verdicts import Verdicts
 from processors.sampling.window import Window
-from processors.stream_time import StreamClock
+from processors.stream_time import RawClock, StreamClock
 from tests.processors.sampling.simulation import Broker, Simulation
 
 SEEDS = 1_000
 CHUNK = 100
 SEEDS_TO_NOTICE = 200
 HASTY_SEEDS = 150
+DIRECT_SEEDS = 200
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
@@ -48,6 +49,20 @@ def test_hasty_decisions_and_small_records_break_no_invariant(monkeypatch: pytes
         except Exception as error:
             raise AssertionError(f"seed {seed}: Simulation({seed}, hasty=True).run().verify()") from error
     assert seen["misjudged"] > 0, "else nothing was ever left out"
+
+
+@pytest.mark.parametrize("first", range(0, DIRECT_SEEDS, CHUNK))
+def test_without_ingest_no_trace_is_lost_split_or_counted_twice(first: int) -> None:
+    """The same on raw topics that are keyed by trace (`regroup: never`)."""
+    seen: Counter[str] = Counter()
+    for seed in range(first, first + CHUNK):
+        try:
+            seen += Simulation(seed, direct=True).run().verify()
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: Simulation({seed}, direct=True).run().verify()") from error
+    assert seen["kept"] > CHUNK
+    assert seen["traces"] - seen["kept"] > 4 * CHUNK
+    assert min(seen[policy] for policy in ("errors", "error-logs", "some", "large")) > CHUNK // 10
 
 
 def test_a_seed_replays_exactly() -> None:
@@ -201,6 +216,39 @@ GUARDS: list[Callable[[pytest.MonkeyPatch], None]] = [
     _certain_without_the_root,
     _root_ignored,
 ]
+
+
+def _batch_across_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of raw records reaches across the position up to which spans are counted."""
+    monkeypatch.setattr(Window, "uncounted", lambda *_: 0)
+
+
+def _no_wait_for_the_other_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of a pair of raw partitions is that of the one that is read further."""
+    monkeypatch.setattr(RawClock, "now", lambda self: max((m for m, _ in self.marks.values()), default=None))
+
+
+def _end_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silent raw partition does not move the clock."""
+    monkeypatch.setattr(RawClock, "ended", lambda *_: None)
+
+
+@pytest.mark.uncompiled
+@pytest.mark.parametrize(
+    "remove",
+    [_batch_across_what_is_counted, _no_wait_for_the_other_topic, _end_not_asked],
+    ids=lambda guard: guard.__name__.strip("_"),
+)
+def test_the_simulation_notices_a_missing_guard_of_the_direct_way(
+    remove: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove(monkeypatch)
+    for seed in range(SEEDS_TO_NOTICE):
+        try:
+            Simulation(seed, direct=True).run().verify()
+        except Exception:
+            return
+    pytest.fail(f"{SEEDS_TO_NOTICE} histories passed without: {remove.__doc__}")
 
 
 @pytest.mark.uncompiled

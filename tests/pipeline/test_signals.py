@@ -1,0 +1,107 @@
+"""`--signals`: a consumer group of ingest for each signal, and changing over from one group and back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Config
+from pipeline.roles import build, check_signals
+from pipeline.worker import application, running
+from schemas.errors import ConfigError
+from tests.pipeline.configs import MINIMAL
+from tests.pipeline.kafka import DEADLINE, committed
+from tests.pipeline.stages import Stages, holds, log_of, partition
+from tests.services import Kafka, eventually
+
+BOTH = ("traces", "logs")
+INPUTS = [{"topic": "otlp_spans", "signal": "traces"}, {"topic": "otlp_logs", "signal": "logs"}]
+CONFIG = Config.model_validate({**MINIMAL, "inputs": INPUTS})
+
+
+@pytest.fixture
+async def stages(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Stages]:
+    found = await Stages(kafka.bootstrap, tmp_path).create()
+    yield found
+    found.stop()
+
+
+def test_each_signal_has_its_group_and_reads_its_topics() -> None:
+    groups = build(application("signals"), CONFIG, ["ingest"], None, None, BOTH)
+    assert [(g.role, g.group_id, g._topics, list(g._others)) for g in groups] == [
+        ("ingest", "tailrace.ingest.traces", ["otlp_spans"], ["otlp_logs"]),
+        ("ingest", "tailrace.ingest.logs", ["otlp_logs"], ["otlp_spans"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("roles", "signals", "said"),
+    [
+        (["sample"], ["traces"], "--signals: goes with --role ingest"),
+        (["ingest"], ["traces", "spans"], "--signals spans: ingest reads no topic of it; it reads traces, logs"),
+    ],
+)
+def test_what_does_not_fit_is_refused(roles: Sequence[str], signals: Sequence[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_signals(CONFIG, roles, signals)
+
+
+def test_a_signal_is_read_once() -> None:
+    assert check_signals(CONFIG, ["ingest"], ["logs", "traces", "logs"]) == ["logs", "traces"]
+
+
+async def test_changing_over_and_back_loses_and_doubles_nothing(
+    stages: Stages, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`kafka.start: earliest`, so a group that began by itself would read everything again."""
+    whole = stages.topics.group("ingest")
+    async with stages.producer() as producer, running(stages.config, ["sample"]):
+
+        async def all_forwarded(name: str, signals: Sequence[str]) -> None:
+            async with running(stages.config, ["ingest"], signals=signals) as worker:
+                await stages.produce(producer, f"{name}/2!", partition=1)
+                await holds(worker, "ingest")
+                await stages.settled()
+
+        for name, signals in (("a", ()), ("b", BOTH), ("c", ())):
+            await stages.produce(producer, f"{name}/1!")
+            await producer.send_and_wait(f"{stages.raw}.logs", log_of(f"{name}/1!", "said"), partition=0)
+            await all_forwarded(name, signals)
+
+        async def logs_kept() -> bool:
+            return sum([len(e) for _, e in await stages.envelopes(stages.topics.kept_logs)]) >= 3
+
+        await eventually(logs_kept, DEADLINE, "the logs of all three")
+    assert sum([len(e) for _, e in await stages.envelopes(stages.topics.kept_logs)]) == 3
+    assert f"{whole}.traces" in {r.__dict__.get("group") for r in caplog.records}
+    assert await committed(stages.bootstrap, whole, partition(stages.raw)) == 3
+    for topic in (stages.topics.spans, stages.topics.logs):
+        listed = [e.raw_topics for _, e in await stages.envelopes(topic) if e.raw_topics]
+        assert all(found == {stages.raw: 2, f"{stages.raw}.logs": 1} for found in listed)
+
+
+async def test_a_group_waits_for_the_other_one_to_be_gone(stages: Stages, caplog: pytest.LogCaptureFixture) -> None:
+    """Both at once would fence each other for ever."""
+    async with (
+        stages.producer() as producer,
+        running(stages.config, ["sample"]),
+        running(stages.config, ["ingest"]) as old,
+    ):
+        await holds(old, "ingest")
+        async with running(stages.config, ["ingest"], signals=BOTH) as new:
+
+            async def says_so() -> bool:
+                errors = [str(record.__dict__.get("error")) for record in caplog.records]
+                return any("still has 1 members: stop the workers" in error for error in errors)
+
+            await eventually(says_so, DEADLINE, "the new group says what it waits for")
+            await stages.produce(producer, "a/1!")
+            await stages.settled()
+            assert not any(service._leases for service in new.services)
+            assert new.ready() == {"ingest": False}
+            await old.services[0].stop()
+            await holds(new, "ingest")
+            await stages.produce(producer, "b/1!")
+            await stages.settled()
