@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from pipeline.commands.canary import canary
 from pipeline.commands.cardinality import cardinality
 from pipeline.commands.check import check
 from pipeline.commands.config import config_group
@@ -30,11 +31,12 @@ def cli() -> None:
       tailrace worker --config tailrace.yaml --role all
       tailrace cardinality --config tailrace.yaml      how full the limits are, and who is to blame
       tailrace size --spans-per-second 20000           partitions, workers, memory and disk for a load
+      tailrace canary --config tailrace.yaml --once    does a trace arrive everywhere?
       tailrace top                                     what workers do right now
     """
 
 
-for command in (check, topics, worker, top, cardinality, size, demo, config_group):
+for command in (check, topics, worker, top, cardinality, size, canary, demo, config_group):
     cli.add_command(command)
 
 main: Callable[..., Any] = cli

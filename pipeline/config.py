@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.canary.settings import Canary
 from processors.metric_points import TO_OTLP
 from processors.regroup import AUTO, ENCODINGS
 from processors.sampling.policies import Policies
@@ -436,6 +437,7 @@ class Config(Section):
     )
     limits: Limits = Field(Limits(), description="Sizes with a stated outcome.")
     telemetry: Telemetry = Field(Telemetry(), description="What a worker says about itself.")
+    canary: Canary | None = Field(None, description="What `tailrace canary` sends and looks for.")
 
     @field_validator("inputs")
     @classmethod
@@ -472,6 +474,15 @@ class Config(Section):
     def raw_topic(self, signal: str) -> str | None:
         """The first raw topic of a signal; with `regroup: never` its only one."""
         return next((item.topic for item in self.inputs if item.signal == signal), None)
+
+    @field_validator("canary")
+    @classmethod
+    def _canary_waits(cls, canary: Canary | None, info: ValidationInfo) -> Canary | None:
+        sampling = info.data.get("sampling")
+        if canary and canary.timeout and sampling and canary.timeout <= sampling.decision_wait:
+            rule = f"must be longer than sampling.decision_wait ({sampling.decision_wait:g}s)"
+            refuse([(("timeout",), rule)])
+        return canary
 
     @field_validator("sinks")
     @classmethod

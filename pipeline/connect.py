@@ -186,7 +186,7 @@ async def _called(subject: str, sink: Sink, url: str, began: float) -> Finding:
 
 
 async def _posted(subject: str, kind: str, sink: Sink, url: str, began: float) -> Finding:
-    method, headers, body = "POST", {**sink.headers, **authorization(sink)}, b""
+    method, headers, body = "POST", {**sink.headers, **authorization(sink.auth)}, b""
     if kind in OTLP_KINDS:
         url += TRACES.path if "traces" in sink.signals else LOGS.path
         headers["Content-Type"] = "application/x-protobuf"  # no bytes: a request with no rows

@@ -49,6 +49,9 @@ MetricName = Literal[
     "tailrace_sink_request_seconds",
     "tailrace_ready",
     "tailrace_config_info",
+    "tailrace_canary_traces_total",
+    "tailrace_canary_completeness_ratio",
+    "tailrace_canary_freshness_seconds",
 ]
 
 
@@ -203,6 +206,24 @@ METRICS: tuple[Metric, ...] = (
         ("prefix", "hash", "version"),
         "Always 1: what this worker runs. `hash` is of the whole configuration but telemetry and kafka.client_rack, "
         "which may differ between workers of one prefix.",
+    ),
+    Metric(
+        "tailrace_canary_traces_total",
+        "counter",
+        ("backend", "outcome"),
+        "Of `tailrace canary`: its traces by what became of them: complete, incomplete, unreachable, unsent.",
+    ),
+    Metric(
+        "tailrace_canary_completeness_ratio",
+        "gauge",
+        ("backend",),
+        "Of `tailrace canary`: share of its last settled trace that the backend has.",
+    ),
+    Metric(
+        "tailrace_canary_freshness_seconds",
+        "gauge",
+        ("backend",),
+        "Of `tailrace canary`: from sending to being complete, of the last trace that was.",
     ),
 )
 

@@ -57,9 +57,7 @@ def _ingest(config: Config) -> Iterator[Zero]:
     yield "tailrace_metric_points_read_total", {"role": "ingest"}
     for signal in dict.fromkeys(item.signal for item in config.inputs):
         yield "tailrace_dropped_total", _expired(signal)
-    for reason in Reason:
-        if not reason.intentional and reason is not Reason.REFUSED_BY_SINK:
-            yield "tailrace_dead_letters_total", {"stage": "ingest", "reason": reason.value}
+    yield from _undecodable("ingest")
 
 
 def _sample(config: Config) -> Iterator[Zero]:
@@ -71,6 +69,9 @@ def _sample(config: Config) -> Iterator[Zero]:
         yield "tailrace_policy_drops_total" if drops else "tailrace_policy_votes_total", {"policy": policy.name}
     for signal, reason in (("spans", Reason.NOT_SAMPLED), ("logs", Reason.LOG_OF_DROPPED_TRACE)):
         yield "tailrace_dropped_total", {"signal": signal, "reason": reason.value, "intentional": "true"}
+    if config.regroup == "never":
+        yield "tailrace_logs_read_total", {"role": "sample"}
+        yield from _undecodable("sample")
     for topic in config.traced:
         yield "tailrace_decisions_without_input_total", {"topic": topic}
 
@@ -86,6 +87,13 @@ def _sink(config: Config, role: Role) -> Iterator[Zero]:
         yield "tailrace_dead_letters_total", {"stage": role.name, "reason": reason.value}
     for topic in role.reads:
         yield "tailrace_dropped_total", _expired(topic.removeprefix(f"{config.kafka.prefix}."))
+
+
+def _undecodable(stage: str) -> Iterator[Zero]:
+    """What a role that decodes raw messages writes to the dead-letter queue."""
+    for reason in Reason:
+        if not reason.intentional and reason is not Reason.REFUSED_BY_SINK:
+            yield "tailrace_dead_letters_total", {"stage": stage, "reason": reason.value}
 
 
 def _expired(signal: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from multidict import CIMultiDict
 
 from schemas.errors import ConfigError
 from sinks.contract import I, Outcome, Refusal, Unavailable
-from sinks.settings import Sink
+from sinks.settings import Sink, SinkAuth
 
 USER_AGENT = "tailrace/0.1"
 REFUSING = frozenset({400, 413, 422})  # 409 as well where a destination uses it so: vmagent drops on 400 and 409
@@ -89,7 +89,7 @@ class HttpClient:
         if self._session is None:
             raise RuntimeError("the client is not open")
         sent = CIMultiDict(self._settings.headers)
-        sent.update({"User-Agent": USER_AGENT} | authorization(self._settings) | dict(headers))
+        sent.update({"User-Agent": USER_AGENT} | authorization(self._settings.auth) | dict(headers))
         if gzip:
             body = await asyncio.to_thread(compressed, body)  # releases the interpreter for other requests
             sent["Content-Encoding"] = "gzip"
@@ -149,9 +149,8 @@ def compressed(body: bytes) -> bytes:
     return packer.compress(body) + packer.flush()
 
 
-def authorization(settings: Sink) -> dict[str, str]:
-    """The Authorization header of a sink's credentials, if it has any."""
-    auth = settings.auth
+def authorization(auth: SinkAuth) -> dict[str, str]:
+    """The Authorization header of these credentials, if there are any."""
     if auth.username is not None and auth.password is not None:
         pair = base64.b64encode(f"{auth.username}:{auth.password.get_secret_value()}".encode())
         return {"Authorization": f"Basic {pair.decode()}"}

@@ -53,7 +53,7 @@ class OverGrpc:
         self._settings = settings
         self._endpoints = Endpoints(settings.urls)
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._metadata = [(k.lower(), v) for k, v in {**settings.headers, **authorization(settings)}.items()]
+        self._metadata = [(k.lower(), v) for k, v in {**settings.headers, **authorization(settings.auth)}.items()]
         self._compression = grpc.Compression.NoCompression if settings.compression == "none" else grpc.Compression.Gzip
 
     async def open(self) -> None:

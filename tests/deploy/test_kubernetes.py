@@ -31,7 +31,9 @@ OBJECTS: list[dict[str, Any]] = [
     for found in yaml.safe_load_all((FOLDER / name).read_text(encoding="utf-8"))
 ]
 WORKLOADS = [o for o in OBJECTS if o["kind"] in ("StatefulSet", "Deployment", "Job")]
-WORKERS = [o for o in WORKLOADS if o["kind"] != "Job"]
+SERVED = [o for o in WORKLOADS if o["kind"] != "Job"]  # they have pages
+CANARY = next(o for o in SERVED if o["metadata"]["name"] == "tailrace-canary")
+WORKERS = [o for o in SERVED if o is not CANARY]
 GIB = 1 << 30
 
 
@@ -188,14 +190,29 @@ def test_a_worker_is_disrupted_one_at_a_time(workload: dict[str, Any]) -> None:
 
 
 def test_no_selector_reaches_another_role() -> None:
-    for found in WORKERS:
+    for found in SERVED:
         selector = found["spec"]["selector"]["matchLabels"]
         assert [o["metadata"]["name"] for o in WORKLOADS if _selects(selector, o)] == [found["metadata"]["name"]]
 
 
-def test_prometheus_finds_all_workers_and_only_them() -> None:
+def test_prometheus_finds_all_workers_and_the_canary_and_only_them() -> None:
     selector = _of("Service")["tailrace-metrics"]["spec"]["selector"]
-    assert [o for o in WORKLOADS if _selects(selector, o)] == WORKERS
+    assert [o for o in WORKLOADS if _selects(selector, o)] == SERVED
+
+
+def test_there_is_one_canary_and_it_is_probed(config: Config) -> None:
+    """Two would count each other's spans, so not even for the time of an update."""
+    spec, container = CANARY["spec"], _container(CANARY)
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    assert container["args"][0] == "canary"
+    assert config.canary is not None
+    (port,) = container["ports"]
+    assert (config.canary.host, config.canary.port) == ("0.0.0.0", port["containerPort"])
+    assert (
+        container["livenessProbe"]["httpGet"]["port"] == container["readinessProbe"]["httpGet"]["port"] == port["name"]
+    )
+    (scraped,) = _of("Service")["tailrace-metrics"]["spec"]["ports"]
+    assert scraped["port"] == port["containerPort"]
 
 
 @pytest.mark.parametrize("scaler", _of("HorizontalPodAutoscaler").values(), ids=_name)

@@ -169,7 +169,7 @@ class Pipeline:
 
     async def prepare(self) -> None:
         """Create the raw topics, write the file, create the internal topics with the command for it."""
-        self.file.write_text(json.dumps(self.config(), indent=2))  # JSON is YAML
+        self.write()
         self.admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka.bootstrap)
         await self.admin.start()
         large = {"max.message.bytes": str(RAW_MESSAGE_BYTES)}
@@ -182,6 +182,10 @@ class Pipeline:
         )
         printed, _ = await process.communicate()
         assert process.returncode == 0, printed.decode()
+
+    def write(self) -> None:
+        """Write the file."""
+        self.file.write_text(json.dumps(self.config(), indent=2))  # JSON is YAML
 
     async def start(self, *roles: str) -> Worker:
         """A new worker with these roles, ready."""

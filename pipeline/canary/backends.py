@@ -1,0 +1,207 @@
+"""How each backend is asked for the canary's trace, as anybody would ask it. Without an answer: Unavailable."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from abc import ABC, abstractmethod
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+from pipeline.canary.probe import LOGS, SERVICE, SPANS, Probe
+from pipeline.canary.settings import Backend
+from pipeline.config import Config
+from processors.span_metrics import span_metric_names
+from schemas.errors import Unavailable
+from sinks.http import authorization, shortened
+from sinks.settings import sink_kind
+
+ANSWER_LIMIT = 10.0  # seconds of one query
+NOT_FOUND = 404
+
+
+class Looker(ABC):
+    """One backend. `expected` is how many items of a trace it must have."""
+
+    name: str
+    expected: int
+
+    def __init__(self, settings: Backend) -> None:
+        self._settings = settings
+        self._url = settings.endpoint.rstrip("/")
+        self._session: aiohttp.ClientSession | None = None
+
+    @abstractmethod
+    async def found(self, probe: Probe) -> int:
+        """How many items of a trace it has now."""
+
+    async def before(self, probe: Probe) -> None:  # noqa: B027  only Prometheus has to know
+        """A trace is about to be sent."""
+
+    def settled(self, probe: Probe, found: int) -> None:  # noqa: B027  likewise
+        """Nothing more of a trace is waited for: it is complete, or what is missing counts as lost."""
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _ask(self, path: str, body: Any = None) -> Any:
+        """The answer's JSON; None for "not found"."""
+        if self._session is None:
+            tls = ssl.create_default_context(cafile=self._settings.ca_file) if self._settings.ca_file else True
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=tls),
+                timeout=aiohttp.ClientTimeout(total=ANSWER_LIMIT),
+                headers={**self._settings.headers, **authorization(self._settings.auth)},
+            )
+        url = f"{self._url}{path}"
+        try:
+            async with self._session.request("GET" if body is None else "POST", url, json=body) as response:
+                text = await response.text()
+                if response.status == NOT_FOUND:
+                    return None
+                if response.status != 200:
+                    raise Unavailable(f"{url}: {response.status} {shortened(text)}")
+                return json.loads(text)
+        except TimeoutError:
+            raise Unavailable(f"{url}: no answer within {ANSWER_LIMIT:g} s") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Unavailable(f"{url}: {type(error).__name__}: {error}") from error
+
+
+class Jaeger(Looker):
+    """Spans, by trace id."""
+
+    name, expected = "jaeger", SPANS
+
+    async def found(self, probe: Probe) -> int:
+        """Distinct spans: one that was sent twice counts once."""
+        answer = await self._ask(f"/api/v3/traces/{probe.trace_id.hex()}")
+        if answer is None:
+            return 0
+        scopes = [s for r in answer["result"]["resourceSpans"] for s in r["scopeSpans"]]
+        return len({span["spanId"] for scope in scopes for span in scope.get("spans", ())})
+
+
+class Elasticsearch(Looker):
+    """Logs, by trace id."""
+
+    name, expected = "elasticsearch", LOGS
+
+    def __init__(self, settings: Backend, index: str) -> None:
+        super().__init__(settings)
+        self._path = f"/{quote(index, safe=',*')}/_search?ignore_unavailable=true&allow_no_indices=true"
+
+    async def found(self, probe: Probe) -> int:
+        """Documents that a search finds, so not before the index was refreshed."""
+        trace_id = probe.trace_id.hex()
+        terms = [{"term": {field: trace_id}} for field in ("trace_id", "trace.id")]
+        query = {"size": 0, "track_total_hits": True, "query": {"bool": {"should": terms, "minimum_should_match": 1}}}
+        answer = await self._ask(self._path, query)
+        return 0 if answer is None else min(LOGS, int(answer["hits"]["total"]["value"]))
+
+
+class Progress:
+    """How far a counter has come through what was sent, in order; it carries no ids.
+
+    Followed across resets as `increase()` does. What was given up for lost is no longer waited for; should it come
+    after all, as much of a later loss is hidden by it.
+    """
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self._seen = 0.0
+        self._sent = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether it is known where the counter stood at the beginning."""
+        return self._last is not None
+
+    def observe(self, value: float) -> None:
+        """What the counter says now."""
+        if self._last is not None:
+            self._seen += value - self._last if value >= self._last else value
+        self._last = value
+
+    def send(self, items: int) -> int:
+        """So many more are on their way; how far the counter has to come for all of them."""
+        self._sent += items
+        return self._sent
+
+    def missing(self, needed: int) -> int:
+        """How many it still lacks to have come so far."""
+        return max(0, needed - int(self._seen))
+
+    def give_up(self, items: int) -> None:
+        """So many never come."""
+        self._seen += items
+
+
+class Prometheus(Looker):
+    """Counts, which have no trace id: the n-th trace is there once the counter has moved by n times its spans.
+
+    Another canary's spans would count for this one's: one per installation, therefore.
+    """
+
+    name, expected = "prometheus", SPANS
+
+    def __init__(self, settings: Backend, calls: str) -> None:
+        super().__init__(settings)
+        query = f'sum({calls}{{service_name="{SERVICE}"}})'
+        self._path = f"/api/v1/query?query={quote(query)}"
+        self._progress = Progress()
+        self._needed: dict[bytes, int] = {}
+
+    async def before(self, probe: Probe) -> None:
+        """Note where the counter stands; without that nothing can be said of this trace."""
+        if not self._progress.begun:
+            await self._look()
+        self._needed[probe.trace_id] = self._progress.send(SPANS)
+
+    async def found(self, probe: Probe) -> int:
+        """How far the counter is into this trace."""
+        if probe.trace_id not in self._needed:
+            raise Unavailable(f"{self._url}: did not answer when the trace was sent")
+        await self._look()
+        return max(0, SPANS - self._progress.missing(self._needed[probe.trace_id]))
+
+    def settled(self, probe: Probe, found: int) -> None:
+        """What is lost is not waited for by the traces that follow."""
+        if self._needed.pop(probe.trace_id, None) is not None:
+            self._progress.give_up(SPANS - found)
+
+    async def _look(self) -> None:
+        answer = await self._ask(self._path)
+        if answer is None:
+            raise Unavailable(f"{self._url}: no API of Prometheus")
+        result = answer["data"]["result"]
+        self._progress.observe(float(result[0]["value"][1]) if result else 0.0)
+
+
+def lookers(config: Config) -> list[Looker]:
+    """The backends of the section `canary`."""
+    canary = config.canary
+    assert canary is not None
+    found: list[Looker] = []
+    if canary.jaeger is not None:
+        found.append(Jaeger(canary.jaeger))
+    if canary.elasticsearch is not None:
+        found.append(Elasticsearch(canary.elasticsearch, canary.elasticsearch.index or _data_stream(config)))
+    if canary.prometheus is not None:
+        counted = config.metrics.span_metrics
+        found.append(
+            Prometheus(
+                canary.prometheus, span_metric_names(counted.namespace, counted.dimensions, counted.buckets_ms).calls
+            )
+        )
+    return found
+
+
+def _data_stream(config: Config) -> str:
+    """What the first elasticsearch sink writes to; without one, everything that looks like logs."""
+    streams = [f"logs-{s.dataset}-{s.namespace}" for n, s in config.sinks.items() if sink_kind(n) == "elasticsearch"]
+    return streams[0] if streams else "logs-*"
