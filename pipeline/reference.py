@@ -15,6 +15,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from pipeline import editor_schema
 from pipeline.config import Config
 from pipeline.telemetry import METRICS
 from schemas.reasons import Reason
@@ -36,7 +37,19 @@ One YAML file for all roles. [deploy/tailrace.yaml](../../deploy/tailrace.yaml) 
   looks like; where a number is wanted, it is read as one. An unquoted value that comes out empty counts as not set.
 - Anchors, aliases and `<<` work. A word that YAML reads as something else (`no`, `on`, `12`) must be quoted where text
   is wanted.
-- `tailrace config print FILE` shows what comes out, with secrets blotted out."""
+- `tailrace config print FILE` shows what comes out, with secrets blotted out.
+
+## In an editor
+
+An editor with a YAML language server (VS Code, Neovim, IntelliJ, …) completes keys, shows the texts of this page and
+underlines mistakes while you type, if the first line of the file names [the schema](tailrace.schema.json):
+
+```yaml
+# yaml-language-server: $schema=tailrace.schema.json
+```
+
+`tailrace config schema > tailrace.schema.json` writes it beside your file, for the version that you run; the path may
+also be an URL. It knows keys, types, words and ranges. Rules between keys are those of `tailrace check`."""
 _METRICS = """\
 # Metrics of a worker
 
@@ -156,7 +169,7 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-PAGES = {"configuration.md": configuration, "metrics.md": metrics}
+PAGES = {"configuration.md": configuration, "metrics.md": metrics, "tailrace.schema.json": editor_schema.text}
 
 
 def write(folder: Path = FOLDER) -> None:

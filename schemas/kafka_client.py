@@ -30,7 +30,10 @@ def _address(text: str) -> str:
     return text
 
 
-Addresses = Annotated[list[Annotated[str, AfterValidator(_address)]], BeforeValidator(_words)]
+Addresses = Annotated[
+    list[Annotated[str, AfterValidator(_address)]],
+    BeforeValidator(_words, json_schema_input_type=list[str] | str),
+]
 TopicName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
 from pydantic_core import PydanticCustomError
 
 Broken = tuple[tuple[str | int, ...], str]
@@ -32,10 +32,17 @@ def format_duration(seconds: float) -> str:
     return f"{seconds:g}s" if seconds >= 1 or seconds == 0 else f"{seconds * 1000:g}ms"
 
 
+DURATION_PATTERN = rf"^({_DURATION.pattern})+$"
+"""A duration as it is written, for editors."""
+
 Duration = Annotated[
-    float, BeforeValidator(lambda value: value if isinstance(value, float) else parse_duration(value)),
+    float,
+    BeforeValidator(
+        lambda value: value if isinstance(value, float) else parse_duration(value),
+        json_schema_input_type=Annotated[str, StringConstraints(pattern=DURATION_PATTERN)],
+    ),
     PlainSerializer(format_duration),
-]  # fmt: skip
+]
 
 
 class Section(BaseModel):

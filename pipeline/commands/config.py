@@ -9,6 +9,7 @@ import yaml
 
 from pipeline.commands.console import FILE, loaded
 from pipeline.config import Config
+from pipeline.editor_schema import text
 from pipeline.identity import config_hash
 from pipeline.logs import REDACTED
 from sinks.settings import of_kind, sink_kind
@@ -22,7 +23,21 @@ def config_group() -> None:
 
     \b
       tailrace config print tailrace.yaml
+      tailrace config schema > tailrace.schema.json
     """
+
+
+@config_group.command("schema")
+def config_schema() -> None:
+    """Print the JSON schema of the configuration file, for editors.
+
+    An editor with a YAML language server then completes keys, shows what they mean and underlines mistakes, if the
+    file's first line names the schema: `# yaml-language-server: $schema=tailrace.schema.json`
+
+    \b
+      tailrace config schema > tailrace.schema.json
+    """
+    click.echo(text(), nl=False)
 
 
 @config_group.command("print")
