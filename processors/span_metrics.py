@@ -34,6 +34,7 @@ NS_PER_MS = 1_000_000
 _MOST = (1 << 64) - 1
 _SETS = 256  # label sets for which there is room at first
 _BUCKETS = cython.declare(cython.Py_ssize_t, 3)  # where they begin
+_LOW_64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)  # a literal of this size is Python's
 _START_NS = cython.declare(cython.Py_ssize_t, START_NS)
 _END_NS = cython.declare(cython.Py_ssize_t, END_NS)
 # Longer label values are cut (Tempo's max_label_value_length): a span name with a whole SQL text is not a dimension.
@@ -139,7 +140,7 @@ class SpanMetrics:
                     high = middle
             at = numbers[row] * stride
             self._counts[at] += 1
-            start = (self._counts[at + 1] + duration) & 0xFFFFFFFFFFFFFFFF
+            start = (self._counts[at + 1] + duration) & _LOW_64
             self._counts[at + 2] += start < duration  # the carry
             self._counts[at + 1] = start
             self._counts[at + _BUCKETS + low] += 1

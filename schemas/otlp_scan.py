@@ -4,9 +4,8 @@ A *row* is the bytes of one Span or LogRecord. Nothing here decodes a row as a w
 slices of the message they came in, so unknown fields, order and odd encodings survive. schemas/otlp_build.py puts
 them together again.
 
-Memory layout: `split_*` returns columns, one entry per row, and the distinct headers. Two passes: protobuf's C
-parser checks the whole message and yields the ids (schemas/otlp_check.py), then the walk in this module finds the
-boundaries. `SpanColumns` and `LogColumns` read the fields that a policy, the metrics or the clock need into one flat
+Memory layout: `RawRows` checks whole messages to their last nested field, and says in columns, one entry per row, where
+the rows lie. `SpanColumns` and `LogColumns` read the fields that a policy, the metrics or the clock need into one flat
 array of unsigned 64-bit *cells*, `width` of them a row, and skip the rest by length: texts and ids are bounds in the
 data, never objects. The arrays are used again for the next batch.
 
@@ -26,10 +25,8 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from struct import Struct
-from typing import Any
 
 import cython
-from google.protobuf.message import DecodeError
 
 from schemas import otlp_check
 from schemas.errors import Malformed
@@ -68,35 +65,55 @@ _OBSERVED_NS = cython.declare(cython.Py_ssize_t, OBSERVED_NS)
 _LOG_CELLS = cython.declare(cython.Py_ssize_t, LOG_CELLS)
 
 _ROWS = 256  # for which a new array of cells has room
+# Literals of more than 31 bits are Python's in compiled code; these are C's.
+_LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
+_LOW_56 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFF)
+_LOW_64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
 _MAX_LENGTH = cython.declare(cython.ulonglong, 0x7FFFFFFF)  # upb's and the specification's: 2 GiB
 _MAX_TAG = cython.declare(cython.ulonglong, 0xFFFFFFFF)
-_MAX_DEPTH = 100  # of groups; upb's recursion limit
+MAX_DEPTH = 100  # of messages and groups in one another: upb's recursion limit
+_MAX_DEPTH = cython.declare(cython.int, MAX_DEPTH)
 _FLAGS = cython.declare(cython.int, 0x85)  # first byte of the two-byte tag of Span.flags
 _KEY_LISTS = cython.declare(cython.int, 256)
 _FIELDS = cython.declare(cython.int, 32)  # above the highest field number of a message in a message
 _COLUMNS = cython.declare(cython.Py_ssize_t, 6)  # of a row of `RawRows`
 
 
+def _u32() -> array[int]:
+    return array("I")
+
+
+Apart = tuple[int, int, int, int, int, int]
+"""Message, item, start, end, resource, scope of a row (`RawRows.nameless`)."""
+
+
 @dataclass(slots=True)
 class Rows:
-    """The rows of one message, as columns.
+    """Rows of some bytes, as columns.
 
-    Row i is `data[starts[i]:ends[i]]`, in wire order; `resource[i]` and `scope[i]` index into `resources` and
-    `scopes`, which hold the message's distinct headers, those without rows too (see schemas/envelope.py). Ids are as
-    found: any length, b"" when absent.
+    Row i is `data[starts[i]:ends[i]]`; `resource[i]` and `scope[i]` index into `resources` and `scopes`, `item[i]` is
+    its index in its message and `keys[i]` its `schemas.ids.trace_key`, 0 if it has none.
     """
 
     resources: list[bytes] = field(default_factory=list)
     scopes: list[bytes] = field(default_factory=list)
-    starts: list[int] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
-    resource: list[int] = field(default_factory=list)
-    scope: list[int] = field(default_factory=list)
-    trace_ids: list[bytes] = field(default_factory=list)
-    span_ids: list[bytes] = field(default_factory=list)
+    starts: array[int] = field(default_factory=_u32)
+    ends: array[int] = field(default_factory=_u32)
+    resource: array[int] = field(default_factory=_u32)
+    scope: array[int] = field(default_factory=_u32)
+    item: array[int] = field(default_factory=_u32)
+    keys: array[int] = field(default_factory=lambda: array("Q"))
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    @classmethod
+    def apart(cls, places: list[Apart], resources: list[bytes], scopes: list[bytes]) -> Rows:
+        """Rows that a scan has set apart: without keys."""
+        if not places:
+            return cls()
+        _, item, starts, ends, resource, scope = (array("I", column) for column in zip(*places, strict=True))
+        return cls(resources, scopes, starts, ends, resource, scope, item, array("Q", bytes(8 * len(places))))
 
 
 @cython.cclass
@@ -104,9 +121,11 @@ class Wire:
     """Reads protobuf's wire format between a position and an end. Every method returns the position after it."""
 
     _value: cython.ulonglong  # of the varint that was read last
+    _room: cython.int  # levels of groups that may follow
 
     def __init__(self) -> None:
         self._value = 0
+        self._room = MAX_DEPTH
 
     @cython.cfunc
     @cython.exceptval(-1)
@@ -122,7 +141,7 @@ class Wire:
             pos += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
-                self._value = value & 0xFFFFFFFFFFFFFFFF
+                self._value = value & _LOW_64
                 return pos
             shift += 7
         raise Malformed(Reason.MALFORMED, "varint longer than 10 bytes")
@@ -219,7 +238,7 @@ class Wire:
                     raise Malformed(Reason.MALFORMED, "a group ends that did not start")
             elif tag & 7 == 3:
                 open_groups.append(tag >> 3)
-                if len(open_groups) > _MAX_DEPTH:
+                if len(open_groups) > self._room:
                     raise Malformed(Reason.MALFORMED, "groups nest too deeply")
             else:
                 pos = self._skip_value(p, pos, end, tag)
@@ -252,6 +271,7 @@ class SpanColumns(Wire):
 
     def __init__(self, keys: Mapping[bytes, int]) -> None:
         self._value = 0
+        self._room = MAX_DEPTH
         self._keys = dict(keys)
         self._keyed = bool(keys)
         self.width = ATTRIBUTES + 2 * len(keys)
@@ -282,7 +302,7 @@ class SpanColumns(Wire):
     def scan(self, data: bytes, ends: array[int], starts: array[int] | None = None) -> None:
         """Read the spans data[starts[i]:ends[i]]; without `starts` they lie end to end.
 
-        Raises Malformed; never on rows that `split_traces` found.
+        Raises Malformed; never on rows that `RawRows` found.
         """
         p: cython.p_const_uchar = data
         size: cython.Py_ssize_t = len(data)
@@ -360,7 +380,7 @@ class SpanColumns(Wire):
                 self._view[base + _END_NS] = self._value
             elif tag == 0x30:
                 pos = self._varint(p, pos, end)
-                self._view[base + _KIND] = self._value & 0xFFFFFFFF
+                self._view[base + _KIND] = self._value & _LOW_32
             else:
                 pos = self._skip(p, pos, end, tag)
         return 0
@@ -468,7 +488,7 @@ class SpanColumns(Wire):
             tag = self._value
             if tag == 0x18:
                 pos = self._varint(p, pos, end)
-                self._view[cell] = self._value & 0xFFFFFFFF
+                self._view[cell] = self._value & _LOW_32
             else:
                 pos = self._skip(p, pos, end, tag)
         return 0
@@ -510,6 +530,7 @@ class LogColumns(Wire):
 
     def __init__(self) -> None:
         self._value = 0
+        self._room = MAX_DEPTH
         self.rows = 0
         self.data = b""
         self._reserve(_ROWS)
@@ -523,7 +544,7 @@ class LogColumns(Wire):
     def scan(self, data: bytes, ends: array[int], starts: array[int] | None = None) -> None:
         """Read the log records data[starts[i]:ends[i]], as `SpanColumns.scan`.
 
-        Raises Malformed; never on rows that `split_logs` found.
+        Raises Malformed; never on rows that `RawRows` found.
         """
         p: cython.p_const_uchar = data
         size: cython.Py_ssize_t = len(data)
@@ -578,7 +599,7 @@ class LogColumns(Wire):
                 self._view[base + _OBSERVED_NS] = self._value
             elif tag == 0x10:
                 pos = self._varint(p, pos, end)
-                self._view[base + _SEVERITY] = self._value & 0xFFFFFFFF
+                self._view[base + _SEVERITY] = self._value & _LOW_32
             else:
                 pos = self._skip(p, pos, end, tag)
         return 0
@@ -591,105 +612,6 @@ def signed(number: int) -> int:
     (2, -1)
     """
     return number - (1 << 32) if number >> 31 else number
-
-
-def split_traces(data: bytes) -> Rows:
-    """Find the spans of a TracesData (ExportTraceServiceRequest) message. Raises Malformed."""
-    message: Any = _parse(otlp_check.TracesData, data)
-    rows = _split(data)
-    spans = [span for part in message.resource_spans for scope in part.scope_spans for span in scope.spans]
-    return _with_ids(rows, spans)
-
-
-def split_logs(data: bytes) -> Rows:
-    """Find the log records of a LogsData (ExportLogsServiceRequest) message. Raises Malformed."""
-    message: Any = _parse(otlp_check.LogsData, data)
-    rows = _split(data)
-    records = [record for part in message.resource_logs for scope in part.scope_logs for record in scope.log_records]
-    return _with_ids(rows, records)
-
-
-def _parse(kind: Any, data: bytes) -> Any:
-    try:
-        return kind.FromString(data)
-    except DecodeError:
-        raise Malformed(Reason.MALFORMED, f"not an OTLP {kind.DESCRIPTOR.name} message") from None
-
-
-def _with_ids(rows: Rows, found: list[Any]) -> Rows:
-    if len(found) != len(rows):
-        raise Malformed(Reason.MALFORMED, f"{len(rows)} rows by the scanner, {len(found)} by protobuf")
-    rows.trace_ids = [row.trace_id for row in found]
-    rows.span_ids = [row.span_id for row in found]
-    return rows
-
-
-def _split(data: bytes) -> Rows:
-    rows = Rows()
-    starts, ends = rows.starts, rows.ends
-    resources: dict[bytes, int] = {}
-    scopes: dict[bytes, int] = {}
-    part_starts: list[int] = []
-    part_ends: list[int] = []
-    walk = Children()
-    walk.find(data, 0, len(data), 0x0A, 1, part_starts, part_ends)
-    for part_start, part_end in zip(part_starts, part_ends, strict=True):
-        scope_starts: list[int] = []
-        scope_ends: list[int] = []
-        header = walk.find(data, part_start, part_end, 0x12, 3, scope_starts, scope_ends)
-        first = len(starts)
-        for scope_start, scope_end in zip(scope_starts, scope_ends, strict=True):
-            before = len(starts)
-            scope = walk.find(data, scope_start, scope_end, 0x12, 3, starts, ends)
-            rows.scope += [scopes.setdefault(scope, len(scopes))] * (len(starts) - before)
-        rows.resource += [resources.setdefault(header, len(resources))] * (len(starts) - first)
-    rows.resources = list(resources)
-    rows.scopes = list(scopes)
-    return rows
-
-
-@cython.cclass
-class Children(Wire):
-    """Finds the children of a message of OTLP's outer levels."""
-
-    def find(
-        self,
-        data: bytes,
-        pos: cython.Py_ssize_t,
-        end: cython.Py_ssize_t,
-        child: cython.ulonglong,
-        known: cython.ulonglong,
-        starts: list[int],
-        ends: list[int],
-    ) -> bytes:
-        """Append the bounds of every field with tag `child` in data[pos:end]; return all other fields, joined.
-
-        OTLP's fields 1 to `known` of these messages are all length-delimited. `end` lies in the data.
-        """
-        p: cython.p_const_uchar = data
-        others: list[bytes] = []
-        other: cython.Py_ssize_t = pos  # where the current run of other fields starts
-        at: cython.Py_ssize_t
-        tag: cython.ulonglong
-        while pos < end:
-            at = pos
-            pos = self._tag(p, pos, end, 8)
-            tag = self._value
-            if tag == child:
-                pos = self._length(p, pos, end)
-                if other < at:
-                    others.append(data[other:at])
-                starts.append(pos)
-                pos += self._value
-                ends.append(pos)
-                other = pos
-            elif tag >> 3 <= known and tag & 7 != 2:
-                raise Malformed(Reason.MALFORMED, f"field {tag >> 3} has wire type {tag & 7}, OTLP has 2")
-            else:
-                pos = self._skip(p, pos, end, tag)
-        if other < end:
-            others.append(data[other:end])
-        return b"".join(others)
 
 
 def _message_kinds() -> tuple[dict[str, int], array[int]]:
@@ -719,7 +641,8 @@ _LOG_KINDS = "logs.v1.ResourceLogs", "logs.v1.LogRecord"
 class RawRows(Wire):
     """The rows of many raw messages that lie end to end, found and checked in one walk.
 
-    It takes what `split_traces` and `split_logs` take, without protobuf. After `scan` row i is
+    Strings may be any bytes: upb refuses a message for one that is not UTF-8, while the Collector and Jaeger take it,
+    and one bad log line must not send its whole message to the dead-letter queue. After `scan` row i is
     data[starts[i]:ends[i]], the others of its columns are as in schemas/envelope.py, `resources` and `scopes` the
     distinct headers of all messages. Rows with an id that is none are apart, as (message, item, start, end, resource,
     scope): in `nameless` those without a trace id, in `spanless` spans without a span id. `bad` has the messages that
@@ -755,6 +678,7 @@ class RawRows(Wire):
 
     def __init__(self, signal: str) -> None:
         self._value = 0
+        self._room = MAX_DEPTH
         self._traces = signal == "traces"
         self._root = _KINDS[
             f"opentelemetry.proto.{'trace.v1.ResourceSpans' if self._traces else 'logs.v1.ResourceLogs'}"
@@ -838,6 +762,7 @@ class RawRows(Wire):
                 parts += 1
                 pos = stop
             else:
+                self._room = _MAX_DEPTH
                 pos = self._skip(p, pos, end, tag)
         if parts == 0:
             raise Malformed(Reason.MALFORMED, f"no Resource{'Spans' if self._traces else 'Logs'} in the message")
@@ -887,7 +812,7 @@ class RawRows(Wire):
                 self._scope_part(data, p, pos, stop, message)
                 pos = other = stop
             else:
-                pos = self._known(p, pos, end, tag, self._root)
+                pos = self._known(p, pos, end, tag, self._root, 1)
         if other < end:
             others.append(data[other:end])
         header = others[0] if len(others) == 1 else b"".join(others)
@@ -933,7 +858,7 @@ class RawRows(Wire):
                 self._add(p, pos, stop, message)
                 pos = other = stop
             else:
-                pos = self._known(p, pos, end, tag, kind)
+                pos = self._known(p, pos, end, tag, kind, 2)
         if other < end:
             others.append(data[other:end])
         header = others[0] if len(others) == 1 else b"".join(others)
@@ -967,7 +892,7 @@ class RawRows(Wire):
             self.spanless.append((message, item, pos, end, 0, 0))
             return 0
         for index in range(self._ids + 8, self._ids_end):
-            key = ((key & 0xFFFFFFFFFFFFFF) << 8) | p[index]
+            key = ((key & _LOW_56) << 8) | p[index]
         if at >= len(self._row_keys):
             self._grow()
         self._row_keys[at] = key
@@ -997,15 +922,17 @@ class RawRows(Wire):
         end: cython.Py_ssize_t,
         tag: cython.ulonglong,
         kind: cython.int,
+        depth: cython.int,
     ) -> cython.Py_ssize_t:
         """The end of a field of a message of this kind; what is in it is checked too."""
+        self._room = _MAX_DEPTH - depth
         stop: cython.Py_ssize_t = self._skip(p, pos, end, tag)
         child: cython.int
         if tag & 7 == 2 and tag >> 3 < _FIELDS:
             child = self._table[kind * _FIELDS + (tag >> 3)]
             if child != 0:
                 pos = self._length(p, pos, end)
-                self._nested(p, pos, stop, child, 2)
+                self._nested(p, pos, stop, child, depth + 1)
         return stop
 
     @cython.cfunc
@@ -1054,6 +981,7 @@ class RawRows(Wire):
                         self._span, self._span_end = pos, stop
                 pos = stop
             else:
+                self._room = _MAX_DEPTH - depth
                 pos = self._skip(p, pos, end, tag)
         return 0
 

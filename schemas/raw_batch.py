@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import Envelope
 from schemas.otlp_build import traces_data
-from schemas.otlp_scan import RawRows
+from schemas.otlp_scan import Apart, RawRows
 from schemas.reasons import Reason
 
 STAGE = "sample"
@@ -22,8 +22,6 @@ MESSAGE_BYTES = 100  # of a message's coordinates: two numbers in a tuple in a l
 
 Record = tuple[int, int, bytes]
 """Offset, timestamp in ms, value."""
-_Apart = tuple[int, int, int, int, int, int]
-"""Message, item, start, end, resource, scope (`RawRows.nameless`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,7 @@ class RawReader:
             return Reason.MESSAGE_TOO_LARGE, f"{len(value)} bytes, limit {self._max_message_bytes}"
         return None, ""
 
-    def _apart(self, raw: RawRows) -> Iterator[tuple[_Apart, Reason | None]]:
+    def _apart(self, raw: RawRows) -> Iterator[tuple[Apart, Reason | None]]:
         """Rows that are in no trace, with what is wrong with them; None: a log that may be in none."""
         for place in raw.nameless:
             fits = self._fits(raw, place)
@@ -109,14 +107,14 @@ class RawReader:
         for place in raw.spanless:
             yield place, Reason.NO_SPAN_ID
 
-    def _fits(self, raw: RawRows, place: _Apart) -> bool:
+    def _fits(self, raw: RawRows, place: Apart) -> bool:
         _, _, start, end, resource, scope = place
         return end - start + len(raw.resources[resource]) + len(raw.scopes[scope]) <= self._max_row_bytes
 
-    def _without_large(self, rows: Envelope) -> tuple[Envelope, list[tuple[_Apart, Reason | None]]]:
+    def _without_large(self, rows: Envelope) -> tuple[Envelope, list[tuple[Apart, Reason | None]]]:
         """The rows that fit into an envelope with their headers, and those that do not."""
         fitting = self._envelope([], rows.body)
-        large: list[tuple[_Apart, Reason | None]] = []
+        large: list[tuple[Apart, Reason | None]] = []
         fitting.messages, fitting.starts = rows.messages, array("I")
         columns = (rows.message, rows.item, rows.starts or (), rows.ends, rows.resource, rows.scope)
         for key, message, item, start, end, resource, scope in zip(rows.keys, *columns, strict=True):
@@ -127,7 +125,7 @@ class RawReader:
                 large.append((place, Reason.SPAN_TOO_LARGE))
         return fitting, large
 
-    def _row_letter(self, records: Sequence[Record], rows: Envelope, place: _Apart, reason: Reason) -> DeadLetter:
+    def _row_letter(self, records: Sequence[Record], rows: Envelope, place: Apart, reason: Reason) -> DeadLetter:
         """A row of several is buried alone, as OTLP; a message's only row in the bytes it came in."""
         message, item, start, end, resource, scope = place
         record = records[message]
@@ -141,7 +139,7 @@ class RawReader:
         return DeadLetter(value, self.topic, self.partition, offset, timestamp, item, STAGE, reason, detail)
 
 
-def _append(envelope: Envelope, place: _Apart, key: int = 0) -> None:
+def _append(envelope: Envelope, place: Apart, key: int = 0) -> None:
     message, item, start, end, resource, scope = place
     assert envelope.starts is not None
     for column, number in (

@@ -15,7 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 
 from schemas.formats.json_logs import parse
 from schemas.otlp_build import traces_data
-from schemas.otlp_scan import SpanColumns, split_traces
+from schemas.otlp_scan import RawRows, SpanColumns
 
 ROWS = 500
 ROUNDS = 15
@@ -68,7 +68,8 @@ def best(work: Callable[[], object]) -> float:
 
 def main() -> None:
     data = example()
-    rows = split_traces(data)
+    rows, whole = RawRows("traces"), array("I", [len(data)])
+    rows.scan(data, whole)
     bounds = list(zip(rows.starts, rows.ends, strict=True))
     starts, ends = array("I", rows.starts), array("I", rows.ends)
     bare, keyed = SpanColumns({}), SpanColumns(KEYS)
@@ -86,7 +87,7 @@ def main() -> None:
     )
     for name, work in {
         "opentelemetry-proto: parse alone": lambda: TracesData.FromString(data),
-        "split_traces": lambda: split_traces(data),
+        "RawRows": lambda: rows.scan(data, whole),
         "SpanColumns, no keys": lambda: bare.scan(data, ends, starts),
         "SpanColumns, 3 keys": lambda: keyed.scan(data, ends, starts),
         "traces_data": lambda: traces_data(groups),

@@ -20,6 +20,7 @@ _LOAD = 0.8  # a miss then looks at seven neighbours on average
 _GROWTH = 1.2  # so that the table is never more than a sixth too large
 _RANGE = 1 << 30  # of bucket numbers, relative to the first
 _GOLDEN = cython.declare(cython.ulonglong, 0x9E3779B97F4A7C15)
+_LOW_64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)  # a literal of this size is Python's
 
 
 @cython.cclass
@@ -80,7 +81,7 @@ class Verdicts:
     def _slot(self, key: cython.ulonglong) -> cython.Py_ssize_t:
         """Where a key is, or the free slot where it would be."""
         slots: cython.ulonglong = len(self._keys)
-        slot: cython.ulonglong = ((((key * _GOLDEN) & 0xFFFFFFFFFFFFFFFF) >> 32) * slots) >> 32
+        slot: cython.ulonglong = ((((key * _GOLDEN) & _LOW_64) >> 32) * slots) >> 32
         while self._marks[slot] != 0 and self._keys[slot] != key:
             slot += 1
             if slot == slots:

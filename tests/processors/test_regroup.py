@@ -17,9 +17,9 @@ from schemas.dead_letter import DeadLetter
 from schemas.envelope import NO_MARK, Envelope
 from schemas.ids import partition_of, trace_key
 from schemas.otlp_build import logs_data, traces_data
-from schemas.otlp_scan import split_logs, split_traces
 from schemas.reasons import Reason
 from tests.schemas import otlp_wire
+from tests.schemas.rows import split_logs, split_traces
 
 N = 3
 RAW = {"raw": 2, "logs": 1}

@@ -10,6 +10,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from schemas import otlp_check
+from schemas.errors import Malformed
 from schemas.otlp_scan import (
     END_NS,
     KIND,
@@ -25,9 +26,12 @@ from schemas.otlp_scan import (
     TRACE_STATE,
     AttributeValue,
     LogColumns,
+    RawRows,
+    Rows,
     SpanColumns,
     signed,
 )
+from schemas.reasons import Reason
 
 
 class SpanScan(NamedTuple):
@@ -115,3 +119,28 @@ def columns_of(scans: Sequence[SpanScan], keys: dict[bytes, int] | None = None) 
         ends.append(len(body))
     columns.scan(body, ends)
     return columns
+
+
+def split_traces(data: bytes) -> Rows:
+    """All spans of one message in wire order, those without ids too (their key is 0). Raises Malformed."""
+    return _split("traces", data)
+
+
+def split_logs(data: bytes) -> Rows:
+    """All log records, likewise."""
+    return _split("logs", data)
+
+
+def _split(signal: str, data: bytes) -> Rows:
+    raw = RawRows(signal)
+    raw.scan(data, array("I", [len(data)]))
+    if raw.bad:
+        raise Malformed(Reason.MALFORMED, raw.bad[0][1])
+    found = [*zip(raw.item, raw.starts, raw.ends, raw.resource, raw.scope, raw.keys, strict=True)]
+    found += [(*place[1:], 0) for place in (*raw.nameless, *raw.spanless)]
+    rows = Rows(raw.resources, raw.scopes)
+    columns = rows.item, rows.starts, rows.ends, rows.resource, rows.scope, rows.keys
+    for row in sorted(found):
+        for column, number in zip(columns, row, strict=True):
+            column.append(number)
+    return rows

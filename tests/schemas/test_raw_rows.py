@@ -1,56 +1,43 @@
-"""Raw messages taken apart in one walk: the same rows, headers and refusals as message by message with protobuf."""
+"""Raw messages taken apart in one walk: the same rows, headers and refusals as message by message.
+
+test_otlp_scan.py holds single messages against protobuf.
+"""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import Malformed
-from schemas.ids import trace_key
-from schemas.otlp_scan import RawRows, Rows, split_logs, split_traces
-from tests.schemas.otlp_wire import LOG_RECORDS, SPANS, bytes_field, data_of, mutated, varint
+from schemas.otlp_scan import RawRows
+from tests.schemas.otlp_wire import LOG_RECORDS, SPANS, bytes_field, data_of, mutated
 
-Split = Callable[[bytes], Rows]
-SIGNALS: dict[str, Split] = {"traces": split_traces, "logs": split_logs}
+SIGNALS = ("traces", "logs")
 MESSAGES = {"traces": data_of(SPANS), "logs": data_of(LOG_RECORDS)}
 Row = tuple[int, int, bytes, bytes, bytes]  # message, item, bytes of the row, of its resource and scope
 
 
-def whole(identifier: bytes, size: int) -> bool:
-    return len(identifier) == size and any(identifier)
+Found = tuple[dict[str, list[Row]], list[int], list[int]]
 
 
-def one_by_one(messages: list[bytes], signal: str) -> tuple[dict[str, list[Row]], list[int], list[int]]:
+def one_by_one(messages: list[bytes], signal: str) -> Found:
     """Rows by where they belong, the keys of those in `rows`, and malformed messages: message by message."""
     found: dict[str, list[Row]] = {"rows": [], "nameless": [], "spanless": []}
-    keys, bad = [], []
+    keys: list[int] = []
+    bad: list[int] = []
     for number, data in enumerate(messages):
-        try:
-            rows = SIGNALS[signal](data)
-        except Malformed:
-            bad.append(number)
-            continue
-        if not rows.resources:
-            bad.append(number)
-        for item, (start, end) in enumerate(zip(rows.starts, rows.ends, strict=True)):
-            headers = rows.resources[rows.resource[item]], rows.scopes[rows.scope[item]]
-            kind = "rows"
-            if not whole(rows.trace_ids[item], 16):
-                kind = "nameless"
-            elif signal == "traces" and not whole(rows.span_ids[item], 8):
-                kind = "spanless"
-            else:
-                keys.append(trace_key(rows.trace_ids[item]))
-            found[kind].append((number, item, data[start:end], *headers))
+        rows, own_keys, own_bad = together([data], signal)
+        for kind, own in rows.items():
+            found[kind] += [(number, *row[1:]) for row in own]
+        keys += own_keys
+        bad += [number for _ in own_bad]
     return found, keys, bad
 
 
-def together(messages: list[bytes], signal: str) -> tuple[dict[str, list[Row]], list[int], list[int]]:
-    """The same by `RawRows`."""
+def together(messages: list[bytes], signal: str) -> Found:
+    """The same in one scan."""
     data, ends = b"".join(messages), array("I")
     for value in messages:
         ends.append((ends[-1] if ends else 0) + len(value))
@@ -72,21 +59,6 @@ def together(messages: list[bytes], signal: str) -> tuple[dict[str, list[Row]], 
 def test_messages_are_taken_apart_as_one_by_one(signal: str, data: st.DataObject) -> None:
     drawn = data.draw(st.lists(st.one_of(MESSAGES[signal], mutated(MESSAGES[signal])), max_size=4))
     assert together(drawn, signal) == one_by_one(drawn, signal)
-
-
-def test_values_nest_as_deeply_as_protobuf_allows() -> None:
-    """An array in an array in … the body of a log."""
-
-    def nested(depth: int) -> bytes:
-        value = b""
-        for field in (*(1, 5) * depth, 5, 2, 2, 1):  # AnyValue, ArrayValue, …; LogRecord, ScopeLogs, ResourceLogs
-            value = bytes((field << 3 | 2,)) + varint(len(value)) + value
-        return value
-
-    found = [nested(depth) for depth in range(40, 56)]
-    _, _, bad = together(found, "logs")
-    assert 0 < len(bad) < len(found)
-    assert together(found, "logs") == one_by_one(found, "logs")
 
 
 @pytest.mark.parametrize("signal", SIGNALS)

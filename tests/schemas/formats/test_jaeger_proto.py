@@ -11,9 +11,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 from schemas.errors import Malformed
 from schemas.formats import jaeger_json, jaeger_proto
 from schemas.formats.jaeger_model import ENUMS, MESSAGES, RAW, TEXT
-from schemas.otlp_scan import split_traces
 from tests.schemas.formats import collector
 from tests.schemas.formats.spans import comparable, flag, jsonpb, spans, text
+from tests.schemas.rows import split_traces
 from tests.services import Kafka
 
 TRACE, SPAN = bytes(range(16)), bytes(range(1, 9))

@@ -19,9 +19,9 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from schemas.errors import Malformed
 from schemas.formats import otlp_json
-from schemas.otlp_scan import split_logs, split_traces
 from tests.schemas.formats import collector
 from tests.schemas.otlp_wire import LOG_RECORDS, SPANS, data_of
+from tests.schemas.rows import split_logs, split_traces
 
 TRACE_HEX, SPAN_HEX = "5b8efff798038103d269b633813fc60c", "eee19b7ec3c1b174"
 IDS = {"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"}

@@ -7,8 +7,8 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
 
 from schemas.errors import Malformed
 from schemas.formats import text_logs
-from schemas.otlp_scan import split_logs
 from schemas.reasons import Reason
+from tests.schemas.rows import split_logs
 
 HEX, SPAN_HEX = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
