@@ -10,6 +10,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
@@ -62,10 +63,12 @@ class Copy(Lease):
         await self.transaction.stop()
 
 
-def copier(bootstrap: str, source: str, target: str, made: Callable[[Copy], None] = lambda _: None) -> Worker:
+def copier(
+    bootstrap: str, source: str, target: str, made: Callable[[Copy], None] = lambda _: None, **settings: Any
+) -> Worker:
     """A worker whose only role copies `source` to `target`; `made` sees every lease."""
     app = application("copier")
-    kafka = Kafka(bootstrap_servers=[bootstrap], session_timeout=6.0, heartbeat_interval=0.5)
+    kafka = Kafka(bootstrap_servers=[bootstrap], session_timeout=6.0, heartbeat_interval=0.5, **settings)
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions

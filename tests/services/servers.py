@@ -27,7 +27,7 @@ JAEGER_MAX_TRACES = 500_000
 class Kafka(Server):
     """One KRaft node, broker and controller. Topics must be created; `properties` override the settings.
 
-    `recipe` is the version: `kafka`, or `kafka-3.9`.
+    `recipe` is the version: `kafka`, or `kafka-3.9`. `flags` are the JVM's.
     """
 
     name = "kafka"
@@ -35,6 +35,7 @@ class Kafka(Server):
     def __init__(self, properties: Mapping[str, str] | None = None, recipe: str = "kafka") -> None:
         super().__init__()
         self._recipe = recipe
+        self.flags: list[str] = []
         self._port, self._controller = free_port(), free_port()
         self.bootstrap = f"{HOST}:{self._port}"
         self.properties = {
@@ -71,7 +72,7 @@ class Kafka(Server):
             done = subprocess.run([*java, *tool], capture_output=True, text=True)
             if done.returncode != 0:
                 raise ServerFailed(f"kafka cannot format its log folder:\n{done.stdout}{done.stderr}")
-        return [*java, "-Xmx1g", "kafka.Kafka", str(file)]
+        return [*java, "-Xmx1g", *self.flags, "kafka.Kafka", str(file)]
 
     def is_ready(self) -> bool:
         """Whether the broker lists itself to a client (the port alone opens earlier)."""
