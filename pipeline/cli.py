@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from pipeline.commands.acls import acls
 from pipeline.commands.canary import canary
 from pipeline.commands.cardinality import cardinality
 from pipeline.commands.check import check
@@ -28,6 +29,7 @@ def cli() -> None:
       tailrace demo                                    see it work, nothing else needed
       tailrace check tailrace.yaml --connect           is everything right, is everything there
       tailrace topics tailrace.yaml --create           make the internal topics
+      tailrace acls tailrace.yaml --print kafka-cli    what the workers' user must be allowed to do
       tailrace worker --config tailrace.yaml --role all
       tailrace cardinality --config tailrace.yaml      how full the limits are, and who is to blame
       tailrace size --spans-per-second 20000           partitions, workers, memory and disk for a load
@@ -36,7 +38,7 @@ def cli() -> None:
     """
 
 
-for command in (check, topics, worker, top, cardinality, size, canary, demo, config_group):
+for command in (check, topics, acls, worker, top, cardinality, size, canary, demo, config_group):
     cli.add_command(command)
 
 main: Callable[..., Any] = cli

@@ -1,6 +1,6 @@
-"""Whether everything a configuration names can be reached: what `tailrace check --connect` tries.
+"""Whether everything that roles need is there and theirs to use: what `tailrace check --connect` tries.
 
-Nothing is written anywhere: topics are listed, sinks get an empty request.
+Nothing is written anywhere: topics are listed, rights are asked for, sinks get an empty request.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,8 +17,10 @@ import cramjam
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from pipeline import topics
+from pipeline import acls, granted, topics
 from pipeline.config import Config
+from pipeline.printed import kafka_cli
+from pipeline.roles import Role, diagram, expand
 from schemas.errors import ConfigError, TailraceError, Unavailable
 from schemas.kafka_client import connection
 from sinks.http import Rejected, authorization, tls_context
@@ -46,11 +48,16 @@ class Finding:
         return f"{self.subject}: {self.text}{taken}"
 
 
-async def connect(config: Config) -> AsyncIterator[Finding]:
-    """Try the brokers, the raw and internal topics, and every sink; findings come as they are made."""
-    sinks = [asyncio.ensure_future(_sink(name, sink)) for name, sink in config.sinks.items()]
+async def connect(config: Config, names: Sequence[str] = ("all",)) -> AsyncIterator[Finding]:
+    """Try the brokers, topics, rights and sinks of these roles; findings come as they are made.
+
+    Raises ConfigError for a role that is none.
+    """
+    roles = [role for role in diagram(config) if role.name in expand(config, names)]
+    served = {name: sink for name, sink in config.sinks.items() if f"sink.{name}" in {role.name for role in roles}}
+    sinks = [asyncio.ensure_future(_sink(name, sink)) for name, sink in served.items()]
     try:
-        async for finding in _kafka(config):
+        async for finding in _kafka(config, roles):
             yield finding
         for sink in sinks:
             yield await sink
@@ -59,7 +66,7 @@ async def connect(config: Config) -> AsyncIterator[Finding]:
             sink.cancel()
 
 
-async def _kafka(config: Config) -> AsyncIterator[Finding]:
+async def _kafka(config: Config, roles: Sequence[Role]) -> AsyncIterator[Finding]:
     subject = f"kafka {', '.join(config.kafka.bootstrap_servers)}"
     began = time.monotonic()
     found = await _answer(topics.partition_counts(config), subject)
@@ -67,23 +74,46 @@ async def _kafka(config: Config) -> AsyncIterator[Finding]:
         yield found
         return
     yield Finding(True, subject, "answers", time.monotonic() - began)
+    wanted = acls.needed(config, [role.name for role in roles]) if config.kafka.transactions else []
+    began = time.monotonic()
+    lacking = await _answer(granted.missing(config, wanted), "rights")
+    asked = time.monotonic() - began
+    if isinstance(lacking, Finding):
+        yield lacking
+        return
+    # A topic that this user may not see is not in the list; whether it exists is for somebody else to say.
+    hidden = {acl.resource.name for acl in lacking if acl.resource.kind == "topic"} - found.keys()
+    touched = {topic for role in roles for topic in (*role.reads, *role.writes)} - hidden
     for item in config.inputs:
         name = f"raw topic {item.topic}"
-        if item.topic in found:
+        if item.topic in touched & found.keys():
             yield Finding(True, name, f"{found[item.topic]} partitions of {item.signal} as {item.encoding}")
-        else:
+        elif item.topic in touched:
             yield Finding(False, name, "does not exist; the producers' side creates it")
     if not config.kafka.transactions:
         return
+    async for finding in _internal(config, touched):
+        yield finding
+    for acl in lacking:
+        grant = kafka_cli.remedy(config, acl)
+        yield Finding(False, f"ACL {acl}", f"{acls.user_of(config)} has no such right; grant it: {grant}")
+    if not lacking:
+        yield Finding(True, "ACLs", f"all {len(wanted)} rights that the roles need", asked)
+
+
+async def _internal(config: Config, touched: set[str]) -> AsyncIterator[Finding]:
     began = time.monotonic()
-    problems = await _answer(topics.check(config), "internal topics")
-    if isinstance(problems, Finding):
-        yield problems
+    found = await _answer(topics.check(config), "internal topics")
+    if isinstance(found, Finding):
+        yield found
         return
+    problems = [problem for problem in found if problem.topic in touched]
+    raw = {item.topic for item in config.inputs}
     for problem in problems:
-        yield Finding(False, f"internal topic {problem.topic}", problem.text)
+        kind = "raw" if problem.topic in raw else "internal"
+        yield Finding(False, f"{kind} topic {problem.topic}", problem.text)
     if not problems:
-        count = len(topics.topic_specs(config))
+        count = len(touched & {spec.name for spec in topics.topic_specs(config)})
         yield Finding(True, "internal topics", f"{count} as they must be", time.monotonic() - began)
 
 

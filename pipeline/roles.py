@@ -6,16 +6,19 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import faust
 from aiokafka.errors import KafkaError
 
-from pipeline import deliver, direct, ingest, sample
 from pipeline.config import Config
-from pipeline.consume import Group
-from pipeline.live.watch import Watch
 from pipeline.topics import Topics, check, partition_counts, topic_specs
 from schemas.errors import ConfigError, Permanent, TailraceError
+
+if TYPE_CHECKING:  # commands that only look at the diagram do not wait for Faust
+    import faust
+
+    from pipeline.consume import Group
+    from pipeline.live.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -24,28 +27,43 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds between attempts to reach Kafka
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a role reads and writes, by internal topic name."""
+    """What a role does with which topics; its ACLs follow from it (pipeline/acls.py).
+
+    `reads` is what its group consumes. `replays` is what it has written and reads again, outside its group, when it
+    takes over; `trims`, what it deletes old records of. `by_signal`: `--signals` gives it a group for each signal.
+    """
 
     name: str
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    replays: tuple[str, ...] = ()
+    trims: tuple[str, ...] = ()
+    transactional: bool = True
+    by_signal: bool = False
 
 
 def diagram(config: Config) -> list[Role]:
     """All roles of a configuration, in the order that data passes them."""
+    from pipeline import deliver
+
     t = Topics(config.kafka.prefix)
     sampled = (t.kept_spans, t.kept_logs, t.decisions, t.points)
     points = (t.points,) if config.measured else ()
     found = []
     if config.regroup == "never":
         if config.measured:
-            found.append(Role("ingest", tuple(config.measured), (*points, t.dlq)))
-        found.append(Role("sample", tuple(config.traced), (*sampled, t.untraced_logs, t.dlq)))
+            found.append(Role("ingest", tuple(config.measured), (*points, t.dlq), by_signal=True))
+        raw = tuple(config.traced)
+        found.append(Role("sample", raw, (*sampled, t.untraced_logs, t.dlq), replays=(t.decisions,)))
     else:
-        found.append(Role("ingest", tuple(config.ingested), (t.spans, t.logs, t.untraced_logs, *points, t.dlq)))
-        found.append(Role("sample", (t.spans, t.logs), sampled))
-    found.append(Role("aggregate", (t.points,), (t.samples, t.dlq)))
-    found += [Role(f"sink.{name}", tuple(deliver.sources(config, name)), (t.dlq,)) for name in config.sinks]
+        outputs = (t.spans, t.logs, t.untraced_logs, *points, t.dlq)
+        found.append(Role("ingest", tuple(config.ingested), outputs, by_signal=True))
+        found.append(Role("sample", (t.spans, t.logs), sampled, replays=(t.decisions,)))
+    found.append(Role("aggregate", (t.points,), (t.samples, t.dlq), replays=(t.samples,), trims=(t.samples,)))
+    found += [
+        Role(f"sink.{name}", tuple(deliver.sources(config, name)), (t.dlq,), transactional=False)
+        for name in config.sinks
+    ]
     return found
 
 
@@ -87,6 +105,8 @@ def build(
     signals: Sequence[str] = (),
 ) -> list[Group]:
     """The groups of the chosen roles; with `signals` ingest has one for each. `watch` is for the live page, if on."""
+    from pipeline import aggregate, deliver, direct, ingest, sample
+
     groups: list[Group] = []
     for name in expand(config, names):
         if name == "ingest":
@@ -96,8 +116,6 @@ def build(
         elif name == "sample":
             groups.append(sample.group(app, config, watch))
         elif name == "aggregate":
-            from pipeline import aggregate
-
             groups.append(aggregate.group(app, config, watch))
         else:
             groups.append(deliver.group(app, config, name.removeprefix("sink.")))
@@ -129,6 +147,7 @@ async def wait_for_servers(config: Config, names: Sequence[str], stopping: async
                 await _check_topics(config, needed)
                 return
             hint = "run `tailrace topics --create`" if set(missing) & internal else "raw topics are made by producers"
+            hint += "; one that this user may not see is missing too: `tailrace check --connect` tells them apart"
             log.warning("waiting for topics", extra={"missing": missing, "hint": hint})
         except ConfigError:
             raise

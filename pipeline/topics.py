@@ -13,7 +13,13 @@ from typing import TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 
 from pipeline.config import Config
 from pipeline.security import client_kwargs
@@ -211,7 +217,7 @@ async def check(config: Config) -> list[TopicProblem]:
     """What is wrong with the internal topics; creates nothing. Raises like `ensure`."""
     if not config.kafka.transactions:
         return []
-    return await _with_admin(config, _problems)
+    return await with_admin(config, _problems)
 
 
 async def ensure(config: Config) -> list[TopicProblem]:
@@ -224,7 +230,7 @@ async def ensure(config: Config) -> list[TopicProblem]:
     """
     if not config.kafka.transactions:
         return []
-    return await _with_admin(config, _create_and_check)
+    return await with_admin(config, _create_and_check)
 
 
 async def partition_counts(config: Config, names: Collection[str] | None = None) -> dict[str, int]:
@@ -237,10 +243,11 @@ async def partition_counts(config: Config, names: Collection[str] | None = None)
         found = await _partitions(admin)
         return found if names is None else {name: found[name] for name in names if name in found}
 
-    return await _with_admin(config, listed)
+    return await with_admin(config, listed)
 
 
-async def _with_admin(config: Config, work: Callable[[AIOKafkaAdminClient, Config], Awaitable[Answer]]) -> Answer:
+async def with_admin(config: Config, work: Callable[[AIOKafkaAdminClient, Config], Awaitable[Answer]]) -> Answer:
+    """What `work` gives, with a connected client. Raises Unavailable when Kafka does not answer, else Permanent."""
     admin = AIOKafkaAdminClient(client_id=f"{config.kafka.prefix}.topics", **client_kwargs(config.kafka))
     try:
         await admin.start()
@@ -282,7 +289,10 @@ async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], replic
     for name, code, message, *_ in response.topic_errors:
         # Another worker may have been quicker; what it made is checked like anything else.
         if code and for_code(code) is not TopicAlreadyExistsError:
-            problems.append(TopicProblem(name, f"cannot be created: {message or for_code(code).__name__}"))
+            text = f"cannot be created: {message or for_code(code).__name__}"
+            if for_code(code) is TopicAuthorizationFailedError:
+                text += "; `tailrace acls FILE --role topics` says what is missing"
+            problems.append(TopicProblem(name, text))
     return problems
 
 

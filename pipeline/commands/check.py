@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 
 import click
 
 from pipeline import connect as connecting
-from pipeline.commands.console import EX_CONFIG, FILE, bad, good, loaded, note, plural
+from pipeline.commands.console import EX_CONFIG, FILE, ROLES, bad, good, loaded, note, plural
 from pipeline.config import Config
+from schemas.errors import ConfigError
 from sinks.settings import sink_kind
 
 
 @click.command()
 @FILE
-@click.option("--connect", is_flag=True, help="Also try the brokers, the topics and every sink, with timings.")
-def check(file: str, connect: bool) -> None:
-    """Say everything that is wrong with a configuration file.
+@click.option("--connect", is_flag=True, help="Also try the brokers, topics, rights and sinks, with timings.")
+@ROLES
+def check(file: str, connect: bool, names: list[str]) -> None:
+    """Say everything that is wrong with a configuration file, and with what it points at.
 
-    Each problem has line, column, key and rule. Exit code 0, or 78 if there is a problem.
+    Each problem of the file has line, column, key and rule. With --connect also: topics that are missing or have other
+    partitions or settings, the rights that the user lacks with the command that grants each, sinks that do not answer.
+    Exit code 0, or 78 if there is a problem.
 
     \b
       tailrace check tailrace.yaml
       KAFKA_PASSWORD=... tailrace check tailrace.yaml --connect
+      KAFKA_USER=sampler KAFKA_PASSWORD=... tailrace check tailrace.yaml --connect --role sample
     """
     config = loaded(file)
     named = ", ".join(config.sinks) or "none"
@@ -31,7 +37,11 @@ def check(file: str, connect: bool) -> None:
     good(f"{file}: {counts}, sinks: {named}")
     for text in _notes(config):
         note(text)
-    if connect and not asyncio.run(_connected(config)):
+    try:
+        if connect and not asyncio.run(_connected(config, names)):
+            sys.exit(EX_CONFIG)
+    except ConfigError as error:
+        bad(str(error))
         sys.exit(EX_CONFIG)
 
 
@@ -52,9 +62,9 @@ def _notes(config: Config) -> list[str]:
     return notes
 
 
-async def _connected(config: Config) -> bool:
+async def _connected(config: Config, names: Sequence[str]) -> bool:
     failed = 0
-    async for finding in connecting.connect(config):
+    async for finding in connecting.connect(config, names):
         (good if finding.ok else bad)(str(finding))
         failed += not finding.ok
     return failed == 0

@@ -9,12 +9,30 @@ import click
 
 from pipeline.config import Config
 from pipeline.config_file import InvalidConfig, load
+from pipeline.printed import FORMS
 
 EX_CONFIG = 78
 """Exit code of a configuration that cannot be run (sysexits.h; Vector uses it too)."""
 
 FILE = click.argument("file", type=click.Path(dir_okay=False))
 """The configuration file as the argument of a command."""
+
+
+def words(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> list[str]:
+    """The values of an option that takes `a,b` and may be given again."""
+    return [word.strip() for part in given for word in part.split(",") if word.strip()]
+
+
+ROLES = click.option(
+    "--role", "names", multiple=True, default=["all"], callback=words, metavar="ROLE[,ROLE…]",
+    help="Only what these roles need, as in `tailrace worker` (default: all).",
+)  # fmt: skip
+"""The roles that a command is about."""
+
+PRINT = click.option(
+    "--print", "form", type=click.Choice(list(FORMS)), help="Print instead, for whoever may make them."
+)
+"""The way in which a command prints instead of asking the brokers."""
 
 _PLURALS = {"policy": "policies"}
 

@@ -8,16 +8,16 @@ import sys
 import click
 
 from pipeline import topics as internal
-from pipeline.commands.console import EX_CONFIG, FILE, bad, good, loaded, note, plural
-from pipeline.commands.printed import acl_commands, commands
+from pipeline.commands.console import EX_CONFIG, FILE, PRINT, bad, good, loaded, note, plural
+from pipeline.printed import FORMS
 from schemas.errors import ConfigError, TailraceError
 
 
 @click.command()
 @FILE
 @click.option("--create", is_flag=True, help="Create the topics that are missing, then check all.")
-@click.option("--print", "printed", is_flag=True, help="Print commands for whoever may create topics and grant ACLs.")
-def topics(file: str, create: bool, printed: bool) -> None:
+@PRINT
+def topics(file: str, create: bool, form: str | None) -> None:
     """Check, create or print the internal topics.
 
     Their partition counts, retention and timestamps (LogAppendTime) matter: create them before the first worker
@@ -27,13 +27,13 @@ def topics(file: str, create: bool, printed: bool) -> None:
     \b
       tailrace topics tailrace.yaml
       tailrace topics tailrace.yaml --create
-      tailrace topics tailrace.yaml --print > topics.sh
+      tailrace topics tailrace.yaml --print kafka-cli > topics.sh
     """
-    if create and printed:
+    if create and form:
         raise click.UsageError("--create and --print exclude each other")
     config = loaded(file)
-    if printed:
-        click.echo("\n".join(commands(config) + acl_commands(config)))
+    if form:
+        click.echo(FORMS[form].topics(config))
         return
     if not config.kafka.transactions:
         note("kafka.transactions is false: these brokers make topics on first use, nothing to check")

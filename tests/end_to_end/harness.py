@@ -42,15 +42,17 @@ class Worker(Server):
 
     name = "worker"
 
-    def __init__(self, config: Path, roles: Sequence[str]) -> None:
+    def __init__(self, config: Path, roles: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         super().__init__()
+        self._environment = dict(environment or {})
         self.roles = tuple(",".join(roles).split(","))
         self._config, self._port = config, free_port()
         self.address = f"{HOST}:{self._port}"
 
     def command(self) -> list[str]:
         """The console script's module, from this checkout."""
-        environment = [f"PYTHONPATH={python_path()}", f"TELEMETRY_PORT={self._port}"]
+        ours = {"PYTHONPATH": python_path(), "TELEMETRY_PORT": str(self._port)}
+        environment = [f"{key}={value}" for key, value in {**ours, **self._environment}.items()]
         worker = [sys.executable, "-m", "pipeline.cli", "worker", "--config", str(self._config)]
         return ["env", *environment, *worker, "--role", ",".join(self.roles)]
 
@@ -187,9 +189,9 @@ class Pipeline:
         """Write the file."""
         self.file.write_text(json.dumps(self.config(), indent=2))  # JSON is YAML
 
-    async def start(self, *roles: str) -> Worker:
+    async def start(self, *roles: str, **environment: str) -> Worker:
         """A new worker with these roles, ready."""
-        worker = Worker(self.file, roles)
+        worker = Worker(self.file, roles, environment)
         self.workers.append(worker)
         await asyncio.to_thread(worker.start)
         return worker

@@ -38,7 +38,9 @@ def run(*words: str | Path, **environ: str) -> Result:
     return CliRunner().invoke(commands.cli, [str(word) for word in words], env=environ)
 
 
-@pytest.mark.parametrize("words", [[], ["check"], ["topics"], ["worker"], ["top"], ["config"], ["config", "print"]])
+@pytest.mark.parametrize(
+    "words", [[], ["check"], ["topics"], ["acls"], ["worker"], ["top"], ["config"], ["config", "print"]]
+)
 def test_help_has_an_example(words: list[str]) -> None:
     result = run(*words, "--help")
     assert result.exit_code == 0
@@ -65,7 +67,7 @@ def test_check_of_a_wrong_file(tmp_path: Path) -> None:
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize("words", [["topics"], ["config", "print"], ["worker", "--role", "all", "--config"]])
+@pytest.mark.parametrize("words", [["topics"], ["acls"], ["config", "print"], ["worker", "--role", "all", "--config"]])
 def test_every_command_refuses_a_wrong_file(tmp_path: Path, words: list[str]) -> None:
     result = run(*words, written(tmp_path, {}))
     assert result.exit_code == 78
@@ -97,12 +99,39 @@ def test_config_print_is_effective_valid_and_without_secrets(tmp_path: Path) -> 
 
 
 def test_topics_print(file: Path) -> None:
-    result = run("topics", file, "--print")
+    result = run("topics", file, "--print", "kafka-cli")
     assert result.exit_code == 0
-    lines = result.output.splitlines()
-    assert sum(line.startswith("kafka-topics.sh ") for line in lines) == 9
-    assert sum(line.startswith("kafka-acls.sh ") for line in lines) == 4
-    assert run("topics", file, "--print", "--create").exit_code == 2
+    assert [line.split()[0] for line in result.output.splitlines()] == ["kafka-topics.sh"] * 9
+    assert run("topics", file, "--print", "terraform").output.startswith('resource "kafka_topic" "tailrace_spans" {')
+    assert run("topics", file, "--print", "kafka-cli", "--create").exit_code == 2
+
+
+def test_acls_print(file: Path) -> None:
+    result = run("acls", file, "--print", "kafka-cli")
+    assert result.exit_code == 0
+    assert {line.split()[0] for line in result.output.splitlines()} == {"kafka-acls.sh"}
+    assert {line.split("User:")[1].split()[0] for line in result.output.splitlines()} == {"tailrace"}
+    result = run("acls", file, "--role", "sample", "--user", "me-{role}", "--print", "strimzi")
+    assert "name: me-sample" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--user", "somebody"], 2, "--user goes with --print"),
+        (["--role", "sampel"], 78, "no such role"),
+        (["--user", "Somebody_Else", "--print", "strimzi"], 78, "cannot be a KafkaUser"),
+    ],
+)
+def test_acls_refuses(file: Path, words: list[str], code: int, said: str) -> None:
+    result = run("acls", file, *words)
+    assert result.exit_code == code
+    assert said in result.output
+
+
+def test_acls_of_brokers_without_any(tmp_path: Path) -> None:
+    path = written(tmp_path, MINIMAL | {"kafka": {"bootstrap_servers": "a:1", "transactions": False}})
+    assert "nothing to check" in run("acls", path).output
 
 
 def test_topics_check_and_create(tmp_path: Path, kafka: Kafka) -> None:

@@ -1,0 +1,60 @@
+"""tailrace acls: check or print the rights that roles need."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import click
+
+from pipeline import acls as rights
+from pipeline.commands.console import EX_CONFIG, FILE, PRINT, ROLES, bad, good, loaded, note, plural
+from pipeline.granted import missing
+from pipeline.printed import FORMS, kafka_cli
+from schemas.errors import ConfigError, TailraceError
+
+
+@click.command()
+@FILE
+@ROLES
+@click.option(
+    "--user", metavar="NAME",
+    help="With --print: who gets the rights. {role} in it stands for the role's name: a user for each role. "
+    "Default: kafka.security.username.",
+)  # fmt: skip
+@PRINT
+def acls(file: str, names: list[str], user: str | None, form: str | None) -> None:
+    """Check or print the rights that roles need on the brokers.
+
+    They are the fewest with which the roles work. `topics`, among the roles, stands for whoever runs
+    `tailrace topics FILE --create`. Without --print the brokers are asked what the configured user may do; nothing is
+    written. Exit code 0 if it may do all of it, 1 if not, 78 if the file or a role is wrong.
+
+    \b
+      tailrace acls tailrace.yaml
+      tailrace acls tailrace.yaml --role all,topics --print kafka-cli > acls.sh
+      tailrace acls tailrace.yaml --user 'tailrace-{role}' --print strimzi | kubectl apply -f -
+    """
+    if user and not form:
+        raise click.UsageError("--user goes with --print: what is checked is the user of the configuration")
+    config = loaded(file)
+    try:
+        if form:
+            click.echo(FORMS[form].acls(config, rights.by_user(config, names, user)))
+            return
+        if not config.kafka.transactions:
+            note("kafka.transactions is false: these brokers have no ACLs, nothing to check")
+            return
+        wanted = rights.needed(config, names)
+        lacking = asyncio.run(missing(config, wanted))
+    except TailraceError as error:
+        bad(str(error))
+        sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
+    for acl in wanted:
+        if acl not in lacking:
+            good(str(acl))
+    for acl in lacking:
+        bad(f"{acl}: missing; {kafka_cli.remedy(config, acl)}")
+    click.echo(f"{plural(len(wanted) - len(lacking), 'right')}, {len(lacking)} missing")
+    if lacking:
+        sys.exit(1)

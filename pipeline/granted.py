@@ -1,0 +1,171 @@
+"""Which of the rights that roles need this user has, asked of the brokers. Nothing is written or disturbed.
+
+Who may not describe ACLs can still learn its own. Of a topic Kafka tells them (KIP-430, version 8 of Metadata). For
+groups and transactional ids a request is sent that cannot succeed: a heartbeat of a member, and the end of a
+transaction of a producer, that do not exist. Brokers authorize before they look (KafkaApis), so the refusal tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.group import HeartbeatRequest
+from aiokafka.protocol.transaction import EndTxnRequest
+from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
+
+from pipeline.acls import Acl, Operation, Resource
+from pipeline.config import Config
+from pipeline.topics import with_admin
+
+# Of org.apache.kafka.common.acl.AclOperation; an answer is a bit field of them.
+CODES: dict[Operation, int] = {
+    "Read": 3, "Write": 4, "Create": 5, "Delete": 6, "Describe": 8, "DescribeConfigs": 10,
+}  # fmt: skip
+NOT_TOLD = -(1 << 31)  # what a broker says instead of a bit field if it has none
+NOBODY = "check"  # a member that no coordinator knows; behind a prefix, a transactional id that no worker has
+NO_PRODUCER = -1
+
+
+async def missing(config: Config, wanted: Collection[Acl]) -> list[Acl]:
+    """What of `wanted` the configured user may not do, in that order. Raises like `topics.check`.
+
+    What cannot be told, such as reading a topic that does not exist, is not missing.
+    """
+
+    async def ask(admin: AIOKafkaAdminClient, _: Config) -> list[Acl]:
+        topics = {acl for acl in wanted if acl.resource.kind == "topic"}
+        lacking = await _on_topics(admin, topics)
+        others = set(wanted) - topics
+        refused = {resource for resource in {acl.resource for acl in others} if not await _may_use(admin, resource)}
+        lacking |= {acl for acl in others if acl.resource in refused}
+        return [acl for acl in wanted if acl in lacking]
+
+    return await with_admin(config, ask)
+
+
+async def _on_topics(admin: AIOKafkaAdminClient, wanted: Collection[Acl]) -> set[Acl]:
+    """Of a topic that is hidden or absent each operation is asked for on its own, as far as that is harmless."""
+    names = sorted({acl.resource.name for acl in wanted})
+    if not names:
+        return set()
+    told: dict[str, int] = {}
+    hidden: set[str] = set()
+    answer = await admin._send_request(_TopicRights(names))
+    for code, name, _internal, _partitions, operations in answer.topics:
+        if code == TopicAuthorizationFailedError.errno:
+            hidden.add(name)
+        elif not code and operations != NOT_TOLD:
+            told[name] = operations
+    untold = [acl for acl in wanted if acl.resource.name not in told]
+    refused: dict[str, set[str]] = {
+        "DescribeConfigs": await _configs_refused(admin, _names(untold, "DescribeConfigs")),
+        "Create": await _creation_refused(admin, _names(untold, "Create")),
+    }
+    lacking = {acl for acl in untold if acl.resource.name in refused.get(acl.operation, hidden)}
+    for acl in wanted:
+        if acl.resource.name in told and not told[acl.resource.name] >> CODES[acl.operation] & 1:
+            lacking.add(acl)
+    return lacking
+
+
+def _names(acls: Collection[Acl], operation: Operation) -> list[str]:
+    return sorted({acl.resource.name for acl in acls if acl.operation == operation})
+
+
+async def _configs_refused(admin: AIOKafkaAdminClient, names: Collection[str]) -> set[str]:
+    if not names:
+        return set()
+    answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])
+    return {
+        name
+        for answer in answers
+        for code, _message, _kind, name, _entries in answer.resources
+        if code == TopicAuthorizationFailedError.errno
+    }
+
+
+async def _creation_refused(admin: AIOKafkaAdminClient, names: Collection[str]) -> set[str]:
+    if not names:
+        return set()
+    answer = await admin.create_topics([NewTopic(name, 1, 1) for name in names], validate_only=True)
+    return {name for name, code, *_ in answer.topic_errors if code == TopicAuthorizationFailedError.errno}
+
+
+async def _may_use(admin: AIOKafkaAdminClient, resource: Resource) -> bool:
+    """Whether the one operation that we need on such a resource is allowed: Read on groups, Write on the others."""
+    name = resource.name + (NOBODY if resource.prefixed else "")
+    if resource.kind == "group":
+        answer = await admin._send_request(HeartbeatRequest(name, 0, NOBODY))
+        return bool(answer.error_code != GroupAuthorizationFailedError.errno)
+    answer = await admin._send_request(EndTxnRequest(name, NO_PRODUCER, 0, False))
+    return bool(answer.error_code != TransactionalIdAuthorizationFailed.errno)
+
+
+class _TopicRightsResponse(Response):  # type: ignore[misc]
+    """Metadata, version 8: the last one before flexible versions, the first with authorized operations."""
+
+    API_KEY = 3
+    API_VERSION = 8
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "brokers",
+            Array(("node_id", Int32), ("host", String("utf-8")), ("port", Int32), ("rack", String("utf-8"))),
+        ),
+        ("cluster_id", String("utf-8")),
+        ("controller_id", Int32),
+        (
+            "topics",
+            Array(
+                ("error_code", Int16),
+                ("topic", String("utf-8")),
+                ("is_internal", Boolean),
+                (
+                    "partitions",
+                    Array(
+                        ("error_code", Int16),
+                        ("partition", Int32),
+                        ("leader", Int32),
+                        ("leader_epoch", Int32),
+                        ("replicas", Array(Int32)),
+                        ("isr", Array(Int32)),
+                        ("offline_replicas", Array(Int32)),
+                    ),
+                ),
+                ("authorized_operations", Int32),
+            ),
+        ),
+        ("cluster_authorized_operations", Int32),
+    )
+
+
+class _TopicRightsRequest(RequestStruct):  # type: ignore[misc]
+    API_KEY = 3
+    API_VERSION = 8
+    RESPONSE_TYPE = _TopicRightsResponse
+    SCHEMA = Schema(
+        ("topics", Array(String("utf-8"))),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_cluster_authorized_operations", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+    )
+
+
+class _TopicRights(Request[_TopicRightsRequest]):  # type: ignore[misc]
+    """What the user may do with these topics; makes none of them."""
+
+    API_KEY = 3
+
+    def __init__(self, topics: list[str]) -> None:
+        self._topics = topics
+
+    def build(self, request_struct_class: type[_TopicRightsRequest]) -> _TopicRightsRequest:
+        return request_struct_class(self._topics, False, False, True)
