@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import doctest
+import inspect
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from pipeline.cli import cli
 from pipeline.config_file import load, parse
+from pipeline.demo import command as demo
 from pipeline.roles import diagram
 from tests.repository import ROOT, committed
 
@@ -59,3 +66,78 @@ def test_the_targets_that_documents_name_exist() -> None:
         named = {word for text in blocks(page, "sh") for word in re.findall(r"^make (\w+)", text, re.MULTILINE)}
         named |= set(re.findall(r"`make (\w+)", page.read_text(encoding="utf-8")))
         assert named <= targets, page
+
+
+def test_make_lists_every_target() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", text, re.MULTILINE)
+    described = set(re.findall(r"^([a-z]+):.*## \w", text, re.MULTILINE))
+    assert described == set(phony.split()) == set(re.findall(r"^([a-z]+):", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda page: page.stem)
+def test_python_in_documents_does_what_it_says(page: Path) -> None:
+    for number, text in enumerate(blocks(page, "python")):
+        example = doctest.DocTestParser().get_doctest(text, {}, f"{page.name} {number}", str(page), 0)
+        assert example.examples
+        assert doctest.DocTestRunner().run(example).failed == 0
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """The words of every `tailrace ...` in a shell block, without what a shell does with its output."""
+    lines = [line.strip().removeprefix("$ ") for line in text.replace("\\\n", " ").splitlines()]
+    lines = [re.sub(r"^(\w+=\S+ )+", "", line) for line in lines]
+    calls = [re.split(r" [|>&]|   +", line)[0] for line in lines if re.match(r"tailrace [a-z]", line)]
+    return [shlex.split(call, comments=True)[1:] for call in calls]
+
+
+def assert_exists(words: list[str], where: str) -> None:
+    """The command is there and has the options, and no word is one too many."""
+    command: click.Command = cli
+    while isinstance(command, click.Group):
+        assert words, where
+        name, *words = words
+        assert name in command.commands, f"{where}: there is no command {name}"
+        command = command.commands[name]
+    if command.name == "demo":  # its options are pipeline.demo's own
+        command = demo
+    options = {option: p for p in command.params if isinstance(p, click.Option) for option in p.opts} | {"--help": None}
+    given = [word.split("=")[0] for word in words if word.startswith("--")]
+    assert set(given) <= options.keys(), f"{where}: tailrace {command.name} has no {set(given) - options.keys()}"
+    plain, follows = 0, False
+    for word in words:
+        if word.startswith("--"):
+            option = options[word.split("=")[0]]
+            follows = "=" not in word and option is not None and not option.is_flag
+        else:
+            plain += not follows
+            follows = False
+    arguments = [p for p in command.params if isinstance(p, click.Argument)]
+    assert plain <= len(arguments) or any(p.nargs < 0 for p in arguments), f"{where}: {words}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_in_documents_exist(page: Path) -> None:
+    for text in blocks(page, "sh") + blocks(page, "console"):
+        for words in commands_in(text):
+            assert_exists(words, page.name)
+
+
+def every_command(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        yield " ".join((*path, name)), command
+        if isinstance(command, click.Group):
+            yield from every_command(command, (*path, name))
+
+
+@pytest.mark.parametrize(("name", "command"), list(every_command(cli)), ids=str)
+def test_every_command_has_examples_that_exist(name: str, command: click.Command) -> None:
+    examples = commands_in(inspect.cleandoc((command.help or "").replace("\b", "")))
+    assert [words for words in examples if words[: len(name.split())] == name.split()], f"tailrace {name} --help"
+    for words in examples:
+        assert_exists(words, f"tailrace {name} --help")
+
+
+def test_the_help_names_every_command() -> None:
+    named = {words[0] for words in commands_in(inspect.cleandoc((cli.help or "").replace("\b", "")))}
+    assert named == set(cli.commands) - {"config"}
