@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,8 +52,13 @@ def test_every_role_and_every_topic_that_is_read_has_a_box() -> None:
     assert_apart(graph)
 
 
-def test_arrows_of_the_usual_pipeline_do_not_cross() -> None:
-    graph = drawing(diagram(config()))
+DIRECT = Config.model_validate(config(2).model_dump(by_alias=True, exclude_unset=True) | {"regroup": "never"})
+
+
+@pytest.mark.parametrize("settings", [config(), config(2), DIRECT], ids=["three inputs", "two inputs", "direct"])
+def test_arrows_of_the_usual_pipelines_do_not_cross(settings: Config) -> None:
+    graph = drawing(diagram(settings))
+    assert_apart(graph)
     at = {node.name: node for node in graph.nodes}
     segments: dict[int, list[tuple[float, float]]] = {}
     for edge in graph.edges:
