@@ -24,7 +24,6 @@ from pipeline.roles import Role, diagram, expand
 from schemas.errors import ConfigError, TailraceError, Unavailable
 from schemas.kafka_client import connection
 from sinks.http import Rejected, authorization, tls_context
-from sinks.otlp_grpc import OverGrpc
 from sinks.otlp_service import LOGS, TRACES
 from sinks.settings import OTLP_KINDS, Sink, sink_kind
 
@@ -202,6 +201,8 @@ async def _topic(name: str, sink: Sink) -> Finding:
 
 async def _called(subject: str, sink: Sink, url: str, began: float) -> Finding:
     """A call of every OTLP service that the sink uses, with no rows in it."""
+    from sinks.otlp_grpc import OverGrpc  # 60 ms that no other command should wait for
+
     transport = OverGrpc(sink.model_copy(update={"endpoint": url, "endpoints": []}))
     try:
         await transport.open()

@@ -12,6 +12,7 @@ from pipeline.config import Config, with_live
 from pipeline.config_file import InvalidConfig, parse
 from processors.regroup import ENCODINGS
 from schemas.errors import ConfigError
+from sinks.settings import KEYS_OF, KINDS, Sink
 from tests.pipeline.configs import MINIMAL, as_yaml
 
 
@@ -279,6 +280,11 @@ def test_worker_live_turns_it_on_where_that_is_safe() -> None:
     assert with_live(Config.model_validate(MINIMAL)).telemetry.live.enabled
     with pytest.raises(ConfigError, match=r"--live: telemetry\.live\.token is required .* 0\.0\.0\.0"):
         with_live(Config.model_validate({**MINIMAL, "telemetry": {"host": "0.0.0.0"}}))
+
+
+def test_kinds_have_keys_that_exist() -> None:
+    assert KEYS_OF.keys() <= Sink.model_fields.keys()
+    assert {kind for kinds in KEYS_OF.values() for kind in kinds} == set(KINDS)
 
 
 @pytest.mark.parametrize(

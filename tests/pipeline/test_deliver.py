@@ -251,10 +251,12 @@ async def test_a_sink_that_is_down_delays_nobody_else_and_stops_at_once(
     kafka: Kafka, elasticsearch: Elasticsearch
 ) -> None:
     name = dataset()
-    sinks = {
+    sinks: dict[str, dict[str, Any]] = {
         "elasticsearch": {"endpoint": elasticsearch.url, "dataset": name},
         "elasticsearch/down": {"endpoint": f"http://{HOST}:{free_port()}"},
         "jaeger/down": {"endpoint": f"http://{HOST}:{free_port()}"},
+        "otlp/down": {"endpoint": f"http://{HOST}:{free_port()}", "protocol": "grpc"},
+        "kafka/down": {"bootstrap_servers": [f"{HOST}:{free_port()}"]},
     }
     setup = await Setup(kafka, sinks).create()
     t = setup.topics
@@ -267,8 +269,9 @@ async def test_a_sink_that_is_down_delays_nobody_else_and_stops_at_once(
         async with asyncio.timeout(DEADLINE):
             await worker.stop()
     assert await documents(elasticsearch, setup, name) == Counter(range(8))
-    for role, topic in (("sink.jaeger/down", t.kept_spans), ("sink.elasticsearch/down", t.kept_logs)):
-        assert await committed(kafka.bootstrap, t.group(role), TopicPartition(topic, 0)) <= 0
+    for role in ("sink.jaeger/down", "sink.otlp/down", "sink.kafka/down"):
+        assert await committed(kafka.bootstrap, t.group(role), TopicPartition(t.kept_spans, 0)) <= 0
+    assert await committed(kafka.bootstrap, t.group("sink.elasticsearch/down"), TopicPartition(t.kept_logs, 0)) <= 0
 
 
 async def test_workers_that_come_and_go_share_the_spans(kafka: Kafka, jaeger: Jaeger) -> None:
@@ -340,13 +343,15 @@ async def test_ticks_reach_prometheus_once_they_are_committed(
     }
 
 
-async def test_spans_and_logs_go_to_an_otlp_backend_over_grpc(kafka: Kafka) -> None:
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+async def test_spans_and_logs_go_to_an_otlp_backend(kafka: Kafka, protocol: str) -> None:
     """A Collector takes both signals and puts them into Kafka, where they are counted."""
     spans_topic, logs_topic = fresh("otlp-spans"), fresh("otlp-logs")
     await create(kafka.bootstrap, {spans_topic: 1, logs_topic: 1})
     with start_collector(kafka.bootstrap, spans_topic, logs_topic) as collector:
-        down, here = f"http://{HOST}:{free_port()}", f"http://{collector.otlp_grpc}"
-        backend = {"endpoints": [down, here], "protocol": "grpc", "signals": ["traces", "logs"]}
+        down = f"http://{HOST}:{free_port()}"
+        here = f"http://{collector.otlp_grpc}" if protocol == "grpc" else collector.otlp_http
+        backend = {"endpoints": [down, here], "protocol": protocol, "signals": ["traces", "logs"]}
         setup = await Setup(kafka, {"otlp/tempo": backend}).create()
         t = setup.topics
         await setup.write(t.kept_spans, [envelope([span(), span()], [KEPT, KEPT]).encode() for _ in range(20)])
