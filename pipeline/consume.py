@@ -114,10 +114,30 @@ def consumer_kwargs(kafka: Kafka) -> dict[str, Any]:
     }
 
 
+def first_partitions(count: int) -> type[RangePartitionAssignor]:
+    """The range assignor over the first `count` partitions of each topic: what lies beyond is of an earlier N."""
+
+    class Cluster:
+        def __init__(self, cluster: Any) -> None:
+            self._cluster = cluster
+
+        def partitions_for_topic(self, topic: str) -> set[int] | None:
+            found: set[int] | None = self._cluster.partitions_for_topic(topic)
+            return None if found is None else {partition for partition in found if partition < count}
+
+    class FirstPartitions(RangePartitionAssignor):  # type: ignore[misc]
+        @classmethod
+        def assign(cls, cluster: Any, members: Any) -> Any:
+            return super().assign(Cluster(cluster), members)
+
+    return FirstPartitions
+
+
 class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     """One role's consumer group in this worker. `unit` maps a partition to its lease's key.
 
     `others` are raw topics that another group of the role reads: `raw_topics` has them too.
+    With `partitions` only so many of each topic are read.
     """
 
     def __init__(
@@ -130,12 +150,14 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         lease: Callable[[Group, Hashable, Collection[TopicPartition]], Lease],
         unit: Callable[[TopicPartition], Hashable] = lambda partition: partition,
         others: Collection[str] = (),
+        partitions: int | None = None,
     ) -> None:
         super().__init__()
         self._others = dict.fromkeys(others, 0)
         self.role, self.group_id, self.kafka = role, group_id, kafka
         self._topics = sorted(topics)
         self._make, self._unit = lease, unit
+        self._assignor = RangePartitionAssignor if partitions is None else first_partitions(partitions)
         self._channel = app.channel(maxsize=CHANNEL_SIZE)
         self._leases: dict[Hashable, Lease] = {}
         self._holders: dict[Hashable, asyncio.Task[None]] = {}
@@ -190,7 +212,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._admin = AIOKafkaAdminClient(**client_kwargs(self.kafka))
         self.consumer = AIOKafkaConsumer(
             group_id=self.group_id,
-            partition_assignment_strategy=(RangePartitionAssignor,),
+            partition_assignment_strategy=(self._assignor,),
             session_timeout_ms=int(self.kafka.session_timeout * 1000),
             heartbeat_interval_ms=int(self.kafka.heartbeat_interval * 1000),
             max_poll_interval_ms=300_000,

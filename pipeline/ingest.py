@@ -27,8 +27,9 @@ from processors.metric_points import MetricPoints, Naming
 from processors.regroup import Regroup
 from processors.stream_time import BrokerClock, RawMark
 from schemas.dead_letter import DeadLetter
-from schemas.errors import Unavailable
+from schemas.errors import ProtocolError, Unavailable
 from schemas.ids import partition_of_metric
+from schemas.raw_offset import RawOffset
 
 log = logging.getLogger(__name__)
 
@@ -134,8 +135,9 @@ class RawPartition(Lease):
                     "tailrace_dropped_total", lost, signal=self._source.signal, reason="retention", intentional="false"
                 )
             self._next = max(first, committed.offset)
-            mark, self._known = _unpack(committed.metadata)
-            self._mark = RawMark(mark)
+            place = RawOffset.unpack(committed.metadata)
+            self._check_partitions([place])
+            self._mark, self._known = RawMark(place.mark), place.known
         else:
             self._next = await self._first_position()
         self._committed = self._next
@@ -166,10 +168,21 @@ class RawPartition(Lease):
         if not count:
             raise Unavailable(f"the brokers do not say how many partitions {self._partition.topic} has")
         siblings = await self._offsets([TopicPartition(self._partition.topic, p) for p in range(count)])
-        self._known = min((_unpack(offset.metadata)[1] for offset in siblings.values()), default=count)
+        places = [RawOffset.unpack(offset.metadata) for offset in siblings.values()]
+        self._check_partitions(places)
+        self._known = min((place.known for place in places), default=count)
         if self._partition.partition >= self._known:
             return await self._group.first(self._partition, "earliest")
         return await self._group.first(self._partition, self._since)
+
+    def _check_partitions(self, places: Sequence[RawOffset]) -> None:
+        """Nothing is written for an N that is not in force: a worker may have slept through a resize."""
+        own = self._config.kafka.partitions
+        for found in {place.partitions for place in places} - {own, None}:
+            raise ProtocolError(
+                f"N = {found} partitions are in force, the configuration says kafka.partitions: {own}; correct it, or "
+                f"`tailrace topics resize FILE --partitions {own}` (docs/how-to/upgrade.md)"
+            )
 
     def positions(self) -> Mapping[TopicPartition, int]:
         """The next raw offset."""
@@ -260,9 +273,8 @@ class RawPartition(Lease):
         until = self._next
         rows, outputs, letters = self._flush(mark)
         outputs += dead_letters(self._topics, letters, self._config)
-        written = await self._committer.commit(
-            outputs, {self._partition: OffsetAndMetadata(until, _pack(mark, self._known))}
-        )
+        place = RawOffset(mark, self._known, self._config.kafka.partitions)
+        written = await self._committer.commit(outputs, {self._partition: OffsetAndMetadata(until, place.pack())})
         self._committed = until
         self._observe(written)
         if self._source.signal == "traces":
@@ -320,14 +332,3 @@ def _processor(partition: TopicPartition, source: Input, config: Config) -> Regr
         limits.max_message_bytes,
         limits.max_span_bytes,
     )
-
-
-def _pack(mark: int | None, known: int) -> str:
-    """The metadata of an offset: the mark, and how many partitions the topic had at first."""
-    return f"{'' if mark is None else mark}/{known}"
-
-
-def _unpack(metadata: str | None) -> tuple[int | None, int]:
-    """Mark and count of partitions; (None, 0) for an offset that somebody else has set."""
-    mark, _, known = (metadata or "").partition("/")
-    return int(mark) if mark.isdecimal() else None, int(known) if known.isdecimal() else 0

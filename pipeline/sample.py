@@ -84,6 +84,7 @@ def group(app: faust.App, config: Config, watch: Watch | None = None) -> Group:
         config.kafka,
         lease,
         unit=lambda partition: partition.partition,
+        partitions=config.kafka.partitions,
     )
 
 

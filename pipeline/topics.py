@@ -24,6 +24,7 @@ from aiokafka.errors import (
 from pipeline.config import Config
 from pipeline.security import client_kwargs
 from schemas.errors import Permanent, Unavailable
+from schemas.raw_offset import RawOffset
 
 # An envelope is cut well below this; the room is for one row of limits.max_span_bytes with its resource.
 INTERNAL_MESSAGE_BYTES = 8 << 20
@@ -135,29 +136,38 @@ def topic_specs(config: Config) -> list[TopicSpec]:
 
 
 def compare(
-    config: Config, partitions: Mapping[str, int], settings: Mapping[str, Mapping[str, str]]
+    config: Config,
+    partitions: Mapping[str, int],
+    settings: Mapping[str, Mapping[str, str]],
+    in_force: int | None = None,
 ) -> list[TopicProblem]:
     """What differs between the internal topics as they must be and those found.
 
     `partitions` maps the names found to their partition counts, `settings` to their effective settings (one that the
-    brokers did not tell is not judged). Retention may be longer than wanted and messages larger; decisions must
-    outlive spans and logs, as found, by sampling.late_horizon.
+    brokers did not tell is not judged), `in_force` is the N that records are placed by, if that is known. Retention
+    may be longer than wanted and messages larger; decisions must outlive spans and logs, as found, by
+    sampling.late_horizon. After a resize to fewer partitions the others are still there, unused.
     """
     problems = []
+    placed = placed_by_trace(config)
     for spec in topic_specs(config):
         if spec.name not in partitions:
             problems.append(TopicProblem(spec.name, "does not exist; `tailrace topics FILE --create` creates it"))
             continue
-        if (found := partitions[spec.name]) != spec.partitions:
-            text = (
-                f"has {found} partitions, the configuration says {spec.partitions}; records are placed by that number"
-            )
+        found, wanted = partitions[spec.name], spec.partitions
+        by_trace = spec.name in placed
+        if by_trace and in_force not in (None, wanted):
+            text = f"N = {in_force} partitions are in force, the configuration says {wanted}; {_resize(wanted)}"
             problems.append(TopicProblem(spec.name, text))
+        elif found < wanted or (found > wanted and not (by_trace and in_force)):
+            text = f"has {found} partitions, the configuration says {wanted}; records are placed by that number"
+            hint = f": {_resize(wanted)}" if by_trace else ""
+            problems.append(TopicProblem(spec.name, text + hint))
         effective = settings.get(spec.name, {})
-        for key, wanted in spec.configs.items():
-            if key in effective and not _satisfies(key, wanted, effective[key]):
+        for key, value in spec.configs.items():
+            if key in effective and not _satisfies(key, value, effective[key]):
                 least = "at least " if key in _MAY_EXCEED else ""
-                problems.append(TopicProblem(spec.name, f"{key} is {effective[key]}, must be {least}{wanted}"))
+                problems.append(TopicProblem(spec.name, f"{key} is {effective[key]}, must be {least}{value}"))
     return problems + _outlived(config, settings) + _keyed(config, partitions, settings)
 
 
@@ -184,6 +194,16 @@ def _keyed(
 def keyed_topics(config: Config) -> list[str]:
     """The raw topics that `sample` reads itself; none unless `regroup: never`."""
     return config.traced if config.regroup == "never" else []
+
+
+def placed_by_trace(config: Config) -> tuple[str, ...]:
+    """The topics with N partitions."""
+    t = Topics(config.kafka.prefix)
+    return t.spans, t.logs, t.untraced_logs, t.decisions, t.kept_spans, t.kept_logs
+
+
+def _resize(partitions: int) -> str:
+    return f"correct kafka.partitions, or `tailrace topics resize FILE --partitions {partitions}`"
 
 
 _MAY_EXCEED = {"retention.ms", "retention.bytes", "max.message.bytes"}
@@ -264,7 +284,16 @@ async def _problems(admin: AIOKafkaAdminClient, config: Config) -> list[TopicPro
     partitions = await _partitions(admin)
     wanted = [*(spec.name for spec in topic_specs(config)), *keyed_topics(config)]
     names = [name for name in wanted if name in partitions]
-    return compare(config, partitions, await settings(admin, names))
+    return compare(config, partitions, await settings(admin, names), await _in_force(admin, config))
+
+
+async def _in_force(admin: AIOKafkaAdminClient, config: Config) -> int | None:
+    """The N by which ingest placed its last records; None if it never ran, or if its offsets may not be read."""
+    try:
+        offsets = await admin.list_consumer_group_offsets(Topics(config.kafka.prefix).group("ingest"))
+    except KafkaError:
+        return None
+    return next((n for o in offsets.values() if (n := RawOffset.unpack(o.metadata).partitions) is not None), None)
 
 
 async def _create_and_check(admin: AIOKafkaAdminClient, config: Config) -> list[TopicProblem]:

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 
 import click
 
 from pipeline import topics as internal
 from pipeline.commands.console import EX_CONFIG, FILE, PRINT, bad, good, loaded, note, plural
+from pipeline.commands.resize import resize
 from pipeline.printed import FORMS
 from schemas.errors import ConfigError, TailraceError
 
 
-@click.command()
+class _Topics(click.Command):
+    """`tailrace topics FILE`, and `tailrace topics resize FILE`."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """The context of the command that the first word names."""
+        if args[:1] == [resize.name]:
+            return resize.make_context(f"{info_name} {resize.name}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+@click.command(cls=_Topics)
 @FILE
 @click.option("--create", is_flag=True, help="Create the topics that are missing, then check all.")
 @PRINT
@@ -28,6 +42,7 @@ def topics(file: str, create: bool, form: str | None) -> None:
       tailrace topics tailrace.yaml
       tailrace topics tailrace.yaml --create
       tailrace topics tailrace.yaml --print kafka-cli > topics.sh
+      tailrace topics resize --help                    another number of partitions
     """
     if create and form:
         raise click.UsageError("--create and --print exclude each other")

@@ -325,10 +325,7 @@ class Window:
 
     def _record(self, key: int, time: int, verdict: Verdict) -> None:
         self._pending.append(key, time, verdict)
-        self._pending_bytes += DECISION_OVERHEAD
-        if verdict.kept:
-            named = [span for span in (verdict.root, *verdict.spans.values()) if span is not None]
-            self._pending_bytes += sum(DECISION_OVERHEAD + len(span.service) + len(span.name) for span in named)
+        self._pending_bytes += decision_bytes(verdict)
 
     def _decide_due(self) -> None:
         """Decide what is due, as much as one decision record holds; the next burst makes room for more."""
@@ -621,8 +618,17 @@ class Window:
     def _check_partitions(self, found: int, expected: int) -> None:
         if found != expected:
             raise ProtocolError(
-                f"a record says N = {found} partitions, the configuration {expected}: resize the topics"
+                f"a record says N = {found} partitions, the configuration {expected}: correct kafka.partitions, or "
+                f"`tailrace topics resize FILE --partitions {expected}` (docs/how-to/upgrade.md)"
             )
+
+
+def decision_bytes(verdict: Verdict) -> int:
+    """About what a verdict takes in its record."""
+    if not verdict.kept:
+        return DECISION_OVERHEAD
+    named = [span for span in (verdict.root, *verdict.spans.values()) if span is not None]
+    return DECISION_OVERHEAD + sum(DECISION_OVERHEAD + len(span.service) + len(span.name) for span in named)
 
 
 @lru_cache(maxsize=256)
