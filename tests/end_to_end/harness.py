@@ -169,6 +169,24 @@ class Pipeline:
             config[section] = config.get(section, {}) | values
         return config
 
+    def write(self) -> None:
+        """Write the file, for workers that start from now on."""
+        self.file.write_text(json.dumps(self.config(), indent=2))  # JSON is YAML
+
+    async def run(self, *arguments: str, program: Sequence[str] = ("-m", "pipeline.cli")) -> tuple[int, str]:
+        """A command of the command line: its exit code, and what it printed."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *program,
+            *arguments,
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        printed, _ = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, printed.decode()
+
     async def prepare(self) -> None:
         """Create the raw topics, write the file, create the internal topics with the command for it."""
         self.write()
@@ -178,12 +196,8 @@ class Pipeline:
         raw = [item["topic"] for item in self.config()["inputs"]]
         answer = await self.admin.create_topics([NewTopic(n, RAW_PARTITIONS, 1, topic_configs=large) for n in raw])
         assert not any(code for _, code, *_ in answer.topic_errors), answer
-        command = [sys.executable, "-m", "pipeline.cli", "topics", str(self.file), "--create"]
-        process = await asyncio.create_subprocess_exec(
-            *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-        printed, _ = await process.communicate()
-        assert process.returncode == 0, printed.decode()
+        code, printed = await self.run("topics", str(self.file), "--create")
+        assert code == 0, printed
 
     def write(self) -> None:
         """Write the file."""

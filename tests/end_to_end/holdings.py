@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import aiohttp
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
+from pipeline.commands.cardinality import newest_ticks
+from pipeline.config_file import load
+from schemas.envelope import Envelope
 from tests.end_to_end.harness import DELIVERED_SECONDS, METRICS_INTERVAL, Pipeline
 from tests.end_to_end.truth import UID, Document, Holdings, Truth
 from tests.services import eventually
@@ -25,6 +31,56 @@ async def of_servers(pipeline: Pipeline, truth: Truth) -> Holdings:
         await _ask_jaeger(http, pipeline, truth.traces, holdings)
         await _ask_elasticsearch(http, pipeline, holdings)
     return holdings
+
+
+async def of_topics(pipeline: Pipeline, truth: Truth) -> Holdings:
+    """What the sinks would read: kept spans and logs, and the newest ticks of a pipeline whose aggregate runs."""
+    topics, holdings, config = pipeline.topics, Holdings(), load(str(pipeline.file), {})
+    for record in await pipeline.records([topics.kept_spans]):
+        envelope = Envelope.decode(record.value)
+        for row, verdict in enumerate(envelope.verdicts):
+            assert verdict is not None
+            span = SpanMessage.FromString(envelope.row(row))
+            holdings.add_span(span.trace_id.hex(), span.span_id.hex(), verdict.policy)
+    for record in await pipeline.records([topics.kept_logs, topics.untraced_logs]):
+        envelope = Envelope.decode(record.value)
+        for row in range(len(envelope)):
+            uid, document = _document(envelope, row)
+            holdings.logs.setdefault(uid, []).append(document)
+
+    async def complete() -> bool:
+        holdings.calls.clear()
+        holdings.durations.clear()
+        for tick in await newest_ticks(config):
+            for block in tick.blocks:
+                service = block.shape.label_names.index("service_name")
+                counted = holdings.calls if block.metric.endswith("calls_total") else holdings.durations
+                for labels, value in block.rows:
+                    counted[labels[service]] += int(getattr(value, "observations", value))
+        return holdings.calls == truth.made == holdings.durations
+
+    with contextlib.suppress(TimeoutError):  # what was found last tells more than that it took too long
+        await eventually(complete, DELIVERED_SECONDS / 2, "totals are equal")
+    return holdings
+
+
+def _document(envelope: Envelope, row: int) -> tuple[str, Document]:
+    record = LogRecord.FromString(envelope.row(row))
+    header = ResourceLogs.FromString(envelope.resources[envelope.resource[row]])
+    verdict = envelope.verdicts[row] if envelope.verdicts else None
+    span = verdict.span if verdict else None
+    (service,) = (a.value.string_value for a in header.resource.attributes if a.key == "service.name")
+    (uid,) = (a.value.string_value for a in record.attributes if a.key == UID)
+    return uid, Document(
+        record.trace_id.hex(),
+        record.span_id.hex(),
+        record.severity_number,
+        record.body.string_value,
+        verdict.kept if verdict else None,
+        verdict.policy if verdict else "",
+        span.service if span else service,
+        span.name if span else "",
+    )
 
 
 async def _ask_jaeger(
