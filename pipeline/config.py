@@ -61,7 +61,7 @@ class Kafka(Section):
     )
     security: Security = Field(Security(), description="TLS and SASL.")
     partitions: int = Field(
-        4, ge=1, description="N: partitions of spans, logs and decisions. Changing it needs a resize."
+        4, ge=1, description="N: partitions of spans, logs and decisions. `tailrace topics resize` changes it."
     )
     metric_partitions: int = Field(4, ge=1, description="M: partitions of points and samples.")
     replication_factor: int = Field(-1, ge=-1, description="Of the internal topics. -1: the broker's default.")

@@ -280,16 +280,16 @@ class Resize:
             [(left.tails[topic], at) for left, at in zip(plan.left, middle, strict=True)],
             [(at, left.ends[topic]) for left, at in zip(plan.left, middle, strict=True)],
         ):
-            async for index, value in self._merged(topic, ranges):
-                for target, envelope in rows.place(index, Envelope.decode(value)):
+            async for index, append, value in self._merged(topic, ranges):
+                for target, envelope in rows.place(index, append, Envelope.decode(value)):
                     await writer.write(topic, target, envelope.encode())
             await writer.acknowledged()
             for target in range(plan.after):
                 place = writer.places[TopicPartition(topic, target)]
                 place.counted = place.end if place.counted < 0 else place.counted
 
-    async def _merged(self, topic: str, ranges: Sequence[tuple[int, int]]) -> AsyncIterator[tuple[int, bytes]]:
-        """The records of several partitions (index and value), each from its start to its end, by append time."""
+    async def _merged(self, topic: str, ranges: Sequence[tuple[int, int]]) -> AsyncIterator[tuple[int, int, bytes]]:
+        """The records of several partitions (index, append time, value), each from start to end, by append time."""
         waiting: list[deque[tuple[int, int, bytes]]] = [deque() for _ in ranges]
         positions = [start for start, _ in ranges]
         while True:
@@ -303,7 +303,8 @@ class Resize:
             if not heads:
                 return
             index = min(heads, key=lambda i: waiting[i][0][1])
-            yield index, waiting[index].popleft()[2]
+            _, append, value = waiting[index].popleft()
+            yield index, append, value
 
     async def _write_verdicts(self, writer: _Writer, plan: Plan) -> None:
         joined = join([left.checkpoint for left in plan.left])

@@ -4,9 +4,9 @@ A partition leaves the rows from its tail on (their traces are undecided, or dec
 verdicts it remembers, and a checkpoint. Nothing is decided here, and nothing early: rows and verdicts change their
 partition, and who takes over the new ones goes on as after any takeover (docs/adr/0004).
 
-- Rows keep the order that they had in their partition. A raw partition's mark may hold once every row before it is
-  there, in whichever partition it was: where the slowest of the old partitions is. So no row gets another stream time
-  because of the move, and no clock is ahead of a row.
+- Rows keep the order that they had in their partition, and their stream time, which depends on the marks around them:
+  where it is not the raw timestamp of their message, it takes its place. A raw partition's mark holds once every row
+  before it is there, in whichever partition it was: no clock is ahead of a row.
 - Rows that are counted in the span metrics come first: `counted` is one position per partition.
 """
 
@@ -74,8 +74,12 @@ class Rows:
         self._marks = [{raw: mark for raw, (mark, _) in point.marks.items()} for point in points]
         self._told = {raw: mark for raw, (mark, _) in join(points).marks.items()}
 
-    def place(self, partition: int, envelope: Envelope) -> Iterator[tuple[int, Envelope]]:
-        """The next record of an old partition, as records of new ones."""
+    def place(self, partition: int, append: int, envelope: Envelope) -> Iterator[tuple[int, Envelope]]:
+        """The next record of an old partition, appended at `append`, as records of new ones."""
+        raw, marks = (envelope.topic, envelope.partition), self._marks
+        own = marks[partition]
+        known = own.get(raw, -1)
+        envelope.messages = [(offset, max(known, min(time, append))) for offset, time in envelope.messages]
         rows: dict[int, list[int]] = {}
         for row, key in enumerate(envelope.keys):
             rows.setdefault(key % self._partitions, []).append(row)
@@ -83,10 +87,9 @@ class Rows:
             placed = envelope.select(chosen, [])
             placed.partitions, placed.raw_topics = self._partitions, envelope.raw_topics
             yield target, placed
-        raw, marks = (envelope.topic, envelope.partition), self._marks
         if envelope.mark < 0:
             return
-        marks[partition][raw] = max(envelope.mark, marks[partition].get(raw, -1))
+        own[raw] = max(envelope.mark, known)
         slowest = min(mark.get(raw, -1) for mark in marks)
         if slowest > self._told.get(raw, -1):
             self._told[raw] = slowest

@@ -14,6 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from pipeline.commands.cardinality import newest_ticks
 from pipeline.config_file import load
 from schemas.envelope import Envelope
+from schemas.point import HistogramValue
 from tests.end_to_end.harness import DELIVERED_SECONDS, METRICS_INTERVAL, Pipeline
 from tests.end_to_end.truth import UID, Document, Holdings, Truth
 from tests.services import eventually
@@ -56,7 +57,7 @@ async def of_topics(pipeline: Pipeline, truth: Truth) -> Holdings:
                 service = block.shape.label_names.index("service_name")
                 counted = holdings.calls if block.metric.endswith("calls_total") else holdings.durations
                 for labels, value in block.rows:
-                    counted[labels[service]] += int(getattr(value, "observations", value))
+                    counted[labels[service]] += int(value.observations if isinstance(value, HistogramValue) else value)
         return holdings.calls == truth.made == holdings.durations
 
     with contextlib.suppress(TimeoutError):  # what was found last tells more than that it took too long

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline.cli import main
+from pipeline.cli import cli
 from pipeline.config_file import load
 from pipeline.roles import wait_for_servers
 from schemas.decision import DecisionRecord
@@ -93,7 +93,7 @@ async def test_a_resize_under_traffic(kafka: Kafka, tmp_path: Path) -> None:
 async def resized(pipeline: Pipeline, partitions: int, *options: str) -> tuple[int, str]:
     """The command: its exit code, and what it said."""
     words = ["topics", "resize", str(pipeline.file), "--partitions", str(partitions), *options]
-    result = await asyncio.to_thread(CliRunner().invoke, main, words)
+    result = await asyncio.to_thread(CliRunner().invoke, cli, words)
     return result.exit_code, result.output
 
 

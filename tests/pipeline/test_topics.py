@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from pipeline.config import Config
-from pipeline.topics import Topics, check, compare, ensure, partition_counts, topic_specs
+from pipeline.topics import Topics, check, compare, ensure, partition_counts, placed_by_trace, topic_specs
 from schemas.errors import Unavailable
 from tests.pipeline.configs import MINIMAL, config_for
 from tests.services.process import HOST, free_port
@@ -108,6 +108,22 @@ def test_partitions_and_missing_topics() -> None:
     assert [problem.topic for problem in problems] == ["tailrace.spans", "tailrace.dlq"]
     assert "3 partitions" in problems[0].text
     assert "does not exist" in str(problems[1])
+
+
+def test_what_a_resize_left_behind_is_known() -> None:
+    """After one to fewer partitions the others stay; without N in force they are somebody's mistake."""
+    config = config_for("x:1", partitions=3)
+    partitions, told = settings(config)
+    partitions |= dict.fromkeys(placed_by_trace(config), 6)
+    assert compare(config, partitions, told, in_force=3) == []
+    (problem, *_) = compare(config, partitions, told, in_force=6)
+    assert "N = 6 partitions are in force, the configuration says 3" in problem.text
+    (problem, *_) = compare(config, partitions, told)
+    assert "has 6 partitions, the configuration says 3" in problem.text
+    assert "`tailrace topics resize FILE --partitions 3`" in problem.text
+    partitions["tailrace.points"] = 6
+    (problem,) = compare(config, partitions, told, in_force=3)
+    assert problem.topic == "tailrace.points"
 
 
 def test_settings_that_may_not_be_read_are_not_judged() -> None:
