@@ -18,7 +18,7 @@ from pipeline.worker import running
 from schemas.envelope import NO_MARK
 from schemas.reasons import Reason
 from tests.pipeline.kafka import DEADLINE, committed, fresh
-from tests.pipeline.stages import Stages, administration, holds, log_of, monotone, now, partition
+from tests.pipeline.stages import Stages, administration, holds, log_of, monotone, now, partition, refusal
 from tests.services import Kafka, eventually
 
 MINUTE, HOUR = 60_000, 3_600_000
@@ -233,3 +233,16 @@ async def test_poison_leaves_with_its_reason_and_the_rest_goes_on(stages: Stages
     assert letters[0].value == b"\xff\xff"
     assert TracesData.FromString(letters[1].value) == large
     assert [len(envelope) for _, envelope in untraced] == [1]
+
+
+async def test_another_n_than_the_one_in_force_writes_nothing(stages: Stages) -> None:
+    """F21: a worker that slept through a resize never asks the topics again; its own offset tells it."""
+    async with stages.producer() as producer:
+        await stages.produce(producer, "a/1")
+        async with running(stages.config, ["ingest"]):
+            await regrouped(stages, "a/1")
+        await stages.produce(producer, "b/1")
+    kafka = stages.config.kafka.model_copy(update={"partitions": 1})
+    async with running(stages.config.model_copy(update={"kafka": kafka}), ["ingest"]) as worker:
+        assert "N = 2 partitions are in force, the configuration says kafka.partitions: 1" in await refusal(worker)
+    assert "b/1" not in await stages.names(stages.topics.spans)
