@@ -71,8 +71,8 @@ class Stages:
         self.settings = {**configuration(bootstrap, self.raw, **kafka), **self.SECTIONS}
         self.config = Config.model_validate(self.settings)
         self.topics = Topics(self.config.kafka.prefix)
-        self._file = folder / "tailrace.yaml"
-        self._file.write_text(yaml.safe_dump(self.settings))
+        self.file = folder / "tailrace.yaml"
+        self.file.write_text(yaml.safe_dump(self.settings))
         self._running: list[subprocess.Popen[bytes]] = []
         self.produced: dict[str, int] = {}
 
@@ -89,7 +89,7 @@ class Stages:
     def start(self, *roles: str) -> subprocess.Popen[bytes]:
         """A worker process."""
         code = "from pipeline.cli import main; main()"
-        command = [sys.executable, "-c", code, "worker", "--config", str(self._file), "--role", ",".join(roles)]
+        command = [sys.executable, "-c", code, "worker", "--config", str(self.file), "--role", ",".join(roles)]
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": python_path()})
         self._running.append(process)
         return process
