@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
-from pipeline.commit import MAX_BATCH_BYTES, MAX_REQUEST_BYTES, let_go
+from pipeline.commit import MAX_BATCH_BYTES, MAX_REQUEST_BYTES
 from pipeline.config import Config
 from pipeline.reader import Reader
 from pipeline.security import client_kwargs
@@ -27,6 +27,7 @@ from processors.sampling.rekey import Decisions, Rows, follow, join
 from schemas.decision import Checkpoint, DecisionRecord
 from schemas.envelope import Envelope
 from schemas.errors import ConfigError, Permanent, Unavailable
+from schemas.kafka_client import let_go
 from schemas.raw_offset import RawOffset
 
 INGEST, SAMPLE = "ingest", "sample"
@@ -60,12 +61,12 @@ class Left:
 
 @dataclass(slots=True)
 class Plan:
-    """What a resize will do. `added` are partitions to add, by topic."""
+    """What a resize will do. `raw` are the offsets of ingest's groups, `added` are partitions to add, by topic."""
 
     before: int
     after: int
     left: list[Left]
-    raw: dict[TopicPartition, OffsetAndMetadata]
+    raw: dict[str, dict[TopicPartition, OffsetAndMetadata]]
     added: dict[str, int]
     found: dict[str, int]
 
@@ -116,6 +117,7 @@ class Resize:
         self._config, self._after = config, partitions
         self._topics = Topics(config.kafka.prefix)
         self._pair = (self._topics.spans, self._topics.logs)
+        self._sample = self._topics.group(SAMPLE)
         self._admin: AIOKafkaAdminClient = None
         self._reader = Reader(config.kafka)
 
@@ -132,13 +134,14 @@ class Resize:
 
     async def members(self) -> dict[str, int]:
         """How many workers ingest and sample have; both must be 0."""
-        return {role: await self._members(role) for role in (INGEST, SAMPLE)}
+        ingest = sum([await self._members(group) for group in self._topics.ingest_groups])
+        return {INGEST: ingest, SAMPLE: await self._members(self._sample)}
 
-    async def _members(self, role: str) -> int:
-        (answer,) = await self._admin.describe_consumer_groups([self._topics.group(role)])
+    async def _members(self, group: str) -> int:
+        (answer,) = await self._admin.describe_consumer_groups([group])
         (code, _, state, _, _, members, *_) = answer.groups[0]
         if code:
-            raise Unavailable(f"the coordinator of {self._topics.group(role)} does not answer (error {code})")
+            raise Unavailable(f"the coordinator of {group} does not answer (error {code})")
         return 0 if state in DEAD else max(1, len(members))
 
     async def plan(self) -> Plan:
@@ -148,25 +151,28 @@ class Resize:
             raise ConfigError(f"{', '.join(missing)} do not exist; `tailrace topics FILE --create` makes them")
         physical = min(found[topic] for topic in self._pair)
         raw = await self._raw_offsets()
-        known = {n for o in raw.values() if (n := RawOffset.unpack(o.metadata).partitions) is not None}
-        before = known.pop() if known else await self._decided_by() or self._config.kafka.partitions
-        if known or before > physical:
-            raise ConfigError(f"the offsets of {self._topics.group(INGEST)} do not agree about N: {before}, {known}")
+        places = [RawOffset.unpack(offset.metadata) for offsets in raw.values() for offset in offsets.values()]
+        known = {place.partitions for place in places} - {None}
+        if len(known) > 1:
+            raise ConfigError(f"the offsets of {self._topics.group(INGEST)} do not agree about N: {known}")
+        before = next(iter(known), None) or await self._decided_by() or self._config.kafka.partitions
+        if before > physical:
+            raise ConfigError(f"N = {before} is in force, topics have {physical} partitions: were they made anew?")
         left = [await self._left(index) for index in range(before)]
         added = {topic: self._after for topic, count in found.items() if count < self._after}
         return Plan(before, self._after, left, raw, added, found)
 
-    async def _raw_offsets(self) -> dict[TopicPartition, OffsetAndMetadata]:
+    async def _raw_offsets(self) -> dict[str, dict[TopicPartition, OffsetAndMetadata]]:
         counts = await partition_counts(self._config, [item.topic for item in self._config.inputs])
         raw = [TopicPartition(topic, p) for topic, count in counts.items() for p in range(count)]
-        return await self._committed(INGEST, raw)
+        return {group: await self._committed(group, raw) for group in self._topics.ingest_groups}
 
     async def _committed(
-        self, role: str, wanted: Collection[TopicPartition]
+        self, group: str, wanted: Collection[TopicPartition]
     ) -> dict[TopicPartition, OffsetAndMetadata]:
-        found = await self._admin.list_consumer_group_offsets(self._topics.group(role), partitions=list(wanted))
+        found = await self._admin.list_consumer_group_offsets(group, partitions=list(wanted))
         if set(wanted) - set(found):
-            raise Unavailable(f"the coordinator of {self._topics.group(role)} did not answer for all partitions")
+            raise Unavailable(f"the coordinator of {group} did not answer for all partitions")
         return {p: offset for p, offset in found.items() if offset.offset >= 0}
 
     async def _decided_by(self) -> int | None:
@@ -178,7 +184,7 @@ class Resize:
     async def _decisions(self, index: int) -> tuple[int, int]:
         """From where to where a new owner would read the verdicts of a partition."""
         pair = [TopicPartition(topic, index) for topic in self._pair]
-        committed = await self._committed(SAMPLE, pair)
+        committed = await self._committed(self._sample, pair)
         first, end = await self._reader.end(TopicPartition(self._topics.decisions, index))
         pointers = [int(o.metadata) for o in committed.values() if o.metadata.isdecimal()]
         return max(first, *pointers) if pointers else first, end
@@ -336,13 +342,14 @@ class Resize:
                 moved[partition] = writer.places[partition].first, str(pointer)
             for left in plan.left[plan.after :]:  # unused from now on: no lag
                 moved[TopicPartition(topic, left.index)] = left.ends[topic], ""
-        await producer.send_offsets_to_transaction(moved, self._topics.group(SAMPLE))
-        raw = {
-            partition: (o.offset, replace(RawOffset.unpack(o.metadata), partitions=plan.after).pack())
-            for partition, o in plan.raw.items()
-        }
-        if raw:
-            # aiokafka 0.14 takes one group a transaction: it would send the offsets of a second one without telling
-            # the transaction's coordinator, and they would never be committed.
-            producer._txn_manager._txn_consumer_group = None
-            await producer.send_offsets_to_transaction(raw, self._topics.group(INGEST))
+        await producer.send_offsets_to_transaction(moved, self._sample)
+        for group, offsets in plan.raw.items():
+            places = {
+                partition: (o.offset, replace(RawOffset.unpack(o.metadata), partitions=plan.after).pack())
+                for partition, o in offsets.items()
+            }
+            if places:
+                # aiokafka 0.14 takes one group a transaction: it would send the offsets of a second one without telling
+                # the transaction's coordinator, and they would never be committed.
+                producer._txn_manager._txn_consumer_group = None
+                await producer.send_offsets_to_transaction(places, group)

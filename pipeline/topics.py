@@ -7,6 +7,7 @@ partitions, CreateTime), so everything here lists all topics and picks from the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -75,6 +76,12 @@ class Topics:
         Kafka allows any group name, so the slash of `sink.jaeger/eu` stays.
         """
         return f"{self.prefix}.{role}"
+
+    @property
+    def ingest_groups(self) -> list[str]:
+        """The groups that ingest may have: of all raw topics, and of those of one signal (`--signals`)."""
+        whole = self.group("ingest")
+        return [whole, *(f"{whole}.{signal}" for signal in ("traces", "logs", "metrics"))]
 
     def transactional_id(self, role: str, partition: int, topic: str | None = None) -> str:
         """The id that fences an earlier owner of an input partition. `topic` is given by ingest: it reads several."""
@@ -289,11 +296,12 @@ async def _problems(admin: AIOKafkaAdminClient, config: Config) -> list[TopicPro
 
 async def _in_force(admin: AIOKafkaAdminClient, config: Config) -> int | None:
     """The N by which ingest placed its last records; None if it never ran, or if its offsets may not be read."""
-    try:
-        offsets = await admin.list_consumer_group_offsets(Topics(config.kafka.prefix).group("ingest"))
-    except KafkaError:
-        return None
-    return next((n for o in offsets.values() if (n := RawOffset.unpack(o.metadata).partitions) is not None), None)
+    for group in Topics(config.kafka.prefix).ingest_groups:
+        with contextlib.suppress(KafkaError):
+            for offset in (await admin.list_consumer_group_offsets(group)).values():
+                if (known := RawOffset.unpack(offset.metadata).partitions) is not None:
+                    return known
+    return None
 
 
 async def _create_and_check(admin: AIOKafkaAdminClient, config: Config) -> list[TopicProblem]:

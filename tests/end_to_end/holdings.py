@@ -57,7 +57,9 @@ async def of_topics(pipeline: Pipeline, truth: Truth) -> Holdings:
                 service = block.shape.label_names.index("service_name")
                 counted = holdings.calls if block.metric.endswith("calls_total") else holdings.durations
                 for labels, value in block.rows:
-                    counted[labels[service]] += int(value.observations if isinstance(value, HistogramValue) else value)
+                    total = value.observations if isinstance(value, HistogramValue) else value
+                    assert isinstance(total, int | float)
+                    counted[labels[service]] += int(total)
         return holdings.calls == truth.made == holdings.durations
 
     with contextlib.suppress(TimeoutError):  # what was found last tells more than that it took too long
