@@ -169,10 +169,6 @@ class Pipeline:
             config[section] = config.get(section, {}) | values
         return config
 
-    def write(self) -> None:
-        """Write the file, for workers that start from now on."""
-        self.file.write_text(json.dumps(self.config(), indent=2))  # JSON is YAML
-
     async def run(self, *arguments: str, program: Sequence[str] = ("-m", "pipeline.cli")) -> tuple[int, str]:
         """A command of the command line: its exit code, and what it printed."""
         process = await asyncio.create_subprocess_exec(
