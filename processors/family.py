@@ -139,7 +139,8 @@ class Family:
             self._end_reading(reading)
             return 0.0
         if source is not None and reading.time_ms <= source.time_ms:
-            self.dropped[Reason.SUPERSEDED] += 1
+            if self.shape.kind != "info":  # every message of a resource tells it
+                self.dropped[Reason.SUPERSEDED] += 1
             return 0.0
         if source is not None and self.shape.kind == "info" and source.labels != reading.labels:
             self._end_source(key, ends_row=True)

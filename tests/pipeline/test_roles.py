@@ -55,6 +55,18 @@ def test_the_arrows_of_the_picture_are_those_of_the_diagram() -> None:
         assert set(re.findall(r"tailrace\.[a-z.]+", text)) == set(by_name[name].writes) - {"tailrace.dlq"}
 
 
+def test_where_sample_reads_raw_topics_itself_ingest_is_there_for_metrics_alone() -> None:
+    keyed = {**MINIMAL, "inputs": INPUTS, "regroup": "never"}
+    found = {role.name: role for role in diagram(Config.model_validate(keyed))}
+    assert found["sample"].reads == ("otlp_spans", "otlp_logs")
+    assert (found["ingest"].reads, found["ingest"].writes) == (("otlp_metrics",), ("tailrace.points", "tailrace.dlq"))
+    assert "ingest" not in [role.name for role in diagram(Config.model_validate(keyed | {"inputs": INPUTS[:2]}))]
+    groups = roles.build(application("keyed"), Config.model_validate(keyed), ["all"], None)
+    assert {group.role: sorted(group._topics) for group in groups} == {
+        role.name: sorted(role.reads) for role in found.values()
+    }
+
+
 async def test_groups_read_what_the_diagram_says() -> None:
     """Under the group's name of the role, two sinks of a kind apart from each other."""
     sinks = SINKS | {"jaeger/eu": {"endpoint": "http://eu:4318"}}
