@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 from processors.cardinality import Limits
 from processors.ticks import DueTick, Ticks
 from schemas.errors import ProtocolError
-from schemas.point import PointBatch
+from schemas.point import PointBatch, Reading, Shape
 from schemas.sample import Tick, read_tick
 from tests.processors.metric_strategies import COUNTER, HISTOGRAM, batches, total
 
+OUTSIDE, OPEN = "outside_total", Shape("counter", ("job", "instance"), (), 1, open=True)
 INTERVAL = 15_000
 BUDGET = 60
 START = 1_700_000_000_000
@@ -36,6 +38,7 @@ class World:
     monotonic: float = 100.0
     log: list[tuple[int, PointBatch]] = field(default_factory=list)
     ticks: list[Tick] = field(default_factory=list)
+    observed: Counter[int] = field(default_factory=Counter)
     aggregate: Ticks = field(default_factory=machine)
 
     def pass_time(self, ms: int) -> None:
@@ -60,6 +63,12 @@ class World:
                 return
             self.aggregate.point(offset, append, batch.encode(), self.monotonic)
 
+    def observe(self, source: int, number: int) -> None:
+        """A source from outside counts and tells its total."""
+        self.observed[source] += number
+        reading = Reading((f"job-{source % 2}", ""), self.observed[source], source, START, START + len(self.log))
+        self.log.append((self.now, PointBatch(OUTSIDE, OPEN, readings=[reading])))
+
     def take_over(self) -> None:
         self.monotonic += 1000  # another machine's clock
         self.aggregate = machine()
@@ -71,6 +80,7 @@ class World:
 
 actions = st.one_of(
     st.tuples(st.just("append"), batches()),
+    st.tuples(st.just("observe"), st.tuples(st.integers(0, 5), st.integers(0, 100))),
     st.tuples(st.just("pass"), st.integers(0, 40_000)),
     st.tuples(st.just("read"), st.integers(1, 5)),
     st.tuples(st.just("due"), st.booleans()),
@@ -88,6 +98,8 @@ def test_any_schedule_of_points_ticks_and_deaths(schedule: list[tuple[str, objec
         match what, argument:
             case "append", PointBatch() as batch:
                 world.log.append((world.now, batch))
+            case "observe", (int(source), int(number)):
+                world.observe(source, number)
             case "pass", int(ms):
                 world.pass_time(ms)
             case "read", int(records):
@@ -110,7 +122,12 @@ def test_any_schedule_of_points_ticks_and_deaths(schedule: list[tuple[str, objec
     )
     for tick in world.ticks:
         assert tick.time_ms <= world.now + 2 * len(world.ticks)  # a tick at leaving may be 2 ms after another
+        totals = {r.source: r.value for _, b in world.log[: tick.points] for r in b.readings}
+        told = [value for block in tick.blocks if block.metric == OUTSIDE for _, value in block.rows]
+        assert sum(told) == sum(totals.values())  # type: ignore[arg-type]
         for block in tick.blocks:
+            if block.metric == OUTSIDE:
+                continue
             counted = [row for _, b in world.log[: tick.points] if b.metric == block.metric for row in b.rows]
             assert total(block.rows) == total(counted)
             assert len(block.rows) * block.shape.series <= BUDGET
