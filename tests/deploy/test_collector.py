@@ -34,6 +34,7 @@ def count_something(otlp_http: str) -> None:
     reader = PeriodicExportingMetricReader(OTLPMetricExporter(f"{otlp_http}/v1/metrics"), export_interval_millis=inf)
     provider = MeterProvider([reader])
     provider.get_meter("test").create_counter("orders").add(1)
+    assert provider.force_flush()
     provider.shutdown()
 
 
