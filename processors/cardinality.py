@@ -150,6 +150,16 @@ class SeriesLimiter:
         self._admit(labels, 1)
         return True
 
+    def restore(self, labels: Labels, cost: int, least: int) -> bool:
+        """Admit what was admitted before, in whatever order it comes; False if the limits are lower now."""
+        if labels not in self._admitted:
+            kept = 0 if labels == self._overflow or self._overflow in self._admitted else least
+            if self.within_values(labels) is not labels or self._active + cost + kept > self.budget:
+                return False
+            self._kept = max(self._kept, cost)
+            self._admit(labels, cost)
+        return True
+
     def within_values(self, labels: Labels) -> Labels:
         """The label set with `__overflow__` for every value that is new and has no room; itself if there is none."""
         refused = [

@@ -203,11 +203,10 @@ class Family:
 
     def take_over(self, labels: Labels, value: Value, bounds: Bounds, counted: int) -> Labels | None:
         """A loaded row; returns under which label set it goes on, if it does."""
-        placed: Labels = labels
-        if self.shape.kind in ("gauge", "info"):
-            if not self.limiter.admits(labels):
+        placed = labels
+        if not (self.shape.open and self.limiter.restore(labels, *self._costs(bounds))):
+            if self.shape.kind in ("gauge", "info"):
                 return None
-        else:
             placed = self._place(labels, bounds)
         row = self._add(placed, value, bounds)
         row.counted, row.told = max(row.counted, counted), placed == labels or row.told
@@ -219,10 +218,11 @@ class Family:
         self.rows[labels].sources += 1
 
     def _place(self, labels: Labels, bounds: Bounds) -> Labels:
-        shape = self.shape
-        if not shape.open:
-            return self.limiter.place(labels)
-        return self.limiter.place(labels, shape._replace(bounds=bounds).series, shape._replace(bounds=()).series)
+        return self.limiter.place(labels, *self._costs(bounds)) if self.shape.open else self.limiter.place(labels)
+
+    def _costs(self, bounds: Bounds) -> tuple[int, int]:
+        """Prometheus series of a label set with these bounds, and without any."""
+        return self.shape._replace(bounds=bounds).series, self.shape._replace(bounds=()).series
 
     def _add(self, placed: Labels, value: Value, bounds: Bounds) -> _Row:
         row = self.rows.get(placed)

@@ -331,6 +331,21 @@ def test_a_name_has_one_kind_and_a_span_metric_is_not_to_be_mixed_up() -> None:
         store.apply(PointBatch("calls_total", shape("counter"), rows=[(A, 1)]), TIME)
 
 
+def test_label_sets_of_different_cost_are_all_there_after_a_restart() -> None:
+    """Though a tick has them by their bounds, not in the order in which they were admitted."""
+    limits = Limits(16, 100)
+    store = SeriesStore(limits)
+    for number, bounds in enumerate(((0.5, 0.9), (0.5,), (0.5, 0.9))):
+        value = SummaryValue(1, 1.0, (1.0,) * len(bounds))
+        store.apply(read("summary", (("shop", "", str(number)), value, number, TIME, TIME), bounds=bounds), TIME)
+    before = tick(store, TIME + 1)
+    store = SeriesStore(limits)
+    store.load(before, TIME + 1)
+    after = tick(store, TIME + 2)
+    assert len(rows(before)) == 3
+    assert (rows(after), stale(after)) == (rows(before), [])
+
+
 def test_classic_and_exponential_histograms_may_share_a_name() -> None:
     store = SeriesStore(Limits(100, 100))
     for kind in ("histogram", "exponential"):
