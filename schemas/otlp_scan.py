@@ -664,6 +664,7 @@ class RawRows(Wire):
     _traces: cython.bint
     _root: cython.int
     _row_kind: cython.int
+    _pair_kind: cython.int
     _table: cython.int[::1]
     _columns: cython.uint[::1]  # _COLUMNS numbers a row
     _row_keys: cython.ulonglong[::1]
@@ -684,6 +685,7 @@ class RawRows(Wire):
             f"opentelemetry.proto.{'trace.v1.ResourceSpans' if self._traces else 'logs.v1.ResourceLogs'}"
         ]
         self._row_kind = _KINDS[f"opentelemetry.proto.{'trace.v1.Span' if self._traces else 'logs.v1.LogRecord'}"]
+        self._pair_kind = _KINDS["opentelemetry.proto.common.v1.KeyValue"]
         self._table = _KIND_TABLE
         self._columns = array("I", bytes(4 * _COLUMNS * _ROWS))
         self._row_keys = array("Q", bytes(8 * _ROWS))
@@ -972,7 +974,9 @@ class RawRows(Wire):
                     pos = self._length(p, pos, end)
                     stop = pos + self._value
                 child = self._table[kind * _FIELDS + (tag >> 3)] if tag >> 3 < _FIELDS else 0
-                if child != 0:
+                if child == self._pair_kind and _is_plain_pair(p, pos, stop):
+                    pass
+                elif child != 0:
                     self._nested(p, pos, stop, child, depth + 1)
                 elif kind == self._row_kind:
                     if tag == (0x0A if self._traces else 0x4A):
@@ -984,6 +988,22 @@ class RawRows(Wire):
                 self._room = _MAX_DEPTH - depth
                 pos = self._skip(p, pos, end, tag)
         return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _is_plain_pair(p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.bint:
+    """Whether data[pos:end] is a KeyValue as most are: a short key, then a short text or a truth value."""
+    value: cython.Py_ssize_t
+    if end - pos < 6 or p[pos] != 0x0A or p[pos + 1] >= 0x80:
+        return False
+    value = pos + 2 + p[pos + 1]
+    if end - value < 4 or p[value] != 0x12 or value + 2 + p[value + 1] != end or p[value + 1] >= 0x80:
+        return False
+    if p[value + 2] == 0x0A:
+        return value + 4 + p[value + 3] == end and p[value + 3] < 0x80
+    return p[value + 2] == 0x10 and value + 4 == end and p[value + 3] < 0x80
 
 
 @cython.cfunc

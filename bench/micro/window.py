@@ -1,7 +1,8 @@
 """What the sample role's state machine costs per span: head, decision, tail, without Kafka.
 
-    python -m bench.micro.window [--profile]
+    python -m bench.micro.window [--direct] [--profile]
 
+With `--direct` it reads the raw messages themselves, as with `regroup: never`, in batches as one fetch has them.
 µs per span of process CPU, in envelopes of 200 spans of traces of five, 5 % of them kept, with span metrics. Then the
 blocks that Python's allocator gained per span.
 """
@@ -12,7 +13,10 @@ import cProfile
 import pstats
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from random import Random
+from typing import Any
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
@@ -24,12 +28,14 @@ from processors.sampling.policies import Policy
 from processors.sampling.window import Settings, Window
 from processors.span_metrics import SpanMetrics
 from schemas.otlp_scan import SpanColumns
+from schemas.raw_batch import RawReader, Record
 
 SPANS_A_MESSAGE = 200
 SPANS_A_TRACE = 5
 MESSAGES = 1_000
 WAIT = 5_000  # ms
 STEP = 50  # ms between messages
+RECORDS_A_FETCH = 8
 START = 1_800_000_000_000  # ms
 POLICIES = [
     {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}},
@@ -83,6 +89,35 @@ def envelopes() -> list[tuple[int, bytes]]:
     return found
 
 
+def raw_batches() -> list[tuple[int, list[Record]]]:
+    """(time, raw records) of everything, eight records a fetch, and silence at the end."""
+    random = Random(7)
+    found = []
+    for number in range(0, MESSAGES + 2 * WAIT // STEP, RECORDS_A_FETCH):
+        at = START + number * STEP
+        some = range(number, min(number + RECORDS_A_FETCH, MESSAGES))
+        found.append((at, [(n, START + n * STEP, message(random, START + n * STEP)) for n in some]))
+    return found
+
+
+def run_direct(fetches: list[tuple[int, list[Record]]], window: Window) -> int:
+    """All raw records through head and tail, likewise."""
+    reader, kept, burst_at = RawReader("spans", 0, 1, "traces", 16 << 20, 1 << 20), 0, START
+    for at, records in fetches:
+        if records:
+            window.head("spans", records[0][0], at + STEP * RECORDS_A_FETCH, reader.read(records))
+        else:
+            window.ended("spans", at)
+        if at >= burst_at + 1_000:
+            burst_at = at
+            while (burst := window.burst()) is not None:
+                kept += len(burst.kept_spans)
+                window.committed(0)
+                if not burst.more:
+                    break
+    return kept
+
+
 def run(records: list[tuple[int, bytes]], window: Window) -> int:
     """All records through head and tail, a burst every second of stream time; kept envelopes."""
     kept, burst_at = 0, START
@@ -100,17 +135,20 @@ def run(records: list[tuple[int, bytes]], window: Window) -> int:
 
 
 def main() -> None:
-    records = envelopes()
+    direct = "--direct" in sys.argv
+    settings = Settings(1, "spans", None if direct else "logs", WAIT, 600_000, direct=direct)
+    source: Any = raw_batches() if direct else envelopes()
     plan = compile_policies([Policy.model_validate(p) for p in POLICIES], extra_keys=["service.name"])
     metrics = SpanMetrics("spans", [], [2, 4, 6, 8, 10, 50, 100, 200, 400, 800, 1000, 5000], plan.keys)
-    window = Window(0, Settings(1, "spans", "logs", WAIT, 600_000), plan, metrics)
+    window = Window(0, settings, plan, metrics)
     window.resume({}, {"spans": 0, "logs": 0})
+    work: Callable[[], int] = partial(run_direct, source, window) if direct else partial(run, source, window)
     spans = MESSAGES * SPANS_A_MESSAGE
     profile = cProfile.Profile() if "--profile" in sys.argv else None
     blocks, start = sys.getallocatedblocks(), time.process_time()
     if profile:
         profile.enable()
-    kept = run(records, window)
+    kept = work()
     if profile:
         profile.disable()
     seconds = time.process_time() - start

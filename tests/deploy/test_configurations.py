@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from pipeline.config import Config
-from pipeline.config_file import load
+from pipeline.config_file import load, parse
+from pipeline.roles import diagram
 from tests.repository import ROOT, committed, read_yaml
 from tests.services.install import ensure
 
@@ -33,6 +34,13 @@ def test_json_parses(path: Path) -> None:
 def test_the_configuration_of_the_roles_is_valid() -> None:
     config = load(ROOT / "deploy" / "compose" / "tailrace.yaml", {"ELASTIC_PASSWORD": "from the environment"})
     assert config.sinks.keys() == {"jaeger", "elasticsearch", "prometheus"}
+
+
+def test_the_configuration_for_keyed_topics_is_valid_and_has_no_ingest() -> None:
+    text = (ROOT / "deploy" / "tailrace-keyed.yaml").read_text(encoding="utf-8")
+    config = parse(re.sub(r"\$\{file:[^}]+\}", "from a file", text), "tailrace-keyed.yaml", {})
+    assert config.regroup == "never"
+    assert [role.name for role in diagram(config)][:2] == ["sample", "aggregate"]
 
 
 def test_the_collector_writes_what_the_roles_read() -> None:

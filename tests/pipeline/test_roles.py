@@ -6,6 +6,7 @@ import asyncio
 import re
 
 import pytest
+from pydantic import ValidationError
 
 from pipeline import roles
 from pipeline.config import Config
@@ -86,6 +87,35 @@ def test_every_internal_topic_is_written_and_read() -> None:
     read = {topic for role in diagram(CONFIG) for topic in role.reads}
     assert written == internal
     assert read == internal - {t.decisions, t.dlq} | {"otlp_spans", "otlp_logs", "otlp_metrics"}
+
+
+def test_without_regrouping_sample_reads_the_raw_topics() -> None:
+    """No ingest, no topics between; what ingest would write beside them is sample's."""
+    config = Config.model_validate({**MINIMAL, "inputs": INPUTS[:2], "regroup": "never"})
+    sample, aggregate = diagram(config)
+    assert (sample.name, sample.reads) == ("sample", ("otlp_spans", "otlp_logs"))
+    assert {"tailrace.untraced.logs", "tailrace.dlq"} < set(sample.writes)
+    specs = {spec.name for spec in topic_specs(config)}
+    assert specs == {*sample.writes, *aggregate.writes}
+    assert not specs & {"tailrace.spans", "tailrace.logs"}
+    with pytest.raises(ConfigError, match="--role ingest: with regroup: never there is none"):
+        expand(config, ["ingest"])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "rule"),
+    [
+        (
+            [{"topic": "a", "signal": "traces", "encoding": "otlp_json"}],
+            r"0\.encoding: .*otlp_proto alone; otlp_json needs ingest",
+        ),
+        ([{"topic": "a", "signal": "traces"}, {"topic": "b", "signal": "traces"}], "one topic of traces, and"),
+        ([{"topic": "a", "signal": "logs"}], "needs a topic with signal: traces"),
+    ],
+)
+def test_what_cannot_be_read_directly_is_refused(inputs: list[dict[str, str]], rule: str) -> None:
+    with pytest.raises(ValidationError, match=rule):
+        Config.model_validate({**MINIMAL, "regroup": "never", "inputs": inputs})
 
 
 def test_each_topic_but_the_points_and_dead_letters_has_one_writing_role() -> None:
