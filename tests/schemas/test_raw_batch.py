@@ -42,7 +42,7 @@ SPANS: list[Record] = [
     (10, 1_006, traces(GOOD, LARGE)),
 ]
 LOGS: list[Record] = [
-    (0, 1_000, logs(LogRecord(trace_id=ID), LogRecord(severity_number=9), LogRecord(trace_id=bytes(16)))),
+    (0, 1_000, logs(LogRecord(trace_id=ID), LogRecord(severity_text="INFO"), LogRecord(trace_id=bytes(16)))),
     (1, 1_001, logs(LogRecord(severity_text="large" * 500))),
 ]
 
