@@ -13,6 +13,7 @@ from typing import Literal, get_args
 from pipeline.config import Config
 from pipeline.roles import Role, diagram, expand
 from pipeline.topics import Topics, keyed_topics, topic_specs
+from schemas.kafka_client import Security
 
 CREATOR = "topics"
 """Stands among role names for whoever runs `tailrace topics FILE --create`."""
@@ -67,14 +68,14 @@ def by_user(config: Config, names: Sequence[str], user: str | None) -> dict[str,
     creator = [CREATOR] if CREATOR in names else []
     users: dict[str, list[str]] = {}
     for name in [*expand(config, [name for name in names if name != CREATOR]), *creator]:
-        named = (user or user_of(config)).replace("{role}", name.replace("/", "-"))
+        named = (user or user_of(config.kafka.security)).replace("{role}", name.replace("/", "-"))
         users.setdefault(named, []).append(name)
     return {named: needed(config, roles) for named, roles in users.items()}
 
 
-def user_of(config: Config) -> str:
+def user_of(security: Security) -> str:
     """Who the configured login is to the brokers; a certificate's or a token's name is not known here."""
-    return config.kafka.security.username or DEFAULT_USER
+    return security.username or DEFAULT_USER
 
 
 def grouped(acls: Iterable[Acl]) -> list[tuple[Resource, list[Operation]]]:

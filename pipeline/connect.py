@@ -94,8 +94,7 @@ async def _kafka(config: Config, roles: Sequence[Role]) -> AsyncIterator[Finding
     async for finding in _internal(config, touched):
         yield finding
     for acl in lacking:
-        grant = kafka_cli.remedy(config, acl)
-        yield Finding(False, f"ACL {acl}", f"{acls.user_of(config)} has no such right; grant it: {grant}")
+        yield Finding(False, f"ACL {acl}", kafka_cli.remedy(config.kafka, acl))
     if not lacking:
         yield Finding(True, "ACLs", f"all {len(wanted)} rights that the roles need", asked)
 
@@ -178,24 +177,29 @@ async def _server(name: str, sink: Sink, url: str) -> Finding:
 
 
 async def _topic(name: str, sink: Sink) -> Finding:
-    """Whether the brokers of a kafka sink have its topic, which they are not asked for by name."""
+    """Whether the brokers of a kafka sink have its topic, and let it write; listing all topics makes none."""
     subject, began = f"sink {name} {', '.join(sink.servers)}", time.monotonic()
+    write = acls.Acl(acls.Resource("topic", sink.topic), "Write")
 
-    async def listed() -> dict[str, int]:
+    async def asked() -> tuple[dict[str, int], bool]:
         admin = AIOKafkaAdminClient(**connection(sink.bootstrap_servers, sink.security, f"sinks.{name}.security"))
         try:
             await admin.start()
-            return {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics(None)}
+            found = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics(None)}
+            return found, not await granted.on_topics(admin, [write])
         except (KafkaError, OSError) as error:
             raise Unavailable(str(error) or type(error).__name__) from error
         finally:
             await admin.close()
 
-    found = await _answer(listed(), subject)
-    if isinstance(found, Finding):
-        return found
+    answer = await _answer(asked(), subject)
+    if isinstance(answer, Finding):
+        return answer
+    found, writable = answer
+    if not writable:
+        return Finding(False, subject, f"ACL {write}: {kafka_cli.remedy(sink, write)}")
     if sink.topic not in found:
-        return Finding(False, subject, f"{sink.topic} does not exist, or is not for this user to see")
+        return Finding(False, subject, f"{sink.topic} does not exist")
     return Finding(True, subject, f"{found[sink.topic]} partitions", time.monotonic() - began)
 
 

@@ -42,7 +42,7 @@ async def missing(config: Config, wanted: Collection[Acl]) -> list[Acl]:
 
     async def ask(admin: AIOKafkaAdminClient, _: Config) -> list[Acl]:
         topics = {acl for acl in wanted if acl.resource.kind == "topic"}
-        lacking = await _on_topics(admin, topics)
+        lacking = await on_topics(admin, topics)
         others = set(wanted) - topics
         refused = {resource for resource in {acl.resource for acl in others} if not await _may_use(admin, resource)}
         lacking |= {acl for acl in others if acl.resource in refused}
@@ -51,8 +51,11 @@ async def missing(config: Config, wanted: Collection[Acl]) -> list[Acl]:
     return await with_admin(config, ask)
 
 
-async def _on_topics(admin: AIOKafkaAdminClient, wanted: Collection[Acl]) -> set[Acl]:
-    """Of a topic that is hidden or absent each operation is asked for on its own, as far as that is harmless."""
+async def on_topics(admin: AIOKafkaAdminClient, wanted: Collection[Acl]) -> set[Acl]:
+    """What of `wanted`, on topics alone, the client's user may not do. Raises KafkaError.
+
+    Of a topic that is hidden or absent each operation is asked for on its own, as far as that is harmless.
+    """
     names = sorted({acl.resource.name for acl in wanted})
     if not names:
         return set()

@@ -54,7 +54,7 @@ def acls(file: str, names: list[str], user: str | None, form: str | None) -> Non
         if acl not in lacking:
             good(str(acl))
     for acl in lacking:
-        bad(f"{acl}: missing; {kafka_cli.remedy(config, acl)}")
+        bad(f"{acl}: {kafka_cli.remedy(config.kafka, acl)}")
     click.echo(f"{plural(len(wanted) - len(lacking), 'right')}, {len(lacking)} missing")
     if lacking:
         sys.exit(1)

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from pipeline.acls import Acl, Operation, Resource, grouped, user_of
 from pipeline.config import Config
 from pipeline.topics import topic_specs
+from schemas.kafka_client import Security
+
+
+class Cluster(Protocol):
+    """Brokers and how to log in: the pipeline's, or those of a sink."""
+
+    @property
+    def bootstrap_servers(self) -> list[str]:
+        """`host:port` of some."""
+
+    @property
+    def security(self) -> Security:
+        """Ours; whoever runs the commands has client.properties."""
 
 
 def topics(config: Config) -> str:
     """A command for each topic."""
     lines = []
     for spec in topic_specs(config):
-        words = [*_tool("kafka-topics.sh", config), "--create", "--if-not-exists"]
+        words = [*_tool("kafka-topics.sh", config.kafka), "--create", "--if-not-exists"]
         words += ["--topic", spec.name, "--partitions", str(spec.partitions)]
         if config.kafka.replication_factor > 0:
             words += ["--replication-factor", str(config.kafka.replication_factor)]
@@ -31,13 +45,13 @@ def acls(config: Config, users: Mapping[str, Sequence[Acl]]) -> str:
         alike: dict[tuple[str, bool, tuple[Operation, ...]], list[Resource]] = {}
         for resource, operations in grouped(granted):
             alike.setdefault((resource.kind, resource.prefixed, tuple(operations)), []).append(resource)
-        lines += [grant(config, user, operations, found) for (_, _, operations), found in alike.items()]
+        lines += [grant(config.kafka, user, operations, found) for (_, _, operations), found in alike.items()]
     return "\n".join(lines)
 
 
-def grant(config: Config, user: str, operations: Sequence[Operation], resources: Sequence[Resource]) -> str:
+def grant(cluster: Cluster, user: str, operations: Sequence[Operation], resources: Sequence[Resource]) -> str:
     """The command that allows the operations on each of the resources, which are of one kind and pattern."""
-    words = [*_tool("kafka-acls.sh", config), "--add", "--allow-principal", f"User:{user}"]
+    words = [*_tool("kafka-acls.sh", cluster), "--add", "--allow-principal", f"User:{user}"]
     for operation in operations:
         words += ["--operation", operation]
     if resources[0].prefixed:
@@ -47,13 +61,14 @@ def grant(config: Config, user: str, operations: Sequence[Operation], resources:
     return shlex.join(words)
 
 
-def remedy(config: Config, acl: Acl) -> str:
-    """The command that grants the configured user what it lacks."""
-    return grant(config, user_of(config), [acl.operation], [acl.resource])
+def remedy(cluster: Cluster, acl: Acl) -> str:
+    """Who lacks a right that we need, and the command that grants it."""
+    user = user_of(cluster.security)
+    return f"{user} has no such right; grant it: {grant(cluster, user, [acl.operation], [acl.resource])}"
 
 
-def _tool(name: str, config: Config) -> list[str]:
-    words = [name, "--bootstrap-server", ",".join(config.kafka.bootstrap_servers)]
-    if config.kafka.security.protocol != "PLAINTEXT":
+def _tool(name: str, cluster: Cluster) -> list[str]:
+    words = [name, "--bootstrap-server", ",".join(cluster.bootstrap_servers)]
+    if cluster.security.protocol != "PLAINTEXT":
         words += ["--command-config", "client.properties"]
     return words

@@ -218,6 +218,20 @@ def test_check_tells_a_hidden_topic_from_one_that_is_missing_or_wrong(asked: Ask
     ]
 
 
+def test_check_names_the_right_that_a_kafka_sink_lacks(asked: Asked, tmp_path: Path) -> None:
+    """On the sink's brokers, as the sink's user."""
+    asked.broker.add_users(["outlet"])
+    security = asked.broker.security("outlet")
+    sink = {"bootstrap_servers": [asked.broker.address], "security": security, "topic": "jaeger-spans"}
+    path = written(tmp_path, {**asked.settings, "sinks": {"kafka": sink}})
+    result = run("check", path, "--connect", "--role", "sink.kafka")
+    (line,) = [line for line in failures(result) if line.startswith("sink kafka")]
+    assert "ACL Write on topic jaeger-spans: outlet has no such right" in line
+    assert rights_of_commands(line.split("grant it: ")[1]) == {
+        ("outlet", Acl(Resource("topic", "jaeger-spans"), "Write"))
+    }
+
+
 def test_acls_without_print_asks_the_brokers(asked: Asked, tmp_path: Path) -> None:
     asked.grant("exporter", needed(asked.config("exporter"), ["sink.jaeger"]))
     kafka = {**asked.settings["kafka"], "security": asked.broker.security("exporter")}
@@ -225,4 +239,4 @@ def test_acls_without_print_asks_the_brokers(asked: Asked, tmp_path: Path) -> No
     assert run("acls", path, "--role", "sink.jaeger").output.endswith("5 rights, 0 missing\n")
     result = run("acls", path, "--role", "sinks")
     assert result.exit_code == 1
-    assert failures(result)[0].startswith("Read on topic asked.kept.logs: missing; kafka-acls.sh ")
+    assert failures(result)[0].startswith("Read on topic asked.kept.logs: exporter has no such right; grant")
