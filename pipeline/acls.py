@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from pipeline.config import Config
 from pipeline.roles import Role, diagram, expand
-from pipeline.topics import Topics, keyed_topics, topic_specs
+from pipeline.topics import Topics, keyed_topics, placed_by_trace, topic_specs
 from schemas.kafka_client import Security
 
 CREATOR = "topics"
@@ -56,6 +56,7 @@ def needed(config: Config, names: Sequence[str]) -> list[Acl]:
     if CREATOR in names:
         operations: tuple[Operation, ...] = ("Create", "Describe", "DescribeConfigs")
         found += [Acl(Resource("topic", spec.name), o) for spec in topic_specs(config) for o in operations]
+        found += _placement(config)
     seen = {acl.resource for acl in found if acl.operation in _IMPLY_DESCRIBE}
     return [acl for acl in dict.fromkeys(found) if acl.operation != "Describe" or acl.resource not in seen]
 
@@ -91,17 +92,26 @@ def _of_role(config: Config, role: Role) -> list[Acl]:
     # A worker refuses to run on topics whose settings break the protocol.
     checked = {spec.name for spec in topic_specs(config)} | set(keyed_topics(config))
     found = []
-    for name in dict.fromkeys((*role.reads, *role.writes)):
+    touched = dict.fromkeys((*role.reads, *role.writes))
+    for name in touched:
         resource = Resource("topic", name)
         found += [Acl(resource, operation) for operation in _on_topic(role, name)]
         if name in checked:
             found.append(Acl(resource, "DescribeConfigs"))
+    if touched.keys() & set(placed_by_trace(config)):
+        found += _placement(config)
     found += [Acl(Resource("topic", name), "Write") for name in _sent_to(config, role)]
     found.append(Acl(Resource("group", topics.group(role.name), prefixed=role.by_signal), "Read"))
     if role.transactional and config.kafka.transactions:
         # One id for each input partition: `prefix.role.…` (Topics.transactional_id).
         found.append(Acl(Resource("transactional-id", f"{topics.group(role.name)}.", prefixed=True), "Write"))
     return found
+
+
+def _placement(config: Config) -> list[Acl]:
+    """The N in force, by which topics are checked, is told by the offsets of ingest (pipeline/topics.py)."""
+    groups = Resource("group", Topics(config.kafka.prefix).group("ingest"), prefixed=True)
+    return [Acl(groups, "Describe")] if config.regroup == "always" else []
 
 
 def _sent_to(config: Config, role: Role) -> list[str]:

@@ -1,13 +1,15 @@
 """Which of the rights that roles need this user has, asked of the brokers. Nothing is written or disturbed.
 
 Who may not describe ACLs can still learn its own. Of a topic Kafka tells them (KIP-430, version 8 of Metadata). For
-groups and transactional ids a request is sent that cannot succeed: a heartbeat of a member, and the end of a
-transaction of a producer, that do not exist. Brokers authorize before they look (KafkaApis), so the refusal tells.
+groups and transactional ids a request is sent that changes nothing: a heartbeat of a member, and the end of a
+transaction of a producer, that do not exist; the question for a coordinator. Brokers authorize before they look
+(KafkaApis), so the refusal tells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -17,11 +19,12 @@ from aiokafka.errors import (
     TransactionalIdAuthorizationFailed,
 )
 from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.protocol.transaction import EndTxnRequest
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
-from pipeline.acls import Acl, Operation, Resource
+from pipeline.acls import Acl, Operation
 from pipeline.config import Config
 from pipeline.topics import with_admin
 
@@ -32,6 +35,7 @@ CODES: dict[Operation, int] = {
 NOT_TOLD = -(1 << 31)  # what a broker says instead of a bit field if it has none
 NOBODY = "check"  # a member that no coordinator knows; behind a prefix, a transactional id that no worker has
 NO_PRODUCER = -1
+GROUP = 0  # a coordinator's type: asking for it needs Describe
 
 
 async def missing(config: Config, wanted: Collection[Acl]) -> list[Acl]:
@@ -43,9 +47,7 @@ async def missing(config: Config, wanted: Collection[Acl]) -> list[Acl]:
     async def ask(admin: AIOKafkaAdminClient, _: Config) -> list[Acl]:
         topics = {acl for acl in wanted if acl.resource.kind == "topic"}
         lacking = await on_topics(admin, topics)
-        others = set(wanted) - topics
-        refused = {resource for resource in {acl.resource for acl in others} if not await _may_use(admin, resource)}
-        lacking |= {acl for acl in others if acl.resource in refused}
+        lacking |= {acl for acl in set(wanted) - topics if not await _may(admin, acl)}
         return [acl for acl in wanted if acl in lacking]
 
     return await with_admin(config, ask)
@@ -102,14 +104,18 @@ async def _creation_refused(admin: AIOKafkaAdminClient, names: Collection[str]) 
     return {name for name, code, *_ in answer.topic_errors if code == TopicAuthorizationFailedError.errno}
 
 
-async def _may_use(admin: AIOKafkaAdminClient, resource: Resource) -> bool:
-    """Whether the one operation that we need on such a resource is allowed: Read on groups, Write on the others."""
-    name = resource.name + (NOBODY if resource.prefixed else "")
-    if resource.kind == "group":
-        answer = await admin._send_request(HeartbeatRequest(name, 0, NOBODY))
-        return bool(answer.error_code != GroupAuthorizationFailedError.errno)
-    answer = await admin._send_request(EndTxnRequest(name, NO_PRODUCER, 0, False))
-    return bool(answer.error_code != TransactionalIdAuthorizationFailed.errno)
+async def _may(admin: AIOKafkaAdminClient, acl: Acl) -> bool:
+    """Whether a right on groups (Read, Describe) or on transactional ids (Write) is there."""
+    name = acl.resource.name + (NOBODY if acl.resource.prefixed else "")
+    request: Any
+    if acl.resource.kind == "transactional-id":
+        request, refusal = EndTxnRequest(name, NO_PRODUCER, 0, False), TransactionalIdAuthorizationFailed
+    elif acl.operation == "Read":
+        request, refusal = HeartbeatRequest(name, 0, NOBODY), GroupAuthorizationFailedError
+    else:
+        request, refusal = FindCoordinatorRequest(name, GROUP), GroupAuthorizationFailedError
+    answer = await admin._send_request(request)
+    return bool(answer.error_code != refusal.errno)
 
 
 class _TopicRightsResponse(Response):  # type: ignore[misc]

@@ -236,7 +236,7 @@ def test_acls_without_print_asks_the_brokers(asked: Asked, tmp_path: Path) -> No
     asked.grant("exporter", needed(asked.config("exporter"), ["sink.jaeger"]))
     kafka = {**asked.settings["kafka"], "security": asked.broker.security("exporter")}
     path = written(tmp_path, {**asked.settings, "kafka": kafka})
-    assert run("acls", path, "--role", "sink.jaeger").output.endswith("5 rights, 0 missing\n")
+    assert run("acls", path, "--role", "sink.jaeger").output.endswith("6 rights, 0 missing\n")
     result = run("acls", path, "--role", "sinks")
     assert result.exit_code == 1
     assert failures(result)[0].startswith("Read on topic asked.kept.logs: exporter has no such right; grant")
