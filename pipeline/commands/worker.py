@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 
@@ -52,7 +51,7 @@ def worker(file: str, names: tuple[str, ...], since: str | None, signals: tuple[
       tailrace worker --config tailrace.yaml --role ingest --signals traces
       tailrace worker --config tailrace.yaml --role sink.elasticsearch --live
     """
-    from pipeline import roles
+    from pipeline import process, roles
     from pipeline import worker as working
 
     config = loaded(file)
@@ -74,7 +73,7 @@ def worker(file: str, names: tuple[str, ...], since: str | None, signals: tuple[
             "the raw topics; set kafka.start or --since 15m"
         )
     try:
-        sys.exit(asyncio.run(working.run(config, chosen, since, apart)))
+        sys.exit(process.run(working.run(config, chosen, since, apart)))
     except ConfigError as error:
         log.error("the configuration cannot be run", extra={"error": str(error)})
         sys.exit(EX_CONFIG)
