@@ -6,6 +6,8 @@ Workers of two releases that follow each other share topics and groups, in both 
   the version stays. It must not be needed to read what older readers read.
 - Any other change is a new version. It is *read one release before it is written*: a release that writes version v
   reads v - 1, v and, if the next one will write it, v + 1. So writers switch last.
+- What only a new key of the configuration makes (OTLP metrics) may be written at once in a version of its own: whoever
+  can be given that key reads it, and everything else stays in the lowest version that can say it.
 
 VERSION in a module of schemas/ is what it writes, READS what it reads. `v1/` and so on hold golden bytes: whoever adds
 to a format adds a file, nobody changes one (tests/schemas/test_versions.py). Upgrades: docs/how-to/upgrade.md.
