@@ -25,7 +25,7 @@ from tests.repository import ROOT
 from tests.services import Kafka, eventually
 
 RATE = 40.0  # requests per second, five spans each
-DECIDED = 50  # traces by one set of workers
+DECIDED = 25  # traces by one set of workers
 SHARED_SECONDS = 60.0
 ROLES = ("ingest", "sample", "aggregate")
 NEWER: tuple[str, ...] = ()
