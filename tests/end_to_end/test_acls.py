@@ -63,7 +63,7 @@ async def test_every_role_works_with_exactly_what_is_printed(
     before = broker.granted()
     broker.add_users(users)
     broker.grant(rights)
-    assert broker.granted() - before == len(rights)
+    wait_for(lambda: broker.granted() - before == len(rights), HEARD_SECONDS, "the broker has heard of exactly these")
 
     async with running(pipeline):
         await asyncio.gather(*(pipeline.start(role, KAFKA_USER=f"run-{role}") for role in ALL_ROLES))
