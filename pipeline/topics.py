@@ -156,7 +156,7 @@ def compare(
     sampling.late_horizon. After a resize to fewer partitions the others are still there, unused.
     """
     problems = []
-    placed = placed_by_trace(config)
+    topics, placed = Topics(config.kafka.prefix), placed_by_trace(config)
     for spec in topic_specs(config):
         if spec.name not in partitions:
             problems.append(TopicProblem(spec.name, "does not exist; `tailrace topics FILE --create` creates it"))
@@ -168,7 +168,8 @@ def compare(
             problems.append(TopicProblem(spec.name, text))
         elif found < wanted or (found > wanted and not (by_trace and in_force)):
             text = f"has {found} partitions, the configuration says {wanted}; records are placed by that number"
-            hint = f": {_resize(wanted)}" if by_trace else ""
+            by_metric = f"kafka.metric_partitions cannot be changed once it is in use, set it back to {found}"
+            hint = f": {_resize(wanted) if by_trace else by_metric}" if spec.name != topics.dlq else ""
             problems.append(TopicProblem(spec.name, text + hint))
         effective = settings.get(spec.name, {})
         for key, value in spec.configs.items():

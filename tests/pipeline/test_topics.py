@@ -124,6 +124,7 @@ def test_what_a_resize_left_behind_is_known() -> None:
     partitions["tailrace.points"] = 6
     (problem,) = compare(config, partitions, told, in_force=3)
     assert problem.topic == "tailrace.points"
+    assert "kafka.metric_partitions cannot be changed once it is in use, set it back to 6" in problem.text
 
 
 def test_settings_that_may_not_be_read_are_not_judged() -> None:
