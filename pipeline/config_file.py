@@ -18,6 +18,8 @@ from pydantic_core import ErrorDetails
 from pipeline.config import Config
 from pipeline.yaml_tree import Key, Problem, Tree, dotted, read
 from schemas.errors import ConfigError
+from schemas.settings import DURATION_PATTERN, format_duration
+from sinks.settings import URL_PATTERN
 
 _MISSING_VALUE = object()
 
@@ -88,6 +90,10 @@ def _problems(details: ErrorDetails, tree: Tree) -> Iterator[Problem]:
             yield tree.problem(path, rule)
         case "model_type" | "dict_type":
             yield tree.problem(path, "must be a mapping of keys", _found(path, tree))
+        case "string_pattern_mismatch" if details["ctx"]["pattern"] == URL_PATTERN:
+            yield tree.problem(path, "must begin with http:// or https://", _found(path, tree))
+        case "too_short" if _schema_at(path).get("format") == "password":
+            yield tree.problem(path, f"must have at least {details['ctx']['min_length']} characters")
         case kind:
             hint = _found(path, tree)
             if kind == "string_type" and isinstance(_value(path, tree), bool | int | float):
@@ -122,12 +128,15 @@ def _value(path: Key, tree: Tree) -> Any:
 
 
 def _found(path: Key, tree: Tree) -> str:
-    """`found VALUE`, but nothing that is long, secret, or from the environment."""
-    value = _value(path, tree)
-    secret = _schema_at(path).get("format") == "password" or path in tree.interpolated
-    if value is _MISSING_VALUE or secret or isinstance(value, dict | list) or len(str(value)) > 60:
-        return ""
-    return f"found {'nothing' if value is None else repr(value)}"
+    """`found VALUE`, but nothing that is long, secret, or from the environment; of a duration the default."""
+    value, schema = _value(path, tree), _schema_at(path)
+    if value is None:
+        return "found nothing"
+    if value is _MISSING_VALUE:
+        default = schema.get("default") if schema.get("pattern") == DURATION_PATTERN else None
+        return "" if default is None else f"{format_duration(default)} by default"
+    secret = schema.get("format") == "password" or path in tree.interpolated
+    return "" if secret or isinstance(value, dict | list) or len(str(value)) > 60 else f"found {value!r}"
 
 
 def _reworded(message: str) -> str:
@@ -163,12 +172,12 @@ _SCHEMA: dict[str, Any] = Config.model_json_schema()
 
 
 def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema behind its references; of an optional one, the branch that is not null."""
+    """A schema behind its references; of an optional one, the branch that is not null, a section before a word."""
     while True:
         if "$ref" in schema:
             schema = _SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[-1]]
         elif branches := [branch for branch in schema.get("anyOf", []) if branch.get("type") != "null"]:
-            schema = branches[0]
+            schema = next((branch for branch in branches if "$ref" in branch), branches[0])
         else:
             return schema
 

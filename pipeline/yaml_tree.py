@@ -92,7 +92,8 @@ def read(text: str, folder: Path, environ: Mapping[str, str]) -> Tree:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         context = f"{error.context}, " if error.context else ""
-        tree.problems.append(Problem(line, column, "", f"not valid YAML: {context}{error.problem}"))
+        rule = f"not valid YAML: {context}{error.problem}"
+        tree.problems.append(Problem(line, column, "", rule, _hint(error.problem or "")))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
@@ -210,6 +211,15 @@ class _Reader:
 
     def report(self, node: yaml.Node, path: Key, rule: str, hint: str = "") -> None:
         self.tree.problems.append(self.tree.problem(path, rule, hint, at=_position(node)))
+
+
+def _hint(problem: str) -> str:
+    """What usually is behind one of the parser's problems."""
+    if r"'\t'" in problem:
+        return "indent with spaces"
+    if problem.endswith("but got '{'"):
+        return "between braces or brackets ${...} must be in quotes"
+    return "is it indented as the lines around it?" if "<block end>" in problem else ""
 
 
 def _position(node: yaml.Node) -> tuple[int, int]:

@@ -24,7 +24,8 @@ def parse_duration(text: Any) -> float:
     """
     if isinstance(text, str) and text and not _DURATION.sub("", text):
         return sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
-    raise ValueError(f"{text!r} is not a duration; write a number with a unit, such as 500ms, 30s, 15m or 2h")
+    shown = "nothing" if text is None else repr(text)
+    raise ValueError(f"{shown} is not a duration; write a number with a unit, such as 500ms, 30s, 15m or 2h")
 
 
 def format_duration(seconds: float) -> str:

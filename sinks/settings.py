@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -39,7 +40,8 @@ KEYS_OF: dict[str, tuple[str, ...]] = {
     "max_message_bytes": ("kafka",),
 }
 
-Url = Annotated[str, StringConstraints(pattern=r"^https?://")]
+URL_PATTERN = r"^https?://"
+Url = Annotated[str, StringConstraints(pattern=URL_PATTERN)]
 
 
 class Batch(Section):
@@ -178,7 +180,9 @@ def sink_rules(name: str, sink: Sink) -> Iterator[Broken]:
     """What is wrong with an entry of `sinks` that its kind forbids or its keys together do."""
     kind = sink_kind(name)
     if kind not in KINDS or not re.fullmatch(r"[a-z]+(/[a-zA-Z0-9._-]+)?", name):
-        yield (), f"must be one of {', '.join(KINDS)}, alone or with /NAME behind it"
+        close = [] if kind in KINDS else difflib.get_close_matches(kind, KINDS, 1)
+        meant = "".join(f"; did you mean {word}?" for word in close)
+        yield (), f"must be one of {', '.join(KINDS)}, alone or with /NAME behind it{meant}"
         return
     for key in sorted(sink.model_fields_set & KEYS_OF.keys()):
         if kind not in KEYS_OF[key]:

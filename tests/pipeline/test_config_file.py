@@ -17,6 +17,7 @@ from pipeline.yaml_tree import Problem, read
 from tests.pipeline.configs import MINIMAL, as_yaml
 
 ROOT = Path(__file__).parents[2]
+NO_DURATION = "is not a duration; write a number with a unit, such as 500ms, 30s, 15m or 2h"
 
 
 def problems(text: str, environ: dict[str, str] | None = None) -> list[Problem]:
@@ -87,6 +88,20 @@ def test_not_a_mapping(text: str) -> None:
 def test_not_yaml(text: str) -> None:
     (problem,) = problems(text)
     assert problem.rule.startswith("not valid YAML: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("\ta: 1\n", "indent with spaces"),
+        ("a:\n  b: 1\n   c: 2\n", ""),
+        ("a: {b: ${C}}\n", "between braces or brackets ${...} must be in quotes"),
+        ("a: [b, ${C}]\n", "between braces or brackets ${...} must be in quotes"),
+        ("a:\n   b: 1\n  c: 2\n", "is it indented as the lines around it?"),
+    ],
+)
+def test_what_is_usually_behind_it(text: str, hint: str) -> None:
+    assert [problem.hint for problem in problems(text)] == [hint]
 
 
 def test_a_forbidden_character_and_a_pit_of_brackets() -> None:
@@ -199,6 +214,28 @@ def test_an_alias_inside_itself() -> None:
 def test_hints(line: str, hint: str) -> None:
     (problem,) = problems(as_yaml(MINIMAL) + line + "\n")
     assert problem.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("line", "rule", "hint"),
+    [
+        ("telemetry: {live: {token: hunter2}}", "must have at least 16 characters", ""),
+        ("telemetry: {live: {tokn: x}}", "unknown key", "did you mean token?"),
+        ("sinks: {jaeger: {endpoint: a:1}}", "must begin with http:// or https://", "found 'a:1'"),
+        ("logs: {max_skew: }", f"nothing {NO_DURATION}", ""),
+        ("metrics: {interval: 40m}", "must be at least twice the interval (2400s), or 0s", "3600s by default"),
+        ("metrics: {span_metrics: {namespace: '${B:-}'}}", "must match pattern '^[a-zA-Z_:][a-zA-Z0-9_:]*$'", ""),
+        ("metrics:\n  span_metrics:\n    namespace: ${B:-}", "must be a valid string", "found nothing"),
+    ],
+)
+def test_rules_in_words_and_nothing_secret(line: str, rule: str, hint: str) -> None:
+    (problem,) = problems(as_yaml(MINIMAL) + line + "\n")
+    assert (problem.rule, problem.hint) == (rule, hint)
+
+
+def test_a_sink_of_no_kind_gets_the_kind_that_was_meant() -> None:
+    (problem,) = problems(as_yaml(MINIMAL) + "sinks: {jager: {endpoint: http://a}}\n")
+    assert problem.rule.endswith("did you mean jaeger?")
 
 
 def test_dates_and_unknown_tags_are_problems_not_surprises() -> None:
