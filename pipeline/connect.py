@@ -6,7 +6,6 @@ Nothing is written anywhere: topics are listed, rights are asked for, sinks get 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
@@ -19,10 +18,11 @@ from aiokafka.errors import KafkaError
 
 from pipeline import acls, granted, topics
 from pipeline.config import Config
+from pipeline.overheard import Overheard
 from pipeline.printed import kafka_cli
 from pipeline.roles import Role, diagram, expand
 from schemas.errors import ConfigError, TailraceError, Unavailable
-from schemas.kafka_client import connection
+from schemas.kafka_client import connection, told
 from sinks.http import Rejected, authorization, tls_context
 from sinks.otlp_service import LOGS, TRACES
 from sinks.settings import OTLP_KINDS, Sink, sink_kind
@@ -117,7 +117,7 @@ async def _internal(config: Config, touched: set[str]) -> AsyncIterator[Finding]
 
 async def _answer(work: Awaitable[Answer], subject: str) -> Answer | Finding:
     """What `work` gives, or why it gives nothing."""
-    with _Overheard() as overheard:
+    with Overheard() as overheard:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 return await work
@@ -127,30 +127,7 @@ async def _answer(work: Awaitable[Answer], subject: str) -> Answer | Finding:
             return Finding(False, "kafka.security" if subject.startswith("kafka ") else subject, str(error))
         except TailraceError as error:
             text = str(error).removeprefix(f"{subject}: ")
-    return Finding(False, subject, "; ".join([text, *overheard.said]))
-
-
-class _Overheard(logging.Handler):
-    """What aiokafka logs meanwhile: a failed login is in its log alone, its error says "unable to bootstrap"."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.said: list[str] = []
-        self._logger = logging.getLogger("aiokafka")
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Remember a message once."""
-        if record.getMessage() not in self.said:
-            self.said.append(record.getMessage())
-
-    def __enter__(self) -> _Overheard:
-        self._logger.addHandler(self)
-        self._propagated, self._logger.propagate = self._logger.propagate, False
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._logger.removeHandler(self)
-        self._logger.propagate = self._propagated
+    return Finding(False, subject, overheard.after(text))
 
 
 async def _sink(name: str, sink: Sink) -> Finding:
@@ -188,7 +165,7 @@ async def _topic(name: str, sink: Sink) -> Finding:
             found = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics(None)}
             return found, not await granted.on_topics(admin, [write])
         except (KafkaError, OSError) as error:
-            raise Unavailable(str(error) or type(error).__name__) from error
+            raise Unavailable(told(error)) from error
         finally:
             await admin.close()
 

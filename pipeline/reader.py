@@ -57,9 +57,8 @@ class Reader:
 
     async def close(self) -> None:
         """Disconnect. Does not raise."""
-        if self._started:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(self._consumer.stop(), CLOSE_LIMIT)
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._consumer.stop(), CLOSE_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,11 @@ class Resize:
 
     async def __aenter__(self) -> Resize:
         self._admin = AIOKafkaAdminClient(**client_kwargs(self._config.kafka))
-        await self._admin.start()
+        try:
+            await self._admin.start()
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
+from aiokafka.errors import KafkaConnectionError
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints, model_validator
 
 from schemas.errors import ConfigError, Unavailable
@@ -133,6 +134,13 @@ def connection(servers: Sequence[str], security: Security, section: str) -> dict
             kwargs["sasl_plain_username"] = security.username
             kwargs["sasl_plain_password"] = security.password.get_secret_value() if security.password else None
     return kwargs
+
+
+def told(error: BaseException) -> str:
+    """An error of aiokafka as text; where it only says that it could not begin, in fewer words."""
+    if isinstance(error, KafkaConnectionError) and "Unable to bootstrap" in str(error):
+        return "no broker can be reached"
+    return str(error) or type(error).__name__
 
 
 _closing: set[asyncio.Task[None]] = set()

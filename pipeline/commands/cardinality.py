@@ -22,11 +22,13 @@ from rich.table import Table
 
 from pipeline.commands.console import bad, loaded, plural
 from pipeline.config import Config
+from pipeline.overheard import Overheard
 from pipeline.reader import Reader
 from pipeline.security import client_kwargs
 from pipeline.told_limits import standing
 from pipeline.topics import Topics
 from schemas.errors import TailraceError
+from schemas.kafka_client import told
 from schemas.sample import Tick, read_tick
 
 LARGEST_TICK = 1 << 30  # bytes, as in pipeline/aggregate.py
@@ -52,9 +54,10 @@ def cardinality(file: str, as_json: bool) -> None:
     """
     config = loaded(file)
     try:
-        ticks = asyncio.run(newest_ticks(config))
+        with Overheard() as overheard:
+            ticks = asyncio.run(newest_ticks(config))
     except (TailraceError, KafkaError) as error:
-        bad(str(error) or type(error).__name__)
+        bad(overheard.after(f"kafka {', '.join(config.kafka.bootstrap_servers)}: {told(error)}"))
         sys.exit(1)
     if as_json:
         click.echo(json.dumps(document(ticks), ensure_ascii=False, indent=2))

@@ -10,8 +10,10 @@ from aiokafka.errors import KafkaError
 
 from pipeline.commands.console import EX_CONFIG, FILE, bad, good, loaded, note, plural
 from pipeline.config import Config
+from pipeline.overheard import Overheard
 from pipeline.resize import Plan, Resize
 from schemas.errors import ConfigError, TailraceError
+from schemas.kafka_client import told
 
 
 @click.command("resize")
@@ -33,9 +35,13 @@ def resize(file: str, partitions: int, dry_run: bool) -> None:
     """
     config = loaded(file)
     try:
-        asyncio.run(_resize(config, partitions, dry_run))
-    except (TailraceError, KafkaError, OSError, TimeoutError) as error:
-        bad(str(error) or repr(error))
+        with Overheard() as overheard:
+            asyncio.run(_resize(config, partitions, dry_run))
+    except (KafkaError, OSError) as error:  # TimeoutError is one
+        bad(overheard.after(f"kafka {', '.join(config.kafka.bootstrap_servers)}: {told(error)}"))
+        sys.exit(1)
+    except TailraceError as error:
+        bad(overheard.after(str(error)))
         sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
 
 

@@ -54,7 +54,8 @@ async def _look(peers: list[Peer], session: aiohttp.ClientSession, past: Past) -
 async def _once(peers: list[Peer], every: float) -> int:
     past = Past()
     async with aiohttp.ClientSession() as session:
-        await _look(peers, session, past)
+        if code := _code(await _look(peers, session, past)):
+            return code
         await asyncio.sleep(every)
         shown = await _look(peers, session, past)
     Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(terminal.screen(shown))
@@ -80,4 +81,5 @@ def _code(shown: View) -> int:
         return 0
     for worker in shown.workers:
         bad(worker.error)
+    click.echo("A worker answers on its telemetry.host and telemetry.port. Name others: tailrace top URL…", err=True)
     return 1

@@ -11,6 +11,7 @@ import click
 from pipeline import topics as internal
 from pipeline.commands.console import EX_CONFIG, FILE, PRINT, bad, good, loaded, note, plural
 from pipeline.commands.resize import resize
+from pipeline.overheard import Overheard
 from pipeline.printed import FORMS
 from schemas.errors import ConfigError, TailraceError
 
@@ -54,9 +55,10 @@ def topics(file: str, create: bool, form: str | None) -> None:
         note("kafka.transactions is false: these brokers make topics on first use, nothing to check")
         return
     try:
-        problems = asyncio.run(internal.ensure(config) if create else internal.check(config))
+        with Overheard() as overheard:
+            problems = asyncio.run(internal.ensure(config) if create else internal.check(config))
     except TailraceError as error:
-        bad(str(error))
+        bad(overheard.after(str(error)))
         sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
     wrong = {problem.topic for problem in problems}
     for spec in internal.topic_specs(config):

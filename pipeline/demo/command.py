@@ -26,6 +26,7 @@ from pipeline.demo.screen import line, screen
 from pipeline.demo.summary import summary
 from pipeline.logs import configure
 from schemas.errors import TailraceError
+from schemas.kafka_client import told
 
 REFRESH_SECONDS = 0.5
 LINE_SECONDS = 2.0
@@ -85,7 +86,7 @@ def command(
         opening = interactive and has_screen(sys.platform, os.environ) if opening is None else opening
         run, holdings, audit = asyncio.run(_run(options, interactive, as_json, opening))
     except (TailraceError, KafkaError, OSError) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(told(error)) from error
     if as_json:
         click.echo(orjson.dumps(audit.figures._asdict()))
     else:

@@ -1,0 +1,35 @@
+"""What aiokafka says in its log while a command asks Kafka: why brokers cannot be reached is said there alone."""
+
+from __future__ import annotations
+
+import logging
+
+
+class Overheard(logging.Handler):
+    """Takes the place of aiokafka's log, for a command that says on one line what it could not do.
+
+    A failed login or a name that does not resolve is a line of the log; the error says "unable to bootstrap".
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+        self._logger = logging.getLogger("aiokafka")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Remember a message once."""
+        if record.getMessage() not in self.said:
+            self.said.append(record.getMessage())
+
+    def after(self, text: str) -> str:
+        """A text, and what was heard behind it."""
+        return "; ".join([text, *self.said])
+
+    def __enter__(self) -> Overheard:
+        self._logger.addHandler(self)
+        self._propagated, self._logger.propagate = self._logger.propagate, False
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)
+        self._logger.propagate = self._propagated
