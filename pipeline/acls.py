@@ -12,11 +12,14 @@ from typing import Literal, get_args
 
 from pipeline.config import Config
 from pipeline.roles import Role, diagram, expand
-from pipeline.topics import Topics, keyed_topics, placed_by_trace, topic_specs
+from pipeline.topics import Topics, canary_topics, keyed_topics, placed_by_trace, topic_specs
 from schemas.kafka_client import Security
 
 CREATOR = "topics"
 """Stands among role names for whoever runs `tailrace topics FILE --create`."""
+CANARY = "canary"
+"""Stands among role names for whoever runs `tailrace canary`."""
+OTHERS = (CREATOR, CANARY)
 DEFAULT_USER = "tailrace"
 
 Kind = Literal["topic", "group", "transactional-id"]
@@ -50,13 +53,15 @@ class Acl:
 
 
 def needed(config: Config, names: Sequence[str]) -> list[Acl]:
-    """What these roles need together; `topics` may stand among them. Raises ConfigError for other names."""
-    chosen = expand(config, [name for name in names if name != CREATOR])
+    """What these roles need together; OTHERS may stand among them. Raises ConfigError for other names."""
+    chosen = expand(config, [name for name in names if name not in OTHERS])
     found = [acl for role in diagram(config) if role.name in chosen for acl in _of_role(config, role)]
     if CREATOR in names:
         operations: tuple[Operation, ...] = ("Create", "Describe", "DescribeConfigs")
         found += [Acl(Resource("topic", spec.name), o) for spec in topic_specs(config) for o in operations]
         found += _placement(config)
+    if CANARY in names:
+        found += [Acl(Resource("topic", name), "Write") for name in canary_topics(config)]
     seen = {acl.resource for acl in found if acl.operation in _IMPLY_DESCRIBE}
     return [acl for acl in dict.fromkeys(found) if acl.operation != "Describe" or acl.resource not in seen]
 
@@ -66,9 +71,9 @@ def by_user(config: Config, names: Sequence[str], user: str | None) -> dict[str,
 
     The default is the configured user, or `tailrace`, for all roles.
     """
-    creator = [CREATOR] if CREATOR in names else []
+    others = [name for name in OTHERS if name in names]
     users: dict[str, list[str]] = {}
-    for name in [*expand(config, [name for name in names if name != CREATOR]), *creator]:
+    for name in [*expand(config, [name for name in names if name not in OTHERS]), *others]:
         named = (user or user_of(config.kafka.security)).replace("{role}", name.replace("/", "-"))
         users.setdefault(named, []).append(name)
     return {named: needed(config, roles) for named, roles in users.items()}

@@ -24,7 +24,8 @@ from aiokafka.errors import (
 
 from pipeline.config import Config
 from pipeline.security import client_kwargs
-from schemas.errors import Permanent, Unavailable
+from schemas.errors import ConfigError, Permanent, Unavailable
+from schemas.kafka_client import told
 from schemas.raw_offset import RawOffset
 
 # An envelope is cut well below this; the room is for one row of limits.max_span_bytes with its resource.
@@ -204,6 +205,21 @@ def keyed_topics(config: Config) -> list[str]:
     return config.traced if config.regroup == "never" else []
 
 
+def canary_topics(config: Config) -> tuple[str, str]:
+    """The raw topics of spans and of logs that `tailrace canary` writes. Raises ConfigError if there are none."""
+    if config.canary is None:
+        raise ConfigError("canary: is required by `tailrace canary`: where the backends answer queries")
+    chosen = []
+    for signal, wanted in (("traces", config.canary.traces_topic), ("logs", config.canary.logs_topic)):
+        fit = [i.topic for i in config.inputs if i.signal == signal and i.encoding in ("otlp_proto", "auto")]
+        if wanted is not None and wanted not in fit:
+            raise ConfigError(f"canary.{signal}_topic: {wanted} is not an input of {signal} as otlp_proto")
+        if not fit:
+            raise ConfigError(f"inputs: the canary needs an input of {signal} as otlp_proto")
+        chosen.append(wanted or fit[0])
+    return chosen[0], chosen[1]
+
+
 def placed_by_trace(config: Config) -> tuple[str, ...]:
     """The topics with N partitions."""
     t = Topics(config.kafka.prefix)
@@ -281,7 +297,7 @@ async def with_admin(config: Config, work: Callable[[AIOKafkaAdminClient, Config
         await admin.start()
         return await work(admin, config)
     except (KafkaError, OSError, TimeoutError) as error:
-        text = f"kafka {', '.join(config.kafka.bootstrap_servers)}: {error or type(error).__name__}"
+        text = f"kafka {', '.join(config.kafka.bootstrap_servers)}: {told(error)}"
         retryable = getattr(error, "retriable", True) or isinstance(error, KafkaConnectionError)
         raise (Unavailable if retryable else Permanent)(text) from error
     finally:

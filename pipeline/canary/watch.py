@@ -21,8 +21,10 @@ from pipeline.canary.backends import Looker
 from pipeline.canary.probe import Probe, probe
 from pipeline.config import Config
 from pipeline.security import client_kwargs
-from schemas.errors import ConfigError, Unavailable
+from pipeline.topics import canary_topics
+from schemas.errors import Unavailable
 from schemas.ids import partition_of
+from schemas.kafka_client import told
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class Watch:
         assert config.canary is not None
         self._config, self._canary, self._lookers = config, config.canary, lookers
         self._rng = rng or random.SystemRandom()
-        self._topics = topics(config)
+        self._topics = canary_topics(config)
         self._producer: AIOKafkaProducer = None
         self._opening = asyncio.Lock()
 
@@ -94,7 +96,7 @@ class Watch:
         try:
             await self._send(sent)
         except (KafkaError, OSError, TimeoutError) as error:
-            why = f"Kafka did not take it: {error!r}"
+            why = f"Kafka did not take it: {told(error)}"
             for looker in self._lookers:
                 looker.settled(sent, 0)
             return [Finding(each.name, "unsent", 0, each.expected, _age(sent), why) for each in self._lookers]
@@ -153,17 +155,3 @@ class Watch:
 
 def _age(sent: Probe) -> float:
     return time.monotonic() - sent.sent
-
-
-def topics(config: Config) -> tuple[str, str]:
-    """Raw topics of spans and logs that take OTLP protobuf. Raises ConfigError if there is none."""
-    assert config.canary is not None
-    chosen = []
-    for signal, wanted in (("traces", config.canary.traces_topic), ("logs", config.canary.logs_topic)):
-        fit = [i.topic for i in config.inputs if i.signal == signal and i.encoding in ("otlp_proto", "auto")]
-        if wanted is not None and wanted not in fit:
-            raise ConfigError(f"canary.{signal}_topic: {wanted} is not an input of {signal} as otlp_proto")
-        if not fit:
-            raise ConfigError(f"inputs: the canary needs an input of {signal} as otlp_proto")
-        chosen.append(wanted or fit[0])
-    return chosen[0], chosen[1]

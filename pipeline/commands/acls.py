@@ -10,6 +10,7 @@ import click
 from pipeline import acls as rights
 from pipeline.commands.console import EX_CONFIG, FILE, PRINT, ROLES, bad, good, loaded, note, plural
 from pipeline.granted import missing
+from pipeline.overheard import Overheard
 from pipeline.printed import FORMS, kafka_cli
 from schemas.errors import ConfigError, TailraceError
 
@@ -26,18 +27,21 @@ from schemas.errors import ConfigError, TailraceError
 def acls(file: str, names: list[str], user: str | None, form: str | None) -> None:
     """Check or print the rights that roles need on the brokers.
 
-    They are the fewest with which the roles work. `topics`, among the roles, stands for whoever runs
-    `tailrace topics FILE --create`. Without --print the brokers are asked what the configured user may do; nothing is
-    written. Exit code 0 if it may do all of it, 1 if not, 78 if the file or a role is wrong.
+    They are the fewest with which the roles work. Among the roles, `topics` stands for whoever runs
+    `tailrace topics FILE --create`, and `canary` for `tailrace canary`. Without --print the brokers are asked what the
+    configured user may do; nothing is written. Exit code 0 if it may do all of it, 1 if not, 78 if the file or a role
+    is wrong.
 
     \b
       tailrace acls tailrace.yaml
-      tailrace acls tailrace.yaml --role all,topics --print kafka-cli > acls.sh
+      tailrace acls tailrace.yaml --role all,topics,canary --print kafka-cli > acls.sh
       tailrace acls tailrace.yaml --user 'tailrace-{role}' --print strimzi | kubectl apply -f -
     """
     if user and not form:
         raise click.UsageError("--user goes with --print: what is checked is the user of the configuration")
-    config = loaded(file)
+    if user and user.startswith("User:"):
+        raise click.BadParameter(f"{user} without its User:, which Kafka puts before it", param_hint="--user")
+    config, overheard = loaded(file), Overheard()
     try:
         if form:
             click.echo(FORMS[form].acls(config, rights.by_user(config, names, user)))
@@ -46,9 +50,10 @@ def acls(file: str, names: list[str], user: str | None, form: str | None) -> Non
             note("kafka.transactions is false: these brokers have no ACLs, nothing to check")
             return
         wanted = rights.needed(config, names)
-        lacking = asyncio.run(missing(config, wanted))
+        with overheard:
+            lacking = asyncio.run(missing(config, wanted))
     except TailraceError as error:
-        bad(str(error))
+        bad(overheard.after(str(error)))
         sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
     for acl in wanted:
         if acl not in lacking:

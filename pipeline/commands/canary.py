@@ -12,6 +12,7 @@ import click
 from pipeline.commands.console import EX_CONFIG, bad, good, loaded
 from pipeline.config import Config, Telemetry
 from pipeline.logs import configure
+from pipeline.topics import canary_topics
 from schemas.errors import ConfigError
 
 
@@ -32,8 +33,7 @@ def canary(file: str, once: bool) -> None:
     """
     config = loaded(file)
     try:
-        if config.canary is None:
-            raise ConfigError("canary: is required by `tailrace canary`: where the backends answer queries")
+        canary_topics(config)
         sys.exit(asyncio.run(_once(config) if once else _run(config)))
     except ConfigError as error:
         bad(str(error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.acls import CREATOR, Acl, Resource, by_user, grouped, needed
+from pipeline.acls import CANARY, CREATOR, Acl, Resource, by_user, grouped, needed
 from pipeline.config import Config
 from pipeline.roles import Role, diagram
 from schemas.errors import ConfigError
@@ -102,6 +102,18 @@ def test_users() -> None:
     assert by_user(CONFIG, ["all"], None) == {"tailrace": needed(CONFIG, ["all"])}
     security = {"protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "username": "etl", "password": "p"}
     assert list(by_user(config_for("a:1", security=security), ["all"], None)) == ["etl"]
+
+
+def test_the_canary_writes_raw_topics_and_is_not_among_all() -> None:
+    inputs = [*MINIMAL["inputs"], {"topic": "otlp_logs", "signal": "logs"}]
+    canary = {"jaeger": {"endpoint": "http://jaeger:16686"}}
+    config = Config.model_validate({**MINIMAL, "inputs": inputs, "canary": canary})
+    assert operations([CANARY], config) == {"topic otlp_spans": ["Write"], "topic otlp_logs": ["Write"]}
+    assert operations(["all"], config)["topic otlp_spans"] == ["Read"]
+    assert operations(["all", CANARY], config)["topic otlp_spans"] == ["Read", "Write"]
+    assert list(by_user(config, ["sample", CANARY], "etl-{role}")) == ["etl-sample", "etl-canary"]
+    with pytest.raises(ConfigError, match="canary: is required"):
+        needed(CONFIG, [CANARY])
 
 
 def test_a_role_that_is_none_is_refused() -> None:

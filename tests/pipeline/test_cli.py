@@ -120,6 +120,7 @@ def test_acls_print(file: Path) -> None:
     [
         (["--user", "somebody"], 2, "--user goes with --print"),
         (["--role", "sampel"], 78, "no such role"),
+        (["--user", "User:me", "--print", "kafka-cli"], 2, "without its User:"),
         (["--user", "Somebody_Else", "--print", "strimzi"], 78, "cannot be a KafkaUser"),
     ],
 )
@@ -144,11 +145,17 @@ def test_topics_check_and_create(tmp_path: Path, kafka: Kafka) -> None:
     assert run("topics", path).exit_code == 0
 
 
-def test_topics_without_a_broker(tmp_path: Path) -> None:
-    path = written(tmp_path, MINIMAL | {"kafka": {"bootstrap_servers": f"{HOST}:{free_port()}"}})
-    result = run("topics", path)
+@pytest.mark.parametrize(
+    "words",
+    [["topics"], ["topics", "resize", "--partitions", "8", "--dry-run"], ["acls"], ["cardinality", "--config"]],
+    ids=" ".join,
+)
+def test_without_a_broker_one_line_says_why(tmp_path: Path, words: list[str]) -> None:
+    path = written(tmp_path, MINIMAL | {"kafka": {"bootstrap_servers": (broker := f"{HOST}:{free_port()}")}})
+    result = run(*words, path)
     assert result.exit_code == 1
-    assert "✗ kafka 127.0.0.1" in result.output
+    (line,) = result.output.splitlines()
+    assert line.startswith(f'✗ kafka {broker}: no broker can be reached; Unable connect to "{broker}": ')
 
 
 def test_check_connect_where_nothing_is(tmp_path: Path) -> None:
