@@ -634,7 +634,6 @@ def _message_kinds() -> tuple[dict[str, int], array[int]]:
 
 
 _KINDS, _KIND_TABLE = _message_kinds()
-_LOG_KINDS = "logs.v1.ResourceLogs", "logs.v1.LogRecord"
 
 
 @cython.cclass
@@ -760,7 +759,7 @@ class RawRows(Wire):
             if tag == 0x0A:
                 pos = self._length(p, pos, end)
                 stop = pos + self._value
-                self._part(data, p, pos, stop, message)
+                self._part(data, p, pos, stop, message, 1)
                 parts += 1
                 pos = stop
             else:
@@ -790,18 +789,20 @@ class RawRows(Wire):
         pos: cython.Py_ssize_t,
         end: cython.Py_ssize_t,
         message: cython.Py_ssize_t,
+        level: cython.int,
     ) -> cython.int:
-        """A ResourceSpans or ResourceLogs: its rows, then which resource they have."""
+        """A ResourceSpans or ResourceLogs (level 1) or one of its scopes (2): its rows, then which header they have."""
         others: list[bytes] = []
-        other: cython.Py_ssize_t = pos
+        other: cython.Py_ssize_t = pos  # where the current run of other fields starts
         at: cython.Py_ssize_t
         stop: cython.Py_ssize_t
         tag: cython.ulonglong
         row: cython.Py_ssize_t
-        resource: cython.Py_ssize_t
+        number: cython.Py_ssize_t
         first: cython.Py_ssize_t = self._count
         nameless: cython.Py_ssize_t = len(self.nameless)
         spanless: cython.Py_ssize_t = len(self.spanless)
+        kind: cython.int = self._root if level == 1 else self._table[self._root * _FIELDS + 2]
         while pos < end:
             at = pos
             pos = self._outer_tag(p, pos, end, 3)
@@ -811,65 +812,24 @@ class RawRows(Wire):
                 stop = pos + self._value
                 if other < at:
                     others.append(data[other:at])
-                self._scope_part(data, p, pos, stop, message)
+                if level == 1:
+                    self._part(data, p, pos, stop, message, 2)
+                else:
+                    self._add(p, pos, stop, message)
                 pos = other = stop
             else:
-                pos = self._known(p, pos, end, tag, self._root, 1)
+                pos = self._known(p, pos, end, tag, kind, level)
         if other < end:
             others.append(data[other:end])
         header = others[0] if len(others) == 1 else b"".join(others)
-        resource = self._resource_numbers.setdefault(header, len(self._resource_numbers))
+        numbers: dict[bytes, int] = self._resource_numbers if level == 1 else self._scope_numbers
+        number = numbers.setdefault(header, len(numbers))
         for row in range(first, self._count):
-            self._columns[row * _COLUMNS + 2] = resource
+            self._columns[row * _COLUMNS + 1 + level] = number
         for apart, begin in ((self.nameless, nameless), (self.spanless, spanless)):
             for row in range(begin, len(apart)):
-                apart[row] = (*apart[row][:4], resource, apart[row][5])
-        return 0
-
-    @cython.cfunc
-    @cython.exceptval(-1)
-    def _scope_part(
-        self,
-        data: bytes,
-        p: cython.p_const_uchar,
-        pos: cython.Py_ssize_t,
-        end: cython.Py_ssize_t,
-        message: cython.Py_ssize_t,
-    ) -> cython.int:
-        """A ScopeSpans or ScopeLogs, likewise."""
-        others: list[bytes] = []
-        other: cython.Py_ssize_t = pos
-        at: cython.Py_ssize_t
-        stop: cython.Py_ssize_t
-        tag: cython.ulonglong
-        row: cython.Py_ssize_t
-        scope: cython.Py_ssize_t
-        first: cython.Py_ssize_t = self._count
-        nameless: cython.Py_ssize_t = len(self.nameless)
-        spanless: cython.Py_ssize_t = len(self.spanless)
-        kind: cython.int = self._table[self._root * _FIELDS + 2]
-        while pos < end:
-            at = pos
-            pos = self._outer_tag(p, pos, end, 3)
-            tag = self._value
-            if tag == 0x12:
-                pos = self._length(p, pos, end)
-                stop = pos + self._value
-                if other < at:
-                    others.append(data[other:at])
-                self._add(p, pos, stop, message)
-                pos = other = stop
-            else:
-                pos = self._known(p, pos, end, tag, kind, 2)
-        if other < end:
-            others.append(data[other:end])
-        header = others[0] if len(others) == 1 else b"".join(others)
-        scope = self._scope_numbers.setdefault(header, len(self._scope_numbers))
-        for row in range(first, self._count):
-            self._columns[row * _COLUMNS + 3] = scope
-        for apart, begin in ((self.nameless, nameless), (self.spanless, spanless)):
-            for row in range(begin, len(apart)):
-                apart[row] = (*apart[row][:5], scope)
+                place = apart[row]
+                apart[row] = (*place[: 3 + level], number, *place[4 + level :])
         return 0
 
     @cython.cfunc
