@@ -11,7 +11,7 @@ from array import array
 
 import cython
 
-from processors.interner import grown
+from schemas.columns import grown
 from schemas.envelope import Envelope
 from schemas.otlp_scan import RawRows, Rows
 

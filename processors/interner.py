@@ -8,9 +8,10 @@ Python's, so nobody can choose strings that collide.
 from __future__ import annotations
 
 from array import array
-from typing import Any
 
 import cython
+
+from schemas.columns import grown
 
 ABSENT = 0xFFFFFFFF
 """The number of a string that is not there."""
@@ -175,11 +176,3 @@ class Interner:
                 slot = (slot + 1) & self._mask
             self._table[slot] = number
         return 0
-
-
-def grown(column: Any, size: int) -> array[int]:
-    """A copy of a column with room for `size` entries, the new ones 0. (An array that is looked into cannot grow.)"""
-    old = memoryview(column)
-    larger = array(old.format, bytes(old.itemsize * size))
-    memoryview(larger)[: len(old)] = old
-    return larger

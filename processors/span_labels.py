@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import cython
 
-from processors.interner import Interner, grown
+from processors.interner import Interner
+from schemas.columns import grown
 from schemas.otlp_scan import (
     ATTRIBUTES,
     KIND,

@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 import cython
 
-from processors.interner import grown
 from processors.span_labels import LabelSet, SpanLabels
+from schemas.columns import grown
 from schemas.errors import ConfigError
 from schemas.otlp_scan import END_NS, START_NS, AttributeValue, SpanColumns
 from schemas.point import HistogramValue, Labels, PointBatch, Shape, Value

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from schemas.columns import cut, keys_of, numbers_of, renumbered
 from schemas.decision import Enrichment
 from schemas.errors import ProtocolError
 from schemas.packing import pack, unpack
@@ -33,7 +34,7 @@ def u64(values: list[int] | None = None) -> array[int]:
     return array("Q", values or [])
 
 
-def u32(values: list[int] | None = None) -> array[int]:
+def u32(values: Sequence[int] | None = None) -> array[int]:
     """A column of unsigned 32-bit integers."""
     return array("I", values or [])
 
@@ -89,23 +90,13 @@ class Envelope:
 
     def select(self, rows: Sequence[int], verdicts: list[RowVerdict | None]) -> Envelope:
         """The kept envelope of some rows, with their verdicts: slices, nothing re-encoded, no mark."""
+        chosen = u32(rows)
         selected = Envelope(self.partitions, self.topic, self.partition, verdicts=verdicts)
-        resources: dict[int, int] = {}
-        scopes: dict[int, int] = {}
-        messages: dict[int, int] = {}
-        parts: list[bytes] = []
-        end = 0
-        for index in rows:
-            row = self.row(index)
-            parts.append(row)
-            end += len(row)
-            selected.ends.append(end)
-            selected.resource.append(resources.setdefault(self.resource[index], len(resources)))
-            selected.scope.append(scopes.setdefault(self.scope[index], len(scopes)))
-            selected.message.append(messages.setdefault(self.message[index], len(messages)))
-            selected.item.append(self.item[index])
-            selected.keys.append(self.keys[index])
-        selected.body = b"".join(parts)
+        selected.body, selected.ends = cut(self.body, self.starts, self.ends, chosen)
+        selected.resource, resources = renumbered(self.resource, chosen, len(self.resources))
+        selected.scope, scopes = renumbered(self.scope, chosen, len(self.scopes))
+        selected.message, messages = renumbered(self.message, chosen, len(self.messages))
+        selected.item, selected.keys = numbers_of(self.item, chosen), keys_of(self.keys, chosen)
         selected.resources = [self.resources[index] for index in resources]
         selected.scopes = [self.scopes[index] for index in scopes]
         selected.messages = [self.messages[index] for index in messages]

@@ -25,10 +25,10 @@ from typing import Any
 import cython
 
 from processors.correlation import NAMED_PER_TRACE, SPANS_PER_TRACE, enrichment
-from processors.interner import grown
 from processors.sampling.evidence import Evidence
 from processors.sampling.span_bits import SpanBits
 from processors.span_labels import SpanLabels
+from schemas.columns import grown
 from schemas.decision import Enrichment
 from schemas.otlp_scan import (
     END_NS,

@@ -32,6 +32,7 @@ from processors.sampling.verdicts import Verdicts
 from processors.span_labels import Resource, SpanLabels
 from processors.span_metrics import SpanMetrics
 from processors.stream_time import RawClock, StreamClock
+from schemas.columns import gathered
 from schemas.dead_letter import DeadLetter
 from schemas.decision import DROPPED, Checkpoint, DecisionRecord, Verdict
 from schemas.envelope import Envelope, RowVerdict
@@ -54,6 +55,7 @@ FULL_CHECKPOINT_MS = 10_000  # of stream time; between two full ones only change
 IDLE_BURST_MS = 10_000  # tails that passed nothing but marks are committed this rarely
 DECISION_BYTES = 1 << 20  # of verdicts in one record: a clock that was held up may make millions of traces due at once
 DECISION_OVERHEAD = 24  # bytes of a verdict without names: key, time, and what msgpack adds
+RESOURCE_BYTES = 4 << 20  # of resources whose answers are remembered: some ten thousand pods
 LABEL_SETS = 1 << 14  # remembered while nothing is counted
 INPUT_PER_OUTPUT = 8  # a burst may read this many times its output limit while it keeps little
 ENVELOPE_BYTES = 512 << 10  # of kept rows and their headers in one record, as in processors/regroup.py
@@ -137,6 +139,8 @@ class Window:
         self._service = plan.keys[b"service.name"]
         self._metrics = metrics
         self._labels = SpanLabels([]) if metrics is None else metrics.labels
+        self._resources: dict[bytes, tuple[Resource, int]] = {}
+        self._resource_bytes = 0
         self._spans = SpanColumns(plan.keys)
         self._logs = LogColumns()
         self._topics = tuple(topic for topic in (settings.spans_topic, settings.logs_topic) if topic is not None)
@@ -285,21 +289,30 @@ class Window:
 
     def _fold_spans(self, envelope: Envelope, times: list[int], counted: bool) -> None:
         plan, columns, labels = self._plan, self._spans, self._labels
-        resources = [resource_attributes(header, plan.keys) for header in envelope.resources]
+        resources = [self._resource(header) for header in envelope.resources]
         columns.scan(envelope.body, envelope.ends, envelope.starts)
         if self._metrics is None and len(labels) > LABEL_SETS:
             labels.clear()  # with metrics every flush does
-        labels.assign(columns, envelope.resource, [self._labelled(values) for values in resources])
+        labels.assign(columns, envelope.resource, [labelled for labelled, _ in resources])
         if not counted:
             if self._metrics is not None:
                 self._metrics.add(columns)
             self._stats["spans_counted", ""] += len(envelope)
         now, row_times, met = self._clock.now(), *self._late(envelope, times)
-        plan.span_bits.assign(columns, envelope.resource, [plan.resource_bits(values) for values in resources])
+        plan.span_bits.assign(columns, envelope.resource, [bits for _, bits in resources])
         self._traces.fold_spans(columns, envelope.keys, row_times, met, now, plan.span_bits, labels)
 
-    def _labelled(self, values: list[AttributeValue | None]) -> Resource:
-        return _text(values[self._service]), tuple(values[slot] for slot in self._labels.slots)
+    def _resource(self, header: bytes) -> tuple[Resource, int]:
+        """A resource's labels, and what it answers to the policies: read once while it keeps coming."""
+        known = self._resources.get(header)
+        if known is None:
+            values = resource_attributes(header, self._plan.keys)
+            labelled = _text(values[self._service]), tuple(values[slot] for slot in self._labels.slots)
+            self._resource_bytes += len(header)
+            if self._resource_bytes > RESOURCE_BYTES:
+                self._resources, self._resource_bytes = {}, len(header)
+            known = self._resources[header] = labelled, self._plan.resource_bits(values)
+        return known
 
     def _fold_logs(self, envelope: Envelope, times: list[int]) -> None:
         columns = self._logs
@@ -312,7 +325,7 @@ class Window:
 
         Such a row follows its verdict, which then must live on.
         """
-        row_times = array("q", [times[message] for message in envelope.message])
+        row_times = gathered(array("q", times), envelope.message)
         met = array("B", bytes(len(envelope)))
         now, heads = self._clock.now(), self._heads()
         for row in self._verdicts.late(envelope.keys, row_times, now, heads, met):
