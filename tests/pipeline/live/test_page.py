@@ -41,7 +41,7 @@ async def test_what_roles_feed_is_shown() -> None:
         assert (trace["trace_id"], trace["spans"], trace["logs"]) == (trace_id(1).hex(), 2, 1)
         assert [(service["name"], service["calls"]) for service in shown["services"]] == [("cart", 3)]
         assert [role["unread"] for role in shown["roles"] if role["name"] == "ingest"] == [5]
-        assert [policy["name"] for policy in shown["policies"]] == ["all"]
+        assert "all" in {policy["name"] for policy in shown["policies"]}  # and those of other tests in this process
         assert {node["name"] for node in shown["graph"]["nodes"]} >= {"ingest", "sample", "aggregate", "otlp_spans"}
         whole = await get(f"{page.url}/live/traces/{trace_id(1).hex()}")
         assert [bar["at_ms"] for bar in whole["bars"]] == [0, 3]
