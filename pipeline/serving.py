@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Awaitable, Callable, Mapping
+from errno import EADDRINUSE
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -11,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pipeline import telemetry
 from pipeline.config import Telemetry
 from pipeline.live.page import Page
+from schemas.errors import ConfigError
 
 LAST_ANSWERS = 1.0  # seconds that requests under way get when the worker stops
 
@@ -19,6 +22,7 @@ class Server:
     """Serves on `telemetry.host`:`telemetry.port`; port 0 picks a free one, see `port`.
 
     `ready` and `unread` are asked by role whenever metrics are read. `page` is set before `start`, if there is one.
+    `section` of the configuration is where the settings come from.
     """
 
     def __init__(
@@ -26,14 +30,16 @@ class Server:
         settings: Telemetry,
         ready: Callable[[], dict[str, bool]],
         unread: Callable[[], Awaitable[Mapping[str, int]]] | None = None,
+        section: str = "telemetry",
     ) -> None:
+        self._section = section
         self._settings, self._ready, self._unread = settings, ready, unread
         self._runner: web.AppRunner | None = None
         self.port = settings.port
         self.page: Page | None = None
 
     async def start(self) -> None:
-        """Listen."""
+        """Listen. Raises ConfigError where that is not possible."""
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._health)
@@ -43,8 +49,14 @@ class Server:
             await self.page.start()
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=LAST_ANSWERS)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._settings.host, self._settings.port)
-        await site.start()
+        host, port = self._settings.host, self._settings.port
+        try:
+            await web.TCPSite(self._runner, host, port).start()
+        except OSError as error:
+            await self.stop()
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error
+            hint = f"; another process has it, choose another {self._section}.port" if error.errno == EADDRINUSE else ""
+            raise ConfigError(f"{self._section}.host, {self._section}.port: {host}:{port}: {why}{hint}") from error
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:

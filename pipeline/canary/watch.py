@@ -96,7 +96,8 @@ class Watch:
         try:
             await self._send(sent)
         except (KafkaError, OSError, TimeoutError) as error:
-            why = f"Kafka did not take it: {told(error)}"
+            reason = f"no answer within {SEND_LIMIT:g} s" if isinstance(error, TimeoutError) else told(error)
+            why = f"Kafka did not take it: {reason}"
             for looker in self._lookers:
                 looker.settled(sent, 0)
             return [Finding(each.name, "unsent", 0, each.expected, _age(sent), why) for each in self._lookers]

@@ -12,6 +12,7 @@ import click
 from pipeline.commands.console import EX_CONFIG, bad, good, loaded
 from pipeline.config import Config, Telemetry
 from pipeline.logs import configure
+from pipeline.overheard import Overheard
 from pipeline.topics import canary_topics
 from schemas.errors import ConfigError
 
@@ -46,11 +47,13 @@ async def _once(config: Config) -> int:
 
     watch = Watch(config, lookers(config))
     try:
-        findings = await watch.once()
+        with Overheard() as overheard:
+            findings = await watch.once()
     finally:
         await watch.close()
     for finding in findings:
-        (good if finding.outcome == "complete" else bad)(str(finding))
+        unsent = finding.outcome == "unsent"
+        (good if finding.outcome == "complete" else bad)(overheard.after(str(finding)) if unsent else str(finding))
     return int(any(finding.outcome != "complete" for finding in findings))
 
 
@@ -62,7 +65,9 @@ async def _run(config: Config) -> int:
     assert config.canary is not None
     configure(config.telemetry.log_level)
     watch = Watch(config, lookers(config))
-    server = Server(Telemetry(host=config.canary.host, port=config.canary.port), lambda: {"canary": True})
+    server = Server(
+        Telemetry(host=config.canary.host, port=config.canary.port), lambda: {"canary": True}, section="canary"
+    )
     await server.start()
     running = asyncio.create_task(watch.run())
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -12,6 +12,7 @@ from pipeline.config import Config, Telemetry
 from pipeline.live.page import Page
 from pipeline.live.watch import Watch
 from pipeline.serving import Server
+from schemas.errors import ConfigError
 from tests.pipeline.configs import MINIMAL
 from tests.repository import ROOT
 
@@ -37,6 +38,15 @@ async def test_a_role_that_waits_is_a_zero_not_an_absence(url: str) -> None:
 async def test_the_process_shows_its_memory(url: str) -> None:
     async with ClientSession() as client, client.get(f"{url}/metrics") as answer:
         assert "\nprocess_resident_memory_bytes " in await answer.text()
+
+
+async def test_a_port_that_is_taken_is_named_with_its_key(url: str) -> None:
+    port = int(url.rpartition(":")[2])
+    expected = rf"telemetry\.port: 127\.0\.0\.1:{port}: Address already in use; .* another telemetry\.port"
+    with pytest.raises(ConfigError, match=expected):
+        await Server(Telemetry(port=port), dict).start()
+    with pytest.raises(ConfigError, match=r"canary\.host, canary\.port: 192\.0\.2\.1:0: "):
+        await Server(Telemetry(host="192.0.2.1", port=0), dict, section="canary").start()
 
 
 async def test_alive_but_not_ready(url: str) -> None:
