@@ -124,7 +124,8 @@ async def _answer(work: Awaitable[Answer], subject: str) -> Answer | Finding:
         except TimeoutError:
             text = f"no answer within {PATIENCE_SECONDS:g} s"
         except ConfigError as error:
-            return Finding(False, "kafka.security" if subject.startswith("kafka ") else subject, str(error))
+            ours = "kafka.security" if subject.startswith("kafka ") else subject
+            return Finding(False, ours, str(error).removeprefix(f"{ours}."))
         except TailraceError as error:
             text = str(error).removeprefix(f"{subject}: ")
     return Finding(False, subject, overheard.after(text))
