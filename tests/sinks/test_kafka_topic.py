@@ -101,6 +101,18 @@ async def test_a_span_beyond_the_sinks_own_limit_is_refused_alone(kafka: Kafka) 
     assert (outcome.accepted, [r.index for r in outcome.refused], outcome.retry) == (2, [1], ())
 
 
+async def test_a_name_that_is_no_utf8_stops_nobody(kafka: Kafka) -> None:
+    """All before this sink take it, and so do the Collector and Jaeger."""
+    name, trace = await topic(kafka), os.urandom(16)
+    rows = envelope([span(trace, "xyz")])
+    rows.body = rows.body.replace(b"xyz", b"x\xff\xfe")
+    async with started(kafka.bootstrap, name) as destination:
+        assert await send(destination, rows) == Outcome(accepted=1)
+    (found,) = await read_all(kafka.bootstrap, name)
+    assert found.key == trace.hex().encode()
+    assert b"x\xff\xfe" in found.value
+
+
 async def test_brokers_that_are_not_there_are_unavailable() -> None:
     with pytest.raises(Unavailable):
         async with started(f"{HOST}:{free_port()}", "kept"):
