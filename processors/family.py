@@ -208,14 +208,17 @@ class Family:
             if self.shape.kind in ("gauge", "info"):
                 return None
             placed = self._place(labels, bounds)
+        known = self.rows.get(placed)
+        before = NOT_TOLD if known is None else known.counted
         row = self._add(placed, value, bounds)
-        row.counted, row.told = max(row.counted, counted), placed == labels or row.told
+        row.counted, row.told = max(before, counted), placed == labels or row.told
         return placed
 
     def restore(self, source: SourceState, labels: Labels, last: Value, counted: int) -> None:
         """A loaded source, with the row that it feeds here."""
         self.sources[source.source, source.start_ms] = _Source(labels, source.time_ms, last, counted)
-        self.rows[labels].sources += 1
+        row = self.rows[labels]
+        row.sources, row.counted = row.sources + 1, max(row.counted, counted)  # no row ends before its sources
 
     def _place(self, labels: Labels, bounds: Bounds) -> Labels:
         return self.limiter.place(labels, *self._costs(bounds)) if self.shape.open else self.limiter.place(labels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -344,6 +344,23 @@ def test_label_sets_of_different_cost_are_all_there_after_a_restart() -> None:
     after = tick(store, TIME + 2)
     assert len(rows(before)) == 3
     assert (rows(after), stale(after)) == (rows(before), [])
+
+
+def test_a_row_that_stands_for_several_lives_as_long_as_the_youngest_of_its_sources() -> None:
+    """After a restart with a lower limit, in whatever order the label sets are loaded."""
+    limits = Limits(10, 10, idle_ms=5 * MINUTE)
+    store = SeriesStore(limits)
+    x, y = ("shop", "", "x"), ("shop", "", "y")
+    store.apply(read("counter", (x, 1.0, 1, TIME, TIME), (y, 1.0, 2, TIME, TIME)), TIME)
+    tick(store, TIME)
+    store.apply(read("counter", (x, 2.0, 1, TIME, TIME + 1)), TIME + 1)
+    before = tick(store, TIME + 3 * MINUTE)
+    store = SeriesStore(replace(limits, series=1))
+    store.load(before, TIME + 3 * MINUTE)
+    assert rows(tick(store, TIME + 6 * MINUTE)) == {(OVERFLOW,) * 3: 3.0}
+    store.apply(read("counter", (x, 5.0, 1, TIME, TIME + 2)), TIME + 2)
+    assert rows(tick(store, TIME + 7 * MINUTE)) == {(OVERFLOW,) * 3: 6.0}
+    assert not rows(tick(store, TIME + 13 * MINUTE))
 
 
 def test_classic_and_exponential_histograms_may_share_a_name() -> None:
