@@ -13,9 +13,10 @@ A point costs about 30 µs here and 10 µs in `aggregate` (numbers and histogram
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -26,7 +27,7 @@ from schemas.dead_letter import DeadLetter
 from schemas.errors import Malformed
 from schemas.formats import detect, otlp_json
 from schemas.formats.otlp_metrics import alone, read_metric, read_metrics, read_name, read_value
-from schemas.point import ExponentialValue, Kind, Labels, PointBatch, Reading, Shape, Value
+from schemas.point import ExponentialValue, Kind, PointBatch, Reading, Shape, Value
 from schemas.prometheus_names import Strategy, label_name, metric_name
 from schemas.reasons import Reason
 
@@ -39,8 +40,14 @@ NAMED = ("service.name", "service.namespace", "service.instance.id")  # they are
 RESERVED = {"histogram": ("le",), "summary": ("quantile",)}
 MS = 1_000_000  # ns
 RESOURCES = 1024  # whose labels are remembered
+# Label names of one record: each of its points has them all, and attribute keys that are data would make a square.
+MOST_NAMES = 128
+POINT_BYTES = 2 << 20  # of a single one: bounds and labels are the producers' own; MOST_NAMES long labels fit
 _NUMBER_BYTES = 9
 _POINT_BYTES = 64  # msgpack's heads, source and times
+
+_Point = tuple[dict[str, str], Value | None, tuple[int, int, int] | None]
+"""Labels, value, and of a reading source, start and time; a delta has none."""
 
 TO_OTLP: dict[str, Callable[[bytes], bytes]] = {"otlp_proto": bytes, "otlp_json": otlp_json.metrics}
 
@@ -67,8 +74,7 @@ class MetricFlush:
 class _Group:
     """Points of one metric, kind and bounds, with their labels by name."""
 
-    deltas: list[tuple[dict[str, str], Value]] = field(default_factory=list)
-    readings: list[tuple[dict[str, str], Value | None, int, int, int]] = field(default_factory=list)
+    points: list[_Point] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -160,7 +166,7 @@ class MetricPoints:
         for name in RESERVED.get(kind, ()):
             labels.pop(name, None)
         if delta and value is not None:
-            self._group(metric, kind, bounds, labels, value).deltas.append((labels, value))
+            self._group(metric, kind, bounds, labels, value).points.append((labels, value, None))
         else:
             source = _number(_digest(stream, *attributes.items(), *map(repr, bounds)))
             self._read(metric, kind, bounds, labels, value, source, point.start_time_unix_nano // MS, time_ms)
@@ -177,17 +183,17 @@ class MetricPoints:
         time_ms: int,
     ) -> None:
         group = self._group(metric, kind, bounds, labels, value)
-        group.readings.append((labels, value, source, start_ms, time_ms))
+        group.points.append((labels, value, (source, start_ms, time_ms)))
 
     def _group(
         self, metric: str, kind: Kind, bounds: tuple[float, ...], labels: Mapping[str, str], value: Value | None
     ) -> _Group:
-        """Where to put a point, which is counted."""
+        """Where to put a point, which is counted. Raises Malformed for one that no record takes."""
+        size = _size(labels, value, bounds)
+        if size > POINT_BYTES:
+            raise Malformed(Reason.MESSAGE_TOO_LARGE, f"a point of about {size} bytes, limit {POINT_BYTES}")
         self._rows += metric != TARGET_INFO
-        numbers = len(bounds)
-        if isinstance(value, ExponentialValue):
-            numbers += len(value.positive) + len(value.negative)
-        self.size += sum(map(len, labels.values())) + _POINT_BYTES + _NUMBER_BYTES * numbers
+        self.size += size
         return self._groups.setdefault((metric, kind, bounds), _Group())
 
     def _name(self, name: str, metric: Any, kind: Kind) -> str:
@@ -231,10 +237,10 @@ class MetricPoints:
             labels[JOB] = f"{namespace}/{service}" if namespace else service
         if instance:
             labels[INSTANCE] = instance
-        promoted = {key: attributes[key] for key in self.naming.promoted if key in attributes}
+        promoted = {key: attributes[key] for key in self.naming.promoted if key in attributes and self._is_label(key)}
         others = {key: text for key, text in attributes.items() if key not in NAMED and key.strip("_")}
         # One attribute whose key gives no label must not cost a service its metrics.
-        others = {key: text for key, text in others.items() if self._is_label(key)}
+        others = dict(islice(((k, text) for k, text in others.items() if self._is_label(k)), MOST_NAMES - 2))
         info = self._labels(others, {}, labels) if labels and others else {}
         return _Resource(labels, self._labels(promoted), info, _digest(*attributes.items()))
 
@@ -267,7 +273,7 @@ class MetricPoints:
         batches = [
             batch
             for (metric, kind, bounds), group in self._groups.items()
-            for batch in _batches(metric, kind, bounds, group)
+            for batch in _batches(metric, kind, bounds, group.points)
         ]
         flushed = MetricFlush(batches, self._dead, self._rows)
         self._groups, self._dead = {}, []
@@ -275,36 +281,41 @@ class MetricPoints:
         return flushed
 
 
-def _batches(metric: str, kind: Kind, bounds: tuple[float, ...], group: _Group) -> Iterable[PointBatch]:
-    """The points of a group in records far below Kafka's 1 MiB default."""
-    names = {name for labels, _ in group.deltas for name in labels}
-    names |= {name for labels, *_ in group.readings for name in labels}
+def _batches(metric: str, kind: Kind, bounds: tuple[float, ...], points: Iterable[_Point]) -> Iterable[PointBatch]:
+    """The points of a group in records far below what the topic takes."""
+    part: list[_Point] = []
+    names, size = {JOB, INSTANCE}, 0
+    for labels, value, reading in points:
+        new = labels.keys() - names
+        if part and (size >= BATCH_CHARACTERS or (new and len(names) + len(new) > MOST_NAMES)):
+            yield _batch(metric, kind, bounds, part, names)
+            part, names, size = [], {JOB, INSTANCE}, 0
+        part.append((labels, value, reading))
+        names |= labels.keys()
+        size += _size(labels, value, bounds) + len(names)
+    yield _batch(metric, kind, bounds, part, names)
+
+
+def _batch(metric: str, kind: Kind, bounds: tuple[float, ...], points: Sequence[_Point], names: set[str]) -> PointBatch:
     in_order = (JOB, INSTANCE, *sorted(names - {JOB, INSTANCE}))
     # A service outlives its instances when label sets fold; a target is both.
-    shape = Shape(kind, in_order, bounds, 2 if kind == "info" else 1, open=True)
-
-    def values(labels: Mapping[str, str]) -> Labels:
-        return tuple(labels.get(name, "") for name in in_order)
-
-    batch, size = PointBatch(metric, shape), 0
-    for labels, value in group.deltas:
-        batch.rows.append((values(labels), value))
-        size += _size(labels, bounds)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = PointBatch(metric, shape), 0
-    for labels, read, source, start_ms, time_ms in group.readings:
-        batch.readings.append(Reading(values(labels), read, source, start_ms, time_ms))
-        size += _size(labels, bounds)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = PointBatch(metric, shape), 0
-    if batch.rows or batch.readings:
-        yield batch
+    batch = PointBatch(metric, Shape(kind, in_order, bounds, 2 if kind == "info" else 1, open=True))
+    for labels, value, reading in points:
+        values = tuple(labels.get(name, "") for name in in_order)
+        if reading is not None:
+            batch.readings.append(Reading(values, value, *reading))
+        elif value is not None:
+            batch.rows.append((values, value))
+    return batch
 
 
-def _size(labels: Mapping[str, str], bounds: tuple[float, ...]) -> int:
-    return sum(map(len, labels.values())) + _POINT_BYTES + _NUMBER_BYTES * len(bounds)
+def _size(labels: Mapping[str, str], value: Value | None, bounds: tuple[float, ...]) -> int:
+    """About the bytes of a point; a text that is not ASCII may take four a character."""
+    text = sum(len(text) if text.isascii() else 4 * len(text) for text in labels.values())
+    numbers = len(bounds)
+    if isinstance(value, ExponentialValue):
+        numbers += len(value.positive) + len(value.negative)
+    return text + _POINT_BYTES + _NUMBER_BYTES * numbers
 
 
 def _why(error: Malformed) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
-from processors.metric_points import MetricPoints, Naming
+from processors.metric_points import MOST_NAMES, MetricPoints, Naming
 from schemas.point import ExponentialValue, HistogramValue, PointBatch, Reading, SummaryValue
 from schemas.reasons import Reason
 from tests.schemas.rows import attribute
@@ -385,3 +385,58 @@ def test_a_large_metric_becomes_records_of_a_stated_size() -> None:
     assert len(batches) > 3
     assert sum(len(batch.readings) for batch in batches) == 3_000
     assert {type(reading) for batch in batches for reading in batch.readings} == {Reading}
+
+
+def test_buckets_count_for_the_size_of_a_record() -> None:
+    data, metrics = message()
+    histogram = metrics.add(name="e").exponential_histogram
+    histogram.aggregation_temporality = DELTA
+    counts = [(1 << 40) + number for number in range(160)]
+    for number in range(1_000):
+        point = timed(histogram.data_points.add(scale=3, count=sum(counts)), route=str(number))
+        point.positive.bucket_counts.extend(counts)
+    reader = processor()
+    reader.add(0, NOW, data.SerializeToString())
+    batches = reader.flush().batches
+    assert sum(len(batch.rows) for batch in batches) == 1_000
+    assert max(len(batch.rows) for batch in batches) * len(counts) * 9 < 1 << 20
+
+
+def test_attribute_keys_that_are_data_do_not_make_every_point_wider() -> None:
+    """20,000 points of 20,000 keys are no table of 400 million cells."""
+    data, metrics = message()
+    points = metrics.add(name="g").gauge.data_points
+    for number in range(20_000):
+        timed(points.add(as_int=number), **{f"key{number}": "x"})
+    reader = processor()
+    reader.add(0, NOW, data.SerializeToString())
+    batches = reader.flush().batches
+    assert max(len(batch.shape.label_names) for batch in batches) <= MOST_NAMES
+    found = [labels for batch in batches for labels in labelled(batch)]
+    assert sorted(int(next(name for name in labels if name != "job")[3:]) for labels in found) == list(range(20_000))
+
+
+def test_a_point_that_no_record_takes_leaves_alone() -> None:
+    data, metrics = message()
+    histogram = metrics.add(name="h").histogram
+    histogram.aggregation_temporality = DELTA
+    for size in (3, 300_000):
+        timed(histogram.data_points.add(sum=0, explicit_bounds=range(size), bucket_counts=[0] * (size + 1)))
+    batches, dead = read(data)
+    assert [len(batch.rows) for batch in batches.values()] == [1]
+    assert [reason for reason, _ in dead] == [Reason.MESSAGE_TOO_LARGE]
+
+
+def test_a_resource_of_any_size_costs_its_info_only() -> None:
+    data, metrics = message({"service.name": "shop", **{f"a{n:04}": "€" * 3_000 for n in range(1_000)}})
+    timed(metrics.add(name="g").gauge.data_points.add(as_int=1))
+    batches, dead = read(data)
+    assert (set(batches), dead) == ({"g", "target_info"}, [])
+    assert len(batches["target_info"].shape.label_names) <= MOST_NAMES
+
+
+def test_an_attribute_that_gives_no_label_is_not_promoted() -> None:
+    data, metrics = message({"service.name": "shop", "_": "x", "zone": "a"})
+    timed(metrics.add(name="g").gauge.data_points.add(as_int=1))
+    batches, _ = read(data, "otlp_proto", Naming(promoted=("_", "zone")))
+    assert labelled(batches["g"]) == [{"job": "shop", "zone": "a"}]
