@@ -133,7 +133,8 @@ class Ticks:
     def due(self, monotonic: float) -> DueTick | None:
         """The tick of an interval that is over."""
         now = self._now(monotonic)
-        if now is None or self._last is None or not len(self._store) or now < self._last + self._interval:
+        told = self._changed or len(self._store) > 0  # what was read may all have been refused: that is told too
+        if now is None or self._last is None or not told or now < self._last + self._interval:
             return None
         return self._tick(now)
 

@@ -142,6 +142,21 @@ def test_nothing_counted_no_ticks() -> None:
     assert world.aggregate.last(world.monotonic) is None
 
 
+def test_what_was_refused_is_told_though_nothing_else_was_counted() -> None:
+    """Else its dead letter and its offset would wait for the next point, however long that takes."""
+    world = World()
+    taken = PointBatch("calls_total", Shape("gauge", ("job",), (), 1, open=True), rows=[(("a",), 1)])
+    world.log.append((world.now, taken))
+    world.read(1)
+    world.pass_time(INTERVAL)
+    due = world.aggregate.due(world.monotonic)
+    assert due is not None
+    assert (due.tick.points, due.tick.blocks, [refused.offset for refused in due.refused]) == (1, [], [0])
+    assert world.commit(due, lost=False)
+    world.pass_time(INTERVAL)
+    assert world.aggregate.due(world.monotonic) is None
+
+
 def test_ticks_go_on_while_no_points_come() -> None:
     world = World()
     world.log.append((world.now, PointBatch.decode(one())))
