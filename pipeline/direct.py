@@ -157,8 +157,8 @@ class KeyedPair(PartitionPair):
     def is_full(self) -> bool:
         """Whether the cache is full and the tail not held up by what is undecided."""
         head, tail = self._window.now, self._window.tail_now
-        if head is None or self._window.cached_bytes < self._limit:
-            return False
+        if head is None or self._window.cached_bytes < self._limit or not self._window.can_pass():
+            return False  # whatever the tail's clock says: a head that waits for what only it can decide waits for ever
         return tail is None or head - tail > AHEAD_OF_TAIL * self._wait
 
     async def _reread(self) -> None:

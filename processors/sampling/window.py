@@ -159,7 +159,7 @@ class Window:
         self._last_burst: int | None = None
         self._written: tuple[int, bool, tuple[int, ...]] = (-1, False, ())
         self._cached_bytes = 0
-        self._read_to: dict[str, int] = {}
+        self._ends: dict[str, deque[tuple[int, int]]] = {topic: deque() for topic in self._topics}  # (head, append)
         self._left_out: set[tuple[str, int]] = set()
         self._untraced: list[bytes] = []
         self._dead: list[DeadLetter] = []
@@ -283,7 +283,10 @@ class Window:
 
         `append` is `newest_append` as it was before the end of the topic was asked for.
         """
-        self._read_to[topic] = append
+        ends, head = self._ends[topic], self._cursors[topic].head
+        if ends and ends[-1][0] == head:
+            ends.pop()
+        ends.append((head, append))
         self._clock.ended(topic, append)
         self._decide_due()
 
@@ -416,6 +419,11 @@ class Window:
         """Bytes of raw batches in memory."""
         return self._cached_bytes
 
+    def can_pass(self) -> bool:
+        """Whether the next burst passes something in memory; if not, only what the head still has to read helps."""
+        oldest = [self._envelope(cursor.cached[0][2]) for cursor in self._cursors.values() if cursor.cached]
+        return any(self._verdicts.missing(envelope.keys) < 0 for envelope in oldest)
+
     # ---- the tail ----------------------------------------------------------------------------------------
 
     def burst(self, final: bool = False, always: bool = False) -> Burst | None:
@@ -508,14 +516,20 @@ class Window:
                 size += self._set_aside(value)
             self._tail_clock.read(topic, envelope, append)
             cursor.tail, cursor.passed = _after(offset, value), _appended(cursor)
+            self._pass_ends(topic, cursor)
             cursor.cached.popleft()
             self._cached_bytes -= _size(value)
             records, rows, read = records + 1, rows + len(envelope), read + _size(value)
         if not cursor.cached:
             cursor.tail = max(cursor.tail, cursor.cached_to)
-        if cursor.tail >= cursor.head and topic in self._read_to:
-            self._tail_clock.ended(topic, self._read_to[topic])
+        self._pass_ends(topic, cursor)
         return kept, records, rows, full
+
+    def _pass_ends(self, topic: str, cursor: Cursor) -> None:
+        """What `ended` said when the head was where the tail is now. A tail with a record always before it comes by."""
+        ends = self._ends[topic]
+        while ends and ends[0][0] <= cursor.tail:
+            self._tail_clock.ended(topic, ends.popleft()[1])
 
     def _all_decided(self, keys: array[int], topic: str, offset: int) -> bool:
         row: int = self._verdicts.missing(keys)

@@ -176,6 +176,19 @@ async def test_a_backlog_without_a_cache_is_read_again_and_decided_alike(kafka: 
     assert (telemetry.REGISTRY.get_sample_value("tailrace_tail_reads_total", {"partition": "0"}) or 0) > read
 
 
+async def test_a_first_start_under_traffic_without_a_cache_does_not_wait_for_itself(keyed: Keyed) -> None:
+    """Nothing at the tail is decided yet, so the head must not wait for it: nobody else would decide it."""
+    keyed.config.sampling.__dict__["cache_bytes"] = 0
+    async with busy(keyed):
+
+        async def filled() -> bool:
+            return len(keyed.produced) >= 200
+
+        await eventually(filled, DEADLINE, "there is a backlog")
+        async with running(keyed.config, ["sample"]):
+            await more_kept(keyed)
+
+
 async def test_a_trace_on_two_partitions_is_noticed(keyed: Keyed, caplog: pytest.LogCaptureFixture) -> None:
     """One of those that are looked at; another one is not, and neither is one on its own partition."""
     names = (f"k{number}" for number in range(1 << 20))

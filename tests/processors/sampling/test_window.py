@@ -15,9 +15,11 @@ from processors.sampling.window import FULL_CHECKPOINT_MS, IDLE_BURST_MS, Settin
 from schemas.decision import DecisionRecord, Enrichment
 from schemas.envelope import Envelope, RowVerdict
 from schemas.errors import ProtocolError
+from schemas.otlp_build import traces_data
+from schemas.raw_batch import RawBatch, RawReader
 from schemas.reasons import Reason
 from tests.processors.sampling.builders import drop, policy
-from tests.processors.sampling.pair import HORIZON, LOGS, SETTINGS, SPANS, WAIT, Owner, Pair, key, ms, state
+from tests.processors.sampling.pair import HORIZON, LOGS, SETTINGS, SPANS, WAIT, Owner, Pair, key, ms, span, state
 
 DUE = WAIT // 1000 + 1  # seconds after which a trace that began at 0 is decided
 KEPT_BY_ERRORS = RowVerdict(True, "errors")
@@ -647,3 +649,42 @@ def test_what_the_tail_stands_before(cache_bytes: int) -> None:
     quiet(pair, DUE)
     owner.settle()
     assert owner.window.oldest()[SPANS] == ms(3)
+
+
+# ---- raw records -----------------------------------------------------------------------------------------
+
+
+def raw(offset: int, at: float, *names: str) -> RawBatch:
+    """One raw message of spans."""
+    value = traces_data([(b"", b"", [span(name) for name in names])])
+    return RawReader(SPANS, 0, 1, "traces", 1 << 20, 1 << 20).read([(offset, ms(at), value)])
+
+
+def test_the_tails_clock_keeps_up_where_a_record_is_always_on_its_way() -> None:
+    """A partition with one record in two decision waits, each of which moves a mark by ten seconds at most."""
+    window = Owner(Pair(), replace(SETTINGS, direct=True, decision_wait=3 * WAIT)).window
+    window.resume({}, {SPANS: 0, LOGS: 0})
+    for second in range(600):
+        if second % 20 == 0:
+            window.head(SPANS, second // 20, ms(second), raw(second // 20, second, f"{chr(65 + second // 20)}1"))
+        for topic in (SPANS, LOGS):
+            window.ended(topic, ms(second))
+        window.burst()
+    assert window.positions() == {SPANS: 30, LOGS: 0}
+    assert window.now == ms(599)
+    assert window.tail_now is not None
+    assert window.tail_now >= ms(599 - 3 * WAIT / 1000 - 20)
+
+
+def test_what_can_be_passed_is_known_before_it_is() -> None:
+    window = Owner(Pair(), replace(SETTINGS, direct=True)).window
+    window.resume({}, {SPANS: 0, LOGS: 0})
+    window.ended(LOGS, ms(0))
+    assert not window.can_pass()
+    window.head(SPANS, 0, ms(0), raw(0, 0, "A1"))
+    assert not window.can_pass(), "undecided: only the head can change that"
+    for topic in (SPANS, LOGS):
+        window.ended(topic, ms(DUE))
+    assert window.can_pass()
+    window.burst()
+    assert not window.can_pass(), "nothing is there"
