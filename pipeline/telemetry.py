@@ -42,6 +42,7 @@ MetricName = Literal[
     "tailrace_label_values_demand",
     "tailrace_label_values_limit",
     "tailrace_label_overflow_points_total",
+    "tailrace_label_offender_points",
     "tailrace_overflow_points_total",
     "tailrace_sink_items_total",
     "tailrace_sink_requests_total",
@@ -174,6 +175,13 @@ METRICS: tuple[Metric, ...] = (
         ("metric", "label"),
         "Observations whose value of the label became __overflow__ because the label was at its limit.",
     ),
+    Metric(
+        "tailrace_label_offender_points",
+        "gauge",
+        ("metric", "label", "value"),
+        "The least that a refused value was counted lately: of a label the 3 values that were counted most, of a "
+        "partition at most 100 values.",
+    ),
     Metric("tailrace_overflow_points_total", "counter", ("metric",), "Observations counted under __overflow__."),
     Metric(
         "tailrace_sink_items_total",
@@ -241,7 +249,7 @@ def count(name: MetricName, amount: float = 1, **labels: str) -> None:
     (instrument.labels(**labels) if labels else instrument).inc(amount)
 
 
-def gauge(name: MetricName, value: float, **labels: str) -> None:
+def gauge(name: MetricName, value: float, /, **labels: str) -> None:
     """Set a gauge."""
     instrument = _instruments[name]
     (instrument.labels(**labels) if labels else instrument).set(value)

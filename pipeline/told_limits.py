@@ -9,8 +9,10 @@ from pipeline.config import Metrics
 from processors.cardinality import ANY_METRIC, Limits
 from schemas.sample import LimitState, SeriesBlock
 
-# (metric, label) pairs of a partition that /metrics tells: 4 series each. `tailrace cardinality` shows all.
-MOST_LABELS = 200
+# What /metrics tells of a partition; `tailrace cardinality` shows all.
+MOST_METRICS = 1000  # 3 series each: names come from outside as well
+MOST_LABELS = 200  # (metric, label) pairs, 4 series each
+MOST_OFFENDERS, OF_LABEL = 100, 3  # values
 
 
 def limits_of(metrics: Metrics) -> Limits:
@@ -36,6 +38,7 @@ class ToldLimits:
     def __init__(self) -> None:
         self._told: set[tuple[str, str]] = set()
         self._metrics: set[str] = set()
+        self._offenders: set[tuple[str, str, str]] = set()
         self._folded: dict[tuple[str, str], float] = {}
 
     def begin(self, blocks: Iterable[SeriesBlock]) -> None:
@@ -45,24 +48,39 @@ class ToldLimits:
     def tell(self, blocks: Iterable[SeriesBlock]) -> None:
         """A tick was committed."""
         found = sorted(standing(blocks), key=lambda item: (not item[1].folded, -item[1].active))
-        active: set[str] = set()
-        for metric, limit in found:
-            if not limit.label:
-                active.add(metric)
-                telemetry.gauge("tailrace_series_active", limit.active, metric=metric)
-                telemetry.gauge("tailrace_series_demand", limit.demand, metric=metric)
-                telemetry.gauge("tailrace_series_budget", limit.limit, metric=metric)
-                telemetry.count("tailrace_overflow_points_total", 0, metric=metric)
-            elif (metric, limit.label) in self._told or len(self._told) < MOST_LABELS:
-                self._tell_label(metric, limit)
-        self._folded = {(metric, limit.label): limit.folded for metric, limit in found}
         present = {(metric, limit.label) for metric, limit in found}
-        self._forget(self._metrics - active, self._told - present)
-        self._metrics, self._told = active, self._told & present
+        metrics = {metric for metric, label in present if not label}
+        self._forget(self._metrics - metrics, self._told - present)
+        self._metrics, self._told = self._metrics & metrics, self._told & present
+        for metric, limit in found:
+            if limit.label:
+                if (metric, limit.label) in self._told or len(self._told) < MOST_LABELS:
+                    self._tell_label(metric, limit)
+            elif metric in self._metrics or len(self._metrics) < MOST_METRICS:
+                self._tell_metric(metric, limit)
+        self._folded = {(metric, limit.label): limit.folded for metric, limit in found}
+        self._tell_offenders([(metric, limit) for metric, limit in found if (metric, limit.label) in self._told])
 
     def end(self) -> None:
         """The partition is another worker's."""
         self._forget(self._metrics, self._told)
+        self._tell_offenders(())
+
+    def _tell_offenders(self, limits: Iterable[tuple[str, LimitState]]) -> None:
+        found = [((m, s.label, value), least) for m, s in limits for value, least in s.offenders[:OF_LABEL]]
+        told = dict(found[:MOST_OFFENDERS])
+        for metric, label, value in self._offenders - told.keys():
+            telemetry.remove("tailrace_label_offender_points", metric=metric, label=label, value=value)
+        for (metric, label, value), least in told.items():
+            telemetry.gauge("tailrace_label_offender_points", least, metric=metric, label=label, value=value)
+        self._offenders = set(told)
+
+    def _tell_metric(self, metric: str, limit: LimitState) -> None:
+        self._metrics.add(metric)
+        telemetry.gauge("tailrace_series_active", limit.active, metric=metric)
+        telemetry.gauge("tailrace_series_demand", limit.demand, metric=metric)
+        telemetry.gauge("tailrace_series_budget", limit.limit, metric=metric)
+        telemetry.count("tailrace_overflow_points_total", 0, metric=metric)
 
     def _tell_label(self, metric: str, limit: LimitState) -> None:
         key = metric, limit.label
