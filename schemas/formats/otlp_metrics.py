@@ -90,13 +90,17 @@ def alone(resource: Any, scope: Any, metric: Any, point: Any | None) -> bytes:
     message: Any = MetricsData()
     outer = message.resource_metrics.add(resource=resource.resource, schema_url=resource.schema_url)
     inner = outer.scope_metrics.add(scope=scope.scope, schema_url=scope.schema_url)
-    copy = inner.metrics.add()
-    copy.CopyFrom(metric)
-    which = metric.WhichOneof("data")
-    if point is not None and which:
-        points = getattr(copy, which).data_points
-        del points[:]
-        points.add().CopyFrom(point)
+    copy, which = inner.metrics.add(), metric.WhichOneof("data")
+    if point is None or not which:
+        copy.CopyFrom(metric)
+    else:  # without its other points, of which there may be very many, all of them bad
+        copy.name, copy.description, copy.unit = metric.name, metric.description, metric.unit
+        copy.metadata.extend(metric.metadata)
+        data, of = getattr(copy, which), getattr(metric, which)
+        for field in ("aggregation_temporality", "is_monotonic"):
+            if field in data.DESCRIPTOR.fields_by_name:
+                setattr(data, field, getattr(of, field))
+        data.data_points.add().CopyFrom(point)
     return bytes(message.SerializeToString())
 
 

@@ -440,3 +440,17 @@ def test_an_attribute_that_gives_no_label_is_not_promoted() -> None:
     timed(metrics.add(name="g").gauge.data_points.add(as_int=1))
     batches, _ = read(data, "otlp_proto", Naming(promoted=("_", "zone")))
     assert labelled(batches["g"]) == [{"job": "shop", "zone": "a"}]
+
+
+def test_many_bad_points_cost_no_more_than_they_hold() -> None:
+    """A counter that an SDK made of no numbers: none of its points may cost the others of its metric."""
+    data, metrics = message()
+    total = metrics.add(name="a", unit="s", description="d").sum
+    total.is_monotonic, total.aggregation_temporality = True, CUMULATIVE
+    for number in range(30_000):
+        timed(total.data_points.add(as_double=nan), route=str(number))
+    batches, dead = read(data)
+    assert (batches, len(dead)) == ({}, 30_000)
+    (metric,) = MetricsData.FromString(dead[7][1]).resource_metrics[0].scope_metrics[0].metrics
+    del total.data_points[8:], total.data_points[:7]
+    assert metric == metrics[0]
