@@ -40,22 +40,27 @@ async def send(messages: Iterable[Message], endpoint: str, sleep: Sleep = asynci
                 url, body = f"{endpoint}/v1/traces", message.value
             else:
                 url, body = f"{endpoint}/v1/logs", encoding.logs_data(message.logs)
-            while not await _accepted(session, url, body):
+            waiting = ""
+            while refusal := await _refusal(session, url, body):
+                if refusal != waiting:
+                    click.echo(f"{url}: {refusal}; trying again every second", err=True)
+                waiting = refusal
                 await sleep(RETRY_SECONDS)
+            if waiting:
+                click.echo(f"{url}: accepts", err=True)
 
 
-async def _accepted(session: aiohttp.ClientSession, url: str, body: bytes) -> bool:
-    """Whether the Collector took it; False: try again. Raises ClientResponseError when it never will."""
+async def _refusal(session: aiohttp.ClientSession, url: str, body: bytes) -> str:
+    """Why to try again, empty if the Collector took it. Raises ClientResponseError when it never will."""
     try:
         async with session.post(url, data=body) as answer:
             if answer.status < 400:
-                return True
-            if answer.status in (429, 502, 503, 504):  # those that OTLP/HTTP calls retryable
-                return False
-            answer.raise_for_status()
-    except (aiohttp.ClientConnectionError, TimeoutError):
-        pass
-    return False
+                return ""
+            if answer.status not in (429, 502, 503, 504):  # those that OTLP/HTTP calls retryable
+                answer.raise_for_status()
+            return f"HTTP {answer.status}"
+    except (aiohttp.ClientConnectionError, TimeoutError) as error:
+        return str(error) or type(error).__name__
 
 
 async def _for_ever(endpoint: str, rate: float) -> None:
@@ -70,6 +75,7 @@ async def _for_ever(endpoint: str, rate: float) -> None:
 @click.option("--rate", default=200.0, show_default=True, help="Spans per second, about.")
 def main(endpoint: str, rate: float) -> None:
     """Send the shop's spans and logs to a Collector until stopped."""
+    click.echo(f"about {rate:g} spans per second to {endpoint}, until Ctrl-C", err=True)
     asyncio.run(_for_ever(endpoint.rstrip("/"), rate))
 
 

@@ -60,11 +60,13 @@ async def test_every_row_arrives_and_no_message_before_its_time() -> None:
     assert 1 < max(slept) < 4
 
 
-async def test_what_is_not_accepted_is_sent_again() -> None:
-    collector = Collector(503, 429, 502)
+async def test_what_is_not_accepted_is_sent_again_and_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    collector = Collector(503, 503, 429)
     sent, slept = await run(collector)
     assert collector.rows == sent
     assert slept.count(send.RETRY_SECONDS) == 3
+    told = [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert told == ["HTTP 503; trying again every second", "HTTP 429; trying again every second", "accepts"]
 
 
 async def test_what_never_will_be_accepted_ends_it() -> None:
