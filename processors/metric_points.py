@@ -23,7 +23,7 @@ import orjson
 
 from processors.span_metrics import BATCH_CHARACTERS, MAX_LABEL_CHARACTERS, label_text
 from processors.values import fitted
-from schemas.dead_letter import DeadLetter
+from schemas.dead_letter import MOST_ALONE, DeadLetter
 from schemas.errors import Malformed
 from schemas.formats import detect, otlp_json
 from schemas.formats.otlp_metrics import alone, read_metric, read_metrics, read_name, read_value
@@ -127,19 +127,27 @@ class MetricPoints:
                         read = read_metric(metric)
                         told = self._name(name, metric, read.kind)
                     except Malformed as error:
-                        self._bury(offset, timestamp, index, alone(resource, scope, metric, None), *_why(error))
+                        self._bury(offset, timestamp, index, alone(resource, scope, metric), *_why(error))
                         index += 1
                         continue
                     # What a source is, beside its attributes: a metric in another unit is another one.
                     stream = _digest(common.digest, scope_digest, name, metric.unit, read.kind)
+                    bad: dict[str, list[tuple[int, Any, str]]] = {}
                     for point in read.points:
                         time_ms = point.time_unix_nano // MS or timestamp
                         newest = max(newest, time_ms)
                         try:
                             self._point(told, read.kind, read.delta, point, time_ms, common, scoped, stream)
                         except Malformed as error:
-                            self._bury(offset, timestamp, index, alone(resource, scope, metric, point), *_why(error))
+                            bad.setdefault(error.reason, []).append((index, point, error.detail))
                         index += 1
+                    for reason, points in bad.items():
+                        several = [points] if len(points) > MOST_ALONE else [[one] for one in points]
+                        for together in several:
+                            (first, _, detail), rows = together[0], len(together)
+                            value = alone(resource, scope, metric, *(point for _, point, _ in together))
+                            detail = detail if rows == 1 else f"{rows} points; the first: {detail}"
+                            self._bury(offset, timestamp, first, value, reason, detail)
             if common.info and newest:
                 target = _number(_digest(*common.labels.items()))
                 self._read(TARGET_INFO, "info", (), common.info, 1.0, target, 0, newest)

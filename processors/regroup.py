@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from processors.envelope_builder import UNTRACED, EnvelopeBuilders
-from schemas.dead_letter import DeadLetter
+from schemas.dead_letter import MOST_ALONE, DeadLetter
 from schemas.envelope import NO_MARK, Envelope
 from schemas.errors import Malformed
 from schemas.formats import detect, jaeger_json, jaeger_proto, otlp_json, text_logs
@@ -115,12 +115,22 @@ class Regroup:
         elif len(nameless):
             large = self._builders.add(value, nameless, offset, timestamp, False)
             unfit += [(nameless, row, Reason.SPAN_TOO_LARGE) for row in large]
-        # A row of several is buried alone, as OTLP; a message's only row in the bytes it came in.
+        # A row of several is buried alone, as OTLP; a message's only row in the bytes it came in; many together.
         only = len(rows.starts) + len(nameless) + len(spanless) == 1
         wrap = traces_data if traces else logs_data
+        by_reason: dict[Reason, list[tuple[Rows | RawRows, int]]] = {}
         for columns, row, reason in unfit:
-            alone = raw if only else wrap([_group(value, columns, row)])
-            self._bury(offset, timestamp, columns.item[row], alone, reason, "")
+            by_reason.setdefault(reason, []).append((columns, row))
+        for reason, found in by_reason.items():
+            if len(found) > MOST_ALONE:
+                found.sort(key=lambda place: place[0].item[place[1]])
+                together = wrap(_group(value, columns, row) for columns, row in found)
+                first = found[0][0].item[found[0][1]]
+                self._bury(offset, timestamp, first, together, reason, f"{len(found)} rows")
+                continue
+            for columns, row in found:
+                alone = raw if only else wrap([_group(value, columns, row)])
+                self._bury(offset, timestamp, columns.item[row], alone, reason, "")
 
     def _add_json(self, offset: int, timestamp: int, value: bytes) -> None:
         lines = list(parse(value))

@@ -1,7 +1,9 @@
 """A record that could not be handled: its bytes and why, as `dlq` holds it.
 
 The value is the raw bytes (a single span or log inside a message: that row alone, wrapped as a message of its own,
-so that it can be replayed). Headers: topic, partition, offset, timestamp, index, stage, reason, detail.
+so that it can be replayed; more than MOST_ALONE of them, bad for one reason, are one letter: copies of their headers
+would make a hundred MB of a message of a hundred KB). Headers: topic, partition, offset, timestamp, index, stage,
+reason, detail.
 """
 
 from __future__ import annotations
@@ -9,12 +11,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+MOST_ALONE = 16  # rows of one message and reason that have letters of their own: each takes its headers along
 KEPT_OF_TOO_LARGE = 64 << 10  # bytes kept of what is larger than the queue takes
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Coordinates are those of the raw record; `index` is the row inside it."""
+    """Coordinates are those of the raw record; `index` is the row inside it, the first of several."""
 
     value: bytes
     topic: str

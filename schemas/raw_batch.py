@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from schemas.dead_letter import DeadLetter
+from schemas.dead_letter import MOST_ALONE, DeadLetter
 from schemas.envelope import Envelope
 from schemas.otlp_build import traces_data
 from schemas.otlp_scan import Apart, RawRows
@@ -77,11 +77,15 @@ class RawReader:
             apart += large
         untraced = self._envelope(records, body)
         untraced.starts = array("I")
+        bad: dict[tuple[int, Reason], list[Apart]] = {}
         for place, reason in apart:
             if reason is None:
                 _append(untraced, place)
             else:
-                dead.append(self._row_letter(records, rows, place, reason))
+                bad.setdefault((place[0], reason), []).append(place)
+        for (_, reason), places in bad.items():
+            several = [places] if len(places) > MOST_ALONE else [[place] for place in places]
+            dead += [self._row_letter(records, rows, together, reason) for together in several]
         dead.sort(key=lambda letter: (letter.offset, letter.index))
         size = len(body) + ROW_BYTES * (len(rows) + len(untraced)) + MESSAGE_BYTES * len(records)
         size += sum(len(letter.value) for letter in dead)
@@ -125,12 +129,16 @@ class RawReader:
                 large.append((place, Reason.SPAN_TOO_LARGE))
         return fitting, large
 
-    def _row_letter(self, records: Sequence[Record], rows: Envelope, place: Apart, reason: Reason) -> DeadLetter:
-        """A row of several is buried alone, as OTLP; a message's only row in the bytes it came in."""
-        message, item, start, end, resource, scope = place
-        record = records[message]
-        group = rows.resources[resource], rows.scopes[scope], [rows.body[start:end]]
-        alone = traces_data([group])
+    def _row_letter(self, records: Sequence[Record], rows: Envelope, places: list[Apart], reason: Reason) -> DeadLetter:
+        """A row of several is buried alone, as OTLP; a message's only row in the bytes it came in; many together."""
+        places.sort()
+        record, item = records[places[0][0]], places[0][1]
+        alone = traces_data(
+            (rows.resources[resource], rows.scopes[scope], [rows.body[start:end]])
+            for _, _, start, end, resource, scope in places
+        )
+        if len(places) > 1:
+            return self._letter(record, item, alone, reason, f"{len(places)} rows")
         whole = item == 0 and len(alone) >= len(record[2])
         return self._letter(record, item, record[2] if whole else alone, reason, "")
 

@@ -85,13 +85,13 @@ def read_value(kind: Kind, point: Any) -> tuple[Value | None, tuple[float, ...]]
     return _summary(point) if kind == "summary" else (_number(kind, point), ())
 
 
-def alone(resource: Any, scope: Any, metric: Any, point: Any | None) -> bytes:
-    """A message of one point of a metric, or of the whole metric: what of a message is dead-lettered."""
+def alone(resource: Any, scope: Any, metric: Any, *points: Any) -> bytes:
+    """A message of some points of a metric, or of the whole metric: what of a message is dead-lettered."""
     message: Any = MetricsData()
     outer = message.resource_metrics.add(resource=resource.resource, schema_url=resource.schema_url)
     inner = outer.scope_metrics.add(scope=scope.scope, schema_url=scope.schema_url)
     copy, which = inner.metrics.add(), metric.WhichOneof("data")
-    if point is None or not which:
+    if not points or not which:
         copy.CopyFrom(metric)
     else:  # without its other points, of which there may be very many, all of them bad
         copy.name, copy.description, copy.unit = metric.name, metric.description, metric.unit
@@ -100,7 +100,7 @@ def alone(resource: Any, scope: Any, metric: Any, point: Any | None) -> bytes:
         for field in ("aggregation_temporality", "is_monotonic"):
             if field in data.DESCRIPTOR.fields_by_name:
                 setattr(data, field, getattr(of, field))
-        data.data_points.add().CopyFrom(point)
+        data.data_points.extend(points)
     return bytes(message.SerializeToString())
 
 

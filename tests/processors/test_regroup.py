@@ -126,6 +126,24 @@ def test_one_unfit_span_leaves_its_message_and_the_others_go_on(case: str) -> No
     assert flush.rows == 2
 
 
+def test_many_unfit_spans_of_a_message_are_one_letter_no_larger_than_it_was() -> None:
+    """A producer without trace ids: ten thousand copies of its resource would be a hundred MB."""
+    data = TracesData()
+    part = data.resource_spans.add()
+    part.resource.attributes.add(key="x" * 10_000)
+    unfit = [span(7, trace_id=b"")] * 10_000
+    part.scope_spans.add().spans.extend([GOOD, *unfit])
+    own = regroup()
+    own.add(5, 6, data.SerializeToString())
+    assert own.size < 1.1 * len(data.SerializeToString())
+    flush = own.flush(None, RAW)
+    (letter,) = flush.dead_letters
+    assert (letter.index, letter.reason, letter.detail) == (1, Reason.NO_TRACE_ID, "10000 rows")
+    del part.scope_spans[0].spans[0]
+    assert letter.value == data.SerializeToString()
+    assert set(rows_of(flush)) == {(5, 0)}
+
+
 @pytest.mark.parametrize("signal", ["traces", "logs"])
 def test_a_row_is_measured_with_its_headers(signal: str) -> None:
     """A resource of megabytes on a tiny span would make an envelope that no topic takes, again and again."""

@@ -10,7 +10,7 @@ from schemas.envelope import Envelope
 from schemas.raw_batch import RawReader, Record
 
 ID, SPAN_ID = bytes(range(16)), bytes(range(8))
-MAX_MESSAGE, MAX_ROW = 10_000, 2_000
+MAX_MESSAGE, MAX_ROW = 100_000, 2_000
 
 
 def traces(*spans: Span) -> bytes:
@@ -40,10 +40,16 @@ SPANS: list[Record] = [
     (8, 1_004, b"\x0a" + b"x" * MAX_MESSAGE),
     (9, 1_005, traces(LARGE)),
     (10, 1_006, traces(GOOD, LARGE)),
+    (11, 1_007, traces(*[span(name, trace_id=b"") for name in "abcdefghijklmnopqrs"], GOOD)),
 ]
 LOGS: list[Record] = [
     (0, 1_000, logs(LogRecord(trace_id=ID), LogRecord(severity_text="INFO"), LogRecord(trace_id=bytes(16)))),
     (1, 1_001, logs(LogRecord(severity_text="large" * 500))),
+    (
+        2,
+        1_002,
+        logs(*[LogRecord(trace_id=ID * (n % 2), severity_text=f"{n}" * 2_000) for n in range(24)]),
+    ),
 ]
 
 
