@@ -106,7 +106,7 @@ class PointsPartition(Lease):
                 await self._load(reader, committed)
         finally:
             await reader.close()
-        lost = first - (committed.offset if committed else 0)
+        lost = await self._group.gone(self._partition, committed.offset if committed else 0)
         if lost > 0:  # retention overtook an outage: those counts are gone, the series go on
             log.error("points are gone before they were counted", extra={"role": ROLE, "records": lost})
             telemetry.count("tailrace_dropped_total", lost, signal="metrics", reason="retention", intentional="false")

@@ -459,6 +459,15 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         found: dict[TopicPartition, int] = await self.consumer.end_offsets(list(partitions))
         return found
 
+    async def gone(self, partition: TopicPartition, position: int) -> int:
+        """How many records from `position` on an internal partition has no more.
+
+        Whatever transactions write ends with a marker: one that has no records left has lost none with its last offset.
+        """
+        first = (await self.beginning([partition]))[partition]
+        emptied = self.kafka.transactions and first == (await self.end([partition]))[partition]
+        return max(0, first - position - emptied)
+
     async def first(self, partition: TopicPartition, since: str) -> int:
         """Where a group that is new to a raw partition begins: `since` as in `kafka.start`."""
         if since == "earliest":

@@ -161,7 +161,7 @@ class SinkPartition(Lease):
         first = (await self._group.beginning([partition]))[partition]
         self._known = (await self._group.end([partition]))[partition]
         self._next = self._committed = first if committed is None else max(first, committed.offset)
-        lost = 0 if committed is None else first - committed.offset
+        lost = 0 if committed is None else await self._group.gone(partition, committed.offset)
         if lost > 0:
             log.error("records are gone before they were delivered", extra={"role": self._group.role, "records": lost})
             telemetry.count("tailrace_dropped_total", lost, signal=self._topic, reason="retention", intentional="false")

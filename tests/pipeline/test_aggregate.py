@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import OffsetOutOfRangeError
 
 from pipeline import aggregate, telemetry, topics
@@ -267,6 +268,45 @@ async def test_old_ticks_are_deleted_but_never_the_state(pipeline: Pipeline, mon
         async with running(config, ["aggregate"]):
             await pipeline.produce(producer, 5)
             await eventually(lambda: deleted(last + 1), DEADLINE, "one tick was enough")
+
+
+async def test_points_are_lost_only_if_retention_overtook_them(pipeline: Pipeline) -> None:
+    """A transaction's marker is no record: a log that was emptied after everything was counted has lost nothing."""
+
+    async def restarted() -> float:
+        """What a new owner says is gone."""
+        labels = {"signal": "metrics", "reason": "retention", "intentional": "false"}
+        before = telemetry.REGISTRY.get_sample_value("tailrace_dropped_total", labels) or 0.0
+        async with running(pipeline.config, ["aggregate"]) as worker:
+            await eventually(lambda: _ready(worker), DEADLINE, "the partition is ours")
+            group = worker.services[0]
+            (lease,) = group._leases.values()
+            end = (await group.end([pipeline.points]))[pipeline.points]
+
+            async def read() -> bool:
+                return lease.positions()[pipeline.points] >= end - 1  # a marker is the last
+
+            await eventually(read, DEADLINE, "everything is read")
+        return (telemetry.REGISTRY.get_sample_value("tailrace_dropped_total", labels) or 0.0) - before
+
+    async def empty() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=pipeline.bootstrap)
+        await admin.start()
+        try:
+            await admin.delete_records({pipeline.points: RecordsToDelete(-1)})  # to the end
+        finally:
+            await admin.close()
+
+    async with pipeline.producer(f"{pipeline.topics.points}-test") as producer:
+        async with producer.transaction():
+            await pipeline.produce(producer, 3)
+        assert await restarted() == 0
+        await empty()
+        assert await restarted() == 0
+        async with producer.transaction():
+            await pipeline.produce(producer, 2)
+        await empty()
+        assert await restarted() == 4
 
 
 async def _ready(worker: Worker) -> bool:
