@@ -158,6 +158,55 @@ def test_the_sum_over_all_series_is_what_the_sources_counted(
     assert not sums or sum(sums) == sum(counts) / 8
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["counter", "histogram", "exponential", "summary"]),
+    st.lists(steps, max_size=40),
+    st.lists(st.tuples(st.integers(5, 40), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=5),
+)
+def test_the_sum_is_the_same_whatever_the_limits_become(
+    kind: Kind,
+    schedule: list[tuple[str, tuple[int, str, str, str] | None, int]],
+    limits: list[tuple[int, int, int]],
+) -> None:
+    """Every owner has limits of its own: series, values per label, values of one label."""
+
+    def owner(number: int) -> SeriesStore:
+        series, values, routes = limits[number % len(limits)]
+        return SeriesStore(Limits(series, values, values_of={("m", "route"): routes}))
+
+    owners, time, counts = 0, TIME, [0.0]
+    store = owner(owners)
+    found: dict[tuple[int, Labels], Source] = {}
+    for what, which, number in [*schedule, ("take over", None, 1), ("take over", None, 1)]:
+        time += 1
+        if which is None:
+            time += number
+            blocks = tick(store, time)
+            if what == "take over":
+                owners += 1
+                store = owner(owners)
+                store.load(blocks, time)
+                assert store.active().get("m", 0) <= limits[owners % len(limits)][0]
+            continue
+        labels: Labels = which[1:]
+        bounds = BOUNDS[which[0] % 3] if kind in ("histogram", "summary") else ()
+        start = nothing(shape(kind, bounds=bounds))
+        source = found.setdefault((which[0], labels), Source(len(found), labels, bounds, time, start))
+        one = value_of(kind, bounds, number)
+        if what == "count":
+            source.total = plus(source.total, one)
+            reading = Reading(labels, source.total, source.number, source.start, time)
+            store.apply(PointBatch("m", shape(kind, bounds=bounds), readings=[reading]), time)
+            counts.append(number)
+        elif what == "delta" and kind != "summary":
+            store.apply(counted(kind, (labels, one), bounds=bounds), time)
+            counts.append(number)
+        elif what == "restart":
+            source.total, source.start = start, time
+    assert sum(map(observations, rows(tick(store, time + 1)).values())) == sum(counts)
+
+
 A, B = ("shop", "1", "/a"), ("shop", "2", "/b")
 
 
