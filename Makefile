@@ -3,7 +3,7 @@
 # build the servers they run against, and `test` Chromium (as root it installs it with apt-get).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format
+.PHONY: help demo test asan check bench format
 ARGS ?=
 BENCH ?= compare
 
@@ -29,6 +29,14 @@ test:  ## Run all tests, on a real Kafka, Elasticsearch, Jaeger and Prometheus (
 	&& PYTHONPATH="$$compiled:$$PYTHONPATH" "$$python" -m pytest -m 'not uncompiled' $(ARGS) \
 	&& if [ -z '$(ARGS)' ]; then echo '[5/5] pytest of what was compiled, uncompiled' >&2; \
 	     exec "$$python" -m pytest tests/schemas tests/processors; fi
+
+asan:  ## Run the tests of schemas and processors on hot modules compiled with the address sanitizer (needs gcc)
+	@python=$$(.ci/environment dev 1/3) \
+	&& compiled=$$(CFLAGS='-fsanitize=address -fno-omit-frame-pointer -g' "$$python" .ci/compiled.py 2/3) \
+	&& echo '[3/3] pytest $(ARGS)' >&2 \
+	&& LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	   PYTHONMALLOC=malloc PYTHONPATH="$$compiled:$$PYTHONPATH" exec "$$python" -m pytest -m 'not uncompiled' \
+	   $(or $(ARGS),tests/schemas tests/processors)
 
 check:  ## Lint, format, types and the direction of imports (no servers)
 	@python=$$(.ci/environment dev 1/5) && status=0 \

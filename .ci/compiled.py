@@ -65,7 +65,8 @@ def build(folder: Path) -> None:
 def main() -> int:
     """Print the folder; 1 with a reason if there can be none."""
     step = sys.argv[1]
-    parts = [sys.version, version("cython"), *(path.read_text(encoding="utf-8") for path in sources())]
+    flags = os.environ.get("CFLAGS", "")
+    parts = [sys.version, version("cython"), flags, *(path.read_text(encoding="utf-8") for path in sources())]
     folder = cache() / "compiled" / hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
