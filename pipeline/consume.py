@@ -460,9 +460,9 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         return found
 
     async def gone(self, partition: TopicPartition, position: int) -> int:
-        """How many records from `position` on an internal partition has no more.
+        """How many offsets from `position` on an internal partition has no more: records, and markers between them.
 
-        Whatever transactions write ends with a marker: one that has no records left has lost none with its last offset.
+        What a transaction wrote ends with its marker: a partition with nothing left has lost none with its last offset.
         """
         first = (await self.beginning([partition]))[partition]
         emptied = self.kafka.transactions and first == (await self.end([partition]))[partition]
