@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from ipaddress import ip_address
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -31,7 +30,7 @@ from processors.sampling.policies import Policies
 from schemas.errors import ConfigError
 from schemas.kafka_client import Addresses, Security, TopicName
 from schemas.prometheus_names import Strategy
-from schemas.settings import Broken, Duration, Section, parse_duration, refuse
+from schemas.settings import Broken, Duration, Section, is_loopback, parse_duration, refuse
 from sinks.settings import Sink, sink_rules
 
 # Labels that every span metric has; a dimension may not take their place (Jaeger's Monitor tab queries them).
@@ -378,18 +377,6 @@ def _peer_rules(peers: list[str]) -> Iterator[Broken]:
             yield (i,), f"{peer!r} must be http(s)://host:port"
         elif url.username or url.password or url.query:
             yield (i,), "must not hold credentials; telemetry.live.token is sent to all peers"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address; a name other than localhost may lead anywhere.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0"), is_loopback("localhost.example")
-    (True, True, False, False)
-    """
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 class Telemetry(Section):

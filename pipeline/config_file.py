@@ -18,8 +18,7 @@ from pydantic_core import ErrorDetails
 from pipeline.config import Config
 from pipeline.yaml_tree import Key, Problem, Tree, dotted, read
 from schemas.errors import ConfigError
-from schemas.settings import DURATION_PATTERN, format_duration
-from sinks.settings import URL_PATTERN
+from schemas.settings import DURATION_PATTERN, URL_PATTERN, format_duration
 
 _MISSING_VALUE = object()
 

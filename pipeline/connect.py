@@ -115,8 +115,8 @@ async def _internal(config: Config, touched: set[str]) -> AsyncIterator[Finding]
         yield Finding(True, "internal topics", f"{count} as they must be", time.monotonic() - began)
 
 
-async def _answer(work: Awaitable[Answer], subject: str) -> Answer | Finding:
-    """What `work` gives, or why it gives nothing."""
+async def _answer(work: Awaitable[Answer], subject: str, section: str = "kafka.security") -> Answer | Finding:
+    """What `work` gives, or why it gives nothing; `section` has the keys of its connection."""
     with Overheard() as overheard:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -128,7 +128,7 @@ async def _answer(work: Awaitable[Answer], subject: str) -> Answer | Finding:
             return Finding(False, ours, str(error).removeprefix(f"{ours}."))
         except TailraceError as error:
             text = str(error).removeprefix(f"{subject}: ")
-    return Finding(False, subject, overheard.after(text))
+    return Finding(False, subject, overheard.after(text, section))
 
 
 async def _sink(name: str, sink: Sink) -> Finding:
@@ -170,7 +170,7 @@ async def _topic(name: str, sink: Sink) -> Finding:
         finally:
             await admin.close()
 
-    answer = await _answer(asked(), subject)
+    answer = await _answer(asked(), subject, f"sinks.{name}.security")
     if isinstance(answer, Finding):
         return answer
     found, writable = answer

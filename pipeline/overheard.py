@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from schemas.kafka_client import advice
+
 
 class Overheard(logging.Handler):
     """Takes the place of aiokafka's log, for a command that says on one line what it could not do.
@@ -21,9 +23,10 @@ class Overheard(logging.Handler):
         if record.getMessage() not in self.said:
             self.said.append(record.getMessage())
 
-    def after(self, text: str) -> str:
-        """A text, and what was heard behind it."""
-        return "; ".join([text, *self.said])
+    def after(self, text: str, section: str = "kafka.security") -> str:
+        """A text, what was heard behind it, and which key of `section` mends it, where that is known."""
+        told = "; ".join([text, *self.said])
+        return f"{told}: {mended}" if (mended := advice(told, section)) else told
 
     def __enter__(self) -> Overheard:
         self._logger.addHandler(self)

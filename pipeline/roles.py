@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from aiokafka.errors import KafkaError
 
 from pipeline.config import Config
+from pipeline.overheard import Overheard
 from pipeline.topics import Topics, check, partition_counts, topic_specs
 from schemas.errors import ConfigError, Permanent, TailraceError
 
@@ -141,7 +142,8 @@ async def wait_for_servers(config: Config, names: Sequence[str], stopping: async
     wait = FIRST_WAIT
     while not stopping.is_set():
         try:
-            found = await partition_counts(config)
+            with Overheard() as overheard:
+                found = await partition_counts(config)
             missing = sorted(needed - set(found))
             if not missing:
                 await _check_topics(config, needed)
@@ -152,7 +154,8 @@ async def wait_for_servers(config: Config, names: Sequence[str], stopping: async
         except ConfigError:
             raise
         except (KafkaError, TailraceError, OSError) as error:
-            log.warning("waiting for Kafka", extra={"servers": config.kafka.bootstrap_servers, "error": str(error)})
+            told = overheard.after(str(error))
+            log.warning("waiting for Kafka", extra={"servers": config.kafka.bootstrap_servers, "error": told})
         try:
             await asyncio.wait_for(stopping.wait(), timeout=wait)
         except TimeoutError:

@@ -6,16 +6,18 @@ import asyncio
 import re
 import ssl
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from functools import cache
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints, model_validator
 
-from schemas.errors import ConfigError, Unavailable
-from schemas.settings import Broken, Section, refuse
+from schemas.errors import ConfigError
+from schemas.kafka_tokens import Client, ClientCredentials, TokenFile
+from schemas.settings import Broken, Section, Url, is_loopback, refuse
 
 CLOSE_WAIT = 1.0  # seconds that anybody waits for a producer to close
 
@@ -54,7 +56,20 @@ class Security(Section):
     )
     username: str | None = Field(None, description="PLAIN and SCRAM.")
     password: SecretStr | None = Field(None, description="PLAIN and SCRAM.")
-    token_file: str | None = Field(None, description="OAUTHBEARER: a file with the current token, re-read when asked.")
+    token_file: str | None = Field(
+        None, description="OAUTHBEARER: a file with the current token, read anew for every connection."
+    )
+    token_endpoint_url: Url | None = Field(
+        None,
+        description="OAUTHBEARER: or the token endpoint of an OIDC provider, asked with client credentials (KIP-768, "
+        "`sasl.oauthbearer.token.endpoint.url`) before the last token ends.",
+    )
+    token_endpoint_ca_file: str | None = Field(
+        None, description="Certificate authorities of the token endpoint (PEM); unset: those of the system."
+    )
+    client_id: str | None = Field(None, description="OAUTHBEARER with a token endpoint.")
+    client_secret: SecretStr | None = Field(None, description="OAUTHBEARER with a token endpoint.")
+    scope: str | None = Field(None, description="OAUTHBEARER with a token endpoint: what is asked for, if anything.")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -67,8 +82,8 @@ class Security(Section):
             yield ("sasl_mechanism",), f"is required by protocol: {self.protocol}"
         if not sasl and self.sasl_mechanism is not None:
             yield ("sasl_mechanism",), f"needs protocol: SASL_PLAINTEXT or SASL_SSL, not {self.protocol}"
-        if sasl and self.sasl_mechanism == "OAUTHBEARER" and not self.token_file:
-            yield ("token_file",), "is required by sasl_mechanism: OAUTHBEARER"
+        if sasl and self.sasl_mechanism == "OAUTHBEARER":
+            yield from self._token_rules()
         if sasl and self.sasl_mechanism not in (None, "OAUTHBEARER"):
             for key in ("username", "password"):
                 if getattr(self, key) is None:
@@ -79,22 +94,19 @@ class Security(Section):
         if self.key_file is not None and self.cert_file is None:
             yield ("cert_file",), "is required by key_file"
 
-
-class TokenFile(AbstractTokenProvider):  # type: ignore[misc]
-    """OAUTHBEARER tokens out of a file that something else keeps fresh, such as a projected service account token.
-
-    The file is read for every new connection: tokens rotate. Raises Unavailable, naming `key`, while it cannot be read.
-    """
-
-    def __init__(self, path: str, key: str) -> None:
-        self._path, self._key = Path(path), key
-
-    async def token(self) -> str:
-        """The current token."""
-        try:
-            return (await asyncio.to_thread(self._path.read_text, "utf-8")).strip()
-        except OSError as error:
-            raise Unavailable(f"{self._key}: {error}") from error
+    def _token_rules(self) -> Iterator[Broken]:
+        if self.token_endpoint_url is None:
+            if not self.token_file:
+                yield ("token_file",), "is required by sasl_mechanism: OAUTHBEARER, or token_endpoint_url"
+            return
+        if self.token_file:
+            yield ("token_endpoint_url",), "one of token_file and token_endpoint_url is enough"
+        for key in ("client_id", "client_secret"):
+            if getattr(self, key) is None:
+                yield (key,), "is required by token_endpoint_url"
+        url = urlsplit(self.token_endpoint_url)
+        if url.scheme == "http" and not is_loopback(url.hostname or ""):
+            yield ("token_endpoint_url",), "must be https: client_secret is sent to it"
 
 
 def tls_context(security: Security, section: str) -> ssl.SSLContext:
@@ -102,10 +114,7 @@ def tls_context(security: Security, section: str) -> ssl.SSLContext:
 
     Raises ConfigError naming the key whose file cannot be used.
     """
-    try:
-        context = ssl.create_default_context(cafile=security.ca_file)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(f"{section}.ca_file: {security.ca_file}: {error}") from error
+    context = _trusting(security.ca_file, f"{section}.ca_file")
     context.check_hostname = security.verify_hostname
     if security.cert_file:
         password = security.key_password.get_secret_value() if security.key_password else None
@@ -115,6 +124,31 @@ def tls_context(security: Security, section: str) -> ssl.SSLContext:
         except OSError as error:
             raise ConfigError(f"{section}.cert_file: {security.cert_file}: {error}") from error
     return context
+
+
+def _trusting(ca_file: str | None, key: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(f"{key}: {ca_file}: {error}") from error
+
+
+@cache
+def _client_credentials(security: Security, section: str) -> ClientCredentials:
+    """One for all clients of a section: a provider that each partition's producer asks would be asked often."""
+    url, client_id, secret = security.token_endpoint_url, security.client_id, security.client_secret
+    if url is None or client_id is None or secret is None:
+        raise ConfigError(f"{section}.token_endpoint_url needs client_id and client_secret")
+    tls = None
+    if security.token_endpoint_ca_file is not None:
+        tls = _trusting(security.token_endpoint_ca_file, f"{section}.token_endpoint_ca_file")
+    return ClientCredentials(Client(url, client_id, secret, security.scope), tls, f"{section}.token_endpoint_url")
+
+
+def _tokens(security: Security, section: str) -> AbstractTokenProvider:
+    if security.token_file:
+        return TokenFile(security.token_file, f"{section}.token_file")
+    return _client_credentials(security, section)
 
 
 def connection(servers: Sequence[str], security: Security, section: str) -> dict[str, Any]:
@@ -129,7 +163,7 @@ def connection(servers: Sequence[str], security: Security, section: str) -> dict
     if security.sasl_mechanism and security.protocol in ("SASL_PLAINTEXT", "SASL_SSL"):
         kwargs["sasl_mechanism"] = security.sasl_mechanism
         if security.sasl_mechanism == "OAUTHBEARER":
-            kwargs["sasl_oauth_token_provider"] = TokenFile(security.token_file or "", f"{section}.token_file")
+            kwargs["sasl_oauth_token_provider"] = _tokens(security, section)
         else:
             kwargs["sasl_plain_username"] = security.username
             kwargs["sasl_plain_password"] = security.password.get_secret_value() if security.password else None
@@ -141,6 +175,51 @@ def told(error: BaseException) -> str:
     if isinstance(error, KafkaConnectionError) and "Unable to bootstrap" in str(error):
         return "no broker can be reached"
     return str(error) or type(error).__name__
+
+
+# What a TLS stack or a broker says, and what is to be done about it; {section} is the settings' path.
+_ADVICE = (
+    (
+        r"(?i)self[- ]signed certificate|unable to get (local )?issuer certificate",
+        "{section}.ca_file must hold the authority that signed the brokers' certificate",
+    ),
+    (
+        r"(?i)certificate is not valid for|hostname mismatch|IP address mismatch",
+        "the brokers' certificate names other hosts: use one of those in bootstrap_servers and in the brokers' "
+        "advertised.listeners, or set {section}.verify_hostname: false",
+    ),
+    (r"(?i)certificate has expired", "the brokers' certificate has expired: the brokers need a new one"),
+    (
+        r"(?i)certificate[_ ]required|bad[_ ]certificate|unknown[_ ]ca|handshake[_ ]failure",
+        "the brokers refuse the client's certificate: {section}.cert_file must hold one that their authority signed",
+    ),
+    (
+        r"WRONG_VERSION_NUMBER|(?i:wrong version number)",
+        "this listener has no TLS: {section}.protocol, or another port",
+    ),
+    (
+        r"does not support \S+ sasl mechanism|UnsupportedSaslMechanism",
+        "{section}.sasl_mechanism must be one that this listener has enabled",
+    ),
+    (
+        r"(?i)authentication ?failed|invalid_token|access token",
+        "the brokers refuse the login: {section}.username and password, or the token; look at sasl_mechanism too",
+    ),
+    (
+        # A connection that is reset in the middle of a TLS handshake is an error without a text.
+        r"Connection at \S+ closed|0 bytes read|EOF occurred|ConnectionResetError|Connection reset|\": (;|$)",
+        "the broker hangs up: {section}.protocol must be its listener's, or it wants {section}.cert_file (mutual TLS)",
+    ),
+)
+
+
+def advice(said: str, section: str = "kafka.security") -> str:
+    """What to do about an error text of a connection, naming keys; empty where nothing is known.
+
+    >>> advice("[SSL: WRONG_VERSION_NUMBER] wrong version number")
+    'this listener has no TLS: kafka.security.protocol, or another port'
+    """
+    return next((text.format(section=section) for pattern, text in _ADVICE if re.search(pattern, said)), "")
 
 
 _closing: set[asyncio.Task[None]] = set()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, StringConstraints
+from pydantic import Field, SecretStr
 
 from schemas.kafka_client import Addresses, Security, TopicName
-from schemas.settings import Broken, Duration, Section
+from schemas.settings import Broken, Duration, Section, Url
 
 OTLP_KINDS = ("jaeger", "otlp")
 KINDS = (*OTLP_KINDS, "elasticsearch", "prometheus", "kafka")
@@ -39,9 +39,6 @@ KEYS_OF: dict[str, tuple[str, ...]] = {
     "security": ("kafka",),
     "max_message_bytes": ("kafka",),
 }
-
-URL_PATTERN = r"^https?://"
-Url = Annotated[str, StringConstraints(pattern=URL_PATTERN)]
 
 
 class Batch(Section):

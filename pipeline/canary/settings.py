@@ -7,8 +7,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from schemas.settings import Broken, Duration, Section, refuse
-from sinks.settings import SinkAuth, Url
+from schemas.settings import Broken, Duration, Section, Url, refuse
+from sinks.settings import SinkAuth
 
 
 class Backend(Section):

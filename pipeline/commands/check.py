@@ -52,6 +52,11 @@ def _notes(config: Config) -> list[str]:
         notes.append("kafka.start is not set: a new group begins with what arrives from now on (latest)")
     if not config.kafka.transactions:
         notes.append("kafka.transactions is false: at-least-once; internal topics are neither made nor checked")
+    security = config.kafka.security
+    if security.protocol == "SASL_PLAINTEXT" and security.sasl_mechanism in ("PLAIN", "OAUTHBEARER"):
+        notes.append(
+            "kafka.security.protocol is SASL_PLAINTEXT: password or token can be read on the way to the brokers"
+        )
     if not config.sinks:
         notes.append("sinks is empty: nothing leaves Kafka")
     kinds = {sink_kind(name) for name in config.sinks}

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from pydantic import SecretStr
 
-from pipeline.config import is_loopback
+from schemas.settings import is_loopback
 
 COOKIE = "tailrace_live"
 HEADERS = {

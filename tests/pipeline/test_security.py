@@ -1,118 +1,116 @@
-"""Every way to log in, on a real broker with TLS; and what an operator reads when it does not work."""
+"""Every way to reach a real broker, a worker through each; and what an operator reads when it does not work."""
 
 from __future__ import annotations
 
-import base64
-import json
+import asyncio
 import ssl
-import subprocess
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from confluent_kafka.admin import (
-    AdminClient,
-    ScramCredentialInfo,
-    ScramMechanism,
-    UserScramCredentialUpsertion,
-)
+from aiokafka.errors import KafkaError
+from pydantic import SecretStr, ValidationError
 
+from pipeline import worker as working
 from pipeline.config import Config
 from pipeline.connect import connect
 from pipeline.security import client_kwargs
-from pipeline.topics import partition_counts
-from schemas.errors import ConfigError, Unavailable
-from schemas.kafka_client import Security, TokenFile, tls_context
+from schemas.errors import ConfigError
+from schemas.kafka_client import Security, tls_context
+from schemas.kafka_tokens import Client, ClientCredentials, NoToken, TokenFile
 from sinks.contract import Outcome
 from sinks.kafka_topic import KafkaTopic
 from sinks.settings import Sink
 from tests.pipeline.configs import config_for
-from tests.services.process import HOST, free_port
-from tests.services.servers import Kafka
+from tests.pipeline.guarded import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    KEY_PASSWORD,
+    PASSWORD,
+    USER,
+    Authorities,
+    GuardedKafka,
+    Provider,
+    provider,
+)
+from tests.pipeline.stages import Stages
 from tests.sinks.building import envelope, record, span
+from tests.sinks.faulty import faulty, status
 
-STORE_PASSWORD = "storepass"
-SECRET = "let-me-in"
-JAAS = "org.apache.kafka.common.security"
-
-
-@dataclass(frozen=True)
-class Guarded:
-    """A broker whose second listener wants TLS and a login."""
-
-    address: str
-    ca_file: Path
-
-    def config(self, **security: Any) -> Config:
-        given = {"protocol": "SASL_SSL", "ca_file": str(self.ca_file), "verify_hostname": True, **security}
-        return config_for(self.address, security=given)
+BY_PASSWORD = {"username": USER, "password": PASSWORD}
+WAYS = ("tls", "mutual", "login", "plain", "scram-256", "scram-512", "token file", "provider")
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """Its certificate is made by the JDK that runs it."""
-    folder = tmp_path_factory.mktemp("tls")
-    store = folder / "broker.p12"
-    key = ["-alias", "broker", "-keystore", str(store), "-storepass", STORE_PASSWORD]
-    subject = ["-dname", "CN=localhost", "-ext", f"SAN=ip:{HOST}", "-validity", "2"]
-    keytool("-genkeypair", "-keyalg", "EC", "-groupname", "secp256r1", *subject, *key)
-    keytool("-exportcert", "-rfc", "-file", str(folder / "ca.pem"), *key)
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedKafka]:
+    with GuardedKafka(Authorities(tmp_path_factory.mktemp("tls"))) as server:
+        server.add_user()
+        token = Path(server.authorities.ca_file).with_name("token")
+        token.write_text(server.authorities.token() + "\n")
+        yield server
 
-    # Kafka() picks the ports of its two plain listeners; the third one is ours, and they are told together.
-    plain = Kafka()
-    address = f"{HOST}:{free_port()}"
-    names = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,GUARDED:SASL_SSL"
-    guarded = "listener.name.guarded"
-    plain.properties |= {
-        "listeners": f"{plain.properties['listeners']},GUARDED://{address}",
-        "advertised.listeners": f"{plain.properties['advertised.listeners']},GUARDED://{address}",
-        "listener.security.protocol.map": names,
-        "inter.broker.listener.name": "PLAINTEXT",
-        "ssl.keystore.location": str(store),
-        "ssl.keystore.password": STORE_PASSWORD,
-        f"{guarded}.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
-        f"{guarded}.plain.sasl.jaas.config": f'{JAAS}.plain.PlainLoginModule required user_etl="{SECRET}";',
-        f"{guarded}.scram-sha-256.sasl.jaas.config": f"{JAAS}.scram.ScramLoginModule required;",
-        f"{guarded}.scram-sha-512.sasl.jaas.config": f"{JAAS}.scram.ScramLoginModule required;",
-        f"{guarded}.oauthbearer.sasl.jaas.config": (
-            f'{JAAS}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";'
-        ),
+
+def ways(server: GuardedKafka, oidc: Provider) -> dict[str, tuple[str, dict[str, Any]]]:
+    """`kafka.security` of every way, and the listener it is for."""
+    files = server.authorities
+    tls = {"protocol": "SSL", "ca_file": files.ca_file}
+    both = {"protocol": "SASL_SSL", "ca_file": files.ca_file}
+    client = {"cert_file": files.cert_file, "key_file": files.key_file, "key_password": KEY_PASSWORD}
+    token = str(Path(files.ca_file).with_name("token"))
+    asked = {"token_endpoint_url": oidc.url, "token_endpoint_ca_file": files.ca_file, "scope": "kafka"}
+    asked |= {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
+    return {
+        "tls": ("TLS", tls),
+        "mutual": ("MUTUAL", tls | client),
+        "login": ("LOGIN", {"protocol": "SASL_PLAINTEXT", "sasl_mechanism": "SCRAM-SHA-512", **BY_PASSWORD}),
+        "plain": ("GUARDED", both | {"sasl_mechanism": "PLAIN", **BY_PASSWORD}),
+        "scram-256": ("GUARDED", both | {"sasl_mechanism": "SCRAM-SHA-256", **BY_PASSWORD}),
+        "scram-512": ("GUARDED", both | {"sasl_mechanism": "SCRAM-SHA-512", **BY_PASSWORD}),
+        "token file": ("GUARDED", both | {"sasl_mechanism": "OAUTHBEARER", "token_file": token}),
+        "provider": ("GUARDED", both | {"sasl_mechanism": "OAUTHBEARER", **asked}),
     }
-    with plain as server:
-        admin = AdminClient({"bootstrap.servers": server.bootstrap})
-        for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):  # one user a request
-            user = UserScramCredentialUpsertion("etl", ScramCredentialInfo(mechanism, 4096), SECRET.encode())
-            for done in admin.alter_user_scram_credentials([user]).values():
-                done.result(timeout=30)
-        yield Guarded(address, folder / "ca.pem")
 
 
-def keytool(*words: str) -> None:
-    subprocess.run(["keytool", *words], check=True, capture_output=True)
+async def test_a_worker_through_every_listener(guarded: GuardedKafka, tmp_path: Path) -> None:
+    """All its clients get in: groups, transactional producers, readers of decisions, the admin of topics."""
+    async with provider(guarded.authorities) as oidc:
+
+        async def through(way: str) -> None:
+            listener, security = ways(guarded, oidc)[way]
+            folder = tmp_path / way
+            folder.mkdir()
+            stages = await Stages(guarded.bootstrap, folder).create()
+            kafka = stages.settings["kafka"] | {
+                "bootstrap_servers": [guarded.addresses[listener]],
+                "security": security,
+            }
+            config = Config.model_validate({**stages.settings, "kafka": kafka})
+            roles = ["ingest", "sample", "aggregate"]
+            async with (
+                working.running(config, roles, stopping=asyncio.Event()),
+                stages.producer() as producer,
+            ):
+                await stages.produce(producer, "a/1", "a/2!", "b/1")
+                await stages.settled()
+
+        await asyncio.gather(*map(through, WAYS))
+        ((_, form),) = oidc.asked  # one token serves every client of the section
+        assert form == {"grant_type": "client_credentials", "scope": "kafka"}
 
 
-def unsecured_token(lifetime_seconds: float = 600) -> str:
-    """A JWT without a signature: what Kafka's built-in validator for tests takes."""
-    now = time.time()
-    parts = [{"alg": "none"}, {"sub": "etl", "iat": now, "exp": now + lifetime_seconds}]
-    encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts]
-    return ".".join([*encoded, ""])
-
-
-@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
-async def test_login_with_a_password(guarded: Guarded, mechanism: str) -> None:
-    config = guarded.config(sasl_mechanism=mechanism, username="etl", password=SECRET)
-    assert (await partition_counts(config)).keys() <= {"kept"}
-
-
-async def test_a_topic_of_a_guarded_cluster_as_a_sink(guarded: Guarded) -> None:
-    kafka = guarded.config(sasl_mechanism="SCRAM-SHA-512", username="etl", password=SECRET).kafka
+async def test_a_topic_of_a_guarded_cluster_as_a_sink(guarded: GuardedKafka) -> None:
+    security = Security(
+        protocol="SASL_SSL",
+        ca_file=guarded.authorities.ca_file,
+        sasl_mechanism="SCRAM-SHA-512",
+        username=USER,
+        password=SecretStr(PASSWORD),
+    )
+    settings = Sink(bootstrap_servers=[guarded.addresses["GUARDED"]], security=security, topic="kept")
+    kafka = config_for(guarded.addresses["GUARDED"], security=security).kafka
     await create_with(client_kwargs(kafka), "kept")
-    settings = Sink(bootstrap_servers=[guarded.address], security=kafka.security, topic="kept")
     destination = KafkaTopic(settings, "sinks.kafka.security")
     await destination.start()
     items = destination.encode(record(envelope([span(), span()]).encode()))
@@ -130,35 +128,87 @@ async def create_with(client: dict[str, Any], topic: str) -> None:
         await admin.close()
 
 
-async def test_login_with_a_token(guarded: Guarded, tmp_path: Path) -> None:
-    token = tmp_path / "token"
-    token.write_text(unsecured_token() + "\n")
-    config = guarded.config(sasl_mechanism="OAUTHBEARER", token_file=str(token))
-    assert (await partition_counts(config)).keys() <= {"kept"}
-
-
-@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-512"])
-async def test_a_wrong_password_is_told_but_not_shown(guarded: Guarded, mechanism: str) -> None:
-    config = guarded.config(sasl_mechanism=mechanism, username="etl", password="something-else")
-    (finding,) = [finding async for finding in connect(config)]
-    assert not finding.ok
-    assert "uthentication" in str(finding)
-    assert "something-else" not in str(finding)
-
-
-async def test_an_unknown_authority_is_told(guarded: Guarded) -> None:
-    config = guarded.config(sasl_mechanism="PLAIN", username="etl", password=SECRET, ca_file=None)
-    (finding,) = [finding async for finding in connect(config)]
-    assert "CERTIFICATE_VERIFY_FAILED" in str(finding)
+@pytest.mark.parametrize(
+    ("way", "change", "told"),
+    [
+        ("tls", {"ca_file": "OTHER"}, "kafka.security.ca_file must hold the authority"),
+        ("tls", {"ca_file": None}, "kafka.security.ca_file must hold the authority"),
+        ("tls", {"host": "localhost"}, "set kafka.security.verify_hostname: false"),
+        ("mutual", {"cert_file": None, "key_file": None}, "it wants kafka.security.cert_file (mutual TLS)"),
+        ("plain", {"password": "something-else"}, "kafka.security.username and password"),
+        ("scram-512", {"password": "something-else"}, "kafka.security.username and password"),
+        ("token file", {"token_file": "CA"}, "the brokers refuse the login"),
+        ("token file", {"token_file": "/no/where"}, "kafka.security.token_file: [Errno 2]"),
+        ("provider", {"client_secret": "something-else"}, "answers 401: invalid_client"),
+        ("login", {"protocol": "SASL_SSL"}, "kafka.security.protocol must be its listener's"),
+        ("tls", {"protocol": "PLAINTEXT", "ca_file": None}, "kafka.security.protocol must be its listener's"),
+    ],
+)
+async def test_what_is_wrong_is_told_with_its_key(
+    guarded: GuardedKafka, way: str, change: dict[str, Any], told: str
+) -> None:
+    """And without the secret."""
+    files = {"OTHER": guarded.authorities.other_ca_file, "CA": guarded.authorities.ca_file}
+    async with provider(guarded.authorities) as oidc:
+        listener, security = ways(guarded, oidc)[way]
+        host = change.get("host", "")
+        security |= {key: files.get(value, value) for key, value in change.items() if key != "host"}
+        address = guarded.addresses[listener]
+        address = f"{host}:{address.rpartition(':')[2]}" if host else address
+        findings = [finding async for finding in connect(config_for(address, security=security))]
+    text = str(findings[0])
+    assert not findings[0].ok, text
+    assert told in text, text
+    assert all(secret not in text for secret in (PASSWORD, CLIENT_SECRET, "something-else", KEY_PASSWORD))
 
 
 async def test_a_token_file_is_read_for_every_connection(tmp_path: Path) -> None:
     tokens = TokenFile(str(tmp_path / "token"), "kafka.security.token_file")
-    with pytest.raises(Unavailable, match="token_file"):
+    with pytest.raises(NoToken, match="token_file"):
         await tokens.token()
     for token in ("one", "two"):
         (tmp_path / "token").write_text(f"{token}\n")
         assert await tokens.token() == token
+    (tmp_path / "token").write_text("\n")
+    with pytest.raises(KafkaError, match="is empty"):  # aiokafka tries those again
+        await tokens.token()
+
+
+async def test_a_token_of_a_provider_is_renewed_before_it_ends() -> None:
+    now = 0.0
+
+    async with faulty(
+        status(200, '{"access_token": "one", "expires_in": 100}'), status(200, '{"access_token": "two"}'), status(500)
+    ) as server:
+        client = Client(server.url, "me", SecretStr("my secret"))
+        tokens = ClientCredentials(client, None, "kafka.security.token_endpoint_url", lambda: now)
+        assert set(await asyncio.gather(tokens.token(), tokens.token())) == {"one"}
+        now = 79.0
+        assert await tokens.token() == "one"
+        now = 80.0
+        assert await tokens.token() == "two"
+        now = 200.0
+        with pytest.raises(NoToken, match=r"kafka.security.token_endpoint_url: .* answers 500") as raised:
+            await tokens.token()
+        assert "my secret" not in str(raised.value)
+    assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "rule"),
+    [
+        ({}, "token_file: is required"),
+        ({"token_file": "/t", "token_endpoint_url": "https://a/t"}, "one of token_file and token_endpoint_url"),
+        ({"token_endpoint_url": "https://a/t", "client_id": "me"}, "client_secret: is required by token_endpoint_url"),
+        (
+            {"token_endpoint_url": "http://a/t", "client_id": "me", "client_secret": "x"},
+            "token_endpoint_url: must be https: client_secret is sent to it",
+        ),
+    ],
+)
+def test_what_a_token_needs(keys: dict[str, str], rule: str) -> None:
+    with pytest.raises(ValidationError, match=rule):
+        Security.model_validate({"protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER", **keys})
 
 
 def test_plain_text_needs_nothing_else() -> None:
