@@ -1,0 +1,230 @@
+"""What each policy says about one trace, part by part, from the trace's own spans and logs: for people to read.
+
+A partition decides by the batch and asks only what it needs (processors.sampling.ballot). Here every policy, and every
+policy inside one, is compiled alone and asked alone by the same code, so nothing is known here of any type of policy.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from processors.sampling.compile import Compat, Plan, compile_policies
+from processors.sampling.decide import Vote, decide
+from processors.sampling.evidence import Evidence
+from processors.sampling.limits import Limits
+from processors.sampling.policies import Policy
+from processors.sampling.trace_table import TraceTable
+from processors.span_labels import SpanLabels
+from schemas.envelope import Envelope
+from schemas.ids import SPAN_ID_BYTES
+from schemas.otlp_scan import (
+    LOG_CELLS,
+    NAME,
+    PARENT_SPAN_ID,
+    SEVERITY,
+    SPAN_ID,
+    LogColumns,
+    SpanColumns,
+    resource_attributes,
+)
+from schemas.settings import Section
+from schemas.severity import HIGHEST
+
+SHOWN = 3  # rows that are named as evidence of one vote; the others are counted
+DECISION_WAIT = "decision_wait"
+AFTER_ROOT = "decision_wait_after_root_received"
+
+
+class Rows(NamedTuple):
+    """Spans (or `logs`) of one trace from one envelope, the stream time of each, and the clock before it was read."""
+
+    envelope: Envelope
+    times: array[int]
+    now: int | None
+    logs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The rows that count as evidence; `first` and `deadline` in ms of stream time, `trigger` set the latter."""
+
+    rows: tuple[Rows, ...]
+    first: int
+    deadline: int
+    trigger: str
+
+
+class Row(NamedTuple):
+    """A span or log that met what was asked: hex id of the span, and its name, "" of a log."""
+
+    span: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyVote:
+    """One policy's answer, `matched`: it keeps the trace, or drops it, if that is its type.
+
+    `threshold` is the 56-bit one at which it matched (0 = certain). `evidence` names the first rows of `rows` that met
+    it by themselves; a policy about the whole trace has none. `by_rate`: it was asked as if its bucket were full.
+    """
+
+    policy: str
+    type: str
+    rule: dict[str, object]
+    matched: bool
+    threshold: int
+    evidence: tuple[Row, ...]
+    rows: int
+    by_rate: bool
+    parts: tuple[PolicyVote, ...]
+
+
+def counted(rows: Sequence[Rows], decision_wait: int, after_root: int | None) -> Trace:
+    """What of a trace's rows, at least one, in the order of the log, came before its deadline. Times in ms."""
+    seen: list[Rows] = []
+    first: int | None = None
+    deadline, trigger = 0, DECISION_WAIT
+    for each in rows:
+        if first is not None and each.now is not None and each.now >= deadline:
+            break
+        seen.append(each)
+        first = min(each.times) if first is None else min(first, *each.times)
+        if not seen[:-1] or first + decision_wait < deadline:
+            deadline, trigger = first + decision_wait, DECISION_WAIT
+        roots = [time for row, time in zip(_roots(each), each.times, strict=True) if row]
+        if after_root is not None and roots and min(roots) + after_root < deadline:
+            deadline, trigger = min(roots) + after_root, AFTER_ROOT
+    assert first is not None
+    return Trace(tuple(each for row in seen for each in _before(row, deadline)), first, deadline, trigger)
+
+
+def _roots(rows: Rows) -> Iterator[bool]:
+    if rows.logs:
+        yield from (False for _ in rows.times)
+        return
+    columns = _scanned(rows.envelope, {})
+    for row in range(columns.rows):
+        at = row * columns.width + PARENT_SPAN_ID
+        parent = columns.data[columns.cells[at] : columns.cells[at + 1]]
+        yield parent in (b"", bytes(SPAN_ID_BYTES))
+
+
+def _before(rows: Rows, deadline: int) -> Iterator[Rows]:
+    chosen = [row for row, time in enumerate(rows.times) if time <= deadline]
+    if len(chosen) == len(rows.times):
+        yield rows
+    elif chosen:
+        kept = rows.envelope.select(chosen, [])
+        yield rows._replace(envelope=kept, times=array("q", [rows.times[row] for row in chosen]))
+
+
+def evidence(plan: Plan, trace: Trace) -> Evidence:
+    """What a plan would have gathered of the trace."""
+    table, labels = TraceTable(1, None, plan.words), SpanLabels([])
+    for rows in trace.rows:
+        size = len(rows.envelope)
+        folded = rows.envelope.keys, array("q", bytes(8 * size)), array("B", bytes(size)), 0
+        if rows.logs:
+            columns = LogColumns()
+            columns.scan(rows.envelope.body, rows.envelope.ends, rows.envelope.starts)
+            table.fold_logs(columns, *folded, plan.severity_bits)
+        else:
+            spans = _met(plan, rows.envelope)
+            labels.assign(spans, rows.envelope.resource, [("", ())] * len(rows.envelope.resources))
+            table.fold_spans(spans, *folded, plan.span_bits, labels)
+    table.list_due(1)
+    return table.evidence(0)
+
+
+def verdict(policies: Sequence[Policy], compat: Compat, trace: Trace) -> Vote:
+    """The outcome, as if every bucket were full."""
+    plan = compile_policies(policies, compat=compat)
+    return decide(plan, evidence(plan, trace), Limits(plan.rates, 1).at(trace.deadline))
+
+
+def vote(policy: Policy, compat: Compat, trace: Trace) -> PolicyVote:
+    """One policy's answer, with those of the policies inside it."""
+    plan = compile_policies([policy], compat=compat)
+    outcome = decide(plan, evidence(plan, trace), Limits(plan.rates, 1).at(trace.deadline))
+    parts = tuple(vote(part, compat, trace) for part in inside(policy))
+    met = [] if parts else list(_meeting(plan, trace))
+    return PolicyVote(
+        policy.name,
+        policy.type,
+        {} if parts else rule(policy),
+        bool(outcome.kept or outcome.policy),
+        outcome.threshold,
+        tuple(met[:SHOWN]),
+        len(met),
+        bool(plan.rates),
+        parts,
+    )
+
+
+def inside(policy: Policy) -> list[Policy]:
+    """The policies inside a policy, in order."""
+    found: list[Policy] = []
+    for block in _blocks(policy):
+        for value in (getattr(block, name) for name in type(block).model_fields):
+            found += [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, Policy)]
+    return found
+
+
+def rule(policy: Policy) -> dict[str, object]:
+    """The fields of a policy's block that were set."""
+    return {
+        key: value
+        for block in _blocks(policy)
+        for key, value in block.model_dump(mode="json", by_alias=True, exclude_unset=True).items()
+    }
+
+
+def _blocks(policy: Policy) -> list[Section]:
+    values = (getattr(policy, name) for name in type(policy).model_fields)
+    return [value for value in values if isinstance(value, Section)]
+
+
+def _meeting(plan: Plan, trace: Trace) -> Iterator[Row]:
+    """The rows that meet a predicate of the plan."""
+    for rows in trace.rows:
+        if rows.logs:
+            yield from _logs_meeting(plan, rows.envelope)
+            continue
+        columns = _met(plan, rows.envelope)
+        for row in range(columns.rows):
+            if any(plan.span_bits.bits[row * plan.words : (row + 1) * plan.words]):
+                yield Row(_cell(columns, row, SPAN_ID).hex(), _cell(columns, row, NAME).decode(errors="replace"))
+
+
+def _logs_meeting(plan: Plan, envelope: Envelope) -> Iterator[Row]:
+    columns = LogColumns()
+    columns.scan(envelope.body, envelope.ends, envelope.starts)
+    for row in range(columns.rows):
+        at = row * LOG_CELLS
+        severity = columns.cells[at + SEVERITY]
+        if severity <= HIGHEST and any(plan.severity_bits[severity * plan.words : (severity + 1) * plan.words]):
+            yield Row(envelope.body[columns.cells[at + SPAN_ID] : columns.cells[at + SPAN_ID + 1]].hex(), "")
+
+
+def _met(plan: Plan, envelope: Envelope) -> SpanColumns:
+    """The columns of an envelope; the plan's `span_bits` have their answers."""
+    columns = _scanned(envelope, plan.keys)
+    bits = [plan.resource_bits(resource_attributes(header, plan.keys)) for header in envelope.resources]
+    plan.span_bits.assign(columns, envelope.resource, bits)
+    return columns
+
+
+def _scanned(envelope: Envelope, keys: dict[bytes, int]) -> SpanColumns:
+    columns = SpanColumns(keys)
+    columns.scan(envelope.body, envelope.ends, envelope.starts)
+    return columns
+
+
+def _cell(columns: SpanColumns, row: int, field: int) -> bytes:
+    at = row * columns.width + field
+    found: bytes = columns.data[columns.cells[at] : columns.cells[at + 1]]
+    return found

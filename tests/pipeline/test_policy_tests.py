@@ -1,0 +1,132 @@
+"""`tailrace test`: what it prints and its exit codes; the examples in the documents and under deploy/ pass."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from pipeline.cli import cli
+from tests.pipeline.configs import MINIMAL, as_yaml
+from tests.repository import ROOT
+from tests.test_documents import blocks
+
+POLICIES = [
+    {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}},
+    {"name": "slow", "type": "latency", "latency": {"threshold_ms": 500}},
+]
+
+
+def spans(*status: int, trace: str = "4bf92f3577b34da6a3ce929d0e0e4736") -> dict[str, Any]:
+    found = [
+        {"traceId": trace, "spanId": f"{number:016x}", "name": f"s{number}", "status": {"code": code}}
+        for number, code in enumerate(status, 1)
+    ]
+    return {"resourceSpans": [{"scopeSpans": [{"spans": found}]}]}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "tailrace.yaml"
+    path.write_text(as_yaml(MINIMAL | {"sampling": {"policies": POLICIES}}))
+    return path
+
+
+def run(config: Path, *cases: dict[str, Any], words: tuple[str, ...] = ()) -> Result:
+    path = config.parent / "cases.yaml"
+    path.write_text(as_yaml({"cases": list(cases)}))
+    return CliRunner().invoke(cli, ["test", "--config", str(config), str(path), *words])
+
+
+def test_a_case_that_passes(config: Path) -> None:
+    result = run(
+        config, {"name": "kept", "spans": spans(0, 2), "expect": {"verdict": "kept", "policy": "errors"}}, words=("-v",)
+    )
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines() == [
+        "✓ kept",
+        "    2 spans, 0 logs, 0 ms, randomness ce929d0e0e4736",
+        "    ● errors [status_code] status_codes: [ERROR]: keeps; met by span 0000000000000002 s2",
+        "    ○ slow [latency] threshold_ms: 500: no",
+        "1 case, 0 failed",
+    ]
+
+
+def test_a_case_that_fails_shows_expected_got_and_all_votes(config: Path) -> None:
+    wrong = {"verdict": "kept", "policy": "slow", "votes": ["errors", "slow"]}
+    result = run(config, {"name": "a", "spans": spans(0), "expect": wrong})
+    assert result.exit_code == 1
+    shown = [line.split() for line in result.output.splitlines()]
+    assert ["verdict", "-", "kept", "(expected)"] in shown
+    assert ["+", "dropped", "(got)"] in shown
+    assert ["policy", "-", "slow", "(expected)"] in shown
+    assert ["votes", "-", "errors,", "slow", "(expected)"] in shown
+    assert any(line[:2] == ["○", "slow"] for line in shown)
+    assert result.output.endswith("1 case, 1 failed\n")
+
+
+def test_spans_as_text_and_in_a_file(config: Path) -> None:
+    (config.parent / "failed.json").write_text(json.dumps(spans(2)))
+    kept = {"verdict": "kept"}
+    result = run(
+        config,
+        {"name": "text", "spans": json.dumps(spans(2)), "expect": kept},
+        {"name": "file", "spans_file": "failed.json", "expect": kept},
+    )
+    assert result.output == "✓ text\n✓ file\n2 cases, 0 failed\n"
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ({"spans": spans(0), "expect": {"verdict": "lost"}}, "cases[0].expect.verdict: Input should be 'kept'"),
+        ({"spans": spans(0), "expect": {"verdict": "kept"}, "span": 1}, "cases[0].span: unknown key"),
+        ({"expect": {"verdict": "kept"}}, "spans: is required"),
+        ({"spans": spans(0), "spans_file": "x", "expect": {"verdict": "kept"}}, "must not stand beside spans"),
+        ({"spans_file": "nowhere.json", "expect": {"verdict": "kept"}}, "cannot be read: No such file"),
+        (
+            {"spans": {"resourceSpan": []}, "expect": {"verdict": "kept"}},
+            "cases[0].spans: must hold one trace, found no spans",
+        ),
+        ({"spans": "{", "expect": {"verdict": "kept"}}, "cases[0].spans: is no OTLP-JSON"),
+        ({"spans": spans(0, trace="00"), "expect": {"verdict": "kept"}}, "cases[0].spans: "),
+        ({"spans": spans(0), "expect": {"verdict": "kept", "policy": "error"}}, "expects policy 'error', which"),
+    ],
+)
+def test_wrong_files_are_refused_with_line_key_and_rule(config: Path, case: dict[str, Any], said: str) -> None:
+    result = run(config, {"name": "wrong"} | case)
+    assert result.exit_code == 78, result.output
+    assert said in result.output
+    assert re.search(r"cases.yaml:\d+:", result.output)
+
+
+def test_one_case_is_one_trace(config: Path) -> None:
+    both = spans(0)
+    both["resourceSpans"] += spans(0, trace="4bf92f3577b34da6a3ce929d0e0e4737")["resourceSpans"]
+    result = run(config, {"name": "two", "spans": both, "expect": {"verdict": "kept"}})
+    assert (result.exit_code, "found 2: one case is one trace" in result.output) == (78, True)
+
+
+def test_the_example_under_deploy_passes(tmp_path: Path) -> None:
+    text = (ROOT / "deploy" / "tailrace.yaml").read_text("utf-8")
+    config = tmp_path / "tailrace.yaml"
+    config.write_text(as_yaml(MINIMAL | {"sampling": yaml.safe_load(text)["sampling"]}))
+    words = ["test", "--config", str(config), str(ROOT / "deploy" / "policies-test.yaml")]
+    result = CliRunner().invoke(cli, words)
+    assert (result.exit_code, result.output.splitlines()[-1]) == (0, "3 cases, 0 failed")
+
+
+def test_the_example_in_the_how_to_passes(tmp_path: Path) -> None:
+    found = blocks(ROOT / "docs" / "how-to" / "write-a-policy.md", "yaml")
+    (tmp_path / "tailrace.yaml").write_text(next(text for text in found if text.startswith("kafka:")))
+    (cases,) = [text for text in found if text.startswith("cases:")]
+    (tmp_path / "cases.yaml").write_text(cases)
+    result = CliRunner().invoke(
+        cli, ["test", "--config", str(tmp_path / "tailrace.yaml"), str(tmp_path / "cases.yaml")]
+    )
+    assert (result.exit_code, result.output) == (0, "✓ a failed payment is kept\n1 case, 0 failed\n")

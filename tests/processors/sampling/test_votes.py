@@ -1,0 +1,109 @@
+"""Votes for people: each part of a policy with its evidence, from the rows that counted, and never another outcome."""
+
+from __future__ import annotations
+
+from array import array
+
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from processors.sampling.decide import Vote
+from processors.sampling.votes import AFTER_ROOT, DECISION_WAIT, Row, Rows, counted, inside, verdict, vote
+from schemas.envelope import Envelope
+from schemas.ids import trace_key
+from tests.processors.sampling.builders import MS, NOON, TRACE_ID, both, drop, policy
+
+ERRORS = policy("errors", "status_code", status_codes=["ERROR"])
+SLOW = policy("slow", "latency", threshold_ms=100)
+SHOP = policy("shop", "string_attribute", key="shop", values=["a"])
+LOGS = policy("error-logs", "log_severity", min_severity="ERROR")
+RATE = policy("rate", "rate_limiting", spans_per_second=1)
+HALF = policy("half", "probabilistic", sampling_percentage=50)
+FAILED = Status(code=Status.STATUS_CODE_ERROR)
+WAIT = 1_000
+
+
+def span(number: int, name: str = "GET /", millis: int = 1, status: Status | None = None, parent: int = 9) -> Span:
+    return Span(
+        trace_id=TRACE_ID,
+        span_id=number.to_bytes(8, "big"),
+        parent_span_id=parent.to_bytes(8, "big") if parent else b"",
+        name=name,
+        start_time_unix_nano=NOON,
+        end_time_unix_nano=NOON + millis * MS,
+        status=status,
+    )
+
+
+def rows(*items: Span | LogRecord, at: int = 0, now: int | None = 0) -> Rows:
+    envelope = Envelope(1, "raw", 0, resources=[b""], scopes=[b""], messages=[(0, 0)])
+    for item in items:
+        envelope.body += item.SerializeToString()
+        envelope.ends.append(len(envelope.body))
+        envelope.keys.append(trace_key(TRACE_ID))
+        for column in (envelope.resource, envelope.scope, envelope.message, envelope.item):
+            column.append(0)
+    return Rows(envelope, array("q", [at] * len(items)), now, logs=isinstance(items[0], LogRecord))
+
+
+def test_a_vote_names_the_rows_that_it_rests_on() -> None:
+    trace = counted([rows(span(1), span(2, "POST /pay", status=FAILED))], WAIT, None)
+    found = vote(ERRORS, "none", trace)
+    assert (found.matched, found.evidence, found.rows) == (True, (Row("0000000000000002", "POST /pay"),), 1)
+    assert found.rule == {"status_codes": ["ERROR"]}
+    assert not vote(SHOP, "none", trace).matched
+
+
+def test_of_many_rows_a_few_are_named() -> None:
+    found = vote(ERRORS, "none", counted([rows(*(span(n, status=FAILED) for n in range(1, 9)))], WAIT, None))
+    assert (len(found.evidence), found.rows) == (3, 8)
+
+
+def test_a_log_is_evidence() -> None:
+    log = LogRecord(trace_id=TRACE_ID, span_id=(7).to_bytes(8, "big"), severity_number=17)  # type: ignore[arg-type]
+    assert vote(LOGS, "none", counted([rows(log)], WAIT, None)).evidence == (Row("0000000000000007", ""),)
+
+
+def test_parts_vote_for_themselves() -> None:
+    trace = counted([rows(span(1, millis=200))], WAIT, None)
+    found = vote(both("slow-errors", SLOW, ERRORS), "none", trace)
+    assert not found.matched
+    assert [(part.policy, part.matched) for part in found.parts] == [("slow", True), ("errors", False)]
+    dropped = vote(drop("no-slow", SLOW), "none", trace)
+    assert dropped.matched
+    assert dropped.parts[0].matched
+    assert [part.name for part in inside(both("b", SLOW, LOGS))] == ["slow", "error-logs"]
+
+
+def test_a_rate_is_asked_as_if_its_bucket_were_full() -> None:
+    found = vote(RATE, "none", counted([rows(span(1))], WAIT, None))
+    assert (found.matched, found.by_rate) == (True, True)
+
+
+def test_what_came_after_the_deadline_is_no_evidence() -> None:
+    late = rows(span(2, status=FAILED), at=5, now=WAIT + 5)  # it says an early time, but the trace was decided
+    ahead = rows(span(3, status=FAILED), at=WAIT + 6, now=0)  # it was read early, but belongs behind the deadline
+    trace = counted([rows(span(1), at=5), ahead, late], WAIT, None)
+    assert (trace.first, trace.deadline, trace.trigger) == (5, WAIT + 5, DECISION_WAIT)
+    assert verdict([ERRORS], "none", trace) == Vote(False, "", 0)
+    assert verdict([ERRORS], "none", counted([rows(span(1), at=5), ahead], WAIT + 1, None)).kept
+
+
+def test_the_root_brings_the_deadline_forward() -> None:
+    trace = counted([rows(span(1), at=5), rows(span(2, parent=0), at=50)], WAIT, 100)
+    assert (trace.deadline, trace.trigger) == (150, AFTER_ROOT)
+    assert counted([rows(span(1, parent=0), at=5)], 50, 100).trigger == DECISION_WAIT
+
+
+@given(st.lists(st.sampled_from([span(1), span(2, status=FAILED), span(3, millis=300)]), min_size=1, max_size=5))
+def test_the_votes_and_the_verdict_agree(spans: list[Span]) -> None:
+    policies = [drop("no", both("x", SLOW, ERRORS).and_.and_sub_policy[0], ERRORS), ERRORS, HALF, SLOW]  # type: ignore[union-attr]
+    trace = counted([rows(*spans)], WAIT, None)
+    votes = [vote(each, "none", trace) for each in policies]
+    outcome = verdict(policies, "none", trace)
+    keeps = [each.policy for each in votes if each.matched and each.type != "drop"]
+    drops = [each.policy for each in votes if each.matched and each.type == "drop"]
+    assert outcome.kept == (bool(keeps) and not drops)
+    assert outcome.policy == (drops or keeps or [""])[0]
