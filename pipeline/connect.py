@@ -151,7 +151,18 @@ async def _server(name: str, sink: Sink, url: str) -> Finding:
     except TimeoutError:
         return Finding(False, subject, f"no answer within {patience:g} s")
     except (aiohttp.ClientError, OSError, TailraceError) as error:
-        return Finding(False, subject, str(error) or type(error).__name__)
+        return Finding(False, subject, _mended(str(error) or type(error).__name__))
+
+
+def _mended(text: str) -> str:
+    """An error of TLS with the key that mends it."""
+    if "certificate is not valid for" in text or "Hostname mismatch" in text:
+        return f"{text}; the server's certificate names other hosts: use one of those as endpoint"
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return f"{text}; ca_file must hold the authority that signed the server's certificate"
+    if "CERTIFICATE_REQUIRED" in text.upper().replace(" ", "_"):
+        return f"{text}; it wants a client certificate: cert_file, key_file"
+    return text
 
 
 async def _topic(name: str, sink: Sink) -> Finding:
@@ -192,7 +203,8 @@ async def _called(subject: str, sink: Sink, url: str, began: float) -> Finding:
             outcome = await transport.export(TRACES if signal == "traces" else LOGS, b"", 1)
             if isinstance(outcome, Rejected) or outcome.retry:
                 hint = _GRPC_HINTS.get(outcome.detail.partition(" ")[0], "")
-                return Finding(False, subject, f"answers {outcome.detail}{hint}", time.monotonic() - began)
+                text = _mended(f"answers {outcome.detail}{hint}")
+                return Finding(False, subject, text, time.monotonic() - began)
         return Finding(True, subject, "answers", time.monotonic() - began)
     finally:
         await transport.close()

@@ -27,7 +27,17 @@ from schemas.errors import Malformed, Unavailable
 from schemas.otlp_build import logs_data
 from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, SourceRecord
 from sinks.ecs_document import ecs_document
-from sinks.http import REFUSING, USER_AGENT, Rejected, bisect, compressed, retry_after, shortened, tls_context
+from sinks.http import (
+    REFUSING,
+    USER_AGENT,
+    Rejected,
+    authorization,
+    bisect,
+    compressed,
+    retry_after,
+    shortened,
+    tls_context,
+)
 from sinks.log_document import log_document, resource_fields, scope_fields
 from sinks.settings import Sink
 
@@ -68,13 +78,14 @@ class Elasticsearch(Destination[LogItem]):
         """
         if self._client is None:
             self._client = _client(self._settings)
+        client = self._client.options(headers=authorization(self._settings.auth))
         if not self._settings.manage_template:
             return
         wanted = template(self._settings)
         name = f"tailrace-logs-{self._settings.dataset}"
         try:
-            if not _serves(await _installed(self._client, name), wanted):
-                await self._client.indices.put_index_template(name=name, body=wanted)
+            if not _serves(await _installed(client, name), wanted):
+                await client.indices.put_index_template(name=name, body=wanted)
         except ApiError as error:
             what = f"index template {name}: {_text(error)}"
             raise Unavailable(what, retry_after(error.meta.headers, self._clock())) from error
@@ -141,9 +152,9 @@ class Elasticsearch(Destination[LogItem]):
     async def _bulk(self, request: Request[LogItem]) -> Outcome | Rejected:
         if self._client is None:
             raise RuntimeError("the client is not open")
-        body, headers = request.body, {}
+        body, headers = request.body, authorization(self._settings.auth)
         if self._settings.compression != "none" and len(body) >= GZIP_FROM:
-            body, headers = await asyncio.to_thread(compressed, body), {"content-encoding": "gzip"}
+            body, headers = await asyncio.to_thread(compressed, body), headers | {"content-encoding": "gzip"}
         count = len(request.items)
         try:
             answer = await self._client.options(headers=headers).bulk(operations=body, require_data_stream=True)  # type: ignore[arg-type]
@@ -221,14 +232,7 @@ class _Bytes(NdjsonSerializer):
 
 def _client(settings: Sink) -> AsyncElasticsearch:
     """The official client. A node that is not reached is left for the next; pipeline/delivery.py repeats the rest."""
-    auth = settings.auth
     options: dict[str, Any] = {}
-    if auth.username is not None and auth.password is not None:
-        options["basic_auth"] = (auth.username, auth.password.get_secret_value())
-    elif auth.bearer_token is not None:
-        options["bearer_auth"] = auth.bearer_token.get_secret_value()
-    elif auth.api_key is not None:
-        options["api_key"] = auth.api_key.get_secret_value()
     if (tls := tls_context(settings)) is not None:
         options["ssl_context"] = tls
     ndjson = _Bytes()

@@ -16,6 +16,7 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 from multidict import CIMultiDict
@@ -150,15 +151,31 @@ def compressed(body: bytes) -> bytes:
 
 
 def authorization(auth: SinkAuth) -> dict[str, str]:
-    """The Authorization header of these credentials, if there are any."""
+    """The Authorization header of these credentials as of now, if there are any.
+
+    Raises Unavailable for a token's file that cannot be read.
+    """
     if auth.username is not None and auth.password is not None:
         pair = base64.b64encode(f"{auth.username}:{auth.password.get_secret_value()}".encode())
         return {"Authorization": f"Basic {pair.decode()}"}
     if auth.bearer_token is not None:
         return {"Authorization": f"Bearer {auth.bearer_token.get_secret_value()}"}
+    if auth.bearer_token_file is not None:
+        return {"Authorization": f"Bearer {_token(auth.bearer_token_file)}"}
     if auth.api_key is not None:
         return {"Authorization": f"ApiKey {auth.api_key.get_secret_value()}"}
     return {}
+
+
+def _token(file: str) -> str:
+    """What is in a token's file: some hundred bytes, mostly out of memory."""
+    try:
+        token = Path(file).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unavailable(f"auth.bearer_token_file: {error}") from error
+    if not token.isascii() or not token.isprintable() or not token:
+        raise Unavailable(f"auth.bearer_token_file: {file} does not hold a token")
+    return token
 
 
 def tls_context(settings: Sink) -> ssl.SSLContext | None:

@@ -53,7 +53,6 @@ class OverGrpc:
         self._settings = settings
         self._endpoints = Endpoints(settings.urls)
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._metadata = [(k.lower(), v) for k, v in {**settings.headers, **authorization(settings.auth)}.items()]
         self._compression = grpc.Compression.NoCompression if settings.compression == "none" else grpc.Compression.Gzip
 
     async def open(self) -> None:
@@ -88,8 +87,10 @@ class OverGrpc:
         server = self._endpoints.current
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channels[server].unary_unary(service.method)
         timeout = self._settings.timeout
+        headers = {**self._settings.headers, **authorization(self._settings.auth)}
+        metadata = [(name.lower(), value) for name, value in headers.items()]
         try:
-            answer = await call(body, timeout=timeout, metadata=self._metadata, compression=self._compression)
+            answer = await call(body, timeout=timeout, metadata=metadata, compression=self._compression)
         except grpc.aio.AioRpcError as error:
             return self._failure(server, error, items)
         return service.accepted(answer, items)

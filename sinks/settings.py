@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 
 from schemas.kafka_client import Addresses, Security, TopicName
-from schemas.settings import Broken, Duration, Section, Url
+from schemas.settings import Broken, Duration, Section, Url, is_loopback
 
 OTLP_KINDS = ("jaeger", "otlp")
 KINDS = (*OTLP_KINDS, "elasticsearch", "prometheus", "kafka")
@@ -40,6 +40,8 @@ KEYS_OF: dict[str, tuple[str, ...]] = {
     "max_message_bytes": ("kafka",),
 }
 
+_SECRET_HEADERS = ("auth", "token", "key", "secret", "cookie")
+
 
 class Batch(Section):
     """When a sink sends: whichever comes first."""
@@ -60,14 +62,31 @@ class Retry(Section):
 
 
 class SinkAuth(Section):
-    """Credentials: a name with its password, a bearer token or an API key; none by default."""
+    """Credentials: a name with its password, a bearer token or an API key; none by default.
+
+    They are sent over TLS alone, unless the server is on this machine or `allow_http` says otherwise.
+    """
 
     username: str | None = Field(None, description="HTTP basic authentication.")
     password: SecretStr | None = Field(None, description="HTTP basic authentication.")
     bearer_token: SecretStr | None = Field(None, description="Sent as `Authorization: Bearer`.")
+    bearer_token_file: str | None = Field(
+        None, description="The same out of a file, read anew for every request: tokens rotate."
+    )
     api_key: SecretStr | None = Field(
         None, description="Sent as `Authorization: ApiKey` (Elasticsearch, encoded form)."
     )
+    allow_http: bool = Field(
+        False,
+        description="True: send credentials, also those in `headers`, over http:// where anybody on the way reads "
+        "them, such as inside a mesh that encrypts.",
+    )
+
+    @property
+    def ways(self) -> list[str]:
+        """The keys of the credentials that there are."""
+        keys = ("username", "bearer_token", "bearer_token_file", "api_key")
+        return [key for key in keys if getattr(self, key) is not None]
 
 
 class Lifecycle(Section):
@@ -200,7 +219,7 @@ def sink_rules(name: str, sink: Sink) -> Iterator[Broken]:
         yield ("endpoints",), "each server once"
     places: list[tuple[str | int, ...]] = [("endpoints", i) for i in range(len(sink.endpoints))] or [("endpoint",)]
     for place, url in zip(places, sink.urls, strict=False):
-        yield from ((place, rule) for rule in _url_rules(url))
+        yield from ((place, rule) for rule in url_rules(url, sink.auth, sink.headers))
     yield from _credential_rules(sink)
     if sink.lifecycle.data_retention is not None and sink.lifecycle.policy is not None:
         yield ("lifecycle",), "one of data_retention and policy is enough"
@@ -208,19 +227,31 @@ def sink_rules(name: str, sink: Sink) -> Iterator[Broken]:
         yield ("signals",), "each signal once"
 
 
-def _url_rules(text: str) -> Iterator[str]:
+def url_rules(text: str, auth: SinkAuth, headers: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with a URL that gets these credentials and headers."""
     url = urlsplit(text)
     if not url.hostname:
         yield "has no host"
     if url.username or url.password:
         yield "must not hold credentials; they belong in auth"
+    sent = [*auth.ways, *(f"headers.{name}" for name in headers if is_secret_header(name))]
+    if sent and url.scheme == "http" and not is_loopback(url.hostname or "") and not auth.allow_http:
+        yield f"must be https://, since {sent[0]} goes there; auth.allow_http: true sends it in the clear"
+
+
+def is_secret_header(name: str) -> bool:
+    """Whether a header of this name may hold a credential: it is never printed.
+
+    >>> is_secret_header("X-Api-Key"), is_secret_header("X-Scope-OrgID")
+    (True, False)
+    """
+    return any(word in name.lower() for word in _SECRET_HEADERS)
 
 
 def _credential_rules(sink: Sink) -> Iterator[Broken]:
     auth = sink.auth
-    ways = [key for key in ("username", "bearer_token", "api_key") if getattr(auth, key) is not None]
-    if len(ways) > 1:
-        yield ("auth",), f"one way is enough: {', '.join(ways)}"
+    if len(auth.ways) > 1:
+        yield ("auth",), f"one way is enough: {', '.join(auth.ways)}"
     if (auth.username is None) != (auth.password is None):
         yield ("auth",), "username and password belong together"
     if sink.key_file is not None and sink.cert_file is None:

@@ -55,11 +55,12 @@ class Looker(ABC):
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=tls),
                 timeout=aiohttp.ClientTimeout(total=ANSWER_LIMIT),
-                headers={**self._settings.headers, **authorization(self._settings.auth)},
             )
         url = f"{self._url}{path}"
+        headers = {**self._settings.headers, **authorization(self._settings.auth)}
+        method = "GET" if body is None else "POST"
         try:
-            async with self._session.request("GET" if body is None else "POST", url, json=body) as response:
+            async with self._session.request(method, url, json=body, headers=headers) as response:
                 text = await response.text()
                 if response.status == NOT_FOUND:
                     return None

@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from schemas.settings import Broken, Duration, Section, Url, refuse
-from sinks.settings import SinkAuth
+from sinks.settings import SinkAuth, url_rules
 
 
 class Backend(Section):
@@ -63,3 +63,7 @@ class Canary(Section):
             backend: Backend | None = getattr(self, kind)
             if backend is not None and backend.index is not None:
                 yield (kind, "index"), "is for elasticsearch only"
+        for kind in ("jaeger", "elasticsearch", "prometheus"):
+            if (backend := getattr(self, kind)) is not None:
+                rules = url_rules(backend.endpoint, backend.auth, backend.headers)
+                yield from (((kind, "endpoint"), rule) for rule in rules)

@@ -12,9 +12,7 @@ from pipeline.config import Config
 from pipeline.editor_schema import text
 from pipeline.identity import config_hash
 from pipeline.logs import REDACTED
-from sinks.settings import of_kind, sink_kind
-
-_SECRET_HEADERS = ("auth", "token", "key", "secret", "cookie")
+from sinks.settings import is_secret_header, of_kind, sink_kind
 
 
 @click.group("config")
@@ -59,10 +57,13 @@ def config_print(file: str, hashed: bool) -> None:
 def effective(config: Config) -> dict[str, Any]:
     """Everything that is set or has a default, as plain data without secrets."""
     data: dict[str, Any] = config.model_dump(mode="json", by_alias=True, exclude_none=True)
-    for name, sink in data["sinks"].items():
-        sink["headers"] = {
-            header: REDACTED if any(word in header.lower() for word in _SECRET_HEADERS) else value
-            for header, value in sink["headers"].items()
+    canary = data.get("canary") or {}
+    for section in (
+        *data["sinks"].values(),
+        *(canary[k] for k in ("jaeger", "elasticsearch", "prometheus") if k in canary),
+    ):
+        section["headers"] = {
+            header: REDACTED if is_secret_header(header) else value for header, value in section["headers"].items()
         }
-        data["sinks"][name] = of_kind(sink_kind(name), sink)
+    data["sinks"] = {name: of_kind(sink_kind(name), sink) for name, sink in data["sinks"].items()}
     return data

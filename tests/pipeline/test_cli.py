@@ -83,7 +83,7 @@ def test_the_environment_is_the_processes(tmp_path: Path) -> None:
 def test_config_print_is_effective_valid_and_without_secrets(tmp_path: Path) -> None:
     security = {"protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "username": "etl", "password": "${P}"}
     sink = {
-        "endpoint": "http://a",
+        "endpoint": "https://a",
         "headers": {"X-Scope-OrgID": "7", "X-Api-Key": "${P}"},
         "auth": {"bearer_token": "${P}"},
     }

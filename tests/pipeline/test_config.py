@@ -200,8 +200,13 @@ def test_sink_names_refused(name: str) -> None:
         ({"endpoint": "localhost:4318"}, "endpoint"),
         ({"endpoint": "http://"}, "endpoint"),
         ({"endpoint": "http://user:pass@a"}, "endpoint"),
-        ({"endpoint": "http://a", "auth": {"username": "u"}}, "auth"),
-        ({"endpoint": "http://a", "auth": {"api_key": "k", "bearer_token": "t"}}, "auth"),
+        ({"endpoint": "https://a", "auth": {"username": "u"}}, "auth"),
+        ({"endpoint": "https://a", "auth": {"api_key": "k", "bearer_token": "t"}}, "auth"),
+        ({"endpoint": "https://a", "auth": {"bearer_token_file": "/t", "bearer_token": "t"}}, "auth"),
+        ({"endpoint": "http://a", "auth": {"username": "u", "password": "p"}}, "endpoint"),
+        ({"endpoint": "http://a", "auth": {"bearer_token_file": "/t"}}, "endpoint"),
+        ({"endpoint": "http://a", "headers": {"X-Api-Key": "k"}}, "endpoint"),
+        ({"endpoints": ["https://a", "http://b"], "auth": {"api_key": "k"}}, "endpoints[1]"),
         ({"endpoint": "http://a", "timeout": "0s"}, "timeout"),
         ({"endpoint": "http://a", "dataset": "with-dash"}, "dataset"),
         ({"endpoint": "http://a", "dataset": "audit"}, "dataset"),
@@ -240,6 +245,19 @@ def test_sinks_refused(sink: dict[str, Any], key: str) -> None:
 def test_a_key_that_the_kind_lacks_is_refused(name: str, key: str, value: Any, rule: str) -> None:
     found = refusals(sinks={name: {"endpoint": "http://a", key: value}})
     assert found[f"sinks.{name}.{key}"] == rule
+
+
+@pytest.mark.parametrize(
+    "sink",
+    [
+        {"endpoint": "http://127.0.0.1:9200", "auth": {"api_key": "k"}},
+        {"endpoint": "http://localhost:9200", "headers": {"Authorization": "Bearer t"}},
+        {"endpoint": "http://a", "headers": {"X-Scope-OrgID": "shop"}},
+        {"endpoint": "http://a", "auth": {"api_key": "k", "allow_http": True}},
+    ],
+)
+def test_credentials_go_in_the_clear_where_that_is_safe_or_asked_for(sink: dict[str, Any]) -> None:
+    assert refusals(sinks={"elasticsearch": sink}) == {}
 
 
 LOCAL, OPEN = ["127.0.0.1", "::1", "[::1]", "localhost", "127.9.9.9"], ["0.0.0.0", "::", "10.0.0.7", "tailrace.example"]
