@@ -19,7 +19,9 @@ CREATOR = "topics"
 """Stands among role names for whoever runs `tailrace topics FILE --create`."""
 CANARY = "canary"
 """Stands among role names for whoever runs `tailrace canary`."""
-OTHERS = (CREATOR, CANARY)
+DEAD_LETTERS = "dlq"
+"""Stands among role names for whoever runs `tailrace dlq`."""
+OTHERS = (CREATOR, CANARY, DEAD_LETTERS)
 DEFAULT_USER = "tailrace"
 
 Kind = Literal["topic", "group", "transactional-id"]
@@ -62,6 +64,8 @@ def needed(config: Config, names: Sequence[str]) -> list[Acl]:
         found += _placement(config)
     if CANARY in names:
         found += [Acl(Resource("topic", name), "Write") for name in canary_topics(config)]
+    if DEAD_LETTERS in names:
+        found += _replaying(config)
     seen = {acl.resource for acl in found if acl.operation in _IMPLY_DESCRIBE}
     return [acl for acl in dict.fromkeys(found) if acl.operation != "Describe" or acl.resource not in seen]
 
@@ -110,6 +114,16 @@ def _of_role(config: Config, role: Role) -> list[Acl]:
     if role.transactional and config.kafka.transactions:
         # One id for each input partition: `prefix.role.…` (Topics.transactional_id).
         found.append(Acl(Resource("transactional-id", f"{topics.group(role.name)}.", prefixed=True), "Write"))
+    return found
+
+
+def _replaying(config: Config) -> list[Acl]:
+    """`list` and `show` need the first of them alone."""
+    topics = Topics(config.kafka.prefix)
+    written = [Acl(Resource("topic", name), "Write") for name in (topics.dlq, *(i.topic for i in config.inputs))]
+    found = [Acl(Resource("topic", topics.dlq), "Read"), *written]
+    if config.kafka.transactions:
+        found.append(Acl(Resource("transactional-id", topics.group(DEAD_LETTERS)), "Write"))
     return found
 
 

@@ -13,6 +13,7 @@ from pipeline.commands.cardinality import cardinality
 from pipeline.commands.check import check
 from pipeline.commands.config import config_group
 from pipeline.commands.demo import demo
+from pipeline.commands.dlq import dlq
 from pipeline.commands.size import size
 from pipeline.commands.test import test
 from pipeline.commands.top import top
@@ -35,12 +36,13 @@ def cli() -> None:
       tailrace worker --config tailrace.yaml --role all
       tailrace cardinality --config tailrace.yaml      how full the limits are, and who is to blame
       tailrace size --spans-per-second 20000           partitions, workers, memory and disk for a load
+      tailrace dlq list tailrace.yaml                  what could not be handled, and why
       tailrace canary --config tailrace.yaml --once    does a trace arrive everywhere?
       tailrace top                                     what workers do right now
     """
 
 
-for command in (check, test, topics, acls, worker, top, cardinality, size, canary, demo, config_group):
+for command in (check, test, topics, acls, worker, top, cardinality, size, dlq, canary, demo, config_group):
     cli.add_command(command)
 
 main: Callable[..., Any] = cli

@@ -25,7 +25,7 @@ from pipeline.delivery import Delivery
 from pipeline.security import client_kwargs
 from pipeline.settlement import Account
 from pipeline.topics import Topics
-from schemas.dead_letter import DeadLetter
+from schemas.dead_letter import OTLP, DeadLetter
 from schemas.errors import Retryable
 from schemas.kafka_client import let_go
 from sinks import create, signals
@@ -105,6 +105,7 @@ class DeadLetters:
     def __init__(self, stage: str, config: Config) -> None:
         self._stage, self._config = stage, config
         self._topic = Topics(config.kafka.prefix).dlq
+        self._other = {item.topic for item in config.inputs if item.encoding != OTLP}  # rows are OTLP by now
         self._producer: AIOKafkaProducer = None
 
     async def start(self) -> None:
@@ -133,6 +134,7 @@ class DeadLetters:
             self._stage,
             refusal.reason,
             refusal.detail,
+            OTLP if origin.topic in self._other else "",
         ).fitted(self._config.limits.max_dead_letter_bytes)
         try:
             await self._producer.send_and_wait(self._topic, letter.value, letter.key(), headers=letter.headers())

@@ -23,7 +23,7 @@ import orjson
 
 from processors.span_metrics import BATCH_CHARACTERS, MAX_LABEL_CHARACTERS, label_text
 from processors.values import fitted
-from schemas.dead_letter import MOST_ALONE, DeadLetter
+from schemas.dead_letter import MOST_ALONE, OTLP, DeadLetter
 from schemas.errors import Malformed
 from schemas.formats import detect, otlp_json
 from schemas.formats.otlp_metrics import alone, read_metric, read_metrics, read_name, read_value
@@ -127,7 +127,8 @@ class MetricPoints:
                         read = read_metric(metric)
                         told = self._name(name, metric, read.kind)
                     except Malformed as error:
-                        self._bury(offset, timestamp, index, alone(resource, scope, metric), *_why(error))
+                        value = alone(resource, scope, metric)
+                        self._bury(offset, timestamp, index, value, *_why(error), wrapped=True)
                         index += 1
                         continue
                     # What a source is, beside its attributes: a metric in another unit is another one.
@@ -147,7 +148,7 @@ class MetricPoints:
                             (first, _, detail), rows = together[0], len(together)
                             value = alone(resource, scope, metric, *(point for _, point, _ in together))
                             detail = detail if rows == 1 else f"{rows} points; the first: {detail}"
-                            self._bury(offset, timestamp, first, value, reason, detail)
+                            self._bury(offset, timestamp, first, value, reason, detail, wrapped=True)
             if common.info and newest:
                 target = _number(_digest(*common.labels.items()))
                 self._read(TARGET_INFO, "info", (), common.info, 1.0, target, 0, newest)
@@ -270,10 +271,13 @@ class MetricPoints:
         digest = _digest(*found.items())
         return {name: text for name, text in found.items() if text} if self.naming.scope_labels else {}, digest
 
-    def _bury(self, offset: int, timestamp: int, index: int, value: bytes, reason: str, detail: str) -> None:
-        self._dead.append(
-            DeadLetter(value, self.topic, self.partition, offset, timestamp, index, STAGE, reason, detail)
-        )
+    def _bury(
+        self, offset: int, timestamp: int, index: int, value: bytes, reason: str, detail: str, wrapped: bool = False
+    ) -> None:
+        """`wrapped`: the points are OTLP now, whatever their message was."""
+        place = (self.topic, self.partition, offset, timestamp, index)
+        encoding = OTLP if wrapped and self.encoding != OTLP else ""
+        self._dead.append(DeadLetter(value, *place, STAGE, reason, detail, encoding))
         self.size += len(value)
 
     def flush(self) -> MetricFlush:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from processors.envelope_builder import UNTRACED, EnvelopeBuilders
-from schemas.dead_letter import MOST_ALONE, DeadLetter
+from schemas.dead_letter import MOST_ALONE, OTLP, DeadLetter
 from schemas.envelope import NO_MARK, Envelope
 from schemas.errors import Malformed
 from schemas.formats import detect, jaeger_json, jaeger_proto, otlp_json, text_logs
@@ -126,11 +126,11 @@ class Regroup:
                 found.sort(key=lambda place: place[0].item[place[1]])
                 together = wrap(_group(value, columns, row) for columns, row in found)
                 first = found[0][0].item[found[0][1]]
-                self._bury(offset, timestamp, first, together, reason, f"{len(found)} rows")
+                self._bury(offset, timestamp, first, together, reason, f"{len(found)} rows", wrapped=True)
                 continue
             for columns, row in found:
                 alone = raw if only else wrap([_group(value, columns, row)])
-                self._bury(offset, timestamp, columns.item[row], alone, reason, "")
+                self._bury(offset, timestamp, columns.item[row], alone, reason, "", wrapped=not only)
 
     def _add_json(self, offset: int, timestamp: int, value: bytes) -> None:
         lines = list(parse(value))
@@ -146,12 +146,15 @@ class Regroup:
             data, rows = _rows({item: line for item, line in found.items() if _traced(line) == traced})
             for row in self._builders.add(data, rows, offset, timestamp, traced):
                 alone = logs_data([_group(data, rows, row)])
-                self._bury(offset, timestamp, rows.item[row], alone, Reason.SPAN_TOO_LARGE, "")
+                self._bury(offset, timestamp, rows.item[row], alone, Reason.SPAN_TOO_LARGE, "", wrapped=True)
 
-    def _bury(self, offset: int, timestamp: int, index: int, value: bytes, reason: str, detail: str) -> None:
-        self._dead.append(
-            DeadLetter(value, self.topic, self.partition, offset, timestamp, index, STAGE, reason, detail)
-        )
+    def _bury(
+        self, offset: int, timestamp: int, index: int, value: bytes, reason: str, detail: str, wrapped: bool = False
+    ) -> None:
+        """`wrapped`: the row is OTLP now, whatever its message was."""
+        place = (self.topic, self.partition, offset, timestamp, index)
+        encoding = OTLP if wrapped and self.encoding != OTLP else ""
+        self._dead.append(DeadLetter(value, *place, STAGE, reason, detail, encoding))
         self._dead_bytes += len(value)
 
     def flush(self, mark: int | None, raw_topics: Mapping[str, int]) -> Flush:

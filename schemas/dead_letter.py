@@ -3,21 +3,35 @@
 The value is the raw bytes (a single span or log inside a message: that row alone, wrapped as a message of its own,
 so that it can be replayed; more than MOST_ALONE of them, bad for one reason, are one letter: copies of their headers
 would make a hundred MB of a message of a hundred KB). Headers: topic, partition, offset, timestamp, index, stage,
-reason, detail.
+reason, detail; encoding where it is not what the topic's other records have (a row that was wrapped as OTLP).
+
+A letter that was sent in again has a receipt in the same topic: no value, the letter's key, and headers that say where
+it went and how often these bytes have been sent by now.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 MOST_ALONE = 16  # rows of one message and reason that have letters of their own: each takes its headers along
 KEPT_OF_TOO_LARGE = 64 << 10  # bytes kept of what is larger than the queue takes
+DETAIL_CHARACTERS = 1000
+REPLAYED = "replayed"  # the header that tells a receipt from a letter
+OTLP = "otlp_proto"  # the encoding of rows that were wrapped
+_CUT = re.compile(r"\(first 64 KiB of (\d+) bytes, sha256 [0-9a-f]{64}\)$")
+
+Headers = Sequence[tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Coordinates are those of the raw record; `index` is the row inside it, the first of several."""
+    """Coordinates are those of the raw record; `index` is the row inside it, the first of several.
+
+    `encoding` is that of the value, empty for that of its topic.
+    """
 
     value: bytes
     topic: str
@@ -28,6 +42,7 @@ class DeadLetter:
     stage: str
     reason: str
     detail: str = ""
+    encoding: str = ""
 
     def key(self) -> bytes:
         """The same letter always has the same key, so a replay can recognise repetitions."""
@@ -43,24 +58,83 @@ class DeadLetter:
             "index": self.index,
             "stage": self.stage,
             "reason": self.reason,
-            "detail": self.detail[:1000],
+            "detail": self.detail[:DETAIL_CHARACTERS],
         }
+        if self.encoding:
+            fields["encoding"] = self.encoding
         return [(name, str(value).encode()) for name, value in fields.items()]
+
+    @classmethod
+    def read(cls, value: bytes, headers: Headers) -> DeadLetter:
+        """The inverse of `headers`. Raises ValueError for a record that is no dead letter."""
+        found = {name: text.decode("utf-8", "replace") for name, text in headers}
+        try:
+            partition, offset, timestamp, index = (int(found[n]) for n in ("partition", "offset", "timestamp", "index"))
+            texts = found["stage"], found["reason"], found.get("detail", ""), found.get("encoding", "")
+            return cls(value, found["topic"], partition, offset, timestamp, index, *texts)
+        except KeyError as missing:
+            raise ValueError(f"no header {missing}") from None
 
     def fitted(self, limit: int) -> DeadLetter:
         """Itself, or beyond `limit` bytes the first 64 KiB with size and SHA-256 in the detail."""
         if len(self.value) <= limit:
             return self
-        digest = hashlib.sha256(self.value).hexdigest()
-        detail = f"{self.detail} (first 64 KiB of {len(self.value)} bytes, sha256 {digest})".strip()
-        return DeadLetter(
-            self.value[:KEPT_OF_TOO_LARGE],
-            self.topic,
-            self.partition,
-            self.offset,
-            self.timestamp,
-            self.index,
-            self.stage,
-            self.reason,
-            detail,
-        )
+        cut = f"(first 64 KiB of {len(self.value)} bytes, sha256 {hashlib.sha256(self.value).hexdigest()})"
+        detail = f"{self.detail[: DETAIL_CHARACTERS - len(cut) - 1]} {cut}".strip()
+        return replace(self, value=self.value[:KEPT_OF_TOO_LARGE], detail=detail)
+
+    @property
+    def cut_from(self) -> int | None:
+        """How many bytes it had before `fitted` cut it; None for one that is whole."""
+        found = _CUT.search(self.detail) if len(self.value) == KEPT_OF_TOO_LARGE else None
+        return int(found[1]) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A letter was sent in again: `place` is its own in the queue, `topic`/`partition`/`offset` where it went.
+
+    `replays` counts how often the same bytes have been sent in by now.
+    """
+
+    key: bytes
+    origin: str
+    stage: str
+    reason: str
+    place: str
+    topic: str
+    partition: int
+    offset: int
+    replays: int
+
+    @property
+    def why(self) -> tuple[str, str, str]:
+        """Topic, stage and reason of the letter."""
+        return self.origin, self.stage, self.reason
+
+    @property
+    def identity(self) -> tuple[str, bytes]:
+        """Stage and key of the letter."""
+        return self.stage, self.key
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        """Record headers, all UTF-8 text. `origin` is the topic that the letter names."""
+        fields = {
+            REPLAYED: self.place,
+            "topic": self.origin,
+            "stage": self.stage,
+            "reason": self.reason,
+            "to": f"{self.topic}/{self.partition}/{self.offset}",
+            "replays": self.replays,
+        }
+        return [(name, str(value).encode()) for name, value in fields.items()]
+
+    @classmethod
+    def read(cls, key: bytes, headers: Headers) -> Receipt | None:
+        """The inverse of `headers`; None for a record that is no receipt."""
+        found = {name: text.decode("utf-8", "replace") for name, text in headers}
+        if REPLAYED not in found:
+            return None
+        topic, partition, offset = found["to"].rsplit("/", 2)
+        texts = found["topic"], found["stage"], found["reason"], found[REPLAYED]
+        return cls(key, *texts, topic, int(partition), int(offset), int(found["replays"]))

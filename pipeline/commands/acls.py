@@ -28,13 +28,13 @@ def acls(file: str, names: list[str], user: str | None, form: str | None) -> Non
     """Check or print the rights that roles need on the brokers.
 
     They are the fewest with which the roles work. Among the roles, `topics` stands for whoever runs
-    `tailrace topics FILE --create`, and `canary` for `tailrace canary`. Without --print the brokers are asked what the
-    configured user may do; nothing is written. Exit code 0 if it may do all of it, 1 if not, 78 if the file or a role
-    is wrong.
+    `tailrace topics FILE --create`, `canary` for `tailrace canary` and `dlq` for `tailrace dlq`. Without --print the
+    brokers are asked what the configured user may do; nothing is written. Exit code 0 if it may do all of it, 1 if
+    not, 78 if the file or a role is wrong.
 
     \b
       tailrace acls tailrace.yaml
-      tailrace acls tailrace.yaml --role all,topics,canary --print kafka-cli > acls.sh
+      tailrace acls tailrace.yaml --role all,topics,canary,dlq --print kafka-cli > acls.sh
       tailrace acls tailrace.yaml --user 'tailrace-{role}' --print strimzi | kubectl apply -f -
     """
     if user and not form:

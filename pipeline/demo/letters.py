@@ -6,6 +6,8 @@ from collections import Counter
 
 from aiokafka import AIOKafkaConsumer
 
+from schemas.dead_letter import REPLAYED
+
 POLL_MS = 200
 
 
@@ -37,5 +39,7 @@ class DeadLetterReader:
         while batches := await self._consumer.getmany(timeout_ms=POLL_MS):
             for records in batches.values():
                 for record in records:
-                    self.reasons[dict(record.headers).get("reason", b"").decode()] += 1
+                    headers = dict(record.headers)
+                    if REPLAYED not in headers:
+                        self.reasons[headers.get("reason", b"").decode()] += 1
         return self.reasons.total()

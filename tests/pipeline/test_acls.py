@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.acls import CANARY, CREATOR, Acl, Resource, by_user, grouped, needed
+from pipeline.acls import CANARY, CREATOR, DEAD_LETTERS, Acl, Resource, by_user, grouped, needed
 from pipeline.config import Config
 from pipeline.roles import Role, diagram
 from schemas.errors import ConfigError
@@ -114,6 +114,18 @@ def test_the_canary_writes_raw_topics_and_is_not_among_all() -> None:
     assert list(by_user(config, ["sample", CANARY], "etl-{role}")) == ["etl-sample", "etl-canary"]
     with pytest.raises(ConfigError, match="canary: is required"):
         needed(CONFIG, [CANARY])
+
+
+def test_who_replays_dead_letters_writes_raw_topics_and_receipts() -> None:
+    assert operations([DEAD_LETTERS]) == {
+        "topic tailrace.dlq": ["Read", "Write"],
+        "topic otlp_spans": ["Write"],
+        "transactional-id tailrace.dlq": ["Write"],
+    }
+    assert operations([DEAD_LETTERS], config_for("a:1", transactions=False)).keys() == {
+        "topic tailrace.dlq",
+        "topic otlp_spans",
+    }
 
 
 def test_a_role_that_is_none_is_refused() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from schemas import versions
-from schemas.dead_letter import DeadLetter
+from schemas.dead_letter import REPLAYED, DeadLetter, Receipt
 from schemas.decision import Checkpoint, DecisionRecord
 from schemas.ids import partition_of, partition_of_metric
 from schemas.packing import unpack
@@ -147,6 +147,18 @@ def test_dead_letters() -> None:
     assert LETTER.key().decode() == released["key"]
     assert [[name, value.decode()] for name, value in LETTER.headers()] == released["headers"]
     assert LETTER.value.hex() == released["value"]
+    assert DeadLetter.read(LETTER.value, LETTER.headers()) == LETTER
+    wrapped = replace(LETTER, encoding="otlp_proto")
+    assert wrapped.headers() == [*LETTER.headers(), ("encoding", b"otlp_proto")]
+    assert DeadLetter.read(wrapped.value, wrapped.headers()) == wrapped
+
+
+def test_receipts() -> None:
+    """Of letters that were sent in again; readers of letters alone tell them by this header."""
+    receipt = Receipt(LETTER.key(), "otlp_spans", "ingest", "malformed", "0:17", "otlp_spans", 3, 1 << 40, 2)
+    assert receipt.headers()[0] == (REPLAYED, b"0:17")
+    assert Receipt.read(LETTER.key(), receipt.headers()) == receipt
+    assert Receipt.read(LETTER.key(), LETTER.headers()) is None
 
 
 @pytest.mark.parametrize("vector", vectors("traces"), ids=str)

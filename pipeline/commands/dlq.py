@@ -1,0 +1,229 @@
+"""tailrace dlq: what could not be handled, why, and back to where it came from."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime
+import json
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import click
+from aiokafka.errors import KafkaError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.commands.console import EX_CONFIG, FILE, bad, good, loaded, note, plural, words
+from pipeline.config import Config
+from pipeline.dead_letters import Found, Queue, Summary, Wanted
+from pipeline.letter_text import readable
+from pipeline.overheard import Overheard
+from pipeline.replay import Replay, Replayed
+from schemas.errors import ConfigError, Permanent, TailraceError
+from schemas.kafka_client import told
+from schemas.settings import parse_duration
+
+NARROW = 120  # columns of a table that goes to a file
+MOST = 3  # times that the same bytes are replayed unless --most says otherwise
+
+Answer = TypeVar("Answer")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _since(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else int((time.time() - parse_duration(value)) * 1000)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _filters(command: Command) -> Command:
+    """The options that choose letters."""
+    for option in (
+        click.option("--since", callback=_since, metavar="AGO", help="Only what was written since 15m, 2h, ... ago."),
+        click.option("--reason", "reasons", multiple=True, callback=words, metavar="REASON[,…]", help="Only these."),
+        click.option("--stage", "stages", multiple=True, callback=words, metavar="STAGE[,…]", help="Only these."),
+        click.option("--topic", "topics", multiple=True, callback=words, metavar="TOPIC[,…]", help="Only from these."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def dlq() -> None:
+    """Show what could not be handled, and send it in again.
+
+    \b
+      tailrace dlq list tailrace.yaml
+      tailrace dlq show tailrace.yaml 0:17 --payload
+      tailrace dlq replay tailrace.yaml --reason malformed --dry-run
+    """
+
+
+@dlq.command("list")
+@FILE
+@_filters
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+def list_(
+    file: str, topics: list[str], stages: list[str], reasons: list[str], since: int | None, as_json: bool
+) -> None:
+    """Count the letters by topic, stage and reason.
+
+    `first` is where the oldest one of the group lies in the queue, for `tailrace dlq show`; `replayed` counts those
+    that were sent in again. Exit code 0, 1 when Kafka cannot be asked, 78 if the file is wrong.
+
+    \b
+      tailrace dlq list tailrace.yaml
+      tailrace dlq list tailrace.yaml --since 2h --stage ingest --json
+    """
+    config, wanted = loaded(file), Wanted(topics, stages, reasons, since)
+
+    async def work() -> Summary:
+        async with Queue(config) as queue:
+            return await queue.summary(wanted)
+
+    summary = _run(config, work)
+    if as_json:
+        groups = [
+            dict(zip(("topic", "stage", "reason"), why, strict=True)) | dataclasses.asdict(group)
+            for why, group in summary.groups.items()
+        ]
+        click.echo(json.dumps({"groups": groups, "foreign": summary.foreign}, ensure_ascii=False, indent=2))
+        return
+    _table(summary)
+
+
+@dlq.command()
+@FILE
+@click.argument("where")
+@click.option("--payload", is_flag=True, help="Also what is in it: decoded if it can be, else as bytes.")
+def show(file: str, where: str, payload: bool) -> None:
+    """Show one letter.
+
+    WHERE is its place in the queue, partition:offset, or the raw record that it names, topic/partition/offset/index.
+    What is in it may be personal data, so only --payload shows it: OTLP as JSON, text as it is, anything else as bytes.
+    Exit code 0, 1 if there is no such letter, 78 if the file is wrong.
+
+    \b
+      tailrace dlq show tailrace.yaml 0:17
+      tailrace dlq show tailrace.yaml otlp_spans/3/4711/0 --payload
+    """
+    config = loaded(file)
+
+    async def work() -> Found:
+        async with Queue(config) as queue:
+            return await queue.letter(where)
+
+    found = _run(config, work)
+    letter = found.letter
+    fields = {"place": str(found.place), "written": _time(found.time_ms)}
+    fields |= {name: value.decode() for name, value in letter.headers()}
+    fields["timestamp"] = f"{letter.timestamp} ({_time(letter.timestamp)})"
+    fields["bytes"] = str(len(letter.value)) + (f" of {letter.cut_from}" if letter.cut_from else "")
+    for name, text in fields.items():
+        click.echo(f"{name:10} {_printable(text)}".rstrip())
+    if payload:
+        click.echo()
+        signals = {item.topic: item.signal for item in config.inputs}
+        click.echo(readable(letter.value, signals.get(letter.topic)))
+
+
+@dlq.command()
+@FILE
+@click.argument("where", required=False)
+@_filters
+@click.option("--to", metavar="TOPIC", help="Into this topic of `inputs` (default: where each came from).")
+@click.option("--most", type=click.IntRange(min=1), default=MOST, show_default=True, metavar="TIMES",
+              help="Leave letters whose bytes have been replayed so often.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Say what would be done; send nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def replay(
+    file: str, where: str | None, topics: list[str], stages: list[str], reasons: list[str], since: int | None,
+    to: str | None, most: int, dry_run: bool, yes: bool,
+) -> None:  # fmt: skip
+    """Send letters in again, once what was wrong is mended.
+
+    The bytes go back into the raw topic and partition they came from, with their time, in one transaction with a
+    receipt for each letter: what was replayed once is not replayed again, and a command that was killed can be run
+    again. Letters of a sink were counted and delivered elsewhere before it refused them: they are only sent if --stage
+    names the sink. WHERE replays one letter, as in `tailrace dlq show`. Exit code 0 if all that were asked for are
+    sent, 1 if some were left (it says why) or Kafka did not take them, 78 if the file or --to is wrong.
+
+    \b
+      tailrace dlq replay tailrace.yaml --reason malformed --dry-run
+      tailrace dlq replay tailrace.yaml --topic app_logs --since 2h --yes
+      tailrace dlq replay tailrace.yaml 0:17
+    """
+    config, wanted = loaded(file), Wanted(topics, stages, reasons, since)
+
+    async def work() -> Replayed:
+        async with Queue(config) as queue, Replay(config, queue, wanted, to, most) as replaying:
+            one = None if where is None else await queue.letter(where)
+            found = await replaying.look(one)
+            _tell(found, "to be sent")
+            if dry_run or not found.sent:
+                note("nothing was sent (--dry-run)" if dry_run else "nothing to send")
+                return found
+            if not yes:
+                await asyncio.to_thread(click.confirm, f"Send {plural(found.sent, 'letter')}?", abort=True)
+            return await replaying.run(one, lambda sent: click.echo(f"{sent} sent", err=True))
+
+    outcome = _run(config, work)
+    if not dry_run:
+        _tell(outcome, "sent")
+    if outcome.left:
+        sys.exit(1)
+
+
+def _run(config: Config, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+    try:
+        with Overheard() as overheard:
+            return asyncio.run(work())
+    except (ConfigError, Permanent) as error:
+        bad(str(error))
+        sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
+    except (TailraceError, KafkaError, OSError) as error:  # TimeoutError is one
+        bad(overheard.after(f"kafka {', '.join(config.kafka.bootstrap_servers)}: {told(error)}"))
+        sys.exit(1)
+
+
+def _tell(outcome: Replayed, what: str) -> None:
+    good(f"{plural(outcome.sent, 'letter')} {what}, {outcome.bytes} bytes")
+    if outcome.already:
+        note(f"{plural(outcome.already, 'letter')} replayed before")
+    for why, count in outcome.left.items():
+        bad(f"{plural(count, 'letter')} left: {why}")
+
+
+def _table(summary: Summary) -> None:
+    table = Table(box=None, header_style="bold")
+    for heading in ("topic", "stage", "reason", "letters", "replayed", "oldest", "newest", "first", "what it says"):
+        number = heading in ("letters", "replayed")
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+    for why, group in sorted(summary.groups.items(), key=lambda item: -item[1].letters):
+        times = (_time(group.oldest_ms), _time(group.newest_ms)) if group.letters else ("", "")
+        cells = (*why, str(group.letters), str(group.replayed), *times, group.first, group.detail)
+        table.add_row(*(escape(_printable(cell)) for cell in cells))
+    console = Console(width=None if sys.stdout.isatty() else max(NARROW, _width(table)))
+    if summary.groups:
+        console.print(table)
+    click.echo(f"{plural(sum(group.letters for group in summary.groups.values()), 'letter')}")
+    if summary.foreign:
+        note(f"{plural(summary.foreign, 'record')} in the topic that Tailrace did not write")
+
+
+def _width(table: Table) -> int:
+    return Console(width=10_000).measure(table).maximum
+
+
+def _printable(text: str) -> str:
+    """What came in may hold control characters, which a terminal would obey."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _time(time_ms: int) -> str:
+    return datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC).isoformat(timespec="seconds")
