@@ -46,7 +46,9 @@ KIND = 10
 STATUS = 11
 START_NS = 12
 END_NS = 13
-ATTRIBUTES = 14
+FLAGS = 14
+SIZE = 15
+ATTRIBUTES = 16
 # The cells of a log record; its ids are where a span's are.
 SEVERITY = 4
 TIME_NS = 5
@@ -59,6 +61,8 @@ _KIND = cython.declare(cython.Py_ssize_t, KIND)
 _STATUS = cython.declare(cython.Py_ssize_t, STATUS)
 _START_NS = cython.declare(cython.Py_ssize_t, START_NS)
 _END_NS = cython.declare(cython.Py_ssize_t, END_NS)
+_FLAGS = cython.declare(cython.Py_ssize_t, FLAGS)
+_SIZE = cython.declare(cython.Py_ssize_t, SIZE)
 _SEVERITY = cython.declare(cython.Py_ssize_t, SEVERITY)
 _TIME_NS = cython.declare(cython.Py_ssize_t, TIME_NS)
 _OBSERVED_NS = cython.declare(cython.Py_ssize_t, OBSERVED_NS)
@@ -73,7 +77,7 @@ _MAX_LENGTH = cython.declare(cython.ulonglong, 0x7FFFFFFF)  # upb's and the spec
 _MAX_TAG = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 MAX_DEPTH = 100  # of messages and groups in one another: upb's recursion limit
 _MAX_DEPTH = cython.declare(cython.int, MAX_DEPTH)
-_FLAGS = cython.declare(cython.int, 0x85)  # first byte of the two-byte tag of Span.flags
+_FLAGS_TAG = cython.declare(cython.int, 0x85)  # first byte of the two-byte tag of Span.flags
 _KEY_LISTS = cython.declare(cython.int, 256)
 _FIELDS = cython.declare(cython.int, 32)  # above the highest field number of a message in a message
 _COLUMNS = cython.declare(cython.Py_ssize_t, 6)  # of a row of `RawRows`
@@ -251,8 +255,8 @@ class SpanColumns(Wire):
 
     `keys` maps an attribute's key to its slot, 0 ≤ slot < len(keys). Row i has `cells[i * width:(i + 1) * width]`: see
     TRACE_ID … ATTRIBUTES. Ids and texts are bounds in the data that was scanned, equal when absent; KIND and STATUS
-    the low 32 bits of theirs; times ns since the epoch. Slot s has the bounds of its AnyValue at ATTRIBUTES + 2 s,
-    (0, 0) when absent, and is read with `value`.
+    the low 32 bits of theirs, FLAGS the low 8 (the W3C trace flags); times ns since the epoch; SIZE bytes. Slot s has
+    the bounds of its AnyValue at ATTRIBUTES + 2 s, (0, 0) when absent, and is read with `value`.
 
     A key that occurs twice: the first wins, as in the Collector (pdata's Map.Get).
     """
@@ -341,11 +345,13 @@ class SpanColumns(Wire):
         stop: cython.Py_ssize_t
         for cell in range(base, base + self.width):
             self._view[cell] = 0
+        self._view[base + _SIZE] = end - pos
         while pos < end:
             tag = p[pos]
             pos += 1
             if tag >= 0x80:
-                if tag == _FLAGS and end - pos >= 5 and p[pos] == 1:  # every SDK writes them
+                if tag == _FLAGS_TAG and end - pos >= 5 and p[pos] == 1:  # every SDK writes them
+                    self._view[base + _FLAGS] = p[pos + 1]
                     pos += 5
                     continue
                 pos = self._tag(p, pos - 1, end, 8)
@@ -382,6 +388,8 @@ class SpanColumns(Wire):
                 pos = self._varint(p, pos, end)
                 self._view[base + _KIND] = self._value & _LOW_32
             else:
+                if tag == 0x85 and pos < end:  # 16 flags, the tag in some longer encoding
+                    self._view[base + _FLAGS] = p[pos]
                 pos = self._skip(p, pos, end, tag)
         return 0
 

@@ -5,7 +5,7 @@ first keeping policy in the order of the configuration is named.
 The threshold is the lowest of all keeping policies, so an error trace that a 1 % policy also chose counts once, not a
 hundred times.
 
-Only `rate_limiting` looks beyond the evidence: at the token buckets of the partition (processors.sampling.limits).
+Only the limiting policies look beyond the evidence: at the token buckets of the partition (processors.sampling.limits).
 
 Memory layout: policies are one array of numbers, nodes of (kind, size of the node, arguments), those inside an `and`
 within its node. The records of a TraceTable are read where they lie, and a trace that nobody keeps never becomes an
@@ -26,7 +26,10 @@ from processors.sampling.limits import Limits
 if TYPE_CHECKING:
     from processors.sampling.conditions import Condition
 
-ALWAYS, ANY_OF, NONE_OF, LONGER, LONGER_MILLIS, SPAN_COUNT, WITHIN_RATE, CONSISTENT, HASHED, ALL_OF = range(10)
+(
+    ALWAYS, ANY_OF, NONE_OF, LONGER, LONGER_MILLIS, SPAN_COUNT, WITHIN_RATE, WITHIN_BYTES, CONSISTENT, HASHED, OPPOSITE,
+    ALL_OF,
+) = range(12)  # fmt: skip
 """The kinds of nodes; processors.sampling.conditions says what each asks."""
 
 _ALWAYS = cython.declare(cython.ulonglong, ALWAYS)
@@ -36,14 +39,17 @@ _LONGER = cython.declare(cython.ulonglong, LONGER)
 _LONGER_MILLIS = cython.declare(cython.ulonglong, LONGER_MILLIS)
 _SPAN_COUNT = cython.declare(cython.ulonglong, SPAN_COUNT)
 _WITHIN_RATE = cython.declare(cython.ulonglong, WITHIN_RATE)
+_WITHIN_BYTES = cython.declare(cython.ulonglong, WITHIN_BYTES)
 _CONSISTENT = cython.declare(cython.ulonglong, CONSISTENT)
 _HASHED = cython.declare(cython.ulonglong, HASHED)
+_OPPOSITE = cython.declare(cython.ulonglong, OPPOSITE)
 
 _KEY = cython.declare(cython.Py_ssize_t, records.KEY)
 _HIGH = cython.declare(cython.Py_ssize_t, records.HIGH)
 _MIN_START = cython.declare(cython.Py_ssize_t, records.MIN_START)
 _MAX_END = cython.declare(cython.Py_ssize_t, records.MAX_END)
 _RANDOM = cython.declare(cython.Py_ssize_t, records.RANDOM)
+_BYTES = cython.declare(cython.Py_ssize_t, records.BYTES)
 _BITS = cython.declare(cython.Py_ssize_t, records.BITS)
 _SPANS = cython.declare(cython.Py_ssize_t, records.SPANS)
 _SMALL = cython.declare(cython.Py_ssize_t, records.SMALL)
@@ -194,6 +200,9 @@ class Ballot:
             return 0 if spans and self._code[node] <= spans <= self._code[node + 1] else -1
         if kind == _WITHIN_RATE:
             return 0 if spans and self._limits.at(self._deadline).take(self._code[node], spans) else -1
+        if kind == _WITHIN_BYTES:
+            number = wide[at + _BYTES]
+            return 0 if spans and self._limits.at(self._deadline).take(self._code[node], number) else -1
         if kind == _CONSISTENT:
             number = wide[at + _RANDOM]
             if number == _U64_MAX:
@@ -204,6 +213,8 @@ class Ballot:
                 return -1
             number = self._hash(self._hash(self._code[node], wide[at + _HIGH]), wide[at + _KEY])
             return self._code[node + 3] if number <= self._code[node + 2] else -1
+        if kind == _OPPOSITE:
+            return 0 if spans and self._threshold(node, wide, at, spans) == _NOT_KEPT else -1
         highest = 0  # ALL_OF: the rarest part says how often; after one that does not keep it no rate is spent
         while node < end:
             share = self._threshold(node, wide, at, spans)

@@ -17,7 +17,7 @@ from processors.sampling.trace_state import is_key, is_value
 from schemas.settings import Section
 
 REMEMBERED = 128  # texts whose answers are kept, when cache_max_size says none; the Collector's number
-MOST_SPANS = 10**12  # per second; no more fits into 64 bits of a bucket's units
+MOST_SPANS = 10**12  # or bytes, per second; no more fits into 64 bits of a bucket's units
 
 
 def expression(pattern: str) -> Expression:
@@ -170,6 +170,20 @@ class RateLimiting(Section):
     def burst(self) -> int:
         """`burst_capacity`, or what holds in its place."""
         return self.burst_capacity or 2 * self.spans_per_second
+
+
+class BytesLimiting(Section):
+    """Keeps traces up to a number of bytes per second of stream time, over all partitions together."""
+
+    bytes_per_second: int = Field(ge=1, le=MOST_SPANS, description="Bytes that pass in the long run.")
+    burst_capacity: int = Field(
+        0, ge=0, le=2 * MOST_SPANS, description="Bytes that pass at once, and the largest trace. 0: twice the rate."
+    )
+
+    @property
+    def burst(self) -> int:
+        """`burst_capacity`, or what holds in its place."""
+        return self.burst_capacity or 2 * self.bytes_per_second
 
 
 class LogSeverity(Section):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from processors.sampling.blocks import (
     BooleanAttribute,
+    BytesLimiting,
     Latency,
     NumericAttribute,
     Probabilistic,
@@ -35,14 +36,16 @@ from processors.sampling.conditions import (
     LongerThan,
     LongerThanMillis,
     NoneOf,
+    Opposite,
     SpanCount,
+    WithinBytes,
     WithinRate,
 )
 from processors.sampling.limits import Rate
 from processors.sampling.policies import Policy, unique_names
 from processors.sampling.predicates import KeyPredicates, Lookup, attribute_bits
 from processors.sampling.probability import hash_limit_of, salted, threshold_of
-from processors.sampling.span_bits import WORD, SpanBits, words_of
+from processors.sampling.span_bits import WORD, FieldBits, SpanBits, words_of
 from processors.sampling.trace_state import States
 from schemas.severity import HIGHEST as HIGHEST_SEVERITY
 from schemas.severity import NUMBERS as SEVERITY_NUMBERS
@@ -108,7 +111,7 @@ def compile_policies(policies: Sequence[Policy], *, compat: Compat = "none", ext
         version=_version(policies, compat),
         words=words,
         severity_bits=array("Q", [word for bits in compiler.severity_bits for word in words_of(bits, words)]),
-        span_bits=SpanBits(words, compiler.status_bits, compiler.lookups(of_resource=False), states),
+        span_bits=SpanBits(words, compiler.fields, compiler.lookups(of_resource=False), states),
         resource_lookups=compiler.lookups(of_resource=True),
     )
 
@@ -118,7 +121,7 @@ class _Compiler:
     compat: Compat
     keys: dict[bytes, int] = field(default_factory=dict)
     bits: dict[Hashable, int] = field(default_factory=dict)
-    status_bits: dict[int, int] = field(default_factory=dict)
+    fields: FieldBits = field(default_factory=FieldBits)
     severity_bits: list[int] = field(default_factory=lambda: [0] * (HIGHEST_SEVERITY + 1))
     attributes: dict[int, KeyPredicates] = field(default_factory=dict)
     states: dict[bytes, dict[bytes, int]] = field(default_factory=dict)
@@ -131,7 +134,7 @@ class _Compiler:
     def lookups(self, of_resource: bool) -> tuple[Lookup, ...]:
         if self.compat == "otel":
             return tuple(key.lookup_as_collector(slot, of_resource) for slot, key in self.attributes.items())
-        return tuple(key.lookup(slot) for slot, key in self.attributes.items())
+        return tuple(key.lookup(slot, of_resource) for slot, key in self.attributes.items())
 
     def condition(self, policy: Policy) -> Condition:
         match policy:
@@ -153,12 +156,19 @@ class _Compiler:
                 return SpanCount(block.min_spans, block.max_spans or None)
             case Policy(type="rate_limiting", rate_limiting=block) if block:
                 return self._rate(block)
+            case Policy(type="bytes_limiting", bytes_limiting=block) if block:
+                return self._byte_rate(block)
+            case Policy(type="trace_flags"):
+                self.fields.sampled |= (bit := self._bit(("sampled",)))
+                return AnyOf(bit)
             case Policy(type="latency", latency=block) if block:
                 return self._latency(block)
             case Policy(type="probabilistic", probabilistic=block) if block:
                 return self._probabilistic(block)
             case Policy(type="and", and_=block) if block:
                 return AllOf(tuple(self.condition(part) for part in block.and_sub_policy))
+            case Policy(type="not", not_=block) if block:
+                return Opposite(self.condition(block.not_sub_policy))
             case Policy(type="drop", drop=block) if block:
                 return AllOf(tuple(self.condition(part) for part in block.drop_sub_policy))
         raise AssertionError(f"policy {policy.name!r} of type {policy.type} has no block: it was not validated")
@@ -169,7 +179,7 @@ class _Compiler:
     def _status(self, numbers: set[int]) -> int:
         bit = self._bit(("status", frozenset(numbers)))
         for number in numbers:
-            self.status_bits[number] = self.status_bits.get(number, 0) | bit
+            self.fields.statuses[number] = self.fields.statuses.get(number, 0) | bit
         return bit
 
     def _severity(self, lowest: int) -> int:
@@ -228,6 +238,10 @@ class _Compiler:
     def _rate(self, block: RateLimiting) -> Condition:
         self.rates.append(Rate(self.outer, block.spans_per_second, block.burst))
         return WithinRate(len(self.rates) - 1)
+
+    def _byte_rate(self, block: BytesLimiting) -> Condition:
+        self.rates.append(Rate(self.outer, block.bytes_per_second, block.burst))
+        return WithinBytes(len(self.rates) - 1)
 
     def _latency(self, block: Latency) -> Condition:
         upper = block.upper_threshold_ms or None

@@ -101,6 +101,16 @@ class WithinRate:
 
 
 @dataclass(frozen=True, slots=True)
+class WithinBytes:
+    """The same for the bytes of its spans."""
+
+    index: int
+
+    def code(self, words: int) -> list[int]:
+        return _node(ballot.WITHIN_BYTES, self.index)
+
+
+@dataclass(frozen=True, slots=True)
 class Consistent:
     """Randomness reaches `limit`."""
 
@@ -124,6 +134,16 @@ class Hashed:
     def code(self, words: int) -> list[int]:
         ever = self.limit >= 0
         return _node(ballot.HASHED, self.state, ever, self.limit if ever else 0, min(self.share, NEVER - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Opposite:
+    """There are spans, and `part` does not keep the trace. No threshold says the rest of a share: certain."""
+
+    part: Condition
+
+    def code(self, words: int) -> list[int]:
+        return _node(ballot.OPPOSITE, *self.part.code(words))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from processors.sampling.compile import Plan
 from processors.sampling.evidence import Evidence
 from processors.sampling.limits import NO_LIMITS, Limits
 from processors.sampling.span_bits import words_of
-from processors.sampling.trace_table import BITS, HIGH, KEY, MAX_END, MIN_START, RANDOM, SMALL, SPANS, U64_MAX
+from processors.sampling.trace_table import BITS, BYTES, HIGH, KEY, MAX_END, MIN_START, RANDOM, SMALL, SPANS, U64_MAX
 
 
 class Vote(NamedTuple):
@@ -40,6 +40,7 @@ def decide(plan: Plan, evidence: Evidence, limits: Limits = NO_LIMITS) -> Vote:
     wide = array("Q", bytes(8 * BITS)) + array("Q", words_of(evidence.bits, plan.words))
     wide[HIGH], wide[KEY] = (int.from_bytes(evidence.trace_id[at : at + 8], "big") for at in (0, 8))
     wide[MIN_START], wide[MAX_END] = evidence.min_start, evidence.max_end
+    wide[BYTES] = evidence.bytes
     wide[RANDOM] = U64_MAX if evidence.randomness is None else evidence.randomness
     small = array("i", bytes(4 * SMALL))
     small[SPANS] = evidence.spans

@@ -12,10 +12,11 @@ NO_START = (1 << 64) - 1  # no span says when it began
 class Evidence:
     """The evidence of one trace, as decisions see it (processors.sampling.trace_table gathers it).
 
-    `bits` are the predicates that some span or log met (`Plan`). `min_start` and `max_end` are in ns since the epoch
-    over spans that say one, NO_START and NO_TIME while there is none. `randomness` is the 56-bit `rv` of the
-    tracestate, None when no span carries one; of several (a producer's defect) the smallest counts. `trace_id` is the
-    greatest one seen: of a full id and its zero-padded low half, which are the same trace (schemas.ids), the full one.
+    `bits` are the predicates that some span or log met (`Plan`). `min_start` and `max_end` are in ns since the
+    epoch over spans that say one, NO_START and NO_TIME while there is none. `bytes` is the size of its spans as
+    OTLP. `randomness` is the 56-bit `rv` of the tracestate, None when no span carries one; of several (a producer's
+    defect) the smallest counts. `trace_id` is the greatest one seen: of a full id and its zero-padded low half,
+    which are the same trace (schemas.ids), the full one.
     """
 
     trace_id: bytes
@@ -24,6 +25,7 @@ class Evidence:
     logs: int = 0
     min_start: int = NO_START
     max_end: int = NO_TIME
+    bytes: int = 0
     randomness: int | None = None
 
     @property

@@ -1,10 +1,10 @@
-"""Rates of spans, held by token buckets in stream time.
+"""Rates of spans or bytes, held by token buckets in stream time.
 
 A bucket fills with the deadlines of the traces that reach it, not with a wall clock, and its state is part of the
 checkpoint. So a backlog passes at the configured rate of *its* time, and a new owner decides as the old one would
 have. Partition i of N has a bucket of its own with a share of 1/N in rate and capacity.
 
-All arithmetic is in whole units of 1/(1000 N) span, so it does not matter how often a bucket is filled.
+All arithmetic is in whole units of 1/(1000 N) span (or byte), so it does not matter how often a bucket is filled.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-UNITS = 1000  # a millisecond adds `spans_per_second` units
+UNITS = 1000  # a millisecond adds `per_second` units
 
 
 class Rate(NamedTuple):
-    """What a policy allows over all partitions: `burst` is the capacity in spans, and the largest trace."""
+    """What a policy allows over all partitions, in spans or bytes: `burst` is the capacity, and the largest trace."""
 
     policy: str
-    spans_per_second: int
+    per_second: int
     burst: int
 
 
@@ -35,7 +35,7 @@ class Limits:
 
     def __init__(self, rates: Sequence[Rate], partitions: int) -> None:
         self._rates = rates
-        self._span = UNITS * partitions  # units
+        self._token = UNITS * partitions  # units of a span or byte
         self._buckets = [_Bucket(rate.burst * UNITS) for rate in rates]
         self.now = 0
 
@@ -44,8 +44,8 @@ class Limits:
         self.now = time
         return self
 
-    def take(self, index: int, spans: int) -> bool:
-        """Whether a trace of `spans` spans passes; then it has spent them.
+    def take(self, index: int, size: int) -> bool:
+        """Whether a trace of `size` spans or bytes passes; then it has spent them.
 
         A trace above the burst never passes. One above this partition's share of it passes a full bucket and leaves
         it in debt: otherwise a small rate over many partitions would let no trace pass.
@@ -55,10 +55,10 @@ class Limits:
         if bucket.filled is None:
             bucket.filled = self.now
         elif self.now > bucket.filled:
-            bucket.tokens = min(capacity, bucket.tokens + (self.now - bucket.filled) * rate.spans_per_second)
+            bucket.tokens = min(capacity, bucket.tokens + (self.now - bucket.filled) * rate.per_second)
             bucket.filled = self.now
-        cost = spans * self._span
-        if spans > rate.burst or bucket.tokens < min(cost, capacity):
+        cost = size * self._token
+        if size > rate.burst or bucket.tokens < min(cost, capacity):
             return False
         bucket.tokens -= cost
         return True

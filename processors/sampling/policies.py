@@ -1,10 +1,11 @@
 """The sampling policies, with the names and fields of the Collector's tail_sampling processor.
 
-A policy is one block (processors.sampling.blocks) with a name and a type; `and` and `drop` hold policies again.
+A policy is one block (processors.sampling.blocks) with a name and a type; `and`, `not` and `drop` hold policies again.
 """
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from processors.sampling.blocks import (
     BooleanAttribute,
+    BytesLimiting,
     Latency,
     LogSeverity,
     NumericAttribute,
@@ -33,19 +35,23 @@ PolicyType = Literal[
     "numeric_attribute",
     "boolean_attribute",
     "trace_state",
+    "trace_flags",
     "span_count",
     "rate_limiting",
+    "bytes_limiting",
     "log_severity",
     "and",
+    "not",
     "drop",
 ]
-COLLECTOR_ONLY = ("composite", "not", "ottl_condition", "bytes_limiting", "trace_flags")
+WITHOUT_BLOCK = ("always_sample", "trace_flags")
+COLLECTOR_ONLY = ("composite", "ottl_condition")
 
 
 class Policy(Section):
     """One policy of the Collector's tail_sampling processor, with the Collector's field names.
 
-    Exactly the block named like `type` must be present (`and` → `and`; always_sample needs none).
+    Exactly the block named like `type` must be present (always_sample and trace_flags have none).
     """
 
     name: str = Field(min_length=1, description="Unique; kept spans and counters carry it.")
@@ -59,8 +65,10 @@ class Policy(Section):
     trace_state: TraceState | None = Field(None, description="For type: trace_state.")
     span_count: SpanCount | None = Field(None, description="For type: span_count.")
     rate_limiting: RateLimiting | None = Field(None, description="For type: rate_limiting.")
+    bytes_limiting: BytesLimiting | None = Field(None, description="For type: bytes_limiting.")
     log_severity: LogSeverity | None = Field(None, description="For type: log_severity.")
     and_: And | None = Field(None, alias="and", description="For type: and.")
+    not_: Not | None = Field(None, alias="not", description="For type: not.")
     drop: Drop | None = Field(None, description="For type: drop.")
 
     @model_validator(mode="before")
@@ -76,9 +84,9 @@ class Policy(Section):
 
     @model_validator(mode="after")
     def _one_block_named_like_type(self) -> Self:
-        wanted = None if self.type == "always_sample" else self.type
+        wanted = None if self.type in WITHOUT_BLOCK else self.type
         for block in _BLOCKS:
-            present = getattr(self, "and_" if block == "and" else block) is not None
+            present = getattr(self, f"{block}_" if keyword.iskeyword(block) else block) is not None
             if present and block != wanted:
                 raise ValueError(f"{block}: not allowed in policy {self.name!r} of type: {self.type}")
             if not present and block == wanted:
@@ -89,35 +97,46 @@ class Policy(Section):
 class And(Section):
     """Keeps a trace that all of its sub-policies keep."""
 
-    and_sub_policy: list[Policy] = Field(min_length=1, description="Policies of the other types.")
+    and_sub_policy: list[Policy] = Field(min_length=1, description="Policies of the other types, and `not`.")
 
     @model_validator(mode="after")
     def _not_nested(self) -> Self:
-        _refuse_nested("and_sub_policy", self.and_sub_policy)
+        _refuse_nested("and_sub_policy", self.and_sub_policy, "and", "drop")
+        return self
+
+
+class Not(Section):
+    """Keeps a trace with spans that its sub-policy does not keep."""
+
+    not_sub_policy: Policy = Field(description="A policy of a type that holds no others.")
+
+    @model_validator(mode="after")
+    def _not_nested(self) -> Self:
+        _refuse_nested("not_sub_policy", [self.not_sub_policy], "and", "not", "drop")
         return self
 
 
 class Drop(Section):
     """Drops a trace that all of its sub-policies keep, whatever other policies say."""
 
-    drop_sub_policy: list[Policy] = Field(min_length=1, description="Policies of the other types.")
+    drop_sub_policy: list[Policy] = Field(min_length=1, description="Policies of the other types, and `not`.")
 
     @model_validator(mode="after")
     def _not_nested(self) -> Self:
-        _refuse_nested("drop_sub_policy", self.drop_sub_policy)
+        _refuse_nested("drop_sub_policy", self.drop_sub_policy, "and", "drop")
         return self
 
 
-def _refuse_nested(key: str, parts: Sequence[Policy]) -> None:
-    rules = {"and": "list its sub-policies here", "drop": "list it in `policies` itself"}
+def _refuse_nested(key: str, parts: Sequence[Policy], *refused: str) -> None:
     for part in parts:
-        if part.type in rules:
+        if part.type in refused:
             raise ValueError(
-                f"{key}: must not contain a policy of type: {part.type} ({part.name!r}); {rules[part.type]}"
+                f"{key}: must not contain a policy of type: {part.type} ({part.name!r}); every type but "
+                f"{', '.join(refused)} may stand there"
             )
 
 
-_BLOCKS = tuple(kind for kind in get_args(PolicyType) if kind != "always_sample")
+_BLOCKS = tuple(kind for kind in get_args(PolicyType) if kind not in WITHOUT_BLOCK)
 Policy.model_rebuild()
 
 

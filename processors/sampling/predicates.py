@@ -29,6 +29,10 @@ class Expression(Protocol):
         ...
 
 
+Test = Callable[["AttributeValue"], bool]
+Tests = list[tuple[int, Test]]
+"""Bits, and what a value has to be to meet them."""
+
 Lookup = tuple[int, Callable[[str, int], int], int, Callable[[str], int], Callable[["AttributeValue"], int]]
 """How the value of one key is looked up: (slot, get, missing, search, other).
 
@@ -53,12 +57,22 @@ def attribute_bits(lookups: tuple[Lookup, ...], values: Sequence[AttributeValue 
     return bits
 
 
+def met(tests: Tests, value: AttributeValue) -> int:
+    """The bits of the tests that a value meets."""
+    bits = 0
+    for bit, test in tests:
+        if test(value):
+            bits |= bit
+    return bits
+
+
 @dataclass(slots=True)
 class KeyPredicates:
     """All that policies ask about one attribute key.
 
     `texts` maps exact texts to bits, `patterns` bits to expressions of which one must occur; `remembered` bounds the
-    texts whose answers are kept. `booleans` are the bits that false and true meet.
+    texts whose answers are kept. `booleans` are the bits that false and true meet. All of these are about spans and
+    resources alike; `of_spans` and `of_resources` are tests of the attributes of one of them.
     """
 
     texts: dict[str, int] = field(default_factory=dict)
@@ -66,25 +80,26 @@ class KeyPredicates:
     remembered: int = 0
     ranges: list[Range] = field(default_factory=list)
     booleans: list[int] = field(default_factory=lambda: [0, 0])
+    of_spans: Tests = field(default_factory=list)
+    of_resources: Tests = field(default_factory=list)
 
-    def lookup(self, slot: int) -> Lookup:
-        """Values by their type; numbers and booleans as text too. Bytes meet nothing."""
-        get, missing, search = self._texts(0, empty=True)
+    def lookup(self, slot: int, of_resource: bool = False) -> Lookup:
+        """Values by their type; numbers and booleans as text too. Bytes meet tests alone."""
+        tests = self.of_resources if of_resource else self.of_spans
+        get, missing, search = self._texts(0, tests, empty=True)
         in_ranges, booleans = Ranges(self.ranges).bits if self.ranges else None, tuple(self.booleans)
         as_text = bool(self.texts or self.patterns)
 
         def other(value: AttributeValue) -> int:
+            bits = met(tests, value)
             if isinstance(value, bytes):
-                return 0
-            bits = 0
+                return bits
             if isinstance(value, bool):
-                bits = booleans[value]
+                bits |= booleans[value]
             elif in_ranges is not None:
-                bits = in_ranges(value)  # type: ignore[arg-type]  # no text comes here
+                bits |= in_ranges(value)  # type: ignore[arg-type]  # no text comes here
             if as_text:
-                text = str(value) if value.__class__ is int else text_of(value)
-                found = get(text, missing)
-                bits |= found if found >= 0 else search(text)
+                bits |= self._text_bits(str(value) if value.__class__ is int else text_of(value))
             return bits
 
         return slot, get, missing, search, other
@@ -93,35 +108,39 @@ class KeyPredicates:
         """As the Collector 0.155: a value of another type reads as 0, as false and, on a resource, as empty text."""
         ranges, (false, true) = Ranges(self.ranges), self.booleans
         zero = ranges.bits(0)
-        get, missing, search = self._texts(zero | false, empty=of_resource)
+        tests = self.of_resources if of_resource else self.of_spans
+        get, missing, search = self._texts(zero | false, tests, empty=of_resource)
         empty = self._text_bits("") if of_resource else 0
 
-        if not self.ranges and not any(self.booleans):
+        if not self.ranges and not any(self.booleans) and not tests:
             return slot, get, missing, search, lambda _: empty
 
         def other(value: AttributeValue) -> int:
             number = ranges.bits(value) if isinstance(value, int) and not isinstance(value, bool) else zero
-            return number | (true if value is True else false) | empty
+            return number | (true if value is True else false) | empty | met(tests, value)
 
         return slot, get, missing, search, other
 
-    def _texts(self, present: int, empty: bool) -> tuple[Callable[[str, int], int], int, Callable[[str], int]]:
+    def _texts(
+        self, present: int, tests: Tests, empty: bool
+    ) -> tuple[Callable[[str, int], int], int, Callable[[str], int]]:
         """The part (get, missing, search) of a Lookup; `present` is what every text meets.
 
         Without `empty` no expression is tried on the empty text.
         """
-        known = {} if self.patterns else {text: bits | present for text, bits in self.texts.items()}
+        searched = bool(self.patterns or tests)
+        known = {} if searched else {text: bits | present for text, bits in self.texts.items()}
         limit = self.remembered
 
         def search(text: str) -> int:
-            bits = present | (self._text_bits(text) if text or empty else 0)
+            bits = present | (self._text_bits(text) if text or empty else 0) | met(tests, text)
             if len(text) <= LONGEST_REMEMBERED:
                 if len(known) >= limit:
                     known.clear()  # not one by one: that needs an order, and a refill is cheap
                 known[text] = bits
             return bits
 
-        return known.get, SEARCH if self.patterns else present, search
+        return known.get, SEARCH if searched else present, search
 
     def _text_bits(self, text: str) -> int:
         bits = self.texts.get(text, 0)

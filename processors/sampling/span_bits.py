@@ -1,33 +1,77 @@
 """Which predicates the spans of a batch meet: every question of every policy at once.
 
-Memory layout: a span's answers are `words` 64-bit words of `bits`. What a value of an attribute (or a tracestate)
-meets is worked out once, when it is first met: an `Interner` for each key numbers values, and a table beside it holds
-their answers. So a span costs one look for its status and one for each key that any policy names, whatever the
-number of policies. `python -m bench.micro.span_bits` measures it.
+Memory layout: a span's answers are `words` 64-bit words of `bits`. What a value of an attribute (or a tracestate, or a
+name) meets is worked out once, when it is first met: an `Interner` for each key numbers values, and a table beside it
+holds their answers. So a span costs one look for its status and one for each key that any policy names, whatever the
+number of policies. What has to hold for one and the same span is put together from these answers at the end: a *term*
+is a bit that a span gets that has all bits of one set and none of another. `python -m bench.micro.span_bits` measures
+it.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import cython
 
 from processors.interner import Interner
-from processors.sampling.predicates import Lookup, attribute_bits
+from processors.sampling.predicates import Lookup, Tests, attribute_bits, met
 from processors.sampling.probability import randomness_of_state
 from processors.sampling.trace_state import States
-from schemas.otlp_scan import ATTRIBUTES, STATUS, TRACE_STATE, AttributeValue, SpanColumns, attribute_value, signed
+from schemas.otlp_scan import (
+    ATTRIBUTES,
+    END_NS,
+    FLAGS,
+    KIND,
+    NAME,
+    PARENT_SPAN_ID,
+    START_NS,
+    STATUS,
+    TRACE_STATE,
+    AttributeValue,
+    SpanColumns,
+    attribute_value,
+)
 
 NO_RANDOMNESS = (1 << 64) - 1
 VALUES = 1 << 14  # remembered of one key; then they are forgotten all at once: that needs no order, a refill is cheap
-_STATUSES = cython.declare(cython.Py_ssize_t, 4)  # codes looked up in a table: 0 unset, 1 ok, 2 error
+_CODES = cython.declare(cython.Py_ssize_t, 8)  # of status and kind that are looked up in a table; no others are defined
 WORD = 64
 _ROWS = 256  # for which there is room at first
 _ABSENT = cython.declare(cython.uint, 0xFFFFFFFF)
 _NO_RANDOMNESS = cython.declare(cython.ulonglong, NO_RANDOMNESS)
 _STATUS = cython.declare(cython.Py_ssize_t, STATUS)
 _TRACE_STATE = cython.declare(cython.Py_ssize_t, TRACE_STATE)
+_KIND = cython.declare(cython.Py_ssize_t, KIND)
+_FLAGS = cython.declare(cython.Py_ssize_t, FLAGS)
+_NAME = cython.declare(cython.Py_ssize_t, NAME)
+_PARENT = cython.declare(cython.Py_ssize_t, PARENT_SPAN_ID)
+_START_NS = cython.declare(cython.Py_ssize_t, START_NS)
+_END_NS = cython.declare(cython.Py_ssize_t, END_NS)
+_SAMPLED = cython.declare(cython.ulonglong, 1)  # the W3C trace flag
+
+Term = tuple[int, int, int]
+"""The bits that a span gets, those that it must have, and those that it must not have."""
+Between = tuple[int, int, int]
+"""Lowest and highest value (both included), and the bit."""
+
+
+@dataclass(slots=True)
+class FieldBits:
+    """The predicates about fields that every span has.
+
+    `statuses` and `kinds` are by code, `sampled` is met by the W3C flag, `root` by a span without a parent, `names` by
+    its name, and `durations` by end − start in ns.
+    """
+
+    statuses: dict[int, int] = field(default_factory=dict)
+    kinds: dict[int, int] = field(default_factory=dict)
+    sampled: int = 0
+    root: int = 0
+    names: Tests = field(default_factory=list)
+    durations: list[Between] = field(default_factory=list)
 
 
 def words_of(bits: int, words: int) -> list[int]:
@@ -62,28 +106,54 @@ class Answers:
 class SpanBits:
     """The answers for one batch after another.
 
-    `status_bits` are those of a status code, `lookups` those of the attributes in their slots, `states` those of
-    tracestates; `words` is the width of an answer. After `assign`, row i has `bits[i * words : (i + 1) * words]` and
-    `randomness[i]`: the 56-bit `rv` of its tracestate or NO_RANDOMNESS.
+    `fields` are those of a span's own fields, `lookups` those of the attributes in their slots, `states` those of
+    tracestates, `terms` what a span gets for several of them; `words` is the width of an answer. After `assign`, row i
+    has `bits[i * words : (i + 1) * words]` and `randomness[i]`: the 56-bit `rv` of its tracestate or NO_RANDOMNESS.
     """
 
     bits = cython.declare(object, visibility="readonly")
     randomness = cython.declare(object, visibility="readonly")
     _words: cython.Py_ssize_t
     _status: cython.ulonglong[::1]
-    _status_bits: dict
+    _kind: cython.ulonglong[::1]
+    _sampled: cython.ulonglong[::1]
+    _root: cython.ulonglong[::1]
+    _nameless: cython.ulonglong[::1]
+    _durations: cython.longlong[::1]  # (lowest, highest) each
+    _of_durations: cython.ulonglong[::1]
+    _terms: cython.ulonglong[::1]  # (gets, must have, must not have) each
+    _flagged: cython.bint  # whether anybody asks for flags, …
+    _rooted: cython.bint
+    _named: cython.bint
+    _timed: cython.Py_ssize_t  # … and how many for durations
+    _term_count: cython.Py_ssize_t
     lookups = cython.declare(list, visibility="readonly")
     _states: object
+    _names: object
     _numbers: object
 
     def __init__(
-        self, words: int, status_bits: dict[int, int], lookups: Sequence[Lookup], states: States | None
+        self,
+        words: int,
+        fields: FieldBits,
+        lookups: Sequence[Lookup],
+        states: States | None,
+        terms: Sequence[Term] = (),
     ) -> None:
         self._words = words
-        self._status_bits = status_bits
-        self._status = array("Q", [w for code in range(4) for w in words_of(status_bits.get(code, 0), words)])
+        self._status = _table(fields.statuses, words)
+        self._kind = _table(fields.kinds, words)
+        self._sampled = _flat([fields.sampled], words)
+        self._root = _flat([fields.root], words)
+        self._nameless = _flat([met(fields.names, "")], words)
+        self._durations = array("q", [bound for low, high, _ in fields.durations for bound in (low, high)] or [0])
+        self._of_durations = _flat([bit for _, _, bit in fields.durations], words)
+        self._terms = _flat([bits for term in terms for bits in term], words)
+        self._flagged, self._rooted, self._named = fields.sampled != 0, fields.root != 0, bool(fields.names)
+        self._timed, self._term_count = len(fields.durations), len(terms)
         self.lookups = [(lookup[0], Answers(words, _answer(lookup))) for lookup in lookups]
         self._states = Answers(words + 1, _state_answer(words, states))
+        self._names = Answers(words, lambda text: met(fields.names, text.decode("utf-8", "replace")))
         self._reserve(_ROWS)
 
     def _reserve(self, rows: int) -> None:
@@ -101,7 +171,9 @@ class SpanBits:
         cells: cython.const[cython.ulonglong][::1] = columns.cells
         row: cython.Py_ssize_t
         word: cython.Py_ssize_t
+        base: cython.Py_ssize_t
         status: cython.ulonglong
+        kind: cython.ulonglong
         stateful: cython.bint = False
         if rows > len(self.randomness):
             self._reserve(2 * rows)
@@ -114,23 +186,94 @@ class SpanBits:
         for row in range(rows):
             if (of[row] + 1) * words > len(theirs):
                 raise IndexError("a row of no resource")
-            status = cells[row * width + _STATUS]
+            base = row * width
+            status = cells[base + _STATUS]
+            kind = cells[base + _KIND]
             for word in range(words):
                 bits[row * words + word] = theirs[of[row] * words + word]
-                if status < _STATUSES:
+                if status < _CODES:
                     bits[row * words + word] |= self._status[status * words + word]
-            if status >= _STATUSES:
-                self._odd_status(row, status)
+                if kind < _CODES:
+                    bits[row * words + word] |= self._kind[kind * words + word]
+                if self._flagged and cells[base + _FLAGS] & _SAMPLED:
+                    bits[row * words + word] |= self._sampled[word]
+                if self._named and cells[base + _NAME + 1] == 0:
+                    bits[row * words + word] |= self._nameless[word]
             randomness[row] = _NO_RANDOMNESS
-            stateful |= cells[row * width + _TRACE_STATE + 1] > cells[row * width + _TRACE_STATE]
+            stateful |= cells[base + _TRACE_STATE + 1] > cells[base + _TRACE_STATE]
+        if self._rooted or self._timed:
+            self._relations(columns)
         for slot, answers in self.lookups:
             self._look_up(columns, ATTRIBUTES + 2 * slot, answers)
+        if self._named:
+            self._look_up(columns, NAME, self._names)
         if stateful:
             self._look_up(columns, TRACE_STATE, self._states)
+        if self._term_count:
+            self._add_terms(rows)
 
-    def _odd_status(self, row: int, status: int) -> None:
-        for word, value in enumerate(words_of(self._status_bits.get(signed(status), 0), self._words)):
-            self.bits[row * self._words + word] |= value
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _relations(self, columns: SpanColumns) -> cython.int:
+        """Whether a span has a parent, and how long it took."""
+        data: bytes = columns.data
+        p: cython.p_const_uchar = data
+        words: cython.Py_ssize_t = self._words
+        cells: cython.const[cython.ulonglong][::1] = columns.cells
+        bits: cython.ulonglong[::1] = self.bits
+        row: cython.Py_ssize_t
+        base: cython.Py_ssize_t
+        word: cython.Py_ssize_t
+        at: cython.Py_ssize_t
+        duration: cython.longlong
+        for row in range(columns.rows):
+            base = row * columns.width
+            if self._rooted:
+                for at in range(cells[base + _PARENT], cells[base + _PARENT + 1]):
+                    if p[at] != 0:
+                        break
+                else:
+                    for word in range(words):
+                        bits[row * words + word] |= self._root[word]
+            if not self._timed:
+                continue
+            if cython.compiled:
+                duration = cells[base + _END_NS] - cells[base + _START_NS]
+            else:
+                duration = _signed_64(cells[base + _END_NS] - cells[base + _START_NS])
+            for at in range(self._timed):
+                if self._durations[2 * at] <= duration <= self._durations[2 * at + 1]:
+                    for word in range(words):
+                        bits[row * words + word] |= self._of_durations[at * words + word]
+        return 0
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _add_terms(self, rows: cython.Py_ssize_t) -> cython.int:
+        words: cython.Py_ssize_t = self._words
+        bits: cython.ulonglong[::1] = self.bits
+        row: cython.Py_ssize_t
+        word: cython.Py_ssize_t
+        term: cython.Py_ssize_t
+        at: cython.Py_ssize_t
+        mine: cython.ulonglong
+        for row in range(rows):
+            for term in range(self._term_count):
+                at = 3 * term * words
+                for word in range(words):
+                    mine = bits[row * words + word]
+                    if mine & self._terms[at + words + word] != self._terms[at + words + word]:
+                        break
+                    if mine & self._terms[at + 2 * words + word] != 0:
+                        break
+                else:
+                    for word in range(words):
+                        bits[row * words + word] |= self._terms[at + word]
+        return 0
 
     @cython.cfunc
     @cython.boundscheck(False)
@@ -161,6 +304,19 @@ class SpanBits:
                 if of_states:
                     randomness[row] = table[number * stride + words]
         return 0
+
+
+def _flat(sets: Sequence[int], words: int) -> array[int]:
+    """Bit sets end to end; never empty."""
+    return array("Q", [word for bits in sets for word in words_of(bits, words)] or [0])
+
+
+def _table(by_code: dict[int, int], words: int) -> array[int]:
+    return _flat([by_code.get(code, 0) for code in range(8)], words)
+
+
+def _signed_64(number: int) -> int:
+    return ((number + (1 << 63)) & 0xFFFFFFFFFFFFFFFF) - (1 << 63)
 
 
 def _answer(lookup: Lookup) -> Callable[[bytes], int]:

@@ -35,6 +35,7 @@ from schemas.otlp_scan import (
     LOG_CELLS,
     PARENT_SPAN_ID,
     SEVERITY,
+    SIZE,
     SPAN_ID,
     START_NS,
     STATUS,
@@ -56,7 +57,8 @@ MAX_END = 3
 RANDOM = 4
 _ROOT_START = cython.declare(cython.Py_ssize_t, 5)
 _ROOT_SPAN = cython.declare(cython.Py_ssize_t, 6)
-BITS = 7
+BYTES = 7  # of its spans
+BITS = 8
 # … of `_times`, …
 _FIRST = cython.declare(cython.Py_ssize_t, 0)
 _LAST = cython.declare(cython.Py_ssize_t, 1)
@@ -83,6 +85,7 @@ _HIGH = cython.declare(cython.Py_ssize_t, HIGH)
 _MIN_START = cython.declare(cython.Py_ssize_t, MIN_START)
 _MAX_END = cython.declare(cython.Py_ssize_t, MAX_END)
 _RANDOM = cython.declare(cython.Py_ssize_t, RANDOM)
+_BYTES = cython.declare(cython.Py_ssize_t, BYTES)
 _BITS = cython.declare(cython.Py_ssize_t, BITS)
 _SPANS = cython.declare(cython.Py_ssize_t, SPANS)
 _SMALL = cython.declare(cython.Py_ssize_t, SMALL)
@@ -102,6 +105,7 @@ _C_PARENT = cython.declare(cython.Py_ssize_t, PARENT_SPAN_ID)
 _C_START = cython.declare(cython.Py_ssize_t, START_NS)
 _C_END = cython.declare(cython.Py_ssize_t, END_NS)
 _C_STATUS = cython.declare(cython.Py_ssize_t, STATUS)
+_C_SIZE = cython.declare(cython.Py_ssize_t, SIZE)
 _C_SEVERITY = cython.declare(cython.Py_ssize_t, SEVERITY)
 _C_LOG_CELLS = cython.declare(cython.Py_ssize_t, LOG_CELLS)
 _C_ERROR = cython.declare(cython.ulonglong, ERROR)
@@ -152,7 +156,7 @@ class TraceTable:
         self._rooted = after_root is not None
         self._after_root = after_root or 0
         self._words = words
-        self._width = 7 + words
+        self._width = _BITS + words
         self._wide = array("Q", bytes(8 * self._width * _RECORDS))
         self._times = array("q", bytes(8 * _TIMES * _RECORDS))
         self._small = array("i", bytes(4 * _SMALL * _RECORDS))
@@ -253,6 +257,7 @@ class TraceTable:
             at = self._evidence(record, time[row], clocked, clock)
             self._small[at * _SMALL + _SPANS] += 1
             at *= self._width
+            self._wide[at + _BYTES] += cells[base + _C_SIZE]
             if start != 0 and start < self._wide[at + _MIN_START]:
                 self._wide[at + _MIN_START] = start
             if cells[base + _C_END] > self._wide[at + _MAX_END]:
@@ -479,6 +484,7 @@ class TraceTable:
             logs=self._small[record * _SMALL + _LOGS],
             min_start=self._wide[at + _MIN_START],
             max_end=self._wide[at + _MAX_END],
+            bytes=self._wide[at + _BYTES],
             randomness=None if self._wide[at + _RANDOM] == _U64_MAX else self._wide[at + _RANDOM],
         )
 
@@ -502,6 +508,7 @@ class TraceTable:
         self._wide[to + _MIN_START] = min(self._wide[to + _MIN_START], self._wide[of + _MIN_START])
         self._wide[to + _MAX_END] = max(self._wide[to + _MAX_END], self._wide[of + _MAX_END])
         self._wide[to + _RANDOM] = min(self._wide[to + _RANDOM], self._wide[of + _RANDOM])
+        self._wide[to + _BYTES] += self._wide[of + _BYTES]
         for word in range(self._words):
             self._wide[to + _BITS + word] |= self._wide[of + _BITS + word]
         self._small[record * _SMALL + _SPANS] += self._small[ahead * _SMALL + _SPANS]

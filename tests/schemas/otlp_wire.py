@@ -128,6 +128,7 @@ SPANS = message(
     number_field(10), bytes_field(11, message(fixed64_field(1), bytes_field(2, TEXTS), bytes_field(3, ATTRIBUTES))),
     bytes_field(13, message(bytes_field(1, IDS), bytes_field(2, IDS), fixed32_field(6))),
     bytes_field(15, message(bytes_field(2, TEXTS), number_field(3), number_field(3, st.integers(0, 2)), size=2)),
+    fixed32_field(16),
     fixed32_field(16), size=12,
 )  # fmt: skip
 LOG_RECORDS = message(

@@ -13,11 +13,13 @@ from schemas import otlp_check
 from schemas.errors import Malformed
 from schemas.otlp_scan import (
     END_NS,
+    FLAGS,
     KIND,
     NAME,
     OBSERVED_NS,
     PARENT_SPAN_ID,
     SEVERITY,
+    SIZE,
     SPAN_ID,
     START_NS,
     STATUS,
@@ -35,7 +37,10 @@ from schemas.reasons import Reason
 
 
 class SpanScan(NamedTuple):
-    """What one Span says. Times in ns since the epoch; `status` 0 unset, 1 ok, 2 error (other values as found)."""
+    """What one Span says. Times in ns since the epoch; `status` 0 unset, 1 ok, 2 error (other values as found).
+
+    `flags` are the W3C trace flags, `size` its bytes.
+    """
 
     trace_id: bytes
     span_id: bytes
@@ -47,6 +52,8 @@ class SpanScan(NamedTuple):
     end_ns: int
     status: int
     attributes: list[AttributeValue | None]
+    flags: int = 0
+    size: int = 0
 
 
 class LogScan(NamedTuple):
@@ -69,7 +76,8 @@ def scan_span(data: bytes, start: int, end: int, keys: dict[bytes, int]) -> Span
     )
     values: list[AttributeValue | None] = [columns.value(0, slot) for slot in range(len(keys))]
     kind, status = signed(cells[KIND]), signed(cells[STATUS])
-    return SpanScan(trace_id, span_id, parent, state, name, kind, cells[START_NS], cells[END_NS], status, values)
+    times = cells[START_NS], cells[END_NS]
+    return SpanScan(trace_id, span_id, parent, state, name, kind, *times, status, values, cells[FLAGS], cells[SIZE])
 
 
 def scan_log(data: bytes, start: int, end: int) -> LogScan:
@@ -98,6 +106,7 @@ def encoded(scan: SpanScan, keys: dict[bytes, int] | None = None) -> bytes:
         kind=scan.kind,  # type: ignore[arg-type]
         start_time_unix_nano=scan.start_ns,
         end_time_unix_nano=scan.end_ns,
+        flags=scan.flags,
         attributes=[attribute(key.decode(), value) for key, value in values.items() if value is not None],
     )
     span.status.code = scan.status  # type: ignore[assignment]

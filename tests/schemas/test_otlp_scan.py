@@ -234,6 +234,7 @@ def check_span(data: bytes) -> None:
         expected.trace_id, expected.span_id, expected.parent_span_id, expected.trace_state, expected.name,
         expected.kind, expected.start_time_unix_nano, expected.end_time_unix_nano, expected.status.code,
     )  # fmt: skip
+    assert (scan.flags, scan.size) == (expected.flags & 0xFF, len(data))
     assert repr(scan.attributes) == repr(first_values(expected.attributes, KEYS))  # repr: types count, NaN is NaN
     assert scan_span(data, 0, len(data), {}) == scan._replace(attributes=[])
 

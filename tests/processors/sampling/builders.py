@@ -37,6 +37,11 @@ def both(name: str, *parts: Policy) -> Policy:
     return policy(name, "and", and_sub_policy=[part.model_dump(by_alias=True, exclude_none=True) for part in parts])
 
 
+def opposite(name: str, part: Policy) -> Policy:
+    """A `not` of a policy."""
+    return policy(name, "not", not_sub_policy=part.model_dump(by_alias=True, exclude_none=True))
+
+
 def drop(name: str, *parts: Policy) -> Policy:
     """A `drop` of policies."""
     return policy(name, "drop", drop_sub_policy=[part.model_dump(by_alias=True, exclude_none=True) for part in parts])
@@ -53,9 +58,11 @@ def span(
     state: bytes = b"",
     name: bytes = b"GET /",
     attributes: list[AttributeValue | None] | None = None,
+    kind: int = 2,
+    flags: int = 0,
 ) -> SpanScan:
     """A span of one millisecond."""
-    return SpanScan(trace_id, span_id, parent, state, name, 2, start_ns, end_ns, status, attributes or [])
+    return SpanScan(trace_id, span_id, parent, state, name, kind, start_ns, end_ns, status, attributes or [], flags)
 
 
 def slots(plan: Plan, values: Mapping[str, AttributeValue]) -> list[AttributeValue | None]:
@@ -180,6 +187,7 @@ spans = st.builds(
     times,
     times,
     status=st.integers(0, 3),
+    flags=st.sampled_from([0, 0, 0, 1, 2]),
     trace_id=st.sampled_from([TRACE_ID, bytes(8) + TRACE_ID[8:]]),
     state=states,
     attributes=st.lists(st.sampled_from([None, "shop", "a", "", 503, 503.0, True, b"x"]), min_size=2, max_size=2),

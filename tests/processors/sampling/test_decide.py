@@ -16,8 +16,8 @@ from processors.sampling.evidence import Evidence
 from processors.sampling.limits import Limits
 from processors.sampling.probability import NEVER, salted, threshold_of
 from schemas.otlp_scan import AttributeValue
-from tests.processors.sampling.builders import MS, NOON, Table, both, drop, gather, policy, span, spans
-from tests.schemas.rows import SpanScan
+from tests.processors.sampling.builders import MS, NOON, Table, both, drop, gather, opposite, policy, span, spans
+from tests.schemas.rows import SpanScan, encoded
 
 ERRORS = policy("errors", "status_code", status_codes=["ERROR"])
 SLOW = policy("slow", "latency", threshold_ms=100)
@@ -166,6 +166,50 @@ def test_and_has_the_highest_threshold_of_its_parts() -> None:
         assert decide(plan, gather(plan, with_randomness(NEVER - 1), span(status=2))).threshold == threshold_of(25)
 
 
+# ---- not -----------------------------------------------------------------------------------------------------
+
+
+def test_not_keeps_what_its_policy_does_not() -> None:
+    plan = compile_policies([opposite("fine", ERRORS)])
+    assert decide(plan, gather(plan, span(), span(status=1))) == Vote(True, "fine", 0)
+    assert decide(plan, gather(plan, span(), span(status=2))) == DROP
+
+
+def test_not_within_and_and_drop() -> None:
+    plan = compile_policies(
+        [both("slow-but-fine", SLOW, opposite("fine", ERRORS)), drop("d", opposite("x", SHOP)), ALL]
+    )
+    slow, shop = span(NOON, NOON + 200 * MS), {"service.name": "shop"}
+    assert decide(plan, gather(plan, slow, resource=shop)).policy == "slow-but-fine"
+    assert decide(plan, gather(plan, slow, span(status=2), resource=shop)).policy == "all"
+    assert decide(plan, gather(plan, slow)) == Vote(False, "d", 0)
+
+
+def test_a_share_that_is_inverted_is_certain_and_the_rest_of_it() -> None:
+    """The kept side of `not` has no threshold that could say its share."""
+    plan = compile_policies([opposite("p", HALF)])
+    assert decide(plan, gather(plan, with_randomness(NEVER // 2))) == DROP
+    assert decide(plan, gather(plan, with_randomness(NEVER // 2 - 1))) == Vote(True, "p", 0)
+
+
+def test_a_rate_that_is_inverted_keeps_what_is_beyond_it() -> None:
+    plan = compile_policies([opposite("beyond", policy("rate", "rate_limiting", spans_per_second=1, burst_capacity=2))])
+    limits = Limits(plan.rates, 1).at(0)
+    pair = gather(plan, span(), span())
+    assert [decide(plan, pair, limits).kept for _ in range(3)] == [False, True, True]
+
+
+# ---- flags ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "kept"), [(0, False), (1, True), (2, False), (3, True), (0x300, False), (0x301, True)]
+)
+def test_the_sampled_flag_of_any_span(flags: int, kept: bool) -> None:
+    plan = compile_policies([policy("p", "trace_flags")])
+    assert decide(plan, gather(plan, span(), span(flags=flags), span())).kept is kept
+
+
 # ---- span count, drop, rates --------------------------------------------------------------------------------
 
 
@@ -214,6 +258,20 @@ def test_a_rate_is_spent_by_those_who_reach_it_alone() -> None:
     assert not decide(plan, failed, limits).kept
 
 
+def test_a_rate_of_bytes_counts_the_spans_as_they_came() -> None:
+    plan = compile_policies(
+        [policy("p", "bytes_limiting", bytes_per_second=1, burst_capacity=len(encoded(span())) * 2)]
+    )
+    limits = Limits(plan.rates, 1).at(0)
+    assert not decide(plan, gather(plan, *[span()] * 3), limits).kept
+    assert decide(plan, gather(plan, span(), span()), limits).kept  # exactly the burst
+    assert not decide(plan, gather(plan, span()), limits).kept
+    assert decide(plan, gather(plan, span()), limits.at(1_000 * len(encoded(span())))).kept
+    exactly = policy("p", "bytes_limiting", bytes_per_second=1, burst_capacity=len(encoded(span())) * 2 - 1)
+    plan = compile_policies([exactly])
+    assert not decide(plan, gather(plan, span(), span()), Limits(plan.rates, 1)).kept
+
+
 # ---- traces without spans ------------------------------------------------------------------------------------
 
 
@@ -226,7 +284,9 @@ def test_a_trace_known_by_logs_alone_meets_no_policy_about_spans(compat: Compat)
     boolean = policy("boolean", "boolean_attribute", key="k", value=True, invert_match=True)
     few = policy("few", "span_count", max_spans=9)
     rate = policy("rate", "rate_limiting", spans_per_second=9)
-    plan = compile_policies([inverted, unset, every, number, boolean, few, rate], compat=compat)
+    size = policy("size", "bytes_limiting", bytes_per_second=9)
+    flags, other = policy("flags", "trace_flags"), opposite("other", ERRORS)
+    plan = compile_policies([inverted, unset, every, number, boolean, few, rate, size, flags, other], compat=compat)
     assert decide(plan, gather(plan, severities=(24,)), Limits(plan.rates, 1)) == DROP
     plan = compile_policies([ALL], compat=compat)
     assert decide(plan, gather(plan, severities=(1,))).kept
@@ -282,6 +342,9 @@ EVERY_KIND = [
     policy("state", "trace_state", key="vendor", values=["1"]),
     policy("count", "span_count", min_spans=3, max_spans=5),
     policy("rate", "rate_limiting", spans_per_second=2),
+    policy("bytes", "bytes_limiting", bytes_per_second=150),
+    policy("flags", "trace_flags"),
+    opposite("other", policy("slow", "latency", threshold_ms=2_000)),
     drop(
         "drop",
         policy("unset", "status_code", status_codes=["UNSET"]),

@@ -10,7 +10,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from processors.sampling import blocks
-from processors.sampling.policies import And, Drop, Policies, Policy, PolicyType
+from processors.sampling.policies import And, Drop, Not, Policies, Policy, PolicyType
 from schemas.settings import Section
 
 # the examples of the Collector's README
@@ -36,6 +36,19 @@ COLLECTOR_BLOCK: list[dict[str, Any]] = [
         },
     },
     {"name": "test-policy-8", "type": "rate_limiting", "rate_limiting": {"spans_per_second": 35}},
+    {"name": "test-policy-12", "type": "bytes_limiting", "bytes_limiting": {"bytes_per_second": 1024000}},
+    {"name": "test-policy-13", "type": "trace_flags"},
+    {
+        "name": "not-policy-1",
+        "type": "not",
+        "not": {
+            "not_sub_policy": {
+                "name": "test-not-policy-1",
+                "type": "string_attribute",
+                "string_attribute": {"key": "k", "values": ["v"]},
+            }
+        },
+    },
     {"name": "test-policy-9", "type": "span_count", "span_count": {"min_spans": 2, "max_spans": 20}},
     {"name": "test-policy-10", "type": "trace_state", "trace_state": {"key": "key3", "values": ["value1", "value2"]}},
     {"name": "test-policy-11", "type": "boolean_attribute", "boolean_attribute": {"key": "key4", "value": True}},
@@ -82,6 +95,9 @@ def test_the_collectors_block_can_be_pasted() -> None:
 
 def regex(pattern: str) -> dict[str, Any]:
     return {"key": "k", "values": [pattern], "enabled_regex_matching": True}
+
+
+ALWAYS_NOT = {"name": "b", "type": "not", "not": {"not_sub_policy": {"name": "c", "type": "always_sample"}}}
 
 
 def nested(kind: str) -> dict[str, Any]:
@@ -142,9 +158,25 @@ def nested(kind: str) -> dict[str, Any]:
         ),
         (
             {"name": "a", "type": "drop", "drop": {"drop_sub_policy": [{"name": "b", "type": "not", "not": {}}]}},
-            "type: not",
-            "Tailrace does not have (policy 'b')",
+            "not_sub_policy",
+            "Field required",
         ),
+        (
+            {"name": "a", "type": "not", "not": {"not_sub_policy": nested("and")}},
+            "and_sub_policy",
+            "must not contain a policy of type: and ('inner'); every type but and, drop may stand there",
+        ),
+        (
+            {"name": "a", "type": "not", "not": {"not_sub_policy": ALWAYS_NOT}},
+            "not_sub_policy",
+            "must not contain a policy of type: not ('b'); every type but and, not, drop may stand there",
+        ),
+        (
+            {"name": "a", "type": "bytes_limiting", "bytes_limiting": {"bytes_per_second": 0}},
+            "bytes_per_second",
+            "greater than or equal to 1",
+        ),
+        ({"name": "a", "type": "trace_flags", "trace_flags": {}}, "trace_flags", "not permitted"),
         ({"name": "a", "type": "drop", "drop": {"drop_sub_policy": []}}, "drop_sub_policy", "at least 1 item"),
         (
             {"name": "a", "type": "string_attribute", "string_attribute": regex("(a")},
@@ -228,6 +260,7 @@ def test_the_size_of_the_cache(given: dict[str, int], remembered: int) -> None:
 @pytest.mark.parametrize(("given", "burst"), [({}, 70), ({"burst_capacity": 0}, 70), ({"burst_capacity": 1}, 1)])
 def test_the_burst(given: dict[str, int], burst: int) -> None:
     assert blocks.RateLimiting.model_validate({"spans_per_second": 35, **given}).burst == burst
+    assert blocks.BytesLimiting.model_validate({"bytes_per_second": 35, **given}).burst == burst
 
 
 def test_an_empty_list_of_policies_is_refused() -> None:
@@ -245,6 +278,6 @@ def test_the_example_of_the_reference_is_valid() -> None:
 def test_the_reference_describes_every_type_and_field() -> None:
     page = (Path(__file__).parents[3] / "docs" / "reference" / "policies.md").read_text()
     sections = [b for b in vars(blocks).values() if isinstance(b, type) and issubclass(b, Section) and b is not Section]
-    every: list[type[Section]] = [*sections, And, Drop]
+    every: list[type[Section]] = [*sections, And, Drop, Not]
     words = [*get_args(PolicyType), *(name for block in every for name in block.model_fields)]
     assert [word for word in words if f"`{word}`" not in page] == []
