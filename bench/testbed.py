@@ -191,10 +191,11 @@ class Testbed:
         return stored_bytes(self.kafka, topics)
 
 
-def create_topics(kafka: Kafka, names: Sequence[str], partitions: int) -> None:
+def create_topics(kafka: Kafka, names: Sequence[str], partitions: int, config: Mapping[str, str] | None = None) -> None:
     """New topics."""
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": SILENT})
-    for future in admin.create_topics([NewTopic(name, partitions, 1) for name in names]).values():
+    new = [NewTopic(name, partitions, 1, config=dict(config or {})) for name in names]
+    for future in admin.create_topics(new).values():
         future.result(ADMIN_SECONDS)
 
 

@@ -134,20 +134,34 @@ class Servers:
     elasticsearch: Elasticsearch
     prometheus: Prometheus
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """Of each."""
+        return {
+            "broker": self.kafka.pid,
+            "jaeger": self.jaeger.pid,
+            "elasticsearch": self.elasticsearch.pid,
+            "prometheus": self.prometheus.pid,
+        }
+
+    def sections(self, partitions: int, decision_wait: float, namespace: str) -> dict[str, Any]:
+        """Of a configuration that sends everything to them, with names of its own."""
+        return {
+            "kafka": {"partitions": partitions},
+            "sampling": {"decision_wait": decision_wait},
+            "metrics": {"interval": INTERVAL, "span_metrics": {"namespace": namespace}},
+            "sinks": {
+                "jaeger": {"endpoint": self.jaeger.otlp_http},
+                "elasticsearch": {"endpoint": self.elasticsearch.url, "dataset": namespace},
+                "prometheus": {"endpoint": self.prometheus.remote_write_url},
+            },
+        }
+
 
 def one_run(servers: Servers, number: int, options: Options) -> dict[str, Any]:
     """Write the load, start the workers, wait until everything has arrived. `number` is the seed."""
     namespace = f"bench_{number}"
-    sections = {
-        "kafka": {"partitions": options.partitions},
-        "sampling": {"decision_wait": options.decision_wait},
-        "metrics": {"interval": INTERVAL, "span_metrics": {"namespace": namespace}},
-        "sinks": {
-            "jaeger": {"endpoint": servers.jaeger.otlp_http},
-            "elasticsearch": {"endpoint": servers.elasticsearch.url, "dataset": namespace},
-            "prometheus": {"endpoint": servers.prometheus.remote_write_url},
-        },
-    }
+    sections = servers.sections(options.partitions, options.decision_wait, namespace)
     bed = Testbed(servers.kafka, f"throughput-{number}", options.raw_partitions, sections)
     try:
         load = Load(options.spans, 0, options.spans_per_message, seed=number)
@@ -174,14 +188,8 @@ def _measured(
     bed: Testbed, servers: Servers, made: Written, namespace: str, idle: Mapping[str, float], options: Options
 ) -> dict[str, Any]:
     pids = {role: bed.workers[role].pid for role in ROLES}
-    others = {
-        "broker": servers.kafka.pid,
-        "jaeger": servers.jaeger.pid,
-        "elasticsearch": servers.elasticsearch.pid,
-        "prometheus": servers.prometheus.pid,
-    }
     start_up = {role: cpu_seconds(pid) for role, pid in pids.items()}
-    meter = Meter(pids | others, {"broker": idle["broker"]})
+    meter = Meter(pids | servers.pids, {"broker": idle["broker"]})
     counters = Counters(bed, made, servers.prometheus, namespace, meter)
     head_start = bed.workers[LAST_STARTED].metric("tailrace_records_read_total", role=LAST_STARTED) / made.messages
     said = 0.0
@@ -219,15 +227,15 @@ def _measured(
         "cpu_seconds_per_million_spans": {name: seconds / millions for name, seconds in cpu.items()},
         "start_up_cpu_seconds": start_up,
         "idle_cpu": dict(idle),
-        "peak_rss_bytes": {name: peak_rss(pid) for name, pid in (pids | others).items()},
+        "peak_rss_bytes": {name: peak_rss(pid) for name, pid in (pids | servers.pids).items()},
         "kafka_bytes": {name.removeprefix(f"{bed.prefix}"): size for name, size in stored.items()},
         "kafka_bytes_per_raw_byte": (sum(stored.values()) - raw) / raw,
         "native": {role: native_modules(pids[role]) for role in ROLES},
-        "exact": _exact(bed, counters, made),
+        "exact": exact(bed, counters, made),
     }
 
 
-def _exact(bed: Testbed, counters: Counters, made: Written) -> bool:
+def exact(bed: Testbed, counters: Counters, made: Written) -> bool:
     """Whether what arrived is what should have, no more and nothing refused."""
     sinks = {"sink.jaeger": counters.kept_spans, "sink.elasticsearch": counters.kept_logs}
     arrived = all(bed.workers[role].metric("tailrace_sink_items_total") == kept for role, kept in sinks.items())

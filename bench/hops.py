@@ -1,0 +1,377 @@
+"""How late a hop makes what passes it: `make bench BENCH=hops` or `python -m bench.hops`.
+
+Everything is told by the broker's own clock: all topics stamp what is appended (LogAppendTime).
+
+- ingest: append time of an envelope minus that of the raw message, for each span;
+- sample: append time of a kept span minus that of the record whose mark passed its trace's deadline, for each kept
+  trace. Which record that was is found afterwards, by the same state machine on the same log;
+- aggregate: append time of a tick minus that of the oldest points in it: it waits for `metrics.interval` instead;
+- logs: from the append time of a raw log without a trace id (of a log with one: from the mark that passed its trace's
+  deadline) until Elasticsearch has acknowledged its document, seen by a proxy before Elasticsearch.
+
+Two runs: hops at 16,700 spans/s with `commit_interval` 100 ms, and logs at 1,000/s of each kind with 25 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from confluent_kafka import Message
+
+from bench.acknowledged import Acknowledged
+from bench.load import Load
+from bench.measure import COMPILED, Meter, console, machine, native_modules, save, table
+from bench.testbed import Place, Testbed, create_topics
+from bench.untraced import texts, write_untraced
+from bench.write import write
+from pipeline.config import Config
+from pipeline.sample import plan, settings
+from processors.sampling.window import Window
+from schemas.decision import decided_keys
+from schemas.envelope import Envelope
+from schemas.ids import trace_key
+from schemas.sample import read_tick
+from tests.services import Elasticsearch, Kafka
+
+APPEND_TIME = {"message.timestamp.type": "LogAppendTime"}
+SETTLE_SECONDS = 5.0  # beyond decision_wait, before anything counts
+COLUMNS = ("From … to …", "Count", "p50, ms", "p99, ms", "Largest, ms", "Bar for p99, ms")
+OWN_MS = 10  # what a hop may add to the interval at which it commits
+LOG_MS = 100
+
+out = console()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to measure; times in seconds."""
+
+    seconds: float
+    spans_per_second: float
+    spans_per_message: int
+    logs_per_second: float
+    partitions: int
+    decision_wait: float
+    commit_interval: float
+    log_commit_interval: float
+    metrics_interval: float
+
+
+class Waits:
+    """Milliseconds, each with how often."""
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+
+    def add(self, ms: float, times: int = 1) -> None:
+        """Something took so long. What a clock of whole milliseconds shows as negative is none at all."""
+        whole = max(0, math.ceil(ms))
+        self._counts[whole] = self._counts.get(whole, 0) + times
+
+    def quantile(self, share: float) -> int:
+        """The smallest that so large a share did not exceed. Raises ValueError when there is nothing."""
+        left = math.ceil(share * sum(self._counts.values()))
+        for ms in sorted(self._counts):
+            left -= self._counts[ms]
+            if left <= 0:
+                return ms
+        raise ValueError("nothing was measured")
+
+    def figures(self) -> dict[str, int]:
+        """Count, median, 99th percentile and largest, in ms."""
+        return {
+            "count": sum(self._counts.values()),
+            "p50": self.quantile(0.5),
+            "p99": self.quantile(0.99),
+            "max": max(self._counts),
+        }
+
+
+def deadlines(config: Config, partition: int, records: Sequence[Message]) -> Iterator[tuple[int, int]]:
+    """Trace key and append time of the record that made it due, of one partition of spans and logs in log order."""
+    window = Window(partition, settings(config, config.kafka.partitions), plan(config), None)
+    topics = sorted({record.topic() or "" for record in records})
+    window.resume(dict.fromkeys(topics), dict.fromkeys(topics, 0))
+    for record in sorted(records, key=lambda record: (record.timestamp()[1], record.topic(), record.offset())):
+        append, value = record.timestamp()[1], record.value()
+        assert value is not None
+        window.head(record.topic() or "", record.offset() or 0, append, value)
+        while (burst := window.burst()) is not None:
+            for key in decided_keys(burst.decisions):
+                yield key, append
+            window.committed(0)
+            if not burst.more:
+                break
+
+
+class Run:
+    """Workers under a paced load, and afterwards what the topics say."""
+
+    def __init__(self, kafka: Kafka, prefix: str, options: Options, sections: Mapping[str, Any]) -> None:
+        self._kafka, self._options = kafka, options
+        raw = [f"{prefix}-raw-spans", f"{prefix}-raw-logs"]
+        create_topics(kafka, raw, options.partitions, APPEND_TIME)
+        inputs = [{"topic": raw[0], "signal": "traces"}, {"topic": raw[1], "signal": "logs"}]
+        self.bed = Testbed(
+            kafka,
+            prefix,
+            options.partitions,
+            {
+                "kafka": {"partitions": options.partitions},
+                "sampling": {"decision_wait": options.decision_wait},
+                "metrics": {"interval": options.metrics_interval},
+                **sections,
+            },
+            inputs,
+        )
+        self.since: dict[Place, int] = {}
+        self.began = 0
+
+    def go(self, roles: Collection[str], load: Load, untraced: float = 0) -> dict[str, Any]:
+        """CPU of the roles while it runs; `untraced` logs a second have no trace id."""
+        for role in roles:
+            self.bed.start(role)
+        stop, failed = threading.Event(), []
+
+        def guarded(run: Callable[[], object]) -> None:
+            try:
+                run()
+            except BaseException as error:
+                failed.append(error)
+
+        def spans() -> object:
+            return write(self._kafka.bootstrap, self.bed.load_topics, load, paced=True, stopped=stop.is_set)
+
+        def logs() -> None:
+            write_untraced(self._kafka.bootstrap, self.bed.raw[1], self._options.partitions, untraced, stop)
+
+        writers = [threading.Thread(target=guarded, args=(run,)) for run in ((spans, logs) if untraced else (spans,))]
+        for writer in writers:
+            writer.start()
+        try:
+            settle = self._options.decision_wait + SETTLE_SECONDS
+            out.print(f"  settling {settle:.0f} s, then {self._options.seconds:.0f} s")
+            time.sleep(settle)
+            self.began = int(time.time() * 1000)
+            meter = Meter({role: self.bed.workers[role].pid for role in roles})
+            time.sleep(self._options.seconds)
+            _, cpu = meter.rates()
+            self.ended = int(time.time() * 1000)
+        finally:
+            stop.set()
+            for writer in writers:
+                writer.join()
+        if failed:
+            raise failed[0]
+        time.sleep(self._options.decision_wait + SETTLE_SECONDS)
+        native = {role: native_modules(self.bed.workers[role].pid) for role in roles}
+        for worker in self.bed.workers.values():
+            worker.stop()
+        return {"cpu_seconds_per_second": cpu, "native": native}
+
+    def counts(self, ms: int) -> bool:
+        """Whether something that began at this time is measured."""
+        return self.began <= ms < self.ended
+
+    def read(self, *topics: str) -> list[Message]:
+        """Every committed record of these topics."""
+        return list(self.bed.visible({}, self.bed.ends(topics)))
+
+    def due(self) -> dict[int, int]:
+        """Trace key → append time of the record that made it due."""
+        topics = self.bed.topics
+        records = self.read(topics.spans, topics.logs)
+        found: dict[int, int] = {}
+        for partition in range(self._options.partitions):
+            of_it = [record for record in records if record.partition() == partition]
+            for key, append in deadlines(self.bed.config, partition, of_it):
+                found.setdefault(key, append)
+        return found
+
+
+def ingest_waits(run: Run) -> Waits:
+    """Raw span appended → its envelope appended."""
+    waits = Waits()
+    for record in run.read(run.bed.topics.spans):
+        envelope = Envelope.decode(record.value() or b"")
+        rows = [0] * len(envelope.messages)
+        for message in envelope.message:
+            rows[message] += 1
+        for (_, raw_ms), count in zip(envelope.messages, rows, strict=True):
+            if run.counts(raw_ms):
+                waits.add(record.timestamp()[1] - raw_ms, count)
+    return waits
+
+
+def sample_waits(run: Run, due: Mapping[int, int]) -> Waits:
+    """Deadline passed → first kept span of the trace appended."""
+    waits = Waits()
+    seen: set[int] = set()
+    for record in run.read(run.bed.topics.kept_spans):
+        for key in set(Envelope.decode(record.value() or b"").keys) - seen:
+            seen.add(key)
+            if run.counts(due[key]):
+                waits.add(record.timestamp()[1] - due[key])
+    return waits
+
+
+def aggregate_waits(run: Run) -> Waits:
+    """Points appended → the tick that has them appended."""
+    waits = Waits()
+    appended = {
+        (record.partition(), record.offset()): record.timestamp()[1] for record in run.read(run.bed.topics.points)
+    }
+    ticks: dict[int, list[Message]] = {}
+    for record in run.read(run.bed.topics.samples):
+        ticks.setdefault(record.partition() or 0, []).append(record)
+    for partition, records in ticks.items():
+        counted = 0
+        left = iter(records)
+        for first in left:
+            tick = read_tick(_with(first, left))
+            for offset in range(counted, tick.points):
+                at = appended.get((partition, offset))
+                if at is not None and run.counts(at):
+                    waits.add(first.timestamp()[1] - at)
+            counted = tick.points
+    return waits
+
+
+def _with(first: Message, left: Iterator[Message]) -> Iterator[bytes]:
+    yield first.value() or b""
+    for record in left:
+        yield record.value() or b""
+
+
+def hops(kafka: Kafka, options: Options) -> dict[str, Any]:
+    """The first run."""
+    out.print(f"hops: {options.spans_per_second:,.0f} spans/s, commit_interval {options.commit_interval * 1000:.0f} ms")
+    run = Run(kafka, "hops", options, {"kafka": _kafka(options, options.commit_interval)})
+    try:
+        figures = run.go(("ingest", "sample", "aggregate"), _load(options, options.spans_per_second, 0.06))
+    finally:
+        run.bed.close()
+    figures["ingest"] = ingest_waits(run).figures()
+    figures["sample"] = sample_waits(run, run.due()).figures()
+    figures["aggregate"] = aggregate_waits(run).figures()
+    return figures
+
+
+def logs(kafka: Kafka, elasticsearch: Elasticsearch, options: Options) -> dict[str, Any]:
+    """The second run: half of the logs have a trace."""
+    rate = options.logs_per_second
+    out.print(f"logs: {rate:,.0f}/s of each kind, commit_interval {options.log_commit_interval * 1000:.0f} ms")
+    with Acknowledged(elasticsearch.url) as proxy:
+        batch = {"max_items": 1000, "max_age": options.log_commit_interval}
+        run = Run(
+            kafka,
+            "logs",
+            options,
+            {
+                "kafka": _kafka(options, options.log_commit_interval),
+                "sinks": {"elasticsearch": {"endpoint": proxy.url, "dataset": "hops", "batch": batch}},
+            },
+        )
+        try:
+            figures = run.go(("ingest", "sample", "sink.elasticsearch"), _load(options, 2 * rate, 0.5), rate)
+        finally:
+            run.bed.close()
+        appended = {
+            text: record.timestamp()[1] for record in run.read(run.bed.raw[1]) for text in texts(record.value() or b"")
+        }
+        untraced, traced, due = Waits(), Waits(), run.due()
+        for log in proxy.logs():
+            at = due.get(trace_key(bytes.fromhex(log.trace_id))) if log.trace_id else appended[log.text]
+            if at is not None and run.counts(at):
+                (traced if log.trace_id else untraced).add(log.acknowledged - at)
+    return figures | {"untraced": untraced.figures(), "traced": traced.figures()}
+
+
+def _kafka(options: Options, interval: float) -> dict[str, Any]:
+    return {"partitions": options.partitions, "commit_interval": interval}
+
+
+def _load(options: Options, spans_per_second: float, logs_per_span: float) -> Load:
+    return Load(
+        10**9,
+        int(time.time() * 1000) + 1000,
+        options.spans_per_message,
+        spans_per_second=spans_per_second,
+        logs_per_span=logs_per_span,
+    )
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Both runs on the same servers."""
+    figures: dict[str, Any] = {"machine": machine(), "options": asdict(options)}
+    with ExitStack() as stack:
+        out.print("servers: Kafka, Elasticsearch")
+        kafka, elasticsearch = stack.enter_context(Kafka()), stack.enter_context(Elasticsearch())
+        figures["hops"] = hops(kafka, options)
+        figures["logs"] = logs(kafka, elasticsearch, options)
+    return figures
+
+
+def rows(figures: Mapping[str, Any]) -> list[list[str]]:
+    """The columns `COLUMNS`."""
+    options, hops, logs = figures["options"], figures["hops"], figures["logs"]
+    commit, tick = options["commit_interval"] * 1000, options["metrics_interval"] * 1000
+    shown = [
+        ("ingest: raw span → envelope", hops["ingest"], OWN_MS + commit),
+        ("sample: deadline passed → kept span", hops["sample"], OWN_MS + commit),
+        ("aggregate: points → tick", hops["aggregate"], OWN_MS + tick),
+        ("log without a trace id: raw → Elasticsearch has acknowledged it", logs["untraced"], LOG_MS),
+        ("log of a trace: deadline passed → Elasticsearch has acknowledged it", logs["traced"], LOG_MS),
+    ]
+    return [
+        [name, *(f"{found[what]:,}" for what in ("count", "p50", "p99", "max")), f"{bar:,.0f}"]
+        for name, found, bar in shown
+    ]
+
+
+def cost(figures: Mapping[str, Any]) -> str:
+    """What such short intervals cost."""
+    told = []
+    for name in ("hops", "logs"):
+        used = figures[name]["cpu_seconds_per_second"]
+        told.append(f"{name}: " + ", ".join(f"{role} {rate:.2f}" for role, rate in used.items()))
+    return f"CPU-s per second; {'; '.join(told)}."
+
+
+def parsed(arguments: Sequence[str] | None = None) -> Options:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.hops", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--seconds", type=float, default=30.0, help="measured, of each run (default: 30)")
+    parser.add_argument("--spans-per-second", type=float, default=16_700.0)
+    parser.add_argument("--spans-per-message", type=int, default=200)
+    parser.add_argument("--logs-per-second", type=float, default=1_000.0, help="of each kind (default: 1,000)")
+    parser.add_argument("--partitions", type=int, default=4, help="of every topic (default: 4)")
+    parser.add_argument("--decision-wait", type=float, default=5.0, help="seconds (default: 5)")
+    parser.add_argument("--commit-interval", type=float, default=0.1, help="seconds, of the hops (default: 0.1)")
+    parser.add_argument("--log-commit-interval", type=float, default=0.025, help="seconds, of the logs")
+    parser.add_argument("--metrics-interval", type=float, default=1.0, help="seconds between ticks (default: 1)")
+    return Options(**vars(parser.parse_args(arguments)))
+
+
+def main() -> None:
+    """Measure, print, save."""
+    figures = run(parsed())
+    out.print(table(COLUMNS, rows(figures)))
+    out.print(cost(figures))
+    natives = [names for name in ("hops", "logs") for names in figures[name]["native"].values()]
+    if not all(COMPILED in names for names in natives):
+        out.print("NOT COMPILED: the workers ran the hot modules as plain Python; `make bench` compiles them")
+    file = save("hops", figures)
+    out.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
+
+
+if __name__ == "__main__":
+    main()
