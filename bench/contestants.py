@@ -90,12 +90,23 @@ class Contestant(ABC):
 
 
 class Tailrace(Contestant):
-    """Roles `ingest` and `sample`, a process each; `direct`: the raw topic is keyed, and `sample` reads it itself."""
+    """Roles `ingest` and `sample`, `workers` processes each.
+
+    `direct`: the raw topic is keyed, and `sample` reads it itself. `over` goes over the sections of the configuration.
+    """
 
     waits = False  # stream time
     read = staticmethod(of_envelope)
 
-    def __init__(self, kafka: Kafka, name: str, task: Task, direct: bool) -> None:
+    def __init__(
+        self,
+        kafka: Kafka,
+        name: str,
+        task: Task,
+        direct: bool,
+        workers: int = 1,
+        over: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         sections: dict[str, Any] = {
             "kafka": {"partitions": task.partitions},
@@ -109,14 +120,17 @@ class Tailrace(Contestant):
         }
         if direct:
             sections["regroup"] = "never"
-        self._roles = ("sample",) if direct else ("sample", "ingest")
-        self._bed = Testbed(kafka, name, task.partitions, sections, [{"topic": task.raw, "signal": "traces"}])
+        roles = ("sample",) if direct else ("sample", "ingest")
+        self._starts = [role for role in roles for _ in range(workers)]
+        given = [{"topic": task.raw, "signal": "traces"}]
+        self._bed = Testbed(kafka, name, task.partitions, sections | dict(over or {}), given)
         self.output = self._bed.topics.kept_spans
         self.written = self._bed.internal
 
     def start(self, cpus: Collection[int]) -> None:
-        for role in self._roles:
-            self.servers[role] = self._bed.start(role, ready=role != self._roles[-1], cpus=cpus)
+        for number, role in enumerate(self._starts, 1):
+            name = role if role not in self.servers else f"{role} {number}"
+            self.servers[name] = self._bed.start(role, ready=role != self._starts[-1], cpus=cpus)
 
 
 class Collectors(Contestant):

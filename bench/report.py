@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import compare_tables, sizing, throughput_tables, transactions
+from bench import compare_tables, hops, pairs, sizing, sustained, throughput_tables, transactions
 from bench.measure import load_results
 from pipeline.sizing import Load, Measured, lines, size
 
@@ -116,9 +116,45 @@ def compare_text(figures: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def sustained_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance.md."""
+    options, load = figures["options"], figures["load"]
+    text = (
+        f"{load['spans']:,} spans and {load['logs']:,} logs in {options['seconds']:g} s, N = {options['partitions']}, "
+        f"`decision_wait` {options['decision_wait']:g} s, one process per role.\n"
+    )
+    command = f"python -m bench.sustained --seconds {options['seconds']:g} --decision-wait {options['decision_wait']:g}"
+    rows = markdown(sustained.COLUMNS, sustained.rows(figures))
+    return "\n".join((text, rows, f"{sustained.verdict(figures)}\n", provenance(figures, command)))
+
+
+def hops_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance.md."""
+    options = figures["options"]
+    text = (
+        f"Hops at {options['spans_per_second']:,.0f} spans/s with `commit_interval` {options['commit_interval']:g} s "
+        f"and `metrics.interval` {options['metrics_interval']:g} s; logs at {options['logs_per_second']:,.0f}/s of "
+        f"each kind with `commit_interval` {options['log_commit_interval']:g} s. "
+        f"`decision_wait` {options['decision_wait']:g} s.\n"
+    )
+    command = f"python -m bench.hops --seconds {options['seconds']:g}"
+    rows = markdown(hops.COLUMNS, hops.rows(figures))
+    return "\n".join((text, rows, f"{hops.cost(figures)}\n", provenance(figures, command)))
+
+
+def pairs_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance.md."""
+    options = figures["options"]
+    command = f"python -m bench.pairs --pairs {options['pairs']} --spans {options['spans']}"
+    return "\n".join((markdown(pairs.COLUMNS, pairs.rows(figures)), provenance(figures, command)))
+
+
 TABLES: dict[str, Callable[..., str]] = {
     "transactions": transaction_text,
     "throughput": throughput_text,
+    "sustained": sustained_text,
+    "hops": hops_text,
+    "pairs": pairs_text,
     "compare": compare_text,
     "sweep": compare_text,
     "tuning": compare_text,

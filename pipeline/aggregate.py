@@ -26,7 +26,7 @@ from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 from pipeline import telemetry
 from pipeline.commit import Committer, Output, committer, dead_letters
 from pipeline.config import Config
-from pipeline.consume import Group, Lease
+from pipeline.consume import POLL, Group, Lease
 from pipeline.live.watch import Watch
 from pipeline.reader import Reader
 from pipeline.told_limits import ToldLimits, limits_of
@@ -39,7 +39,7 @@ from schemas.point import Shape
 from schemas.sample import read_tick
 
 ROLE = "aggregate"
-POLL = 0.05  # seconds between looks at what is due
+LOOKS = 100  # at what is due in each interval
 RECORDS_PER_TURN = 100  # counted before other partitions and heartbeats get their turn
 UNREAD_LIMIT = 2  # times commit_bytes of points that may wait to be counted before fetching pauses
 DELETE_INTERVAL = 600.0  # seconds between deletions of old ticks
@@ -159,7 +159,7 @@ class PointsPartition(Lease):
             async with self._turn:
                 await self._count(RECORDS_PER_TURN)
                 await self._commit(self._ticks.due(time.monotonic()))
-            await asyncio.sleep(0 if self._unread else POLL)
+            await asyncio.sleep(0 if self._unread else min(POLL, self._config.metrics.interval / LOOKS))
 
     async def finish(self) -> None:
         """Count what was fetched and say so, so that the next owner need not count it again."""

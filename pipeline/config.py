@@ -385,6 +385,11 @@ class Telemetry(Section):
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(9464, ge=0, le=65535, description="/metrics, /healthz, /readyz, /live; 0 picks a free port.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="JSON lines on standard error.")
+    metrics_level: Literal["none", "normal"] = Field(
+        "normal",
+        description="none: the worker counts nothing about itself and has no live page. /healthz and /readyz stay; "
+        "alerts, dashboards and autoscaling have nothing to go by.",
+    )
     live: Annotated[
         Live,
         BeforeValidator(

@@ -40,7 +40,10 @@ from schemas.settings import parse_duration
 
 log = logging.getLogger(__name__)
 
-FETCH_WAIT_MS = 100  # how long a fetch waits for data; also how old an end-of-partition can be
+POLL = 0.05  # seconds between looks at what is due
+FETCH_WAIT_MS = 100  # how long a fetch waits for data at most; also how old an end-of-partition can be
+FETCH_SHARE = 0.1  # of commit_interval that a fetch waits for more: an answer for each message costs both sides
+FETCH_BYTES = 256 << 10  # that are worth an answer at once
 CHANNEL_SIZE = 4  # fetches between consumer and agent: enough to overlap, few enough to bound memory
 REVOKE_LIMIT = 2.0  # seconds a rebalance waits for a transaction that is under way
 RETAKE_BACKOFF = 0.5  # seconds between attempts to fetch
@@ -100,13 +103,20 @@ class Fetched:
     records: Sequence[ConsumerRecord]
 
 
+async def nap(last: float, interval: float) -> None:
+    """Sleep until `interval` seconds after `last` (monotonic), POLL at most; when that is over, a tenth of it."""
+    left = last + interval - time.monotonic()
+    await asyncio.sleep(min(POLL, left if left > 0 else interval / 10))
+
+
 def consumer_kwargs(kafka: Kafka) -> dict[str, Any]:
     """What all consumers have in common: committed records only, every position and commit ours."""
     return {
         "enable_auto_commit": False,
         "auto_offset_reset": "none",
         "isolation_level": "read_committed",
-        "fetch_max_wait_ms": FETCH_WAIT_MS,
+        "fetch_max_wait_ms": max(1, min(FETCH_WAIT_MS, int(FETCH_SHARE * kafka.commit_interval * 1000))),
+        "fetch_min_bytes": FETCH_BYTES,
         "fetch_max_bytes": kafka.fetch_max_bytes,
         "max_partition_fetch_bytes": PARTITION_FETCH_BYTES,
         "client_rack": kafka.client_rack,

@@ -21,7 +21,7 @@ from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 from pipeline import telemetry
 from pipeline.commit import Committer, Output, committer, dead_letters
 from pipeline.config import Config, Input
-from pipeline.consume import Group, Lease
+from pipeline.consume import POLL, Group, Lease, nap
 from pipeline.topics import Topics
 from processors.metric_points import MetricPoints, Naming
 from processors.regroup import Regroup
@@ -34,7 +34,6 @@ from schemas.raw_offset import RawOffset
 log = logging.getLogger(__name__)
 
 ROLE = "ingest"
-POLL = 0.05  # seconds between looks at what is due
 MARKS_PER_WAIT = 10  # idle marks per decision_wait
 MARKS_PER_STALL = 4  # and at least per stall limit
 AHEAD_OF_SLOWEST = 4  # decision_waits that a raw partition may run ahead of the slowest one read here
@@ -216,7 +215,7 @@ class RawPartition(Lease):
                     await self._commit()
                 elif not moved and now - self._marked_at >= max(idle_after, POLL):
                     await self._mark_idle()
-            await asyncio.sleep(POLL)
+            await nap(self._flushed_at, kafka.commit_interval)
 
     async def finish(self) -> None:
         """Commit what has been read."""

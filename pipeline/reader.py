@@ -23,7 +23,7 @@ class Reader:
     """
 
     def __init__(self, kafka: Kafka) -> None:
-        self._consumer = AIOKafkaConsumer(**consumer_kwargs(kafka))
+        self._consumer = AIOKafkaConsumer(**{**consumer_kwargs(kafka), "fetch_min_bytes": 1})
         self._started = False
 
     async def read(self, partition: TopicPartition, start: int, end: int, max_bytes: int) -> Range:

@@ -18,7 +18,7 @@ from aiokafka.structs import OffsetAndMetadata
 from pipeline import telemetry
 from pipeline.commit import Output, committer, dead_letters
 from pipeline.config import Config
-from pipeline.consume import Group, Lease
+from pipeline.consume import Group, Lease, nap
 from pipeline.live.watch import Watch
 from pipeline.log_start import LogStart, Retention
 from pipeline.reader import Reader
@@ -31,7 +31,6 @@ from schemas.ids import partition_of_metric
 from schemas.reasons import Reason
 
 ROLE = "sample"
-POLL = 0.05  # seconds between looks at what is due
 REREAD_BYTES = 8 << 20  # of values that the tail reads again in one go
 
 
@@ -169,7 +168,7 @@ class PartitionPair(Lease):
         interval = self._config.kafka.commit_interval
         burst_at = time.monotonic()
         while True:
-            await asyncio.sleep(POLL)
+            await nap(burst_at, interval)
             await self._reread()
             if time.monotonic() - burst_at < interval and not self.is_full():
                 continue

@@ -241,24 +241,34 @@ ProcessCollector(registry=REGISTRY)
 _KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 _labels = {m.name: m.labels for m in METRICS}
 _instruments = {m.name: _KINDS[m.kind](m.name, m.help, m.labels, registry=REGISTRY) for m in METRICS}
+_told = True
+
+
+def tell(told: bool) -> None:
+    """Whether what is asked of the functions below is counted from now on."""
+    global _told
+    _told = told
 
 
 def count(name: MetricName, amount: float = 1, **labels: str) -> None:
     """Add to a counter."""
-    instrument = _instruments[name]
-    (instrument.labels(**labels) if labels else instrument).inc(amount)
+    if _told:
+        instrument = _instruments[name]
+        (instrument.labels(**labels) if labels else instrument).inc(amount)
 
 
 def gauge(name: MetricName, value: float, /, **labels: str) -> None:
     """Set a gauge."""
-    instrument = _instruments[name]
-    (instrument.labels(**labels) if labels else instrument).set(value)
+    if _told:
+        instrument = _instruments[name]
+        (instrument.labels(**labels) if labels else instrument).set(value)
 
 
 def observe(name: MetricName, seconds: float, **labels: str) -> None:
     """Add one observation to a histogram."""
-    instrument = _instruments[name]
-    (instrument.labels(**labels) if labels else instrument).observe(seconds)
+    if _told:
+        instrument = _instruments[name]
+        (instrument.labels(**labels) if labels else instrument).observe(seconds)
 
 
 def remove(name: MetricName, **labels: str) -> None:

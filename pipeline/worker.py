@@ -111,10 +111,12 @@ async def running(
     there or `stopping` is set (then no role runs). With `signals` ingest has a group for each of them.
     """
     app = application(f"{config.kafka.prefix}-worker")
+    told = config.telemetry.metrics_level != "none"
+    telemetry.tell(told)
     prefix, found = config.kafka.prefix, config_hash(config)
     telemetry.gauge("tailrace_config_info", 1, prefix=prefix, hash=found, version=version())
     zeros.begin(config, roles.expand(config, names))
-    watch = Watch(config.telemetry.live.payloads) if config.telemetry.live.enabled else None
+    watch = Watch(config.telemetry.live.payloads) if told and config.telemetry.live.enabled else None
     worker = Worker(app, roles.build(app, config, names, since, watch, signals), config.telemetry)
     if watch is not None:
         worker.server.page = Page(config, watch, worker.server.refresh)

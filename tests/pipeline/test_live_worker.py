@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession
+from prometheus_client import generate_latest
 
 from pipeline.config import Config
+from pipeline.telemetry import REGISTRY, tell
 from pipeline.worker import running
 from tests.pipeline.kafka import DEADLINE
 from tests.pipeline.stages import Stages, trace_id
@@ -55,3 +57,28 @@ async def test_roles_feed_the_page_and_nothing_stays_unread(stages: Stages) -> N
             "traces_span_metrics_calls_total", "traces_span_metrics_duration_milliseconds"
         }  # fmt: skip
         await eventually(read, DEADLINE, "no role has anything unread")
+
+
+async def test_a_worker_that_tells_nothing_counts_nothing(stages: Stages) -> None:
+    telemetry = {"port": 0, "live": True, "metrics_level": "none"}
+    config = Config.model_validate({**stages.settings, "telemetry": telemetry})
+    before = generate_latest(REGISTRY)
+    try:
+        async with running(config, ["ingest"]) as worker, ClientSession() as client, stages.producer() as producer:
+            await stages.produce(producer, "fine/1!")
+            url = f"http://127.0.0.1:{worker.server.port}"
+
+            async def ready() -> bool:
+                async with client.get(f"{url}/readyz") as answer:
+                    return answer.status == 200
+
+            await eventually(ready, DEADLINE, "ingest holds its partitions")
+            async with client.get(f"{url}/live") as answer:
+                assert answer.status == 404
+    finally:
+        tell(True)
+    assert _ours(generate_latest(REGISTRY)) == _ours(before)
+
+
+def _ours(page: bytes) -> list[bytes]:
+    return [line for line in page.splitlines() if line.startswith(b"tailrace_")]

@@ -1,0 +1,125 @@
+"""Tailrace against itself, in pairs that take turns: `make bench BENCH=pairs` or `python -m bench.pairs`.
+
+- telemetry: self-telemetry on (the usual) against off (`telemetry.metrics_level: none`), keyed topic, one process;
+- workers: three processes of each role against one, un-keyed topic.
+
+Both catch up with the same topic. The ratio of a pair is of CPU-seconds, start-up left out; beside the mean there is
+the interval that holds the true one with 95 % (Student's t of the logarithms).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, median, stdev
+from typing import Any
+
+from bench.compare_tables import is_whole
+from bench.contest import catch_up, run
+from bench.contestants import Tailrace, Task
+from bench.load import Load
+from bench.measure import console, machine, save, table
+from bench.testbed import idle_cpu
+from bench.verdicts import Mix
+from tests.services import Kafka
+
+DECISION_WAIT = 5.0
+# Student's t for 95 % and so many degrees of freedom, from 1 on.
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+T95_MANY = 2.0
+COLUMNS = ("Pair", "Pairs", "CPU-s per million spans", "against", "Ratio", "95 % interval", "Bar")
+
+out = console()
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Two ways to run Tailrace; `bar` is for the first one's CPU over the second one's."""
+
+    title: str
+    bar: str
+    keyed: bool
+    first: tuple[int, Mapping[str, Any]]
+    second: tuple[int, Mapping[str, Any]]
+
+
+OFF: Mapping[str, Any] = {"telemetry": {"port": "${TELEMETRY_PORT:-0}", "metrics_level": "none"}}
+CASES = {
+    "telemetry": Case("self-telemetry on against off", "upper bound < 1.02", True, (1, {}), (1, OFF)),
+    "workers": Case("three workers against one", "≤ 1.15", False, (3, {}), (1, {})),
+}
+
+
+def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
+    """Geometric mean of at least two ratios, and the interval of 95 % around it."""
+    logs = [math.log(ratio) for ratio in ratios]
+    freedom = len(logs) - 1
+    t = T95[freedom - 1] if freedom <= len(T95) else T95_MANY
+    half = t * stdev(logs) / math.sqrt(len(logs))
+    return math.exp(mean(logs)), math.exp(mean(logs) - half), math.exp(mean(logs) + half)
+
+
+def measured(case: Case, name: str, pairs: int, spans: int, partitions: int) -> dict[str, Any]:
+    """The pairs of a case, the first member first in every other one."""
+    numbers = itertools.count()
+    found: dict[str, list[dict[str, Any]]] = {"first": [], "second": []}
+    with Kafka() as kafka:
+        load = Load(spans, 0, logs_per_span=0, keyed=partitions if case.keyed else 0)
+        given = catch_up(kafka, f"{name}-raw", load, Mix(), partitions)
+        task = Task(given.topic, partitions, given.truth.traces, Mix(), DECISION_WAIT)
+        for pair in range(-1, pairs):  # the first is a warm-up
+            idle = idle_cpu({"broker": kafka.pid})["broker"]
+            for member in ("first", "second") if pair % 2 else ("second", "first"):
+                workers, over = getattr(case, member)
+                side = Tailrace(kafka, f"{name}-{next(numbers)}", task, case.keyed, workers, over)
+                figures = run(kafka, side, given, task, (), idle, lambda text: None)
+                if not is_whole(figures):
+                    raise RuntimeError(f"{name}: not the same traces: {figures['missing_traces']} missing")
+                out.print(
+                    f"  pair {pair + 1}/{pairs} {member}: {figures['cpu_per_million']:.2f} CPU-s per million spans"
+                )
+                if pair >= 0:
+                    found[member].append(figures)
+    return {"title": case.title, "bar": case.bar, **found}
+
+
+def rows(figures: Mapping[str, Any]) -> list[list[str]]:
+    """The columns `COLUMNS`."""
+    shown = []
+    for case in figures["cases"].values():
+        first, second = ([run["cpu_per_million"] for run in case[member]] for member in ("first", "second"))
+        middle, low, high = interval([a / b for a, b in zip(first, second, strict=True)])
+        costs = [f"{median(first):.2f}", f"{median(second):.2f}", f"{middle:.3f}", f"{low:.3f} to {high:.3f}"]
+        shown.append([case["title"], str(len(first)), *costs, case["bar"]])
+    return shown
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.pairs", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--pairs", type=int, default=10, help="of each case (default: 10)")
+    parser.add_argument("--spans", type=int, default=1_000_000, help="of a run (default: 1,000,000)")
+    parser.add_argument("--partitions", type=int, default=6, help="of every topic (default: 6)")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Measure, print, save."""
+    given = parsed()
+    options = {"pairs": given.pairs, "spans": given.spans, "partitions": given.partitions}
+    figures: dict[str, Any] = {"machine": machine(), "options": options, "cases": {}}
+    for name in given.cases:
+        out.print(CASES[name].title)
+        figures["cases"][name] = measured(CASES[name], name, **options)
+    out.print(table(COLUMNS, rows(figures)))
+    file = save("pairs", figures)
+    out.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
+
+
+if __name__ == "__main__":
+    main()
