@@ -325,6 +325,21 @@ class Metrics(Section):
         return self
 
 
+class DeadLetters(Section):
+    """When a role stops rather than send everything that it reads to the dead-letter queue."""
+
+    max_ratio: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of the records of a raw topic (of the items of a sink) that may become dead letters within "
+        "the window. Beyond it the role stops, exit code 1, and has acknowledged none of those that were too many. "
+        "1: it never stops.",
+    )
+    min_records: int = Field(1000, ge=1, description="Records within the window before the ratio says anything.")
+    window: Positive = Field(60.0, description="How far back a worker counts.")
+
+
 class Limits(Section):
     """Sizes with a stated outcome; nothing larger is dropped without a count and a reason."""
 
@@ -338,6 +353,9 @@ class Limits(Section):
     )
     max_dead_letter_bytes: int = Field(
         32 << 20, ge=1, description="Larger ones keep coordinates, hash and their first 64 KiB."
+    )
+    dead_letters: DeadLetters = Field(
+        DeadLetters(), description="When a role stops rather than send everything to the dead-letter queue."
     )
 
 

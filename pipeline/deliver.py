@@ -21,6 +21,7 @@ from pipeline import telemetry
 from pipeline.commit import MAX_REQUEST_BYTES
 from pipeline.config import Config
 from pipeline.consume import Group, Lease
+from pipeline.dead_letter_share import NEVER, DeadLetterShare
 from pipeline.delivery import Delivery
 from pipeline.security import client_kwargs
 from pipeline.settlement import Account
@@ -67,6 +68,10 @@ class Outlet:
     def __init__(self, name: str, config: Config) -> None:
         self._name, self._config = name, config
         self._dead_letters = DeadLetters(f"sink.{name}", config)
+        # Samples that came too late are refused for good, and newer ones say all that they say: no reason to stop.
+        counts = "samples" not in sources(config, name).values()
+        limit = config.limits.dead_letters if counts else NEVER
+        self._share = DeadLetterShare(f"sink.{name}", name, limit)
         self._delivery: Delivery | None = None
         self._users = 0
         self._lock = asyncio.Lock()
@@ -76,7 +81,8 @@ class Outlet:
         async with self._lock:
             if self._delivery is None:
                 settings = self._config.sinks[self._name]
-                delivery = Delivery(self._name, create(self._name, settings), settings, self._dead_letters.write)
+                destination = create(self._name, settings)
+                delivery = Delivery(self._name, destination, settings, self._dead_letters.write, self._share)
                 try:
                     await self._dead_letters.start()
                     await delivery.open()

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from pipeline import telemetry
+from pipeline.dead_letter_share import NEVER, DeadLetterShare
 from pipeline.settlement import Account, Backoff, Entry, Lane, sizes
 from schemas.errors import Retryable, Unavailable
 from schemas.reasons import Reason
@@ -34,7 +35,8 @@ log = logging.getLogger(__name__)
 class Delivery:
     """Drives one destination. `bury` writes a dead letter and returns when it is stored; Retryable: try again.
 
-    `failed` is resolved with the exception of a bug in the destination; nothing is delivered after it.
+    `failed` is resolved with the exception of a bug in the destination, or with TooManyDeadLetters; nothing is
+    delivered after it.
     """
 
     def __init__(
@@ -43,12 +45,13 @@ class Delivery:
         destination: Destination[Any],
         settings: Sink,
         bury: Bury,
+        share: DeadLetterShare | None = None,
         *,
         uniform: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self._destination, self._settings, self._bury = name, destination, settings, bury
-        self._clock = clock
+        self._share, self._clock = share or DeadLetterShare(f"sink.{name}", name, NEVER), clock
         self._backoff = Backoff(settings.retry, uniform)
         parallel = destination.lanes * destination.requests_per_lane * BATCHES_QUEUED
         self._most_items = parallel * settings.batch.max_items
@@ -105,9 +108,11 @@ class Delivery:
         for filled in self._filled:
             filled.set()
         if defects:
+            self._share.check(now, len(items), len(defects))
             refused = [Refusal(n, entry.item.defect, Reason.MALFORMED) for n, entry in enumerate(defects)]
             if await self._buried(defects, refused):
                 self._count_items("refused", len(defects))
+                self._share.add(now, len(defects), len(defects))
                 for _ in defects:
                     ticket.settle()
 
@@ -176,16 +181,19 @@ class Delivery:
         failures, repeated = 0, False
         while entries := [entry for entry in entries if not entry.ticket.account.closed]:
             outcome = await self._send(entries, repeated)
+            again = set(outcome.retry)
+            settled = len(entries) - len(again)
+            refused = settled - outcome.accepted - outcome.already_delivered
+            self._share.check(self._clock(), settled, refused)
             if not await self._buried(entries, outcome.refused):
                 return
-            again = set(outcome.retry)
+            self._share.add(self._clock(), settled, refused)
             for index, entry in enumerate(entries):
                 if index not in again:
                     entry.ticket.settle()
             self._count_items("accepted", outcome.accepted)
             self._count_items("already_delivered", outcome.already_delivered)
-            settled = len(entries) - len(again)
-            self._count_items("refused", settled - outcome.accepted - outcome.already_delivered)
+            self._count_items("refused", refused)
             if not again:
                 self._answered()
                 return

@@ -17,6 +17,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from pipeline.config import Config
 from pipeline.consume import Group, Lease
+from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.key_check import KeyCheck
 from pipeline.live.watch import Watch
 from pipeline.log_start import Retention
@@ -40,6 +41,7 @@ def group(app: faust.App, config: Config, since: str | None, watch: Watch | None
     """The consumer group of the raw topics; a lease covers partition i of both. `since` overrides `kafka.start`."""
     topics, compiled, n = Topics(config.kafka.prefix), plan(config), config.kafka.partitions
     raw, retention = config.traced, Retention(config.kafka.retention)
+    shares = {topic: DeadLetterShare(ROLE, topic, config.limits.dead_letters) for topic in raw}
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         assert isinstance(unit, int)
@@ -50,7 +52,7 @@ def group(app: faust.App, config: Config, since: str | None, watch: Watch | None
             )
         owned = len(owner.consumer.assignment()) // len(raw)
         window = direct_settings(config, owned)
-        return KeyedPair(owner, unit, config, topics, compiled, window, retention, since, watch)
+        return KeyedPair(owner, unit, config, topics, compiled, window, retention, shares, since, watch)
 
     return Group(app, ROLE, topics.group(ROLE), raw, config.kafka, lease, unit=lambda partition: partition.partition)
 
@@ -74,6 +76,7 @@ class KeyedPair(PartitionPair):
         compiled: Plan,
         settings: Settings,
         retention: Retention,
+        shares: Mapping[str, DeadLetterShare],
         since: str | None,
         watch: Watch | None = None,
     ) -> None:
@@ -91,6 +94,7 @@ class KeyedPair(PartitionPair):
             for item in config.inputs
             if item.signal != "metrics"
         }
+        self._shares = shares
         self._since = since or config.kafka.start
         self._wait = settings.decision_wait
         self._clock = BrokerClock()
@@ -113,13 +117,19 @@ class KeyedPair(PartitionPair):
         return starts
 
     def process(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
-        """Feed the head, batch by batch."""
+        """Feed the head, batch by batch. Raises TooManyDeadLetters: the tail, which acknowledges, is far behind."""
         topic = partition.topic
         now, first, counted = self._now(), self._window.positions()[topic], self._window.uncounted(topic)
         found = [(r.offset, r.timestamp, r.value or b"") for r in records if r.offset >= first]
         for rows in ([r for r in found if r[0] < counted], [r for r in found if r[0] >= counted]):
             for offset, batch in self._batches(topic, rows):
+                self._share(topic, batch)
                 self._window.head(topic, offset, now, batch)
+
+    def _share(self, topic: str, batch: RawBatch) -> None:
+        now, read, lost, share = time.monotonic(), len(batch.rows.messages), batch.lost, self._shares[topic]
+        share.check(now, read, lost)
+        share.add(now, read, lost)
 
     def _batches(self, topic: str, records: Sequence[Record]) -> Iterator[tuple[int, RawBatch]]:
         """Consecutive records as batches of about BATCH_BYTES, each with its first offset."""

@@ -22,6 +22,7 @@ from pipeline import telemetry
 from pipeline.commit import Committer, Output, committer, dead_letters
 from pipeline.config import Config, Input
 from pipeline.consume import POLL, Group, Lease, nap
+from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.topics import Topics
 from processors.metric_points import MetricPoints, Naming
 from processors.regroup import Regroup
@@ -51,13 +52,14 @@ def group(app: faust.App, config: Config, since: str | None, signal: str | None 
     topics = Topics(config.kafka.prefix)
     whole = topics.group(ROLE)
     name = whole if signal is None else f"{whole}.{signal}"
+    shares = {topic: DeadLetterShare(ROLE, topic, config.limits.dead_letters) for topic in inputs}
     pace = _Pace(int(config.sampling.decision_wait * 1000) * AHEAD_OF_SLOWEST)
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions
         source = inputs[partition.topic]
         other = f"{whole}.{source.signal}" if signal is None else whole
-        return RawPartition(owner, partition, source, config, topics, since, pace, other)
+        return RawPartition(owner, partition, source, config, topics, since, pace, other, shares[partition.topic])
 
     return Group(app, ROLE, name, inputs, config.kafka, lease, others=others)
 
@@ -97,9 +99,11 @@ class RawPartition(Lease):
         since: str | None,
         pace: _Pace,
         other_group: str,
+        share: DeadLetterShare,
     ) -> None:
         self._group, self._partition, self._source = owner, partition, source
         self._config, self._topics, self._pace = config, topics, pace
+        self._share, self._read = share, 0  # records since the last commit
         self._other_group = other_group  # of the same partition, with or without --signals
         self._since = since or config.kafka.start
         self._target = {"traces": topics.spans, "logs": topics.logs, "metrics": topics.points}[source.signal]
@@ -194,6 +198,7 @@ class RawPartition(Lease):
                 continue
             self._processor.add(record.offset, record.timestamp, record.value)
             self._next = record.offset + 1
+            self._read += 1
             self._mark.read(record.timestamp)
 
     def saturated(self) -> bool:
@@ -264,17 +269,21 @@ class RawPartition(Lease):
         await self._commit()
 
     async def _commit(self) -> None:
-        """One transaction with everything since the last one."""
+        """One transaction with everything since the last one. Raises TooManyDeadLetters before anything is taken."""
         self._flushed_at = time.monotonic()
+        read, lost = self._read, self._processor.lost
+        self._share.check(self._flushed_at, read, lost)
         now = self._clock.now(self._flushed_at)
         mark = self._mark.cut(now)
         self._marked_at = 0.0 if now is None else self._flushed_at  # no mark before the broker's time is known
         until = self._next
         rows, outputs, letters = self._flush(mark)
+        self._read = 0
         outputs += dead_letters(self._topics, letters, self._config)
         place = RawOffset(mark, self._known, self._config.kafka.partitions)
         written = await self._committer.commit(outputs, {self._partition: OffsetAndMetadata(until, place.pack())})
         self._committed = until
+        self._share.add(time.monotonic(), read, lost)
         self._observe(written)
         if self._source.signal == "traces":
             telemetry.count("tailrace_spans_read_total", rows, role=ROLE)

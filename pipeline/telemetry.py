@@ -19,6 +19,7 @@ MetricName = Literal[
     "tailrace_metric_points_read_total",
     "tailrace_dropped_total",
     "tailrace_dead_letters_total",
+    "tailrace_dead_letter_ratio",
     "tailrace_transactions_total",
     "tailrace_transaction_seconds",
     "tailrace_takeovers_total",
@@ -88,6 +89,13 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         ("stage", "reason"),
         "Records written to the dead-letter queue.",
+    ),
+    Metric(
+        "tailrace_dead_letter_ratio",
+        "gauge",
+        ("role", "input"),
+        "Share of the records of a raw topic, or of the items of a sink, that became dead letters within "
+        "limits.dead_letters.window. Beyond limits.dead_letters.max_ratio the role stops.",
     ),
     Metric(
         "tailrace_transactions_total",

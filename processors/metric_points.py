@@ -97,6 +97,7 @@ class MetricPoints:
     naming: Naming
     max_message_bytes: int
     size: int = 0
+    lost: int = 0  # messages since the last flush of which nothing can be used
     _rows: int = 0
     _groups: dict[tuple[str, Kind, tuple[float, ...]], _Group] = field(default_factory=dict)
     _dead: list[DeadLetter] = field(default_factory=list)
@@ -105,7 +106,7 @@ class MetricPoints:
     def add(self, offset: int, timestamp: int, value: bytes) -> None:
         """Take in a raw message; `timestamp` (ms) is that of points without a time of their own."""
         encoding = detect.detect_metrics(value) if self.encoding == AUTO else self.encoding
-        index = 0
+        index, rows, letters = 0, self._rows, len(self._dead)
         try:
             if not value:
                 raise Malformed(Reason.EMPTY_MESSAGE)
@@ -115,6 +116,7 @@ class MetricPoints:
         except Malformed as error:
             detail = f"taken for {encoding}: {error.detail}" if self.encoding == AUTO else error.detail
             self._bury(offset, timestamp, 0, value, error.reason, detail)
+            self.lost += 1
             return
         for resource in message.resource_metrics:
             common = self._resource(resource.resource)
@@ -152,6 +154,7 @@ class MetricPoints:
             if common.info and newest:
                 target = _number(_digest(*common.labels.items()))
                 self._read(TARGET_INFO, "info", (), common.info, 1.0, target, 0, newest)
+        self.lost += self._rows == rows and len(self._dead) > letters
 
     def _point(
         self,
@@ -289,7 +292,7 @@ class MetricPoints:
         ]
         flushed = MetricFlush(batches, self._dead, self._rows)
         self._groups, self._dead = {}, []
-        self.size = self._rows = 0
+        self.size = self._rows = self.lost = 0
         return flushed
 
 

@@ -69,6 +69,7 @@ class Regroup:
     max_row_bytes: int
     _raw: RawRows = field(init=False)
     _builders: EnvelopeBuilders = field(init=False)
+    lost: int = 0  # messages since the last flush of which nothing can be used
     _dead: list[DeadLetter] = field(default_factory=list)
     _dead_bytes: int = 0
 
@@ -98,6 +99,7 @@ class Regroup:
         except Malformed as error:
             detail = f"taken for {encoding}: {error.detail}" if self.encoding == AUTO and encoding else error.detail
             self._bury(offset, timestamp, 0, value, error.reason, detail)
+            self.lost += 1
 
     def _add_otlp(self, offset: int, timestamp: int, raw: bytes, value: bytes) -> None:
         """`value` is the OTLP that `raw` was decoded to."""
@@ -116,7 +118,9 @@ class Regroup:
             large = self._builders.add(value, nameless, offset, timestamp, False)
             unfit += [(nameless, row, Reason.SPAN_TOO_LARGE) for row in large]
         # A row of several is buried alone, as OTLP; a message's only row in the bytes it came in; many together.
-        only = len(rows.starts) + len(nameless) + len(spanless) == 1
+        every = len(rows.starts) + len(nameless) + len(spanless)
+        only = every == 1
+        self.lost += 0 < every == len(unfit)
         wrap = traces_data if traces else logs_data
         by_reason: dict[Reason, list[tuple[Rows | RawRows, int]]] = {}
         for columns, row, reason in unfit:
@@ -175,7 +179,7 @@ class Regroup:
             mine[-1].raw_topics = dict(raw_topics)
             envelopes[target] = [envelope.encode() for envelope in mine]
         flushed = Flush(envelopes, [(len(e), e.encode()) for e in untraced], self._dead, count)
-        self._dead, self._dead_bytes = [], 0
+        self._dead, self._dead_bytes, self.lost = [], 0, 0
         return flushed
 
 

@@ -6,6 +6,7 @@ TailraceError
 ├── Permanent          will never succeed as it is; belongs in the dead-letter queue
 │   └── Malformed      bytes that do not decode (`reason`: a DropReason's value)
 ├── ConfigError        the configuration is wrong; quotes key, rule and line (exit 78)
+├── TooManyDeadLetters of an input or of what a sink reads (limits.dead_letters): the role stops and says of which
 └── ProtocolError      an invariant of the delivery protocol does not hold: the role stops, nothing is committed
 
 Anything else that is raised is a bug and stops the worker loudly.
@@ -48,6 +49,10 @@ class Malformed(Permanent):
 
 class ConfigError(TailraceError):
     """A configuration that cannot be run. The text names key, rule and line."""
+
+
+class TooManyDeadLetters(TailraceError):
+    """More of what a role reads cannot be handled than `limits.dead_letters` allows. Nothing of it is acknowledged."""
 
 
 class ProtocolError(TailraceError):

@@ -37,6 +37,14 @@ class RawBatch:
     after: int
     size: int
 
+    @property
+    def lost(self) -> int:
+        """Records of which nothing can be used."""
+        if not self.dead_letters:
+            return 0
+        used = {*self.rows.message, *self.untraced.message}
+        return len({letter.offset for letter in self.dead_letters} - {self.rows.messages[m][0] for m in used})
+
 
 class RawReader:
     """Takes the records of one raw partition apart. `signal` is traces or logs, limits are in bytes."""

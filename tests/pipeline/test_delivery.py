@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from pipeline.config import DeadLetters
+from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.delivery import Delivery
 from pipeline.settlement import Account
 from pipeline.telemetry import REGISTRY
-from schemas.errors import Retryable, Unavailable
+from schemas.errors import Retryable, TooManyDeadLetters, Unavailable
 from schemas.reasons import Reason
 from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, SourceRecord
 from tests.pipeline.kafka import fresh
@@ -116,7 +118,7 @@ class Grave:
 class Bench:
     """A delivery, its destination and one partition."""
 
-    def __init__(self, destination: Scripted, grave: Grave, **batch: Any) -> None:
+    def __init__(self, destination: Scripted, grave: Grave, share: DeadLetterShare | None = None, **batch: Any) -> None:
         self.name = fresh("sink")
         settings = sink(
             "http://unused",
@@ -124,7 +126,7 @@ class Bench:
             retry={"initial_interval": "1ms", "max_interval": "2ms"},
         )
         self.destination, self.grave = destination, grave
-        self.delivery = Delivery(self.name, destination, settings, grave)
+        self.delivery = Delivery(self.name, destination, settings, grave, share)
         self.account = Account(0)
         self._offset = 0
 
@@ -148,8 +150,8 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(destination: Scripted, grave: Grave | None = None, **batch: Any) -> AsyncIterator[Bench]:
-    made = Bench(destination, grave or Grave(), **batch)
+async def bench(destination: Scripted, grave: Grave | None = None, **options: Any) -> AsyncIterator[Bench]:
+    made = Bench(destination, grave or Grave(), **options)
     await made.delivery.open()
     try:
         yield made
@@ -242,6 +244,21 @@ async def test_what_cannot_be_encoded_is_buried_and_the_rest_sent() -> None:
         await b.reaches(2)
         assert b.destination.sent == [["a", "c"]]
         assert b.grave.letters == [("#b", "bad", Reason.MALFORMED), ("#d", "bad", Reason.MALFORMED)]
+
+
+async def test_a_destination_that_refuses_everything_stops_the_sink_and_not_one_letter_is_written() -> None:
+    grave = Grave()
+    share = DeadLetterShare("sink.x", "x", DeadLetters(min_records=4))
+    some = Outcome(accepted=2, refused=(Refusal(2, "no"),))
+    everything = Outcome(refused=(Refusal(0, "no"), Refusal(1, "no")))
+    async with bench(Scripted(Script(some, everything)), grave, max_items=3, share=share) as it:
+        await it.add("a b c")
+        await it.reaches(1)
+        await it.add("d e")
+        with pytest.raises(TooManyDeadLetters, match="x: 3 of the last 5 records would become dead letters"):
+            await asyncio.wait_for(it.delivery.failed, DEADLINE)
+        assert it.account.position == 1
+    assert [word for word, *_ in grave.letters] == ["c"]
 
 
 async def test_requests_are_bounded() -> None:
