@@ -184,7 +184,7 @@ def run(case: Loaded, config: Config) -> Outcome:
         wrong.append(("verdict", expect.verdict, word))
     if expect.policy is not None and expect.policy != outcome.policy:
         wrong.append(("policy", expect.policy, outcome.policy or "none"))
-    matched = [each.policy for each in votes if each.matched]
+    matched = [each.policy for each in votes if each.matched and not each.shadow]
     if expect.votes is not None and expect.votes != matched:
         wrong.append(("votes", _named(expect.votes), _named(matched)))
     seen = evidence(compile_policies(sampling.policies, compat=sampling.compat), case.trace)

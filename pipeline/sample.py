@@ -264,6 +264,16 @@ def _count(stats: Counter[tuple[str, str]], partition: str) -> None:
             telemetry.count("tailrace_policy_votes_total", number, policy=detail)
         elif what == "drop_policy":
             telemetry.count("tailrace_policy_drops_total", number, policy=detail)
+        elif what == "matched":
+            telemetry.count("tailrace_policy_matches_total", number, policy=detail)
+        elif what == "only":
+            telemetry.count("tailrace_policy_only_total", number, policy=detail)
+        elif what == "shadow_turned":
+            telemetry.count("tailrace_shadow_policy_changes_total", number, policy=detail)
+        elif what == "policy_spans":
+            telemetry.count("tailrace_policy_spans_total", number, policy=detail)
+        elif what == "policy_bytes":
+            telemetry.count("tailrace_policy_bytes_total", number, policy=detail)
         elif what == "spans_counted":
             telemetry.count("tailrace_spans_read_total", number, role=ROLE)
         elif what == "spans_kept":

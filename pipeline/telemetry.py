@@ -26,6 +26,11 @@ MetricName = Literal[
     "tailrace_traces_decided_total",
     "tailrace_policy_votes_total",
     "tailrace_policy_drops_total",
+    "tailrace_policy_matches_total",
+    "tailrace_policy_only_total",
+    "tailrace_policy_spans_total",
+    "tailrace_policy_bytes_total",
+    "tailrace_shadow_policy_changes_total",
     "tailrace_spans_kept_total",
     "tailrace_logs_kept_total",
     "tailrace_head_lag_seconds",
@@ -113,6 +118,28 @@ METRICS: tuple[Metric, ...] = (
     Metric("tailrace_traces_decided_total", "counter", ("verdict",), "Traces decided; verdict kept or dropped."),
     Metric("tailrace_policy_votes_total", "counter", ("policy",), "Kept traces by the policy that kept them."),
     Metric("tailrace_policy_drops_total", "counter", ("policy",), "Dropped traces by the policy that dropped them."),
+    Metric(
+        "tailrace_policy_matches_total",
+        "counter",
+        ("policy",),
+        "Traces that the policy voted for, whichever was named; of a shadow also those that a drop policy dropped.",
+    ),
+    Metric(
+        "tailrace_policy_only_total",
+        "counter",
+        ("policy",),
+        "Kept traces that no other policy voted for: what would be lost without it.",
+    ),
+    Metric("tailrace_policy_spans_total", "counter", ("policy",), "Spans forwarded, by the policy that is named."),
+    Metric(
+        "tailrace_policy_bytes_total", "counter", ("policy",), "OTLP bytes of these spans, without their resources."
+    ),
+    Metric(
+        "tailrace_shadow_policy_changes_total",
+        "counter",
+        ("policy",),
+        "Traces whose outcome the shadow policy would have changed: kept instead of dropped, or the other way.",
+    ),
     Metric("tailrace_spans_kept_total", "counter", (), "Spans forwarded."),
     Metric("tailrace_logs_kept_total", "counter", (), "Log records forwarded."),
     Metric(

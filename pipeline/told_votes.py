@@ -35,6 +35,8 @@ def _told(vote: PolicyVote) -> str:
     answer = ("drops" if vote.type == "drop" else "keeps") if vote.matched else "no"
     if vote.matched and vote.threshold:
         answer += f" at {percentage(vote.threshold):.4g} % (threshold {vote.threshold:014x})"
+    if vote.shadow:
+        answer += ", without effect (shadow)"
     if vote.by_rate:
         answer += ", as if its bucket were full"
     found = [f"span {row.span} {row.name}".rstrip() if row.name else _log(row.span) for row in vote.evidence]

@@ -13,6 +13,7 @@ from pipeline import telemetry
 from pipeline.config import Config
 from pipeline.roles import Role, diagram
 from pipeline.telemetry import MetricName
+from processors.sampling.policies import Policy
 from schemas.reasons import Reason
 from sinks.http import NO_ANSWER
 
@@ -65,8 +66,8 @@ def _sample(config: Config) -> Iterator[Zero]:
     for verdict in ("kept", "dropped"):
         yield "tailrace_traces_decided_total", {"verdict": verdict}
     for policy in config.sampling.policies:
-        drops = policy.type == "drop"
-        yield "tailrace_policy_drops_total" if drops else "tailrace_policy_votes_total", {"policy": policy.name}
+        for name in _policy_counters(policy):
+            yield name, {"policy": policy.name}
     for signal, reason in (("spans", Reason.NOT_SAMPLED), ("logs", Reason.LOG_OF_DROPPED_TRACE)):
         yield "tailrace_dropped_total", {"signal": signal, "reason": reason.value, "intentional": "true"}
     if config.regroup == "never":
@@ -74,6 +75,20 @@ def _sample(config: Config) -> Iterator[Zero]:
         yield from _undecodable("sample")
     for topic in config.traced:
         yield "tailrace_decisions_without_input_total", {"topic": topic}
+
+
+def _policy_counters(policy: Policy) -> tuple[MetricName, ...]:
+    if policy.shadow:
+        return "tailrace_policy_matches_total", "tailrace_shadow_policy_changes_total"
+    if policy.type == "drop":
+        return ("tailrace_policy_drops_total",)
+    return (
+        "tailrace_policy_votes_total",
+        "tailrace_policy_matches_total",
+        "tailrace_policy_only_total",
+        "tailrace_policy_spans_total",
+        "tailrace_policy_bytes_total",
+    )
 
 
 def _sink(config: Config, role: Role) -> Iterator[Zero]:

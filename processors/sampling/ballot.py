@@ -5,6 +5,8 @@ first keeping policy in the order of the configuration is named.
 The threshold is the lowest of all keeping policies, so an error trace that a 1 % policy also chose counts once, not a
 hundred times.
 
+Shadow policies are asked once that is settled, and counted.
+
 Only the limiting policies look beyond the evidence: at the token buckets of the partition (processors.sampling.limits).
 
 Memory layout: policies are one array of numbers, nodes of (kind, size of the node, arguments), those inside an `and`
@@ -15,7 +17,7 @@ object. `python -m bench.micro.span_bits` measures it.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import cython
@@ -64,25 +66,48 @@ _NOT_KEPT = cython.declare(cython.longlong, -1)
 class Ballot:
     """Compiled policies, asked about one record of a TraceTable after another.
 
-    `conditions` and `drops` are (name, condition) in the order of the configuration; bit sets have `words` words.
+    `conditions`, `drops` and `shadows` (name, condition) are in the order of the configuration; bit sets have `words`
+    words. `shadow_drops` are the names of those shadows that would drop.
+
+    What is counted since `clear`, in traces: `dropped_by` each drop policy; `together[i * len(names) + j]`, voted for
+    by both i and j (i = j: by i), of those that no drop policy dropped; `only`, voted for by this one alone. `shadowed`
+    were matched by a shadow, and `turned` would have had another outcome with it.
     """
 
     names = cython.declare(tuple, visibility="readonly")
     drop_names = cython.declare(tuple, visibility="readonly")
     policy = cython.declare(cython.Py_ssize_t, visibility="readonly")  # the number of the one that kept the last trace
     threshold = cython.declare(cython.longlong, visibility="readonly")
-    dropped_by = cython.declare(object, visibility="readonly")  # traces per drop policy since `clear`
+    shadow_names = cython.declare(tuple, visibility="readonly")
+    dropped_by = cython.declare(object, visibility="readonly")
+    together = cython.declare(object, visibility="readonly")
+    only = cython.declare(object, visibility="readonly")
+    shadowed = cython.declare(object, visibility="readonly")
+    turned = cython.declare(object, visibility="readonly")
     _words: cython.Py_ssize_t
     _code: cython.ulonglong[::1]
     _drops: cython.Py_ssize_t  # nodes before the policies that keep
-    _nodes: cython.Py_ssize_t
+    _nodes: cython.Py_ssize_t  # without the shadows, which follow
+    _shadows: cython.Py_ssize_t
+    _shadows_at: cython.Py_ssize_t
+    _would_drop: cython.uchar[::1]
+    _voters: cython.Py_ssize_t[::1]
+    _together: cython.ulonglong[::1]
+    _only: cython.ulonglong[::1]
+    _shadowed: cython.ulonglong[::1]
+    _turned: cython.ulonglong[::1]
     _limits: object
     _deadline: cython.longlong
     _duration: cython.ulonglong
     _negative: cython.bint
 
     def __init__(
-        self, conditions: Sequence[tuple[str, Condition]], drops: Sequence[tuple[str, Condition]], words: int
+        self,
+        conditions: Sequence[tuple[str, Condition]],
+        drops: Sequence[tuple[str, Condition]],
+        words: int,
+        shadows: Sequence[tuple[str, Condition]] = (),
+        shadow_drops: Collection[str] = (),
     ) -> None:
         self.names = tuple(name for name, _ in conditions)
         self.drop_names = tuple(name for name, _ in drops)
@@ -91,13 +116,24 @@ class Ballot:
         self._words = words
         self._drops = len(drops)
         self._nodes = len(drops) + len(conditions)
-        self._code = array("Q", [n for _, condition in (*drops, *conditions) for n in condition.code(words)] or [0])
+        self.shadow_names = tuple(name for name, _ in shadows)
+        self._shadows = len(shadows)
+        self._would_drop = array("B", [int(name in shadow_drops) for name in self.shadow_names] or [0])
+        self._voters = array("q", bytes(8 * max(1, len(conditions))))
+        self._shadows_at = sum(len(condition.code(words)) for _, condition in (*drops, *conditions))
+        everything = (*drops, *conditions, *shadows)
+        self._code = array("Q", [n for _, condition in everything for n in condition.code(words)] or [0])
         self._limits = None
         self.clear()
 
     def clear(self) -> None:
-        """Count the drops of drop policies anew."""
+        """Count anew."""
+        voting = self._nodes - self._drops
         self.dropped_by = array("Q", bytes(8 * self._drops))
+        self.together = self._together = array("Q", bytes(8 * voting * voting) or bytes(8))
+        self.only = self._only = array("Q", bytes(8 * voting) or bytes(8))
+        self.shadowed = self._shadowed = array("Q", bytes(8 * self._shadows) or bytes(8))
+        self.turned = self._turned = array("Q", bytes(8 * self._shadows) or bytes(8))
 
     @cython.boundscheck(False)
     @cython.wraparound(False)
@@ -135,6 +171,8 @@ class Ballot:
         node: cython.Py_ssize_t
         position: cython.Py_ssize_t = 0
         threshold: cython.longlong
+        dropped: cython.bint = False
+        voters: cython.Py_ssize_t = 0
         self._negative = False
         self._duration = 0
         if wide[at + _MIN_START] != _U64_MAX and wide[at + _MAX_END] != 0:
@@ -151,13 +189,57 @@ class Ballot:
                 continue
             if node < self._drops:
                 self.dropped_by[node] += 1
-                return 0
+                dropped = True
+                break
+            self._voters[voters] = node - self._drops
+            voters += 1
             if self.policy < 0:
                 self.policy = node - self._drops
                 self.threshold = threshold
             elif threshold < self.threshold:
                 self.threshold = threshold
+        self._count(voters)
+        if self._shadows:
+            self._ask_shadows(wide, at, spans, dropped)
         return self.policy >= 0
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _count(self, voters: cython.Py_ssize_t) -> cython.int:
+        voting: cython.Py_ssize_t = self._nodes - self._drops
+        one: cython.Py_ssize_t
+        other: cython.Py_ssize_t
+        for one in range(voters):
+            for other in range(voters):
+                self._together[self._voters[one] * voting + self._voters[other]] += 1
+        if voters == 1:
+            self._only[self._voters[0]] += 1
+        return 0
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _ask_shadows(
+        self, wide: cython.const[cython.ulonglong][::1], at: cython.Py_ssize_t, spans: cython.ulonglong,
+        dropped: cython.bint,
+    ) -> cython.int:  # fmt: skip
+        """Of a trace whose outcome is known; `dropped`: a drop policy did, and no vote could have kept it."""
+        position: cython.Py_ssize_t = self._shadows_at
+        shadow: cython.Py_ssize_t
+        threshold: cython.longlong
+        for shadow in range(self._shadows):
+            threshold = self._threshold(position, wide, at, spans)
+            position += self._code[position + 1]
+            if threshold != _NOT_KEPT:
+                self._shadowed[shadow] += 1
+                if self._would_drop[shadow]:
+                    self._turned[shadow] += self.policy >= 0
+                else:
+                    self._turned[shadow] += self.policy < 0 and not dropped
+        return 0
 
     @cython.cfunc
     @cython.boundscheck(False)

@@ -66,10 +66,11 @@ class Plan:
 
     `keys` maps every attribute key that policies and metric dimensions need to its slot, for `scan_span` and
     `resource_attributes`. `conditions` holds (policy name, condition) in the order of the configuration, `drops` the
-    same for policies of type drop. `rates` are what `processors.sampling.limits` keeps buckets for. `version` is a
-    short hash of the policies and of what they mean: it names the plan in decisions. Bit sets have `words` 64-bit
-    words: `span_bits` works out what spans meet by themselves, `resource_bits` what they meet by their resource, and
-    `severity_bits` holds what a log record meets, by its severity number (0 = unspecified meets nothing).
+    same for policies of type drop, `shadows` for those that vote without effect, of which `shadow_drops` would drop.
+    `rates` are what `processors.sampling.limits` keeps buckets for. `version` is a short hash of the policies and of
+    what they mean: it names the plan in decisions. Bit sets have `words` 64-bit words: `span_bits` works out what spans
+    meet by themselves, `resource_bits` what they meet by their resource, and `severity_bits` holds what a log record
+    meets, by its severity number (0 = unspecified meets nothing).
     """
 
     keys: dict[bytes, int]
@@ -81,6 +82,8 @@ class Plan:
     severity_bits: array[int]
     span_bits: SpanBits
     resource_lookups: tuple[Lookup, ...]
+    shadows: tuple[tuple[str, Condition], ...] = ()
+    shadow_drops: frozenset[str] = frozenset()
 
     def resource_bits(self, values: Sequence[AttributeValue | None]) -> int:
         """The predicates that all spans of a resource meet, by its attributes (in the slots of `keys`)."""
@@ -96,9 +99,11 @@ def compile_policies(policies: Sequence[Policy], *, compat: Compat = "none", ext
     compiler = _Compiler(compat)
     conditions: list[tuple[str, Condition]] = []
     drops: list[tuple[str, Condition]] = []
+    shadows: list[tuple[str, Condition]] = []
     for policy in unique_names(policies):
         compiler.outer = policy.name
-        (drops if policy.type == "drop" else conditions).append((policy.name, compiler.condition(policy)))
+        asked = shadows if policy.shadow else drops if policy.type == "drop" else conditions
+        asked.append((policy.name, compiler.condition(policy)))
     for key in extra_keys:
         compiler.slot(key)
     words = max(1, -(-len(compiler.bits) // WORD))
@@ -113,6 +118,8 @@ def compile_policies(policies: Sequence[Policy], *, compat: Compat = "none", ext
         severity_bits=array("Q", [word for bits in compiler.severity_bits for word in words_of(bits, words)]),
         span_bits=SpanBits(words, compiler.fields, compiler.lookups(of_resource=False), states),
         resource_lookups=compiler.lookups(of_resource=True),
+        shadows=tuple(shadows),
+        shadow_drops=frozenset(policy.name for policy in policies if policy.shadow and policy.type == "drop"),
     )
 
 

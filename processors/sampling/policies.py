@@ -56,6 +56,9 @@ class Policy(Section):
 
     name: str = Field(min_length=1, description="Unique; kept spans and counters carry it.")
     type: PolicyType = Field(description="What it looks at.")
+    shadow: bool = Field(
+        False, description="True: it votes, and its votes are counted, without effect on any trace. To try one first."
+    )
     status_code: StatusCode | None = Field(None, description="For type: status_code.")
     latency: Latency | None = Field(None, description="For type: latency.")
     probabilistic: Probabilistic | None = Field(None, description="For type: probabilistic.")
@@ -129,6 +132,8 @@ class Drop(Section):
 
 def _refuse_nested(key: str, parts: Sequence[Policy], *refused: str) -> None:
     for part in parts:
+        if part.shadow:
+            raise ValueError(f"{key}: {part.name!r} cannot be a shadow; only a whole policy of `policies` can")
         if part.type in refused:
             raise ValueError(
                 f"{key}: must not contain a policy of type: {part.type} ({part.name!r}); every type but "
@@ -155,8 +160,10 @@ def unique_names(policies: Sequence[Policy]) -> Sequence[Policy]:
 
 def some_keep(policies: Sequence[Policy]) -> Sequence[Policy]:
     """The same policies; raises ValueError when all of them only drop."""
-    if all(policy.type == "drop" for policy in policies):
-        raise ValueError("every policy is of type: drop, so no trace is ever kept; add one that keeps (always_sample)")
+    if all(policy.type == "drop" or policy.shadow for policy in policies):
+        raise ValueError(
+            "every policy is of type: drop or a shadow, so no trace is ever kept; add one that keeps (always_sample)"
+        )
     return policies
 
 

@@ -69,7 +69,8 @@ class PolicyVote:
     """One policy's answer, `matched`: it keeps the trace, or drops it, if that is its type.
 
     `threshold` is the 56-bit one at which it matched (0 = certain). `evidence` names the first rows of `rows` that met
-    it by themselves; a policy about the whole trace has none. `by_rate`: it was asked as if its bucket were full.
+    it by themselves; a policy about the whole trace has none. `by_rate`: it was asked as if its bucket were
+    full. A `shadow` has no effect.
     """
 
     policy: str
@@ -80,6 +81,7 @@ class PolicyVote:
     evidence: tuple[Row, ...]
     rows: int
     by_rate: bool
+    shadow: bool
     parts: tuple[PolicyVote, ...]
 
 
@@ -148,7 +150,7 @@ def verdict(policies: Sequence[Policy], compat: Compat, trace: Trace) -> Vote:
 
 def vote(policy: Policy, compat: Compat, trace: Trace) -> PolicyVote:
     """One policy's answer, with those of the policies inside it."""
-    plan = compile_policies([policy], compat=compat)
+    plan = compile_policies([policy.model_copy(update={"shadow": False})], compat=compat)
     outcome = decide(plan, evidence(plan, trace), Limits(plan.rates, 1).at(trace.deadline))
     parts = tuple(vote(part, compat, trace) for part in inside(policy))
     met = [] if parts else list(_meeting(plan, trace))
@@ -161,6 +163,7 @@ def vote(policy: Policy, compat: Compat, trace: Trace) -> PolicyVote:
         tuple(met[:SHOWN]),
         len(met),
         bool(plan.rates),
+        policy.shadow,
         parts,
     )
 

@@ -147,7 +147,7 @@ class Window:
         self._cursors: dict[str, Cursor] = {}
         self._clock, self._tail_clock = self._clocks()
         self._traces = TraceTable(settings.decision_wait, settings.wait_after_root, plan.words)
-        self._ballot = Ballot(plan.conditions, plan.drops, plan.words)
+        self._ballot = Ballot(plan.conditions, plan.drops, plan.words, plan.shadows, plan.shadow_drops)
         self._limits = Limits(plan.rates, settings.partitions)
         self._verdicts = Verdicts(settings.late_horizon)
         self._pending = DecisionRecord(settings.partitions)
@@ -362,10 +362,22 @@ class Window:
             self._traces.settle(place)
             if place < count:
                 break
-        for name, number in zip(self._ballot.drop_names, self._ballot.dropped_by, strict=True):
-            if number:
-                self._stats["drop_policy", name] += number
-        self._ballot.clear()
+
+    def _count_votes(self) -> None:
+        """What the policies voted since the last burst."""
+        ballot, stats = self._ballot, self._stats
+        voting = len(ballot.names)
+        for what, names, numbers in (
+            ("drop_policy", ballot.drop_names, ballot.dropped_by),
+            ("matched", ballot.names, ballot.together[:: voting + 1]),
+            ("only", ballot.names, ballot.only),
+            ("matched", ballot.shadow_names, ballot.shadowed),
+            ("shadow_turned", ballot.shadow_names, ballot.turned),
+        ):
+            for name, number in zip(names, numbers, strict=False):
+                if number:
+                    stats[what, name] += number
+        ballot.clear()
 
     def _drop(self, first: int, end: int, now: int, heads: tuple[int, ...]) -> None:
         """Drop the traces that are due from place `first` up to `end`."""
@@ -456,6 +468,7 @@ class Window:
             full=full,
             limiters=self._limits.state(),
         )
+        self._count_votes()
         stats, self._stats = self._stats, Counter()
         untraced, self._untraced = self._untraced, []
         dead, self._dead = self._dead, []
@@ -552,8 +565,19 @@ class Window:
         rows = self._verdicts.kept(envelope.keys)
         self._stats["spans_kept", ""] += len(rows)
         self._stats["spans_dropped", Reason.NOT_SAMPLED] += len(envelope) - len(rows)
-        verdicts = (self._verdicts.get(envelope.keys[row]) for row in rows)
-        return _encoded(envelope, rows, [_row_verdict(v.policy, v.threshold) for v in verdicts if v is not None])
+        verdicts: list[RowVerdict | None] = []
+        spans: Counter[str] = Counter()
+        size: Counter[str] = Counter()
+        for row in rows:
+            verdict = self._verdicts.get(envelope.keys[row])
+            assert verdict is not None
+            verdicts.append(_row_verdict(verdict.policy, verdict.threshold))
+            spans[verdict.policy] += 1
+            size[verdict.policy] += envelope.length(row)
+        for policy, number in spans.items():
+            self._stats["policy_spans", policy] += number
+            self._stats["policy_bytes", policy] += size[policy]
+        return _encoded(envelope, rows, verdicts)
 
     def _forward_logs(self, envelope: Envelope) -> list[bytes]:
         rows: list[int] = []
