@@ -3,7 +3,7 @@
 # build the servers they run against, and `test` Chromium (as root it installs it with apt-get).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test asan check bench format
+.PHONY: help demo test faults asan check bench format
 ARGS ?=
 BENCH ?= compare
 
@@ -29,6 +29,14 @@ test:  ## Run all tests, on a real Kafka, Elasticsearch, Jaeger and Prometheus (
 	&& PYTHONPATH="$$compiled:$$PYTHONPATH" "$$python" -m pytest -m 'not uncompiled' $(ARGS) \
 	&& if [ -z '$(ARGS)' ]; then echo '[5/5] pytest of what was compiled, uncompiled' >&2; \
 	     exec "$$python" -m pytest tests/schemas tests/processors; fi
+
+faults:  ## Faults from seeds on real servers, then a check against the truth (ARGS="--seed 7", "--seeds 1..50")
+	@python=$$(.ci/environment dev 1/4) \
+	&& compiled=$$("$$python" .ci/compiled.py 2/4) \
+	&& echo '[3/4] servers for the runs' >&2 \
+	&& "$$python" -m tests.services.install kafka jaeger elasticsearch prometheus \
+	&& echo '[4/4] tests.faults $(ARGS)' >&2 \
+	&& PYTHONPATH="$$compiled:$$PYTHONPATH" exec "$$python" -m tests.faults $(ARGS)
 
 asan:  ## Run the tests of schemas and processors on hot modules compiled with the address sanitizer (needs gcc)
 	@python=$$(.ci/environment dev 1/3) \

@@ -61,7 +61,7 @@ def test_the_picture_in_the_readme_has_every_role_and_every_topic() -> None:
 
 def test_the_targets_that_documents_name_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    assert {"help", "demo", "test", "check", "bench", "format"} <= targets
+    assert {"help", "demo", "test", "faults", "check", "bench", "format"} <= targets
     for page in PAGES:
         named = {word for text in blocks(page, "sh") for word in re.findall(r"^make (\w+)", text, re.MULTILINE)}
         named |= set(re.findall(r"`make (\w+)", page.read_text(encoding="utf-8")))

@@ -24,19 +24,19 @@ AT_ONCE = 16  # requests to Jaeger
 PAGE = 5000  # documents of one answer of Elasticsearch
 
 
-async def of_servers(pipeline: Pipeline, truth: Truth) -> Holdings:
-    """What Jaeger answers for every trace that was made, Elasticsearch for all logs, Prometheus for all series."""
+async def of_servers(pipeline: Pipeline, truth: Truth, traces: Iterable[str] | None = None) -> Holdings:
+    """What Jaeger answers for each trace (default: all that were made), the others for all logs and series."""
     holdings = Holdings()
     async with aiohttp.ClientSession() as http:
         await _ask_prometheus(http, pipeline, truth, holdings)
-        await _ask_jaeger(http, pipeline, truth.traces, holdings)
+        await _ask_jaeger(http, pipeline, truth.traces if traces is None else traces, holdings)
         await _ask_elasticsearch(http, pipeline, holdings)
     return holdings
 
 
-async def of_topics(pipeline: Pipeline, truth: Truth) -> Holdings:
-    """What the sinks would read: kept spans and logs, and the newest ticks of a pipeline whose aggregate runs."""
-    topics, holdings, config = pipeline.topics, Holdings(), load(str(pipeline.file), {})
+async def of_kept_topics(pipeline: Pipeline) -> Holdings:
+    """The spans and logs that the sinks would read."""
+    topics, holdings = pipeline.topics, Holdings()
     for record in await pipeline.records([topics.kept_spans]):
         envelope = Envelope.decode(record.value)
         for row, verdict in enumerate(envelope.verdicts):
@@ -48,6 +48,12 @@ async def of_topics(pipeline: Pipeline, truth: Truth) -> Holdings:
         for row in range(len(envelope)):
             uid, document = _document(envelope, row)
             holdings.logs.setdefault(uid, []).append(document)
+    return holdings
+
+
+async def of_topics(pipeline: Pipeline, truth: Truth) -> Holdings:
+    """What the sinks would read: kept spans and logs, and the newest ticks of a pipeline whose aggregate runs."""
+    holdings, config = await of_kept_topics(pipeline), load(str(pipeline.file), {})
 
     async def complete() -> bool:
         holdings.calls.clear()
@@ -121,6 +127,7 @@ async def _ask_elasticsearch(http: aiohttp.ClientSession, pipeline: Pipeline, ho
     while hits := answer["hits"]["hits"]:
         for hit in hits:
             source = _flat(hit["_source"])
+            holdings.places.setdefault(source[f"attributes.{UID}"], []).append((hit["_index"], hit["_id"]))
             holdings.logs.setdefault(source[f"attributes.{UID}"], []).append(
                 Document(
                     source.get("trace_id", ""),

@@ -121,10 +121,14 @@ class Batches:
 
 
 class Feed:
-    """Live traffic, `rate` requests per second, from `start` to `finish`; `truth` knows what Kafka has."""
+    """Live traffic, `rate` requests per second, from `start` to `finish`; `truth` knows what Kafka has.
 
-    def __init__(self, bootstrap: str, batches: Batches, shop: Shop, rate: float) -> None:
-        self.truth = Truth()
+    While `logs` is False the requests log nothing.
+    """
+
+    def __init__(self, bootstrap: str, batches: Batches, shop: Shop, rate: float, truth: Truth | None = None) -> None:
+        self.truth = Truth() if truth is None else truth
+        self.logs = True
         self._bootstrap, self._batches, self._shop, self._rate = bootstrap, batches, shop, rate
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -154,9 +158,10 @@ class Feed:
                 while made_until < now:
                     spans, logs = self._shop.request(made_until)
                     self._batches.add(made_until, spans)
-                    self._batches.add(made_until, logs)
+                    self._batches.add(made_until, logs if self.logs else ())
                     made_until += 1 / self._rate
-                self._batches.add(now, [self._shop.untraced(now)])
+                if self.logs:
+                    self._batches.add(now, [self._shop.untraced(now)])
                 await send(kafka, self._batches.due(now), self.truth)
             await send(kafka, self._batches.due(time.time() + 2 * SPREAD_SECONDS), self.truth)
 
@@ -174,8 +179,10 @@ async def send(kafka: AIOKafkaProducer, messages: Iterable[Message], truth: Trut
 
 
 def producer(bootstrap: str) -> AIOKafkaProducer:
-    """A producer that takes the largest messages, each where and as it is told."""
-    return AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", max_request_size=MAX_REQUEST_BYTES, linger_ms=5)
+    """A producer that takes the largest messages, each where and as it is told, and once."""
+    return AIOKafkaProducer(
+        bootstrap_servers=bootstrap, enable_idempotence=True, max_request_size=MAX_REQUEST_BYTES, linger_ms=5
+    )
 
 
 def encode(facts: Sequence[Span | Log]) -> bytes:

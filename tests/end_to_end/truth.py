@@ -131,12 +131,14 @@ class Holdings:
     """What the destinations hold.
 
     `spans`: times that each span id was found, by trace id. `policies`: what the spans of a trace say kept them.
-    `logs`: every document by uid. `calls` and `durations`: spans counted, by service.
+    `logs`: every document by uid, `places`: the index and the id of each, where a destination has such. `calls` and
+    `durations`: spans counted, by service.
     """
 
     spans: dict[str, Counter[str]] = field(default_factory=dict)
     policies: dict[str, set[str]] = field(default_factory=dict)
     logs: dict[str, list[Document]] = field(default_factory=dict)
+    places: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
     durations: Counter[str] = field(default_factory=Counter)
 

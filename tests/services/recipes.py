@@ -46,6 +46,8 @@ HOW_TO_GET = {
     "javac": "a JDK 17 or newer (Debian: apt-get install openjdk-17-jdk-headless)",
     "mvn": "Maven 3.6 or newer (Debian: apt-get install maven)",
     "go": "Go 1.25 or newer",
+    "apt-get": "Debian's or Ubuntu's, for its package libfaketime",
+    "dpkg": "Debian's or Ubuntu's, for its package libfaketime",
     "chromium": "Chromium or Chrome (Debian: apt-get install chromium), or name one in $CHROMIUM",
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -244,6 +246,13 @@ def _chromium(folder: Path, say: Say) -> None:
     (folder / "chromium").symlink_to(found)
 
 
+def _faketime(folder: Path, say: Say) -> None:
+    """The library of Debian's package, unpacked here and not installed."""
+    run(["apt-get", "download", "libfaketime"], folder, say)
+    (package,) = folder.glob("*.deb")
+    run(["dpkg", "-x", str(package), "."], folder, say)
+
+
 def browser() -> str | None:
     """The path of a Chromium on this machine."""
     named = os.environ.get("CHROMIUM")
@@ -268,6 +277,7 @@ RECIPES = {
         Recipe("prometheus", PROMETHEUS, ("go",), "minutes (about 2) when Go's caches are cold", _prometheus),
         Recipe("alertmanager", ALERTMANAGER, ("go",), "about a minute when Go's caches are cold", _alertmanager),
         Recipe("collector", COLLECTOR, ("go",), "minutes (about 4) when Go's caches are cold", _collector),
+        Recipe("faketime", "system", ("apt-get", "dpkg"), "a moment", _faketime),
         Recipe(
             "chromium",
             "system",
@@ -278,7 +288,7 @@ RECIPES = {
         ),
     )
 }
-ONLY_FOR_BENCH = frozenset({"collector"})
+ONLY_FOR_BENCH = frozenset({"collector", "faketime"})
 
 
 def printer(recipe: Recipe, position: int, count: int) -> Say:

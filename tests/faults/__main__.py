@@ -1,0 +1,139 @@
+"""Faults from seeds against a pipeline on real servers, and a checker that knows what was made.
+
+Exit code 1 if anything was lost, split, doubled or miscounted, or a bar was missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tests.end_to_end.harness import Destinations
+from tests.faults import report
+from tests.faults.measure import MEASUREMENTS
+from tests.faults.run import run
+from tests.faults.schedule import LONG, SHORT, schedule
+from tests.processors.sampling.simulation import Simulation
+from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus
+from tests.services.install import InstallError, ensure
+
+HISTORIES = 10_000
+DEFAULT_SEEDS = "1..50"
+
+
+def seeds(text: str) -> list[int]:
+    """`7`, or `1..50` with both ends.
+
+    >>> seeds("7"), seeds("1..3")
+    ([7], [1, 2, 3])
+    """
+    first, _, last = text.partition("..")
+    return list(range(int(first), int(last or first) + 1))
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; without arguments everything is done."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--seed", "--seeds", dest="seeds", type=seeds, default=[], metavar="N or A..B")
+    parser.add_argument("--short", action="store_true", help="runs as small as those of make test")
+    parser.add_argument("--measure", nargs="*", choices=MEASUREMENTS, help="how long faults are felt (default: all)")
+    parser.add_argument("--simulate", type=int, default=0, metavar="N", help="simulated histories")
+    parser.add_argument("--save", action="store_true", help="put what was found into tests/faults/results.json")
+    options = parser.parse_args(arguments)
+    if options.measure is not None and not options.measure:
+        options.measure = list(MEASUREMENTS)
+    if not (options.seeds or options.simulate or options.measure):
+        options.seeds, options.simulate, options.measure = seeds(DEFAULT_SEEDS), HISTORIES, list(MEASUREMENTS)
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Simulate, run seeds, measure: what was asked for."""
+    options = parsed(arguments)
+    fine = simulate(options.simulate, options.save)
+    if options.seeds or options.measure:
+        fine &= asyncio.run(on_servers(options))
+    if options.save:
+        report.main()
+    return 0 if fine else 1
+
+
+def simulate(count: int, save: bool) -> bool:
+    """Histories 0 to `count` - 1; the first that fails raises with its seed."""
+    if not count:
+        return True
+    began = time.monotonic()
+    for seed in range(count):
+        try:
+            Simulation(seed).run().verify()
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: Simulation({seed}).run().verify()") from error
+    seconds = time.monotonic() - began
+    print(f"{count:,} simulated histories: nothing lost, split or counted twice ({seconds:.0f} s)", flush=True)
+    if save:
+        report.save(simulation={"histories": count, "seconds": round(seconds)})
+    return True
+
+
+async def on_servers(options: argparse.Namespace) -> bool:
+    """With one set of servers."""
+    shape, fine, runs = SHORT if options.short else LONG, True, []
+    faketime = clock_library()
+    with ExitStack() as servers, tempfile.TemporaryDirectory(prefix="tailrace-faults-") as folder:
+        kafka, jaeger = servers.enter_context(Kafka()), servers.enter_context(Jaeger())
+        elasticsearch, prometheus = servers.enter_context(Elasticsearch()), servers.enter_context(Prometheus())
+        to = Destinations(jaeger, elasticsearch, prometheus)
+        for seed in options.seeds:
+            plan = schedule(seed, shape)
+            print(*plan.lines(), sep="\n", flush=True)
+            began = time.monotonic()
+
+            def say(text: str, began: float = began) -> None:
+                print(f"  [{time.monotonic() - began:6.1f} s] {text}", flush=True)
+
+            again = f'again: make faults ARGS="{"--short " if options.short else ""}--seed {seed}"'
+            try:
+                found = await run(plan, kafka, to, Path(folder), faketime, say)
+            except Exception:
+                print(f"seed {seed} failed, {again}", flush=True)
+                raise
+            runs.append(found.as_json())
+            print(report.aligned(report.table([found.as_json()])), flush=True)
+            print(f"  {found.figures} allowed: { ({c: dict(n) for c, n in found.row.allowed.items()}) }", flush=True)
+            if not found.row.clean:
+                fine = False
+                print(*found.row.lines(), f"seed {seed} failed, {again}", sep="\n", flush=True)
+            if options.save and not options.short:
+                report.save(runs=[found.as_json()])
+        if len(runs) > 1:
+            print(report.aligned(report.table(runs)), flush=True)
+        figures: list[dict[str, Any]] = []
+        for name in options.measure or ():
+            measured = await MEASUREMENTS[name](kafka, to, Path(folder), print)
+            figures += [each.as_json() for each in measured]
+            for each in measured:
+                print(each.as_json(), flush=True)
+            fine &= all(each.holds for each in measured)
+        if figures and options.save:
+            report.save(measurements={"figures": figures})
+    return fine
+
+
+def clock_library() -> Path | None:
+    """libfaketime; None, and clocks do not step, where it cannot be had."""
+    try:
+        return next(ensure("faketime").rglob("libfaketime.so.1"))
+    except InstallError as error:
+        print(f"clocks will not step: {error}", flush=True)
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""A pipeline whose workers, broker and destinations can be disturbed, one fault at a time each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient
+
+from tests.end_to_end.harness import Destinations, Pipeline, Worker, running
+from tests.end_to_end.traffic import Feed
+from tests.faults.proxy import Proxy, spans_in
+from tests.faults.schedule import DESTINATIONS, Schedule
+from tests.services import Kafka, ServerFailed
+from tests.services.waiting import POLL_SECONDS
+
+SINK_TIMEOUT = 3.0
+BATCH = {"max_items": 400, "max_age": "500ms"}
+RETRY = {"initial_interval": "200ms", "max_interval": "2s"}
+REJOIN_SECONDS = 8.0  # after a disturbance partitions still move: a session and a rebalance
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """Between these times (monotonic) a sink may have sent what it could not commit, for this cause."""
+
+    begin: float
+    end: float
+    cause: str
+
+
+@dataclass(slots=True)
+class Slot:
+    """One worker of the layout, started again whenever it ends. It reads what its clock is ahead from `clock`."""
+
+    roles: str
+    clock: Path
+    worker: Worker | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def delivers(self, sink: str) -> bool:
+        """Whether it has this sink's role."""
+        return bool({"all", "sinks", f"sink.{sink}"} & set(self.roles.split(",")))
+
+
+@dataclass(slots=True)
+class Stage:
+    """What faults act on."""
+
+    kafka: Kafka
+    pipeline: Pipeline
+    feed: Feed
+    proxies: Mapping[str, Proxy]
+    slots: list[Slot]
+    faketime: Path | None
+    broker: asyncio.Lock = field(default_factory=asyncio.Lock)
+    disturbances: list[Disturbance] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def taking(self, number: int) -> AsyncIterator[tuple[Slot, Worker]]:
+        """A worker that runs and that no other fault has: this one, or the next that is free."""
+        around = self.slots[number:] + self.slots[:number]
+        slot = next((slot for slot in around if not slot.lock.locked()), around[0])
+        async with slot.lock:
+            assert slot.worker is not None
+            yield slot, slot.worker
+
+    @contextmanager
+    def disturbing(self, cause: str, *slots: Slot) -> Iterator[None]:
+        """While the block runs, and until everybody has joined again, sinks may deliver twice."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            if not slots or any(slot.delivers("jaeger") for slot in slots):
+                self.disturbances.append(Disturbance(begin, time.monotonic() + REJOIN_SECONDS, cause))
+
+    async def start(self, slot: Slot) -> None:
+        """The slot's worker, ready; one that ends by itself meanwhile is started again."""
+        while True:
+            try:
+                if slot.worker is None:
+                    slot.worker = await self.pipeline.start(slot.roles, **self._environment(slot))
+                else:
+                    await asyncio.to_thread(slot.worker.start)
+                return
+            except ServerFailed as error:
+                self.ended.append(str(error))
+                assert len(self.ended) < 20, self.ended
+
+    def _environment(self, slot: Slot) -> dict[str, str]:
+        """With libfaketime a worker's wall clock is what its file says; its monotonic one goes on as ever."""
+        if self.faketime is None:
+            return {}
+        return {
+            "LD_PRELOAD": str(self.faketime),
+            "FAKETIME_TIMESTAMP_FILE": str(slot.clock),
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def slot(self, roles: str, number: int) -> Slot:
+        """One more."""
+        clock = self.pipeline.folder / f"{self.pipeline.name}-clock-{number}"
+        clock.write_text("+0")
+        return Slot(roles, clock)
+
+    async def supervise(self) -> None:
+        """Start again what ended by itself, as Kubernetes would; `ended` has its last words."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            for slot in self.slots:
+                if not slot.lock.locked() and slot.worker is not None and not slot.worker.is_running:
+                    async with slot.lock:
+                        words = slot.worker.log.read_text(errors="replace").splitlines()[-3:]
+                        self.ended.append(f"{slot.roles} ended with {slot.worker.wait()}: " + "\n".join(words))
+                        with self.disturbing("ended by itself", slot):
+                            await self.start(slot)
+
+    async def forget(self) -> None:
+        """End the workers and delete the topics: the next run has the broker to itself."""
+        for slot in self.slots:
+            if slot.worker is not None:
+                slot.worker.kill()
+        topics = await self.pipeline.admin.list_topics()
+        await self.pipeline.admin.delete_topics([t for t in topics if t.startswith(self.pipeline.name)])
+
+    async def admin_again(self) -> None:
+        """A client that has seen the broker die is not asked any more."""
+        await self.pipeline.admin.close()
+        self.pipeline.admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka.bootstrap)
+        await self.pipeline.admin.start()
+
+
+@asynccontextmanager
+async def staged(
+    plan: Schedule,
+    kafka: Kafka,
+    destinations: Destinations,
+    folder: Path,
+    feed: Feed,
+    faketime: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> AsyncIterator[Stage]:
+    """Proxies, topics and all workers of a schedule; everything ends with the block."""
+    targets = {
+        "jaeger": Proxy(destinations.jaeger.otlp_http, spans_in),
+        "elasticsearch": Proxy(destinations.elasticsearch.url),
+        "prometheus": Proxy(destinations.prometheus.url),
+    }
+    async with AsyncExitStack() as ends:
+        for proxy in targets.values():
+            await proxy.open()
+            ends.push_async_callback(proxy.close)
+        common = {"batch": BATCH, "timeout": SINK_TIMEOUT, "retry": RETRY}
+        name = f"faults-{plan.seed}"
+        sinks = {
+            "jaeger": {"endpoint": targets["jaeger"].url, **common},
+            "elasticsearch": {"endpoint": targets["elasticsearch"].url, "dataset": name.replace("-", "_"), **common},
+            "prometheus": {"endpoint": f"{targets['prometheus'].url}/api/v1/write", **common},
+        }
+        made = Pipeline(kafka, folder, name, {"sinks": sinks, **(settings or {})}, destinations)
+        pipeline = await ends.enter_async_context(running(made))
+        assert set(targets) == set(DESTINATIONS)
+        stage = Stage(kafka, pipeline, feed, targets, [], faketime)
+        stage.slots += [stage.slot(roles, number) for number, roles in enumerate(plan.layout)]
+        await asyncio.gather(*(stage.start(slot) for slot in stage.slots))
+        yield stage
