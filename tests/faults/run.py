@@ -20,8 +20,9 @@ from tests.faults.checker import Found, Row, check
 from tests.faults.ledger import Ledger
 from tests.faults.schedule import CLOCK, Fault, Schedule
 from tests.faults.stage import Stage, staged
-from tests.services import Kafka
+from tests.services import Kafka, eventually
 
+FLOWS_SECONDS = 60.0
 SETTLED_SECONDS = 150.0
 FAULTS_SECONDS = 120.0  # everything that was begun is undone by then
 
@@ -62,6 +63,7 @@ async def run(
         feed.start()
         supervisor = asyncio.create_task(stage.supervise())
         try:
+            await eventually(stage.flows, FLOWS_SECONDS, "something has come to every destination")
             faults = [fault for fault in plan.faults if faketime is not None or fault.kind not in CLOCK]
             async with asyncio.timeout(shape.seconds + FAULTS_SECONDS), asyncio.TaskGroup() as tasks:
                 tasks.create_task(asyncio.sleep(shape.seconds))

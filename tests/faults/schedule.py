@@ -79,7 +79,7 @@ LONG = Shape(
 """`make faults`: about 100,000 spans."""
 
 SHORT = Shape(
-    seconds=8.0,
+    seconds=7.0,
     rate=60.0,
     # Without what needs a broker of its own to be started again, or every worker.
     faults=(({kind: WORKERS[kind] for kind in ("kill", "freeze", "zombie", "join")}, 1), (SINKS, 2), (INPUT, 1)),
@@ -90,7 +90,7 @@ SHORT = Shape(
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`at` seconds after the input began; `target` is the number of a worker or of a destination."""
+    """`at` seconds after everything had begun to flow; `target` is the number of a worker or of a destination."""
 
     at: float
     kind: str

@@ -81,6 +81,10 @@ class Stage:
             if not slots or any(slot.delivers("jaeger") for slot in slots):
                 self.disturbances.append(Disturbance(begin, time.monotonic() + REJOIN_SECONDS, cause))
 
+    async def flows(self) -> bool:
+        """Whether every destination has taken something: before that a fault would meet nothing."""
+        return all(any(passage.accepted for passage in proxy.passages) for proxy in self.proxies.values())
+
     async def start(self, slot: Slot) -> None:
         """The slot's worker, ready; one that ends by itself meanwhile is started again."""
         while True:
