@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 (
     ALWAYS, ANY_OF, NONE_OF, LONGER, LONGER_MILLIS, SPAN_COUNT, WITHIN_RATE, WITHIN_BYTES, CONSISTENT, HASHED, OPPOSITE,
-    ALL_OF,
-) = range(12)  # fmt: skip
+    COMPOSITE, ALL_OF,
+) = range(13)  # fmt: skip
 """The kinds of nodes; processors.sampling.conditions says what each asks."""
 
 _ALWAYS = cython.declare(cython.ulonglong, ALWAYS)
@@ -45,6 +45,8 @@ _WITHIN_BYTES = cython.declare(cython.ulonglong, WITHIN_BYTES)
 _CONSISTENT = cython.declare(cython.ulonglong, CONSISTENT)
 _HASHED = cython.declare(cython.ulonglong, HASHED)
 _OPPOSITE = cython.declare(cython.ulonglong, OPPOSITE)
+
+_COMPOSITE = cython.declare(cython.ulonglong, COMPOSITE)
 
 _KEY = cython.declare(cython.Py_ssize_t, records.KEY)
 _HIGH = cython.declare(cython.Py_ssize_t, records.HIGH)
@@ -297,6 +299,8 @@ class Ballot:
             return self._code[node + 3] if number <= self._code[node + 2] else -1
         if kind == _OPPOSITE:
             return 0 if spans and self._threshold(node, wide, at, spans) == _NOT_KEPT else -1
+        if kind == _COMPOSITE:
+            return self._first_within(node, end, wide, at, spans)
         highest = 0  # ALL_OF: the rarest part says how often; after one that does not keep it no rate is spent
         while node < end:
             share = self._threshold(node, wide, at, spans)
@@ -305,6 +309,35 @@ class Ballot:
             highest = max(highest, share)
             node += self._code[node + 1]
         return highest
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-2)
+    def _first_within(
+        self,
+        node: cython.Py_ssize_t,
+        end: cython.Py_ssize_t,
+        wide: cython.const[cython.ulonglong][::1],
+        at: cython.Py_ssize_t,
+        spans: cython.ulonglong,
+    ) -> cython.longlong:
+        """The threshold of the first part that keeps the trace and has room for it in its share of the rate."""
+        limiter: cython.ulonglong = self._code[node]
+        falls_through: cython.bint = self._code[node + 1] != 0
+        part: cython.Py_ssize_t = 0
+        threshold: cython.longlong
+        node += 2
+        while node < end and spans:
+            threshold = self._threshold(node, wide, at, spans)
+            if threshold != _NOT_KEPT:
+                if self._limits.at(self._deadline).take(limiter, spans, part):
+                    return threshold
+                if not falls_through:
+                    return -1
+            node += self._code[node + 1]
+            part += 1
+        return -1
 
     @cython.cfunc
     @cython.exceptval(check=False)

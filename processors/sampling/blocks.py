@@ -186,6 +186,13 @@ class BytesLimiting(Section):
         return self.burst_capacity or 2 * self.bytes_per_second
 
 
+class RateAllocation(Section):
+    """The share of one sub-policy of a composite."""
+
+    policy: str = Field(description="Name of the sub-policy.")
+    percent: int = Field(0, ge=0, le=100, description="Of max_total_spans_per_second; 0: an equal part of the rest.")
+
+
 class LogSeverity(Section):
     """Keeps a trace that a log record of at least this severity belongs to."""
 

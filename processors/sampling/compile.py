@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -32,6 +32,7 @@ from processors.sampling.conditions import (
     AnyOf,
     Condition,
     Consistent,
+    FirstWithin,
     Hashed,
     LongerThan,
     LongerThanMillis,
@@ -41,10 +42,11 @@ from processors.sampling.conditions import (
     WithinBytes,
     WithinRate,
 )
-from processors.sampling.limits import Rate
-from processors.sampling.policies import Policy, unique_names
+from processors.sampling.limits import Allowance, Rate
+from processors.sampling.policies import Composite, Policy, unique_names
 from processors.sampling.predicates import KeyPredicates, Lookup, attribute_bits
 from processors.sampling.probability import hash_limit_of, salted, threshold_of
+from processors.sampling.shares import Shares, SharesBySecond
 from processors.sampling.span_bits import WORD, FieldBits, SpanBits, words_of
 from processors.sampling.trace_state import States
 from schemas.severity import HIGHEST as HIGHEST_SEVERITY
@@ -76,7 +78,7 @@ class Plan:
     keys: dict[bytes, int]
     conditions: tuple[tuple[str, Condition], ...]
     drops: tuple[tuple[str, Condition], ...]
-    rates: tuple[Rate, ...]
+    rates: tuple[Allowance, ...]
     version: str
     words: int
     severity_bits: array[int]
@@ -132,7 +134,7 @@ class _Compiler:
     severity_bits: list[int] = field(default_factory=lambda: [0] * (HIGHEST_SEVERITY + 1))
     attributes: dict[int, KeyPredicates] = field(default_factory=dict)
     states: dict[bytes, dict[bytes, int]] = field(default_factory=dict)
-    rates: list[Rate] = field(default_factory=list)
+    rates: list[Allowance] = field(default_factory=list)
     outer: str = ""  # the policy of the configuration that is being compiled
 
     def slot(self, key: str) -> int:
@@ -176,6 +178,8 @@ class _Compiler:
                 return AllOf(tuple(self.condition(part) for part in block.and_sub_policy))
             case Policy(type="not", not_=block) if block:
                 return Opposite(self.condition(block.not_sub_policy))
+            case Policy(type="composite", composite=block) if block:
+                return self._composite(block)
             case Policy(type="drop", drop=block) if block:
                 return AllOf(tuple(self.condition(part) for part in block.drop_sub_policy))
         raise AssertionError(f"policy {policy.name!r} of type {policy.type} has no block: it was not validated")
@@ -250,6 +254,15 @@ class _Compiler:
         self.rates.append(Rate(self.outer, block.bytes_per_second, block.burst))
         return WithinBytes(len(self.rates) - 1)
 
+    def _composite(self, block: Composite) -> Condition:
+        index, strict = len(self.rates), self.compat == "otel"
+        parts = block.composite_sub_policy if strict else block.ordered  # it never reads policy_order (contrib#36955)
+        total, names = block.max_total_spans_per_second, [part.name for part in parts]
+        percents = {allocation.policy: allocation.percent for allocation in block.rate_allocation}
+        shares = _shares_as_collector(total, names, percents) if strict else _shares(total, names, percents)
+        self.rates.append((SharesBySecond if strict else Shares)(self.outer, total, shares))
+        return FirstWithin(index, not strict, tuple(self.condition(part) for part in parts))
+
     def _latency(self, block: Latency) -> Condition:
         upper = block.upper_threshold_ms or None
         if self.compat == "otel":
@@ -265,6 +278,20 @@ class _Compiler:
 
 def _match(mask: int, inverted: bool) -> Condition:
     return NoneOf(mask) if inverted else AnyOf(mask)
+
+
+def _shares(total: int, names: Sequence[str], percents: Mapping[str, int]) -> tuple[int, ...]:
+    """Spans per second of each; who has no percentage has an equal part of what is left. More than 100 % is scaled."""
+    given = sum(percents.values())
+    others = sum(not percents.get(name) for name in names)
+    rest = total * max(0, 100 - given) // (100 * max(1, others))
+    return tuple(total * percents[name] // max(100, given) if percents.get(name) else rest for name in names)
+
+
+def _shares_as_collector(total: int, names: Sequence[str], percents: Mapping[str, int]) -> tuple[int, ...]:
+    """The Collector 0.155: who is not listed has none, who is listed with 0 an equal part of all."""
+    equal = int(total / len(names))
+    return tuple((int(percents[n] / 100 * total) if percents[n] else equal) if n in percents else 0 for n in names)
 
 
 def _version(policies: Sequence[Policy], compat: Compat) -> str:

@@ -147,6 +147,22 @@ class Opposite:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstWithin:
+    """There are spans, some part keeps the trace, and its share of limiter `index` has room for them.
+
+    `falls_through` to the next part that keeps it; without, the first one's answer is final.
+    """
+
+    index: int
+    falls_through: bool
+    parts: tuple[Condition, ...]
+
+    def code(self, words: int) -> list[int]:
+        parts = (number for part in self.parts for number in part.code(words))
+        return _node(ballot.COMPOSITE, self.index, self.falls_through, *parts)
+
+
+@dataclass(frozen=True, slots=True)
 class AllOf:
     """Every part keeps the trace; the rarest says how often. After one that does not, no rate is spent."""
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 UNITS = 1000  # a millisecond adds `per_second` units
+BucketState = tuple[int, int]
+"""Units, and ms of stream time; that is -1 while nobody has come."""
 
 
 class Rate(NamedTuple):
@@ -23,20 +25,101 @@ class Rate(NamedTuple):
     per_second: int
     burst: int
 
+    def limiter(self, partitions: int) -> Limiter:
+        """It begins full."""
+        return _One(self, partitions)
+
+
+class Allowance(Protocol):
+    """What a policy allows over all partitions."""
+
+    @property
+    def policy(self) -> str:
+        """The policy of the configuration."""
+        ...
+
+    def limiter(self, partitions: int) -> Limiter:
+        """What holds one partition of N to it."""
+        ...
+
+
+class Limiter(Protocol):
+    """What one policy has left in one partition: one bucket or several."""
+
+    def take(self, now: int, part: int, size: int) -> bool:
+        """Whether a trace of `size` spans or bytes that `part` of the policy keeps passes; then it has spent them."""
+        ...
+
+    def state(self) -> list[BucketState]:
+        """Of its buckets; `restore` takes it back."""
+        ...
+
+    def restore(self, state: Sequence[BucketState]) -> None:
+        """Go on with the state of as many buckets."""
+        ...
+
 
 @dataclass(slots=True)
-class _Bucket:
+class Bucket:
+    """Up to `capacity` units, of which a millisecond brings `per_ms`; a large trace may leave it in debt."""
+
+    capacity: int
+    per_ms: int
     tokens: int
-    filled: int | None = None  # ms of stream time
+    filled: int = -1  # ms of stream time
+
+    def fill(self, now: int, more: int = 0) -> int:
+        """Bring it up to `now` (ms), with `more` units from elsewhere; how many units did not fit."""
+        if self.filled < 0:
+            self.filled = now
+        elif now > self.filled:
+            more += (now - self.filled) * self.per_ms
+            self.filled = now
+        over = max(0, self.tokens + more - self.capacity)
+        self.tokens += more - over
+        return over
+
+    def state(self) -> BucketState:
+        """Of a checkpoint."""
+        return self.tokens, self.filled
+
+    def restore(self, state: BucketState) -> None:
+        """Go on from there, with no more than fits now."""
+        self.tokens, self.filled = min(state[0], self.capacity), state[1]
+
+
+class _One:
+    """One bucket.
+
+    A trace above the burst never passes. One above this partition's share of it passes a full bucket and leaves it in
+    debt: otherwise a small rate over many partitions would let no trace pass.
+    """
+
+    def __init__(self, rate: Rate, partitions: int) -> None:
+        self._burst = rate.burst
+        self._token = UNITS * partitions  # units of a span or byte
+        self._bucket = Bucket(rate.burst * UNITS, rate.per_second, rate.burst * UNITS)
+
+    def take(self, now: int, part: int, size: int) -> bool:
+        bucket, cost = self._bucket, size * self._token
+        bucket.fill(now)
+        if size > self._burst or bucket.tokens < min(cost, bucket.capacity):
+            return False
+        bucket.tokens -= cost
+        return True
+
+    def state(self) -> list[BucketState]:
+        return [self._bucket.state()]
+
+    def restore(self, state: Sequence[BucketState]) -> None:
+        self._bucket.restore(state[0])
 
 
 class Limits:
-    """The buckets of one partition, one for each of a plan's rates, in order."""
+    """The buckets of one partition for each of a plan's rates, in order."""
 
-    def __init__(self, rates: Sequence[Rate], partitions: int) -> None:
-        self._rates = rates
-        self._token = UNITS * partitions  # units of a span or byte
-        self._buckets = [_Bucket(rate.burst * UNITS) for rate in rates]
+    def __init__(self, rates: Sequence[Allowance], partitions: int) -> None:
+        self._limiters = [(rate.policy, rate.limiter(partitions)) for rate in rates]
         self.now = 0
 
     def at(self, time: int) -> Limits:
@@ -44,44 +127,28 @@ class Limits:
         self.now = time
         return self
 
-    def take(self, index: int, size: int) -> bool:
-        """Whether a trace of `size` spans or bytes passes; then it has spent them.
+    def take(self, index: int, size: int, part: int = 0) -> bool:
+        """Whether a trace of `size` spans or bytes passes; then it has spent them."""
+        return self._limiters[index][1].take(self.now, part, size)
 
-        A trace above the burst never passes. One above this partition's share of it passes a full bucket and leaves
-        it in debt: otherwise a small rate over many partitions would let no trace pass.
-        """
-        rate, bucket = self._rates[index], self._buckets[index]
-        capacity = rate.burst * UNITS
-        if bucket.filled is None:
-            bucket.filled = self.now
-        elif self.now > bucket.filled:
-            bucket.tokens = min(capacity, bucket.tokens + (self.now - bucket.filled) * rate.per_second)
-            bucket.filled = self.now
-        cost = size * self._token
-        if size > rate.burst or bucket.tokens < min(cost, capacity):
-            return False
-        bucket.tokens -= cost
-        return True
-
-    def state(self) -> dict[str, list[tuple[int, int]]]:
-        """Policy → (units, ms of stream time) of its buckets, for the checkpoint; untouched ones are left out."""
-        state: dict[str, list[tuple[int, int]]] = {}
-        for rate, bucket in zip(self._rates, self._buckets, strict=True):
-            state.setdefault(rate.policy, []).append((bucket.tokens, -1 if bucket.filled is None else bucket.filled))
+    def state(self) -> dict[str, list[BucketState]]:
+        """Policy → its buckets, for the checkpoint; policies that nobody has reached are left out."""
+        state: dict[str, list[BucketState]] = {}
+        for policy, limiter in self._limiters:
+            state.setdefault(policy, []).extend(limiter.state())
         return {policy: buckets for policy, buckets in state.items() if any(filled >= 0 for _, filled in buckets)}
 
-    def restore(self, state: Mapping[str, Sequence[tuple[int, int]]]) -> None:
+    def restore(self, state: Mapping[str, Sequence[BucketState]]) -> None:
         """Continue from a checkpoint. Where it has another number of buckets for a policy, or none, they start full."""
-        mine: dict[str, list[int]] = {}
-        for index, rate in enumerate(self._rates):
-            mine.setdefault(rate.policy, []).append(index)
-        for policy, indices in mine.items():
-            known = state.get(policy, ())
-            if len(known) != len(indices):
-                continue
-            for index, (tokens, filled) in zip(indices, known, strict=True):
-                capacity = self._rates[index].burst * UNITS
-                self._buckets[index] = _Bucket(min(tokens, capacity), None if filled < 0 else filled)
+        mine: dict[str, list[Limiter]] = {}
+        for policy, limiter in self._limiters:
+            mine.setdefault(policy, []).append(limiter)
+        for policy, limiters in mine.items():
+            known, sizes = list(state.get(policy, ())), [len(limiter.state()) for limiter in limiters]
+            if len(known) == sum(sizes):
+                for limiter, size in zip(limiters, sizes, strict=True):
+                    limiter.restore(known[:size])
+                    del known[:size]
 
 
 NO_LIMITS = Limits((), 1)

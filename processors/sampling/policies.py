@@ -12,12 +12,14 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from processors.sampling.blocks import (
+    MOST_SPANS,
     BooleanAttribute,
     BytesLimiting,
     Latency,
     LogSeverity,
     NumericAttribute,
     Probabilistic,
+    RateAllocation,
     RateLimiting,
     SpanCount,
     StatusCode,
@@ -42,10 +44,11 @@ PolicyType = Literal[
     "log_severity",
     "and",
     "not",
+    "composite",
     "drop",
 ]
 WITHOUT_BLOCK = ("always_sample", "trace_flags")
-COLLECTOR_ONLY = ("composite", "ottl_condition")
+COLLECTOR_ONLY = ("ottl_condition",)
 
 
 class Policy(Section):
@@ -72,6 +75,7 @@ class Policy(Section):
     log_severity: LogSeverity | None = Field(None, description="For type: log_severity.")
     and_: And | None = Field(None, alias="and", description="For type: and.")
     not_: Not | None = Field(None, alias="not", description="For type: not.")
+    composite: Composite | None = Field(None, description="For type: composite.")
     drop: Drop | None = Field(None, description="For type: drop.")
 
     @model_validator(mode="before")
@@ -104,7 +108,7 @@ class And(Section):
 
     @model_validator(mode="after")
     def _not_nested(self) -> Self:
-        _refuse_nested("and_sub_policy", self.and_sub_policy, "and", "drop")
+        _refuse_nested("and_sub_policy", self.and_sub_policy, "and", "composite", "drop")
         return self
 
 
@@ -115,8 +119,40 @@ class Not(Section):
 
     @model_validator(mode="after")
     def _not_nested(self) -> Self:
-        _refuse_nested("not_sub_policy", [self.not_sub_policy], "and", "not", "drop")
+        _refuse_nested("not_sub_policy", [self.not_sub_policy], "and", "not", "composite", "drop")
         return self
+
+
+class Composite(Section):
+    """Keeps traces up to a number of spans per second, of which every sub-policy has a share."""
+
+    max_total_spans_per_second: int = Field(
+        ge=1, le=MOST_SPANS, description="Spans that pass in the long run, of all sub-policies; and the largest trace."
+    )
+    policy_order: list[str] = Field([], description="Who is asked first; those left out come after. Names.")
+    composite_sub_policy: list[Policy] = Field(min_length=1, description="Policies of the other types, and `and`.")
+    rate_allocation: list[RateAllocation] = Field([], description="Shares; sub-policies left out share the rest.")
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        _refuse_nested("composite_sub_policy", self.composite_sub_policy, "not", "composite", "drop")
+        names = [part.name for part in unique_names(self.composite_sub_policy)]
+        for key, listed in (
+            ("policy_order", self.policy_order),
+            ("rate_allocation", [allocation.policy for allocation in self.rate_allocation]),
+        ):
+            for name in listed:
+                if name not in names:
+                    raise ValueError(f"{key}: {name!r} is none of the sub-policies ({', '.join(names)})")
+                if listed.count(name) > 1:
+                    raise ValueError(f"{key}: {name!r} must be there once")
+        return self
+
+    @property
+    def ordered(self) -> list[Policy]:
+        """The sub-policies as they are asked."""
+        place = {name: number for number, name in enumerate(self.policy_order)}
+        return sorted(self.composite_sub_policy, key=lambda part: place.get(part.name, len(place)))
 
 
 class Drop(Section):
@@ -126,7 +162,7 @@ class Drop(Section):
 
     @model_validator(mode="after")
     def _not_nested(self) -> Self:
-        _refuse_nested("drop_sub_policy", self.drop_sub_policy, "and", "drop")
+        _refuse_nested("drop_sub_policy", self.drop_sub_policy, "and", "composite", "drop")
         return self
 
 

@@ -7,6 +7,8 @@ import pytest
 from processors.sampling.compile import Compat, compile_policies
 from processors.sampling.conditions import AnyOf
 from processors.sampling.decide import decide
+from processors.sampling.limits import Rate
+from processors.sampling.shares import Shares, SharesBySecond
 from schemas.otlp_scan import AttributeValue
 from tests.processors.sampling.builders import both, gather, log_bits, policy, slots, span, span_bits
 
@@ -163,7 +165,35 @@ def test_the_collector_ignores_long_members_of_a_tracestate(compat: Compat, foun
 def test_rates_are_listed_by_the_policy_of_the_configuration() -> None:
     inner = policy("inner", "rate_limiting", spans_per_second=5, burst_capacity=7)
     plan = compile_policies([both("both", ERRORS, inner, inner), policy("rate", "rate_limiting", spans_per_second=3)])
-    assert plan.rates == (("both", 5, 7), ("both", 5, 7), ("rate", 3, 6))
+    assert plan.rates == (Rate("both", 5, 7), Rate("both", 5, 7), Rate("rate", 3, 6))
+
+
+@pytest.mark.parametrize(
+    ("percents", "shares", "as_collector"),
+    [
+        ({"a": 50, "b": 25, "c": 25}, (50, 25, 25), (50, 25, 25)),
+        ({"a": 50}, (50, 25, 25), (50, 0, 0)),  # v0.155: who is not listed has none
+        ({"a": 50, "b": 0}, (50, 25, 25), (50, 33, 0)),
+        ({}, (33, 33, 33), (0, 0, 0)),
+        ({"a": 100, "b": 100}, (50, 50, 0), (101, 101, 0)),
+        ({"a": 100}, (101, 0, 0), (101, 0, 0)),
+    ],
+)
+def test_shares_of_a_composite(
+    percents: dict[str, int], shares: tuple[int, ...], as_collector: tuple[int, ...]
+) -> None:
+    block = {
+        "max_total_spans_per_second": 101,
+        "policy_order": ["c", "a"],
+        "composite_sub_policy": [{"name": name, "type": "always_sample"} for name in "abc"],
+        "rate_allocation": [{"policy": name, "percent": percent} for name, percent in percents.items()],
+    }
+    composite = policy("p", "composite", **block)
+    a, b, c = shares
+    assert [plan.rates for plan in (compile_policies([composite]), compile_policies([composite], compat="otel"))] == [
+        (Shares("p", 101, (c, a, b)),),  # in the order in which they are asked
+        (SharesBySecond("p", 101, as_collector),),
+    ]
 
 
 @pytest.mark.parametrize(

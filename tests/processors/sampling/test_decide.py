@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from processors.sampling.conditions import Hashed
 from processors.sampling.decide import Vote, decide
 from processors.sampling.evidence import Evidence
 from processors.sampling.limits import Limits
+from processors.sampling.policies import Policy
 from processors.sampling.probability import NEVER, salted, threshold_of
 from schemas.otlp_scan import AttributeValue
 from tests.processors.sampling.builders import MS, NOON, Table, both, drop, gather, opposite, policy, span, spans
@@ -270,6 +272,66 @@ def test_a_rate_of_bytes_counts_the_spans_as_they_came() -> None:
     exactly = policy("p", "bytes_limiting", bytes_per_second=1, burst_capacity=len(encoded(span())) * 2 - 1)
     plan = compile_policies([exactly])
     assert not decide(plan, gather(plan, span(), span()), Limits(plan.rates, 1)).kept
+
+
+# ---- composite -----------------------------------------------------------------------------------------------
+
+
+def composite(*parts: Policy, **more: Any) -> Policy:
+    """Ten spans a second."""
+    dumped = [part.model_dump(by_alias=True, exclude_none=True) for part in parts]
+    return policy("c", "composite", max_total_spans_per_second=10, composite_sub_policy=dumped, **more)
+
+
+def test_a_composite_keeps_what_a_part_keeps_and_has_room_for() -> None:
+    plan = compile_policies([composite(ERRORS, SLOW)])
+    limits = Limits(plan.rates, 1).at(0)
+    failed = gather(plan, *[span(status=2)] * 4)
+    assert decide(plan, gather(plan, span()), limits) == DROP
+    assert [decide(plan, failed, limits).kept for _ in range(5)] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]  # 5 + the pool's 10
+    assert decide(plan, gather(plan, span(NOON, NOON + 200 * MS)), limits) == Vote(True, "c", 0)  # its own share
+    assert decide(plan, failed, limits.at(800)).kept
+    assert not decide(plan, gather(plan, *[span(status=2)] * 11), limits.at(60_000)).kept
+
+
+def test_a_part_of_a_composite_states_its_share() -> None:
+    plan = compile_policies([composite(both("half-of-errors", ERRORS, HALF), SLOW)])
+    kept = gather(plan, with_randomness(NEVER - 1), span(status=2))
+    assert decide(plan, kept, Limits(plan.rates, 1)) == Vote(True, "c", threshold_of(50))
+
+
+@pytest.mark.parametrize(("compat", "kept"), [("none", True), ("otel", False)])
+def test_who_finds_its_share_spent_asks_the_next_part(compat: Compat, kept: bool) -> None:
+    """The Collector's first part that samples decides, also when it has nothing left (contrib#36959)."""
+    allocation = [{"policy": "errors", "percent": 10}, {"policy": "all", "percent": 90}]
+    plan = compile_policies([composite(ERRORS, ALL, rate_allocation=allocation)], compat=compat)
+    failed, limits = gather(plan, span(status=2), span()), Limits(plan.rates, 1).at(0)
+    assert decide(plan, failed, limits).kept is kept
+    assert decide(plan, gather(plan, span()), limits).kept
+
+
+@pytest.mark.parametrize("compat", ["none", "otel"])
+def test_the_order_of_a_composite(compat: Compat) -> None:
+    """The Collector asks in the order of definition, whatever policy_order says (contrib#36955)."""
+    half = both("half-of-errors", ERRORS, HALF)
+    allocation = [{"policy": "errors", "percent": 50}, {"policy": "half-of-errors", "percent": 50}]
+    block = composite(ERRORS, half, policy_order=["half-of-errors", "errors"], rate_allocation=allocation)
+    plan = compile_policies([block], compat=compat)
+    evidence = gather(plan, with_randomness(NEVER - 1), span(status=2))
+    evidence.trace_id = b"\xff" * 16  # which the Collector's hash chooses too
+    vote = decide(plan, evidence, Limits(plan.rates, 1))
+    assert vote == Vote(True, "c", threshold_of(50) if compat == "none" else 0)
+
+
+def test_a_composite_needs_spans() -> None:
+    plan = compile_policies([composite(ALL)])
+    assert decide(plan, gather(plan, severities=(24,)), Limits(plan.rates, 1)) == DROP
 
 
 # ---- traces without spans ------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from processors.sampling import blocks
-from processors.sampling.policies import And, Drop, Not, Policies, Policy, PolicyType
+from processors.sampling.policies import And, Composite, Drop, Not, Policies, Policy, PolicyType
 from schemas.settings import Section
 
 # the examples of the Collector's README
@@ -38,6 +38,31 @@ COLLECTOR_BLOCK: list[dict[str, Any]] = [
     {"name": "test-policy-8", "type": "rate_limiting", "rate_limiting": {"spans_per_second": 35}},
     {"name": "test-policy-12", "type": "bytes_limiting", "bytes_limiting": {"bytes_per_second": 1024000}},
     {"name": "test-policy-13", "type": "trace_flags"},
+    {
+        "name": "composite-policy-1",
+        "type": "composite",
+        "composite": {
+            "max_total_spans_per_second": 1000,
+            "policy_order": ["test-composite-policy-1", "test-composite-policy-2", "test-composite-policy-3"],
+            "composite_sub_policy": [
+                {
+                    "name": "test-composite-policy-1",
+                    "type": "numeric_attribute",
+                    "numeric_attribute": {"key": "key1", "min_value": 50, "max_value": 100},
+                },
+                {
+                    "name": "test-composite-policy-2",
+                    "type": "string_attribute",
+                    "string_attribute": {"key": "key2", "values": ["value1", "value2"]},
+                },
+                {"name": "test-composite-policy-3", "type": "always_sample"},
+            ],
+            "rate_allocation": [
+                {"policy": "test-composite-policy-1", "percent": 50},
+                {"policy": "test-composite-policy-2", "percent": 25},
+            ],
+        },
+    },
     {
         "name": "not-policy-1",
         "type": "not",
@@ -100,6 +125,15 @@ def regex(pattern: str) -> dict[str, Any]:
 ALWAYS_NOT = {"name": "b", "type": "not", "not": {"not_sub_policy": {"name": "c", "type": "always_sample"}}}
 
 
+def composite(**changes: Any) -> dict[str, Any]:
+    parts = [{"name": name, "type": "always_sample"} for name in ("x", "y")]
+    return {
+        "name": "a",
+        "type": "composite",
+        "composite": {"max_total_spans_per_second": 10, "composite_sub_policy": parts, **changes},
+    }
+
+
 def nested(kind: str) -> dict[str, Any]:
     inner = {"name": "inner", "type": "and", "and": {"and_sub_policy": [{"name": "x", "type": "always_sample"}]}}
     return {"name": "outer", "type": kind, kind: {f"{kind}_sub_policy": [inner]}}
@@ -152,9 +186,24 @@ def nested(kind: str) -> dict[str, Any]:
         ),
         ({"name": "a", "type": "always_sample", "sampled": True}, "sampled", "not permitted"),
         (
-            {"name": "a", "type": "composite", "composite": {"policy_order": []}},
-            "type: composite",
+            {"name": "a", "type": "ottl_condition", "ottl_condition": {}},
+            "type: ottl_condition",
             "Tailrace does not have (policy 'a'); it has always_sample,",
+        ),
+        (composite(policy_order=["x", "z"]), "policy_order", "'z' is none of the sub-policies (x, y)"),
+        (composite(policy_order=["x", "x"]), "policy_order", "'x' must be there once"),
+        (composite(rate_allocation=[{"policy": "z"}]), "rate_allocation", "'z' is none of the sub-policies (x, y)"),
+        (composite(rate_allocation=[{"policy": "x", "percent": 101}]), "percent", "less than or equal to 100"),
+        (composite(max_total_spans_per_second=0), "max_total_spans_per_second", "greater than or equal to 1"),
+        (
+            composite(composite_sub_policy=[{"name": "x", "type": "always_sample"}] * 2),
+            "name: 'x'",
+            "used by more than one policy",
+        ),
+        (
+            composite(composite_sub_policy=[ALWAYS_NOT]),
+            "composite_sub_policy",
+            "must not contain a policy of type: not ('b')",
         ),
         (
             {"name": "a", "type": "drop", "drop": {"drop_sub_policy": [{"name": "b", "type": "not", "not": {}}]}},
@@ -164,12 +213,12 @@ def nested(kind: str) -> dict[str, Any]:
         (
             {"name": "a", "type": "not", "not": {"not_sub_policy": nested("and")}},
             "and_sub_policy",
-            "must not contain a policy of type: and ('inner'); every type but and, drop may stand there",
+            "must not contain a policy of type: and ('inner'); every type but and, composite, drop may stand there",
         ),
         (
             {"name": "a", "type": "not", "not": {"not_sub_policy": ALWAYS_NOT}},
             "not_sub_policy",
-            "must not contain a policy of type: not ('b'); every type but and, not, drop may stand there",
+            "must not contain a policy of type: not ('b'); every type but and, not, composite, drop may stand there",
         ),
         (
             {"name": "a", "type": "bytes_limiting", "bytes_limiting": {"bytes_per_second": 0}},
@@ -278,6 +327,6 @@ def test_the_example_of_the_reference_is_valid() -> None:
 def test_the_reference_describes_every_type_and_field() -> None:
     page = (Path(__file__).parents[3] / "docs" / "reference" / "policies.md").read_text()
     sections = [b for b in vars(blocks).values() if isinstance(b, type) and issubclass(b, Section) and b is not Section]
-    every: list[type[Section]] = [*sections, And, Drop, Not]
+    every: list[type[Section]] = [*sections, And, Composite, Drop, Not]
     words = [*get_args(PolicyType), *(name for block in every for name in block.model_fields)]
     assert [word for word in words if f"`{word}`" not in page] == []
