@@ -16,6 +16,7 @@ from typing import Any
 
 from bench import compare_tables, hops, pairs, sizing, sustained, throughput_tables, transactions
 from bench.measure import load_results
+from bench.micro import encoding
 from pipeline.sizing import Load, Measured, lines, size
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -149,6 +150,24 @@ def pairs_text(figures: Mapping[str, Any]) -> str:
     return "\n".join((markdown(pairs.COLUMNS, pairs.rows(figures)), provenance(figures, command)))
 
 
+def encoding_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance.md."""
+    options = figures["options"]
+    text = (
+        f"{options['labels']} labels of 16 random characters for each label set, all of them different; medians of "
+        f"{options['rounds']} rounds of process CPU, the strings of each its own.\n"
+    )
+    if not options["compiled"]:
+        text += "\n**Not compiled.**\n"
+    return "\n".join(
+        (
+            text,
+            markdown(encoding.COLUMNS, encoding.rows(figures)),
+            provenance(figures, "make bench BENCH=micro.encoding"),
+        )
+    )
+
+
 TABLES: dict[str, Callable[..., str]] = {
     "transactions": transaction_text,
     "throughput": throughput_text,
@@ -158,6 +177,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "compare": compare_text,
     "sweep": compare_text,
     "tuning": compare_text,
+    "encoding": encoding_text,
     "sizing": sizing_tables,
     "size": size_example,
 }

@@ -23,10 +23,18 @@ def pack(value: Any) -> bytes:
 def unpack(value: bytes) -> Any:
     """The inverse of `pack`. Raises ValueError on anything else."""
     try:
-        if value.startswith(ZSTD_MAGIC):
-            if zstandard.frame_content_size(value) > MAX_UNPACKED:
-                raise ValueError(f"claims to unpack to more than {MAX_UNPACKED} bytes")
-            value = _decompressor.decompress(value)
-        return msgpack.unpackb(value, strict_map_key=False)
-    except (zstandard.ZstdError, msgpack.UnpackException) as error:
+        return msgpack.unpackb(unpacked(value), strict_map_key=False)
+    except msgpack.UnpackException as error:
+        raise ValueError(str(error)) from error
+
+
+def unpacked(value: bytes) -> bytes:
+    """The msgpack of a record value. Raises ValueError if it does not decompress."""
+    if not value.startswith(ZSTD_MAGIC):
+        return value
+    try:
+        if zstandard.frame_content_size(value) > MAX_UNPACKED:
+            raise ValueError(f"claims to unpack to more than {MAX_UNPACKED} bytes")
+        return _decompressor.decompress(value)
+    except zstandard.ZstdError as error:
         raise ValueError(str(error)) from error

@@ -9,10 +9,12 @@ batch is written in the lowest version that can say it, so that what does not us
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
 from schemas.errors import ProtocolError
+from schemas.packed_rows import PackedRows
 from schemas.packing import pack, unpack
 from schemas.versions import require
 
@@ -24,6 +26,7 @@ Kind = Literal["counter", "histogram", "sum", "gauge", "info", "exponential", "s
 CLOSED_KINDS = ("counter", "histogram")
 # What is read rather than counted: a newer reading takes the place of the older one.
 LEVELS = ("sum", "gauge", "info", "summary")
+NUMBERS = ("counter", "sum", "gauge", "info")  # whose value is one
 Labels = tuple[str, ...]  # values, in the order of the shape's label names; "" = the label is absent
 
 
@@ -192,6 +195,13 @@ def decode_value(shape: Shape, raw: Any, any_bounds: bool = False) -> Value:
     if not isinstance(raw, int | float):
         raise TypeError(f"a {shape.kind}'s value is {raw!r}")
     return raw
+
+
+def decode_values(shape: Shape, rows: PackedRows, part: int) -> Sequence[Value]:
+    """That part of every row as a value; raises ValueError or TypeError if one does not fit the shape."""
+    if shape.kind in NUMBERS:
+        return rows.numbers(part)
+    return [decode_value(shape, rows.part(row, part)) for row in range(len(rows))]
 
 
 def _reading(shape: Shape, labels: list[str], value: Any, source: int, start_ms: int, time_ms: int) -> Reading:

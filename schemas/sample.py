@@ -13,8 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
+import msgpack
+
 from schemas.errors import ProtocolError
-from schemas.packing import pack, unpack
+from schemas.packed_rows import PackedRows, after, opened
+from schemas.packing import pack, unpack, unpacked
 from schemas.point import Labels, Shape, Value, decode_labels, decode_rows, decode_shape, decode_value, encode_shape
 from schemas.versions import require
 
@@ -127,6 +130,28 @@ class TickFooter:
 
 
 TickRecord = TickHeader | TickChunk | TickFooter
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBlock:
+    """A `SeriesBlock` whose label sets are where they lie: what a sink needs of it. `stale` are label values alone."""
+
+    metric: str
+    shape: Shape
+    rows: PackedRows
+    stale: PackedRows
+    fresh: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PackedChunk:
+    """A `TickChunk` with such blocks."""
+
+    number: int
+    time_ms: int
+    index: int
+    blocks: list[PackedBlock]
+    since_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +269,57 @@ def decode_record(value: bytes) -> TickRecord:
                 raise ValueError(f"kind {kind!r}")
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise ProtocolError(f"not a samples record of Tailrace: {error!r}") from error
+
+
+def find_record(value: bytes) -> TickHeader | PackedChunk | TickFooter:
+    """Like `decode_record`, for those who pass label sets on: texts are found, not made objects of.
+
+    They are not checked to be UTF-8 either.
+    """
+    try:
+        data = unpacked(value)
+        count, at = opened(data, 0)
+        raw: dict[str, Any] = {}
+        for _ in range(count):
+            end = after(data, at)
+            key, at = msgpack.unpackb(data[at:end]), end
+            if key == "blocks":
+                raw[key], at = _places(data, at)
+            else:
+                end = after(data, at)
+                if key not in ("idle", "limits", "sources"):
+                    raw[key] = msgpack.unpackb(data[at:end])
+                at = end
+        if raw["kind"] != "chunk" and not isinstance(record := decode_record(data), TickChunk):
+            return record
+        require("samples", raw["v"], READS)
+        fresh = raw.get("fresh") or [0] * len(raw["blocks"])
+        blocks = [
+            PackedBlock(metric, shape, rows, stale, new)
+            for (metric, shape, rows, stale), new in zip(raw["blocks"], fresh, strict=True)
+        ]
+        return PackedChunk(raw["tick"], raw["time"], raw["index"], blocks, raw.get("since", 0))
+    except (KeyError, ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"not a samples record of Tailrace: {error!r}") from error
+
+
+def _places(data: bytes, at: int) -> tuple[list[tuple[str, Shape, PackedRows, PackedRows]], int]:
+    """The blocks that begin at `at`, and where they end."""
+    blocks = []
+    count, at = opened(data, at)
+    for _ in range(count):
+        parts, at = opened(data, at)
+        if parts != 4:
+            raise ValueError(f"{parts} parts of a block")
+        end = after(data, at)
+        metric, at = msgpack.unpackb(data[at:end]), end
+        end = after(data, at)
+        shape = decode_shape(msgpack.unpackb(data[at:end]))
+        rows = PackedRows(data, end, len(shape.label_names), 2)
+        stale = PackedRows(data, rows.end, len(shape.label_names), 1)
+        blocks.append((metric, shape, rows, stale))
+        at = stale.end
+    return blocks, at
 
 
 def _blocks(chunk: Mapping[str, Any]) -> list[SeriesBlock]:

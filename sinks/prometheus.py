@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import cramjam
 
-from schemas.sample import TickChunk, TickFooter, TickHeader, decode_record
+from schemas.sample import PackedChunk, TickFooter, TickHeader, find_record
 from sinks.contract import Coordinates, Destination, Item, Outcome, Request, SourceRecord
 from sinks.http import REFUSING, HttpClient, Rejected, bisect
 from sinks.remote_write import defect, time_series
@@ -78,27 +78,27 @@ class Prometheus(Destination[SampleItem]):
         committed by its writer, the next one has its counts, and its samples are forgotten.
         """
         source = record.topic, record.partition
-        content = decode_record(record.value)
+        content = find_record(record.value)
         tick = self._ticks.get(source)
         if isinstance(content, TickHeader) or tick is None or tick.number != content.number:
             tick = self._ticks[source] = _OpenTick(content.number)
-        if isinstance(content, TickChunk):
+        if isinstance(content, PackedChunk):
             tick.items += self._samples(record, content)
         elif isinstance(content, TickFooter):
             del self._ticks[source]
             return tick.items
         return None
 
-    def _samples(self, record: SourceRecord, chunk: TickChunk) -> list[SampleItem]:
+    def _samples(self, record: SourceRecord, chunk: PackedChunk) -> list[SampleItem]:
         items: list[SampleItem] = []
         for block in chunk.blocks:
             wrong = defect(block.metric, block.shape)
-            for labels, series in time_series(block, chunk.time_ms, chunk.since_ms):
+            for lane, series in time_series(block, chunk.time_ms, chunk.since_ms, self.lanes):
                 items.append(
                     SampleItem(
                         origin=Coordinates(record.topic, record.partition, record.offset, record.timestamp, len(items)),
                         size=len(series),
-                        lane=hash((block.metric, labels)) % self.lanes,
+                        lane=lane,
                         redelivered=record.redelivered,
                         defect=wrong,
                         series=series,

@@ -1,20 +1,17 @@
-"""Remote write 1.0 on the wire: ticks as TimeSeries messages.
+"""Remote write 1.0 on the wire: which series a row is, and their samples; schemas/formats/write_request.py writes them.
 
-Field numbers: prometheus/prompb remote.proto and types.proto. WriteRequest { timeseries = 1 }, TimeSeries { labels = 1,
-samples = 2, histograms = 4 }, Label { name = 1, value = 2 }, Sample { double value = 1, int64 timestamp = 2 }. Labels
-are sorted by name, as bytes; empty values are left out, as absent labels are (Prometheus remote write specification
-1.0, "Labels"). Exponential histograms are native ones (sinks/native_histograms.py).
+Sample { double value = 1, int64 timestamp = 2 }. Exponential histograms are native ones (sinks/native_histograms.py).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from math import isnan
 
-from schemas.point import ExponentialValue, HistogramValue, Labels, Shape, SummaryValue, Value
-from schemas.sample import SeriesBlock
+from schemas.formats.write_request import SeriesWriter
+from schemas.point import NUMBERS, ExponentialValue, HistogramValue, Shape, SummaryValue, Value, decode_values
+from schemas.sample import PackedBlock
 from sinks.native_histograms import native_histogram, stale_histogram
 from sinks.protobuf import field, varint
 
@@ -26,28 +23,38 @@ _double = struct.Struct("<d").pack
 _ZERO = _double(0.0)
 
 
-def time_series(block: SeriesBlock, time_ms: int, since_ms: int = 0) -> Iterator[tuple[Labels, bytes]]:
-    """(label values of the row, a `timeseries` field of a WriteRequest) for every series of the block.
+def time_series(block: PackedBlock, time_ms: int, since_ms: int = 0, lanes: int = 1) -> list[tuple[int, bytes]]:
+    """(lane, a `timeseries` field of a WriteRequest) for every series of the block; all of a row have one lane.
 
     A histogram's row gives its buckets by rising `le` (cumulative counts), a summary's its quantiles, then come `_sum`
     and `_count`; a sum that is not known has no sample.
 
     A row that begins with this tick gets a zero first, just after `since_ms`, the time of the tick before (0: not
     known). Without it rate() and increase() miss what a new series counted first, and take a series that ended at 3 and
-    comes back with 5 for one that counted 2; Tempo writes such a zero, too.
+    comes back with 5 for one that counted 2; Tempo writes such a zero, too. Raises ValueError or TypeError for a value
+    that does not fit the shape.
     """
-    fresh = block.rows[len(block.rows) - block.fresh :] if 0 < since_ms < time_ms - 1 else []
-    begins, time = varint(since_ms + 1), varint(time_ms & 0xFFFF_FFFF_FFFF_FFFF)
-    parts = [_Series(block.shape, name, bound) for name, bound in series_of(block.metric, block.shape)]
-    nothing, stale = _beginning(block.shape, len(parts), begins), _end(block.shape, len(parts), time)
-    for labels, samples in (
-        *((labels, nothing) for labels, _ in fresh),
-        *((labels, _samples(value, time)) for labels, value in block.rows),
-        *((labels, stale) for labels in block.stale),
-    ):
-        for series, sample in zip(parts, samples, strict=True):
-            if sample:
-                yield labels, series.encode(labels, sample)
+    shape, rows, stale = block.shape, block.rows, block.stale
+    bound = _bound_label(shape)
+    series = [{NAME: name} | ({bound: le} if le else {}) for name, le in series_of(block.metric, shape)]
+    writer = SeriesWriter(shape.label_names, series)
+    found: list[tuple[int, bytes]] = []
+    if block.fresh and 0 < since_ms < time_ms - 1:
+        zeros = _beginning(shape, len(series), varint(since_ms + 1))
+        first = (len(rows) - block.fresh) * rows.width + rows.parts + 1
+        found += writer.samples(rows.data, rows.cells, first, rows.width, [zeros] * block.fresh, lanes)
+    time = varint(time_ms & 0xFFFF_FFFF_FFFF_FFFF)
+    places = rows.data, rows.cells, rows.parts + 1, rows.width
+    if shape.kind in NUMBERS:
+        found += writer.numbers(*places, rows.numbers(1), time, lanes)
+    elif shape.kind == "exponential":
+        found += writer.samples(*places, [_native(value, time) for value in decode_values(shape, rows, 1)], lanes)
+    else:
+        found += writer.numbers(*places, list(map(_numbers, decode_values(shape, rows, 1))), time, lanes)
+    if len(stale):
+        ends = _end(shape, len(series), time)
+        found += writer.samples(stale.data, stale.cells, stale.parts + 1, stale.width, [ends] * len(stale), lanes)
+    return found
 
 
 def series_of(metric: str, shape: Shape) -> list[tuple[str, str]]:
@@ -67,7 +74,7 @@ def defect(metric: str, shape: Shape) -> str:
 
     Prometheus answers 204 to such series and drops them.
     """
-    names = [NAME, *shape.label_names, *_bound_label(shape)]
+    names = [NAME, *shape.label_names, *filter(None, [_bound_label(shape)])]
     for name in (metric, *names):
         if not name or not _is_text(name):
             return f"{name!r} is not a name"
@@ -79,48 +86,24 @@ def _is_text(name: str) -> bool:
     return all(not "\ud800" <= character <= "\udfff" for character in name)
 
 
-def _bound_label(shape: Shape) -> list[str]:
-    return [BUCKET] if shape.kind == "histogram" else [QUANTILE] if shape.kind == "summary" else []
+def _bound_label(shape: Shape) -> str:
+    return BUCKET if shape.kind == "histogram" else QUANTILE if shape.kind == "summary" else ""
 
 
-class _Series:
-    """One series of a label set: everything but the label values and the sample, encoded once per block."""
-
-    def __init__(self, shape: Shape, name: str, bound: str) -> None:
-        fixed = {NAME: name} | dict.fromkeys(_bound_label(shape) if bound else (), bound)
-        slots = {label: slot for slot, label in enumerate(shape.label_names)}
-        # Fixed labels are complete fields; of the others the encoded name and where the value stands in the row.
-        self._labels: list[tuple[bytes, int]] = []
-        for label in sorted([*fixed, *slots], key=str.encode):
-            key = field(0x0A, label.encode())
-            if label in fixed:
-                self._labels.append((field(0x0A, key + field(0x12, fixed[label].encode())), -1))
-            else:
-                self._labels.append((key, slots[label]))
-
-    def encode(self, values: Sequence[str], sample: bytes) -> bytes:
-        parts = []
-        for encoded, slot in self._labels:
-            if slot < 0:
-                parts.append(encoded)
-            elif value := values[slot]:
-                parts.append(field(0x0A, encoded + field(0x12, value.encode())))
-        parts.append(sample)
-        return field(0x0A, b"".join(parts))
-
-
-def _samples(value: Value, time: bytes) -> list[bytes]:
-    """The `samples` or `histograms` field of each series of a row; empty for none."""
-    if isinstance(value, ExponentialValue):
-        return [field(0x22, native_histogram(value, time))]
+def _numbers(value: Value) -> list[float | None]:
+    """The number of each series of a histogram's or summary's row; None for none."""
     if isinstance(value, HistogramValue):
-        numbers: list[float] = [*accumulate(value.buckets)]
-    elif isinstance(value, SummaryValue):
-        numbers = [*value.values]
-    else:
-        return [_sample(_double(value), time)]
-    total = b"" if isnan(value.sum) else _sample(_double(value.sum), time)
-    return [*(_sample(_double(n), time) for n in numbers), total, _sample(_double(value.observations), time)]
+        return [*accumulate(value.buckets), None if isnan(value.sum) else value.sum, value.observations]
+    if isinstance(value, SummaryValue):
+        return [*value.values, None if isnan(value.sum) else value.sum, value.observations]
+    raise TypeError(f"a {type(value).__name__} is no histogram and no summary")
+
+
+def _native(value: Value, time: bytes) -> list[bytes]:
+    """The `histograms` field of an exponential histogram."""
+    if not isinstance(value, ExponentialValue):
+        raise TypeError(f"a {type(value).__name__} is no exponential histogram")
+    return [field(0x22, native_histogram(value, time))]
 
 
 def _beginning(shape: Shape, series: int, time: bytes) -> list[bytes]:

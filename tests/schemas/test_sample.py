@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from schemas.errors import ProtocolError
 from schemas.packing import pack, unpack
-from schemas.point import HistogramValue, Labels, Shape, Value
+from schemas.point import HistogramValue, Labels, Shape, Value, decode_values
 from schemas.sample import (
     CHUNK_BYTES,
+    PackedChunk,
     SeriesBlock,
     Tick,
     TickChunk,
@@ -16,6 +17,7 @@ from schemas.sample import (
     TickHeader,
     decode_record,
     encode_record,
+    find_record,
     read_tick,
 )
 from tests.processors.metric_strategies import COUNTER, HISTOGRAM, labels, values
@@ -53,6 +55,26 @@ def ticks(draw: st.DrawFn) -> Tick:
             blocks.append(SeriesBlock(metric, shape, rows, stale))
     number, time, points = (draw(st.integers(0, 1 << 41)) for _ in range(3))
     return Tick(number, time, points, draw(st.integers(1, 64)), blocks)
+
+
+@given(ticks())
+def test_what_a_sink_finds_is_what_was_written(tick: Tick) -> None:
+    for value in tick.encode():
+        whole, found = decode_record(value), find_record(value)
+        if not isinstance(whole, TickChunk):
+            assert found == whole
+            continue
+        assert isinstance(found, PackedChunk)
+        assert (found.number, found.time_ms, found.index, found.since_ms) == (
+            whole.number, whole.time_ms, whole.index, whole.since_ms
+        )  # fmt: skip
+        for block, wanted in zip(found.blocks, whole.blocks, strict=True):
+            values = decode_values(block.shape, block.rows, 1)
+            rows = [(block.rows.texts(row), value) for row, value in enumerate(values)]
+            stale = [block.stale.texts(row) for row in range(len(block.stale))]
+            assert (block.metric, block.shape, rows, stale, block.fresh) == (
+                wanted.metric, wanted.shape, wanted.rows, wanted.stale, wanted.fresh
+            )  # fmt: skip
 
 
 @given(ticks())
@@ -113,11 +135,13 @@ def test_records_of_version_1_are_read_for_ever() -> None:
 
 @given(st.binary(max_size=64))
 def test_foreign_bytes_are_refused(value: bytes) -> None:
-    with pytest.raises(ProtocolError):
-        decode_record(value)
+    for read in (decode_record, find_record):
+        with pytest.raises(ProtocolError):
+            read(value)
 
 
 def test_another_version_is_refused() -> None:
     for value in EXAMPLE.encode():
-        with pytest.raises(ProtocolError, match="version 3"):
-            decode_record(pack(unpack(value) | {"v": 3}))
+        for read in (decode_record, find_record):
+            with pytest.raises(ProtocolError, match="version 3"):
+                read(pack(unpack(value) | {"v": 3}))

@@ -11,14 +11,22 @@ from hypothesis import strategies as st
 
 from pipeline.demo.remote_write import decode
 from schemas.point import HistogramValue, Shape, SummaryValue
-from schemas.sample import SeriesBlock
+from schemas.sample import PackedChunk, SeriesBlock, TickChunk, encode_record, find_record
 from sinks.remote_write import defect, series_of, time_series
 
 NAMES = st.sampled_from(["A", "Z", "_x", "aa", "le2", "service_name", "z"])
 
 
+def series_as_told(block: SeriesBlock, time_ms: int, since_ms: int = 0) -> list[bytes]:
+    """Through the record that a sink gets."""
+    chunk = find_record(encode_record(TickChunk(1, time_ms, 0, [block], since_ms)))
+    assert isinstance(chunk, PackedChunk)
+    (found,) = chunk.blocks
+    return [series for _, series in time_series(found, chunk.time_ms, chunk.since_ms)]
+
+
 def samples(block: SeriesBlock, time_ms: int = 1_000) -> list[tuple[dict[str, str], int, float | None]]:
-    body = b"".join(series for _, series in time_series(block, time_ms))
+    body = b"".join(series_as_told(block, time_ms))
     found = decode(bytes(cramjam.snappy.compress_raw(body)))
     return [(dict(sample.labels), sample.time_ms, sample.value) for sample in found]
 
@@ -47,7 +55,7 @@ def test_a_counter(labels: tuple[list[str], list[str]], value: float, time_ms: i
     assert found == {"__name__": "calls_total"} | {name: text for name, text in given_labels.items() if text}
     assert time == time_ms
     assert number == value or value != value
-    ((_, series),) = time_series(block, time_ms)
+    (series,) = series_as_told(block, time_ms)
     assert names_in_order(series) == sorted(names_in_order(series))
 
 
@@ -76,7 +84,7 @@ def test_a_sum_that_nobody_told_has_no_sample() -> None:
 def test_a_summary_begins_with_its_counts_and_not_with_its_quantiles() -> None:
     shape = Shape("summary", ("service",), (0.5, 1.0), 1, True)
     block = SeriesBlock("ms", shape, [(("cart",), SummaryValue(3, 12.5, (4.0, 6.0)))], fresh=1)
-    body = b"".join(series for _, series in time_series(block, 2_000, 1_000))
+    body = b"".join(series_as_told(block, 2_000, 1_000))
     found = decode(bytes(cramjam.snappy.compress_raw(body)))
     assert [
         (labels["__name__"], labels.get("quantile"), sample.time_ms, sample.value)
