@@ -14,6 +14,7 @@ from pipeline.commands.check import check
 from pipeline.commands.config import config_group
 from pipeline.commands.demo import demo
 from pipeline.commands.dlq import dlq
+from pipeline.commands.simulate import simulate_command
 from pipeline.commands.size import size
 from pipeline.commands.test import test
 from pipeline.commands.top import top
@@ -33,6 +34,7 @@ def cli() -> None:
       tailrace topics tailrace.yaml --create           make the internal topics
       tailrace acls tailrace.yaml --print kafka-cli    what the workers' user must be allowed to do
       tailrace test --config tailrace.yaml cases.yaml  do the policies do what they should
+      tailrace simulate --config tailrace.yaml --policies new.yaml --since 2h    what would other policies keep
       tailrace worker --config tailrace.yaml --role all
       tailrace cardinality --config tailrace.yaml      how full the limits are, and who is to blame
       tailrace size --spans-per-second 20000           partitions, workers, memory and disk for a load
@@ -42,7 +44,9 @@ def cli() -> None:
     """
 
 
-for command in (check, test, topics, acls, worker, top, cardinality, size, dlq, canary, demo, config_group):
+for command in (check, test, simulate_command, topics, acls, worker, top):
+    cli.add_command(command)
+for command in (cardinality, size, dlq, canary, demo, config_group):
     cli.add_command(command)
 
 main: Callable[..., Any] = cli

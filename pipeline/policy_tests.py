@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from pipeline.config import Config, Sampling
-from pipeline.config_file import InvalidConfig
-from pipeline.yaml_tree import Problem, Tree, read
+from pipeline.section_file import load_section, refused
 from processors.sampling.compile import compile_policies
 from processors.sampling.decide import Vote
 from processors.sampling.evidence import Evidence
@@ -89,39 +88,17 @@ class Outcome:
 
 def load_cases(path: Path, config: Config) -> list[Loaded]:
     """The cases of a file. Raises InvalidConfig with every problem: file, line, key and rule."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-        raise InvalidConfig(str(path), [Problem(1, 1, "", f"cannot be read: {why}")]) from None
-    tree = read(text, path.parent, {})
-    cases = None
-    if not tree.problems:
-        try:
-            cases = Cases.model_validate(tree.data)
-        except ValidationError as error:
-            tree.problems += list(_problems(error, tree))
+    cases, tree = load_section(path, Cases, {})
     loaded = []
-    for number, case in enumerate(cases.cases if cases else ()):
+    for number, case in enumerate(cases.cases):
         try:
             line, _ = tree.position(("cases", number))
             loaded.append(Loaded(case, line, _trace(case, path.parent, config.sampling)))
         except _Refused as error:
             tree.problems.append(tree.problem(("cases", number, error.key), str(error)))
     if tree.problems:
-        raise InvalidConfig(str(path), sorted(tree.problems, key=lambda problem: (problem.line, problem.column)))
+        raise refused(path, tree)
     return loaded
-
-
-def _problems(error: ValidationError, tree: Tree) -> Iterator[Problem]:
-    for details in error.errors():
-        path: tuple[str | int, ...] = tuple(part for part in details["loc"] if part not in ("str", "dict[str,any]"))
-        if details["type"] == "rules":
-            for below, rule in details["ctx"]["broken"]:
-                yield tree.problem((*path, *below), rule)
-        else:
-            message = "unknown key" if details["type"] == "extra_forbidden" else details["msg"]
-            yield tree.problem(path, message.removeprefix("Value error, "))
 
 
 class _Refused(ValueError):

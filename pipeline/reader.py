@@ -55,6 +55,14 @@ class Reader:
         last = await self._consumer.end_offsets([partition])
         return first[partition], last[partition]
 
+    async def at(self, partition: TopicPartition, time_ms: int) -> int:
+        """First offset of a record that was appended (of a raw topic: created) at or after a time; the end if none."""
+        first, last = await self.end(partition)
+        if time_ms <= 0:
+            return first
+        found = (await self._consumer.offsets_for_times({partition: time_ms})).get(partition)
+        return last if found is None else min(last, found.offset)
+
     async def close(self) -> None:
         """Disconnect. Does not raise."""
         with contextlib.suppress(Exception):

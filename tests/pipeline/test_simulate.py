@@ -1,0 +1,165 @@
+"""`tailrace simulate` on a real Kafka: it decides as the workers did, says what others change, and moves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiokafka.admin import AIOKafkaAdminClient
+from click.testing import CliRunner, Result
+
+from pipeline.cli import cli
+from pipeline.reader import Reader
+from pipeline.worker import running
+from schemas.decision import DecisionRecord
+from tests.pipeline.configs import MINIMAL, as_yaml
+from tests.pipeline.kafka import DEADLINE
+from tests.pipeline.stages import Stages, administration, busy, now, partition
+from tests.services import Kafka, eventually
+
+ERRORS = {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}}
+HALF = {"name": "half", "type": "probabilistic", "probabilistic": {"sampling_percentage": 50}}
+RATE = {"name": "rate", "type": "rate_limiting", "rate_limiting": {"spans_per_second": 6}}
+ALL = {"name": "all", "type": "always_sample"}
+POLICIES = [ERRORS, HALF, RATE]
+TRACES = 40  # decided before and after the middle
+
+
+class Played(Stages):
+    """A pipeline that has run, and the time in the middle of it."""
+
+    SECTIONS = {"sampling": {"decision_wait": "1s", "policies": POLICIES}}
+    middle = 0
+
+    async def play(self) -> Played:
+        async with running(self.config, ["ingest", "sample"]), busy(self):
+            await eventually(lambda: self.decided(TRACES), DEADLINE, "traces are decided")
+            self.middle = now()
+            await eventually(lambda: self.decided(2 * TRACES), DEADLINE, "more traces are decided")
+        return self
+
+    async def decided(self, count: int) -> bool:
+        return len(await self.recorded()) >= count
+
+    async def recorded(self, since: int = 0) -> dict[int, str]:
+        """The first verdict of each trace that was written at or after a time: the policy, "" for dropped."""
+        found: dict[int, str] = {}
+        for record in await self.records(self.topics.decisions):
+            decisions = DecisionRecord.decode(record.value)
+            if record.timestamp >= since:
+                for key, verdict in zip(decisions.keys, decisions.verdicts, strict=True):
+                    found.setdefault(key, verdict.policy)
+        return found
+
+    def simulate(self, policies: list[dict[str, Any]], *words: str, since: str = "earliest") -> Result:
+        path = self.file.parent / "new.yaml"
+        path.write_text(yaml.safe_dump({"policies": policies}))
+        call = ["simulate", "--config", str(self.file), "--policies", str(path), "--since", since, *words]
+        return CliRunner().invoke(cli, call)
+
+    async def report(self, policies: list[dict[str, Any]], *words: str, since: str = "earliest") -> dict[str, Any]:
+        result = await asyncio.to_thread(self.simulate, policies, "--json", *words, since=since)
+        assert result.exit_code == 0, result.output
+        found: dict[str, Any] = json.loads(result.stdout)
+        return found
+
+    async def state(self) -> tuple[Any, ...]:
+        """Everything that a simulation must not touch: groups, what they have committed, topics and their ends."""
+        async with administration(self.bootstrap) as admin:
+            groups = sorted(group for group, *_ in await admin.list_consumer_groups())
+            offsets = [
+                await admin.list_consumer_group_offsets(self.topics.group(role)) for role in ("ingest", "sample")
+            ]
+            topics = sorted(await admin.list_topics())
+            ends = await self._ends(admin)
+        return groups, offsets, topics, ends
+
+    async def _ends(self, admin: AIOKafkaAdminClient) -> dict[str, tuple[int, int]]:
+        reader = Reader(self.config.kafka)
+        try:
+            topics = (self.topics.spans, self.topics.logs, self.topics.decisions, self.topics.kept_spans)
+            return {topic: await reader.end(partition(topic)) for topic in topics}
+        finally:
+            await reader.close()
+
+
+@pytest.fixture
+async def played(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Played]:
+    found = Played(kafka.bootstrap, tmp_path)
+    await found.create()
+    yield await found.play()
+    found.stop()
+
+
+async def test_simulate(played: Played) -> None:
+    before = await played.state()
+    await replayed_with_the_same_policies(played)
+    await replayed_with_others(played)
+    assert await played.state() == before
+
+
+async def replayed_with_the_same_policies(played: Played) -> None:
+    """Verdict by verdict what the workers decided, also from the middle on; what they had not decided yet is more."""
+    recorded = await played.recorded()
+    report = await played.report(POLICIES)
+    assert report["live"] == {"same": len(recorded), "different": 0, "of_other_versions": 0, "examples": []}
+    assert report["lost"]["traces"] == report["gained"]["traces"] == 0
+    assert set(filter(None, recorded.values())) == {"errors", "rate"}  # every id of this traffic is in the lower half
+    report = await played.report(POLICIES, since=iso(played.middle))
+    assert report["live"]["different"] == 0
+    assert report["live"]["same"] == len(await played.recorded(played.middle))
+    assert TRACES <= report["live"]["same"] < len(recorded)
+
+
+async def replayed_with_others(played: Played) -> None:
+    """What changes, trace by trace."""
+    report = await played.report([ERRORS, ALL])
+    new, old = report["new"], report["old"]
+    assert report["gained"]["traces"] == old["traces"] - old["kept_traces"] > TRACES / 3
+    assert (report["lost"]["traces"], report["gained"]["by_policy"]) == (0, {"all": report["gained"]["traces"]})
+    errors = new["policies"]["errors"]
+    assert new["overlap"]["errors"] == {"all": errors["votes"]}
+    assert errors["only"] == 0 < errors["votes"] == errors["named"] == new["errors"]
+    assert errors["spans"] == old["policies"]["errors"]["spans"] == 3 * errors["named"]
+    assert sum(each["bytes"] for each in new["policies"].values()) == new["kept_bytes"] > old["kept_bytes"]
+
+    report = await played.report([RATE])
+    assert 0 < report["new"]["errors_missed"] == report["lost"]["with_errors"]
+    assert report["old"]["errors_missed"] == 0
+    assert report["lost"]["by_policy"]["errors"] == report["lost"]["with_errors"]
+    assert len(report["lost"]["examples"]) == 5
+    told = await asyncio.to_thread(played.simulate, [RATE])
+    assert f"newly lost: {report['lost']['traces']} traces" in told.output
+
+    other = played.file.parent / "old.yaml"
+    other.write_text(yaml.safe_dump({"sampling": {"decision_wait": "2s", "policies": [ALL]}}))
+    report = await played.report([RATE], "--against", str(other))
+    assert report["live"] is None
+    assert report["gained"]["traces"] == 0 < report["lost"]["by_policy"]["all"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("policies:\n- {name: a, type: latensy}\n", "2:"),
+        ("sampling:\n  policys: []\n", "sampling.policys: unknown key"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    config, new = tmp_path / "tailrace.yaml", tmp_path / "new.yaml"
+    config.write_text(as_yaml(MINIMAL))
+    new.write_text(text)
+    words = ["simulate", "--config", str(config), "--policies", str(new), "--since"]
+    result = CliRunner().invoke(cli, [*words, "2h"])
+    assert (result.exit_code, f"{new}:{said}" in result.output or said in result.output) == (78, True), result.output
+    assert CliRunner().invoke(cli, [*words, "yesterday"]).exit_code == 2
+
+
+def iso(time_ms: int) -> str:
+    return datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC).isoformat()
