@@ -9,31 +9,15 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-import re2
 from pydantic import Field, FiniteFloat, model_validator
 
-from processors.sampling.predicates import Expression
+from processors.sampling.ottl import alternatives
+from processors.sampling.predicates import expression
 from processors.sampling.trace_state import is_key, is_value
 from schemas.settings import Section
 
 REMEMBERED = 128  # texts whose answers are kept, when cache_max_size says none; the Collector's number
 MOST_SPANS = 10**12  # or bytes, per second; no more fits into 64 bits of a bucket's units
-
-
-def expression(pattern: str) -> Expression:
-    """A regular expression of RE2, the Collector's engine: linear in the text, whatever the text.
-
-    Raises ValueError that says what is wrong with it.
-    """
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        compiled: Expression = re2.compile(pattern, options)
-    except re2.error as error:
-        reason = error.args[0]
-        text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
-        raise ValueError(f"{pattern!r} is not a regular expression of RE2: {text}") from None
-    return compiled
 
 
 class StatusCode(Section):
@@ -184,6 +168,29 @@ class BytesLimiting(Section):
     def burst(self) -> int:
         """`burst_capacity`, or what holds in its place."""
         return self.burst_capacity or 2 * self.bytes_per_second
+
+
+class OttlCondition(Section):
+    """Keeps a trace with a span that meets one of the conditions."""
+
+    error_mode: Literal["ignore", "silent", "propagate"] = Field(
+        "ignore", description="Without effect: none of the conditions known here can fail."
+    )
+    span: list[str] = Field([], description="Conditions in OTTL; one is enough.")
+    spanevent: list[str] = Field([], description="Not known here: must be empty.")
+
+    @model_validator(mode="after")
+    def _known_conditions(self) -> Self:
+        if self.spanevent:
+            raise ValueError("spanevent: conditions about span events are not known here, only `span`")
+        if not self.span:
+            raise ValueError("span: at least one condition is required")
+        for condition in self.span:
+            try:
+                alternatives(condition)
+            except ValueError as error:
+                raise ValueError(f"span: {error}") from None
+        return self
 
 
 class RateAllocation(Section):

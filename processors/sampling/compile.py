@@ -15,15 +15,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from processors.sampling.blocks import (
+    REMEMBERED,
     BooleanAttribute,
     BytesLimiting,
     Latency,
     NumericAttribute,
+    OttlCondition,
     Probabilistic,
     RateLimiting,
     StringAttribute,
     TraceState,
-    expression,
 )
 from processors.sampling.conditions import (
     NS_PER_MS,
@@ -43,11 +44,12 @@ from processors.sampling.conditions import (
     WithinRate,
 )
 from processors.sampling.limits import Allowance, Rate
+from processors.sampling.ottl import Question, alternatives, bounds, holds
 from processors.sampling.policies import Composite, Policy, unique_names
-from processors.sampling.predicates import KeyPredicates, Lookup, attribute_bits
+from processors.sampling.predicates import KeyPredicates, Lookup, attribute_bits, expression
 from processors.sampling.probability import hash_limit_of, salted, threshold_of
 from processors.sampling.shares import Shares, SharesBySecond
-from processors.sampling.span_bits import WORD, FieldBits, SpanBits, words_of
+from processors.sampling.span_bits import WORD, FieldBits, SpanBits, Term, words_of
 from processors.sampling.trace_state import States
 from schemas.severity import HIGHEST as HIGHEST_SEVERITY
 from schemas.severity import NUMBERS as SEVERITY_NUMBERS
@@ -118,7 +120,7 @@ def compile_policies(policies: Sequence[Policy], *, compat: Compat = "none", ext
         version=_version(policies, compat),
         words=words,
         severity_bits=array("Q", [word for bits in compiler.severity_bits for word in words_of(bits, words)]),
-        span_bits=SpanBits(words, compiler.fields, compiler.lookups(of_resource=False), states),
+        span_bits=SpanBits(words, compiler.fields, compiler.lookups(of_resource=False), states, compiler.terms),
         resource_lookups=compiler.lookups(of_resource=True),
         shadows=tuple(shadows),
         shadow_drops=frozenset(policy.name for policy in policies if policy.shadow and policy.type == "drop"),
@@ -134,6 +136,7 @@ class _Compiler:
     severity_bits: list[int] = field(default_factory=lambda: [0] * (HIGHEST_SEVERITY + 1))
     attributes: dict[int, KeyPredicates] = field(default_factory=dict)
     states: dict[bytes, dict[bytes, int]] = field(default_factory=dict)
+    terms: list[Term] = field(default_factory=list)
     rates: list[Allowance] = field(default_factory=list)
     outer: str = ""  # the policy of the configuration that is being compiled
 
@@ -161,6 +164,8 @@ class _Compiler:
                 return _match(self._boolean(block), block.invert_match)
             case Policy(type="trace_state", trace_state=block) if block:
                 return AnyOf(self._state(block))
+            case Policy(type="ottl_condition", ottl_condition=block) if block:
+                return AnyOf(self._ottl(block))
             case Policy(type="span_count", span_count=block) if block:
                 return SpanCount(block.min_spans, block.max_spans or None)
             case Policy(type="rate_limiting", rate_limiting=block) if block:
@@ -244,6 +249,42 @@ class _Compiler:
         table = self.states.setdefault(block.key.encode(), {})
         for value in values:
             table[value.encode()] = table.get(value.encode(), 0) | bit
+        return bit
+
+    def _ottl(self, block: OttlCondition) -> int:
+        known = len(self.bits)
+        bit = self._bit(("ottl", frozenset(block.span)))
+        if len(self.bits) > known:
+            for condition in block.span:
+                for must, must_not in alternatives(condition):
+                    self.terms.append((bit, self._questions(must), self._questions(must_not)))
+        return bit
+
+    def _questions(self, questions: frozenset[Question]) -> int:
+        bits = 0
+        for question in sorted(questions, key=repr):
+            bits |= self._question(question)
+        return bits
+
+    def _question(self, question: Question) -> int:
+        known = len(self.bits)
+        bit = self._bit(question)
+        if len(self.bits) == known:
+            return bit
+        match question.field:
+            case "attributes" | "resource":
+                key = self._key(question.key)
+                (key.of_spans if question.field == "attributes" else key.of_resources).append((bit, holds(question)))
+                key.remembered = max(key.remembered, REMEMBERED)
+            case "name":
+                self.fields.names.append((bit, holds(question)))
+            case "kind" | "status" if isinstance(question.value, int):
+                table = self.fields.kinds if question.field == "kind" else self.fields.statuses
+                table[question.value] = table.get(question.value, 0) | bit
+            case "duration":
+                self.fields.durations.append((*bounds(question), bit))
+            case _:
+                self.fields.root |= bit
         return bit
 
     def _rate(self, block: RateLimiting) -> Condition:

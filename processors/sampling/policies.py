@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -18,6 +18,7 @@ from processors.sampling.blocks import (
     Latency,
     LogSeverity,
     NumericAttribute,
+    OttlCondition,
     Probabilistic,
     RateAllocation,
     RateLimiting,
@@ -38,6 +39,7 @@ PolicyType = Literal[
     "boolean_attribute",
     "trace_state",
     "trace_flags",
+    "ottl_condition",
     "span_count",
     "rate_limiting",
     "bytes_limiting",
@@ -48,7 +50,6 @@ PolicyType = Literal[
     "drop",
 ]
 WITHOUT_BLOCK = ("always_sample", "trace_flags")
-COLLECTOR_ONLY = ("ottl_condition",)
 
 
 class Policy(Section):
@@ -69,6 +70,7 @@ class Policy(Section):
     numeric_attribute: NumericAttribute | None = Field(None, description="For type: numeric_attribute.")
     boolean_attribute: BooleanAttribute | None = Field(None, description="For type: boolean_attribute.")
     trace_state: TraceState | None = Field(None, description="For type: trace_state.")
+    ottl_condition: OttlCondition | None = Field(None, description="For type: ottl_condition.")
     span_count: SpanCount | None = Field(None, description="For type: span_count.")
     rate_limiting: RateLimiting | None = Field(None, description="For type: rate_limiting.")
     bytes_limiting: BytesLimiting | None = Field(None, description="For type: bytes_limiting.")
@@ -77,17 +79,6 @@ class Policy(Section):
     not_: Not | None = Field(None, alias="not", description="For type: not.")
     composite: Composite | None = Field(None, description="For type: composite.")
     drop: Drop | None = Field(None, description="For type: drop.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_to_the_collector_alone(cls, data: Any) -> Any:
-        found = data.get("type") if isinstance(data, dict) else None
-        if found in COLLECTOR_ONLY:
-            raise ValueError(
-                f"type: {found} is one of the Collector's that Tailrace does not have (policy {data.get('name')!r}); "
-                f"it has {', '.join(get_args(PolicyType))}"
-            )
-        return data
 
     @model_validator(mode="after")
     def _one_block_named_like_type(self) -> Self:

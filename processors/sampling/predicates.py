@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 
+import re2
+
 if TYPE_CHECKING:
     from schemas.otlp_scan import AttributeValue
 
@@ -32,6 +34,23 @@ class Expression(Protocol):
 Test = Callable[["AttributeValue"], bool]
 Tests = list[tuple[int, Test]]
 """Bits, and what a value has to be to meet them."""
+
+
+def expression(pattern: str) -> Expression:
+    """A regular expression of RE2, the Collector's engine: linear in the text, whatever the text.
+
+    Raises ValueError that says what is wrong with it.
+    """
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        compiled: Expression = re2.compile(pattern, options)
+    except re2.error as error:
+        reason = error.args[0]
+        text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+        raise ValueError(f"{pattern!r} is not a regular expression of RE2: {text}") from None
+    return compiled
+
 
 Lookup = tuple[int, Callable[[str, int], int], int, Callable[[str], int], Callable[["AttributeValue"], int]]
 """How the value of one key is looked up: (slot, get, missing, search, other).

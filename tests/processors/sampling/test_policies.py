@@ -39,6 +39,17 @@ COLLECTOR_BLOCK: list[dict[str, Any]] = [
     {"name": "test-policy-12", "type": "bytes_limiting", "bytes_limiting": {"bytes_per_second": 1024000}},
     {"name": "test-policy-13", "type": "trace_flags"},
     {
+        "name": "test-policy-14",
+        "type": "ottl_condition",
+        "ottl_condition": {
+            "error_mode": "ignore",
+            "span": [
+                'attributes["test_attr_key_1"] == "test_attr_val_1"',
+                'attributes["test_attr_key_2"] != "test_attr_val_1"',
+            ],
+        },
+    },
+    {
         "name": "composite-policy-1",
         "type": "composite",
         "composite": {
@@ -187,8 +198,18 @@ def nested(kind: str) -> dict[str, Any]:
         ({"name": "a", "type": "always_sample", "sampled": True}, "sampled", "not permitted"),
         (
             {"name": "a", "type": "ottl_condition", "ottl_condition": {}},
-            "type: ottl_condition",
-            "Tailrace does not have (policy 'a'); it has always_sample,",
+            "span",
+            "at least one condition is required",
+        ),
+        (
+            {"name": "a", "type": "ottl_condition", "ottl_condition": {"spanevent": ['name == "x"']}},
+            "spanevent",
+            "conditions about span events are not known here",
+        ),
+        (
+            {"name": "a", "type": "ottl_condition", "ottl_condition": {"span": ["Len(name) > 3"]}},
+            "span: 'Len(name) > 3', column 1",
+            'Len is not known here; a condition compares (==, !=, <, <=, >, >=) attributes["key"],',
         ),
         (composite(policy_order=["x", "z"]), "policy_order", "'z' is none of the sub-policies (x, y)"),
         (composite(policy_order=["x", "x"]), "policy_order", "'x' must be there once"),

@@ -8,8 +8,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from processors.sampling.blocks import expression
-from processors.sampling.predicates import LONGEST_REMEMBERED, KeyPredicates, Lookup, Ranges, attribute_bits, text_of
+from processors.sampling.predicates import (
+    LONGEST_REMEMBERED,
+    KeyPredicates,
+    Lookup,
+    Ranges,
+    attribute_bits,
+    expression,
+    text_of,
+)
 from schemas.otlp_scan import AttributeValue
 
 TEXT, PATTERN, RANGE, FALSE, TRUE = 1, 2, 4, 8, 16

@@ -1,0 +1,349 @@
+"""Conditions in the OpenTelemetry Transformation Language, as policies use them: a subset, taken apart into tests.
+
+A condition is about one span. It becomes alternatives (a disjunctive normal form): sets of tests that must hold and of
+tests that must not. A test is about one field, so spans answer it like any other question of a policy.
+
+Comparisons follow pkg/ottl/LANGUAGE.md of the Collector: values of different types are unequal and in no order,
+integers and doubles compare as numbers, what is missing is nil. Nothing in the subset can fail while it runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from processors.sampling.predicates import expression, text_of
+
+if TYPE_CHECKING:
+    from schemas.otlp_scan import AttributeValue
+
+MOST_ALTERNATIVES = 64
+MOST_OPERATORS = 64
+KNOWN = (
+    'a condition compares (==, !=, <, <=, >, >=) attributes["key"], resource.attributes["key"], name, kind, '
+    "kind.string, status.code, end_time_unix_nano - start_time_unix_nano or end_time - start_time with a literal, or "
+    "asks IsMatch(field, pattern) or IsRootSpan(); and, or, not and parentheses join conditions"
+)
+
+Field = Literal["attributes", "resource", "name", "kind", "status", "duration", "root"]
+Scalar = str | bool | int | float
+Operator = Literal["==", "<", "<=", ">", ">=", "IsMatch", "present"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question about one field of a span, or about the attribute `key`; never true of what is missing."""
+
+    field: Field
+    key: str
+    operator: Operator
+    value: Scalar | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The opposite."""
+
+    part: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """All of the parts, or any."""
+
+    every: bool
+    parts: tuple[Condition, ...]
+
+
+Condition = Question | Not | Joined
+Alternative = tuple[frozenset[Question], frozenset[Question]]
+"""The tests that must hold for a span, and those that must not."""
+
+
+def alternatives(text: str) -> list[Alternative]:
+    """The ways in which a span can meet a condition; none when it never can. Raises ValueError with place and rule."""
+    found = _alternatives(_Parser(text).whole(), True)
+    if len(found) > MOST_ALTERNATIVES:
+        raise ValueError(f"{text!r} is {len(found)} alternatives, more than {MOST_ALTERNATIVES}: split it into several")
+    return found
+
+
+def _alternatives(condition: Condition, wanted: bool) -> list[Alternative]:
+    match condition:
+        case Not(part):
+            return _alternatives(part, not wanted)
+        case Joined(every, parts) if every == wanted:
+            found: list[Alternative] = [(frozenset(), frozenset())]
+            for part in parts:
+                others = _alternatives(part, wanted)
+                found = [(a | c, b | d) for a, b in found for c, d in others if not (a | c) & (b | d)]
+                found = list(dict.fromkeys(found))
+                if len(found) > MOST_ALTERNATIVES:
+                    break  # enough to refuse it
+            return found
+        case Joined(_, parts):
+            return list(dict.fromkeys(one for part in parts for one in _alternatives(part, wanted)))
+        case _:
+            alone, nothing = frozenset([condition]), frozenset[Question]()
+            return [(alone, nothing) if wanted else (nothing, alone)]
+
+
+def holds(test: Question) -> Callable[[AttributeValue], bool]:
+    """The test of a value that is there."""
+    wanted = test.value
+    match test.operator:
+        case "present":
+            return lambda _: True
+        case "IsMatch":
+            search = expression(str(wanted)).search
+            return lambda value: search(value.hex() if isinstance(value, bytes) else text_of(value)) is not None
+        case "==":
+            return lambda value: _family(value) == _family(wanted) and value == wanted
+        case operator:
+            order = _ORDERS[operator]
+            return lambda value: _family(value) == _family(wanted) and order(value, wanted)
+
+
+def bounds(test: Question) -> tuple[int, int]:
+    """The lowest and the highest duration (ns) that a test of it allows."""
+    assert isinstance(test.value, int)
+    low = {"==": test.value, ">=": test.value, ">": test.value + 1}.get(test.operator, _LOWEST)
+    high = {"==": test.value, "<=": test.value, "<": test.value - 1}.get(test.operator, _HIGHEST)
+    return max(low, _LOWEST), min(high, _HIGHEST)
+
+
+def _family(value: object) -> type:
+    return float if isinstance(value, int) and not isinstance(value, bool) else type(value)
+
+
+def _is_code(value: object) -> bool:
+    return type(value) is int and 0 <= value < len(_KINDS)
+
+
+_LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
+_ORDERS: dict[str, Callable[[object, object], bool]] = {
+    "<": lambda a, b: a < b,  # type: ignore[operator]  # of one family
+    "<=": lambda a, b: a <= b,  # type: ignore[operator]
+    ">": lambda a, b: a > b,  # type: ignore[operator]
+    ">=": lambda a, b: a >= b,  # type: ignore[operator]
+}
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<number>[-+]?(?:\d*\.\d+(?:[eE][-+]?\d+)?|\d+))"""
+    r"""|(?P<word>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)|(?P<sign>==|!=|<=|>=|[<>()\[\],-]))"""
+)
+_ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"'}
+_KINDS = ("Unspecified", "Internal", "Server", "Client", "Producer", "Consumer")
+_STATUSES = ("UNSET", "OK", "ERROR")
+_ENUMS = {f"SPAN_KIND_{kind.upper()}": code for code, kind in enumerate(_KINDS)}
+_ENUMS |= {f"STATUS_CODE_{status}": code for code, status in enumerate(_STATUSES)}
+_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
+_FLIPPED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_FIELDS: dict[str, Field] = {"name": "name", "kind": "kind", "kind.string": "kind", "status.code": "status"}
+_TIMES = {"end_time_unix_nano": "start_time_unix_nano", "end_time": "start_time"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """Something a span has; `kind` says what it is compared with."""
+
+    field: Field
+    key: str
+    kind: Literal["value", "text", "code", "kind name", "ns", "Duration"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Literal:
+    value: Scalar | None
+    duration: bool = False
+
+
+class _Parser:
+    """Recursive descent over the tokens of one condition."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens: list[tuple[str, str, int]] = []
+        at = 0
+        while text[at:].strip():
+            found = _TOKEN.match(text, at)
+            if found is None or found.lastgroup is None:
+                raise self._error(at + len(text[at:]) - len(text[at:].lstrip()), "this is no OTTL")
+            self._tokens.append((found.lastgroup, found[found.lastgroup], found.start(found.lastgroup)))
+            at = found.end()
+        self._tokens.append(("end", "", len(text)))
+        self._next = 0
+        if sum(token[1] in ("and", "or", "not", "(") for token in self._tokens) > MOST_OPERATORS:
+            raise ValueError(f"{text!r} joins more than {MOST_OPERATORS} conditions: split it into several")
+
+    def _error(self, at: int, rule: str) -> ValueError:
+        return ValueError(f"{self._text!r}, column {at + 1}: {rule}; {KNOWN}")
+
+    def _peek(self) -> tuple[str, str, int]:
+        return self._tokens[self._next]
+
+    def _take(self, *texts: str) -> bool:
+        """Whether the next token is one of these; then it is taken."""
+        kind, text, _ = self._peek()
+        found = kind in ("word", "sign") and text in texts
+        self._next += found
+        return found
+
+    def _want(self, text: str) -> None:
+        if not self._take(text):
+            raise self._error(self._peek()[2], f"{text} expected")
+
+    def whole(self) -> Condition:
+        found = self._either()
+        if self._peek()[0] != "end":
+            raise self._error(self._peek()[2], "and, or, or the end expected")
+        return found
+
+    def _either(self) -> Condition:
+        parts = [self._both()]
+        while self._take("or"):
+            parts.append(self._both())
+        return parts[0] if len(parts) == 1 else Joined(False, tuple(parts))
+
+    def _both(self) -> Condition:
+        parts = [self._one()]
+        while self._take("and"):
+            parts.append(self._one())
+        return parts[0] if len(parts) == 1 else Joined(True, tuple(parts))
+
+    def _one(self) -> Condition:
+        if self._take("not"):
+            return Not(self._one())
+        if self._take("("):
+            found = self._either()
+            self._want(")")
+            return found
+        at = self._peek()[2]
+        if self._take("IsMatch"):
+            return self._match()
+        if self._take("IsRootSpan"):
+            self._want("(")
+            self._want(")")
+            return Question("root", "", "present")
+        left = self._operand()
+        kind, operator, sign_at = self._peek()
+        if kind != "sign" or operator not in _FLIPPED:
+            if left == _Literal(True) or left == _Literal(False):
+                return Joined(left.value is True, ())  # all of nothing holds, any of nothing does not
+            raise self._error(sign_at, "a comparison expected")
+        self._next += 1
+        right = self._operand()
+        if isinstance(left, _Path) and isinstance(right, _Literal):
+            return self._compared(left, operator, right, at)
+        if isinstance(left, _Literal) and isinstance(right, _Path):
+            return self._compared(right, _FLIPPED[operator], left, at)
+        raise self._error(at, "one side must be a field, the other one a literal")
+
+    def _match(self) -> Condition:
+        self._want("(")
+        at = self._peek()[2]
+        path = self._operand()
+        self._want(",")
+        kind, _, pattern_at = self._peek()
+        pattern = self._operand()
+        self._want(")")
+        if not isinstance(path, _Path) or path.kind not in ("value", "text"):
+            raise self._error(at, "IsMatch looks at an attribute or the name")
+        if kind != "string" or not isinstance(pattern, _Literal):
+            raise self._error(pattern_at, "the pattern must be a string")
+        try:
+            expression(str(pattern.value))
+        except ValueError as error:
+            raise self._error(pattern_at, str(error)) from None
+        return Question(path.field, path.key, "IsMatch", pattern.value)
+
+    def _operand(self) -> _Path | _Literal:
+        kind, text, at = self._peek()
+        self._next += 1
+        if kind == "string":
+            return _Literal(self._unquoted(text, at))
+        if kind == "number":
+            return _Literal(float(text) if "." in text else int(text))
+        if text in ("true", "false"):
+            return _Literal(text == "true")
+        if text == "nil":
+            return _Literal(None)
+        if text in _ENUMS:
+            return _Literal(_ENUMS[text])
+        if text == "Duration":
+            return self._duration()
+        if kind == "word":
+            return self._path(text, at)
+        raise self._error(at, "a field or a literal expected")
+
+    def _path(self, text: str, at: int) -> _Path:
+        name = text.removeprefix("span.")
+        if name in ("attributes", "resource.attributes"):
+            self._want("[")
+            kind, key, key_at = self._peek()
+            if kind != "string":
+                raise self._error(key_at, "the key of an attribute expected")
+            self._next += 1
+            self._want("]")
+            if self._peek()[1] == "[":
+                raise self._error(self._peek()[2], "what is inside of an attribute cannot be asked for")
+            return _Path("resource" if name[0] == "r" else "attributes", self._unquoted(key, key_at), "value")
+        if name in _FIELDS:
+            kinds: dict[str, Literal["text", "code", "kind name"]] = {"name": "text", "kind.string": "kind name"}
+            return _Path(_FIELDS[name], "", kinds.get(name, "code"))
+        if name in _TIMES:
+            self._want("-")
+            _, other, other_at = self._peek()
+            if other.removeprefix("span.") != _TIMES[name]:
+                raise self._error(other_at, f"{_TIMES[name]} expected")
+            self._next += 1
+            return _Path("duration", "", "ns" if name.endswith("nano") else "Duration")
+        raise self._error(at, f"{text} is not known here")
+
+    def _duration(self) -> _Literal:
+        self._want("(")
+        kind, quoted, at = self._peek()
+        self._next += 1
+        text = self._unquoted(quoted, at) if kind == "string" else ""
+        if not _DURATION.fullmatch(text):
+            raise self._error(at, 'a duration such as "1.5s" expected')
+        self._want(")")
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", text)
+        return _Literal(sum(round(float(n) * _NS[unit]) if "." in n else int(n) * _NS[unit] for n, unit in parts), True)
+
+    def _compared(self, path: _Path, operator: str, literal: _Literal, at: int) -> Condition:
+        if operator == "!=":
+            return Not(self._compared(path, "==", literal, at))
+        value = literal.value
+        rules = {
+            "code": (_is_code(value) and operator == "==", "it is compared by == and != with its enumeration"),
+            "kind name": (
+                value in _KINDS and operator == "==",
+                f"it is compared by == and != with {', '.join(_KINDS)}",
+            ),
+            "text": (isinstance(value, str), "it is compared with a string"),
+            "ns": (type(value) is int and not literal.duration, "it is compared with a whole number of nanoseconds"),
+            "Duration": (literal.duration, 'it is compared with a duration, as in Duration("1s")'),
+            "value": (not literal.duration, "it is compared with a string, a number, true, false or nil"),
+        }
+        right, rule = rules[path.kind]
+        if not right:
+            raise self._error(at, rule)
+        if value is None or isinstance(value, bool):
+            if operator != "==":
+                raise self._error(at, "true, false and nil are compared by == and !=")
+            if value is None:
+                return Not(Question(path.field, path.key, "present"))
+        if path.kind == "kind name":
+            value = _KINDS.index(str(value))
+        return Question(path.field, path.key, operator, value)  # type: ignore[arg-type]  # one of the signs
+
+    def _unquoted(self, quoted: str, at: int) -> str:
+        def escaped(found: re.Match[str]) -> str:
+            if found[1] not in _ESCAPES:
+                raise self._error(at + 1 + found.start(), f"\\{found[1]} is no escape; a backslash is \\\\")
+            return _ESCAPES[found[1]]
+
+        return re.sub(r"\\(.)", escaped, quoted[1:-1])

@@ -1,0 +1,237 @@
+"""OTTL conditions: what they mean for a span, against an evaluator that walks the condition instead of compiling it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processors.sampling.compile import Compat, compile_policies
+from processors.sampling.decide import decide
+from processors.sampling.ottl import alternatives
+from schemas.otlp_scan import AttributeValue
+from tests.processors.sampling.builders import MS, NOON, Table, gather, policy, slots, span
+from tests.schemas.rows import SpanScan
+
+
+def kept(
+    condition: str,
+    scan: SpanScan | None = None,
+    attributes: dict[str, AttributeValue] | None = None,
+    resource: dict[str, AttributeValue] | None = None,
+    compat: Compat = "none",
+) -> bool:
+    """Whether one span meets a condition, beside a policy about the same keys."""
+    other = policy("other", "string_attribute", key="k", values=["never"])
+    plan = compile_policies(
+        [other, policy("p", "ottl_condition", span=[condition])], compat=compat, extra_keys=["k", "r", "service.name"]
+    )
+    return decide(plan, gather(plan, scan or span(), attributes=attributes, resource=resource)).kept
+
+
+@pytest.mark.parametrize("compat", ["none", "otel"])
+@pytest.mark.parametrize(
+    ("condition", "values", "others"),
+    [
+        ('attributes["k"] == "v"', ["v"], ["", "w", 1, True, None, b"v"]),
+        ('span.attributes["k"] != "v"', ["", "w", 1, True, None, b"v"], ["v"]),
+        ('"v" == attributes["k"]', ["v"], ["w", None]),
+        ('attributes["k"] == ""', [""], ["x", None, 0]),
+        ('attributes["k"] >= 500', [500, 501, 500.0, 1e9], [499, 499.5, "500", True, None]),
+        ('500 <= attributes["k"]', [500], [499]),
+        ('attributes["k"] > 0.5', [1, 0.75], [0, 0.5, "1", None]),
+        ('attributes["k"] < "b"', ["", "a", "Z"], ["b", "c", 1, None]),
+        ('attributes["k"] == -1', [-1, -1.0], [1, "-1"]),
+        ('attributes["k"] == 1', [1, 1.0], [True, "1", 0]),
+        ('attributes["k"] == true', [True], [False, "true", 1, None]),
+        ('attributes["k"] != false', [True, 0, "", None], [False]),
+        ('attributes["k"] == nil', [None], ["", 0, False, b""]),
+        ('attributes["k"] != nil', ["", 0, False, b""], [None]),
+        ('IsMatch(attributes["k"], "^/api/v[0-9]$")', ["/api/v1"], ["/api/v10", "x/api/v1", None, 1]),
+        ('IsMatch(attributes["k"], "5..")', ["503", 503, "x5yz"], [404, None, True]),
+        ('IsMatch(attributes["k"], "a\\\\.b")', ["a.b"], ["axb"]),
+        ('not IsMatch(attributes["k"], "x")', ["y", None, 1], ["x", "axa"]),
+        ('attributes["k"] == "a\\"b"', ['a"b'], ["a"]),
+        ('attributes["k"] > 1 and attributes["k"] < 3', [2, 1.5], [1, 3, None]),
+        ('attributes["k"] == 1 or attributes["k"] == "x" and not (attributes["k"] == "y")', [1, "x"], ["y", 2]),
+        ("true", [None, 1], []),
+        ('false or attributes["k"] == 1', [1], [2]),
+    ],
+)
+def test_conditions_about_an_attribute(
+    condition: str, values: list[AttributeValue | None], others: list[AttributeValue | None], compat: Compat
+) -> None:
+    for value in [*values, *others]:
+        attributes: dict[str, AttributeValue] = {} if value is None else {"k": value}
+        assert kept(condition, attributes=attributes, compat=compat) is any(value is one for one in values), value
+
+
+def test_an_attribute_is_the_spans_or_the_resources() -> None:
+    mine: dict[str, AttributeValue] = {"k": "v"}
+    theirs: dict[str, AttributeValue] = {"k": "w"}
+    assert kept('attributes["k"] == "v"', attributes=mine, resource=theirs)
+    assert not kept('attributes["k"] == "w"', attributes=mine, resource=theirs)
+    assert kept('resource.attributes["k"] == "w"', attributes=mine, resource=theirs)
+    assert not kept('resource.attributes["k"] == "v"', attributes=mine, resource=theirs)
+    assert kept('resource.attributes["k"] == nil', attributes=mine)
+    assert kept('IsMatch(resource.attributes["k"], "^[v-w]$") and attributes["k"] == "v"', None, mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("condition", "scan", "other"),
+    [
+        ('name == "GET /"', span(), span(name=b"GET")),
+        ('name == ""', span(name=b""), span()),
+        ('span.name != ""', span(), span(name=b"")),
+        ('IsMatch(name, "^(GET|PUT) ")', span(), span(name=b"POST /")),
+        ('name >= "H"', span(name=b"PUT"), span()),
+        ("kind == SPAN_KIND_SERVER", span(kind=2), span(kind=3)),
+        ("kind != 2", span(kind=0), span(kind=2)),
+        ('kind.string == "Client"', span(kind=3), span(kind=2)),
+        ("status.code == STATUS_CODE_ERROR", span(status=2), span(status=1)),
+        ("span.status.code != 0", span(status=7), span(status=0)),
+        ("IsRootSpan()", span(), span(parent=b"\x01" * 8)),
+        ("not IsRootSpan()", span(parent=b"\x00" * 7 + b"\x01"), span(parent=bytes(8))),
+        ("end_time_unix_nano - start_time_unix_nano > 1000000", span(end_ns=NOON + MS + 1), span()),
+        ("end_time_unix_nano - start_time_unix_nano >= 1000000", span(), span(end_ns=NOON + MS - 1)),
+        ("end_time_unix_nano - start_time_unix_nano == 1000000", span(), span(end_ns=NOON + MS - 1)),
+        ("end_time_unix_nano - start_time_unix_nano < 0", span(end_ns=NOON - 1), span(end_ns=NOON)),
+        ("0 > end_time_unix_nano - start_time_unix_nano", span(end_ns=0), span(start_ns=0)),
+        ('span.end_time - span.start_time > Duration("1.5ms")', span(end_ns=NOON + 1_500_001), span()),
+        ('end_time - start_time <= Duration("1h1m1s1ms1us1ns")', span(end_ns=NOON + 3_661_001_001_001), span(
+            end_ns=NOON + 3_661_001_001_002)),
+    ],
+)  # fmt: skip
+def test_conditions_about_a_field(condition: str, scan: SpanScan, other: SpanScan) -> None:
+    assert kept(condition, scan)
+    assert not kept(condition, other)
+
+
+def test_one_span_must_meet_the_whole_condition() -> None:
+    plan = compile_policies([policy("p", "ottl_condition", span=["status.code == 2 and kind == 2"])])
+    assert not decide(plan, gather(plan, span(status=2, kind=3), span(kind=2))).kept
+    assert decide(plan, gather(plan, span(), span(status=2, kind=2))).kept
+
+
+def test_one_condition_is_enough() -> None:
+    plan = compile_policies([policy("p", "ottl_condition", span=["status.code == 2", "kind == 5"])])
+    assert [decide(plan, gather(plan, span(status=s, kind=k))).kept for s, k in ((2, 1), (1, 5), (1, 1))] == [
+        True, True, False,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("condition", "column", "rule"),
+    [
+        ("", 1, "a field or a literal expected"),
+        ('attributes["k"]', 16, "a comparison expected"),
+        ('attributes["k"] =~ "x"', 17, "this is no OTTL"),
+        ('attributes.k == "x"', 1, "attributes.k is not known here"),
+        ('attributes["a"]["b"] == "x"', 16, "what is inside of an attribute cannot be asked for"),
+        ('resource["k"] == "x"', 1, "resource is not known here"),
+        ('name == "x" && kind == 2', 13, "this is no OTTL"),
+        ('name == "x" kind == 2', 13, "and, or, or the end expected"),
+        ("(kind == 2", 11, ") expected"),
+        ("kind > 2", 1, "compared by == and !="),
+        ("kind == 9", 1, "compared by == and !="),
+        ('status.code == "ERROR"', 1, "compared by == and !="),
+        ('kind.string == "server"', 1, "compared by == and !="),
+        ("name == 1", 1, "it is compared with a string"),
+        ("name == nil", 1, "it is compared with a string"),
+        ('attributes["k"] > nil', 1, "true, false and nil are compared by == and !="),
+        ('attributes["k"] == attributes["l"]', 1, "one side must be a field, the other one a literal"),
+        ("1 == 1", 1, "one side must be a field"),
+        ("end_time - start_time > 5", 1, "it is compared with a duration"),
+        ('end_time - start_time > Duration("5")', 34, "a duration such as"),
+        ('end_time_unix_nano - start_time_unix_nano > Duration("5s")', 1, "a whole number of nanoseconds"),
+        ("end_time_unix_nano - start_time > 5", 22, "start_time_unix_nano expected"),
+        ('IsMatch(attributes["k"], "(")', 26, "is not a regular expression of RE2"),
+        ('IsMatch(kind, "x")', 9, "looks at an attribute or the name"),
+        ("IsMatch(name, name)", 15, "the pattern must be a string"),
+        ('name == "\\d"', 10, "\\d is no escape"),
+        ('HasPrefix(name, "x")', 1, "HasPrefix is not known here"),
+        ('spanevent.name == "x"', 1, "spanevent.name is not known here"),
+    ],
+)
+def test_what_is_not_known_is_an_error(condition: str, column: int, rule: str) -> None:
+    with pytest.raises(ValueError, match="column") as refused:
+        alternatives(condition)
+    assert f"column {column}: " in str(refused.value)
+    assert rule in str(refused.value)
+
+
+def test_conditions_are_bounded() -> None:
+    several = " and ".join(f'(kind == {n % 6} or status.code == {n % 3} or name == "{n}")' for n in range(8))
+    with pytest.raises(ValueError, match="more than 64: split it"):
+        alternatives(several)
+    with pytest.raises(ValueError, match="joins more than 64 conditions"):
+        alternatives("(" * 65 + "true" + ")" * 65)
+
+
+# ---- any condition ------------------------------------------------------------------------------------------
+
+VALUES: list[AttributeValue] = ["", "a", "b", 0, 1, 1.5, True, False]
+FIELDS = {"k": 'attributes["k"]', "r": 'resource.attributes["r"]', "name": "name"}
+
+
+def literal(value: AttributeValue | None) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
+    return "nil" if value is None else str(value).lower()
+
+
+Tree = Any
+LEAVES = st.one_of(
+    st.tuples(st.sampled_from(["k", "r"]), st.sampled_from(["==", "!="]), st.sampled_from([*VALUES, None])),
+    st.tuples(st.sampled_from(["k", "r"]), st.sampled_from(["<", ">="]), st.sampled_from(["a", 1, 1.5])),
+    st.tuples(st.just("name"), st.sampled_from(["==", "!=", "<"]), st.sampled_from(["", "a", "b"])),
+)
+TREES = st.recursive(
+    LEAVES,
+    lambda part: st.one_of(st.tuples(st.sampled_from(["and", "or"]), part, part), st.tuples(st.just("not"), part)),
+    max_leaves=5,
+)
+
+
+def text(tree: Tree) -> str:
+    match tree:
+        case ("and" | "or" as word, left, right):
+            return f"({text(left)} {word} {text(right)})"
+        case ("not", part):
+            return f"not {text(part)}"
+        case (field, operator, value):
+            return f"{FIELDS[field]} {operator} {literal(value)}"
+    raise AssertionError(tree)
+
+
+def true_of(tree: Tree, found: dict[str, AttributeValue | None]) -> bool:
+    match tree:
+        case ("and", left, right):
+            return true_of(left, found) and true_of(right, found)
+        case ("or", left, right):
+            return true_of(left, found) or true_of(right, found)
+        case ("not", part):
+            return not true_of(part, found)
+    field, operator, wanted = tree
+    value: Any = found[field]
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (value, wanted))
+    alike = numbers or type(value) is type(wanted)
+    if operator in ("==", "!="):
+        return (alike and value == wanted) is (operator == "==")
+    return alike and bool(value < wanted if operator == "<" else value >= wanted)
+
+
+@given(TREES, st.lists(st.tuples(*[st.sampled_from([None, *VALUES])] * 2, st.sampled_from(["", "a", "b"])), max_size=3))
+def test_any_condition_is_true_of_the_spans_of_which_it_says_so(
+    tree: Tree, rows: list[tuple[AttributeValue | None, AttributeValue | None, str]]
+) -> None:
+    plan = compile_policies([policy("p", "ottl_condition", span=[text(tree)])], extra_keys=["k", "r"])
+    table, expected = Table(plan.words, plan), False
+    for k, r, name in rows:
+        mine = slots(plan, {"k": k} if k is not None else {})
+        theirs = plan.resource_bits(slots(plan, {"r": r} if r is not None else {}))
+        table.add_spans([span(name=name.encode(), attributes=mine)], resource_bits=theirs)
+        expected |= true_of(tree, {"k": k, "r": r, "name": name})
+    assert decide(plan, table.evidence()).kept is expected
