@@ -566,6 +566,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                     unread += max(0, end - await self.consumer.position(partition))
         return unread
 
+    def holds(self, unit: Hashable) -> bool:
+        """Whether it has the lease of this unit."""
+        return unit in self._leases
+
     @property
     def ready(self) -> bool:
         """Whether the group was joined and every assigned partition has its lease."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
 import faust
@@ -22,6 +22,7 @@ from pipeline.identity import config_hash, version
 from pipeline.live.page import Page
 from pipeline.live.watch import Watch
 from schemas.errors import TailraceError
+from schemas.ids import partition_of
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,24 @@ class Worker:
                 raise service.crash_reason
 
 
+def explainer(
+    config: Config, services: Sequence[Group]
+) -> Callable[[bytes], Coroutine[None, None, dict[str, Any] | None]]:
+    """Answers `tailrace explain` for traces whose partition these roles own, and None for others."""
+    reading = asyncio.Lock()  # Kafka, beside the roles: one at a time
+
+    async def explained(trace_id: bytes) -> dict[str, Any] | None:
+        from pipeline.explain import document, explain
+
+        index = partition_of(trace_id, config.kafka.partitions)
+        if not any(service.role == "sample" and service.holds(index) for service in services):
+            return None
+        async with reading:
+            return document(await explain(config, trace_id))
+
+    return explained
+
+
 @contextlib.asynccontextmanager
 async def running(
     config: Config,
@@ -119,7 +138,7 @@ async def running(
     watch = Watch(config.telemetry.live.payloads) if told and config.telemetry.live.enabled else None
     worker = Worker(app, roles.build(app, config, names, since, watch, signals), config.telemetry)
     if watch is not None:
-        worker.server.page = Page(config, watch, worker.server.refresh)
+        worker.server.page = Page(config, watch, worker.server.refresh, explainer(config, worker.services))
     await worker.server.start()
     if watch is not None:
         log.info("live page", extra={"host": config.telemetry.host, "port": worker.server.port, "path": "/live"})

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
+from typing import Any
 
 import aiohttp
 import orjson
@@ -31,9 +32,19 @@ JSON = "application/json"
 
 
 class Page:
-    """The live page of a worker. `refresh` brings gauges up to date that are only worked out when asked for."""
+    """The live page of a worker. `refresh` brings gauges up to date that are only worked out when asked for.
 
-    def __init__(self, config: Config, watch: Watch, refresh: Callable[[], Awaitable[None]]) -> None:
+    `explain` is asked by trace id; it has no answer (None) where another worker should be asked.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        watch: Watch,
+        refresh: Callable[[], Awaitable[None]],
+        explain: Callable[[bytes], Awaitable[dict[str, Any] | None]] | None = None,
+    ) -> None:
+        self._explain = explain
         settings = config.telemetry.live
         self._watch, self._refresh = watch, refresh
         self._graph = drawing(diagram(config))
@@ -56,6 +67,7 @@ class Page:
             f"{ROOT}/view": self._view,
             f"{ROOT}/snapshot": self._snapshot,
             f"{ROOT}/traces/{{id:[0-9a-f]{{32}}}}": self._trace,
+            f"{ROOT}/explain/{{id:[0-9a-f]{{32}}}}": self._explained,
         } | {f"{ROOT}/{name}": self._file(name, kind) for name, kind in STATIC.items()}
         return [web.get(path, self._guard(handler), allow_head=False) for path, handler in pages.items()]
 
@@ -146,6 +158,13 @@ class Page:
     async def _snapshot(self, _: web.Request) -> web.StreamResponse:
         await self._refresh()
         return web.Response(body=self._watch.snapshot().encode(), content_type=JSON)
+
+    async def _explained(self, request: web.Request) -> web.StreamResponse:
+        """Why a trace was kept or dropped, if its partition is this worker's."""
+        found = None if self._explain is None else await self._explain(bytes.fromhex(request.match_info["id"]))
+        if found is None:
+            return web.Response(status=404, text="this trace's partition is not held by this worker\n")
+        return web.Response(body=orjson.dumps(found), content_type=JSON)
 
     async def _trace(self, request: web.Request) -> web.StreamResponse:
         """A kept trace with its logs: this worker's, or the first peer's that has it."""

@@ -13,6 +13,7 @@ from pipeline.live.view import Observed, Past
 from schemas.errors import Malformed, Unavailable
 
 ANSWER_SECONDS = 2.0
+EXPLAIN_SECONDS = 10.0  # it reads Kafka
 LARGEST_ANSWER = 32 << 20  # bytes
 NO_PAGE = (401, 403, 404)  # it is off, or wants another token
 
@@ -53,9 +54,16 @@ class Peer:
             return None
         return body if status == 200 else None
 
-    async def _get(self, session: aiohttp.ClientSession, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    async def explained(self, session: aiohttp.ClientSession, trace_id: str) -> bytes | None:
+        """The JSON of `tailrace explain`, None if it does not own the trace's partition. Raises Unavailable."""
+        status, body = await self._get(session, f"/live/explain/{trace_id}", self._headers, EXPLAIN_SECONDS)
+        return body if status == 200 else None
+
+    async def _get(
+        self, session: aiohttp.ClientSession, path: str, headers: dict[str, str], seconds: float = ANSWER_SECONDS
+    ) -> tuple[int, bytes]:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(seconds):
                 # Redirects are not followed: the token is for this address.
                 async with session.get(self.url + path, headers=headers, allow_redirects=False) as answer:
                     body = await answer.content.read(LARGEST_ANSWER)

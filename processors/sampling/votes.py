@@ -7,9 +7,9 @@ policy inside one, is compiled alone and asked alone by the same code, so nothin
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from processors.sampling.compile import Compat, Plan, compile_policies
 from processors.sampling.decide import Vote, decide
@@ -83,6 +83,23 @@ class PolicyVote:
     by_rate: bool
     shadow: bool
     parts: tuple[PolicyVote, ...]
+
+
+def as_plain(found: PolicyVote) -> dict[str, Any]:
+    """A vote as mappings, lists, texts and numbers."""
+    told = {name: getattr(found, name) for name in PolicyVote.__slots__}
+    return told | {"evidence": [list(row) for row in found.evidence], "parts": list(map(as_plain, found.parts))}
+
+
+def from_plain(data: Mapping[str, Any]) -> PolicyVote:
+    """The inverse of `as_plain`, also after JSON."""
+    return PolicyVote(
+        **{
+            **data,
+            "evidence": tuple(Row(*row) for row in data["evidence"]),
+            "parts": tuple(map(from_plain, data["parts"])),
+        }
+    )
 
 
 def counted(rows: Sequence[Rows], decision_wait: int, after_root: int | None) -> Trace:

@@ -1,0 +1,140 @@
+"""tailrace explain: why a trace was kept or dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import aiohttp
+import click
+from aiokafka.errors import KafkaError
+
+from pipeline import told_votes
+from pipeline.commands.console import bad, loaded
+from pipeline.config import Config
+from pipeline.live.peers import Peer
+from pipeline.overheard import Overheard
+from processors.sampling.votes import from_plain
+from schemas.errors import TailraceError, Unavailable
+from schemas.ids import TRACE_ID_BYTES
+from schemas.kafka_client import told
+
+
+class TraceId(click.ParamType):
+    """16 bytes in hex, as Jaeger shows them; fewer are filled up with zeros."""
+
+    name = "trace id"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        """The bytes; anything else is a usage error."""
+        try:
+            found = bytes.fromhex(value.replace("-", "").rjust(2 * TRACE_ID_BYTES, "0"))
+        except ValueError:
+            found = b""
+        if len(found) != TRACE_ID_BYTES or not any(found):
+            self.fail(f"{value!r} is not a trace id: up to {2 * TRACE_ID_BYTES} hex digits", param, ctx)
+        return found
+
+
+@click.command("explain")
+@click.argument("trace_id", type=TraceId())
+@click.option("--config", "file", required=True, type=click.Path(dir_okay=False), help="The configuration file.")
+@click.option(
+    "--worker", "urls", multiple=True, metavar="URL", help="Ask these workers' live pages first; again for more."
+)
+@click.option("--token", envvar="TAILRACE_LIVE_TOKEN", default="", help="telemetry.live.token of these workers.")
+@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+def explain_command(trace_id: bytes, file: str, urls: tuple[str, ...], token: str, as_json: bool) -> None:
+    """Say why a trace was kept or dropped: every policy's vote, and the spans that it rests on.
+
+    Asks the worker that owns the trace's partition, if --worker or telemetry.live.peers name it and its live page is
+    on; else it reads the decisions and the trace's own records from Kafka. Either way the policies vote again, on the
+    rows that counted, also for a trace that was dropped or still waits. Told are the verdict, when it was made and by
+    which version of the policies, the deadline and what set it, and the records that the trace came in. The token can
+    be in TAILRACE_LIVE_TOKEN. Exit code 0, or 1 when the trace is not known or nobody can be asked.
+
+    \b
+      tailrace explain --config tailrace.yaml 4bf92f3577b34da6a3ce929d0e0e4736
+      tailrace explain --config tailrace.yaml --worker http://10.0.0.7:9464 4bf92f3577b34da6a3ce929d0e0e4736 --json
+    """
+    config = loaded(file)
+    settings = config.telemetry.live
+    token = token or (settings.token.get_secret_value() if settings.token else "")
+    peers = [Peer(url, token) for url in urls or settings.peers]
+    try:
+        with Overheard() as overheard:
+            found = asyncio.run(_found(config, trace_id, peers))
+    except (TailraceError, KafkaError) as error:
+        bad(overheard.after(f"kafka {', '.join(config.kafka.bootstrap_servers)}: {told(error)}"))
+        sys.exit(1)
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+    else:
+        click.echo("\n".join(lines(found)))
+    sys.exit(1 if found["state"] == "unknown" else 0)
+
+
+async def _found(config: Config, trace_id: bytes, peers: list[Peer]) -> dict[str, Any]:
+    """What the owner says; else, saying so, what Kafka has."""
+    async with aiohttp.ClientSession() as session:
+        for peer in peers:
+            try:
+                body = await peer.explained(session, trace_id.hex())
+            except Unavailable as error:
+                click.echo(str(error), err=True)
+                continue
+            if body is not None:
+                answer: dict[str, Any] = json.loads(body)
+                return answer | {"answered_by": peer.url}
+    from pipeline.explain import document, explain  # Faust takes a while
+
+    return document(await explain(config, trace_id)) | {"answered_by": "kafka"}
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """An explanation for a terminal."""
+    decision, seen = found["decision"], found["evidence"]
+    yield f"trace {found['trace_id']}: {_state(found)}"
+    if found["state"] == "unknown":
+        yield (
+            f"partition {found['partition']}: no verdict in the log of decisions and no record that waits for one; "
+            "it is older than what Kafka retains, or never came"
+        )
+        return
+    if decision is not None:
+        yield (
+            f"decided at {_time(decision['stream_time'])} (stream time) by policies {decision['policies_version']}, "
+            f"written {_time(decision['appended'])} to decisions/{found['partition']} at offset {decision['offset']}"
+        )
+    if seen is None:
+        yield "its records are gone from Kafka: no policy can be asked again"
+        return
+    yield (
+        f"{seen['spans']} spans, {seen['logs']} logs, {seen['duration_ms']:g} ms, randomness {seen['randomness']}; "
+        f"first record {_time(seen['first'])}, deadline {_time(seen['deadline'])} by {seen['trigger']}"
+    )
+    yield "came in " + ", ".join(f"{each['topic']}/{each['partition']}@{each['offset']}" for each in found["sources"])
+    yield from (f"  {line}" for line in told_votes.lines([from_plain(vote) for vote in found["votes"]]))
+    if decision is not None and decision["policies_version"] != found["policies_version"]:
+        yield f"! these are the votes of policies {found['policies_version']}, which did not decide it"
+    elif found["agrees"] is False:
+        yield "! the votes come to another verdict: a rate was spent when it was decided, or records are gone"
+    yield f"answered by {found['answered_by']}"
+
+
+def _state(found: dict[str, Any]) -> str:
+    decision = found["decision"]
+    if found["state"] != "kept" or decision is None:
+        waits = found["state"] == "undecided"
+        return "undecided, waits for its deadline" if waits else str(found["state"])
+    threshold = int(decision["threshold"], 16)
+    share = f", at {told_votes.percentage(threshold):.4g} %" if threshold else ""
+    return f"kept by {decision['policy']}{share}"
+
+
+def _time(time_ms: int) -> str:
+    return datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC).isoformat(timespec="milliseconds")

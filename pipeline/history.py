@@ -1,0 +1,142 @@
+"""What `sample` has read of one partition, read once more in the order in which it was appended, outside any group."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from aiokafka import TopicPartition
+
+from pipeline.config import Config
+from pipeline.direct import direct_settings
+from pipeline.reader import Reader
+from pipeline.sample import settings
+from processors.sampling.window import Settings, Value
+from schemas.raw_batch import RawReader
+
+CHUNK = 4 << 20  # bytes of values that are fetched of a topic at a time
+BATCH_BYTES = 1 << 20  # of values in one batch; with `regroup: never` they are taken apart together
+
+
+class Feed:
+    """The records of one partition from `position` to `end`; `buffer` has (offset, time in ms, value)."""
+
+    def __init__(self, config: Config, partition: TopicPartition) -> None:
+        self.partition, self.topic = partition, partition.topic
+        self.reader = Reader(config.kafka)
+        self.position = self.start = self.end = 0
+        self.buffer: deque[tuple[int, int, bytes]] = deque()
+
+    def between(self, start: int, end: int) -> None:
+        """Read these offsets."""
+        self.position = self.start = start
+        self.end = max(start, end)
+        self.buffer.clear()
+
+    async def fill(self) -> None:
+        """Fetch more, if there is nothing left and more to come."""
+        while not self.buffer and self.position < self.end:
+            found = await self.reader.read(self.partition, self.position, self.end, CHUNK)
+            self.buffer.extend(record for record in found.records if record[0] < self.end)
+            self.position = found.position
+
+    @property
+    def next_time(self) -> float:
+        """Time (ms) of the next record, infinite when there is none."""
+        return self.buffer[0][1] if self.buffer else float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive records of a topic as a Window takes them, and the time (ms) of the newest."""
+
+    topic: str
+    records: Sequence[tuple[int, int, Value]]
+    newest: int
+
+
+def window_settings(config: Config, cache_bytes: int) -> Settings:
+    """The settings of a partition of `sample` in this configuration."""
+    owned = config.model_copy(update={"sampling": config.sampling.model_copy(update={"cache_bytes": cache_bytes})})
+    return direct_settings(owned, 1) if config.regroup == "never" else settings(owned, 1)
+
+
+class History:
+    """Partition `index` of spans and logs, or of the raw topics. Set the bounds of its `feeds`, then read `batches`."""
+
+    def __init__(self, config: Config, index: int) -> None:
+        found = window_settings(config, 0)
+        names = [name for name in (found.spans_topic, found.logs_topic) if name is not None]
+        self.direct, self._limits = found.direct, config.limits
+        self.feeds = [Feed(config, TopicPartition(name, index)) for name in names]
+        self._raw = {
+            item.topic: RawReader(
+                item.topic,
+                index,
+                config.kafka.partitions,
+                item.signal,
+                config.limits.max_message_bytes,
+                config.limits.max_span_bytes,
+            )
+            for item in config.inputs
+            if item.signal != "metrics"
+        }
+
+    async def beginnings(self) -> dict[str, int]:
+        """The first offsets that Kafka has."""
+        return {feed.topic: (await feed.reader.end(feed.partition))[0] for feed in self.feeds}
+
+    async def at(self, time_ms: int) -> dict[str, int]:
+        """The first offsets at or after a time."""
+        return {feed.topic: await feed.reader.at(feed.partition, time_ms) for feed in self.feeds}
+
+    async def ends(self) -> dict[str, int]:
+        """What lies behind the last committed records."""
+        return {feed.topic: (await feed.reader.end(feed.partition))[1] for feed in self.feeds}
+
+    @property
+    def done(self) -> int:
+        """Records that have been read."""
+        return sum(feed.position - feed.start - len(feed.buffer) for feed in self.feeds)
+
+    async def batches(self) -> AsyncIterator[Batch]:
+        """Everything within the bounds; no record before an older one of the other topic."""
+        while True:
+            for feed in self.feeds:
+                await feed.fill()
+            feed = min(self.feeds, key=lambda each: each.next_time)
+            if not feed.buffer:
+                return
+            until = min((each.next_time for each in self.feeds if each is not feed), default=float("inf"))
+            taken: list[tuple[int, int, bytes]] = []
+            size = 0
+            while feed.buffer and (not taken or (feed.next_time <= until and size < BATCH_BYTES)):
+                taken.append(feed.buffer.popleft())
+                size += len(taken[-1][2])
+            newest = max(when for _, when, _ in taken)
+            yield Batch(feed.topic, self._values(feed.topic, taken, newest), newest)
+
+    def _values(
+        self, topic: str, records: Sequence[tuple[int, int, bytes]], newest: int
+    ) -> Sequence[tuple[int, int, Value]]:
+        if not self.direct or not records:
+            return records
+        return [(records[0][0], newest, self._raw[topic].read(records))]
+
+    def silent(self, newest: int) -> list[str]:
+        """Topics without an unread record up to a time."""
+        return [feed.topic for feed in self.feeds if feed.next_time > newest]
+
+    async def again(self, topic: str, position: int, end: int) -> tuple[Sequence[tuple[int, int, Value]], int]:
+        """Some records that were read before, and the position behind them."""
+        (feed,) = (feed for feed in self.feeds if feed.topic == topic)
+        found = await feed.reader.read(feed.partition, position, end, CHUNK)
+        records = [record for record in found.records if record[0] < end]
+        newest = max((when for _, when, _ in records), default=0)
+        return self._values(topic, records, newest), min(found.position, end)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        for feed in self.feeds:
+            await feed.reader.close()

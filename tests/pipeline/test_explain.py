@@ -1,0 +1,135 @@
+"""`tailrace explain` on a real Kafka: kept, dropped, late, waiting and unknown traces; by the owner, and without it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from click.testing import CliRunner, Result
+
+from pipeline.cli import cli
+from pipeline.worker import Worker, running
+from tests.pipeline.configs import MINIMAL, as_yaml
+from tests.pipeline.kafka import DEADLINE
+from tests.pipeline.stages import Stages, trace_id
+from tests.services import Kafka, eventually
+from tests.services.process import HOST, free_port
+
+ERRORS = {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}}
+SHOP = {"name": "is-shop", "type": "string_attribute", "string_attribute": {"key": "service.name", "values": ["shop"]}}
+FAILED_SHOP = {"name": "failed-shop", "type": "and", "and": {"and_sub_policy": [SHOP, ERRORS]}}
+TOKEN = "sixteen letters or more"
+LATE = "fast"  # dropped, then it fails
+
+
+class Explained(Stages):
+    """Four traces: one kept, two dropped, one of them with a late error, one that waits."""
+
+    SECTIONS = {
+        "sampling": {"decision_wait": "1s", "policies": [FAILED_SHOP]},
+        "telemetry": {"port": 0, "live": {"enabled": True, "token": TOKEN}},
+    }
+
+    async def play(self, producer: AIOKafkaProducer) -> None:
+        await self.produce(producer, "pay/1", "pay/2!", "fast/1")
+        await self.produce(producer, "pay/3", "calm/1", partition=1)
+        await eventually(lambda: self.decided("pay", "fast", "calm"), DEADLINE, "three are decided")
+        await self.produce(producer, "fast/2!")  # late: it follows the verdict
+        await self.arrived("fast/2!")
+
+    async def arrived(self, name: str) -> None:
+        async def there() -> bool:
+            return name in await self.names(self.topics.spans)
+
+        await eventually(there, DEADLINE, f"{name} is in the internal topic")
+
+    async def decided(self, *names: str) -> bool:
+        return set(names) <= set(await self.verdicts())
+
+    def call(self, name: str, *words: str) -> Result:
+        base = ["explain", "--config", str(self.file), trace_id(name).hex(), *words]
+        return CliRunner().invoke(cli, base, env={"TAILRACE_LIVE_TOKEN": TOKEN})
+
+    async def explain(self, name: str, *words: str) -> dict[str, Any]:
+        result = await asyncio.to_thread(self.call, name, "--json", *words)
+        assert result.exit_code == 0, result.output
+        found: dict[str, Any] = json.loads(result.stdout)
+        return found
+
+
+@pytest.fixture
+async def stages(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Explained]:
+    found = Explained(kafka.bootstrap, tmp_path)
+    await found.create()
+    yield found
+    found.stop()
+
+
+async def test_explain(stages: Explained) -> None:
+    async with stages.producer() as producer:
+        async with running(stages.config, ["ingest", "sample"]) as worker:
+            await stages.play(producer)
+            by_owner = await asked_of_the_owner(stages, worker)
+        assert await asked_of_kafka(stages) == by_owner | {"answered_by": "kafka"}
+        await nobody_has_decided(stages, producer)
+
+
+async def asked_of_the_owner(stages: Explained, worker: Worker) -> dict[str, Any]:
+    """One address that nobody has, then the owner's: it knows a trace that a drop policy never saw kept."""
+    nobody, owner = (f"http://{HOST}:{port}" for port in (free_port(), worker.server.port))
+    found = await stages.explain("pay", "--worker", nobody, "--worker", owner)
+    assert found["answered_by"] == owner
+    wrong = await asyncio.to_thread(stages.call, "pay", "--worker", owner, "--token", "another token, wrong", "--json")
+    assert json.loads(wrong.stdout)["answered_by"] == "kafka"
+    return found
+
+
+async def asked_of_kafka(stages: Explained) -> dict[str, Any]:
+    """Workers are gone."""
+    kept = await stages.explain("pay")
+    assert (kept["state"], kept["agrees"], kept["evidence"]["spans"]) == ("kept", True, 3)
+    assert kept["decision"]["policy"] == "failed-shop"
+    assert kept["decision"]["policies_version"] == kept["policies_version"]
+    assert kept["evidence"]["trigger"] == "decision_wait"
+    assert kept["evidence"]["deadline"] == kept["evidence"]["first"] + 1_000 <= kept["decision"]["stream_time"]
+    assert {each["partition"] for each in kept["sources"]} == {0, 1}
+    (vote,) = kept["votes"]
+    shop, errors = vote["parts"]
+    assert (vote["matched"], shop["matched"], shop["rows"], errors["rows"]) == (True, True, 3, 1)
+    assert errors["evidence"] == [[b"pay/2!".rjust(8, b"\x01").hex(), "pay/2!"]]
+
+    dropped = await stages.explain("calm")
+    assert (dropped["state"], dropped["agrees"], dropped["votes"][0]["matched"]) == ("dropped", True, False)
+    assert dropped["votes"][0]["parts"][0]["matched"]
+
+    late = await stages.explain(LATE)
+    assert (late["state"], late["evidence"]["spans"], late["agrees"]) == ("dropped", 1, True)
+    assert late["decision"]["stream_time"] < dropped["decision"]["stream_time"] + 1_000
+    shown = await asyncio.to_thread(stages.call, "pay")
+    assert "kept by failed-shop" in shown.output
+    assert "    ● errors [status_code] status_codes: [ERROR]: keeps; met by span " in shown.output
+    return kept
+
+
+async def nobody_has_decided(stages: Explained, producer: AIOKafkaProducer) -> None:
+    """A trace behind the tail, and one that never was."""
+    async with running(stages.config, ["ingest"]):
+        await stages.produce(producer, "wait/1!")
+        await stages.arrived("wait/1!")
+    waiting = await stages.explain("wait")
+    assert (waiting["state"], waiting["decision"], waiting["votes"][0]["matched"]) == ("undecided", None, True)
+    unknown = await asyncio.to_thread(stages.call, "nobody")
+    assert (unknown.exit_code, "no verdict in the log of decisions" in unknown.output) == (1, True)
+
+
+@pytest.mark.parametrize("wrong", ["xyz", "0", "1" * 33])
+def test_what_is_no_trace_id(tmp_path: Path, wrong: str) -> None:
+    config = tmp_path / "tailrace.yaml"
+    config.write_text(as_yaml(MINIMAL))
+    result = CliRunner().invoke(cli, ["explain", "--config", str(config), wrong])
+    assert (result.exit_code, "is not a trace id" in result.output) == (2, True)
