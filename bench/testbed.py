@@ -103,6 +103,11 @@ class Testbed:
         return settings
 
     @property
+    def file(self) -> Path:
+        """Its configuration file."""
+        return self._file
+
+    @property
     def raw(self) -> tuple[str, str]:
         """The raw topics of spans and of logs."""
         return f"{self.prefix}-raw-spans", f"{self.prefix}-raw-logs"

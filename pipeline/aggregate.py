@@ -26,7 +26,7 @@ from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 from pipeline import telemetry
 from pipeline.commit import Committer, Output, committer, dead_letters
 from pipeline.config import Config
-from pipeline.consume import POLL, Group, Lease
+from pipeline.consume import POLL, Group, Lease, Leases
 from pipeline.live.watch import Watch
 from pipeline.reader import Reader
 from pipeline.told_limits import ToldLimits, limits_of
@@ -48,8 +48,8 @@ LARGEST_TICK = 1 << 30  # bytes; only stops a broken topic from filling the memo
 log = logging.getLogger(__name__)
 
 
-def group(app: faust.App, config: Config, watch: Watch | None = None) -> Group:
-    """The consumer group of points."""
+def leases(config: Config, watch: Watch | None = None) -> Leases:
+    """What makes the leases of this configuration."""
     topics = Topics(config.kafka.prefix)
     counted = config.metrics.span_metrics
     names = span_metric_names(counted.namespace, counted.dimensions, counted.buckets_ms)
@@ -59,7 +59,13 @@ def group(app: faust.App, config: Config, watch: Watch | None = None) -> Group:
         (partition,) = partitions
         return PointsPartition(owner, partition, config, topics, shapes, watch)
 
-    return Group(app, ROLE, topics.group(ROLE), [topics.points], config.kafka, lease)
+    return lease
+
+
+def group(app: faust.App, config: Config, watch: Watch | None = None) -> Group:
+    """The consumer group of points."""
+    topics = Topics(config.kafka.prefix)
+    return Group(app, ROLE, topics.group(ROLE), [topics.points], config.kafka, leases(config, watch))
 
 
 class PointsPartition(Lease):

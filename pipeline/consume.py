@@ -143,6 +143,10 @@ def first_partitions(count: int) -> type[RangePartitionAssignor]:
     return FirstPartitions
 
 
+Leases = Callable[["Group", Hashable, Collection[TopicPartition]], Lease]
+"""What makes a lease for a group, a unit and its partitions."""
+
+
 class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     """One role's consumer group in this worker. `unit` maps a partition to its lease's key.
 
@@ -157,7 +161,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         group_id: str,
         topics: Collection[str],
         kafka: Kafka,
-        lease: Callable[[Group, Hashable, Collection[TopicPartition]], Lease],
+        lease: Leases,
         unit: Callable[[TopicPartition], Hashable] = lambda partition: partition,
         others: Collection[str] = (),
         partitions: int | None = None,
@@ -357,17 +361,30 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             "assigned", extra={"role": self.role, "partitions": sorted(f"{p.topic}/{p.partition}" for p in assigned)}
         )
 
-    def _hold(self, unit: Hashable) -> None:
-        """(Re)start the task that holds a lease of this unit."""
+    async def renew(self, lease: Leases) -> None:
+        """Make leases with `lease` from now on. Those that are held commit what they can and are taken over again.
+
+        It is what a crash would be followed by, without the crash: what is remembered is what is in the log (I3).
+        """
+        self._make = lease
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.kafka.session_timeout):
+                finishing = [held.finish() for held in self._leases.values()]
+                await asyncio.gather(*finishing, return_exceptions=True)  # one that failed is taken over all the same
+        for unit in list(self._holders):
+            self._hold(unit, doubt=False)
+
+    def _hold(self, unit: Hashable, doubt: bool = True) -> None:
+        """(Re)start the task that holds a lease of this unit; in `doubt` whether it still is this member's."""
         previous = self._holders.pop(unit, None)
         if previous is not None:
             previous.cancel()
-        self._holders[unit] = asyncio.create_task(self._holding(unit, previous), name=f"{self.role} {unit}")
+        self._holders[unit] = asyncio.create_task(self._holding(unit, previous, doubt), name=f"{self.role} {unit}")
 
-    async def _holding(self, unit: Hashable, previous: asyncio.Task[None] | None) -> None:
+    async def _holding(self, unit: Hashable, previous: asyncio.Task[None] | None, doubt: bool) -> None:
         if previous is not None:
             await asyncio.wait([previous], timeout=CLOSE_LIMIT)
-            await asyncio.sleep(self.kafka.heartbeat_interval)
+            await asyncio.sleep(self.kafka.heartbeat_interval if doubt else 0)
         while not self._stopping:
             partitions = [p for p in self.consumer.assignment() if self._unit(p) == unit]
             if not partitions:

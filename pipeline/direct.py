@@ -16,7 +16,7 @@ import faust
 from aiokafka import ConsumerRecord, TopicPartition
 
 from pipeline.config import Config
-from pipeline.consume import Group, Lease
+from pipeline.consume import Group, Lease, Leases
 from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.key_check import KeyCheck
 from pipeline.live.watch import Watch
@@ -37,8 +37,8 @@ CLOSE_LIMIT = 1.0  # seconds that the check of the keys may take to end
 CHECKER = 0  # the partition whose owner looks for traces that are on two partitions
 
 
-def group(app: faust.App, config: Config, since: str | None, watch: Watch | None = None) -> Group:
-    """The consumer group of the raw topics; a lease covers partition i of both. `since` overrides `kafka.start`."""
+def leases(config: Config, since: str | None, watch: Watch | None = None) -> Leases:
+    """What makes the leases of this configuration, each of partition i of all; `since` overrides `kafka.start`."""
     topics, compiled, n = Topics(config.kafka.prefix), plan(config), config.kafka.partitions
     raw, retention = config.traced, Retention(config.kafka.retention)
     shares = {topic: DeadLetterShare(ROLE, topic, config.limits.dead_letters) for topic in raw}
@@ -54,7 +54,13 @@ def group(app: faust.App, config: Config, since: str | None, watch: Watch | None
         window = direct_settings(config, owned)
         return KeyedPair(owner, unit, config, topics, compiled, window, retention, shares, since, watch)
 
-    return Group(app, ROLE, topics.group(ROLE), raw, config.kafka, lease, unit=lambda partition: partition.partition)
+    return lease
+
+
+def group(app: faust.App, config: Config, since: str | None, watch: Watch | None = None) -> Group:
+    """The consumer group of the raw topics."""
+    name, made = Topics(config.kafka.prefix).group(ROLE), leases(config, since, watch)
+    return Group(app, ROLE, name, config.traced, config.kafka, made, unit=lambda partition: partition.partition)
 
 
 def direct_settings(config: Config, owned: int) -> Settings:

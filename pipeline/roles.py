@@ -18,7 +18,7 @@ from schemas.errors import ConfigError, Permanent, TailraceError
 if TYPE_CHECKING:  # commands that only look at the diagram do not wait for Faust
     import faust
 
-    from pipeline.consume import Group
+    from pipeline.consume import Group, Leases
     from pipeline.live.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -121,6 +121,15 @@ def build(
         else:
             groups.append(deliver.group(app, config, name.removeprefix("sink.")))
     return groups
+
+
+def leases(config: Config, role: str, since: str | None, watch: Watch | None = None) -> Leases | None:
+    """What makes a role's leases of this configuration; None for a role that only a restart changes."""
+    from pipeline import aggregate, direct, sample
+
+    if role == "sample":
+        return direct.leases(config, since, watch) if config.regroup == "never" else sample.leases(config, watch)
+    return aggregate.leases(config, watch) if role == "aggregate" else None
 
 
 async def _check_topics(config: Config, needed: set[str]) -> None:

@@ -18,7 +18,7 @@ from aiokafka.structs import OffsetAndMetadata
 from pipeline import telemetry
 from pipeline.commit import Output, committer, dead_letters
 from pipeline.config import Config
-from pipeline.consume import Group, Lease, nap
+from pipeline.consume import Group, Lease, Leases, nap
 from pipeline.live.watch import Watch
 from pipeline.log_start import LogStart, Retention
 from pipeline.reader import Reader
@@ -59,8 +59,8 @@ def settings(config: Config, owned: int) -> Settings:
     )
 
 
-def group(app: faust.App, config: Config, watch: Watch | None = None) -> Group:
-    """The consumer group of spans and logs; a lease covers partition i of both."""
+def leases(config: Config, watch: Watch | None = None) -> Leases:
+    """What makes the leases of this configuration; each covers partition i of spans and of logs."""
     topics = Topics(config.kafka.prefix)
     compiled = plan(config)
     retention = Retention(config.kafka.retention)
@@ -75,13 +75,19 @@ def group(app: faust.App, config: Config, watch: Watch | None = None) -> Group:
         owned = len(owner.consumer.assignment()) // 2
         return PartitionPair(owner, unit, config, topics, compiled, settings(config, owned), retention, watch)
 
+    return lease
+
+
+def group(app: faust.App, config: Config, watch: Watch | None = None) -> Group:
+    """The consumer group of spans and logs."""
+    topics = Topics(config.kafka.prefix)
     return Group(
         app,
         ROLE,
         topics.group(ROLE),
         [topics.spans, topics.logs],
         config.kafka,
-        lease,
+        leases(config, watch),
         unit=lambda partition: partition.partition,
         partitions=config.kafka.partitions,
     )

@@ -37,6 +37,9 @@ class Server:
         self._runner: web.AppRunner | None = None
         self.port = settings.port
         self.page: Page | None = None
+        self.configuration: Callable[[], Mapping[str, str | None]] | None = (
+            None  # for /readyz: hash, and why it is stale
+        )
 
     async def start(self) -> None:
         """Listen. Raises ConfigError where that is not possible."""
@@ -84,8 +87,11 @@ class Server:
 
     async def _readiness(self, _: web.Request) -> web.Response:
         roles = self._ready()
+        told: dict[str, object] = {"ready": all(roles.values()), "roles": roles}
+        if self.configuration is not None:
+            told["config"] = self.configuration()
         return web.Response(
             status=200 if all(roles.values()) else 503,
-            text=json.dumps({"ready": all(roles.values()), "roles": roles}),
+            text=json.dumps(told),
             content_type="application/json",
         )

@@ -56,6 +56,8 @@ MetricName = Literal[
     "tailrace_sink_request_seconds",
     "tailrace_ready",
     "tailrace_config_info",
+    "tailrace_config_last_reload_successful",
+    "tailrace_config_last_reload_success_timestamp_seconds",
     "tailrace_canary_traces_total",
     "tailrace_canary_completeness_ratio",
     "tailrace_canary_freshness_seconds",
@@ -249,6 +251,18 @@ METRICS: tuple[Metric, ...] = (
         ("prefix", "hash", "version"),
         "Always 1: what this worker runs. `hash` is of the whole configuration but telemetry and kafka.client_rack, "
         "which may differ between workers of one prefix.",
+    ),
+    Metric(
+        "tailrace_config_last_reload_successful",
+        "gauge",
+        (),
+        "0 while the configuration file says something that this worker has refused; it goes on with what it had.",
+    ),
+    Metric(
+        "tailrace_config_last_reload_success_timestamp_seconds",
+        "gauge",
+        (),
+        "When this worker last began to run what its configuration file says.",
     ),
     Metric(
         "tailrace_canary_traces_total",

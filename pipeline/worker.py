@@ -18,9 +18,9 @@ from faust.app.base import BootStrategy
 from pipeline import roles, serving, telemetry, zeros
 from pipeline.config import Config, Telemetry
 from pipeline.consume import Group
-from pipeline.identity import config_hash, version
 from pipeline.live.page import Page
 from pipeline.live.watch import Watch
+from pipeline.reload import File, Reload
 from schemas.errors import TailraceError
 from schemas.ids import partition_of
 
@@ -54,6 +54,8 @@ class Worker:
 
     def __init__(self, app: Any, services: Sequence[Group], settings: Telemetry) -> None:
         self.app, self.services = app, services
+        self.reload: Reload
+        self.following: asyncio.Task[None] | None = None
         self.server = serving.Server(settings, self.ready, self.unread)
 
     def ready(self) -> dict[str, bool]:
@@ -88,18 +90,22 @@ class Worker:
     async def wait(self) -> None:
         """Until a role fails; raises what it failed with."""
         ends = [asyncio.ensure_future(service.wait_until_stopped()) for service in self.services]
+        following = [self.following] if self.following is not None else []
         try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*ends, *following], return_when=asyncio.FIRST_COMPLETED)
         finally:
             for end in ends:
                 end.cancel()
+        for task in following:
+            if task.done():
+                task.result()
         for service in self.services:
             if service.crash_reason is not None:
                 raise service.crash_reason
 
 
 def explainer(
-    config: Config, services: Sequence[Group]
+    current: Callable[[], Config], services: Sequence[Group]
 ) -> Callable[[bytes], Coroutine[None, None, dict[str, Any] | None]]:
     """Answers `tailrace explain` for traces whose partition these roles own, and None for others."""
     reading = asyncio.Lock()  # Kafka, beside the roles: one at a time
@@ -107,6 +113,7 @@ def explainer(
     async def explained(trace_id: bytes) -> dict[str, Any] | None:
         from pipeline.explain import document, explain
 
+        config = current()
         index = partition_of(trace_id, config.kafka.partitions)
         if not any(service.role == "sample" and service.holds(index) for service in services):
             return None
@@ -123,22 +130,33 @@ async def running(
     since: str | None = None,
     stopping: asyncio.Event | None = None,
     signals: Sequence[str] = (),
+    file: File | None = None,
 ) -> AsyncIterator[Worker]:
     """A worker inside this loop; stopped in order on the way out.
 
     Its pages answer from the first moment on. With `stopping` it waits for Kafka and its topics first, until they are
     there or `stopping` is set (then no role runs). With `signals` ingest has a group for each of them.
+    With `file` policies and limits follow what is in it.
     """
     app = application(f"{config.kafka.prefix}-worker")
     told = config.telemetry.metrics_level != "none"
     telemetry.tell(told)
-    prefix, found = config.kafka.prefix, config_hash(config)
-    telemetry.gauge("tailrace_config_info", 1, prefix=prefix, hash=found, version=version())
     zeros.begin(config, roles.expand(config, names))
     watch = Watch(config.telemetry.live.payloads) if told and config.telemetry.live.enabled else None
     worker = Worker(app, roles.build(app, config, names, since, watch, signals), config.telemetry)
     if watch is not None:
-        worker.server.page = Page(config, watch, worker.server.refresh, explainer(config, worker.services))
+        explained = explainer(lambda: worker.reload.config, worker.services)
+        worker.server.page = Page(config, watch, worker.server.refresh, explained)
+
+    async def apply(new: Config) -> None:
+        zeros.begin(new, roles.expand(new, names))
+        if worker.server.page is not None:
+            worker.server.page.follow(new)
+        made = [(service, roles.leases(new, service.role, since, watch)) for service in worker.services]
+        await asyncio.gather(*(service.renew(leases) for service, leases in made if leases is not None))
+
+    worker.reload = Reload(config, apply, file)
+    worker.server.configuration = worker.reload.state
     await worker.server.start()
     if watch is not None:
         log.info("live page", extra={"host": config.telemetry.host, "port": worker.server.port, "path": "/live"})
@@ -147,18 +165,29 @@ async def running(
             await roles.wait_for_servers(config, names, stopping)
         if stopping is None or not stopping.is_set():
             await worker.start()
+        if file is not None:
+            worker.following = asyncio.create_task(worker.reload.run(), name="configuration file")
         yield worker
     finally:
+        if worker.following is not None:
+            worker.following.cancel()
         await worker.stop()
 
 
-async def run(config: Config, names: Sequence[str], since: str | None = None, signals: Sequence[str] = ()) -> int:
+async def run(
+    config: Config,
+    names: Sequence[str],
+    since: str | None = None,
+    signals: Sequence[str] = (),
+    file: File | None = None,
+) -> int:
     """Run until SIGTERM or SIGINT (exit code 0) or until a role fails (1)."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    async with running(config, names, since, stopping, signals) as worker:
+    async with running(config, names, since, stopping, signals, file) as worker:
+        loop.add_signal_handler(signal.SIGHUP, worker.reload.ask)
         failed = asyncio.ensure_future(worker.wait())
         stopped = asyncio.ensure_future(stopping.wait())
         await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)

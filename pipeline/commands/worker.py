@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from pathlib import Path
 
 import click
 
 from pipeline.commands.console import EX_CONFIG, bad, loaded
-from pipeline.config import parse_start, with_live
+from pipeline.config import Config, parse_start, with_live
+from pipeline.config_file import load
 from pipeline.logs import configure
+from pipeline.reload import File
 from schemas.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -45,6 +49,9 @@ def worker(file: str, names: tuple[str, ...], since: str | None, signals: tuple[
     /readyz and, if it is on, /live are served on telemetry.host:telemetry.port. Exit code 0 after SIGTERM, 1 if a role
     failed, 78 if the configuration is wrong.
 
+    What changes in `sampling`, `logs` or the limits of `metrics` is taken over within seconds, or at once on SIGHUP; a
+    file that is wrong, or that changes anything else, is refused: /readyz and the log say why, and the worker goes on.
+
     \b
       tailrace worker --config tailrace.yaml --role all
       tailrace worker --config tailrace.yaml --role ingest,sample --since 15m
@@ -65,6 +72,11 @@ def worker(file: str, names: tuple[str, ...], since: str | None, signals: tuple[
     except ConfigError as error:
         bad(str(error))
         sys.exit(EX_CONFIG)
+
+    def again() -> Config:
+        found = load(file, os.environ)
+        return with_live(found) if live else found
+
     configure(config.telemetry.log_level)
     reads_raw = "sample" if config.regroup == "never" else "ingest"
     if reads_raw in chosen and since is None and "start" not in config.kafka.model_fields_set:
@@ -73,7 +85,7 @@ def worker(file: str, names: tuple[str, ...], since: str | None, signals: tuple[
             "the raw topics; set kafka.start or --since 15m"
         )
     try:
-        sys.exit(process.run(working.run(config, chosen, since, apart)))
+        sys.exit(process.run(working.run(config, chosen, since, apart, File(Path(file), again))))
     except ConfigError as error:
         log.error("the configuration cannot be run", extra={"error": str(error)})
         sys.exit(EX_CONFIG)

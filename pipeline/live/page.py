@@ -59,6 +59,10 @@ class Page:
         self._session: aiohttp.ClientSession | None = None
         self._task: asyncio.Task[None] | None = None
 
+    def follow(self, config: Config) -> None:
+        """Another configuration runs now."""
+        self._policies = {policy.name: policy.type for policy in config.sampling.policies}
+
     def routes(self) -> list[web.RouteDef]:
         """What the worker's server is to serve."""
         pages = {

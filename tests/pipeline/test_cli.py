@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from pipeline import cli as commands
 from pipeline import worker
 from pipeline.config import Config
+from pipeline.reload import File
 from tests.pipeline.configs import MINIMAL, as_yaml
 from tests.repository import ROOT, python_path
 from tests.services.process import HOST, free_port
@@ -223,7 +224,7 @@ def test_check_connect_to_a_backend_without_logs(tmp_path: Path, jaeger: Jaeger)
 def test_worker_gets_its_roles(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[list[str], str | None, list[str]]] = []
 
-    async def run_worker(config: Config, names: list[str], since: str | None, signals: list[str]) -> int:
+    async def run_worker(config: Config, names: list[str], since: str | None, signals: list[str], _: File) -> int:
         calls.append((names, since, signals))
         return 3
 
@@ -238,7 +239,7 @@ def test_worker_gets_its_roles(file: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_worker_says_loudly_where_it_begins(
     file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def run_worker(config: Config, names: list[str], since: str | None, signals: list[str]) -> int:
+    async def run_worker(config: Config, names: list[str], since: str | None, signals: list[str], _: File) -> int:
         return 0
 
     monkeypatch.setattr(worker, "run", run_worker)
