@@ -12,6 +12,7 @@ from pipeline.commands.canary import canary
 from pipeline.commands.cardinality import cardinality
 from pipeline.commands.check import check
 from pipeline.commands.config import config_group
+from pipeline.commands.convert import convert
 from pipeline.commands.demo import demo
 from pipeline.commands.dlq import dlq
 from pipeline.commands.explain import explain_command
@@ -32,6 +33,7 @@ def cli() -> None:
     \b
       tailrace demo                                    see it work, nothing else needed
       tailrace check tailrace.yaml --connect           is everything right, is everything there
+      tailrace convert otelcol collector.yaml          your tail_sampling processor as a configuration
       tailrace topics tailrace.yaml --create           make the internal topics
       tailrace acls tailrace.yaml --print kafka-cli    what the workers' user must be allowed to do
       tailrace test --config tailrace.yaml cases.yaml  do the policies do what they should
@@ -46,7 +48,7 @@ def cli() -> None:
     """
 
 
-for command in (check, test, simulate_command, explain_command, topics, acls, worker, top):
+for command in (check, convert, test, simulate_command, explain_command, topics, acls, worker, top):
     cli.add_command(command)
 for command in (cardinality, size, dlq, canary, demo, config_group):
     cli.add_command(command)

@@ -1,0 +1,51 @@
+"""tailrace convert: another system's configuration as Tailrace's."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import yaml
+
+from pipeline.commands.console import EX_CONFIG
+from pipeline.convert import convert as converted
+from schemas.errors import ConfigError
+
+
+@click.group("convert")
+def convert() -> None:
+    """Make a configuration out of that of another system.
+
+    \b
+      tailrace convert otelcol collector.yaml > tailrace.yaml
+    """
+
+
+@convert.command("otelcol")
+@click.argument("file", type=click.Path(dir_okay=False, exists=True))
+@click.option("--processor", metavar="tail_sampling/NAME", help="Which one, if there are several.")
+def otelcol(file: str, processor: str | None) -> None:
+    """Print the configuration that decides as the tail_sampling processor of a Collector does.
+
+    FILE is the Collector's configuration or a part of it: the processor's block will do. Topics, brokers and OTLP or
+    Kafka exporters of its pipelines are taken over. What has no counterpart is named on standard error with its line.
+
+    \b
+    Exit code 0: nothing is missing that would matter (`not needed` does not).
+              1: something is; the rest is printed.
+             78: there is no tail_sampling processor in FILE.
+
+    \b
+      tailrace convert otelcol collector.yaml > tailrace.yaml
+      tailrace check tailrace.yaml
+    """
+    try:
+        found = converted(Path(file).read_text("utf-8"), processor)
+    except (ConfigError, UnicodeDecodeError) as error:
+        click.echo(f"{file}: {error}", err=True)
+        sys.exit(EX_CONFIG)
+    click.echo(yaml.safe_dump(found.config, sort_keys=False, allow_unicode=True, width=120), nl=False)
+    for gap in found.gaps:
+        click.echo(f"{file}:{gap}", err=True)
+    sys.exit(int(any(gap.matters for gap in found.gaps)))

@@ -1,0 +1,216 @@
+"""A Collector's configuration as one of Tailrace: what is taken over, and what has no counterpart.
+
+Taken over are a tail_sampling processor and, of the pipelines that it is in, what reads Kafka and what writes OTLP or
+Kafka. A part of a configuration will do: `processors`, the block of the processor, or its `policies`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from pipeline.yaml_tree import Key, dotted
+from processors.sampling.policies import Policy
+from schemas.errors import ConfigError
+
+PROCESSOR = "tail_sampling"
+BROKERS = ["localhost:9092"]  # what the Collector's kafka components have when they say none
+TOPIC = "otlp_spans"
+NOT_NEEDED = {
+    "num_traces": "undecided traces are in Kafka, nothing is evicted",
+    "expected_new_traces_per_sec": "nothing has to be sized before",
+    "block_on_overflow": "overload becomes lag",
+    "decision_cache": "verdicts are in Kafka; sampling.late_horizon says for how long",
+    "tail_storage": "undecided traces are in Kafka",
+    "drop_pending_traces_on_shutdown": "a worker that stops leaves what is undecided to the next",
+    "sample_on_first_match": "every policy votes; a limit is then spent by traces that others keep, too",
+}
+HARMLESS = ("batch", "memory_limiter")  # processors that change no span
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Something that has no counterpart. `matters`: other traces may be kept, or go elsewhere, without it."""
+
+    line: int
+    key: str
+    why: str
+    matters: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.line}: {self.key}: {self.why}"
+
+
+@dataclass(slots=True)
+class Converted:
+    """Tailrace's configuration as plain data, and the gaps in order of lines."""
+
+    config: dict[str, Any]
+    gaps: list[Gap]
+
+
+def convert(text: str, processor: str | None = None) -> Converted:
+    """The configuration in `text` (YAML). `processor` chooses one of several, as `tail_sampling/NAME`.
+
+    Raises ConfigError when there is none to be found.
+    """
+    try:
+        data, root = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"this is not YAML: {error}") from None
+    if not isinstance(data, dict) or root is None:
+        raise ConfigError("a Collector's configuration is a mapping with processors and service")
+    found = _Conversion(data, dict(_lines(root, ())))
+    return found.convert(*_chosen(data, processor))
+
+
+def _chosen(data: Mapping[str, Any], wanted: str | None) -> tuple[Key, Mapping[str, Any]]:
+    """Where the processor's settings are, and what they say."""
+    processors = data.get("processors")
+    path: Key = ("processors",) if isinstance(processors, dict) else ()
+    around = processors if isinstance(processors, dict) else data
+    names = [name for name in around if str(name).split("/")[0] == PROCESSOR]
+    if not path and not names and isinstance(data.get("policies"), list):
+        return (), data
+    if wanted is None and len(names) > 1:
+        raise ConfigError(f"there are {', '.join(names)}: choose one with --processor")
+    name = wanted or next(iter(names), PROCESSOR)
+    if not isinstance(around.get(name), dict):
+        raise ConfigError(f"there is no processor {name}")
+    return (*path, name), around[name]
+
+
+def _lines(node: yaml.Node, path: Key) -> Iterator[tuple[Key, int]]:
+    """On which line each key is, counted from 1."""
+    yield path, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            below = (*path, str(key.value))
+            yield from _lines(value, below)
+            yield below, key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            yield from _lines(value, (*path, number))
+
+
+@dataclass(slots=True)
+class _Conversion:
+    data: Mapping[str, Any]
+    lines: Mapping[Key, int]
+    gaps: list[Gap] = field(default_factory=list)
+
+    def gap(self, path: Key, why: str, matters: bool = True) -> None:
+        line = next((self.lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.lines), 1)
+        self.gaps.append(Gap(line, dotted(path), why, matters))
+
+    def convert(self, path: Key, settings: Mapping[str, Any]) -> Converted:
+        sampling: dict[str, Any] = {"compat": "otel"}
+        for key, value in settings.items():
+            if key in ("decision_wait", "decision_wait_after_root_received"):
+                sampling[key] = value
+            elif key in NOT_NEEDED:
+                self.gap((*path, key), f"not needed: {NOT_NEEDED[key]}", matters=False)
+            elif key != "policies" and (key, value) != ("sampling_strategy", "trace-complete"):
+                self.gap((*path, key), "has no counterpart")
+        sampling["policies"] = self.policies((*path, "policies"), settings.get("policies") or [])
+        inputs, brokers = self.inputs(path)
+        config: dict[str, Any] = {"kafka": {"bootstrap_servers": brokers}, "inputs": inputs, "sampling": sampling}
+        if sinks := self.sinks(path):
+            config["sinks"] = sinks
+        return Converted(config, sorted(self.gaps, key=lambda gap: gap.line))
+
+    def policies(self, path: Key, given: Sequence[Any]) -> list[dict[str, Any]]:
+        taken: list[dict[str, Any]] = []
+        for number, policy in enumerate(given):
+            here: Key = (*path, number)
+            name = policy.get("name") if isinstance(policy, dict) else None
+            try:
+                Policy.model_validate(policy)
+            except ValidationError as error:
+                wrong = [details for details in error.errors() if "${" not in str(details["input"])]
+                for details in wrong:
+                    why = str(details.get("ctx", {}).get("error", details["msg"]))
+                    self.gap(here + details["loc"], f"policy {name!r} is left out: {why}")
+                if wrong:
+                    continue
+                self.gap(here, f"policy {name!r} is taken as it is: what ${{…}} stands for is not known here", False)
+            if any(name == other["name"] for other in taken):
+                self.gap(here, f"policy {name!r} is left out: there is one of this name already")
+                continue
+            taken.append(policy)
+        return taken
+
+    def pipelines(self, path: Key) -> Iterator[tuple[Key, Mapping[str, Any]]]:
+        """Those that the processor is in."""
+        service = self.data.get("service")
+        pipelines = service.get("pipelines") if isinstance(service, dict) else None
+        for name, pipeline in (pipelines or {}).items():
+            if isinstance(pipeline, dict) and path[-1:] and path[-1] in (pipeline.get("processors") or []):
+                yield ("service", "pipelines", name), pipeline
+
+    def inputs(self, path: Key) -> tuple[list[dict[str, Any]], list[str]]:
+        """The raw topics, and their brokers."""
+        found: list[dict[str, Any]] = []
+        brokers: list[str] = []
+        for here, pipeline in self.pipelines(path):
+            for other in pipeline.get("processors") or []:
+                if other != path[-1] and str(other).split("/")[0] not in HARMLESS:
+                    self.gap((*here, "processors"), f"{other} has no counterpart")
+            for name in pipeline.get("receivers") or []:
+                if str(name).split("/")[0] != "kafka":
+                    why = f"{name} has no counterpart: let a Collector write to Kafka, and read that"
+                    self.gap((*here, "receivers"), why)
+                    continue
+                settings = (self.data.get("receivers") or {}).get(name) or {}
+                traces = settings.get("traces") or {}
+                topics = traces.get("topics") or [traces.get("topic") or settings.get("topic") or TOPIC]
+                encoding = traces.get("encoding") or settings.get("encoding") or "otlp_proto"
+                found += [{"topic": topic, "signal": "traces", "encoding": encoding} for topic in topics]
+                brokers += [broker for broker in _listed(settings.get("brokers")) if broker not in brokers]
+                self.secured(("receivers", name), settings, "kafka.security")
+        if not found:
+            self.gap(path, f"no kafka receiver: the topic {TOPIC} on {BROKERS[0]} is assumed", matters=False)
+            found.append({"topic": TOPIC, "signal": "traces"})
+        return found, brokers or BROKERS
+
+    def sinks(self, path: Key) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for here, pipeline in self.pipelines(path):
+            for name in pipeline.get("exporters") or []:
+                settings = (self.data.get("exporters") or {}).get(name) or {}
+                kind, _, rest = str(name).partition("/")
+                insecure = (settings.get("tls") or {}).get("insecure") is True
+                if kind in ("otlp", "otlp_grpc", "otlphttp", "otlp_http") and settings.get("endpoint"):
+                    grpc = "http" not in kind
+                    scheme = "http" if insecure else "https"
+                    address = str(settings["endpoint"]).removeprefix("dns:///")
+                    endpoint = address if "://" in address else f"{scheme}://{address}"
+                    sink: dict[str, Any] = {"endpoint": endpoint, "signals": ["traces"]}
+                    found["otlp" + (f"/{rest}" if rest else "")] = sink | ({"protocol": "grpc"} if grpc else {})
+                elif kind == "kafka":
+                    traces = settings.get("traces") or {}
+                    topic = traces.get("topic") or settings.get("topic") or TOPIC
+                    sink = {"bootstrap_servers": _listed(settings.get("brokers")), "topic": topic}
+                    found["kafka" + (f"/{rest}" if rest else "")] = sink
+                else:
+                    self.gap((*here, "exporters"), f"{name} has no counterpart that could be taken over: see `sinks`")
+                    continue
+                self.secured(("exporters", name), settings, "the sink")
+        return found
+
+    def secured(self, path: Key, settings: Mapping[str, Any], where: str) -> None:
+        """Credentials and certificates are not taken over."""
+        for key in ("auth", "tls", "headers"):
+            value = settings.get(key)
+            if value and value != {"insecure": True}:
+                self.gap((*path, key), f"not taken over: say it at {where}")
+
+
+def _listed(brokers: Any) -> list[str]:
+    if not brokers:
+        return BROKERS
+    return [str(broker) for broker in brokers] if isinstance(brokers, list) else str(brokers).split(",")

@@ -1,0 +1,159 @@
+"""A Collector's configuration as one of Tailrace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from bench.parity_cases import TYPES, cases
+from pipeline import cli as commands
+from pipeline.config_file import parse
+from pipeline.convert import Gap, convert
+from schemas.errors import ConfigError
+
+COLLECTOR = """\
+receivers:
+  kafka:
+    brokers: [kafka-1:9092, kafka-2:9092]
+    group_id: sampler
+    traces: {topics: [spans-a, spans-b], encoding: otlp_json}
+  kafka/old: {brokers: "kafka-1:9092,kafka-3:9092", topic: spans-c}
+  otlp: {protocols: {http: {}}}
+processors:
+  batch: {}
+  attributes: {actions: []}
+  tail_sampling:
+    decision_wait: 1m30s
+    decision_wait_after_root_received: 5s
+    num_traces: 100000
+    maximum_trace_size_bytes: 1000000
+    policies:
+      - {name: errors, type: status_code, status_code: {status_codes: [ERROR]}}
+      - name: events
+        type: ottl_condition
+        ottl_condition:
+          spanevent: ['name == "exception"']
+      - {name: ours, type: my_extension, my_extension: {}}
+      - {name: share, type: probabilistic, probabilistic: {sampling_percentage: "${env:SHARE}"}}
+      - {name: errors, type: always_sample}
+exporters:
+  otlp/jaeger: {endpoint: "jaeger:4317", tls: {insecure: true}}
+  otlphttp: {endpoint: "https://tempo:4318", headers: {x-key: "${env:KEY}"}}
+  kafka: {brokers: ["kafka-1:9092"], traces: {topic: kept}}
+  debug: {}
+service:
+  pipelines:
+    traces:
+      receivers: [kafka, kafka/old]
+      processors: [tail_sampling, batch]
+      exporters: [otlp/jaeger, otlphttp, debug]
+    traces/more: {receivers: [otlp], processors: [attributes, tail_sampling], exporters: [kafka]}
+    logs: {receivers: [otlp], processors: [batch], exporters: [debug]}
+"""
+
+
+def run(file: Path, *words: str) -> Result:
+    return CliRunner().invoke(commands.cli, ["convert", "otelcol", str(file), *words])
+
+
+def test_a_whole_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "collector.yaml"
+    file.write_text(COLLECTOR)
+    result = run(file)
+    assert result.exit_code == 1
+    config = parse(result.stdout, "tailrace.yaml", {"SHARE": "5", "KEY": "k"})
+    assert config.kafka.bootstrap_servers == ["kafka-1:9092", "kafka-2:9092", "kafka-3:9092"]
+    assert [(i.topic, i.signal, i.encoding) for i in config.inputs] == [
+        ("spans-a", "traces", "otlp_json"), ("spans-b", "traces", "otlp_json"), ("spans-c", "traces", "otlp_proto"),
+    ]  # fmt: skip
+    assert (config.sampling.compat, config.sampling.decision_wait) == ("otel", 90)
+    assert config.sampling.decision_wait_after_root_received == 5
+    assert [policy.name for policy in config.sampling.policies] == ["errors", "share"]
+    assert {name: sink.endpoint for name, sink in config.sinks.items()} == {
+        "otlp/jaeger": "http://jaeger:4317", "otlp": "https://tempo:4318", "kafka": None,
+    }  # fmt: skip
+    assert config.sinks["otlp/jaeger"].protocol == "grpc"
+    assert config.sinks["kafka"].topic == "kept"
+    told = [line.removeprefix(f"{file}:").split(": ", 2) for line in result.stderr.splitlines()]
+    sampling, pipelines = "processors.tail_sampling", "service.pipelines"
+    expected = [
+        ("14", f"{sampling}.num_traces", "not needed: undecided traces are in Kafka, nothing is evicted"),
+        ("15", f"{sampling}.maximum_trace_size_bytes", "has no counterpart"),
+        (
+            "20",
+            f"{sampling}.policies[1].ottl_condition",
+            "policy 'events' is left out: spanevent: conditions about span",
+        ),
+        ("22", f"{sampling}.policies[2].type", "policy 'ours' is left out: Input should be 'always_sample', "),
+        ("22", f"{sampling}.policies[2].my_extension", "policy 'ours' is left out: Extra inputs are not permitted"),
+        ("23", f"{sampling}.policies[3]", "policy 'share' is taken as it is: what ${…} stands for is not known here"),
+        ("24", f"{sampling}.policies[4]", "policy 'errors' is left out: there is one of this name already"),
+        ("27", "exporters.otlphttp.headers", "not taken over: say it at the sink"),
+        ("35", f"{pipelines}.traces.exporters", "debug has no counterpart that could be taken over"),
+        ("36", f"{pipelines}.traces/more.processors", "attributes has no counterpart"),
+        ("36", f"{pipelines}.traces/more.receivers", "otlp has no counterpart: let a Collector write to Kafka"),
+    ]
+    assert [(line, key) for line, key, _ in told] == [(line, key) for line, key, _ in expected]
+    for (_, _, why), (_, _, begin) in zip(told, expected, strict=True):
+        assert why.startswith(begin)
+
+
+BLOCK: dict[str, Any] = {
+    "decision_wait": "10s",
+    "policies": [{"name": "slow", "type": "latency", "latency": {"threshold_ms": 500}}],
+}
+
+
+@pytest.mark.parametrize(
+    "pasted", [BLOCK, {"tail_sampling": BLOCK}, {"processors": {"tail_sampling/a": BLOCK}}, {"tail_sampling/x": BLOCK}]
+)
+def test_a_block_will_do(pasted: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "block.yaml"
+    file.write_text(yaml.safe_dump(pasted))
+    result = run(file)
+    assert result.exit_code == 0
+    assert "no kafka receiver: the topic otlp_spans on localhost:9092 is assumed" in result.stderr
+    config = parse(result.stdout, "tailrace.yaml", {})
+    assert config.sampling.decision_wait == 10
+    assert [policy.name for policy in config.sampling.policies] == ["slow"]
+
+
+def test_one_of_several_is_chosen(tmp_path: Path) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text(yaml.safe_dump({"tail_sampling/a": {**BLOCK, "decision_wait": "1s"}, "tail_sampling/b": BLOCK}))
+    assert run(file).exit_code == 78
+    assert "there are tail_sampling/a, tail_sampling/b: choose one with --processor" in run(file).stderr
+    assert "decision_wait: 10s" in run(file, "--processor", "tail_sampling/b").stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [("a: [", "this is not YAML"), ("[]", "is a mapping"), ("processors: {batch: {}}", "there is no processor")],
+)
+def test_what_is_no_collectors_configuration(text: str, rule: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rule):
+        convert(text)
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    assert run(file).exit_code == 78
+
+
+def test_every_type_of_policy_is_taken_as_it_is() -> None:
+    for case in cases(configs=2 * len(TYPES)):
+        found = convert(yaml.safe_dump({"processors": {"tail_sampling": {"policies": case.policies}}}))
+        assert found.config["sampling"]["policies"] == case.policies
+        assert not any(gap.matters for gap in found.gaps)
+
+
+def test_span_ingest_has_no_counterpart() -> None:
+    block = {**BLOCK, "sampling_strategy": "span-ingest"}
+    assert [gap for gap in convert(yaml.safe_dump(block)).gaps if gap.matters] == [
+        Gap(7, "sampling_strategy", "has no counterpart")
+    ]
+    assert not any(
+        gap.matters for gap in convert(yaml.safe_dump({**BLOCK, "sampling_strategy": "trace-complete"})).gaps
+    )
