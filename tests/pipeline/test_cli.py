@@ -40,7 +40,8 @@ def run(*words: str | Path, **environ: str) -> Result:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["check"], ["topics"], ["acls"], ["worker"], ["top"], ["config"], ["config", "print"], ["convert", "otelcol"]]
+    "words",
+    [[], ["check"], ["topics"], ["acls"], ["worker"], ["top"], ["config"], ["config", "print"], ["convert", "otelcol"]],
 )
 def test_help_has_an_example(words: list[str]) -> None:
     result = run(*words, "--help")
