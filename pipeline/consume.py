@@ -45,7 +45,7 @@ FETCH_WAIT_MS = 100  # how long a fetch waits for data at most; also how old an 
 FETCH_SHARE = 0.1  # of commit_interval that a fetch waits for more: an answer for each message costs both sides
 FETCH_BYTES = 256 << 10  # that are worth an answer at once
 CHANNEL_SIZE = 4  # fetches between consumer and agent: enough to overlap, few enough to bound memory
-REVOKE_LIMIT = 2.0  # seconds a rebalance waits for a transaction that is under way
+REVOKE_LIMIT = 2.0  # seconds a rebalance waits for answers, and for a commit that is under way
 RETAKE_BACKOFF = 0.5  # seconds between attempts to fetch
 CLOSE_LIMIT = 10.0  # seconds after which a lease that was told to end is no longer waited for
 FEW_ERRORS = 5  # of fetching, that say nothing yet
@@ -75,6 +75,12 @@ class Lease(ABC):
     @abstractmethod
     async def work(self) -> None:
         """Run until cancelled: commit what is due. Any error ends the lease."""
+
+    async def pause(self) -> None:  # noqa: B027  an epoch needs no such care
+        """A rebalance begins, and somebody else may get the partitions: commit what can be, begin nothing new."""
+
+    def resume(self, kept: bool) -> None:  # noqa: B027
+        """The rebalance is over; without `kept` the partitions are somebody else's, and `close` will follow."""
 
     async def finish(self) -> None:  # noqa: B027  most leases have nothing more to do than what work() does
         """The worker stops: commit what can be committed now. Never waits for a window to pass."""
@@ -178,7 +184,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._assignment = 0
         self._in_hand: Counter[TopicPartition] = Counter()
         self._joined = self._stopping = False
-        self._rebalancing, self._committing = False, asyncio.Lock()
+        self._rebalancing = self._joining = False  # positions cannot be relied on; nothing may be committed
+        self._committing = asyncio.Lock()
         self._errors: list[float] = []
         self.consumer: AIOKafkaConsumer = None
         self._admin: AIOKafkaAdminClient = None
@@ -330,6 +337,11 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._assignment += 1
         self._rebalancing = True
         with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REVOKE_LIMIT):
+                pausing = [lease.pause() for lease in self._leases.values()]
+                await asyncio.gather(*pausing, return_exceptions=True)
+        self._joining = True
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REVOKE_LIMIT), self._committing:  # see commit()
                 pass
 
@@ -339,11 +351,12 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         Not a coroutine on purpose: positions are set before the consumer asks the group for them.
         """
         self._assignment += 1
-        self._joined, self._rebalancing = True, False
+        self._joined, self._rebalancing, self._joining = True, False, False
         units: dict[Hashable, list[TopicPartition]] = {}
         for partition in assigned:
             units.setdefault(self._unit(partition), []).append(partition)
         for unit, lease in self._leases.items():
+            lease.resume(unit in units)
             if unit in units and set(lease.positions()) == set(units[unit]):
                 for partition, offset in lease.positions().items():
                     self.consumer.seek(partition, offset)
@@ -472,7 +485,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         a session; each further commit makes it forget again.
         """
         async with self._committing:
-            if self._rebalancing:
+            if self._joining:
                 raise RebalanceInProgressError(self.group_id)
             await self.consumer.commit({p: (o.offset, o.metadata) for p, o in offsets.items()})
 

@@ -174,6 +174,7 @@ class SinkPartition(Lease):
             log.error("records are gone before they were delivered", extra={"role": self._group.role, "records": lost})
             telemetry.count("tailrace_dropped_total", lost, signal=self._topic, reason="retention", intentional="false")
         self._account = Account(self._next)
+        self._delivery.resume()  # whoever paused it in a rebalance may have gone
         return {partition: self._next}
 
     @property
@@ -221,6 +222,19 @@ class SinkPartition(Lease):
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+
+    async def pause(self) -> None:
+        """What the destination has is committed before the partition may move, so the next owner does not send it."""
+        if self._delivery is not None:
+            await self._delivery.pause()
+            await self._commit()
+
+    def resume(self, kept: bool) -> None:
+        """Send again; what is queued of a partition that moved is the next owner's to send."""
+        if self._delivery is not None:
+            if not kept:
+                self._delivery.drop(self._account, self._partition.topic, self._partition.partition)
+            self._delivery.resume()
 
     async def finish(self) -> None:
         """Wait for the answers to what was sent; commit what is settled by then, leave the rest to the next owner."""

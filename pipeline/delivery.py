@@ -60,6 +60,8 @@ class Delivery:
         self._lanes = [Lane(settings.batch) for _ in range(destination.lanes)]
         self._filled = [asyncio.Event() for _ in self._lanes]
         self._room, self._quiet, self._stopping = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._waiting, self._going = 0, asyncio.Event()
+        self._going.set()
         self._workers: list[asyncio.Task[None]] = []
         self._drained_by = float("inf")
         self._down_since: float | None = None
@@ -105,8 +107,7 @@ class Delivery:
             self._lanes[item.lane].put(entry)
             self._items += 1
             self._bytes += item.size
-        for filled in self._filled:
-            filled.set()
+        self._wake()
         if defects:
             self._share.check(now, len(items), len(defects))
             refused = [Refusal(n, entry.item.defect, Reason.MALFORMED) for n, entry in enumerate(defects)]
@@ -121,22 +122,48 @@ class Delivery:
         account.closed = True
         for lane in self._lanes:
             self._leave(lane.purge())
+        self._quiet.set()
         self._destination.forget(topic, partition)
 
+    async def pause(self) -> None:
+        """Begin no record until `resume`; send the rest of those begun, and wait for the answers to what is under way.
+
+        What waits to be sent again goes on waiting, and what is behind it. Several partitions may ask.
+        """
+        self._going.clear()
+        self._wake()
+        while self._under_way > self._waiting or (not self._waiting and any(lane.begun for lane in self._lanes)):
+            self._quiet.clear()
+            await self._quiet.wait()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._going.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        for filled in self._filled:
+            filled.set()
+
     async def drain(self, seconds: float) -> None:
-        """Begin no request any more, and wait so long for the answers to those under way.
+        """`pause` for so long at most, and for ever.
 
         Every partition of the sink asks for it when the worker stops: the seconds count from the first time.
         """
-        self._stopping.set()
         self._drained_by = min(self._drained_by, self._clock() + seconds)
-        for filled in self._filled:
-            filled.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, self._drained_by - self._clock())):
+                await self.pause()
+                self._stop()
                 while self._under_way:
                     self._quiet.clear()
                     await self._quiet.wait()
+        self._stop()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._going.set()
+        self._wake()
 
     async def close(self) -> None:
         """Drop what is queued and close the destination."""
@@ -167,9 +194,10 @@ class Delivery:
     async def _batch(self, lane: Lane, filled: asyncio.Event) -> list[Entry]:
         """Wait for the next batch; empty when stopping."""
         while not self._stopping.is_set():
-            due = lane.due_in(self._clock())
+            going = self._going.is_set()
+            due = lane.due_in(self._clock()) if going else 0.0 if lane.begun else None
             if due == 0:
-                return lane.cut()
+                return lane.cut(rest=not going)
             filled.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(due):
@@ -180,30 +208,45 @@ class Delivery:
         """Send until every item is settled, its partition is gone, or the worker stops."""
         failures, repeated = 0, False
         while entries := [entry for entry in entries if not entry.ticket.account.closed]:
-            outcome = await self._send(entries, repeated)
-            again = set(outcome.retry)
-            settled = len(entries) - len(again)
-            refused = settled - outcome.accepted - outcome.already_delivered
-            self._share.check(self._clock(), settled, refused)
-            if not await self._buried(entries, outcome.refused):
+            outcome = await self._attempt(entries, repeated)
+            if outcome is None:
                 return
-            self._share.add(self._clock(), settled, refused)
-            for index, entry in enumerate(entries):
-                if index not in again:
-                    entry.ticket.settle()
-            self._count_items("accepted", outcome.accepted)
-            self._count_items("already_delivered", outcome.already_delivered)
-            self._count_items("refused", refused)
-            if not again:
+            if not outcome.retry:
                 self._answered()
                 return
+            settled = len(entries) - len(outcome.retry)
             failures, repeated = 1 if settled else failures + 1, True
             entries = [entries[index] for index in outcome.retry]
             wait = self._backoff.wait(failures, outcome.retry_after)
             telemetry.count("tailrace_sink_retries_total", sink=self.name, reason=outcome.reason)
             self._complain(outcome.reason, outcome.detail, len(entries), wait)
-            if await self._stops_within(wait):
+            self._waiting += 1
+            self._quiet.set()
+            try:
+                await self._stops_within(wait)
+                await self._going.wait()
+            finally:
+                self._waiting -= 1
+            if self._stopping.is_set():
                 return
+
+    async def _attempt(self, entries: Sequence[Entry], repeated: bool) -> Outcome | None:
+        """One request, and what it settled; None if the worker stops before that."""
+        outcome = await self._send(entries, repeated)
+        again = set(outcome.retry)
+        settled = len(entries) - len(again)
+        refused = settled - outcome.accepted - outcome.already_delivered
+        self._share.check(self._clock(), settled, refused)
+        if not await self._buried(entries, outcome.refused):
+            return None
+        self._share.add(self._clock(), settled, refused)
+        for index, entry in enumerate(entries):
+            if index not in again:
+                entry.ticket.settle()
+        self._count_items("accepted", outcome.accepted)
+        self._count_items("already_delivered", outcome.already_delivered)
+        self._count_items("refused", refused)
+        return outcome
 
     async def _send(self, entries: Sequence[Entry], repeated: bool) -> Outcome:
         request = self._destination.request([entry.item for entry in entries])

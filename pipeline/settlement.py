@@ -47,11 +47,12 @@ class Account:
 
 @dataclass(slots=True)
 class Ticket:
-    """The items that must be settled before an account's position may become `upto`."""
+    """The items that must be settled before an account's position may become `upto`. `begun`: some were cut out."""
 
     account: Account
     upto: int
     unsettled: int
+    begun: bool = False
 
     def settle(self) -> None:
         """One item is done with."""
@@ -93,14 +94,25 @@ class Lane:
             return 0.0
         return max(0.0, self._entries[0].since + self._batch.max_age - now)
 
-    def cut(self) -> list[Entry]:
-        """The next batch: at least one item, at most `max_items`, and `max_bytes` unless the first alone has more."""
+    @property
+    def begun(self) -> bool:
+        """Whether the rest of a record comes next."""
+        return bool(self._entries) and self._entries[0].ticket.begun
+
+    def cut(self, rest: bool = False) -> list[Entry]:
+        """The next batch: at least one item, at most `max_items`, and `max_bytes` unless the first alone has more.
+
+        With `rest` only of records that are begun; there must be one.
+        """
         batch: list[Entry] = []
         size = 0
         while self._entries and len(batch) < self._batch.max_items:
             entry = self._entries[0]
             if batch and size + entry.item.size > self._batch.max_bytes:
                 break
+            if rest and not entry.ticket.begun:
+                break
+            entry.ticket.begun = True
             size += entry.item.size
             batch.append(self._entries.popleft())
         self._bytes -= size

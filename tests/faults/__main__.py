@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import tempfile
 import time
@@ -58,6 +59,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Simulate, run seeds, measure: what was asked for."""
     options = parsed(arguments)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # of the harness's clients: the broker is away at times
     fine = simulate(options.simulate, options.save)
     if options.seeds or options.measure:
         fine &= asyncio.run(on_servers(options))

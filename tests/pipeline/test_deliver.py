@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -26,11 +27,13 @@ from pipeline.topics import Topics
 from pipeline.worker import running
 from schemas.envelope import Envelope, RowVerdict
 from schemas.sample import Tick
+from tests.faults.proxy import spans_in
 from tests.pipeline.configs import MINIMAL
 from tests.pipeline.kafka import DEADLINE, committed, create, fresh, read_all
 from tests.repository import ROOT, python_path
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus, eventually, free_port, start_collector
 from tests.services.process import HOST
+from tests.sinks import faulty
 from tests.sinks.building import NOW, counter, envelope, key_values, log, span, spans_of
 
 KEPT = RowVerdict(kept=True, policy="all")
@@ -300,6 +303,34 @@ async def test_workers_that_come_and_go_share_the_spans(kafka: Kafka, jaeger: Ja
                 found = await response.json(content_type=None)
             parts = found["result"]["resourceSpans"]
             assert {s["name"] for p in parts for scope in p["scopeSpans"] for s in scope["spans"]} == {"a", "b"}
+
+
+async def test_nothing_is_sent_twice_because_partitions_move(kafka: Kafka) -> None:
+    """What the destination has is committed before a worker joins its group again."""
+    async with faulty.faulty(faulty.status(200)) as server:
+        setup = await Setup(kafka, {"jaeger": {"endpoint": server.url}}).create()
+        t, sent = setup.topics, set[str]()
+        stopping = asyncio.Event()
+
+        async def feed() -> None:
+            async with setup.producer() as producer:
+                while not stopping.is_set():
+                    rows = [span() for _ in range(8)]
+                    value = envelope(rows, [KEPT] * len(rows)).encode()
+                    await producer.send_and_wait(t.kept_spans, value, partition=random.randrange(4))
+                    sent.update(f"{row.trace_id.hex()}/{row.span_id.hex()}" for row in rows)
+
+        feeding = asyncio.create_task(feed())
+        async with running(setup.config, ["sink.jaeger"]):
+            for _ in range(3):
+                async with running(setup.config, ["sink.jaeger"]) as second:
+                    await eventually(lambda second=second: _ready(second), DEADLINE, "it has partitions")  # type: ignore[misc]
+            stopping.set()
+            await feeding
+            await setup.delivered("sink.jaeger", t.kept_spans)
+        got = Counter(key for seen in server.seen for key in spans_in(seen.path, seen.body))
+    assert got.keys() == sent
+    assert got.total() == len(sent)
 
 
 async def _ready(worker: Any) -> bool:

@@ -377,6 +377,74 @@ async def test_stopping_waits_for_answers_and_begins_nothing() -> None:
         await b.delivery.drain(DEADLINE)  # every partition asks
 
 
+async def test_a_pause_waits_for_answers_and_begins_nothing() -> None:
+    release, begun = asyncio.Event(), asyncio.Event()
+
+    async def later(request: Request[Word]) -> Outcome:
+        begun.set()
+        await release.wait()
+        return accept(request)
+
+    destination = Scripted(later)
+    async with bench(destination, max_items=1) as b:
+        await b.add("a", "b")
+        await begun.wait()
+        pausing = asyncio.create_task(b.delivery.pause())
+        await asyncio.sleep(0)
+        assert not pausing.done()
+        release.set()
+        await pausing
+        assert b.account.position == 1
+        assert destination.sent == [["a"]]
+        other = Account(10)
+        await b.delivery.add(other, SourceRecord("topic", 4, 10, 0, b"c", "logs"))
+        b.delivery.drop(b.account, "topic", 3)
+        b.delivery.resume()
+
+        async def settled() -> bool:
+            return other.position == 11
+
+        await eventually(settled, DEADLINE, "what stays goes on")
+        assert destination.sent == [["a"], ["c"]]
+
+
+@pytest.mark.parametrize("end", ["pause", "drain"])
+async def test_a_record_that_is_begun_is_finished(end: str) -> None:
+    """Its offset can be committed then: the next owner does not send the first half of it again."""
+    release, begun = asyncio.Event(), asyncio.Event()
+
+    async def later(request: Request[Word]) -> Outcome:
+        begun.set()
+        await release.wait()
+        return accept(request)
+
+    destination = Scripted(later)
+    async with bench(destination, max_items=3) as b:
+        await b.add("a b c d", "e f")
+        await begun.wait()
+        ending = asyncio.create_task(b.delivery.pause() if end == "pause" else b.delivery.drain(DEADLINE))
+        await asyncio.sleep(0)
+        release.set()
+        await ending
+        assert b.account.position == 1
+        assert destination.sent == [["a", "b", "c"], ["d"]]
+
+
+async def test_a_pause_does_not_wait_for_an_outage_to_end() -> None:
+    destination = Scripted(Script(Outcome.retry_all(1, "503", "", 0.05)))
+    async with bench(destination) as b:
+        await b.add("a")
+
+        async def sent() -> int:
+            return len(destination.sent)
+
+        await eventually(sent, DEADLINE, "one try")
+        async with asyncio.timeout(DEADLINE):
+            await b.delivery.pause()
+        await b.delivery.drain(DEADLINE)
+        assert len(destination.sent) == 1, "a pause that ends with the worker sends nothing more"
+
+
 async def test_stopping_during_an_outage_leaves_everything() -> None:
     destination = Scripted(lambda request: Outcome.retry_all(len(request.items), "503", "", 60.0))
     async with bench(destination) as b:
