@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 (
     ALWAYS, ANY_OF, NONE_OF, LONGER, LONGER_MILLIS, SPAN_COUNT, WITHIN_RATE, WITHIN_BYTES, CONSISTENT, HASHED, OPPOSITE,
-    COMPOSITE, ALL_OF,
-) = range(13)  # fmt: skip
+    COMPOSITE, OF_IDS, ALL_OF,
+) = range(14)  # fmt: skip
 """The kinds of nodes; processors.sampling.conditions says what each asks."""
 
 _ALWAYS = cython.declare(cython.ulonglong, ALWAYS)
@@ -47,6 +47,7 @@ _HASHED = cython.declare(cython.ulonglong, HASHED)
 _OPPOSITE = cython.declare(cython.ulonglong, OPPOSITE)
 
 _COMPOSITE = cython.declare(cython.ulonglong, COMPOSITE)
+_OF_IDS = cython.declare(cython.ulonglong, OF_IDS)
 
 _KEY = cython.declare(cython.Py_ssize_t, records.KEY)
 _HIGH = cython.declare(cython.Py_ssize_t, records.HIGH)
@@ -299,6 +300,9 @@ class Ballot:
             return self._code[node + 3] if number <= self._code[node + 2] else -1
         if kind == _OPPOSITE:
             return 0 if spans and self._threshold(node, wide, at, spans) == _NOT_KEPT else -1
+        if kind == _OF_IDS:
+            number = self._hash(self._code[node], wide[at + _KEY])
+            return 0 if self._code[node + 1] <= number <= self._code[node + 2] else -1
         if kind == _COMPOSITE:
             return self._first_within(node, end, wide, at, spans)
         highest = 0  # ALL_OF: the rarest part says how often; after one that does not keep it no rate is spent

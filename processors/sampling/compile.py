@@ -38,6 +38,7 @@ from processors.sampling.conditions import (
     LongerThan,
     LongerThanMillis,
     NoneOf,
+    OfIds,
     Opposite,
     SpanCount,
     WithinBytes,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 Compat = Literal["none", "otel"]
 
 SEMANTICS = 1  # raise it when the same policies come to mean something else: it is part of Plan.version
+ROLLOUT_SALT = "tailrace-rollout"  # `ids` and `probabilistic` choose apart from each other
 STATUS_NUMBERS = {"UNSET": 0, "OK": 1, "ERROR": 2}
 COLLECTOR_STATE_MEMBER = 256  # characters of key and value from which on the Collector ignores the value
 
@@ -107,7 +109,7 @@ def compile_policies(policies: Sequence[Policy], *, compat: Compat = "none", ext
     for policy in unique_names(policies):
         compiler.outer = policy.name
         asked = shadows if policy.shadow else drops if policy.type == "drop" else conditions
-        asked.append((policy.name, compiler.condition(policy)))
+        asked.append((policy.name, compiler.whole(policy)))
     for key in extra_keys:
         compiler.slot(key)
     words = max(1, -(-len(compiler.bits) // WORD))
@@ -147,6 +149,14 @@ class _Compiler:
         if self.compat == "otel":
             return tuple(key.lookup_as_collector(slot, of_resource) for slot, key in self.attributes.items())
         return tuple(key.lookup(slot, of_resource) for slot, key in self.attributes.items())
+
+    def whole(self, policy: Policy) -> Condition:
+        """A policy of the configuration, which may be asked about some trace ids only."""
+        condition = self.condition(policy)
+        if policy.ids is None:
+            return condition
+        lowest, above = (hash_limit_of(share) + 1 for share in (policy.ids.from_percentage, policy.ids.to_percentage))
+        return AllOf((OfIds(salted(ROLLOUT_SALT), lowest, above - 1), condition))
 
     def condition(self, policy: Policy) -> Condition:
         match policy:

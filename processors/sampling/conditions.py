@@ -137,6 +137,18 @@ class Hashed:
 
 
 @dataclass(frozen=True, slots=True)
+class OfIds:
+    """The hash of the trace's key, continued from `state`, is from `lowest` to `highest`. Nothing to do with chance."""
+
+    state: int
+    lowest: int
+    highest: int
+
+    def code(self, words: int) -> list[int]:
+        return _node(ballot.OF_IDS, self.state, self.lowest, self.highest)
+
+
+@dataclass(frozen=True, slots=True)
 class Opposite:
     """There are spans, and `part` does not keep the trace. No threshold says the rest of a share: certain."""
 

@@ -63,6 +63,7 @@ class Policy(Section):
     shadow: bool = Field(
         False, description="True: it votes, and its votes are counted, without effect on any trace. To try one first."
     )
+    ids: Ids | None = Field(None, description="Asked about these trace ids only; default: about all.")
     status_code: StatusCode | None = Field(None, description="For type: status_code.")
     latency: Latency | None = Field(None, description="For type: latency.")
     probabilistic: Probabilistic | None = Field(None, description="For type: probabilistic.")
@@ -89,6 +90,22 @@ class Policy(Section):
                 raise ValueError(f"{block}: not allowed in policy {self.name!r} of type: {self.type}")
             if not present and block == wanted:
                 raise ValueError(f"{block}: missing; policy {self.name!r} of type: {self.type} needs this block")
+        return self
+
+
+class Ids(Section):
+    """A share of all trace ids, to roll a policy out step by step: the new one up to here, the old one from here on.
+
+    Which ids belong to it has nothing to do with `probabilistic`, and the same ids stay when the share grows.
+    """
+
+    from_percentage: float = Field(0.0, ge=0, le=100, description="Where the share begins.")
+    to_percentage: float = Field(100.0, ge=0, le=100, description="Where it ends.")
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.from_percentage >= self.to_percentage:
+            raise ValueError(f"from_percentage: must be below to_percentage ({self.to_percentage:g})")
         return self
 
 
@@ -161,6 +178,8 @@ def _refuse_nested(key: str, parts: Sequence[Policy], *refused: str) -> None:
     for part in parts:
         if part.shadow:
             raise ValueError(f"{key}: {part.name!r} cannot be a shadow; only a whole policy of `policies` can")
+        if part.ids is not None:
+            raise ValueError(f"{key}: {part.name!r} cannot have ids; only a whole policy of `policies` can")
         if part.type in refused:
             raise ValueError(
                 f"{key}: must not contain a policy of type: {part.type} ({part.name!r}); every type but "

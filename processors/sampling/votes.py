@@ -174,7 +174,7 @@ def vote(policy: Policy, compat: Compat, trace: Trace) -> PolicyVote:
     return PolicyVote(
         policy.name,
         policy.type,
-        {} if parts else rule(policy),
+        rule(policy.ids, *([] if parts else _blocks(policy))),
         bool(outcome.kept or outcome.policy),
         outcome.threshold,
         tuple(met[:SHOWN]),
@@ -194,17 +194,18 @@ def inside(policy: Policy) -> list[Policy]:
     return found
 
 
-def rule(policy: Policy) -> dict[str, object]:
-    """The fields of a policy's block that were set."""
+def rule(*blocks: Section | None) -> dict[str, object]:
+    """The fields of a policy's blocks that were set."""
     return {
         key: value
-        for block in _blocks(policy)
+        for block in blocks
+        if block is not None
         for key, value in block.model_dump(mode="json", by_alias=True, exclude_unset=True).items()
     }
 
 
 def _blocks(policy: Policy) -> list[Section]:
-    values = (getattr(policy, name) for name in type(policy).model_fields)
+    values = (getattr(policy, name) for name in type(policy).model_fields if name != "ids")
     return [value for value in values if isinstance(value, Section)]
 
 
