@@ -17,7 +17,7 @@ from schemas.severity import NUMBERS
 # of the newest ordinary one, and the rest is forgotten (its logs then show the root). So past the bound the order of
 # arrival matters: for names, never for verdicts. The root is held apart: the earliest span without a parent. When ids
 # repeat (Zipkin's shared spans, re-sent ones) a failed span wins, then the first.
-SPANS_PER_TRACE = 64  # remembered: 16 bytes each, so at most about 1 KiB a trace beside its evidence
+SPANS_PER_TRACE = 64  # remembered: 12 bytes each, so at most 768 a trace beside its evidence
 NAMED_PER_TRACE = 64  # span ids that logs named, as many as could be answered
 NAME_CHARACTERS = 256  # of a service or span name; longer ones are cut, a decision record must stay small
 NAME_BYTES = 4 * NAME_CHARACTERS  # enough for that many characters of UTF-8

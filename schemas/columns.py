@@ -17,7 +17,7 @@ if cython.compiled:
 def grown(column: Any, size: int) -> array[int]:
     """A copy of a column with room for `size` entries, the new ones 0. (An array that is looked into cannot grow.)"""
     old = memoryview(column)
-    larger = array(old.format, bytes(old.itemsize * size))
+    larger = array(old.format, [0]) * size
     memoryview(larger)[: len(old)] = old
     return larger
 

@@ -9,16 +9,19 @@ the raw partitions are read within the shorter of the two waits of each other.
 Evidence is a bit set, extremes and counts, never spans. All of it is a join (or, min, max) or a sum, so it does not
 depend on the order in which spans and logs arrive, and evidence gathered apart merges to the same.
 
-Memory layout: a trace is a *record* of three flat arrays, `_wide` (64-bit unsigned: WIDE words and those of the bit
+Memory layout: a trace is a *record* of three flat arrays, `_wide` (64-bit unsigned: BITS words and those of the bit
 set), `_times` (64-bit signed, ms of stream time) and `_small` (32-bit); free records are linked. An open-addressed
-table of record numbers, at most two thirds full, finds a trace by its key. Records with the same deadline are linked,
-and a heap holds the distinct deadlines. Spans that a log may name are 16 bytes each, linked, at most SPANS_PER_TRACE a
-trace. A trace takes about 150 bytes and those; evidence that is ahead is a record of its own.
+table of record numbers finds a trace by its key. Spans that a log may name are 12 bytes each, linked, at most
+SPANS_PER_TRACE a trace. All grow by a sixteenth. A trace takes 116 bytes, about 6 to be found, 12 for each of its spans:
+below 200 with five (tests/processors/sampling/test_memory.py); evidence that is ahead is a record of its own.
+
+Deadlines are a hierarchical timing wheel (Varghese & Lauck, SOSP 1987): a level for each 6 bits of a deadline that
+differ from the wheel's position, 64 linked lists a level. A trace moves down at most once a level, usually twice in
+all, and no other trace is looked at for it.
 """
 
 from __future__ import annotations
 
-import heapq
 from array import array
 from typing import Any
 
@@ -47,6 +50,8 @@ from schemas.otlp_scan import (
 ERROR = 2  # Span.Status.StatusCode
 NAMES = 1 << 14  # distinct names after which those that no trace holds any more are looked for
 _RECORDS = 256  # for which there is room at first
+_LOAD = 0.8  # of the table of record numbers
+_GROWTH = cython.declare(cython.Py_ssize_t, 16)  # records and spans grow by one part in so many
 U64_MAX = (1 << 64) - 1
 
 # A record: words of `_wide`, …
@@ -56,28 +61,23 @@ MIN_START = 2
 MAX_END = 3
 RANDOM = 4
 _ROOT_START = cython.declare(cython.Py_ssize_t, 5)
-_ROOT_SPAN = cython.declare(cython.Py_ssize_t, 6)
-BYTES = 7  # of its spans
-BITS = 8
+BYTES = 6  # of its spans
+BITS = 7
 # … of `_times`, …
 _FIRST = cython.declare(cython.Py_ssize_t, 0)
 _LAST = cython.declare(cython.Py_ssize_t, 1)
-_ROOT = cython.declare(cython.Py_ssize_t, 2)
-_DEADLINE = cython.declare(cython.Py_ssize_t, 3)
-_TIMES = cython.declare(cython.Py_ssize_t, 4)
+_ROOT = cython.declare(cython.Py_ssize_t, 2)  # with `after_root` alone
 # … and of `_small`.
 SPANS = 0
 _LOGS = cython.declare(cython.Py_ssize_t, 1)
 _ROOT_NAME = cython.declare(cython.Py_ssize_t, 2)  # -1: no root was seen
 _ENTRIES = cython.declare(cython.Py_ssize_t, 3)  # the newest remembered span, -1: none
-_REMEMBERED = cython.declare(cython.Py_ssize_t, 4)
-_ORDINARY = cython.declare(cython.Py_ssize_t, 5)  # of those, neither failed nor named by a log
-_NAMED = cython.declare(cython.Py_ssize_t, 6)  # the newest span id that a log named, -1: none
-_NAMINGS = cython.declare(cython.Py_ssize_t, 7)
-_NEXT = cython.declare(cython.Py_ssize_t, 8)  # in the list of the deadline, of evidence ahead, or of free records
-_BEFORE = cython.declare(cython.Py_ssize_t, 9)
-_AHEAD = cython.declare(cython.Py_ssize_t, 10)
-SMALL = 11  # numbers a record
+_NAMED = cython.declare(cython.Py_ssize_t, 4)  # the newest span id that a log named, -1: none
+_COUNTS = cython.declare(cython.Py_ssize_t, 5)  # a byte each: remembered spans, ordinary ones, span ids that logs named
+_NEXT = cython.declare(cython.Py_ssize_t, 6)  # in a list of the wheel, of evidence ahead, or of free records
+_BEFORE = cython.declare(cython.Py_ssize_t, 7)  # in the wheel; negative: the first of list -1 - _BEFORE, or _LISTED
+_AHEAD = cython.declare(cython.Py_ssize_t, 8)
+SMALL = 9  # numbers a record
 
 # The same as C constants, for the loops below.
 _KEY = cython.declare(cython.Py_ssize_t, KEY)
@@ -89,7 +89,14 @@ _BYTES = cython.declare(cython.Py_ssize_t, BYTES)
 _BITS = cython.declare(cython.Py_ssize_t, BITS)
 _SPANS = cython.declare(cython.Py_ssize_t, SPANS)
 _SMALL = cython.declare(cython.Py_ssize_t, SMALL)
-_DUE = cython.declare(cython.Py_ssize_t, 4096)  # traces listed as due at a time
+_DUE = cython.declare(cython.Py_ssize_t, 1024)  # traces listed as due at a time
+_LISTED = cython.declare(cython.int, -(1 << 30))
+_DIGIT = cython.declare(cython.int, 6)  # bits
+_LISTS = cython.declare(cython.Py_ssize_t, 64)  # a level
+_LEVELS = cython.declare(cython.Py_ssize_t, 11)  # for times of 63 bits
+_REMEMBERED = cython.declare(cython.int, 1)  # units in _COUNTS
+_ORDINARY = cython.declare(cython.int, 1 << 8)  # remembered, neither failed nor named by a log
+_NAMINGS = cython.declare(cython.int, 1 << 16)
 
 _GOLDEN = cython.declare(cython.ulonglong, 0x9E3779B97F4A7C15)
 _NO_ROOT = cython.declare(cython.longlong, -(1 << 63))
@@ -132,15 +139,15 @@ class TraceTable:
     _wide: cython.ulonglong[::1]
     _times: cython.longlong[::1]
     _small: cython.int[::1]
+    _time_width: cython.Py_ssize_t
     _slots: cython.uint[::1]
-    _mask: cython.ulonglong
     _count: cython.Py_ssize_t
     _used: cython.Py_ssize_t  # records ever taken; those behind are untouched
     _free: cython.int
-    _due: dict  # deadline → the newest record of its list
-    _deadlines: list
-    _span_ids: cython.ulonglong[::1]  # of remembered spans, and of those that logs named
-    _names: cython.uint[::1]
+    _wheel: cython.int[::1]  # the first record of each list
+    _position: cython.longlong  # of the wheel: no trace that waits is due before
+    _hashes: cython.uint[::1]  # of a remembered span `_hash` of its id, of a span id that a log named the low half, …
+    _names: cython.uint[::1]  # … and here its name, or the high half
     _links: cython.int[::1]
     _spans_used: cython.Py_ssize_t
     _free_span: cython.int
@@ -157,22 +164,22 @@ class TraceTable:
         self._after_root = after_root or 0
         self._words = words
         self._width = _BITS + words
+        self._time_width = 3 if self._rooted else 2
         self._wide = array("Q", bytes(8 * self._width * _RECORDS))
-        self._times = array("q", bytes(8 * _TIMES * _RECORDS))
+        self._times = array("q", bytes(8 * self._time_width * _RECORDS))
         self._small = array("i", bytes(4 * _SMALL * _RECORDS))
         self._slots = array("I", [_NOBODY]) * (2 * _RECORDS)
-        self._mask = 2 * _RECORDS - 1
         self._count = 0
         self._used = 0
         self._free = -1
-        self._due = {}
-        self._deadlines = []
+        self._wheel = array("i", [-1]) * (_LEVELS * _LISTS)
+        self._position = 0
         self._due_count = 0
         self.due_records = array("i", bytes(4 * _DUE))
         self.due_keys = array("Q", bytes(8 * _DUE))
         self.due_deadlines = array("q", bytes(8 * _DUE))
         self.due_last = array("q", bytes(8 * _DUE))
-        self._span_ids = array("Q", bytes(8 * _RECORDS))
+        self._hashes = array("I", bytes(4 * _RECORDS))
         self._names = array("I", bytes(4 * _RECORDS))
         self._links = array("i", bytes(4 * _RECORDS))
         self._spans_used = 0
@@ -338,34 +345,35 @@ class TraceTable:
         if self._slots[slot] == _NOBODY:
             record = self._take(time, high)
             self._wide[record * self._width + _KEY] = key
-            self._times[record * _TIMES + _DEADLINE] = time + self.decision_wait
             self._slots[slot] = record
             self._count += 1
             self._link(record)
-            if 3 * self._count > 2 * self._mask:
+            if self._count > _LOAD * len(self._slots):
                 self._rehash()
-            at = record * _TIMES
+            at = record * self._time_width
         else:
             record = self._slots[slot]
-            at = record * _TIMES
+            at = record * self._time_width
             if time < self._times[at + _FIRST]:
                 self._times[at + _FIRST] = time
-                self._bring_forward(record, time + self.decision_wait)
+                self._relink(record)
             if time > self._times[at + _LAST]:
                 self._times[at + _LAST] = time
         if root and self._rooted and (self._times[at + _ROOT] == _NO_ROOT or time < self._times[at + _ROOT]):
             self._times[at + _ROOT] = time
-            self._bring_forward(record, time + self._after_root)
+            self._relink(record)
         return record
 
     @cython.cfunc
-    @cython.exceptval(-1)
-    def _bring_forward(self, record: cython.Py_ssize_t, deadline: cython.longlong) -> cython.int:
-        if deadline < self._times[record * _TIMES + _DEADLINE]:
-            self._unlink(record)
-            self._times[record * _TIMES + _DEADLINE] = deadline
-            self._link(record)
-        return 0
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(check=False)
+    def _deadline(self, record: cython.Py_ssize_t) -> cython.longlong:
+        at: cython.Py_ssize_t = record * self._time_width
+        deadline: cython.longlong = self._times[at + _FIRST] + self.decision_wait
+        if self._rooted and self._times[at + _ROOT] != _NO_ROOT:
+            deadline = min(deadline, self._times[at + _ROOT] + self._after_root)
+        return deadline
 
     @cython.cfunc
     @cython.boundscheck(False)
@@ -375,7 +383,7 @@ class TraceTable:
         self, record: cython.Py_ssize_t, time: cython.longlong, clocked: cython.bint, now: cython.longlong
     ) -> cython.Py_ssize_t:
         """The record to which a row at `time` belongs: its trace's, or that of evidence ahead."""
-        at: cython.Py_ssize_t = record * _TIMES
+        at: cython.Py_ssize_t = record * self._time_width
         ahead: cython.Py_ssize_t
         earliest: cython.longlong
         root: cython.longlong
@@ -389,7 +397,7 @@ class TraceTable:
                 return record
         ahead = self._small[record * _SMALL + _AHEAD]
         while ahead >= 0:
-            if self._times[ahead * _TIMES + _FIRST] == time:
+            if self._times[ahead * self._time_width + _FIRST] == time:
                 return ahead
             ahead = self._small[ahead * _SMALL + _NEXT]
         ahead = self._take(time, 0)
@@ -405,54 +413,32 @@ class TraceTable:
         Trace i has `due_records[i]`, `due_keys[i]`, `due_deadlines[i]` and `due_last[i]`, its newest row's stream
         time. Not more than a few thousand at a time: `settle` takes them out, then ask again.
         """
-        room: cython.Py_ssize_t = _DUE
-        self._due_count = 0
-        for deadline in self._past(now):
-            for key, record in self._list(deadline):
-                if self._due_count == room:
-                    return self._due_count
-                self._put_due(key, record, deadline)
+        record: cython.Py_ssize_t
+        self._put_back(0)
+        while self._due_count < _DUE and self._advance(now):
+            waiting: list[tuple[int, int, int]] = []
+            record = self._wheel[self._position & (_LISTS - 1)]
+            while record >= 0:
+                waiting.append((self._deadline(record), self._wide[record * self._width + _KEY], record))
+                record = self._small[record * _SMALL + _NEXT]
+            waiting.sort()
+            for deadline, key, due in waiting[: _DUE - self._due_count]:
+                self._unlink(due)
+                self._put_due(key, due, deadline)
         return self._due_count
-
-    def _past(self, now: int) -> list[int]:
-        """Deadlines that have come, in order, as many as may be wanted; those whose list is empty are forgotten."""
-        found: list[int] = []
-        traces = 0
-        while self._deadlines and self._deadlines[0] <= now:
-            deadline = heapq.heappop(self._deadlines)
-            if self._due[deadline] < 0:
-                del self._due[deadline]
-                continue
-            found.append(deadline)
-            traces += 1
-            if traces >= _DUE:
-                break
-        for deadline in found:
-            heapq.heappush(self._deadlines, deadline)
-        return found
-
-    def _list(self, deadline: int) -> list[tuple[int, int]]:
-        """(key, record) of every trace with this deadline, by key."""
-        found: list[tuple[int, int]] = []
-        record: cython.Py_ssize_t = self._due[deadline]
-        while record >= 0:
-            found.append((self._wide[record * self._width + _KEY], record))
-            record = self._small[record * _SMALL + _NEXT]
-        found.sort()
-        return found
 
     def _put_due(self, key: int, record: cython.Py_ssize_t, deadline: cython.longlong) -> None:
         at: cython.Py_ssize_t = self._due_count
         ahead: cython.Py_ssize_t = self._small[record * _SMALL + _AHEAD]
         while ahead >= 0:
-            if self._times[ahead * _TIMES + _FIRST] <= deadline:
+            if self._times[ahead * self._time_width + _FIRST] <= deadline:
                 self._merge(record, ahead)
             ahead = self._small[ahead * _SMALL + _NEXT]
         self._free_ahead(record)
         self.due_records[at] = record
         self.due_keys[at] = key
         self.due_deadlines[at] = deadline
-        self.due_last[at] = self._times[record * _TIMES + _LAST]
+        self.due_last[at] = self._times[record * self._time_width + _LAST]
         self._due_count += 1
 
     def settle(self, count: int) -> None:
@@ -461,9 +447,16 @@ class TraceTable:
         record: cython.Py_ssize_t
         for place in range(count):
             record = self.due_records[place]
-            self._unlink(record)
             self._remove(self.due_keys[place])
             self._let_go(record)
+        self._put_back(count)
+
+    def _put_back(self, first: int) -> None:
+        """Those that were listed, from place `first` on, wait again."""
+        place: cython.Py_ssize_t
+        for place in range(first, self._due_count):
+            self._link(self.due_records[place])
+        self._due_count = 0
 
     def evidence(self, place: int) -> Evidence:
         """What is known of a trace that was listed."""
@@ -515,35 +508,98 @@ class TraceTable:
         self._small[record * _SMALL + _LOGS] += self._small[ahead * _SMALL + _LOGS]
         return 0
 
+    # ---- the wheel ---------------------------------------------------------------------------------------
+
     @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
     @cython.exceptval(-1)
     def _link(self, record: cython.Py_ssize_t) -> cython.int:
-        """Into the list of its deadline."""
-        deadline = self._times[record * _TIMES + _DEADLINE]
-        known = self._due.get(deadline)
-        self._small[record * _SMALL + _BEFORE] = -1
-        if known is None:
-            heapq.heappush(self._deadlines, deadline)
-            self._small[record * _SMALL + _NEXT] = -1
-        else:
-            self._small[record * _SMALL + _NEXT] = known
-            if known >= 0:
-                self._small[cython.cast(cython.Py_ssize_t, known) * _SMALL + _BEFORE] = record
-        self._due[deadline] = record
+        """Into the list of its deadline; one that has passed is that of the wheel's position."""
+        deadline: cython.longlong = max(self._deadline(record), self._position)
+        differing: cython.longlong = (deadline ^ self._position) >> _DIGIT
+        level: cython.int = 0
+        place: cython.Py_ssize_t
+        after: cython.int
+        while differing != 0:
+            differing >>= _DIGIT
+            level += 1
+        place = level * _LISTS + ((deadline >> (level * _DIGIT)) & (_LISTS - 1))
+        after = self._wheel[place]
+        self._wheel[place] = record
+        self._small[record * _SMALL + _BEFORE] = -1 - place
+        self._small[record * _SMALL + _NEXT] = after
+        if after >= 0:
+            self._small[after * _SMALL + _BEFORE] = record
         return 0
 
     @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
     @cython.exceptval(-1)
     def _unlink(self, record: cython.Py_ssize_t) -> cython.int:
-        """Out of the list of its deadline; an empty list goes when its deadline comes."""
-        before: cython.Py_ssize_t = self._small[record * _SMALL + _BEFORE]
-        after: cython.Py_ssize_t = self._small[record * _SMALL + _NEXT]
+        before: cython.int = self._small[record * _SMALL + _BEFORE]
+        after: cython.int = self._small[record * _SMALL + _NEXT]
         if after >= 0:
             self._small[after * _SMALL + _BEFORE] = before
         if before >= 0:
             self._small[before * _SMALL + _NEXT] = after
         else:
-            self._due[self._times[record * _TIMES + _DEADLINE]] = after
+            self._wheel[-1 - before] = after
+        self._small[record * _SMALL + _BEFORE] = _LISTED
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _relink(self, record: cython.Py_ssize_t) -> cython.int:
+        """Its deadline has come forward."""
+        if self._small[record * _SMALL + _BEFORE] != _LISTED:
+            self._unlink(record)
+            self._link(record)
+        return 0
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _advance(self, now: cython.longlong) -> cython.bint:
+        """To the next deadline until `now` that has traces, else to `now`; whether there is one."""
+        level: cython.int
+        shift: cython.int
+        digit: cython.Py_ssize_t
+        begins: cython.longlong
+        while self._count > self._due_count:
+            for level in range(_LEVELS):
+                shift = level * _DIGIT
+                digit = (self._position >> shift) & (_LISTS - 1)
+                if level > 0:
+                    digit += 1  # what is in this list of a higher level has moved down
+                while digit < _LISTS and self._wheel[level * _LISTS + digit] < 0:
+                    digit += 1
+                if digit < _LISTS:
+                    break
+            begins = (((self._position >> shift) & ~(_LISTS - 1)) | digit) << shift
+            if begins > now:
+                break
+            self._position = begins
+            if level == 0:
+                return True
+            self._move_down(level * _LISTS + digit)
+        self._position = max(self._position, now)
+        return False
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _move_down(self, place: cython.Py_ssize_t) -> cython.int:
+        record: cython.int = self._wheel[place]
+        after: cython.int
+        self._wheel[place] = -1
+        while record >= 0:
+            after = self._small[record * _SMALL + _NEXT]
+            self._link(record)
+            record = after
         return 0
 
     # ---- spans that logs name ----------------------------------------------------------------------------
@@ -569,29 +625,42 @@ class TraceTable:
         if root and (
             self._small[small + _ROOT_NAME] < 0
             or start < self._wide[wide + _ROOT_START]
-            or (start == self._wide[wide + _ROOT_START] and span < self._wide[wide + _ROOT_SPAN])
+            or (start == self._wide[wide + _ROOT_START] and self._precedes(name, self._small[small + _ROOT_NAME]))
         ):
             self._wide[wide + _ROOT_START] = start
-            self._wide[wide + _ROOT_SPAN] = span
             self._small[small + _ROOT_NAME] = name
         if failed:
             name |= _FAILED
-        if self._small[small + _REMEMBERED] < _SPAN_ENTRIES:
-            entry = self._take_span(span, name, self._small[small + _ENTRIES])
-            self._small[small + _ENTRIES] = entry
-            self._small[small + _REMEMBERED] += 1
-            if not wanted:
-                self._small[small + _ORDINARY] += 1
-        elif wanted and self._small[small + _ORDINARY] > 0:
+        if (self._small[small + _COUNTS] & 0xFF) < _SPAN_ENTRIES:
+            self._small[small + _ENTRIES] = self._take_span(_hash(span), name, self._small[small + _ENTRIES])
+            self._small[small + _COUNTS] += _REMEMBERED if wanted else _REMEMBERED + _ORDINARY
+        elif wanted and (self._small[small + _COUNTS] & 0xFF00) != 0:
             entry = self._small[small + _ENTRIES]
             while entry >= 0:
-                if not self._names[entry] & _FAILED and not self._is_named(record, self._span_ids[entry]):
-                    self._span_ids[entry] = span
+                if not self._names[entry] & _FAILED and not self._is_hash_named(record, self._hashes[entry]):
+                    self._hashes[entry] = _hash(span)
                     self._names[entry] = name
                     break
                 entry = self._links[entry]
-            self._small[small + _ORDINARY] -= 1  # also when a log has named the last of them since it came
+            self._small[small + _COUNTS] -= _ORDINARY  # also when a log has named the last of them since it came
         return 0
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _precedes(self, name: cython.uint, other: cython.uint) -> cython.bint:
+        """Of two roots that begin at once, one that does not depend on their order counts."""
+        if name == other:
+            return False
+        earlier: bool = self._enrichments[name] < self._enrichments[other]
+        return earlier
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(check=False)
+    def _named_id(self, entry: cython.Py_ssize_t) -> cython.ulonglong:
+        high: cython.ulonglong = self._names[entry]
+        return high << 32 | self._hashes[entry]
 
     @cython.cfunc
     @cython.boundscheck(False)
@@ -600,7 +669,19 @@ class TraceTable:
     def _is_named(self, record: cython.Py_ssize_t, span: cython.ulonglong) -> cython.bint:
         entry: cython.Py_ssize_t = self._small[record * _SMALL + _NAMED]
         while entry >= 0:
-            if self._span_ids[entry] == span:
+            if self._named_id(entry) == span:
+                return True
+            entry = self._links[entry]
+        return False
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(check=False)
+    def _is_hash_named(self, record: cython.Py_ssize_t, hashed: cython.uint) -> cython.bint:
+        entry: cython.Py_ssize_t = self._small[record * _SMALL + _NAMED]
+        while entry >= 0:
+            if _hash(self._named_id(entry)) == hashed:
                 return True
             entry = self._links[entry]
         return False
@@ -610,32 +691,37 @@ class TraceTable:
     def _name(self, record: cython.Py_ssize_t, span: cython.ulonglong) -> cython.int:
         """See the span id that a log names."""
         small: cython.Py_ssize_t = record * _SMALL
-        if self._small[small + _NAMINGS] < _NAMED_ENTRIES and not self._is_named(record, span):
-            self._small[small + _NAMED] = self._take_span(span, 0, self._small[small + _NAMED])
-            self._small[small + _NAMINGS] += 1
+        if self._small[small + _COUNTS] < _NAMED_ENTRIES * _NAMINGS and not self._is_named(record, span):
+            self._small[small + _NAMED] = self._take_span(span & 0xFFFFFFFF, span >> 32, self._small[small + _NAMED])
+            self._small[small + _COUNTS] += _NAMINGS
         return 0
 
     def enrichments(self, place: int) -> tuple[Enrichment | None, dict[bytes, Enrichment]]:
         """What the logs of a trace that was listed learn: its root, and the remembered spans that they named."""
         record: cython.Py_ssize_t = self.due_records[place]
         small: cython.Py_ssize_t = record * _SMALL
-        entry: cython.Py_ssize_t = self._small[small + _ENTRIES]
-        name: cython.uint
+        naming: cython.Py_ssize_t = self._small[small + _NAMED]
+        entry: cython.Py_ssize_t
+        best: cython.Py_ssize_t
+        hashed: cython.uint
         span: object
         root: Enrichment | None = None
         if self._small[small + _ROOT_NAME] >= 0:
             root = self._enrichments[self._small[small + _ROOT_NAME]]
-        found: list[tuple[bytes, Enrichment]] = []
-        while entry >= 0 and self._small[small + _NAMED] >= 0:
-            if self._is_named(record, self._span_ids[entry]):
-                name = self._names[entry] & ~_FAILED
-                span = self._span_ids[entry]
-                found.append((span.to_bytes(8, "big"), self._enrichments[name]))
-            entry = self._links[entry]
         named: dict[bytes, Enrichment] = {}
-        for span_id, one in reversed(found):  # the oldest first; a failed one wins
-            if span_id not in named or (one.status == ERROR and named[span_id].status != ERROR):
-                named[span_id] = one
+        while naming >= 0:
+            span = self._named_id(naming)
+            hashed = _hash(span)
+            best, entry = -1, self._small[small + _ENTRIES]
+            while entry >= 0:  # the newest first: the oldest wins, a failed one before
+                if self._hashes[entry] == hashed and (
+                    best < 0 or self._names[entry] & _FAILED or not self._names[best] & _FAILED
+                ):
+                    best = entry
+                entry = self._links[entry]
+            if best >= 0:
+                named[span.to_bytes(8, "big")] = self._enrichments[self._names[best] & ~_FAILED]
+            naming = self._links[naming]
         return root, named
 
     def _read_names(self, labels: SpanLabels) -> None:
@@ -696,29 +782,38 @@ class TraceTable:
     @cython.exceptval(check=False)
     def _slot(self, key: cython.ulonglong) -> cython.Py_ssize_t:
         """Where a key is, or the free slot where it would be."""
-        slot: cython.ulonglong = (((key * _GOLDEN) & _U64_MAX) >> 24) & self._mask
+        slot: cython.Py_ssize_t = self._home(key)
         while self._slots[slot] != _NOBODY and self._wide[self._slots[slot] * self._width + _KEY] != key:
-            slot = (slot + 1) & self._mask
+            slot += 1
+            if slot == len(self._slots):
+                slot = 0
         return slot
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _home(self, key: cython.ulonglong) -> cython.Py_ssize_t:
+        slots: cython.ulonglong = len(self._slots)
+        return ((((key * _GOLDEN) & _U64_MAX) >> 32) * slots) >> 32
 
     @cython.cfunc
     @cython.exceptval(-1)
     def _remove(self, key: cython.ulonglong) -> cython.int:
         """Out of the table of slots: those behind move up, so no search is cut short."""
-        slot: cython.ulonglong = self._slot(key)
-        behind: cython.ulonglong = slot
-        home: cython.ulonglong
-        record: cython.Py_ssize_t
+        slot: cython.Py_ssize_t = self._slot(key)
+        behind: cython.Py_ssize_t = slot
+        home: cython.Py_ssize_t
         self._count -= 1
         while True:
-            behind = (behind + 1) & self._mask
+            behind += 1
+            if behind == len(self._slots):
+                behind = 0
             if self._slots[behind] == _NOBODY:
                 break
-            record = self._slots[behind]
-            home = (((self._wide[record * self._width + _KEY] * _GOLDEN) & _U64_MAX) >> 24) & self._mask
-            if ((behind - home) & self._mask) >= ((behind - slot) & self._mask):
-                self._slots[slot] = record
-                slot = behind
+            home = self._home(self._wide[self._slots[behind] * self._width + _KEY])
+            if slot < home <= behind if slot < behind else slot < home or home <= behind:
+                continue
+            self._slots[slot] = self._slots[behind]
+            slot = behind
         self._slots[slot] = _NOBODY
         return 0
 
@@ -728,8 +823,7 @@ class TraceTable:
         slots: cython.uint[::1] = self._slots
         slot: cython.Py_ssize_t
         record: cython.Py_ssize_t
-        self._slots = array("I", [_NOBODY]) * (2 * len(slots))
-        self._mask = len(self._slots) - 1
+        self._slots = array("I", [_NOBODY]) * (len(slots) + len(slots) // 4)
         for slot in range(len(slots)):
             if slots[slot] != _NOBODY:
                 record = slots[slot]
@@ -750,10 +844,10 @@ class TraceTable:
         else:
             record = self._used
             self._used += 1
-            if record * _TIMES >= len(self._times):
-                room = record + record // 2
+            if record * _SMALL >= len(self._small):
+                room = record + record // _GROWTH
                 self._wide = grown(self._wide, room * self._width)
-                self._times = grown(self._times, room * _TIMES)
+                self._times = grown(self._times, room * self._time_width)
                 self._small = grown(self._small, room * _SMALL)
         wide = record * self._width
         small = record * _SMALL
@@ -765,8 +859,9 @@ class TraceTable:
         self._wide[wide + _MIN_START] = self._wide[wide + _RANDOM] = _U64_MAX
         self._small[small + _ROOT_NAME] = self._small[small + _ENTRIES] = -1
         self._small[small + _NAMED] = self._small[small + _AHEAD] = -1
-        self._times[record * _TIMES + _FIRST] = self._times[record * _TIMES + _LAST] = time
-        self._times[record * _TIMES + _ROOT] = _NO_ROOT
+        self._times[record * self._time_width + _FIRST] = self._times[record * self._time_width + _LAST] = time
+        if self._rooted:
+            self._times[record * self._time_width + _ROOT] = _NO_ROOT
         return record
 
     @cython.cfunc
@@ -795,7 +890,7 @@ class TraceTable:
 
     @cython.cfunc
     @cython.exceptval(-1)
-    def _take_span(self, span: cython.ulonglong, name: cython.uint, link: cython.int) -> cython.Py_ssize_t:
+    def _take_span(self, hashed: cython.uint, name: cython.uint, link: cython.int) -> cython.Py_ssize_t:
         entry: cython.Py_ssize_t = self._free_span
         room: cython.Py_ssize_t
         if entry >= 0:
@@ -804,11 +899,11 @@ class TraceTable:
             entry = self._spans_used
             self._spans_used += 1
             if entry >= len(self._links):
-                room = entry + entry // 2
-                self._span_ids = grown(self._span_ids, room)
+                room = entry + entry // _GROWTH
+                self._hashes = grown(self._hashes, room)
                 self._names = grown(self._names, room)
                 self._links = grown(self._links, room)
-        self._span_ids[entry] = span
+        self._hashes[entry] = hashed
         self._names[entry] = name
         self._links[entry] = link
         return entry
@@ -823,6 +918,15 @@ class TraceTable:
             self._free_span = entry
             entry = after
         return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _hash(span: cython.ulonglong) -> cython.uint:
+    """A remembered span is known by 32 bits of its id's hash: among the 64 of a trace, a log that names a span which
+    is not there is shown another one's name once in 67 million times."""
+    return ((span * _GOLDEN) & _U64_MAX) >> 32
 
 
 @cython.cfunc
