@@ -562,22 +562,18 @@ class Window:
         return sum(map(len, untraced)) + sum(len(letter.value) for letter in batch.dead_letters)
 
     def _forward_spans(self, envelope: Envelope) -> list[bytes]:
-        rows = self._verdicts.kept(envelope.keys)
+        rows, verdicts = self._verdicts.kept(envelope.keys)
         self._stats["spans_kept", ""] += len(rows)
         self._stats["spans_dropped", Reason.NOT_SAMPLED] += len(envelope) - len(rows)
-        verdicts: list[RowVerdict | None] = []
         spans: Counter[str] = Counter()
         size: Counter[str] = Counter()
-        for row in rows:
-            verdict = self._verdicts.get(envelope.keys[row])
-            assert verdict is not None
-            verdicts.append(_row_verdict(verdict.policy, verdict.threshold))
+        for row, verdict in zip(rows, verdicts, strict=True):
             spans[verdict.policy] += 1
             size[verdict.policy] += envelope.length(row)
         for policy, number in spans.items():
             self._stats["policy_spans", policy] += number
             self._stats["policy_bytes", policy] += size[policy]
-        return _encoded(envelope, rows, verdicts)
+        return _encoded(envelope, rows, [_row_verdict(verdict.policy, verdict.threshold) for verdict in verdicts])
 
     def _forward_logs(self, envelope: Envelope) -> list[bytes]:
         rows: list[int] = []

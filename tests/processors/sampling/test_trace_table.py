@@ -27,7 +27,7 @@ class Table:
 
     def row(self, key: int, time: int, now: int | None, root: bool = False) -> int:
         """Fold a row; its bit."""
-        bit = 1 << self.bits
+        bit = 1 << self.bits % 64
         self.bits += 1
         columns = columns_of([span(trace_id=TRACE_ID, parent=b"" if root else b"p" * 8)])
         self.labels.assign(columns, array("I", [0]), [("", ())])
@@ -187,3 +187,39 @@ def test_a_clock_that_moves_while_partitions_drain_unevenly_decides_the_same(
             due = min([due, *(time + after_root for time, root, _ in mine if root)])
         expected[key] = sum(bit for time, _, bit in mine if time <= due)
     assert decided == expected
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 40), st.sampled_from([1, 70, 5_000, 300_000, 1 << 33]), st.integers(0, 99)),
+        max_size=60,
+    )
+)
+def test_each_trace_is_due_once_in_order_whatever_the_clock_does(steps: list[tuple[int, int, int]]) -> None:
+    """Against a model: the first time of each trace. Rows lie up to 50 steps before the clock and 49 ahead of it."""
+    table, first, now = Table(), dict[int, int](), 0
+    for key, scale, place in steps:
+        time = max(0, now + (place - 50) * scale)
+        table.row(key, time, now)
+        first[key] = min(time, first.get(key, time))
+        now += place % 7 * scale
+        due = sorted((time + WAIT, key) for key, time in first.items() if time + WAIT <= now)
+        assert list(table.due(now)) == [key for _, key in due]
+        for _, key in due:
+            del first[key]
+    assert sorted(table.due(1 << 62)) == sorted(first)
+
+
+def test_more_traces_than_one_list_holds_are_due_in_order() -> None:
+    """Those that were listed and not settled are listed again."""
+    table = Table()
+    for key in range(2_500):
+        table.row(key, 100 + key * 7919 % 2_500 // 500, now=100)
+    order = sorted(range(2_500), key=lambda key: (key * 7919 % 2_500 // 500, key))
+    found: list[int] = []
+    while count := table.table.list_due(1_000):
+        settled = count - count // 3
+        found += table.table.due_keys[:settled]
+        table.table.settle(settled)
+    assert found == order
+    assert len(table.table) == 0

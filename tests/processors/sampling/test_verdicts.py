@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.sampling.verdicts import BUCKETS_PER_HORIZON, Verdicts
-from schemas.decision import DROPPED, Verdict
+from schemas.decision import DROPPED, Enrichment, Verdict
 
 HORIZON = 16_000
 BUCKET = HORIZON // BUCKETS_PER_HORIZON
@@ -122,3 +124,71 @@ def test_nothing_is_forgotten_early_or_for_ever(events: list[tuple[str, int, int
     verdicts.expire(10 * HORIZON, (head,))
     assert len(verdicts) == 0
     assert verdicts.items() == []
+
+
+def named(number: int) -> dict[bytes, Enrichment]:
+    """Spans that logs of a trace named, another number of them for each remainder."""
+    return {bytes([number % 251, place] * 4): Enrichment("shop", f"GET /{number % 7}", 0) for place in range(number % 4)}
+
+
+def test_what_a_kept_verdict_says_is_found_after_others_came_and_went() -> None:
+    """Outcomes and names are numbered anew when verdicts are forgotten."""
+    verdicts, model = Verdicts(HORIZON), dict[int, tuple[int, Verdict]]()
+    for number in range(3_000):
+        key, time = number * 0x9E3779B97F4A7C15 % (1 << 64), number * 20
+        root = Enrichment("shop", f"GET /{number % 50 + number // 100}", 0)
+        verdict = Verdict(True, f"policy {number % 3}", number % 2, root, named(number)) if number % 4 else DROPPED
+        verdicts.put(key, time, verdict, NOWHERE)
+        model[key] = time, verdict
+        if number % 500 == 499:
+            verdicts.expire(time, EVERYWHERE)
+            model = {known: (put, said) for known, (put, said) in model.items() if known in verdicts}
+            assert all(put >= time - HORIZON - BUCKET for put, _ in model.values())
+            assert dict(verdicts.items()) == {known: said for known, (_, said) in model.items()}
+    rows, kept = verdicts.kept(array("Q", model))
+    assert [list(model)[row] for row in rows] == [known for known, (_, said) in model.items() if said.kept]
+    assert [(one.policy, one.threshold) for one in kept] == [(s.policy, s.threshold) for _, s in model.values() if s.kept]
+
+
+def test_another_verdict_of_a_trace_forgets_the_spans_of_the_first() -> None:
+    verdicts = Verdicts(HORIZON)
+    for verdict in (Verdict(True, "a", spans=named(3)), Verdict(True, "b", spans=named(6)), KEPT, DROPPED):
+        verdicts.put(1, 0, verdict, NOWHERE)
+        assert verdicts.get(1) == verdict
+        assert verdicts.touch(1, HORIZON, NOWHERE)
+        assert verdicts.get(1) == verdict
+
+
+def test_there_may_be_more_outcomes_than_numbers() -> None:
+    """As when span names hold ids and every root is another one."""
+    verdicts, count = Verdicts(HORIZON), 66_000
+    for key in range(count):
+        verdicts.put(key, key % 2 * 4 * HORIZON, Verdict(True, f"policy {key}", spans=named(key)), NOWHERE)
+    verdicts.put(count - 1, 4 * HORIZON, DROPPED, NOWHERE)
+    for late in (False, True):
+        for key in (*range(late, 100, 1 + late), *range(count - 100 - late, count - 1 - late, 1 + late)):
+            assert verdicts.get(key) == Verdict(True, f"policy {key}", spans=named(key))
+        verdicts.expire(3 * HORIZON, EVERYWHERE)
+    assert len(verdicts) == count // 2
+    assert verdicts.get(count - 1) is DROPPED
+
+
+def test_a_clock_that_leaps_by_years_keeps_the_verdicts() -> None:
+    verdicts = Verdicts(HORIZON)
+    for key, time in ((1, 1_800_000_000_000), (2, 1_900_000_000_000), (3, 1_600_000_000_000)):
+        verdicts.put(key, time, KEPT, NOWHERE)
+    assert dict(verdicts.items()) == {1: KEPT, 2: KEPT, 3: KEPT}
+    verdicts.expire(1_900_000_000_000 + 2 * HORIZON, EVERYWHERE)
+    assert len(verdicts) == 0
+
+
+@given(st.lists(st.integers((1 << 64) - 400, (1 << 64) - 1), unique=True, max_size=300))
+def test_keys_whose_hashes_are_the_greatest_are_found(hashes: list[int]) -> None:
+    """They lie behind the last home of the table, and the greatest of all is what free slots have."""
+    verdicts = Verdicts(HORIZON)
+    keys = [hashed * 0xF1DE83E19937733D % (1 << 64) for hashed in hashes]
+    for key in keys:
+        assert key not in verdicts
+        verdicts.put(key, 0, KEPT, NOWHERE)
+    assert verdicts.missing(array("Q", keys)) == -1
+    assert sorted(key for key, _ in verdicts.items()) == sorted(keys)
