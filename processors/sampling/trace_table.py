@@ -12,8 +12,8 @@ depend on the order in which spans and logs arrive, and evidence gathered apart 
 Memory layout: a trace is a *record* of three flat arrays, `_wide` (64-bit unsigned: BITS words and those of the bit
 set), `_times` (64-bit signed, ms of stream time) and `_small` (32-bit); free records are linked. An open-addressed
 table of record numbers finds a trace by its key. Spans that a log may name are 12 bytes each, linked, at most
-SPANS_PER_TRACE a trace. All grow by a sixteenth. A trace takes 116 bytes, about 6 to be found, 12 for each of its spans:
-below 200 with five (tests/processors/sampling/test_memory.py); evidence that is ahead is a record of its own.
+SPANS_PER_TRACE a trace. All grow by a sixteenth. A trace takes 116 bytes, about 6 to be found, 12 for each of its
+spans: below 200 with five (tests/processors/sampling/test_memory.py); evidence that is ahead is a record of its own.
 
 Deadlines are a hierarchical timing wheel (Varghese & Lauck, SOSP 1987): a level for each 6 bits of a deadline that
 differ from the wheel's position, 64 linked lists a level. A trace moves down at most once a level, usually twice in

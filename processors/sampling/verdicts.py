@@ -42,9 +42,9 @@ _C_APART = cython.declare(cython.uint, _APART)
 class KeyTable:
     """Trace key → a 32-bit number other than 0.
 
-    Open addressing in the order of the hash (Amble & Knuth 1974), which is a multiplication that can be undone: `hashes`
-    ascend, with free slots between, in which there is the greatest hash and 0. A search ends at the first hash that is
-    not smaller. A number that is set to 0 leaves its slot at the next `resize`.
+    Open addressing in the order of the hash (Amble & Knuth 1974), which is a multiplication that can be undone:
+    `hashes` ascend, with free slots between, in which there is the greatest hash and 0. A search ends at the first hash
+    that is not smaller. A number that is set to 0 leaves its slot at the next `resize`.
     """
 
     hashes: cython.ulonglong[::1]
@@ -292,7 +292,6 @@ class Verdicts:
 
     def items(self) -> list[tuple[int, Verdict]]:
         """All verdicts by trace key."""
-        slot: cython.Py_ssize_t
         keys = [self._table.key(slot) for slot in range(len(self._table.numbers)) if self._table.numbers[slot] != 0]
         return [(key, verdict) for key in keys if (verdict := self.get(key)) is not None]
 

@@ -165,11 +165,11 @@ def test_any_order_that_the_clock_allows_decides_the_same(
 def test_a_clock_that_moves_while_partitions_drain_unevenly_decides_the_same(
     rows: list[tuple[int, int, bool]], after_root: int | None, clocks: list[int], data: st.DataObject
 ) -> None:
-    """Rows come in any order in which none is older than the clock at that time; deadlines are those of all rows."""
+    """Rows come in any order in which none is as old as the clock at that time; deadlines are those of all rows."""
     table, waiting, now = Table(after_root), list(enumerate(rows)), 0
     decided: dict[int, int] = {}
     for clock in [*sorted(clocks), 1_000]:
-        older = [row for row in waiting if row[1][1] < clock]
+        older = [row for row in waiting if row[1][1] <= clock]
         ahead = data.draw(st.lists(st.sampled_from(waiting), unique=True)) if waiting else []
         batch = data.draw(st.permutations([*older, *(row for row in ahead if row not in older)]))
         for index, (key, time, root) in batch:

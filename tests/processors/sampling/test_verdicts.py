@@ -128,7 +128,9 @@ def test_nothing_is_forgotten_early_or_for_ever(events: list[tuple[str, int, int
 
 def named(number: int) -> dict[bytes, Enrichment]:
     """Spans that logs of a trace named, another number of them for each remainder."""
-    return {bytes([number % 251, place] * 4): Enrichment("shop", f"GET /{number % 7}", 0) for place in range(number % 4)}
+    return {
+        bytes([number % 251, place] * 4): Enrichment("shop", f"GET /{number % 7}", 0) for place in range(number % 4)
+    }
 
 
 def test_what_a_kept_verdict_says_is_found_after_others_came_and_went() -> None:
@@ -147,7 +149,9 @@ def test_what_a_kept_verdict_says_is_found_after_others_came_and_went() -> None:
             assert dict(verdicts.items()) == {known: said for known, (_, said) in model.items()}
     rows, kept = verdicts.kept(array("Q", model))
     assert [list(model)[row] for row in rows] == [known for known, (_, said) in model.items() if said.kept]
-    assert [(one.policy, one.threshold) for one in kept] == [(s.policy, s.threshold) for _, s in model.values() if s.kept]
+    assert [(one.policy, one.threshold) for one in kept] == [
+        (s.policy, s.threshold) for _, s in model.values() if s.kept
+    ]
 
 
 def test_another_verdict_of_a_trace_forgets_the_spans_of_the_first() -> None:
