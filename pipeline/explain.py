@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from aiokafka import TopicPartition
 from pipeline.config import Config
 from pipeline.history import Batch, Feed, History, window_settings
 from pipeline.topics import Topics
-from processors.sampling.compile import compile_policies
+from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.evidence import Evidence
 from processors.sampling.probability import randomness_of_id
 from processors.sampling.votes import PolicyVote, Rows, Trace, as_plain, counted, evidence, verdict, vote
@@ -70,11 +70,32 @@ class Explanation:
         return "unknown" if self.trace is None else "undecided"
 
 
-async def explain(config: Config, trace_id: bytes) -> Explanation:
-    """Everything about one trace. Raises KafkaError and TailraceError where Kafka does not answer."""
-    index = partition_of(trace_id, config.kafka.partitions)
-    sampling = config.sampling
-    plan = compile_policies(sampling.policies, compat=sampling.compat)
+async def explain(config: Config, trace_id: bytes, partitions: Collection[int] | None = None) -> Explanation:
+    """Everything about one trace, if it is in one of these partitions (None: in any).
+
+    Raises KafkaError and TailraceError where Kafka does not answer.
+    """
+    candidates = places(config, trace_id)
+    for index in candidates:
+        if partitions is None or index in partitions:
+            found = await _explain(config, trace_id, index)
+            if found.state != "unknown":
+                return found
+    return Explanation(trace_id.hex(), candidates[0], _plan(config).version)
+
+
+def places(config: Config, trace_id: bytes) -> Sequence[int]:
+    """Partitions that the trace may be in: with `regroup: never` only its producers know."""
+    n = config.kafka.partitions
+    return range(n) if config.regroup == "never" else [partition_of(trace_id, n)]
+
+
+def _plan(config: Config) -> Plan:
+    return compile_policies(config.sampling.policies, compat=config.sampling.compat)
+
+
+async def _explain(config: Config, trace_id: bytes, index: int) -> Explanation:
+    sampling, plan = config.sampling, _plan(config)
     found = Explanation(trace_id.hex(), index, plan.version)
     decisions, history = _Decisions(config, index), History(config, index)
     try:

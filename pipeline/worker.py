@@ -22,7 +22,6 @@ from pipeline.live.page import Page
 from pipeline.live.watch import Watch
 from pipeline.reload import File, Reload
 from schemas.errors import TailraceError
-from schemas.ids import partition_of
 
 log = logging.getLogger(__name__)
 
@@ -111,14 +110,17 @@ def explainer(
     reading = asyncio.Lock()  # Kafka, beside the roles: one at a time
 
     async def explained(trace_id: bytes) -> dict[str, Any] | None:
-        from pipeline.explain import document, explain
+        from pipeline.explain import document, explain, places
 
         config = current()
-        index = partition_of(trace_id, config.kafka.partitions)
-        if not any(service.role == "sample" and service.holds(index) for service in services):
+        sampling = [service for service in services if service.role == "sample"]
+        own = [index for index in places(config, trace_id) if any(service.holds(index) for service in sampling)]
+        if not own:
             return None
         async with reading:
-            return document(await explain(config, trace_id))
+            found = await explain(config, trace_id, own)
+        elsewhere = found.state == "unknown" and len(own) < len(places(config, trace_id))
+        return None if elsewhere else document(found)
 
     return explained
 

@@ -7,7 +7,7 @@ import datetime
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -15,12 +15,14 @@ from aiokafka.admin import AIOKafkaAdminClient
 from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
+from pipeline.explain import explain
 from pipeline.reader import Reader
 from pipeline.worker import running
 from schemas.decision import DecisionRecord
 from tests.pipeline.configs import MINIMAL, as_yaml
 from tests.pipeline.kafka import DEADLINE
-from tests.pipeline.stages import Stages, administration, busy, now, partition
+from tests.pipeline.stages import Stages, administration, busy, now, partition, trace_id
+from tests.pipeline.test_direct import Keyed
 from tests.services import Kafka, eventually
 
 ERRORS = {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}}
@@ -142,6 +144,38 @@ async def replayed_with_others(played: Played) -> None:
     report = await played.report([RATE], "--against", str(other))
     assert report["live"] is None
     assert report["gained"]["traces"] == 0 < report["lost"]["by_policy"]["all"]
+
+
+class PlayedKeyed(Keyed):
+    """The same without ingest."""
+
+    SECTIONS: ClassVar[dict[str, Any]] = {"regroup": "never", **Played.SECTIONS}
+
+
+async def test_keyed_topics_can_be_replayed_and_explained(kafka: Kafka, tmp_path: Path) -> None:
+    """`regroup: never`: the producers alone know the partition of a trace."""
+    stages = PlayedKeyed(kafka.bootstrap, tmp_path)
+    await stages.create()
+    async with running(stages.config, ["sample"]), busy(stages):
+        await eventually(lambda: decided(stages, 2 * TRACES), DEADLINE, "traces are decided")
+    new = tmp_path / "new.yaml"
+    new.write_text(yaml.safe_dump({"policies": POLICIES}))
+    words = ["simulate", "--config", str(stages.file), "--policies", str(new), "--since", "earliest", "--json"]
+    result = await asyncio.to_thread(CliRunner().invoke, cli, words)
+    assert result.exit_code == 0, result.output
+    live = json.loads(result.stdout)["live"]
+    assert (live["different"], live["same"] >= TRACES) == (0, True)
+    states = {}
+    for name in ("t1", "t2", "t3", "t4"):
+        found = await explain(stages.config, trace_id(name))
+        states[name] = found.state, found.agrees, found.partition
+    assert states["t3"] == ("kept", True, stages.placed("t3"))
+    assert {partition for _, _, partition in states.values()} == {0, 1}
+    assert all(state in ("kept", "dropped") for state, _, _ in states.values())
+
+
+async def decided(stages: Stages, count: int) -> bool:
+    return len(await stages.verdicts()) >= count
 
 
 @pytest.mark.parametrize(
