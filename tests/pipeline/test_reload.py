@@ -111,6 +111,29 @@ async def test_a_file_is_followed_and_a_wrong_one_refused(followed: Followed) ->
     assert (len(followed.applied), value("tailrace_config_last_reload_successful")) == (1, 1)
 
 
+async def test_when_asked_it_reads_a_file_that_has_not_changed(tmp_path: Path) -> None:
+    """SIGHUP: what the file takes from elsewhere may be another."""
+    path, environ, applied = tmp_path / "tailrace.yaml", {"WAIT": "5s"}, list[Config]()
+    path.write_text(as_yaml(MINIMAL | {"sampling": {"decision_wait": "${WAIT}", "policies": [ALL]}}))
+
+    async def apply(config: Config) -> None:
+        applied.append(config)
+
+    reload = Reload(load(path, environ), apply, File(path, lambda: load(path, environ)))
+    task = asyncio.create_task(reload.run())
+    try:
+        environ["WAIT"] = "7s"
+        reload.ask()
+
+        async def followed() -> bool:
+            return bool(applied)
+
+        await eventually(followed, DEADLINE, "the file is read again")
+    finally:
+        task.cancel()
+    assert applied[0].sampling.decision_wait == 7
+
+
 @pytest.mark.parametrize(
     ("change", "keys"),
     [
