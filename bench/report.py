@@ -17,6 +17,9 @@ from typing import Any
 from bench import compare_tables, hops, pairs, sizing, sustained, throughput_tables, transactions
 from bench.measure import load_results
 from bench.micro import encoding
+from bench.series import COLUMNS as SERIES_COLUMNS
+from bench.series import LABELS, verdict
+from bench.series import rows as series_rows
 from pipeline.sizing import Load, Measured, lines, size
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -168,6 +171,19 @@ def encoding_text(figures: Mapping[str, Any]) -> str:
     )
 
 
+def series_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance.md."""
+    options = figures["options"]
+    return "\n".join(
+        (
+            f"{options['series']:,} series of {options['metrics']} metrics, each with {LABELS} labels.\n",
+            markdown(SERIES_COLUMNS, series_rows(figures)),
+            f"{verdict(figures)}\n",
+            provenance(figures, f"make bench BENCH=series ARGS='--series {options['series']}'"),
+        )
+    )
+
+
 TABLES: dict[str, Callable[..., str]] = {
     "transactions": transaction_text,
     "throughput": throughput_text,
@@ -178,6 +194,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "sweep": compare_text,
     "tuning": compare_text,
     "encoding": encoding_text,
+    "series": series_text,
     "sizing": sizing_tables,
     "size": size_example,
 }

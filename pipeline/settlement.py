@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sinks.contract import Item
 from sinks.settings import Batch, Retry
@@ -61,8 +62,7 @@ class Ticket:
             self.account._move()
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An item on its way. `since` is when it was queued (monotonic seconds)."""
 
     ticket: Ticket

@@ -21,6 +21,7 @@ from math import nan
 from typing import TypeVar
 
 from processors.cardinality import Limits
+from processors.known_rows import KnownRows
 from processors.sketch import Refused
 from processors.values import minus, nothing, observations, plus
 from schemas.point import LEVELS, HistogramValue, Labels, Reading, Shape, SummaryValue, Value
@@ -32,6 +33,8 @@ NOT_TOLD = -1
 OFFENDERS = 10  # told per limit
 # Label names that an open shape may have: attribute keys that are data must not make every row wider.
 MOST_LABELS = 64
+# Of a row on average that are remembered: each kind of source may send its labels in an order of its own.
+SPELLINGS = 4
 # A source that began within the last hour is new if series never end; else within the time after which they do.
 YOUNG_MS = 3_600_000
 # What is left of a sum when all that was added was taken away again, as a share of it.
@@ -44,7 +47,7 @@ K = TypeVar("K")
 class _Row:
     """`counted` is the time of the tick that its newest delta was in, NOT_TOLD until there is one.
 
-    `told`: it is in a tick. `sources` feed it.
+    `told`: it is in a tick. `sources` feed it. `ended`: it is a row of the metric no more.
     """
 
     value: Value
@@ -52,6 +55,7 @@ class _Row:
     counted: int = NOT_TOLD
     told: bool = False
     sources: int = 0
+    ended: bool = False
 
 
 @dataclass(slots=True)
@@ -78,6 +82,7 @@ class Family:
     __slots__ = (
         "_ended",
         "_fresh",
+        "_known",
         "_limits",
         "dropped",
         "folds",
@@ -102,6 +107,7 @@ class Family:
         self._limits = limits
         self._fresh: dict[Labels, None] = {}  # rows that began at zero and are in no tick
         self._ended: dict[Labels, Bounds] = {}  # rows that were told and are no more
+        self._known: dict[tuple[tuple[str, ...], Bounds], KnownRows] = {}  # by label names and bounds of what comes
 
     # ---- what comes --------------------------------------------------------------------------------------
 
@@ -130,6 +136,21 @@ class Family:
             self._fresh[placed] = None
         self._add(placed, value, bounds)
         return self._folded(labels, within, placed, value)
+
+    def known(self, given: Shape) -> KnownRows:
+        """What is known of batches with the label names and bounds of this shape."""
+        found = self._known.get((given.label_names, given.bounds))
+        return KnownRows() if found is None else found
+
+    def remember(self, known: KnownRows, packed: bytes, placed: tuple[Labels, bool], given: Shape) -> None:
+        """Points that are packed so belong to the row of the label set, unless they were folded into another one."""
+        labels, squeezed = placed
+        row = self.rows.get(labels)
+        if row is None or squeezed or row.bounds != given.bounds or self.shape.kind in ("gauge", "info"):
+            return
+        if sum(map(len, self._known.values())) > SPELLINGS * len(self.rows):
+            self._known.clear()
+        self._known.setdefault((given.label_names, given.bounds), known).remember(packed, row)
 
     def read(self, reading: Reading, bounds: Bounds, now_ms: int) -> float:
         """Take in a reading; returns how many observations went under another label set. `now_ms` is append time."""
@@ -265,6 +286,7 @@ class Family:
 
     def _end_row(self, labels: Labels) -> None:
         row = self.rows.pop(labels)
+        row.ended = True
         self.limiter.release(labels)
         self._fresh.pop(labels, None)
         if row.told:

@@ -33,10 +33,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from processors.cardinality import Limits
-from processors.family import Family, conformed
+from processors.family import NOT_TOLD, Family, conformed
 from processors.values import observations
 from schemas.errors import Malformed, ProtocolError
-from schemas.point import Labels, PointBatch, Shape, Value
+from schemas.point import Labels, PackedBatch, PointBatch, Reading, Shape, Value
 from schemas.reasons import Reason
 from schemas.sample import SeriesBlock
 
@@ -64,18 +64,23 @@ class SeriesStore:
         family = self._family(batch.metric, batch.shape)
         relabel = _relabelling(batch.shape, family)
         overflow = 0.0
-        bounds = batch.shape.bounds if family.shape.open else family.shape.bounds
         for labels, value in batch.rows:
-            placed, squeezed = relabel(labels)
-            overflow += family.count(placed, conformed(value, batch.shape.bounds, bounds), bounds)
-            overflow += observations(value) if squeezed and family.shape.kind != "sum" else 0.0
-        for reading in batch.readings:
-            placed, squeezed = relabel(reading.labels)
-            if squeezed and family.shape.kind in ("gauge", "info"):
-                family.refuse(placed)
-            else:
-                overflow += family.read(reading._replace(labels=placed), bounds, now_ms)
-        return overflow
+            overflow += _count(family, batch.shape, relabel(labels), value)
+        return overflow + _read(family, batch.shape, relabel, batch.readings, now_ms)
+
+    def apply_packed(self, batch: PackedBatch, now_ms: int = 0) -> float:
+        """The same for a batch that is not unpacked: label sets that were met before stay so."""
+        family = self._family(batch.metric, batch.shape)
+        relabel = _relabelling(batch.shape, family)
+        known = family.known(batch.shape)
+        overflow, rows, values = 0.0, batch.rows, batch.values
+        row = known.count(rows, values, 0, NOT_TOLD)
+        while row < len(rows):
+            placed = relabel(rows.texts(row))
+            overflow += _count(family, batch.shape, placed, values[row])
+            family.remember(known, rows.packed(row), placed, batch.shape)
+            row = known.count(rows, values, row + 1, NOT_TOLD)
+        return overflow + _read(family, batch.shape, relabel, batch.readings, now_ms)
 
     def load(self, blocks: Iterable[SeriesBlock], time_ms: int) -> None:
         """Take over the series of a tick of that time. They are admitted in its order, as far as the limits go now."""
@@ -159,6 +164,27 @@ class SeriesStore:
         if family is None:
             family = self._families[metric, exponential] = Family(metric, own, self._limits)
         return family
+
+
+def _count(family: Family, given: Shape, placed: tuple[Labels, bool], value: Value) -> float:
+    """Count a delta; how many observations went under another label set."""
+    labels, squeezed = placed
+    bounds = given.bounds if family.shape.open else family.shape.bounds
+    overflow = family.count(labels, conformed(value, given.bounds, bounds), bounds)
+    return overflow + (observations(value) if squeezed and family.shape.kind != "sum" else 0.0)
+
+
+def _read(family: Family, given: Shape, relabel: Relabel, readings: Iterable[Reading], now_ms: int) -> float:
+    """Take in readings; how many observations went under another label set."""
+    overflow = 0.0
+    bounds = given.bounds if family.shape.open else family.shape.bounds
+    for reading in readings:
+        placed, squeezed = relabel(reading.labels)
+        if squeezed and family.shape.kind in ("gauge", "info"):
+            family.refuse(placed)
+        else:
+            overflow += family.read(reading._replace(labels=placed), bounds, now_ms)
+    return overflow
 
 
 def _relabelling(given: Shape, family: Family) -> Relabel:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from processors.cardinality import Limits
 from processors.series import SeriesStore
 from schemas.errors import Malformed, ProtocolError
-from schemas.point import PointBatch, Shape
+from schemas.point import PackedBatch, Shape
 from schemas.reasons import Reason
 from schemas.sample import Tick
 
@@ -116,9 +116,9 @@ class Ticks:
         """
         if offset < self._next:
             return
-        batch = PointBatch.decode(value)
+        batch = PackedBatch.decode(value)
         try:
-            overflow = self._store.apply(batch, append)
+            overflow = self._store.apply_packed(batch, append)
         except Malformed as error:
             overflow = 0.0
             self._refused.append(Refused(offset, append, value, error.reason, error.detail))

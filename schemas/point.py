@@ -9,13 +9,14 @@ batch is written in the lowest version that can say it, so that what does not us
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
+import msgpack
+
 from schemas.errors import ProtocolError
-from schemas.packed_rows import PackedRows
-from schemas.packing import pack, unpack
+from schemas.packed_rows import PackedRows, after, opened
+from schemas.packing import pack, unpack, unpacked
 from schemas.versions import require
 
 VERSION = 2
@@ -148,6 +149,45 @@ class PointBatch:
             raise ProtocolError(f"not a points record of Tailrace: {error!r}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """A `PointBatch` whose rows are where they lie, their values apart."""
+
+    metric: str
+    shape: Shape
+    start_ms: int
+    rows: PackedRows
+    values: list[Value]
+    readings: list[Reading]
+
+    @classmethod
+    def decode(cls, value: bytes) -> PackedBatch:
+        """Read a record value; raises ProtocolError on anything else. Label values are not checked to be UTF-8."""
+        try:
+            data = unpacked(value)
+            count, at = opened(data, 0)
+            raw: dict[str, Any] = {}
+            rows_at = None
+            for _ in range(count):
+                end = after(data, at)
+                key, at = msgpack.unpackb(data[at:end]), end
+                end = after(data, at)
+                if key == "rows":
+                    rows_at = at
+                else:
+                    raw[key] = msgpack.unpackb(data[at:end])
+                at = end
+            require("points", raw["v"], READS)
+            shape = decode_shape(raw["shape"])
+            if rows_at is None:
+                raise KeyError("rows")
+            rows = PackedRows(data, rows_at, len(shape.label_names), 2)
+            readings = [_reading(shape, *reading) for reading in raw.get("readings", ())]
+            return cls(raw["metric"], shape, raw["start"], rows, decode_values(shape, rows, 1), readings)
+        except (KeyError, ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
+            raise ProtocolError(f"not a points record of Tailrace: {error!r}") from error
+
+
 def encode_shape(shape: Shape) -> list[Any]:
     """As msgpack takes it; `decode_shape` is its inverse. A closed shape is as it was in version 1."""
     return list(shape) if shape.open else list(shape[:-1])
@@ -197,7 +237,7 @@ def decode_value(shape: Shape, raw: Any, any_bounds: bool = False) -> Value:
     return raw
 
 
-def decode_values(shape: Shape, rows: PackedRows, part: int) -> Sequence[Value]:
+def decode_values(shape: Shape, rows: PackedRows, part: int) -> list[Any]:
     """That part of every row as a value; raises ValueError or TypeError if one does not fit the shape."""
     if shape.kind in NUMBERS:
         return rows.numbers(part)

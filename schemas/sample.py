@@ -372,32 +372,45 @@ def _chunks(blocks: Iterable[SeriesBlock]) -> Iterator[list[SeriesBlock]]:
         part: SeriesBlock | None = None
         first_fresh = len(block.rows) - block.fresh
         limits, size = block.limits, size + sum(map(_limit_bytes, block.limits))
-        entries: list[tuple[Labels, Value | SourceState | None]] = [
-            *block.rows,
+        first = 0
+        while first < len(block.rows):
+            end, size = _fill(block.rows, first, size)
+            part = SeriesBlock(block.metric, block.shape, block.rows[first:end], limits=limits)
+            part.fresh = max(0, end - max(first, first_fresh))
+            part.idle = block.idle[first:end]
+            chunk.append(part)
+            first, limits = end, []
+            if size >= CHUNK_BYTES:
+                yield chunk
+                chunk, part, size = [], None, 0
+        entries: list[tuple[Labels, SourceState | None]] = [
             *((labels, None) for labels in block.stale),
             *((source.labels, source) for source in block.sources),
         ]
-        for number, (labels, value) in enumerate(entries):
+        for labels, source in entries:
             if part is None:
                 part = SeriesBlock(block.metric, block.shape, limits=limits)
                 chunk.append(part)
                 limits = []
-            if value is None:
+            if source is None:
                 part.stale.append(labels)
-            elif isinstance(value, SourceState):
-                part.sources.append(value)
-                value = value.last
             else:
-                part.rows.append((labels, value))
-                part.fresh += number >= first_fresh
-                if block.idle:
-                    part.idle.append(block.idle[number])
-            size += _row_bytes(labels, value)
+                part.sources.append(source)
+            size += _row_bytes(labels, None if source is None else source.last)
             if size >= CHUNK_BYTES:
                 yield chunk
                 chunk, part, size = [], None, 0
     if chunk:
         yield chunk
+
+
+def _fill(rows: Sequence[tuple[Labels, Value]], first: int, size: int) -> tuple[int, int]:
+    """The end of the rows from `first` on that make a chunk of so many bytes full, and how many there are then."""
+    for number in range(first, len(rows)):
+        size += _row_bytes(*rows[number])
+        if size >= CHUNK_BYTES:
+            return number + 1, size
+    return len(rows), size
 
 
 def _limit_bytes(limit: LimitState) -> int:
@@ -406,11 +419,12 @@ def _limit_bytes(limit: LimitState) -> int:
 
 
 def _row_bytes(labels: Labels, value: Value | None) -> int:
-    text = sum(len(label) if label.isascii() else 4 * len(label) for label in labels)
+    text = "".join(labels)
     numbers = 4  # beside the value: idle time, source and its time
     if isinstance(value, tuple):
         numbers += sum(len(part) if isinstance(part, tuple) else 1 for part in value)
-    return _ROW_BYTES + text + 5 * len(labels) + _NUMBER_BYTES * numbers
+    size = len(text) if text.isascii() else 4 * len(text)
+    return _ROW_BYTES + size + 5 * len(labels) + _NUMBER_BYTES * numbers
 
 
 def _join(blocks: list[SeriesBlock], more: list[SeriesBlock]) -> None:

@@ -35,7 +35,7 @@ class SourceRecord:
     redelivered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one for each sample: frozen, it takes three times as long to make
 class Coordinates:
     """Where an item came from: the raw record if it is known, else the internal one; `index` counts inside it.
 

@@ -91,12 +91,13 @@ class Prometheus(Destination[SampleItem]):
 
     def _samples(self, record: SourceRecord, chunk: PackedChunk) -> list[SampleItem]:
         items: list[SampleItem] = []
+        place = record.topic, record.partition, record.offset, record.timestamp
         for block in chunk.blocks:
             wrong = defect(block.metric, block.shape)
             for lane, series in time_series(block, chunk.time_ms, chunk.since_ms, self.lanes):
                 items.append(
                     SampleItem(
-                        origin=Coordinates(record.topic, record.partition, record.offset, record.timestamp, len(items)),
+                        origin=Coordinates(*place, len(items)),
                         size=len(series),
                         lane=lane,
                         redelivered=record.redelivered,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from processors.cardinality import OVERFLOW, Limits
 from processors.series import SeriesStore
 from schemas.errors import ProtocolError
-from schemas.point import HistogramValue, Labels, PointBatch, Shape, Value
+from schemas.point import HistogramValue, Labels, PackedBatch, PointBatch, Shape, Value
 from schemas.sample import SeriesBlock, Tick, read_tick
 from tests.processors.metric_strategies import COUNTER, HISTOGRAM, batches, total
 
@@ -86,6 +86,59 @@ def test_whatever_the_limits_ages_and_restarts_every_count_is_told_once(
             store.load(tick.blocks, time)
     for metric, delta in deltas.items():
         assert delta == counted(done, metric) or not any(delta + counted(done, metric))
+
+
+spelled = st.permutations(["service_name", "span_name", "tenant", "path"]).map(tuple)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(batches(), spelled, st.booleans(), st.sampled_from([0, 1, 60, 400])),
+        max_size=12,
+    ),
+    budgets,
+    st.integers(0, 4),
+    st.sampled_from([0, 60]),
+)
+def test_what_stays_packed_is_counted_like_what_is_unpacked(
+    schedule: list[tuple[PointBatch, tuple[str, ...], bool, int]], budget: int, values: int, idle_ms: int
+) -> None:
+    """Whatever folds, ends and comes back, in whatever order the labels are spelled, in closed and in open shapes."""
+    config = Limits(budget, values, {}, {("", "path"): values + 2}, idle_ms)
+    unpacked, packed = SeriesStore(config), SeriesStore(config)
+    time = TIME
+    for batch, names, is_open, ms in schedule:
+        batch.metric += "_open" * is_open
+        batch.shape = batch.shape._replace(label_names=names, open=is_open)
+        for _ in range(2):
+            assert packed.apply_packed(PackedBatch.decode(batch.encode())) == unpacked.apply(batch)
+        if ms:
+            time += ms
+            assert packed.blocks(time) == unpacked.blocks(time)
+    assert packed.blocks(time + 1) == unpacked.blocks(time + 1)
+
+
+def test_a_series_that_ended_is_not_counted_in_what_it_was() -> None:
+    store = SeriesStore(Limits(100, 100, idle_ms=60))
+    batch = PackedBatch.decode(calls(("cart", "a", 2)).encode())
+    for time in (TIME, TIME + 100, TIME + 200):
+        store.apply_packed(batch)
+        (block,) = store.blocks(time)
+        assert (block.rows, block.fresh) == ([(("cart", "a"), 2)], 1)
+        (block,) = store.blocks(time + 60)
+        assert (block.rows, block.stale) == ([], [("cart", "a")])
+
+
+def test_what_is_known_of_spellings_is_bounded() -> None:
+    store = SeriesStore(Limits(100, 1000))
+    for number in range(300):
+        names = ("service", f"label_{number % 30}")
+        shape = Shape("counter", names, (), 1, open=True)
+        store.apply_packed(PackedBatch.decode(PointBatch("c", shape, 0, [(("cart", ""), 1)]).encode()))
+    (family,) = store._families.values()
+    assert sum(map(len, family._known.values())) <= 5
+    assert total(store.blocks(TIME)[0].rows) == [300]
 
 
 def _within(block: SeriesBlock, config: Limits) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import ProtocolError
 from schemas.packing import pack, unpack
-from schemas.point import HistogramValue, PointBatch, Shape
+from schemas.point import HistogramValue, PackedBatch, PointBatch, Shape
 from tests.processors.metric_strategies import batches
 from tests.repository import ROOT
 
@@ -25,6 +25,11 @@ EXAMPLE = PointBatch(
 @given(batches())
 def test_decode_is_the_inverse_of_encode(batch: PointBatch) -> None:
     assert PointBatch.decode(batch.encode()) == batch
+    found = PackedBatch.decode(batch.encode())
+    rows = [(found.rows.texts(row), value) for row, value in enumerate(found.values)]
+    assert (found.metric, found.shape, found.start_ms, rows, found.readings) == (
+        batch.metric, batch.shape, batch.start_ms, batch.rows, batch.readings
+    )  # fmt: skip
 
 
 def test_records_of_version_1_are_read_for_ever() -> None:
@@ -38,8 +43,9 @@ def test_a_label_set_of_a_histogram_costs_its_buckets_and_three_more() -> None:
 
 @given(st.binary(max_size=64))
 def test_foreign_bytes_are_refused(value: bytes) -> None:
-    with pytest.raises(ProtocolError):
-        PointBatch.decode(value)
+    for batch in (PointBatch, PackedBatch):
+        with pytest.raises(ProtocolError):
+            batch.decode(value)
 
 
 @pytest.mark.parametrize(
@@ -56,5 +62,6 @@ def test_foreign_bytes_are_refused(value: bytes) -> None:
 def test_what_does_not_fit_together_is_refused(key: str, value: object) -> None:
     raw = unpack(EXAMPLE.encode())
     raw[key] = value
-    with pytest.raises(ProtocolError):
-        PointBatch.decode(pack(raw))
+    for batch in (PointBatch, PackedBatch):
+        with pytest.raises(ProtocolError):
+            batch.decode(pack(raw))
