@@ -81,7 +81,7 @@ class Outlet:
         async with self._lock:
             if self._delivery is None:
                 settings = self._config.sinks[self._name]
-                destination = create(self._name, settings)
+                destination = create(self._name, settings, self._config.sampling.compat == "none")
                 delivery = Delivery(self._name, destination, settings, self._dead_letters.write, self._share)
                 try:
                     await self._dead_letters.start()

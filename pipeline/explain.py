@@ -21,13 +21,13 @@ from pipeline.history import Batch, Feed, History, window_settings
 from pipeline.topics import Topics
 from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.evidence import Evidence
-from processors.sampling.probability import randomness_of_id
 from processors.sampling.votes import PolicyVote, Rows, Trace, as_plain, counted, evidence, verdict, vote
 from processors.stream_time import RawClock, StreamClock
 from schemas.decision import Checkpoint, DecisionRecord, Verdict, decided_keys
 from schemas.envelope import Envelope
 from schemas.ids import partition_of, trace_key
 from schemas.raw_batch import RawBatch
+from schemas.trace_state import randomness_of_id
 
 STRIDE = 512  # offsets of decisions that are read at a time, from the newest back
 READ_BYTES = 16 << 20  # of them in one go

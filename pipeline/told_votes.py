@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from processors.sampling.evidence import Evidence
-from processors.sampling.probability import NEVER, randomness_of_id
+from processors.sampling.probability import NEVER
 from processors.sampling.votes import PolicyVote
+from schemas.trace_state import randomness_of_id
 
 INDENT = "  "
 NS_PER_MS = 1e6

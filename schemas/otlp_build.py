@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from struct import Struct
+
+_double = Struct("<d").pack
 
 
-def span_attribute(key: str, value: str) -> bytes:
+def span_attribute(key: str, value: str | float) -> bytes:
     """One attribute as a field of a Span: appended to the span's bytes it is a further attribute."""
     return _field(0x4A, _key_value(key, value))
+
+
+def span_trace_state(trace_state: bytes) -> bytes:
+    """The tracestate of a Span: appended to the span's bytes it takes the place of the one before (protobuf merges)."""
+    return _field(0x1A, trace_state)
 
 
 def log_attribute(key: str, value: str | bool) -> bytes:
@@ -15,8 +23,13 @@ def log_attribute(key: str, value: str | bool) -> bytes:
     return _field(0x32, _key_value(key, value))
 
 
-def _key_value(key: str, value: str | bool) -> bytes:
-    content = bytes((0x10, value)) if isinstance(value, bool) else _field(0x0A, value.encode())
+def _key_value(key: str, value: str | bool | float) -> bytes:
+    if isinstance(value, bool):
+        content = bytes((0x10, value))
+    elif isinstance(value, float):
+        content = b"\x21" + _double(value)
+    else:
+        content = _field(0x0A, value.encode())
     return _field(0x0A, key.encode()) + _field(0x12, content)
 
 

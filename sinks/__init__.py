@@ -24,31 +24,31 @@ def signals(name: str, settings: Sink) -> list[Signal]:
     return words[sink_kind(name)]
 
 
-def _otlp(name: str, settings: Sink) -> Destination[Any]:
+def _otlp(name: str, settings: Sink, consistent: bool) -> Destination[Any]:
     from sinks.otlp import Otlp
 
-    return Otlp(settings, signals(name, settings))
+    return Otlp(settings, signals(name, settings), consistent)
 
 
-def _elasticsearch(name: str, settings: Sink) -> Destination[Any]:
+def _elasticsearch(name: str, settings: Sink, consistent: bool) -> Destination[Any]:
     from sinks.elasticsearch import Elasticsearch
 
     return Elasticsearch(settings)
 
 
-def _prometheus(name: str, settings: Sink) -> Destination[Any]:
+def _prometheus(name: str, settings: Sink, consistent: bool) -> Destination[Any]:
     from sinks.prometheus import Prometheus
 
     return Prometheus(settings)
 
 
-def _kafka(name: str, settings: Sink) -> Destination[Any]:
+def _kafka(name: str, settings: Sink, consistent: bool) -> Destination[Any]:
     from sinks.kafka_topic import KafkaTopic
 
-    return KafkaTopic(settings, f"sinks.{name}.security")
+    return KafkaTopic(settings, f"sinks.{name}.security", consistent)
 
 
-_CREATE: dict[str, Callable[[str, Sink], Destination[Any]]] = {
+_CREATE: dict[str, Callable[[str, Sink, bool], Destination[Any]]] = {
     "jaeger": _otlp,
     "otlp": _otlp,
     "elasticsearch": _elasticsearch,
@@ -57,6 +57,9 @@ _CREATE: dict[str, Callable[[str, Sink], Destination[Any]]] = {
 }
 
 
-def create(name: str, settings: Sink) -> Destination[Any]:
-    """The destination of a key such as `jaeger` or `elasticsearch/audit`. Raises KeyError for another kind."""
-    return _CREATE[sink_kind(name)](name, settings)
+def create(name: str, settings: Sink, consistent: bool = True) -> Destination[Any]:
+    """The destination of a key such as `jaeger` or `elasticsearch/audit`. Raises KeyError for another kind.
+
+    `consistent`: whether spans may say their threshold in the tracestate (sinks.otlp_rows).
+    """
+    return _CREATE[sink_kind(name)](name, settings, consistent)

@@ -46,8 +46,8 @@ class KafkaTopic(Destination[RowItem]):
 
     requests_per_lane = 1  # one producer: what it has under way fails together
 
-    def __init__(self, settings: Sink, section: str) -> None:
-        self._settings, self._section = settings, section
+    def __init__(self, settings: Sink, section: str, consistent: bool = True) -> None:
+        self._settings, self._section, self._consistent = settings, section, consistent
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
@@ -80,7 +80,7 @@ class KafkaTopic(Destination[RowItem]):
 
     def encode(self, record: SourceRecord) -> list[RowItem]:
         """The spans of an envelope of `kept.spans`."""
-        return list(row_items(record))
+        return list(row_items(record, consistent=self._consistent))
 
     def request(self, items: Sequence[RowItem]) -> Request[RowItem]:
         """The items alone: messages are made of them when they are sent."""

@@ -26,7 +26,8 @@ class Otlp(Destination[RowItem]):
     A trace may arrive in any number of them.
     """
 
-    def __init__(self, settings: Sink, signals: Sequence[Signal]) -> None:
+    def __init__(self, settings: Sink, signals: Sequence[Signal], consistent: bool = True) -> None:
+        self._consistent = consistent
         self._signals = list(signals)
         self.lanes = len(self._signals)
         self._transport = OverGrpc(settings) if settings.protocol == "grpc" else OverHttp(settings)
@@ -41,7 +42,7 @@ class Otlp(Destination[RowItem]):
 
     def encode(self, record: SourceRecord) -> list[RowItem]:
         """The rows of an envelope of `kept.spans`, `kept.logs` or `untraced.logs`."""
-        return list(row_items(record, self._signals.index(record.signal)))
+        return list(row_items(record, self._signals.index(record.signal), self._consistent))
 
     def request(self, items: Sequence[RowItem]) -> Request[RowItem]:
         """An export request."""

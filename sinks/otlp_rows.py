@@ -1,7 +1,7 @@
 """Rows of the kept topics as OTLP again: spans and logs as they came, what decided about them appended.
 
-Nothing is encoded anew. What decided is further attributes behind a row's own bytes, which protobuf reads as one
-message.
+Nothing is encoded anew. What decided is further fields behind a row's own bytes, which protobuf reads as one message:
+attributes, and for a span the tracestate that says at which threshold it was sampled.
 """
 
 from __future__ import annotations
@@ -10,11 +10,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from schemas.envelope import Envelope, RowVerdict
-from schemas.otlp_build import log_attribute, span_attribute, traces_data
+from schemas.otlp_build import log_attribute, span_attribute, span_trace_state, traces_data
+from schemas.otlp_scan import TRACE_ID, TRACE_STATE, SpanColumns
+from schemas.trace_state import (
+    adjusted_count,
+    randomness_of_id,
+    randomness_of_state,
+    threshold_of_state,
+    threshold_text,
+    with_threshold,
+)
 from sinks.contract import Coordinates, Item, Signal, SourceRecord
 
 POLICY = "tailsampling.policy"  # the attribute of the Collector's processor.tailsamplingprocessor.recordpolicy
 THRESHOLD = "tailsampling.threshold"  # `th` as in tracestate: hexadecimal, trailing zeros cut
+ADJUSTED_COUNT = "tailsampling.adjusted_count"  # how many traces this one stands for
 SAMPLED = "trace.sampled"
 SPAN_NAME, SPAN_STATUS = "span.name", "span.status"
 STATUS_NAMES = ("unset", "ok", "error")
@@ -35,10 +45,15 @@ class RowItem(Item):
         return traces_data([(self.resource, self.scope, [self.row])])
 
 
-def row_items(record: SourceRecord, lane: int = 0) -> Iterator[RowItem]:
-    """The rows of an envelope. A header's bytes count for the first row that has it."""
+def row_items(record: SourceRecord, lane: int = 0, consistent: bool = True) -> Iterator[RowItem]:
+    """The rows of an envelope. A header's bytes count for the first row that has it.
+
+    `consistent`: thresholds are those of consistent probability sampling, so a tracestate may say them.
+    """
     envelope = Envelope.decode(record.value)
     suffixes: dict[RowVerdict | None, bytes] = {None: b""}
+    states = _states(envelope) if record.signal == "spans" and envelope.verdicts else []
+    stated: dict[tuple[RowVerdict, bytes, bool], bytes] = {}
     headers: set[tuple[int, int]] = set()
     for index in range(len(envelope)):
         verdict = envelope.verdicts[index] if envelope.verdicts else None
@@ -47,6 +62,13 @@ def row_items(record: SourceRecord, lane: int = 0) -> Iterator[RowItem]:
             suffix = suffixes[verdict] = decided(verdict, record.signal)
         row = envelope.row(index)
         wire = row + suffix if suffix else row
+        if states and verdict is not None and (states[index][0] or verdict.threshold):
+            state, random = states[index]
+            says = consistent and random >= verdict.threshold
+            more = stated.get((verdict, state, says))
+            if more is None:
+                more = stated[verdict, state, says] = counted(verdict.threshold, state, says)
+            wire += more
         size = len(wire)
         resource, scope = envelope.resource[index], envelope.scope[index]
         if (resource, scope) not in headers:
@@ -64,6 +86,33 @@ def row_items(record: SourceRecord, lane: int = 0) -> Iterator[RowItem]:
             row=row,
             wire=wire,
         )
+
+
+def _states(envelope: Envelope) -> list[tuple[bytes, int]]:
+    """The tracestate of each span, and its randomness."""
+    columns = SpanColumns({})
+    columns.scan(envelope.body, envelope.ends, envelope.starts)
+    cells, width, found = columns.cells, columns.width, []
+    for at in range(0, columns.rows * width, width):
+        state = columns.data[cells[at + TRACE_STATE] : cells[at + TRACE_STATE + 1]]
+        random = randomness_of_state(state) if state else None
+        if random is None:
+            random = randomness_of_id(columns.data[cells[at + TRACE_ID] : cells[at + TRACE_ID + 1]])
+        found.append((state, random))
+    return found
+
+
+def counted(threshold: int, trace_state: bytes, says: bool) -> bytes:
+    """How many traces a span's one stands for, unless it is 1, as fields to append; if it `says` so the tracestate too.
+
+    A head sampler's threshold in the tracestate counts if it is larger: who was kept at both was kept at that one. An
+    invalid tracestate is left alone.
+    """
+    before = threshold_of_state(trace_state)
+    effective = max(threshold, before)
+    fields = span_attribute(ADJUSTED_COUNT, adjusted_count(effective)) if effective else b""
+    changed = with_threshold(trace_state, threshold) if says and threshold > before else None
+    return fields + (span_trace_state(changed) if changed is not None else b"")
 
 
 def export_request(items: Sequence[RowItem]) -> bytes:
@@ -90,7 +139,7 @@ def decided(verdict: RowVerdict, signal: Signal) -> bytes:
         return fields
     fields = span_attribute(POLICY, verdict.policy) if verdict.policy else b""
     if verdict.threshold:
-        fields += span_attribute(THRESHOLD, f"{verdict.threshold:014x}".rstrip("0"))
+        fields += span_attribute(THRESHOLD, threshold_text(verdict.threshold))
     return fields
 
 

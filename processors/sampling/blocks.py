@@ -13,8 +13,8 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from processors.sampling.ottl import alternatives
 from processors.sampling.predicates import expression
-from processors.sampling.trace_state import is_key, is_value
 from schemas.settings import Section
+from schemas.trace_state import is_key, is_value
 
 REMEMBERED = 128  # texts whose answers are kept, when cache_max_size says none; the Collector's number
 MOST_SPANS = 10**12  # or bytes, per second; no more fits into 64 bits of a bucket's units

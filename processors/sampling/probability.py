@@ -10,31 +10,18 @@ With `compat: otel`: the salted FNV-1a hash of the Collector's tail_sampling pro
 
 from __future__ import annotations
 
-import re
 from fractions import Fraction
 
-RANDOM_BITS = 56
+from schemas.trace_state import RANDOM_BITS
+
 NEVER = 1 << RANDOM_BITS  # the threshold that no randomness reaches
 ALWAYS = 0
 DEFAULT_SALT = "default-hash-seed"  # the Collector's, when hash_salt is empty
 
-_RANDOM_BYTES = RANDOM_BITS // 8
-_RV = re.compile(rb"(?:^|,)[ \t]*ot=(?:[^,;]*;)*?rv:([0-9a-fA-F]{14})(?=[;, \t]|$)")
 _FNV_OFFSET = 0xCBF29CE484222325
 _FNV_PRIME = 0x100000001B3
 _U64 = (1 << 64) - 1
 _MANTISSA_BITS = 64  # of Go's big.Float holding MaxUint64
-
-
-def randomness_of_state(trace_state: bytes) -> int | None:
-    """The 56-bit `rv` of a tracestate's `ot` entry; None when it has none or an invalid one."""
-    found = _RV.search(trace_state)
-    return int(found[1], 16) if found else None
-
-
-def randomness_of_id(trace_id: bytes) -> int:
-    """The last 56 bits of a 16-byte trace id."""
-    return int.from_bytes(trace_id[-_RANDOM_BYTES:], "big")
 
 
 def threshold_of(percentage: float) -> int:

@@ -18,7 +18,6 @@ import cython
 
 from processors.interner import Interner
 from processors.sampling.predicates import Lookup, Tests, attribute_bits, met
-from processors.sampling.probability import randomness_of_state
 from processors.sampling.trace_state import States
 from schemas.otlp_scan import (
     ATTRIBUTES,
@@ -34,6 +33,7 @@ from schemas.otlp_scan import (
     SpanColumns,
     attribute_value,
 )
+from schemas.trace_state import randomness_of_state
 
 NO_RANDOMNESS = (1 << 64) - 1
 VALUES = 1 << 14  # remembered of one key; then they are forgotten all at once: that needs no order, a refill is cheap

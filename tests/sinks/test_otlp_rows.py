@@ -58,6 +58,48 @@ def test_thresholds_are_written_as_in_tracestate(threshold: int, text: str | Non
     assert {a.key: a.value.string_value for a in fields}.get("tailsampling.threshold") == text
 
 
+ID = bytes(9) + bytes.fromhex("c0000000000000")  # its randomness: three quarters
+
+
+def sent_span(state: str, threshold: int, trace_id: bytes = ID, consistent: bool = True) -> Span:
+    row = Span(trace_id=trace_id, span_id=bytes(8), name="a", trace_state=state)
+    rows = envelope([row], [RowVerdict(kept=True, policy="p", threshold=threshold)])
+    (item,) = row_items(record(rows.encode(), signal="spans"), consistent=consistent)
+    return Span.FromString(item.wire)
+
+
+@pytest.mark.parametrize(
+    ("state", "threshold", "says", "stands_for"),
+    [
+        ("", 0, "", None),
+        ("", 1 << 55, "ot=th:8", 2.0),
+        ("vendor=1", 3 << 54, "ot=th:c,vendor=1", 4.0),
+        ("vendor=1,ot=rv:f0000000000000;x:y,z=2", 1 << 55, "ot=th:8;rv:f0000000000000;x:y,vendor=1,z=2", 2.0),
+        ("ot=th:8", 3 << 54, "ot=th:c", 4.0),  # a head sampler kept half, this one a quarter of all
+        ("ot=th:c", 1 << 55, "ot=th:c", 4.0),  # never lower than what came in
+        ("ot=th:c;rv:ffffffffffffff", 0, "ot=th:c;rv:ffffffffffffff", 4.0),  # kept for certain, of what a head left
+        ("K=v", 1 << 55, "K=v", 2.0),  # invalid: left alone
+        ("ot=rv:00000000000000", 1 << 55, "ot=rv:00000000000000", 2.0),  # R < T: it would deny that it was kept
+    ],
+)
+def test_a_span_says_its_threshold_and_its_count(
+    state: str, threshold: int, says: str, stands_for: float | None
+) -> None:
+    row = sent_span(state, threshold)
+    counts = [a.value.double_value for a in row.attributes if a.key == "tailsampling.adjusted_count"]
+    assert (row.trace_state, counts) == (says, [] if stands_for is None else [stands_for])
+    assert row.name == "a"
+
+
+def test_the_collectors_hash_is_no_consistent_sampling() -> None:
+    """The count is right, but a tracestate must not say a threshold that the randomness did not meet."""
+    row = sent_span("vendor=1", 1 << 55, consistent=False)
+    assert row.trace_state == "vendor=1"
+    assert {a.key for a in row.attributes} == {
+        "tailsampling.policy", "tailsampling.threshold", "tailsampling.adjusted_count",
+    }  # fmt: skip
+
+
 def test_a_log_says_what_became_of_its_trace() -> None:
     kept = RowVerdict(kept=True, policy="errors", span=Enrichment("stock", "reserve", 2))
     rows = envelope([log("a", k="v"), log("b"), log("c")], [kept, RowVerdict(kept=False), None])

@@ -13,13 +13,13 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from processors.sampling.compile import Plan
 from processors.sampling.evidence import Evidence
 from processors.sampling.policies import Policy
-from processors.sampling.probability import randomness_of_state
 from processors.sampling.span_bits import NO_RANDOMNESS, words_of
 from processors.sampling.trace_table import TraceTable
 from processors.span_labels import SpanLabels
 from schemas.decision import Enrichment
 from schemas.ids import trace_key
 from schemas.otlp_scan import AttributeValue, LogColumns
+from schemas.trace_state import randomness_of_state
 from tests.schemas.rows import SpanScan, columns_of
 
 TRACE_ID = bytes.fromhex("4bf92f3577b34da6a3ce929d0e0e4736")

@@ -16,11 +16,10 @@ from processors.sampling.probability import (
     NEVER,
     fnv1a_64,
     hash_limit_of,
-    randomness_of_id,
-    randomness_of_state,
     salted,
     threshold_of,
 )
+from schemas.trace_state import randomness_of_id, randomness_of_state
 
 IDS = 100_000
 SIGMAS = 4.5  # one false alarm in about 150,000 runs; the seed is fixed anyway

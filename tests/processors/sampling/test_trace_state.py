@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.sampling.trace_state import LONGEST_REMEMBERED, STATES_REMEMBERED, States, is_key, is_value, members
+from processors.sampling.trace_state import LONGEST_REMEMBERED, STATES_REMEMBERED, States
+from schemas.trace_state import is_key, is_value, members
 
 
 @pytest.mark.parametrize(
