@@ -179,7 +179,7 @@ def series_text(figures: Mapping[str, Any]) -> str:
             f"{options['series']:,} series of {options['metrics']} metrics, each with {LABELS} labels.\n",
             markdown(SERIES_COLUMNS, series_rows(figures)),
             f"{verdict(figures)}\n",
-            provenance(figures, f"make bench BENCH=series ARGS='--series {options['series']}'"),
+            provenance(figures, "make bench BENCH=series"),
         )
     )
 
