@@ -25,6 +25,7 @@ from pydantic import (
 
 from pipeline.canary.settings import Canary
 from processors.metric_points import TO_OTLP
+from processors.redaction import Redaction
 from processors.regroup import AUTO, ENCODINGS
 from processors.sampling.policies import Policies
 from schemas.errors import ConfigError
@@ -446,6 +447,9 @@ class Config(Section):
         {}, description="Destinations by name: jaeger, otlp, elasticsearch, prometheus, kafka, or one with /NAME."
     )
     limits: Limits = Field(Limits(), description="Sizes with a stated outcome.")
+    redaction: Redaction | None = Field(
+        None, description="What is taken out of telemetry before anything is written; unset: nothing."
+    )
     telemetry: Telemetry = Field(Telemetry(), description="What a worker says about itself.")
     canary: Canary | None = Field(None, description="What `tailrace canary` sends and looks for.")
 

@@ -11,10 +11,13 @@ import asyncio
 import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import faust
 from aiokafka import ConsumerRecord, TopicPartition
 
+from pipeline import telemetry
 from pipeline.config import Config
 from pipeline.consume import Group, Lease, Leases
 from pipeline.dead_letter_share import DeadLetterShare
@@ -23,6 +26,7 @@ from pipeline.live.watch import Watch
 from pipeline.log_start import Retention
 from pipeline.sample import REREAD_BYTES, ROLE, PartitionPair, plan, settings
 from pipeline.topics import Topics
+from processors.redaction import Redactor
 from processors.sampling.compile import Plan
 from processors.sampling.window import Settings
 from processors.stream_time import BrokerClock
@@ -88,6 +92,7 @@ class KeyedPair(PartitionPair):
     ) -> None:
         super().__init__(owner, index, config, topics, compiled, settings, retention, watch)
         limits = config.limits
+        self._redactors: dict[str, Redactor] = {}
         self._readers = {
             item.topic: RawReader(
                 item.topic,
@@ -96,6 +101,7 @@ class KeyedPair(PartitionPair):
                 item.signal,
                 limits.max_message_bytes,
                 limits.max_span_bytes,
+                *self._redacting(item.signal),
             )
             for item in config.inputs
             if item.signal != "metrics"
@@ -107,6 +113,13 @@ class KeyedPair(PartitionPair):
         self._ending: dict[str, tuple[int, int]] = {}  # where a topic ended, and the broker's time before
         self._asked_at = 0.0
         self._checking: asyncio.Task[None] | None = None
+
+    def _redacting(self, signal: str) -> tuple[Any, ...]:
+        """What a reader is told if there is something to take out: the tail takes out what the head did."""
+        if self._config.redaction is None:
+            return ()
+        redactor = self._redactors[signal] = Redactor(self._config.redaction)
+        return partial(redactor.message, signal=signal), redactor.buried
 
     async def open(self) -> Mapping[TopicPartition, int]:
         """As for any pair; then a checkpoint, which pins a first start and tells the broker's time."""
@@ -131,6 +144,9 @@ class KeyedPair(PartitionPair):
             for offset, batch in self._batches(topic, rows):
                 self._share(topic, batch)
                 self._window.head(topic, offset, now, batch)
+        for signal, redactor in self._redactors.items():
+            for rule, number in redactor.take().items():
+                telemetry.count("tailrace_redacted_total", number, signal=signal, rule=rule)
 
     def _share(self, topic: str, batch: RawBatch) -> None:
         now, read, lost, share = time.monotonic(), len(batch.rows.messages), batch.lost, self._shares[topic]
@@ -184,6 +200,8 @@ class KeyedPair(PartitionPair):
             records = [record for record in again.records if record[0] < head]
             now = self._now()
             batches = [(offset, now, batch) for offset, batch in self._batches(name, records)]
+            for redactor in self._redactors.values():
+                redactor.take()  # counted when the head passed
             self._window.reread(name, batches, min(again.position, head))
 
     async def _ask_ends(self) -> None:

@@ -25,6 +25,7 @@ from pipeline.consume import POLL, Group, Lease, nap
 from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.topics import Topics
 from processors.metric_points import MetricPoints, Naming
+from processors.redaction import Redactor
 from processors.regroup import Regroup
 from processors.stream_time import BrokerClock, RawMark
 from schemas.dead_letter import DeadLetter
@@ -279,6 +280,8 @@ class RawPartition(Lease):
         until = self._next
         rows, outputs, letters = self._flush(mark)
         self._read = 0
+        redactor = self._processor.redactor
+        redacted = {} if redactor is None else redactor.take()
         outputs += dead_letters(self._topics, letters, self._config)
         place = RawOffset(mark, self._known, self._config.kafka.partitions)
         written = await self._committer.commit(outputs, {self._partition: OffsetAndMetadata(until, place.pack())})
@@ -293,6 +296,8 @@ class RawPartition(Lease):
             telemetry.count("tailrace_metric_points_read_total", rows, role=ROLE)
         for reason, number in Counter(letter.reason for letter in letters).items():
             telemetry.count("tailrace_dead_letters_total", number, stage=ROLE, reason=str(reason))
+        for rule, number in redacted.items():
+            telemetry.count("tailrace_redacted_total", number, signal=self._source.signal, rule=rule)
 
     def _flush(self, mark: int | None) -> tuple[int, list[Output], list[DeadLetter]]:
         """Rows, records and dead letters of everything since the last flush."""
@@ -328,9 +333,12 @@ class RawPartition(Lease):
 
 def _processor(partition: TopicPartition, source: Input, config: Config) -> Regroup | MetricPoints:
     limits, otlp = config.limits, config.metrics.otlp
+    redactor = None if config.redaction is None else Redactor(config.redaction)
     if source.signal == "metrics":
         naming = Naming(otlp.translation_strategy, otlp.scope_labels, tuple(otlp.promote_resource_attributes))
-        return MetricPoints(partition.topic, partition.partition, source.encoding, naming, limits.max_message_bytes)
+        return MetricPoints(
+            partition.topic, partition.partition, source.encoding, naming, limits.max_message_bytes, redactor
+        )
     return Regroup(
         partition.topic,
         partition.partition,
@@ -339,4 +347,5 @@ def _processor(partition: TopicPartition, source: Input, config: Config) -> Regr
         config.kafka.partitions,
         limits.max_message_bytes,
         limits.max_span_bytes,
+        redactor,
     )

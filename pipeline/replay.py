@@ -91,7 +91,9 @@ class Replay:
     def refusal(self, letter: DeadLetter) -> str:
         """Why a letter cannot be sent in again; empty if it can."""
         target = self._to or letter.topic
-        if (whole := letter.cut_from) is not None:
+        if (whole := letter.cut_from) is not None and not letter.value:
+            return f"its {whole} bytes could not be redacted and were not kept (redaction.dead_letter_payloads)"
+        if whole is not None:
             return f"only the first {len(letter.value)} of its {whole} bytes were kept (limits.max_dead_letter_bytes)"
         if letter.topic.startswith(f"{self._topics.prefix}."):
             return f"{letter.topic} is an internal topic: what is in it is not in the form of a raw topic"

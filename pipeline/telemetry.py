@@ -20,6 +20,7 @@ MetricName = Literal[
     "tailrace_dropped_total",
     "tailrace_dead_letters_total",
     "tailrace_dead_letter_ratio",
+    "tailrace_redacted_total",
     "tailrace_transactions_total",
     "tailrace_transaction_seconds",
     "tailrace_takeovers_total",
@@ -90,6 +91,12 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         ("signal", "reason", "intentional"),
         "Rows that were not forwarded, by reason.",
+    ),
+    Metric(
+        "tailrace_redacted_total",
+        "counter",
+        ("signal", "rule"),
+        "Values masked by a preset, `blocked_values` or `blocked_key_patterns`; attributes removed by `allowed_keys`.",
     ),
     Metric(
         "tailrace_dead_letters_total",

@@ -13,6 +13,7 @@ from pipeline import telemetry
 from pipeline.config import Config
 from pipeline.roles import Role, diagram
 from pipeline.telemetry import MetricName
+from processors.redaction import rules
 from processors.sampling.policies import Policy
 from schemas.reasons import Reason
 from sinks.http import NO_ANSWER
@@ -59,6 +60,7 @@ def _ingest(config: Config) -> Iterator[Zero]:
     for signal in dict.fromkeys(item.signal for item in config.inputs):
         yield "tailrace_dropped_total", _expired(signal)
     yield from _undecodable("ingest")
+    yield from _redacted(config, config.ingested)
 
 
 def _sample(config: Config) -> Iterator[Zero]:
@@ -73,6 +75,7 @@ def _sample(config: Config) -> Iterator[Zero]:
     if config.regroup == "never":
         yield "tailrace_logs_read_total", {"role": "sample"}
         yield from _undecodable("sample")
+        yield from _redacted(config, config.traced)
     for topic in config.traced:
         yield "tailrace_decisions_without_input_total", {"topic": topic}
 
@@ -109,6 +112,13 @@ def _undecodable(stage: str) -> Iterator[Zero]:
     for reason in Reason:
         if not reason.intentional and reason is not Reason.REFUSED_BY_SINK:
             yield "tailrace_dead_letters_total", {"stage": stage, "reason": reason.value}
+
+
+def _redacted(config: Config, topics: Collection[str]) -> Iterator[Zero]:
+    if config.redaction is not None:
+        for signal in dict.fromkeys(item.signal for item in config.inputs if item.topic in topics):
+            for rule in rules(config.redaction):
+                yield "tailrace_redacted_total", {"signal": signal, "rule": rule}
 
 
 def _expired(signal: str) -> dict[str, str]:

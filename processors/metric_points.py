@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from processors.redaction import Redactor
 from processors.span_metrics import BATCH_CHARACTERS, MAX_LABEL_CHARACTERS, label_text
 from processors.values import fitted
 from schemas.dead_letter import MOST_ALONE, OTLP, DeadLetter
@@ -96,6 +97,7 @@ class MetricPoints:
     encoding: str
     naming: Naming
     max_message_bytes: int
+    redactor: Redactor | None = None
     size: int = 0
     lost: int = 0  # messages since the last flush of which nothing can be used
     _rows: int = 0
@@ -112,9 +114,12 @@ class MetricPoints:
                 raise Malformed(Reason.EMPTY_MESSAGE)
             if len(value) > self.max_message_bytes:
                 raise Malformed(Reason.MESSAGE_TOO_LARGE, f"{len(value)} bytes, limit {self.max_message_bytes}")
-            message = read_metrics(TO_OTLP[encoding](value))
+            otlp = TO_OTLP[encoding](value)
+            message = read_metrics(otlp if self.redactor is None else self.redactor.message(otlp, "metrics"))
         except Malformed as error:
             detail = f"taken for {encoding}: {error.detail}" if self.encoding == AUTO else error.detail
+            if self.redactor is not None:
+                value, detail = self.redactor.buried(value, detail)
             self._bury(offset, timestamp, 0, value, error.reason, detail)
             self.lost += 1
             return

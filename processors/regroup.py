@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from processors.envelope_builder import UNTRACED, EnvelopeBuilders
+from processors.redaction import Redactor
 from schemas.dead_letter import MOST_ALONE, OTLP, DeadLetter
 from schemas.envelope import NO_MARK, Envelope
 from schemas.errors import Malformed
@@ -58,7 +59,10 @@ class Flush:
 
 @dataclass(slots=True)
 class Regroup:
-    """One raw partition. `signal` is traces or logs, `encoding` one of its ENCODINGS; sizes in bytes."""
+    """One raw partition. `signal` is traces or logs, `encoding` one of its ENCODINGS; sizes in bytes.
+
+    With a `redactor` nothing leaves, dead letters included, that it has not seen.
+    """
 
     topic: str
     partition: int
@@ -67,6 +71,7 @@ class Regroup:
     partitions: int
     max_message_bytes: int
     max_row_bytes: int
+    redactor: Redactor | None = None
     _raw: RawRows = field(init=False)
     _builders: EnvelopeBuilders = field(init=False)
     lost: int = 0  # messages since the last flush of which nothing can be used
@@ -95,10 +100,13 @@ class Regroup:
             if encoding == JSON_LINES:
                 self._add_json(offset, timestamp, value)
             else:
-                self._add_otlp(offset, timestamp, value, _TO_OTLP[self.signal][encoding](value))
+                otlp = _TO_OTLP[self.signal][encoding](value)
+                if self.redactor is not None:
+                    otlp = self.redactor.message(otlp, self.signal)
+                self._add_otlp(offset, timestamp, value, otlp)
         except Malformed as error:
             detail = f"taken for {encoding}: {error.detail}" if self.encoding == AUTO and encoding else error.detail
-            self._bury(offset, timestamp, 0, value, error.reason, detail)
+            self._bury_raw(offset, timestamp, 0, value, error.reason, detail)
             self.lost += 1
 
     def _add_otlp(self, offset: int, timestamp: int, raw: bytes, value: bytes) -> None:
@@ -119,7 +127,7 @@ class Regroup:
             unfit += [(nameless, row, Reason.SPAN_TOO_LARGE) for row in large]
         # A row of several is buried alone, as OTLP; a message's only row in the bytes it came in; many together.
         every = len(rows.starts) + len(nameless) + len(spanless)
-        only = every == 1
+        only = every == 1 and self.redactor is None
         self.lost += 0 < every == len(unfit)
         wrap = traces_data if traces else logs_data
         by_reason: dict[Reason, list[tuple[Rows | RawRows, int]]] = {}
@@ -139,18 +147,34 @@ class Regroup:
     def _add_json(self, offset: int, timestamp: int, value: bytes) -> None:
         lines = list(parse(value))
         bad = next((line for line in lines if isinstance(line, BadLine)), None)
-        found = {item: line for item, line in enumerate(lines) if isinstance(line, LogRow)}
+        found = {item: self._redacted(line) for item, line in enumerate(lines) if isinstance(line, LogRow)}
         if not found:
             # Not JSON lines at all: whole, since it was cut at bytes that are no line ends in what it really is.
             raise Malformed(bad.reason, bad.detail) if bad else Malformed(Reason.EMPTY_MESSAGE)
         for item, line in enumerate(lines):
             if isinstance(line, BadLine):
-                self._bury(offset, timestamp, item, line.data, line.reason, line.detail)
+                self._bury_raw(offset, timestamp, item, line.data, line.reason, line.detail)
         for traced in (True, False):
             data, rows = _rows({item: line for item, line in found.items() if _traced(line) == traced})
             for row in self._builders.add(data, rows, offset, timestamp, traced):
                 alone = logs_data([_group(data, rows, row)])
                 self._bury(offset, timestamp, rows.item[row], alone, Reason.SPAN_TOO_LARGE, "", wrapped=True)
+
+    def _redacted(self, line: LogRow) -> LogRow:
+        if self.redactor is None:
+            return line
+        part = self.redactor.part
+        return line._replace(
+            record=part(line.record, "logs.v1.LogRecord"),
+            resource=part(line.resource, "logs.v1.ResourceLogs"),
+            scope=part(line.scope, "logs.v1.ScopeLogs"),
+        )
+
+    def _bury_raw(self, offset: int, timestamp: int, index: int, value: bytes, reason: str, detail: str) -> None:
+        """Bury bytes that could not be redacted."""
+        if self.redactor is not None:
+            value, detail = self.redactor.buried(value, detail)
+        self._bury(offset, timestamp, index, value, reason, detail)
 
     def _bury(
         self, offset: int, timestamp: int, index: int, value: bytes, reason: str, detail: str, wrapped: bool = False

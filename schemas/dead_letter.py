@@ -22,6 +22,7 @@ DETAIL_CHARACTERS = 1000
 REPLAYED = "replayed"  # the header that tells a receipt from a letter
 OTLP = "otlp_proto"  # the encoding of rows that were wrapped
 _CUT = re.compile(r"\(first 64 KiB of (\d+) bytes, sha256 [0-9a-f]{64}\)$")
+_HIDDEN = re.compile(r"\(none of (\d+) bytes: redaction\)$")
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -85,9 +86,18 @@ class DeadLetter:
 
     @property
     def cut_from(self) -> int | None:
-        """How many bytes it had before `fitted` cut it; None for one that is whole."""
+        """How many bytes it had before `fitted` cut it or `hidden` emptied it; None for one that is whole."""
         found = _CUT.search(self.detail) if len(self.value) == KEPT_OF_TOO_LARGE else None
+        found = _HIDDEN.search(self.detail) if not self.value else found
         return int(found[1]) if found else None
+
+
+def hidden(value: bytes, detail: str) -> tuple[bytes, str]:
+    """Value and detail of a letter for bytes that nobody may see: they are in the raw topic alone."""
+    if not value:
+        return value, detail
+    gone = f"(none of {len(value)} bytes: redaction)"
+    return b"", f"{detail[: DETAIL_CHARACTERS - len(gone) - 1]} {gone}".strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ _double = Struct("<d").pack
 
 def span_attribute(key: str, value: str | float) -> bytes:
     """One attribute as a field of a Span: appended to the span's bytes it is a further attribute."""
-    return _field(0x4A, _key_value(key, value))
+    return _field(0x4A, key_value(key, value))
 
 
 def span_trace_state(trace_state: bytes) -> bytes:
@@ -20,12 +20,15 @@ def span_trace_state(trace_state: bytes) -> bytes:
 
 def log_attribute(key: str, value: str | bool) -> bytes:
     """The same as a field of a LogRecord."""
-    return _field(0x32, _key_value(key, value))
+    return _field(0x32, key_value(key, value))
 
 
-def _key_value(key: str, value: str | bool | float) -> bytes:
+def key_value(key: str, value: str | bool | int | float) -> bytes:
+    """A KeyValue; an integer is not negative."""
     if isinstance(value, bool):
         content = bytes((0x10, value))
+    elif isinstance(value, int):
+        content = b"\x18" + varint(value)
     elif isinstance(value, float):
         content = b"\x21" + _double(value)
     else:
@@ -70,9 +73,14 @@ def _field(tag: int, value: bytes) -> bytes:
     length = len(value)
     if length < 0x80:
         return bytes((tag, length)) + value
-    head = bytearray((tag,))
-    while length >= 0x80:
-        head.append(length & 0x7F | 0x80)
-        length >>= 7
-    head.append(length)
-    return bytes(head) + value
+    return bytes((tag,)) + varint(length) + value
+
+
+def varint(number: int) -> bytes:
+    """A number that is not negative, as the wire has it."""
+    head = bytearray()
+    while number >= 0x80:
+        head.append(number & 0x7F | 0x80)
+        number >>= 7
+    head.append(number)
+    return bytes(head)

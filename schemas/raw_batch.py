@@ -7,11 +7,12 @@ where (`RawRows`). It is the envelope that ingest would have made of the same re
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from schemas.dead_letter import MOST_ALONE, DeadLetter
 from schemas.envelope import Envelope
+from schemas.errors import Malformed
 from schemas.otlp_build import traces_data
 from schemas.otlp_scan import Apart, RawRows
 from schemas.reasons import Reason
@@ -47,11 +48,24 @@ class RawBatch:
 
 
 class RawReader:
-    """Takes the records of one raw partition apart. `signal` is traces or logs, limits are in bytes."""
+    """Takes the records of one raw partition apart. `signal` is traces or logs, limits are in bytes.
+
+    `redact` is given each message first and raises Malformed for what it cannot read; `buried` gives what a dead letter
+    for such bytes holds, and its detail.
+    """
 
     def __init__(
-        self, topic: str, partition: int, partitions: int, signal: str, max_message_bytes: int, max_row_bytes: int
+        self,
+        topic: str,
+        partition: int,
+        partitions: int,
+        signal: str,
+        max_message_bytes: int,
+        max_row_bytes: int,
+        redact: Callable[[bytes], bytes] = bytes,
+        buried: Callable[[bytes, str], tuple[bytes, str]] = lambda value, detail: (value, detail),
     ) -> None:
+        self._redact, self._buried = redact, buried
         self.topic, self.partition, self._partitions, self._traces = topic, partition, partitions, signal == "traces"
         self._max_message_bytes, self._max_row_bytes = max_message_bytes, max_row_bytes
         self._raw = RawRows(signal)
@@ -61,10 +75,11 @@ class RawReader:
         dead: list[DeadLetter] = []
         values: list[bytes] = []
         for record in records:
-            reason, detail = self._unfit(record[2])
-            if reason is not None:
-                dead.append(self._letter(record, 0, record[2], reason, detail))
-            values.append(b"" if reason is not None else record[2])
+            try:
+                values.append(self._fit(record[2]))
+            except Malformed as error:
+                dead.append(self._letter(record, 0, *self._buried(record[2], error.detail), error.reason))
+                values.append(b"")
         ends, end = array("I"), 0
         for value in values:
             end += len(value)
@@ -72,7 +87,7 @@ class RawReader:
         raw, body = self._raw, b"".join(values)
         raw.scan(body, ends)
         dead += [
-            self._letter(records[message], 0, values[message], Reason.MALFORMED, detail)
+            self._letter(records[message], 0, *self._buried(values[message], detail), Reason.MALFORMED)
             for message, detail in raw.bad
             if values[message]
         ]
@@ -93,7 +108,7 @@ class RawReader:
                 bad.setdefault((place[0], reason), []).append(place)
         for (_, reason), places in bad.items():
             several = [places] if len(places) > MOST_ALONE else [[place] for place in places]
-            dead += [self._row_letter(records, rows, together, reason) for together in several]
+            dead += [self._row_letter(records, values, rows, together, reason) for together in several]
         dead.sort(key=lambda letter: (letter.offset, letter.index))
         size = len(body) + ROW_BYTES * (len(rows) + len(untraced)) + MESSAGE_BYTES * len(records)
         size += sum(len(letter.value) for letter in dead)
@@ -104,12 +119,13 @@ class RawReader:
         headers = {"resources": self._raw.resources, "scopes": self._raw.scopes}
         return Envelope(self._partitions, self.topic, self.partition, messages=messages, body=body, **headers)
 
-    def _unfit(self, value: bytes) -> tuple[Reason | None, str]:
+    def _fit(self, value: bytes) -> bytes:
+        """A message as it is taken apart. Raises Malformed for one that is not."""
         if not value:
-            return Reason.EMPTY_MESSAGE, ""
+            raise Malformed(Reason.EMPTY_MESSAGE)
         if len(value) > self._max_message_bytes:
-            return Reason.MESSAGE_TOO_LARGE, f"{len(value)} bytes, limit {self._max_message_bytes}"
-        return None, ""
+            raise Malformed(Reason.MESSAGE_TOO_LARGE, f"{len(value)} bytes, limit {self._max_message_bytes}")
+        return self._redact(value)
 
     def _apart(self, raw: RawRows) -> Iterator[tuple[Apart, Reason | None]]:
         """Rows that are in no trace, with what is wrong with them; None: a log that may be in none."""
@@ -137,20 +153,22 @@ class RawReader:
                 large.append((place, Reason.SPAN_TOO_LARGE))
         return fitting, large
 
-    def _row_letter(self, records: Sequence[Record], rows: Envelope, places: list[Apart], reason: Reason) -> DeadLetter:
+    def _row_letter(
+        self, records: Sequence[Record], values: Sequence[bytes], rows: Envelope, places: list[Apart], reason: Reason
+    ) -> DeadLetter:
         """A row of several is buried alone, as OTLP; a message's only row in the bytes it came in; many together."""
         places.sort()
-        record, item = records[places[0][0]], places[0][1]
+        record, whole, item = records[places[0][0]], values[places[0][0]], places[0][1]
         alone = traces_data(
             (rows.resources[resource], rows.scopes[scope], [rows.body[start:end]])
             for _, _, start, end, resource, scope in places
         )
         if len(places) > 1:
-            return self._letter(record, item, alone, reason, f"{len(places)} rows")
-        whole = item == 0 and len(alone) >= len(record[2])
-        return self._letter(record, item, record[2] if whole else alone, reason, "")
+            return self._letter(record, item, alone, f"{len(places)} rows", reason)
+        only = item == 0 and len(alone) >= len(whole)
+        return self._letter(record, item, whole if only else alone, "", reason)
 
-    def _letter(self, record: Record, item: int, value: bytes, reason: Reason, detail: str) -> DeadLetter:
+    def _letter(self, record: Record, item: int, value: bytes, detail: str, reason: str) -> DeadLetter:
         offset, timestamp, _ = record
         return DeadLetter(value, self.topic, self.partition, offset, timestamp, item, STAGE, reason, detail)
 

@@ -1,0 +1,355 @@
+"""Redaction: what is blocked is in nothing that leaves, what is not blocked is as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Any
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Exemplar, Metric, MetricsData, NumberDataPoint
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
+from pydantic import ValidationError
+
+from processors.metric_points import MetricPoints, Naming
+from processors.redaction import Redaction, Redactor, rules
+from processors.redaction_presets import luhn
+from processors.regroup import Regroup
+from schemas.envelope import Envelope
+from schemas.packing import ZSTD_MAGIC
+from schemas.raw_batch import RawReader
+from tests.sinks.building import key_values, log, span
+
+ALL = ["card_number", "email", "token"]
+CARD, MAIL = "4111 1111 1111 1111", "jo.doe+x@mail.example.org"
+BEARER = "Bearer " + "a1b2c3d4" * 4
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ0YWlscmFjZSJ9.dBjftJeZ4CVPmB92K27uhbUJU1p1r"
+AWS = "AKIA" + "IOSFODNN7EXAMPLE"
+SECRETS = [CARD, MAIL, BEARER, JWT, AWS]
+
+
+def redactor(**keys: Any) -> Redactor:
+    return Redactor(Redaction.model_validate({"presets": ALL, "allow_all_keys": True, **keys}))
+
+
+def masked(text: str, **keys: Any) -> str:
+    return redactor(**keys).text(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("4111111111111111", "****"),
+        ("card=4111111111111111;", "card=****;"),
+        ("id4111111111111111x", "id****x"),
+        ("4111-1111-1111-1111 12/27 123", "**** 12/27 123"),
+        ("5500 0000 0000 0004 and 3400 000000 00009", "**** and ****"),
+        ("6011000000000004, 30000000000004, 3530111333300000, 6200000000000005", "****, ****, ****, ****"),
+        ("4222222222222", "****"),
+        ("4111111111111112", "4111111111111112"),  # the check digit is wrong
+        ("41111111111111110000000000", "41111111111111110000000000"),  # a longer number
+        ("1700000000000000000", "1700000000000000000"),  # a time in ns
+        ("7992739871300000", "7992739871300000"),  # Luhn holds, no issuer
+        ("order 12 4111111111111111", "order 12 ****"),
+        ("4111 1111 1111 1111 4111 1111 1111 1111", "**** ****"),
+    ],
+)
+def test_card_numbers(text: str, found: str) -> None:
+    assert masked(text, presets=["card_number"]) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("mail to jo.doe+x@mail.example.org now", "mail to **** now"),
+        ("/users/jo%40example.org/cart", "/users/****/cart"),
+        ("jürgen@münchen.de", "****"),
+        ("a@b", "a@b"),
+        ("user@host:22", "user@host:22"),
+        ("@decorator.of", "@decorator.of"),
+    ],
+)
+def test_mail_addresses(text: str, found: str) -> None:
+    assert masked(text, presets=["email"]) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (f"authorization: {BEARER}", "authorization: ****"),
+        (f"t={JWT}&x", "t=****&x"),
+        (f"key {AWS}.", "key ****."),
+        ("aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "****"),
+        ("Authorization: Basic dXNlcjpwYXNz", "****"),
+        ("ghp_" + "a" * 36, "****"),
+        ("xoxb-1234567890-abc", "****"),
+        ("basic authentication", "basic authentication"),
+        ("the bearer of this", "the bearer of this"),
+    ],
+)
+def test_tokens(text: str, found: str) -> None:
+    assert masked(text, presets=["token"]) == found
+
+
+@given(st.text(alphabet="0123456789", min_size=11, max_size=18))
+def test_luhn_takes_one_digit_in_ten(digits: str) -> None:
+    assert sum(luhn(f"{digits}{last}".encode()) for last in range(10)) == 1
+
+
+@given(st.text(), st.sampled_from(SECRETS), st.text())
+def test_nothing_that_matches_stays_in_a_text(before: str, secret: str, after: str) -> None:
+    """Letters and digits next to it may make it something else; a blank does not."""
+    found = masked(f"{before} {secret} {after}")
+    assert secret not in found
+    assert masked(found) == found
+
+
+def everything(secret: str) -> dict[str, bytes]:
+    """A message of each signal with a text of its own in every place where one can be."""
+    one = span(bytes(range(16)), f"name {secret}", plain=f"x {secret}", deep={"a": [{"b": secret}]}, n=3)
+    one.trace_state = f"a={secret}"
+    one.status.message = f"for {secret}"
+    one.attributes.extend(key_values({f"key {secret}": "v"}))
+    one.events.add(name=secret, attributes=key_values({"e": secret}))
+    one.links.add(trace_id=bytes(16), trace_state=secret, attributes=key_values({"l": secret}))
+    traces = TracesData()
+    part = traces.resource_spans.add(schema_url=secret)
+    part.resource.attributes.extend(key_values({"service.name": "shop", "r": secret, "bytes": secret.encode()}))
+    scope = part.scope_spans.add(schema_url=secret)
+    scope.scope.name, scope.scope.version = secret, secret
+    scope.scope.attributes.extend(key_values({"s": secret}))
+    scope.spans.extend([one, span(bytes(range(1, 17)), "untouched", http="/x")])
+    logs = LogsData()
+    records = logs.resource_logs.add(resource=part.resource).scope_logs.add(scope=scope.scope).log_records
+    records.extend([log(f"in {secret}", bytes(range(16)), k=secret), log({"a": {"b": [secret, 1]}}), log([secret])])
+    records[0].severity_text, records[1].event_name = secret, secret
+    metrics = MetricsData()
+    metric = Metric(name="m", description=secret, unit="s")
+    point = NumberDataPoint(as_int=1, time_unix_nano=1, attributes=key_values({"p": secret}))
+    point.exemplars.append(Exemplar(as_int=1, filtered_attributes=key_values({"x": secret})))
+    metric.gauge.data_points.append(point)
+    metrics.resource_metrics.add(resource=part.resource).scope_metrics.add(scope=scope.scope).metrics.append(metric)
+    made = {"traces": traces, "logs": logs, "metrics": metrics}
+    return {signal: message.SerializeToString() for signal, message in made.items()}
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_no_place_is_forgotten_and_nothing_else_changes(secret: str) -> None:
+    kinds: dict[str, Any] = {"traces": TracesData, "logs": LogsData, "metrics": MetricsData}
+    clean = everything("****")
+    for signal, data in everything(secret).items():
+        one = redactor()
+        found = one.message(data, signal)
+        assert secret.encode() not in found
+        times = ("start_time_unix_nano", "end_time_unix_nano", "time_unix_nano", "span_id")
+        said = [
+            line for message in (found, clean[signal]) for line in [str(kinds[signal].FromString(message)).splitlines()]
+        ]
+        said = [[line for line in lines if not any(word in line for word in times)] for lines in said]
+        assert said[0] == said[1]
+        assert one.take().total() > 5
+        assert one.take().total() == 0
+
+
+def attributes(message: bytes) -> dict[str, Any]:
+    (part,) = TracesData.FromString(message).resource_spans
+    (one,) = part.scope_spans[0].spans
+    found = {a.key: a.value for a in one.attributes}
+    return {key: getattr(value, value.WhichOneof("value") or "string_value") for key, value in found.items()}
+
+
+def redacted(keys: dict[str, Any], **given: Any) -> dict[str, Any]:
+    data = TracesData()
+    data.resource_spans.add().scope_spans.add().spans.append(span(bytes(range(16)), "n", **given))
+    return attributes(Redactor(Redaction.model_validate(keys)).message(data.SerializeToString(), "traces"))
+
+
+def test_keys_that_are_not_allowed_are_removed() -> None:
+    """Those of maps in an allowed attribute are not asked for."""
+    found = redacted({"allowed_keys": ["a", "m"]}, a="1", b="2", c=3, m={"b": "x"})
+    assert list(found) == ["a", "m"]
+    assert found["m"].values[0].key == "b"
+
+
+def test_blocked_keys_are_masked_whatever_their_value() -> None:
+    found = redacted(
+        {"allow_all_keys": True, "blocked_key_patterns": [".*token.*"]}, my_token="x", token=7, other={"token": [1]}
+    )
+    assert (found["my_token"], found["token"]) == ("****", "****")
+    assert found["other"].values[0].value.string_value == "****"
+
+
+def test_ignored_keys_win_and_allowed_values_stay() -> None:
+    keys = {"allow_all_keys": True, "presets": ["email"], "ignored_keys": ["who"], "allowed_values": ["@ours[.]org"]}
+    keys |= {"blocked_key_patterns": ["secret"]}
+    found = redacted(keys, who="a@b.org", a="x@ours.org and y@z.org", b="y@z.org", secret="z@ours.org")
+    assert found == {"who": "a@b.org", "a": "x@ours.org and y@z.org", "b": "****", "secret": "z@ours.org"}
+
+
+def test_numbers_are_texts_if_asked_for() -> None:
+    keys = {"allow_all_keys": True, "presets": ["card_number"]}
+    assert redacted(keys, n=4111111111111111) == {"n": 4111111111111111}
+    assert redacted(keys | {"redact_all_types": True}, n=4111111111111111, m=-5) == {"n": "****", "m": -5}
+
+
+def test_hashes() -> None:
+    keys = {"allow_all_keys": True, "presets": ["email"]}
+    text = b"a@b.org"
+    for name, said in (
+        ("md5", hashlib.md5(text)), ("sha1", hashlib.sha1(text)), ("sha3", hashlib.sha3_256(text)),
+        ("hmac-sha256", hmac.new(b"k" * 16, text, "sha256")), ("hmac-sha512", hmac.new(b"k" * 16, text, "sha512")),
+    ):  # fmt: skip
+        key = {"hmac_key": "k" * 16} if "hmac" in name else {}
+        found = redacted(keys | key | {"hash_function": name}, a=f"<{text.decode()}>")
+        assert found == {"a": f"<{said.hexdigest()}>"}
+
+
+def test_the_summary() -> None:
+    keys = {"allowed_keys": ["a", "b"], "presets": ["email"]}
+    given = {"a": "a@b.org", "b": "c@d.org", "c": "gone", "d": "gone"}
+    masks = {"a": "****", "b": "****"}
+    assert redacted(keys, **given) == masks
+    counts = {"redaction.redacted.count": 2, "redaction.masked.count": 2}
+    assert redacted(keys | {"summary": "info"}, **given) == masks | counts
+    names = {"redaction.redacted.keys": "c,d", "redaction.masked.keys": "a,b"}
+    assert redacted(keys | {"summary": "debug"}, **given) == masks | counts | names
+    assert redacted(keys | {"summary": "debug"}, a="x") == {"a": "x"}
+
+
+def test_the_summary_of_a_body() -> None:
+    one = Redactor(Redaction(allow_all_keys=True, presets=["email"], summary="debug"))
+    data = LogsData()
+    data.resource_logs.add().scope_logs.add().log_records.extend([log("to a@b.org"), log({"m": "a@b.org"})])
+    records = LogsData.FromString(one.message(data.SerializeToString(), "logs")).resource_logs[0].scope_logs[0]
+    texts = [{a.key: a.value.string_value or a.value.int_value for a in r.attributes} for r in records.log_records]
+    assert texts == [
+        {"redaction.body.masked.keys": "body", "redaction.body.masked.count": 1},
+        {"redaction.body.masked.keys": "m", "redaction.body.masked.count": 1},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "rule"),
+    [
+        ({}, "allow_all_keys: is false and allowed_keys is empty"),
+        ({"allow_all_keys": True, "allowed_keys": ["a"]}, "allowed_keys: says nothing"),
+        ({"allow_all_keys": True, "blocked_values": ["("]}, r"blocked_values.0: '\(' is not a regular expression"),
+        ({"allow_all_keys": True, "blocked_key_patterns": ["a*"]}, "blocked_key_patterns.0: 'a\\*' matches the empty"),
+        ({"allow_all_keys": True, "hash_function": "hmac-sha256"}, "hmac_key: is required"),
+        ({"allow_all_keys": True, "hmac_key": "k" * 16}, "hmac_key: needs hash_function"),
+        ({"allow_all_keys": True, "hmac_key": "k", "hash_function": "hmac-sha512"}, "hmac_key: must have at least 16"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(keys: dict[str, Any], rule: str) -> None:
+    with pytest.raises(ValidationError, match=rule):
+        Redaction.model_validate(keys)
+
+
+def test_the_rules_that_are_counted() -> None:
+    settings = Redaction(allowed_keys=["a"], presets=["email"], blocked_values=["x"])
+    assert rules(settings) == ["email", "blocked_values", "allowed_keys"]
+
+
+# ---- where ingest and sample use it --------------------------------------------------------------------------
+
+SECRET_BYTES = [secret.encode() for secret in SECRETS]
+
+
+def plain(value: bytes) -> bytes:
+    """A record's value that can be looked into: those of internal topics may be compressed."""
+    return zstandard.decompress(value) if value.startswith(ZSTD_MAGIC) else value
+
+
+def leaves_nothing(*values: bytes) -> None:
+    for value in map(plain, values):
+        assert not [secret for secret in SECRET_BYTES if secret in value], value
+
+
+def regroup(signal: str, encoding: str = "otlp_proto", row: int = 1 << 20, **keys: Any) -> Regroup:
+    return Regroup("raw", 0, signal, encoding, 2, 1 << 20, row, redactor(**keys))
+
+
+@pytest.mark.parametrize("signal", ["traces", "logs"])
+@pytest.mark.parametrize("row", [1 << 20, 10])
+def test_ingest_writes_nothing_that_matches(signal: str, row: int) -> None:
+    """Neither in envelopes nor, when every row is too large, in dead letters."""
+    one = regroup(signal, row=row)
+    for number, secret in enumerate(SECRETS):
+        one.add(number, 0, everything(secret)[signal])
+    flushed = one.flush(0, {"raw": 1})
+    values = [value for values in flushed.envelopes.values() for value in values]
+    leaves_nothing(*values, *(value for _, value in flushed.untraced))
+    leaves_nothing(*(letter.value + letter.detail.encode() for letter in flushed.dead_letters))
+    rows = sum(len(Envelope.decode(value)) for value in values)
+    assert bool(flushed.dead_letters) == (rows == 0) == (row == 10)
+
+
+@pytest.mark.parametrize("encoding", ["json", "text", "otlp_json", "auto"])
+def test_every_encoding_of_logs(encoding: str) -> None:
+    text = "".join(f'{{"message": "to {secret}", "user": {{"x": ["{secret}"]}}}}\n' for secret in SECRETS)
+    if encoding == "otlp_json":
+        body = ",".join(f'{{"body": {{"stringValue": "{secret}"}}}}' for secret in SECRETS)
+        text = f'{{"resourceLogs": [{{"scopeLogs": [{{"logRecords": [{body}]}}]}}]}}'
+    one = regroup("logs", encoding)
+    one.add(0, 0, text.encode())
+    flushed = one.flush(0, {})
+    assert flushed.untraced
+    assert not flushed.dead_letters
+    leaves_nothing(*(value for _, value in flushed.untraced))
+
+
+@pytest.mark.parametrize("payloads", [False, True])
+def test_what_cannot_be_decoded_cannot_be_redacted(payloads: bool) -> None:
+    lines = f'{{"message": "fine"}}\n{{"bad": "{MAIL}"\n'.encode()
+    cut = everything(MAIL)["traces"][:-3]
+    one, other = (
+        regroup("logs", "json", dead_letter_payloads=payloads),
+        regroup("traces", dead_letter_payloads=payloads),
+    )
+    one.add(0, 0, lines)
+    other.add(7, 0, cut)
+    letters = one.flush(0, {}).dead_letters + other.flush(0, {}).dead_letters
+    assert [letter.reason for letter in letters] == ["malformed", "malformed"]
+    if payloads:
+        assert [letter.value for letter in letters] == [lines.split(b"\n")[1], cut]
+        assert letters[1].cut_from is None
+    else:
+        leaves_nothing(*(letter.value + letter.detail.encode() for letter in letters))
+        assert [letter.cut_from for letter in letters] == [len(lines.split(b"\n")[1]), len(cut)]
+        assert letters[1].key() == b"raw/0/7/0"
+
+
+def test_metrics_are_redacted_before_they_are_labels() -> None:
+    one = MetricPoints("raw", 0, "otlp_proto", Naming(), 1 << 20, redactor())
+    for number, secret in enumerate(SECRETS):
+        one.add(number, 0, everything(secret)["metrics"])
+        one.add(number, 0, everything(secret)["metrics"][:-2])
+    flushed = one.flush()
+    leaves_nothing(*(batch.encode() for batch in flushed.batches))
+    leaves_nothing(*(letter.value + letter.detail.encode() for letter in flushed.dead_letters))
+    assert flushed.rows == len(flushed.dead_letters) == len(SECRETS)
+
+
+def test_a_reader_of_raw_topics_redacts() -> None:
+    one = redactor()
+    reader = RawReader("raw", 0, 2, "traces", 1 << 20, 1 << 20, lambda value: one.message(value, "traces"), one.buried)
+    bad = everything(MAIL)["traces"][:-3]
+    nameless = TracesData()
+    nameless.resource_spans.add().scope_spans.add().spans.append(Span(name=MAIL))
+    values = [everything(secret)["traces"] for secret in SECRETS] + [bad, nameless.SerializeToString()]
+    batch = reader.read([(number, 0, value) for number, value in enumerate(values)])
+    assert len(batch.rows) == 2 * len(SECRETS)
+    leaves_nothing(batch.rows.body, *batch.rows.resources, *batch.rows.scopes)
+    assert [letter.reason for letter in batch.dead_letters] == ["malformed", "no_trace_id"]
+    leaves_nothing(*(letter.value + letter.detail.encode() for letter in batch.dead_letters))
+
+
+def test_without_redaction_messages_are_what_they_were() -> None:
+    one = Regroup("raw", 0, "traces", "otlp_proto", 1, 1 << 20, 1 << 20)
+    one.add(0, 0, everything(MAIL)["traces"])
+    (value,) = one.flush(0, {}).envelopes[0]
+    assert MAIL.encode() in plain(value)
