@@ -33,11 +33,17 @@ REFUSING_SAMPLES = REFUSING | {409}  # 409: vmagent's and Thanos' word for a con
 DELIVERED_BEFORE = re.compile(r"out[ -]of[ -]order|duplicate[ -](sample|timestamp)|sample-duplicate")
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, init=False)
 class SampleItem(Item):
     """One sample: `series` is the `timeseries` field of a WriteRequest that holds nothing else."""
 
     series: bytes
+
+    def __init__(  # made once for each sample: by position and by hand it takes half the time
+        self, origin: Coordinates, series: bytes, lane: int = 0, redelivered: bool = False, defect: str = ""
+    ) -> None:
+        self.origin, self.series, self.size = origin, series, len(series)
+        self.lane, self.redelivered, self.defect = lane, redelivered, defect
 
     def dead_letter(self) -> bytes:
         """A WriteRequest with this sample, not compressed."""
@@ -95,16 +101,8 @@ class Prometheus(Destination[SampleItem]):
         for block in chunk.blocks:
             wrong = defect(block.metric, block.shape)
             for lane, series in time_series(block, chunk.time_ms, chunk.since_ms, self.lanes):
-                items.append(
-                    SampleItem(
-                        origin=Coordinates(*place, len(items)),
-                        size=len(series),
-                        lane=lane,
-                        redelivered=record.redelivered,
-                        defect=wrong,
-                        series=series,
-                    )
-                )
+                origin = Coordinates(*place, len(items))
+                items.append(SampleItem(origin, series, lane, record.redelivered, wrong))
         return items
 
     def forget(self, topic: str, partition: int) -> None:

@@ -61,7 +61,7 @@ def once(values: Sequence[bytes]) -> tuple[int, list[float]]:
     series = [one for chunk in chunks for block in chunk.blocks for _, one in time_series(block, chunk.time_ms)]
     times.append(time.process_time())
     origin = Coordinates("samples", 0, 0, 0, 0)
-    items = [SampleItem(origin=origin, size=len(one), series=one) for one in series]
+    items = [SampleItem(origin, one) for one in series]
     began = time.process_time()
     for first in range(0, len(items), most):
         sink.request(items[first : first + most])
