@@ -174,5 +174,6 @@ async def staged(
         assert set(targets) == set(DESTINATIONS)
         stage = Stage(kafka, pipeline, feed, targets, [], faketime)
         stage.slots += [stage.slot(roles, number) for number, roles in enumerate(plan.layout)]
-        await asyncio.gather(*(stage.start(slot) for slot in stage.slots))
+        with stage.disturbing("moved"):
+            await asyncio.gather(*(stage.start(slot) for slot in stage.slots))
         yield stage
