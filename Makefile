@@ -3,7 +3,7 @@
 # build the servers they run against, and `test` Chromium (as root it installs it with apt-get).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults asan check bench format
+.PHONY: help demo test faults asan check audit bench format
 ARGS ?=
 BENCH ?= compare
 
@@ -46,14 +46,18 @@ asan:  ## Run the tests of schemas and processors on hot modules compiled with t
 	   PYTHONMALLOC=malloc PYTHONPATH="$$compiled:$$PYTHONPATH" exec "$$python" -m pytest -m 'not uncompiled' \
 	   $(or $(ARGS),tests/schemas tests/processors)
 
-check:  ## Lint, format, types and the direction of imports (no servers)
-	@python=$$(.ci/environment dev 1/5) && status=0 \
-	&& { echo '[2/5] ruff check' >&2; "$$python" -m ruff check . || status=1; \
-	     echo '[3/5] ruff format --check' >&2; "$$python" -m ruff format --check . || status=1; \
-	     echo '[4/5] mypy --strict' >&2; "$$python" -m mypy || status=1; \
-	     echo '[5/5] import-linter' >&2; \
+check:  ## Lint, format, types, the direction of imports, known vulnerabilities if PyPI answers (no servers)
+	@python=$$(.ci/environment dev 1/6) && status=0 \
+	&& { echo '[2/6] ruff check' >&2; "$$python" -m ruff check . || status=1; \
+	     echo '[3/6] ruff format --check' >&2; "$$python" -m ruff format --check . || status=1; \
+	     echo '[4/6] mypy --strict' >&2; "$$python" -m mypy || status=1; \
+	     echo '[5/6] import-linter' >&2; \
 	     "$$python" -c 'from importlinter.cli import lint_imports_command as run; run()' || status=1; \
+	     (audit=$$(.ci/environment audit 6/6) || exit 3; exec "$$audit" .ci/audit.py) || [ $$? -eq 3 ] || status=1; \
 	     exit $$status; }
+
+audit:  ## Look up what Tailrace needs in PyPI's advisories; fails if one is vulnerable or cannot be looked up
+	@python=$$(.ci/environment audit 1/1) && exec "$$python" .ci/audit.py
 
 bench:  ## Measure, on real servers, beside the OpenTelemetry Collector (BENCH=throughput: the whole way alone)
 	@python=$$(.ci/environment dev 1/4) \
