@@ -14,6 +14,8 @@ import orjson
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # Libraries that narrate what the worker says itself, or nobody needs.
 _CHATTY = ("aiokafka", "faust", "mode", "elastic_transport", "elasticsearch", "asyncio")
+# At DEBUG this one writes every request down, logins with their passwords and tokens among them.
+_TELLING = "aiokafka.conn"
 # Keys under which nothing is ever printed, whoever logs it.
 _SECRET = ("password", "token", "secret", "api_key", "authorization")
 REDACTED = "**********"
@@ -64,6 +66,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         logger.setLevel(logging.NOTSET if level == "DEBUG" else max(logging.WARNING, logging.getLevelName(level)))
         logger.handlers.clear()
         logger.propagate = True
+    logging.getLogger(_TELLING).setLevel(logging.INFO if level == "DEBUG" else logging.NOTSET)
 
 
 def _cleared(key: str, value: Any) -> Any:

@@ -71,3 +71,12 @@ def test_libraries_are_quiet_below_warning(lines: io.StringIO) -> None:
 def test_what_the_fast_encoder_refuses_is_written_all_the_same(lines: io.StringIO) -> None:
     logging.getLogger("a").warning("x", extra={"broken": "\ud800", "large": 1 << 70})
     assert last(lines)["large"] == 1 << 70
+
+
+def test_requests_with_passwords_are_not_written_down(lines: io.StringIO) -> None:
+    """At DEBUG aiokafka's connections log what they send."""
+    logs.configure("DEBUG", lines)
+    logging.getLogger("aiokafka.conn").debug("Request 2: SaslAuthenticateRequest(%s)", b"hunter2")
+    logging.getLogger("aiokafka.cluster").debug("heard")
+    assert "hunter2" not in lines.getvalue()
+    assert "heard" in lines.getvalue()
