@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from aiokafka import TopicPartition
 
@@ -12,6 +14,7 @@ from pipeline.config import Config
 from pipeline.direct import direct_settings
 from pipeline.reader import Reader
 from pipeline.sample import settings
+from processors.redaction import Redactor
 from processors.sampling.window import Settings, Value
 from schemas.raw_batch import RawReader
 
@@ -62,6 +65,14 @@ def window_settings(config: Config, cache_bytes: int) -> Settings:
     return direct_settings(owned, 1) if config.regroup == "never" else settings(owned, 1)
 
 
+def _redacting(config: Config, signal: str) -> tuple[Any, ...]:
+    """As in pipeline/direct.py: policies see what is left. Nothing is counted, it was when it was read first."""
+    if config.redaction is None:
+        return ()
+    redactor = Redactor(config.redaction)
+    return partial(redactor.message, signal=signal), redactor.buried
+
+
 class History:
     """Partition `index` of spans and logs, or of the raw topics. Set the bounds of its `feeds`, then read `batches`."""
 
@@ -78,6 +89,7 @@ class History:
                 item.signal,
                 config.limits.max_message_bytes,
                 config.limits.max_span_bytes,
+                *_redacting(config, item.signal),
             )
             for item in config.inputs
             if item.signal != "metrics"
