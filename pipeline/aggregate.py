@@ -65,7 +65,15 @@ def leases(config: Config, watch: Watch | None = None) -> Leases:
 def group(app: faust.App, config: Config, watch: Watch | None = None) -> Group:
     """The consumer group of points."""
     topics = Topics(config.kafka.prefix)
-    return Group(app, ROLE, topics.group(ROLE), [topics.points], config.kafka, leases(config, watch))
+    return Group(
+        app,
+        ROLE,
+        topics.group(ROLE),
+        [topics.points],
+        config.kafka,
+        leases(config, watch),
+        watchdog=config.watchdog.timeout,
+    )
 
 
 class PointsPartition(Lease):
@@ -96,6 +104,7 @@ class PointsPartition(Lease):
         self._unread_bytes = 0
         self._fetched = 0
         self._deleted_at = time.monotonic()
+        self._rounds = 0
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
 
     async def open(self) -> Mapping[TopicPartition, int]:
@@ -162,10 +171,15 @@ class PointsPartition(Lease):
     async def work(self) -> None:
         """Count what was fetched; commit a tick in each interval."""
         while True:
+            self._rounds += 1
             async with self._turn:
                 await self._count(RECORDS_PER_TURN)
                 await self._commit(self._ticks.due(time.monotonic()))
             await asyncio.sleep(0 if self._unread else min(POLL, self._config.metrics.interval / LOOKS))
+
+    def progress(self) -> Hashable:
+        """Rounds of `work`."""
+        return self._rounds
 
     async def finish(self) -> None:
         """Count what was fetched and say so, so that the next owner need not count it again."""

@@ -360,6 +360,17 @@ class Limits(Section):
     )
 
 
+class Watchdog(Section):
+    """When a worker that does not get on stops, so that another one can."""
+
+    timeout: Annotated[Duration, Field(ge=0)] = Field(
+        60.0,
+        description="A partition with records that are not fetched, a commit that does not end, or an event loop that "
+        "stands for this long: the worker says where it stands and exits with 1. Brokers or destinations that are "
+        "away are no such reason. 0s: never.",
+    )
+
+
 class Live(Section):
     """The live page of a worker, `/live`: its roles, policies, some kept traces, requests per service, limits.
 
@@ -450,6 +461,7 @@ class Config(Section):
     redaction: Redaction | None = Field(
         None, description="What is taken out of telemetry before anything is written; unset: nothing."
     )
+    watchdog: Watchdog = Field(Watchdog(), description="When a worker that does not get on stops.")
     telemetry: Telemetry = Field(Telemetry(), description="What a worker says about itself.")
     canary: Canary | None = Field(None, description="What `tailrace canary` sends and looks for.")
 

@@ -35,6 +35,7 @@ from pipeline import telemetry
 from pipeline.config import Kafka
 from pipeline.security import client_kwargs
 from pipeline.topics import settings
+from pipeline.watchdog import LOOKS, Watchdog, awaited
 from schemas.errors import ProtocolError, Retryable, Unavailable
 from schemas.settings import parse_duration
 
@@ -81,6 +82,14 @@ class Lease(ABC):
 
     def resume(self, kept: bool) -> None:  # noqa: B027
         """The rebalance is over; without `kept` the partitions are somebody else's, and `close` will follow."""
+
+    def progress(self) -> Hashable | None:
+        """What changes as long as it gets on with what it has to do.
+
+        None: it has nothing to do, or waits for something that may be away for long. What stands for
+        `watchdog.timeout` stops the worker.
+        """
+        return None
 
     async def finish(self) -> None:  # noqa: B027  most leases have nothing more to do than what work() does
         """The worker stops: commit what can be committed now. Never waits for a window to pass."""
@@ -157,7 +166,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     """One role's consumer group in this worker. `unit` maps a partition to its lease's key.
 
     `others` are raw topics that another group of the role reads: `raw_topics` has them too.
-    With `partitions` only so many of each topic are read.
+    With `partitions` only so many of each topic are read. `watchdog` as in `watchdog.timeout`, in seconds.
     """
 
     def __init__(
@@ -171,8 +180,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         unit: Callable[[TopicPartition], Hashable] = lambda partition: partition,
         others: Collection[str] = (),
         partitions: int | None = None,
+        watchdog: float = STALLED,
     ) -> None:
         super().__init__()
+        self._watchdog = Watchdog(watchdog)
         self._others = dict.fromkeys(others, 0)
         self.role, self.group_id, self.kafka = role, group_id, kafka
         self._topics = sorted(topics)
@@ -246,7 +257,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         await self._count_others()
         await self.consumer.start()
         self.add_future(self._fetch())
-        self.add_future(self._watch())
+        if self._watchdog.timeout:
+            self.add_future(self._watch())
 
     async def on_stop(self) -> None:
         """Finish what is under way, let go of the partitions, leave the group."""
@@ -296,29 +308,47 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         return len(self._errors) > FEW_ERRORS and now - self._errors[0] > session
 
     async def _watch(self) -> None:
-        """Stop the worker when a partition has more records and its position stands still.
-
-        aiokafka's fetcher can end without anybody being told: heartbeats go on, and nothing is ever fetched again.
-        """
-        moved: dict[TopicPartition, tuple[int, float]] = {}
+        """Stop the worker when something that it holds does not get on; brokers that are away are no such reason."""
+        timeout, told = self._watchdog.timeout, False
         while not self.should_stop:
-            await asyncio.sleep(STALLED / 6)
-            watched = [p for p in self.consumer.assignment() - self.consumer.paused() if self._unit(p) in self._leases]
+            await asyncio.sleep(timeout / LOOKS)
             try:
                 await self._count_others()
-                ends = await self.end(watched) if watched else {}
-                positions = {p: await self.consumer.position(p) for p in watched}
+                waiting = await self._waiting()
             except (KafkaError, TimeoutError):
-                moved.clear()  # the brokers are away, or a rebalance came: nothing can be said
+                self._watchdog.forget()
                 continue
-            now = time.monotonic()
-            standing = {p: moved[p] for p in watched if p in moved and moved[p][0] == positions[p] < ends[p]}
-            moved = {p: standing.get(p, (positions[p], now)) for p in watched}
-            for partition, (position, since) in standing.items():
-                if now - since > STALLED:
-                    name = f"{partition.topic}/{partition.partition}"
-                    await self.crash(Unavailable(f"{name}: nothing fetched from {position} on for {STALLED:g} s"))
-                    return
+            if self._rebalancing:
+                self._watchdog.forget()
+                continue
+            standing = self._watchdog.look(time.monotonic(), {what: at for what, (at, _) in waiting.items()})
+            what, seconds = max(standing.items(), key=lambda item: item[1], default=("", 0.0))
+            telemetry.gauge("tailrace_stalled_seconds", seconds, role=self.role)
+            if seconds > timeout / 2 and not told:
+                where = waiting[what][1]
+                log.warning("stands still", extra={"role": self.role, "what": what, "waits": where, "seconds": seconds})
+            told = seconds > timeout / 2
+            if seconds > timeout:
+                text = f"{what}: {waiting[what][1]}; it has stood still for {seconds:.0f} s (watchdog.timeout)"
+                await self.crash(Unavailable(text))
+                return
+
+    async def _waiting(self) -> dict[str, tuple[Hashable, str]]:
+        """What has something to do: how far it is, and what it waits for."""
+        found: dict[str, tuple[Hashable, str]] = {}
+        watched = [p for p in self.consumer.assignment() - self.consumer.paused() if self._unit(p) in self._leases]
+        ends = await self.end(watched) if watched else {}
+        for partition in watched:
+            position = await self.consumer.position(partition)
+            if position < ends[partition]:
+                name = f"{partition.topic}/{partition.partition}"
+                found[name] = position, f"nothing fetched from {position} on, it ends at {ends[partition]}"
+        for unit, lease in self._leases.items():
+            progress, holder = lease.progress(), self._holders.get(unit)
+            if progress is not None and holder is not None:
+                name = f"lease of {'/'.join(map(str, unit)) if isinstance(unit, tuple) else unit}"
+                found[name] = progress, f"its work is at {awaited(holder)}"
+        return found
 
     def _throttle(self) -> None:
         """Pause the partitions of saturated leases, resume the others."""

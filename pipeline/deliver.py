@@ -59,7 +59,9 @@ def group(app: faust.App, config: Config, name: str) -> Group:
         (partition,) = partitions
         return SinkPartition(owner, partition, topics_read[partition.topic], config, outlet)
 
-    return Group(app, role, topics.group(role), list(topics_read), config.kafka, lease)
+    return Group(
+        app, role, topics.group(role), list(topics_read), config.kafka, lease, watchdog=config.watchdog.timeout
+    )
 
 
 class Outlet:
@@ -235,6 +237,15 @@ class SinkPartition(Lease):
             if not kept:
                 self._delivery.drop(self._account, self._partition.topic, self._partition.partition)
             self._delivery.resume()
+
+    def progress(self) -> Hashable | None:
+        """How far it is settled; None while a request is under way: a destination may be away for as long as it likes.
+
+        Requests have time-outs of their own (`sinks.NAME.timeout`), and what is not answered is sent again for ever:
+        an outage is back-pressure, with the alert SinkStuck.
+        """
+        busy = self._delivery is None or self._delivery.busy
+        return None if busy or not (self._unread or self._account.unsettled) else self._account.position
 
     async def finish(self) -> None:
         """Wait for the answers to what was sent; commit what is settled by then, leave the rest to the next owner."""

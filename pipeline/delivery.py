@@ -88,6 +88,12 @@ class Delivery:
                 worker.add_done_callback(self._ended)
                 self._workers.append(worker)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way, waits to be sent again or to be filled (`batch.max_age`), or must wait."""
+        now = self._clock()
+        return bool(self._under_way) or not self._going.is_set() or any(lane.due_in(now) for lane in self._lanes)
+
     async def add(self, account: Account, record: SourceRecord) -> None:
         """Queue what a record holds, once there is room. Raises ProtocolError for bytes that are not Tailrace's."""
         while self._items >= self._most_items or self._bytes >= self._most_bytes:

@@ -64,7 +64,16 @@ def leases(config: Config, since: str | None, watch: Watch | None = None) -> Lea
 def group(app: faust.App, config: Config, since: str | None, watch: Watch | None = None) -> Group:
     """The consumer group of the raw topics."""
     name, made = Topics(config.kafka.prefix).group(ROLE), leases(config, since, watch)
-    return Group(app, ROLE, name, config.traced, config.kafka, made, unit=lambda partition: partition.partition)
+    return Group(
+        app,
+        ROLE,
+        name,
+        config.traced,
+        config.kafka,
+        made,
+        unit=lambda partition: partition.partition,
+        watchdog=config.watchdog.timeout,
+    )
 
 
 def direct_settings(config: Config, owned: int) -> Settings:

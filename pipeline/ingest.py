@@ -62,7 +62,7 @@ def group(app: faust.App, config: Config, since: str | None, signal: str | None 
         other = f"{whole}.{source.signal}" if signal is None else whole
         return RawPartition(owner, partition, source, config, topics, since, pace, other, shares[partition.topic])
 
-    return Group(app, ROLE, name, inputs, config.kafka, lease, others=others)
+    return Group(app, ROLE, name, inputs, config.kafka, lease, others=others, watchdog=config.watchdog.timeout)
 
 
 class _Pace:
@@ -113,8 +113,7 @@ class RawPartition(Lease):
             config.kafka, owner, topics.transactional_id(ROLE, partition.partition, partition.topic)
         )
         self._clock = BrokerClock()
-        self._next = 0
-        self._committed = 0
+        self._next = self._committed = self._rounds = 0
         self._mark = RawMark()
         self._flushed_at = time.monotonic()
         self._marked_at = 0.0
@@ -212,6 +211,7 @@ class RawPartition(Lease):
         kafka = self._config.kafka
         idle_after = self._idle_after()
         while True:
+            self._rounds += 1
             now = time.monotonic()
             moved = self._next > self._committed
             due = self._processor.size >= kafka.commit_bytes or now - self._flushed_at >= kafka.commit_interval
@@ -222,6 +222,10 @@ class RawPartition(Lease):
                 elif not moved and now - self._marked_at >= max(idle_after, POLL):
                     await self._mark_idle()
             await nap(self._flushed_at, kafka.commit_interval)
+
+    def progress(self) -> Hashable:
+        """Rounds of `work`: each ends with the answer to a transaction, or soon."""
+        return self._rounds
 
     async def finish(self) -> None:
         """Commit what has been read."""

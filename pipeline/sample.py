@@ -90,6 +90,7 @@ def group(app: faust.App, config: Config, watch: Watch | None = None) -> Group:
         leases(config, watch),
         unit=lambda partition: partition.partition,
         partitions=config.kafka.partitions,
+        watchdog=config.watchdog.timeout,
     )
 
 
@@ -124,6 +125,7 @@ class PartitionPair(Lease):
         self._reader = Reader(config.kafka)
         self._log_start = LogStart(owner, index, retention)
         self._limit = settings.cache_bytes
+        self._rounds = 0
         self._stalled: set[tuple[str, int]] = set()
         self._first_append = -1
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
@@ -174,6 +176,7 @@ class PartitionPair(Lease):
         interval = self._config.kafka.commit_interval
         burst_at = time.monotonic()
         while True:
+            self._rounds += 1
             await nap(burst_at, interval)
             await self._reread()
             if time.monotonic() - burst_at < interval and not self.is_full():
@@ -191,6 +194,10 @@ class PartitionPair(Lease):
     def is_full(self) -> bool:
         """Whether so much waits between tail and head that a burst should come at once."""
         return False
+
+    def progress(self) -> Hashable:
+        """Rounds of `work`."""
+        return self._rounds
 
     async def finish(self) -> None:
         """One last burst; what is undecided stays in the log for the next owner."""

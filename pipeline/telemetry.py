@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 MetricName = Literal[
     "tailrace_records_read_total",
     "tailrace_unread_records",
+    "tailrace_stalled_seconds",
     "tailrace_spans_read_total",
     "tailrace_logs_read_total",
     "tailrace_metric_points_read_total",
@@ -82,6 +83,13 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         ("role",),
         "Records (and transaction markers) in the topics of a role behind what it has fetched, when it last did.",
+    ),
+    Metric(
+        "tailrace_stalled_seconds",
+        "gauge",
+        ("role",),
+        "How long the partition of a role that has stood longest has done so although it has something to do: more "
+        "records than were fetched, or a commit. At watchdog.timeout the worker stops.",
     ),
     Metric("tailrace_spans_read_total", "counter", ("role",), "Spans decoded (ingest) or counted (sample)."),
     Metric("tailrace_logs_read_total", "counter", ("role",), "Log records decoded (ingest) or counted (sample)."),

@@ -21,6 +21,7 @@ from pipeline.consume import Group
 from pipeline.live.page import Page
 from pipeline.live.watch import Watch
 from pipeline.reload import File, Reload
+from pipeline.watchdog import guard_loop
 from schemas.errors import TailraceError
 
 log = logging.getLogger(__name__)
@@ -188,19 +189,28 @@ async def run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    async with running(config, names, since, stopping, signals, file) as worker:
-        loop.add_signal_handler(signal.SIGHUP, worker.reload.ask)
-        failed = asyncio.ensure_future(worker.wait())
-        stopped = asyncio.ensure_future(stopping.wait())
-        await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if not stopping.is_set():
-            try:
-                failed.result()
-            except TailraceError as error:
-                log.error("stopped", extra={"error": str(error)})
-            except Exception as error:
-                log.error("stopped by a bug", exc_info=error)
-            return 1
-        failed.cancel()
-        log.info("stopping: finishing batches and leaving the groups")
+    guard = asyncio.ensure_future(guard_loop(config.watchdog.timeout))
+    try:
+        async with running(config, names, since, stopping, signals, file) as worker:
+            loop.add_signal_handler(signal.SIGHUP, worker.reload.ask)
+            return await _ended(worker, stopping)
+    finally:
+        guard.cancel()
+
+
+async def _ended(worker: Worker, stopping: asyncio.Event) -> int:
+    """Wait for a signal or a failure, and say which."""
+    failed = asyncio.ensure_future(worker.wait())
+    stopped = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.is_set():
+        try:
+            failed.result()
+        except TailraceError as error:
+            log.error("stopped", extra={"error": str(error)})
+        except Exception as error:
+            log.error("stopped by a bug", exc_info=error)
+        return 1
+    failed.cancel()
+    log.info("stopping: finishing batches and leaving the groups")
     return 0

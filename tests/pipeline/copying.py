@@ -17,7 +17,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.commit import Output, Transaction
 from pipeline.config import Kafka, Telemetry
-from pipeline.consume import Group, Lease
+from pipeline.consume import STALLED, Group, Lease
 from pipeline.worker import Worker, application
 
 INTERVAL = 0.1  # seconds between transactions
@@ -30,7 +30,7 @@ class Copy(Lease):
         self.group, self.partition, self.target = owner, partition, target
         self.transaction = Transaction(owner.kafka, owner, f"copy.{target}.{partition.partition}")
         self.pending: list[bytes] = []
-        self.next = self.committed = 0
+        self.next = self.committed = self.rounds = 0
 
     async def open(self) -> Mapping[TopicPartition, int]:
         await self.transaction.start()
@@ -49,8 +49,12 @@ class Copy(Lease):
 
     async def work(self) -> None:
         while True:
+            self.rounds += 1
             await asyncio.sleep(INTERVAL)
             await self.finish()
+
+    def progress(self) -> int:
+        return self.rounds
 
     async def finish(self) -> None:
         if self.next > self.committed:
@@ -64,7 +68,12 @@ class Copy(Lease):
 
 
 def copier(
-    bootstrap: str, source: str, target: str, made: Callable[[Copy], None] = lambda _: None, **settings: Any
+    bootstrap: str,
+    source: str,
+    target: str,
+    made: Callable[[Copy], None] = lambda _: None,
+    watchdog: float = STALLED,
+    **settings: Any,
 ) -> Worker:
     """A worker whose only role copies `source` to `target`; `made` sees every lease."""
     app = application("copier")
@@ -76,7 +85,7 @@ def copier(
         made(copy)
         return copy
 
-    group = Group(app, "copy", f"copy.{target}", [source], kafka, lease)
+    group = Group(app, "copy", f"copy.{target}", [source], kafka, lease, watchdog=watchdog)
     return Worker(app, [group], Telemetry(port=0))
 
 

@@ -19,6 +19,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from pipeline import config, consume
 from pipeline.consume import Group, Lease
+from pipeline.telemetry import REGISTRY
 from pipeline.worker import Worker, application
 from schemas.errors import ProtocolError, Unavailable
 from tests.pipeline.copying import Copy, copier
@@ -291,10 +292,9 @@ async def test_a_fetcher_that_died_in_silence_stops_the_worker(
     kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """aiokafka tells nobody; heartbeats go on and nothing is ever fetched again."""
-    monkeypatch.setattr(consume, "STALLED", 3.0)
     source, target = topics
     await create(kafka.bootstrap, {source: 1, target: 1})
-    worker = copier(kafka.bootstrap, source, target)
+    worker = copier(kafka.bootstrap, source, target, watchdog=3.0)
     await worker.start()
     try:
         (group,) = worker.services
@@ -305,8 +305,9 @@ async def test_a_fetcher_that_died_in_silence_stops_the_worker(
         monkeypatch.setattr(group.consumer._fetcher, "_proc_fetch_request", died)
         async with producing(kafka, source, fresh("raw")) as producer:
             await produce(producer, source, 0, 1, partitions=1)
-        with pytest.raises(Unavailable, match="nothing fetched"):
+        with pytest.raises(Unavailable, match=f"{source}/0: nothing fetched from 0 on, it ends at 51; it has stood"):
             await asyncio.wait_for(worker.wait(), DEADLINE)
+        assert (REGISTRY.get_sample_value("tailrace_stalled_seconds", {"role": "copy"}) or 0) > 3.0
     finally:
         await worker.stop()
 
