@@ -41,8 +41,11 @@ CLOSE_LIMIT = 1.0  # seconds that the check of the keys may take to end
 CHECKER = 0  # the partition whose owner looks for traces that are on two partitions
 
 
-def leases(config: Config, since: str | None, watch: Watch | None = None) -> Leases:
-    """What makes the leases of this configuration, each of partition i of all; `since` overrides `kafka.start`."""
+def leases(config: Config, since: str | None, watch: Watch | None = None, accept_loss: bool = False) -> Leases:
+    """What makes the leases of this configuration, each of partition i of all.
+
+    `since` overrides `kafka.start`; `accept_loss`: see Window.resume.
+    """
     topics, compiled, n = Topics(config.kafka.prefix), plan(config), config.kafka.partitions
     raw, retention = config.traced, Retention(config.kafka.retention)
     shares = {topic: DeadLetterShare(ROLE, topic, config.limits.dead_letters) for topic in raw}
@@ -56,14 +59,16 @@ def leases(config: Config, since: str | None, watch: Watch | None = None) -> Lea
             )
         owned = len(owner.consumer.assignment()) // len(raw)
         window = direct_settings(config, owned)
-        return KeyedPair(owner, unit, config, topics, compiled, window, retention, shares, since, watch)
+        return KeyedPair(owner, unit, config, topics, compiled, window, retention, shares, since, watch, accept_loss)
 
     return lease
 
 
-def group(app: faust.App, config: Config, since: str | None, watch: Watch | None = None) -> Group:
+def group(
+    app: faust.App, config: Config, since: str | None, watch: Watch | None = None, accept_loss: bool = False
+) -> Group:
     """The consumer group of the raw topics."""
-    name, made = Topics(config.kafka.prefix).group(ROLE), leases(config, since, watch)
+    name, made = Topics(config.kafka.prefix).group(ROLE), leases(config, since, watch, accept_loss)
     return Group(
         app,
         ROLE,
@@ -98,8 +103,9 @@ class KeyedPair(PartitionPair):
         shares: Mapping[str, DeadLetterShare],
         since: str | None,
         watch: Watch | None = None,
+        accept_loss: bool = False,
     ) -> None:
-        super().__init__(owner, index, config, topics, compiled, settings, retention, watch)
+        super().__init__(owner, index, config, topics, compiled, settings, retention, watch, accept_loss)
         limits = config.limits
         self._redactors: dict[str, Redactor] = {}
         self._readers = {

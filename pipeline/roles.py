@@ -104,8 +104,12 @@ def build(
     since: str | None,
     watch: Watch | None = None,
     signals: Sequence[str] = (),
+    accept_loss: bool = False,
 ) -> list[Group]:
-    """The groups of the chosen roles; with `signals` ingest has one for each. `watch` is for the live page, if on."""
+    """The groups of the chosen roles; with `signals` ingest has one for each. `watch` is for the live page, if on.
+
+    With `accept_loss` sample goes on after records that retention deleted before it had forwarded them.
+    """
     from pipeline import aggregate, deliver, direct, ingest, sample
 
     groups: list[Group] = []
@@ -113,9 +117,9 @@ def build(
         if name == "ingest":
             groups += [ingest.group(app, config, since, signal) for signal in signals or (None,)]
         elif name == "sample" and config.regroup == "never":
-            groups.append(direct.group(app, config, since, watch))
+            groups.append(direct.group(app, config, since, watch, accept_loss))
         elif name == "sample":
-            groups.append(sample.group(app, config, watch))
+            groups.append(sample.group(app, config, watch, accept_loss))
         elif name == "aggregate":
             groups.append(aggregate.group(app, config, watch))
         else:

@@ -7,6 +7,7 @@ the cache could not hold, and puts each burst into one transaction.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -24,11 +25,13 @@ from pipeline.log_start import LogStart, Retention
 from pipeline.reader import Reader
 from pipeline.topics import Topics
 from processors.sampling.compile import Plan, compile_policies
-from processors.sampling.window import Burst, Settings, Window
+from processors.sampling.window import ACCEPT, Burst, Settings, Window
 from processors.span_metrics import SpanMetrics
 from schemas.errors import ProtocolError
 from schemas.ids import partition_of_metric
 from schemas.reasons import Reason
+
+log = logging.getLogger(__name__)
 
 ROLE = "sample"
 REREAD_BYTES = 8 << 20  # of values that the tail reads again in one go
@@ -59,8 +62,11 @@ def settings(config: Config, owned: int) -> Settings:
     )
 
 
-def leases(config: Config, watch: Watch | None = None) -> Leases:
-    """What makes the leases of this configuration; each covers partition i of spans and of logs."""
+def leases(config: Config, watch: Watch | None = None, accept_loss: bool = False) -> Leases:
+    """What makes the leases of this configuration; each covers partition i of spans and of logs.
+
+    `accept_loss`: see Window.resume.
+    """
     topics = Topics(config.kafka.prefix)
     compiled = plan(config)
     retention = Retention(config.kafka.retention)
@@ -73,12 +79,14 @@ def leases(config: Config, watch: Watch | None = None) -> Leases:
                 f"{topics.spans} and {topics.logs} must have the same number of partitions"
             )
         owned = len(owner.consumer.assignment()) // 2
-        return PartitionPair(owner, unit, config, topics, compiled, settings(config, owned), retention, watch)
+        return PartitionPair(
+            owner, unit, config, topics, compiled, settings(config, owned), retention, watch, accept_loss
+        )
 
     return lease
 
 
-def group(app: faust.App, config: Config, watch: Watch | None = None) -> Group:
+def group(app: faust.App, config: Config, watch: Watch | None = None, accept_loss: bool = False) -> Group:
     """The consumer group of spans and logs."""
     topics = Topics(config.kafka.prefix)
     return Group(
@@ -87,7 +95,7 @@ def group(app: faust.App, config: Config, watch: Watch | None = None) -> Group:
         topics.group(ROLE),
         [topics.spans, topics.logs],
         config.kafka,
-        leases(config, watch),
+        leases(config, watch, accept_loss),
         unit=lambda partition: partition.partition,
         partitions=config.kafka.partitions,
         watchdog=config.watchdog.timeout,
@@ -107,7 +115,9 @@ class PartitionPair(Lease):
         settings: Settings,
         retention: Retention,
         watch: Watch | None = None,
+        accept_loss: bool = False,
     ) -> None:
+        self._accept_loss = accept_loss
         self._group, self._index, self._config, self._topics = owner, index, config, topics
         self._watch = watch
         metrics = config.metrics.span_metrics
@@ -126,6 +136,7 @@ class PartitionPair(Lease):
         self._log_start = LogStart(owner, index, retention)
         self._limit = settings.cache_bytes
         self._rounds = 0
+        self._logs_topic = settings.logs_topic
         self._stalled: set[tuple[str, int]] = set()
         self._first_append = -1
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
@@ -138,12 +149,12 @@ class PartitionPair(Lease):
         decisions = TopicPartition(self._topics.decisions, self._index)
         first, end = await self._reader.end(decisions)
         pointer = next((int(o.metadata) for o in committed.values() if o.metadata and o.metadata.isdecimal()), None)
-        if pointer is not None and pointer < first:
+        if pointer is not None and pointer < first and not self._accept_loss:
             raise ProtocolError(
                 f"{decisions.topic}/{self._index} begins at {first}, verdicts from {pointer} on are needed: its "
-                "retention must outlive spans retention plus late_horizon"
+                f"retention must outlive spans retention plus late_horizon. To go on without them: {ACCEPT}"
             )
-        start = first if pointer is None else pointer
+        start = first if pointer is None else max(first, pointer)
         while start < end:
             loaded = await self._reader.read(decisions, start, end, REREAD_BYTES)
             for offset, _, value in loaded.records:
@@ -155,7 +166,12 @@ class PartitionPair(Lease):
         positions = self._window.resume(
             {name: o.offset if (o := trusted.get(p)) else None for name, p in self._pair.items()},
             starts,
+            self._accept_loss,
         )
+        for name, records in self._window.lost.items():
+            log.error("records are gone before they were forwarded", extra={"topic": name, "records": records})
+            signal = "logs" if name == self._logs_topic else "spans"
+            telemetry.count("tailrace_dropped_total", records, signal=signal, reason="retention", intentional="false")
         return {self._pair[name]: offset for name, offset in positions.items()}
 
     async def _starts(self) -> dict[str, int]:

@@ -134,19 +134,20 @@ async def running(
     stopping: asyncio.Event | None = None,
     signals: Sequence[str] = (),
     file: File | None = None,
+    accept_loss: bool = False,
 ) -> AsyncIterator[Worker]:
     """A worker inside this loop; stopped in order on the way out.
 
     Its pages answer from the first moment on. With `stopping` it waits for Kafka and its topics first, until they are
-    there or `stopping` is set (then no role runs). With `signals` ingest has a group for each of them.
-    With `file` policies and limits follow what is in it.
+    there or `stopping` is set (then no role runs). With `file` policies and limits follow what is in it. `signals` and
+    `accept_loss` as in `roles.build`.
     """
     app = application(f"{config.kafka.prefix}-worker")
     told = config.telemetry.metrics_level != "none"
     telemetry.tell(told)
     zeros.begin(config, roles.expand(config, names))
     watch = Watch(config.telemetry.live.payloads) if told and config.telemetry.live.enabled else None
-    worker = Worker(app, roles.build(app, config, names, since, watch, signals), config.telemetry)
+    worker = Worker(app, roles.build(app, config, names, since, watch, signals, accept_loss), config.telemetry)
     if watch is not None:
         explained = explainer(lambda: worker.reload.config, worker.services)
         worker.server.page = Page(config, watch, worker.server.refresh, explained)
@@ -183,6 +184,7 @@ async def run(
     since: str | None = None,
     signals: Sequence[str] = (),
     file: File | None = None,
+    accept_loss: bool = False,
 ) -> int:
     """Run until SIGTERM or SIGINT (exit code 0) or until a role fails (1)."""
     stopping = asyncio.Event()
@@ -191,7 +193,7 @@ async def run(
         loop.add_signal_handler(number, stopping.set)
     guard = asyncio.ensure_future(guard_loop(config.watchdog.timeout))
     try:
-        async with running(config, names, since, stopping, signals, file) as worker:
+        async with running(config, names, since, stopping, signals, file, accept_loss) as worker:
             loop.add_signal_handler(signal.SIGHUP, worker.reload.ask)
             return await _ended(worker, stopping)
     finally:

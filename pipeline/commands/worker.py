@@ -40,8 +40,15 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> str | No
     "--signals", "signals", multiple=True, metavar="SIGNAL[,SIGNAL…]",
     help="With --role ingest: read the raw topics of these signals only, each signal in a consumer group of its own.",
 )  # fmt: skip
+@click.option(
+    "--accept-loss",
+    is_flag=True,
+    help="With --role sample: go on after records that retention deleted before they were forwarded.",
+)
 @click.option("--live", is_flag=True, help="Serve the live page at /live, as telemetry.live.enabled does.")
-def worker(file: str, names: tuple[str, ...], since: str | None, signals: tuple[str, ...], live: bool) -> None:
+def worker(
+    file: str, names: tuple[str, ...], since: str | None, signals: tuple[str, ...], accept_loss: bool, live: bool
+) -> None:
     """Run roles until SIGTERM.
 
     More workers with the same role share its partitions. A worker waits for Kafka and its topics; on SIGTERM it
@@ -85,7 +92,7 @@ def worker(file: str, names: tuple[str, ...], since: str | None, signals: tuple[
             "the raw topics; set kafka.start or --since 15m"
         )
     try:
-        sys.exit(process.run(working.run(config, chosen, since, apart, File(Path(file), again))))
+        sys.exit(process.run(working.run(config, chosen, since, apart, File(Path(file), again), accept_loss)))
     except ConfigError as error:
         log.error("the configuration cannot be run", extra={"error": str(error)})
         sys.exit(EX_CONFIG)

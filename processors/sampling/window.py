@@ -60,6 +60,8 @@ LABEL_SETS = 1 << 14  # remembered while nothing is counted
 INPUT_PER_OUTPUT = 8  # a burst may read this many times its output limit while it keeps little
 ENVELOPE_BYTES = 512 << 10  # of kept rows and their headers in one record, as in processors/regroup.py
 
+ACCEPT = "tailrace worker --role sample --accept-loss"
+
 Value = bytes | RawBatch
 """What a record holds: an envelope as ingest wrote it, or raw records."""
 
@@ -145,6 +147,7 @@ class Window:
         self._logs = LogColumns()
         self._topics = tuple(topic for topic in (settings.spans_topic, settings.logs_topic) if topic is not None)
         self._cursors: dict[str, Cursor] = {}
+        self.lost: dict[str, int] = {}  # records of a topic that were gone when this owner came
         self._clock, self._tail_clock = self._clocks()
         self._traces = TraceTable(settings.decision_wait, settings.wait_after_root, plan.words)
         self._ballot = Ballot(plan.conditions, plan.drops, plan.words, plan.shadows, plan.shadow_drops)
@@ -197,22 +200,26 @@ class Window:
         """Topics that no checkpoint knows yet, once all decisions are loaded."""
         return [topic for topic in self._topics if self._loaded is None or topic not in self._loaded.tails]
 
-    def resume(self, committed: Mapping[str, int | None], starts: Mapping[str, int]) -> dict[str, int]:
+    def resume(
+        self, committed: Mapping[str, int | None], starts: Mapping[str, int], accept_loss: bool = False
+    ) -> dict[str, int]:
         """All decisions are loaded: where to read from, per topic.
 
         `committed` are the group's offsets (None: none), `starts` the first offsets of the topics, for the very
-        first start. Raises ProtocolError when offsets and checkpoint contradict each other.
+        first start. Raises ProtocolError when offsets and checkpoint contradict each other; and when records are gone
+        that were not forwarded yet, unless `accept_loss`: then `lost` says how many, and it goes on after them.
         """
         point = self._loaded
         for topic in self._topics:
             offset = committed.get(topic)
             if topic in self.starting():
-                if offset is not None:
+                if offset is not None and not accept_loss:
                     raise ProtocolError(
                         f"group offset {offset} of {topic}/{self.partition} but no checkpoint: the decisions topic was "
-                        "emptied or recreated; delete the group's offsets to start anew"
+                        "emptied or recreated; delete the group's offsets to start anew, or let it go on after what "
+                        f"is gone with {ACCEPT}"
                     )
-                tail = starts[topic]
+                tail = starts[topic] if offset is None else offset
             else:
                 assert point is not None
                 tail = point.tails[topic]
@@ -221,11 +228,14 @@ class Window:
                         f"group offset {offset} of {topic}/{self.partition} but its checkpoint says {tail}: offsets of "
                         "this group must not be reset by hand"
                     )
-                if tail < starts[topic]:
+            if tail < starts[topic]:
+                lost = starts[topic] - tail
+                if not accept_loss:
                     raise ProtocolError(
-                        f"{topic}/{self.partition} starts at {starts[topic]}, {starts[topic] - tail} records that were "
-                        "not forwarded yet are gone: retention overtook the tail"
+                        f"{topic}/{self.partition} starts at {starts[topic]}, {lost} records that were not forwarded "
+                        f"yet are gone: retention overtook the tail. To go on after them: {ACCEPT}"
                     )
+                self.lost[topic], tail = lost, starts[topic]
             self._cursors[topic] = Cursor(tail, tail, tail, point.counted.get(topic, 0) if point else 0)
         if point is not None:
             self._clock.restore(point.marks, point.raw_topics)

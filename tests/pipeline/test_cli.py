@@ -223,10 +223,12 @@ def test_check_connect_to_a_backend_without_logs(tmp_path: Path, jaeger: Jaeger)
 
 
 def test_worker_gets_its_roles(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[list[str], str | None, list[str]]] = []
+    calls: list[tuple[list[str], str | None, list[str], bool]] = []
 
-    async def run_worker(config: Config, names: list[str], since: str | None, signals: list[str], _: File) -> int:
-        calls.append((names, since, signals))
+    async def run_worker(
+        config: Config, names: list[str], since: str | None, signals: list[str], _: File, accept: bool
+    ) -> int:
+        calls.append((names, since, signals, accept))
         return 3
 
     monkeypatch.setattr(worker, "run", run_worker)
@@ -234,13 +236,20 @@ def test_worker_gets_its_roles(file: Path, monkeypatch: pytest.MonkeyPatch) -> N
     words = ("worker", "--config", file, "--role", "ingest,sample", "--role", "aggregate", "--since", "15m")
     assert run(*words).exit_code == 3
     assert run("worker", "--config", file, "--role", "ingest", "--signals", "traces").exit_code == 3
-    assert calls == [(["ingest", "sample", "aggregate"], "15m", []), (["ingest"], None, ["traces"])]
+    assert run("worker", "--config", file, "--role", "sample", "--accept-loss").exit_code == 3
+    assert calls == [
+        (["ingest", "sample", "aggregate"], "15m", [], False),
+        (["ingest"], None, ["traces"], False),
+        (["sample"], None, [], True),
+    ]
 
 
 def test_worker_says_loudly_where_it_begins(
     file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def run_worker(config: Config, names: list[str], since: str | None, signals: list[str], _: File) -> int:
+    async def run_worker(
+        config: Config, names: list[str], since: str | None, signals: list[str], _: File, accept: bool
+    ) -> int:
         return 0
 
     monkeypatch.setattr(worker, "run", run_worker)

@@ -202,6 +202,29 @@ async def test_a_changed_past_is_refused(fed: Fed, change: Callable[[Fed], Await
     assert await fed.records(fed.topics.decisions) == before
 
 
+@pytest.mark.parametrize("change", [_truncate_decisions, _truncate_spans], ids=["decisions", "spans"])
+async def test_with_the_operators_consent_it_goes_on_after_what_is_gone(
+    fed: Fed, change: Callable[[Fed], Awaitable[None]]
+) -> None:
+    """F6: what came after it is decided and forwarded, once."""
+    labels = {"signal": "spans", "reason": "retention", "intentional": "false"}
+    before = telemetry.REGISTRY.get_sample_value("tailrace_dropped_total", labels) or 0
+    async with fed.producer() as producer:
+        await fed.history(producer)
+        await change(fed)
+        async with running(fed.config, ["sample"], accept_loss=True):
+            await fed.feed(producer, 9_000, "z/1!")
+            await fed.feed(producer, 20_000)
+
+            async def forwarded() -> bool:
+                return "z/1!" in await fed.names(fed.topics.kept_spans)
+
+            await eventually(forwarded, DEADLINE, "what came afterwards is forwarded")
+    assert (await fed.names(fed.topics.kept_spans))["z/1!"] == 1
+    lost = (telemetry.REGISTRY.get_sample_value("tailrace_dropped_total", labels) or 0) - before
+    assert (lost > 0) == (change is _truncate_spans)
+
+
 async def test_offsets_that_expired_come_back_from_the_checkpoint(fed: Fed) -> None:
     """F23."""
     async with fed.producer() as producer:

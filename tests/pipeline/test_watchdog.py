@@ -85,7 +85,7 @@ async def test_a_worker_that_stands_still_exits(kafka: Kafka, tmp_path: Path, ho
 async def test_a_destination_that_is_away_is_waited_for(kafka: Kafka, tmp_path: Path) -> None:
     """However long that is: it is back-pressure, and has its own alert (SinkStuck)."""
     stages = Watched(kafka.bootstrap, tmp_path)
-    stages.settings["watchdog"] = {"timeout": "500ms"}
+    stages.settings["watchdog"] = {"timeout": "3s"}
     stages.settings["sinks"] = {"otlp": {"endpoint": f"http://{HOST}:{free_port()}", "timeout": "5s"}}
     stages.config = config.Config.model_validate(stages.settings)
     await stages.create(raw=1)
@@ -95,4 +95,4 @@ async def test_a_destination_that_is_away_is_waited_for(kafka: Kafka, tmp_path: 
         await holds(worker, "ingest", "sample")
         await stages.settled()
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(worker.wait(), 3.0)
+            await asyncio.wait_for(worker.wait(), 8.0)

@@ -81,6 +81,23 @@ def test_rows_that_are_gone_before_they_were_forwarded_stop_the_role() -> None:
         owner.window.resume(pair.offsets, {SPANS: 9, LOGS: 0})
 
 
+def test_with_the_operators_consent_it_goes_on_after_rows_that_are_gone() -> None:
+    pair = decided()
+    owner = Owner(pair, SETTINGS)
+    owner.window.load(0, pair.decisions[-1])
+    positions = owner.window.resume(pair.offsets, {SPANS: 9, LOGS: 0}, accept_loss=True)
+    assert (positions[SPANS], owner.window.lost) == (9, {SPANS: 7})
+
+
+def test_with_the_operators_consent_it_goes_on_where_the_group_was_without_any_verdicts() -> None:
+    window = Owner(Pair(), SETTINGS).window
+    with pytest.raises(ProtocolError, match="the decisions topic was emptied or recreated"):
+        window.resume({SPANS: 5, LOGS: 4}, {SPANS: 0, LOGS: 6})
+    window = Owner(Pair(), SETTINGS).window
+    assert window.resume({SPANS: 5, LOGS: 4}, {SPANS: 0, LOGS: 6}, accept_loss=True) == {SPANS: 5, LOGS: 6}
+    assert window.lost == {LOGS: 2}
+
+
 def test_another_n_is_refused_in_records_and_in_decisions() -> None:
     """F21."""
     pair = decided()
