@@ -206,7 +206,7 @@ def test_an_alias_inside_itself() -> None:
         ("telemetry: {host: 127}", "found 127; put it in quotes"),
         ("telemetry: {decision_wait: 3s}", "it belongs to sampling"),
         ("telemetry: {prot: 1}", "did you mean port?"),
-        ("telemetry: {zzz: 1}", "known here: host, port, log_level, live"),
+        ("telemetry: {zzz: 1}", "known here: host, port, log_level, metrics_level, live"),
         ("12: {}", "put it in quotes"),
         ("Telemetry: {}", "did you mean telemetry?"),
     ],

@@ -94,7 +94,11 @@ async def test_spans_arrive_with_what_decided(jaeger: JaegerServer, protocol: Pr
     assert outcome == Outcome(accepted=3)
     assert await stored(jaeger, trace) == {
         "a": {"http.route": "/x", "tailsampling.policy": "errors"},
-        "b": {"tailsampling.policy": "5 %", "tailsampling.threshold": "f33333333333"},
+        "b": {
+            "tailsampling.policy": "5 %",
+            "tailsampling.threshold": "f33333333333",
+            "tailsampling.adjusted_count": pytest.approx(20),
+        },
         "c": {},
     }
 
