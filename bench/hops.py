@@ -27,7 +27,7 @@ from confluent_kafka import Message
 
 from bench.acknowledged import Acknowledged
 from bench.load import Load
-from bench.measure import COMPILED, Meter, console, machine, native_modules, save, table
+from bench.measure import Meter, console, keep, machine, native_modules, table
 from bench.testbed import Place, Testbed, create_topics
 from bench.untraced import texts, write_untraced
 from bench.write import write
@@ -367,11 +367,7 @@ def main() -> None:
     figures = run(parsed())
     out.print(table(COLUMNS, rows(figures)))
     out.print(cost(figures))
-    natives = [names for name in ("hops", "logs") for names in figures[name]["native"].values()]
-    if not all(COMPILED in names for names in natives):
-        out.print("NOT COMPILED: the workers ran the hot modules as plain Python; `make bench` compiles them")
-    file = save("hops", figures)
-    out.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
+    keep(out, "hops", figures, [names for name in ("hops", "logs") for names in figures[name]["native"].values()])
 
 
 if __name__ == "__main__":

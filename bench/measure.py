@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from statistics import median
@@ -149,6 +149,14 @@ def save(name: str, figures: Mapping[str, Any]) -> Path:
     fresh.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     fresh.replace(file)
     return file
+
+
+def keep(out: Console, name: str, figures: Mapping[str, Any], native: Iterable[Collection[str]] = ()) -> None:
+    """`save`, and say where; and if a worker, by its `native_modules`, ran the hot modules as plain Python."""
+    if not all(COMPILED in names for names in native):
+        out.print("NOT COMPILED: the workers ran the hot modules as plain Python; `make bench` compiles them")
+    file = save(name, figures)
+    out.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
 
 
 def console() -> Console:

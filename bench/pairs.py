@@ -21,7 +21,7 @@ from bench.compare_tables import is_whole
 from bench.contest import catch_up, run
 from bench.contestants import Tailrace, Task
 from bench.load import Load
-from bench.measure import console, machine, save, table
+from bench.measure import console, keep, machine, table
 from bench.testbed import idle_cpu
 from bench.verdicts import Mix
 from tests.services import Kafka
@@ -117,8 +117,7 @@ def main() -> None:
         out.print(CASES[name].title)
         figures["cases"][name] = measured(CASES[name], name, **options)
     out.print(table(COLUMNS, rows(figures)))
-    file = save("pairs", figures)
-    out.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
+    keep(out, "pairs", figures)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from bench.measure import COMPILED, Meter, console, cpu_seconds, machine, native_modules, peak_rss, save, table
+from bench.measure import Meter, console, cpu_seconds, keep, machine, native_modules, peak_rss, table
 from bench.testbed import SILENT, Testbed
 from schemas.point import Labels, PointBatch, Shape
 from tests.services import Kafka, Prometheus
@@ -188,10 +188,7 @@ def main() -> None:
     figures = run(parsed())
     out.print(table(COLUMNS, rows(figures)))
     out.print(verdict(figures))
-    if not all(COMPILED in names for names in figures["native"].values()):
-        out.print("NOT COMPILED: the workers ran the hot modules as plain Python; `make bench` compiles them")
-    file = save("series", figures)
-    out.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
+    keep(out, "series", figures, figures["native"].values())
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from statistics import linear_regression
 from typing import Any
 
 from bench.load import Load, Written
-from bench.measure import COMPILED, Meter, console, machine, native_modules, peak_rss, save, table
+from bench.measure import Meter, console, keep, machine, native_modules, peak_rss, table
 from bench.testbed import Testbed
 from bench.throughput import Counters, Servers, TooSlow, exact
 from bench.throughput_tables import ROLES
@@ -185,10 +185,7 @@ def main() -> None:
     figures = run(parsed())
     out.print(table(COLUMNS, rows(figures)))
     out.print(verdict(figures))
-    if not all(COMPILED in names for names in figures["native"].values()):
-        out.print("NOT COMPILED: the workers ran the hot modules as plain Python; `make bench` compiles them")
-    file = save("sustained", figures)
-    out.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
+    keep(out, "sustained", figures, figures["native"].values())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bench.load import Load, Written
-from bench.measure import COMPILED, Meter, console, cpu_seconds, machine, native_modules, peak_rss, save
+from bench.measure import Meter, console, cpu_seconds, keep, machine, native_modules, peak_rss
 from bench.testbed import Testbed, idle_cpu
 from bench.throughput_tables import INTERVAL, ROLES, tables
 from bench.write import write
@@ -293,10 +293,7 @@ def main() -> None:
         out.print(shown)
     if not all(found["exact"] for found in figures["runs"]):
         out.print("NOT EXACT: what arrived is not what was made; see bench/results/throughput.json")
-    if not all(COMPILED in names for found in figures["runs"] for names in found["native"].values()):
-        out.print("NOT COMPILED: the workers ran the hot modules as plain Python; `make bench` compiles them")
-    file = save("throughput", figures)
-    out.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
+    keep(out, "throughput", figures, [names for found in figures["runs"] for names in found["native"].values()])
 
 
 if __name__ == "__main__":

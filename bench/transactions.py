@@ -18,7 +18,7 @@ from typing import Any
 from rich.table import Table
 
 from bench.load import Load
-from bench.measure import Meter, console, machine, save
+from bench.measure import Meter, console, keep, machine
 from bench.testbed import COORDINATORS, Place, Testbed, idle_cpu
 from bench.write import write
 from schemas.envelope import Envelope
@@ -268,8 +268,7 @@ def main() -> None:
     """Measure, print, save."""
     figures = run(parsed())
     out.print(table(figures))
-    file = save("transactions", figures)
-    out.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
+    keep(out, "transactions", figures)
 
 
 if __name__ == "__main__":

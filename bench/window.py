@@ -16,7 +16,7 @@ from typing import Any
 from bench.contest import catch_up, run
 from bench.contestants import Tailrace, Task
 from bench.load import Load
-from bench.measure import console, machine, save, table
+from bench.measure import console, keep, machine, table
 from bench.testbed import idle_cpu
 from bench.verdicts import COMPAT, Mix
 from tests.end_to_end.harness import Worker
@@ -113,8 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     spans = parser.parse_args(arguments).spans
     figures: dict[str, Any] = {"machine": machine(), "options": {"spans": spans}, "run": measured(spans)}
     out.print(table(COLUMNS, rows(figures)))
-    file = save("window", figures)
-    out.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
+    keep(out, "window", figures)
     return int(not is_met(figures["run"]))
 
 
