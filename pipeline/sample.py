@@ -23,6 +23,7 @@ from pipeline.consume import Group, Lease, Leases, nap
 from pipeline.live.watch import Watch
 from pipeline.log_start import LogStart, Retention
 from pipeline.reader import Reader
+from pipeline.telemetry import MetricName
 from pipeline.topics import Topics
 from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.window import ACCEPT, Burst, Settings, Window
@@ -34,6 +35,16 @@ from schemas.reasons import Reason
 log = logging.getLogger(__name__)
 
 ROLE = "sample"
+POLICY_COUNTERS: Mapping[str, MetricName] = {
+    "policy": "tailrace_policy_votes_total",
+    "drop_policy": "tailrace_policy_drops_total",
+    "matched": "tailrace_policy_matches_total",
+    "only": "tailrace_policy_only_total",
+    "shadow_turned": "tailrace_shadow_policy_changes_total",
+    "policy_spans": "tailrace_policy_spans_total",
+    "policy_bytes": "tailrace_policy_bytes_total",
+}
+"""Of the statistics of a burst: those that are counted by policy."""
 REREAD_BYTES = 8 << 20  # of values that the tail reads again in one go
 
 
@@ -289,20 +300,8 @@ def _count(stats: Counter[tuple[str, str]], partition: str) -> None:
     for (what, detail), number in stats.items():
         if what == "decided":
             telemetry.count("tailrace_traces_decided_total", number, verdict=detail)
-        elif what == "policy":
-            telemetry.count("tailrace_policy_votes_total", number, policy=detail)
-        elif what == "drop_policy":
-            telemetry.count("tailrace_policy_drops_total", number, policy=detail)
-        elif what == "matched":
-            telemetry.count("tailrace_policy_matches_total", number, policy=detail)
-        elif what == "only":
-            telemetry.count("tailrace_policy_only_total", number, policy=detail)
-        elif what == "shadow_turned":
-            telemetry.count("tailrace_shadow_policy_changes_total", number, policy=detail)
-        elif what == "policy_spans":
-            telemetry.count("tailrace_policy_spans_total", number, policy=detail)
-        elif what == "policy_bytes":
-            telemetry.count("tailrace_policy_bytes_total", number, policy=detail)
+        elif what in POLICY_COUNTERS:
+            telemetry.count(POLICY_COUNTERS[what], number, policy=detail)
         elif what == "spans_counted":
             telemetry.count("tailrace_spans_read_total", number, role=ROLE)
         elif what == "spans_kept":
