@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def unknown(why: str) -> int:
-    print(f"NOT AUDITED: {why}; run `make audit` where pypi.org can be reached", file=sys.stderr)
+    print(f"NOT AUDITED: {why}; run `make audit` where it can be reached", file=sys.stderr)
     return UNKNOWN
 
 
