@@ -40,7 +40,7 @@ class Played(Stages):
     middle = 0
 
     async def play(self) -> Played:
-        async with running(self.config, ["ingest", "sample"]), busy(self):
+        async with running(self.config, ["ingest", "sample"]), busy(self, whole=True):
             await eventually(lambda: self.decided(TRACES), DEADLINE, "traces are decided")
             self.middle = now()
             await eventually(lambda: self.decided(2 * TRACES), DEADLINE, "more traces are decided")
