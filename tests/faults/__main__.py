@@ -20,6 +20,7 @@ from tests.end_to_end.harness import Destinations
 from tests.faults import report
 from tests.faults.measure import MEASUREMENTS
 from tests.faults.run import run
+from tests.faults.scenarios import SCENARIOS
 from tests.faults.schedule import LONG, SHORT, schedule
 from tests.processors.sampling.simulation import Simulation
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus
@@ -46,13 +47,17 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", "--seeds", dest="seeds", type=seeds, default=[], metavar="N or A..B")
     parser.add_argument("--short", action="store_true", help="runs as small as those of make test")
     parser.add_argument("--measure", nargs="*", choices=MEASUREMENTS, help="how long faults are felt (default: all)")
+    parser.add_argument("--scenario", nargs="*", choices=SCENARIOS, help="what no seed draws (default: all)")
     parser.add_argument("--simulate", type=int, default=0, metavar="N", help="simulated histories")
     parser.add_argument("--save", action="store_true", help="put what was found into tests/faults/results.json")
     options = parser.parse_args(arguments)
     if options.measure is not None and not options.measure:
         options.measure = list(MEASUREMENTS)
-    if not (options.seeds or options.simulate or options.measure):
-        options.seeds, options.simulate, options.measure = seeds(DEFAULT_SEEDS), HISTORIES, list(MEASUREMENTS)
+    if options.scenario is not None and not options.scenario:
+        options.scenario = list(SCENARIOS)
+    if not (options.seeds or options.simulate or options.measure or options.scenario):
+        options.seeds, options.simulate = seeds(DEFAULT_SEEDS), HISTORIES
+        options.measure, options.scenario = list(MEASUREMENTS), list(SCENARIOS)
     return options
 
 
@@ -61,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # of the harness's clients: the broker is away at times
     fine = simulate(options.simulate, options.save)
-    if options.seeds or options.measure:
+    if options.seeds or options.measure or options.scenario:
         fine &= asyncio.run(on_servers(options))
     if options.save:
         report.main()
@@ -118,6 +123,16 @@ async def on_servers(options: argparse.Namespace) -> bool:
                 report.save(runs=[found.as_json()])
         if len(runs) > 1:
             print(report.aligned(report.table(runs)), flush=True)
+        for name in options.scenario or ():
+            outcome = await SCENARIOS[name](kafka, to, Path(folder), lambda text: print(f"  {text}", flush=True))
+            print(report.aligned(report.scenario_table(name, outcome.as_json())), *outcome.facts.values(), flush=True)
+            for whose, row in outcome.rows.items():
+                print(*(f"  {whose}: {line}" for line in row.lines()), sep="\n", flush=True)
+            for each in outcome.measured:
+                print(each.as_json(), flush=True)
+            fine &= outcome.holds
+            if options.save:
+                report.save(scenarios={name: outcome.as_json()})
         figures: list[dict[str, Any]] = []
         for name in options.measure or ():
             measured = await MEASUREMENTS[name](kafka, to, Path(folder), print)

@@ -62,7 +62,7 @@ def load() -> dict[str, Any]:
 
 
 def save(**parts: Any) -> None:
-    """Put new results into the file: a run replaces that of the same seed, any other part its predecessor."""
+    """Put new results into the file: a run replaces that of the same seed, a scenario its own, other parts theirs."""
     results = load()
     measured = machine()
     here = {"commit": measured.pop("commit"), "date": measured.pop("date")}
@@ -73,6 +73,9 @@ def save(**parts: Any) -> None:
             fresh = {run["seed"]: {**run, **here, "load_before": load_before} for run in value}
             old = {run["seed"]: run for run in results["runs"]}
             results["runs"] = [run for _, run in sorted((old | fresh).items())]
+        elif name == "scenarios":
+            fresh = {which: {**here, "load_before": load_before, **found} for which, found in value.items()}
+            results["scenarios"] = results.get("scenarios", {}) | fresh
         else:
             results[name] = {**here, "load_before": load_before, **value}
     fresh_file = RESULTS.with_suffix(".new")
@@ -117,10 +120,32 @@ def seeds_text(results: Mapping[str, Any]) -> str:
 def measurements_text(results: Mapping[str, Any]) -> str:
     """What was measured, beside its bar."""
     measured = results["measurements"]
-    rows = [[m["what"], f"{m['value']:g} {m['unit']}", m["bar"], "yes" if m["holds"] else "**no**"]
-            for m in measured["figures"]]  # fmt: skip
     told = f"{measured['date']}, commit {measured['commit']}; load average before it {measured['load_before']:.2f}.\n"
-    return markdown(("", "Measured", "Bar", "Holds"), rows) + "\n" + told
+    return _bars(measured["figures"]) + "\n" + told
+
+
+def scenario_table(name: str, found: Mapping[str, Any]) -> str:
+    """What the check counted, a row for everybody who took part."""
+    rows = [[whose, *_cells([row])] for whose, row in found["rows"].items()]
+    return markdown((name, *HEADINGS[2:]), rows)
+
+
+def scenarios_text(results: Mapping[str, Any]) -> str:
+    """Each scenario: what was done, what the check counted, figures beside their bars."""
+    parts = []
+    for name, found in results["scenarios"].items():
+        facts = found["facts"]
+        made = f"{facts['spans']:,} spans of {facts['traces']:,} traces, {facts['kept']:,} of them to be kept"
+        parts += [f"**{name}**: {facts['told']}. {made}.\n", scenario_table(name, found)]
+        if found["measured"]:
+            parts.append(_bars(found["measured"]))
+        parts.append(f"{found['date']}, commit {found['commit']}; load average before it {found['load_before']:.2f}.\n")
+    return "\n".join(parts)
+
+
+def _bars(figures: Sequence[Mapping[str, Any]]) -> str:
+    rows = [[m["what"], f"{m['value']:g} {m['unit']}", m["bar"], "yes" if m["holds"] else "**no**"] for m in figures]
+    return markdown(("", "Measured", "Bar", "Holds"), rows)
 
 
 def simulation_text(results: Mapping[str, Any]) -> str:
@@ -132,6 +157,7 @@ def simulation_text(results: Mapping[str, Any]) -> str:
 TEXTS = {
     "seeds": ("runs", seeds_text),
     "measurements": ("measurements", measurements_text),
+    "scenarios": ("scenarios", scenarios_text),
     "simulation": ("simulation", simulation_text),
 }
 

@@ -75,19 +75,12 @@ async def run(
             await stage.admin_again()
             await stage.pipeline.settled(SETTLED_SECONDS)
             settled = time.monotonic() - sent_at
-            found = await look(stage, ledger)
+            row = await judged(stage, ledger)
         finally:
             supervisor.cancel()
             await asyncio.gather(supervisor, return_exceptions=True)
-        row = check(ledger, found)
-        dead = len(await stage.pipeline.records([stage.pipeline.topics.dlq]))
-        if dead:
-            row.add("otherwise wrong", f"{dead} dead letters", dead)
         figures = {
-            "spans": ledger.made.total(),
-            "traces": len(ledger.traces),
-            "kept": len(ledger.kept),
-            "logs": sum(1 for _ in ledger.logs()),
+            **made_of(ledger),
             "late": len(ledger.late),
             "faults": dict(Counter(fault.kind for fault in faults)),
             "hindered_requests": sum(proxy.hindered for proxy in stage.proxies.values()),
@@ -95,8 +88,6 @@ async def run(
             "settled_seconds": round(settled, 1),
             "seconds": round(time.monotonic() - began, 1),
         }
-        if not row.clean:
-            stage.pipeline.show_logs()
         await stage.forget()
     return Report(plan, row, figures)
 
@@ -107,6 +98,26 @@ async def happen(stage: Stage, fault: Fault, say: Callable[[str], None]) -> None
     say(f"{fault.kind} begins")
     await ACTIONS[fault.kind](stage, fault)
     say(f"{fault.kind} is over")
+
+
+def made_of(ledger: Ledger) -> dict[str, int]:
+    """How much input there was."""
+    return {
+        "spans": ledger.made.total(),
+        "traces": len(ledger.traces),
+        "kept": len(ledger.kept),
+        "logs": sum(1 for _ in ledger.logs()),
+    }
+
+
+async def judged(stage: Stage, ledger: Ledger) -> Row:
+    """Look, and compare with the truth; dead letters are wrong too. What is wrong is followed by the workers' logs."""
+    row = check(ledger, await look(stage, ledger))
+    if dead := len(await stage.pipeline.records([stage.pipeline.topics.dlq])):
+        row.add("otherwise wrong", f"{dead} dead letters", dead)
+    if not row.clean:
+        stage.pipeline.show_logs()
+    return row
 
 
 async def look(stage: Stage, ledger: Ledger) -> Found:

@@ -9,6 +9,7 @@ import pytest
 from tests.faults.__main__ import parsed
 from tests.faults.actions import ACTIONS
 from tests.faults.measure import MEASUREMENTS
+from tests.faults.scenarios import SCENARIOS
 from tests.faults.schedule import DESTINATIONS, KINDS, LONG, SHORT, SINKS, Shape, schedule
 from tests.faults.test_seeds import SEEDS, seeds
 
@@ -44,5 +45,8 @@ def test_commands() -> None:
     assert parsed(["--seeds", "1..3", "--short"]).seeds == [1, 2, 3]
     assert parsed(["--measure"]).measure == list(MEASUREMENTS)
     assert parsed(["--measure", "killed"]).measure == ["killed"]
+    assert parsed(["--scenario"]).scenario == list(SCENARIOS)
+    assert parsed(["--scenario", "outage"]).scenario == ["outage"]
     everything = parsed([])
+    assert everything.scenario == list(SCENARIOS)
     assert (len(everything.seeds), everything.simulate, everything.measure) == (50, 10_000, list(MEASUREMENTS))

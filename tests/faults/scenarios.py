@@ -1,0 +1,287 @@
+"""What a seed does not draw: long outages, a cold start on a backlog, overload. Same ledger, same check.
+
+`make faults ARGS="--scenario outage"`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import Any
+
+from bench.measure import peak_rss
+from tests.end_to_end.harness import RAW_PARTITIONS, Destinations
+from tests.end_to_end.traffic import Batches, Feed, Message, Shop, producer, send
+from tests.end_to_end.truth import Log, Span, Truth
+from tests.faults import crowd
+from tests.faults.checker import Row
+from tests.faults.contest import contest
+from tests.faults.ledger import Ledger
+from tests.faults.measure import Measured, Say
+from tests.faults.run import judged, made_of, run
+from tests.faults.schedule import DESTINATIONS, Fault, Schedule, Shape
+from tests.faults.stage import Stage, staged
+from tests.services import Kafka
+from tests.services.waiting import POLL_SECONDS
+
+OUTAGE_SECONDS = 120.0
+OUTAGE_EVERY = 30.0  # from the beginning of one outage to that of the next
+OUTAGE_RATE = 150.0  # requests per second
+WAITING_SPANS = 3_000_000
+WAITING_RATE = 5_000.0  # spans per second when they were made: ten minutes of them
+LAYOUT = ("ingest", "sample", "aggregate,sinks")
+CALIBRATION_SPANS = 200_000
+OVERLOAD_SECONDS = 120.0
+OVERLOAD = 3.0  # times what the pipeline passes
+OVERLOAD_ROOM = 1.1  # sent above that, since a sender may be late
+MEMORY_BOUND = 1 << 30  # bytes, of each worker; the default of sampling.cache_bytes is a quarter of it
+PASSED_SECONDS = 1500.0
+SETTLED_SECONDS = 600.0
+CHUNK = 200  # messages sent at once
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a scenario showed: rows of the check by whom they are about, figures beside their bars, facts."""
+
+    rows: dict[str, Row]
+    measured: list[Measured] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def holds(self) -> bool:
+        """Whether Tailrace has a row of zeros and every bar is reached."""
+        return self.rows["Tailrace"].clean and all(each.holds for each in self.measured)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the file of results."""
+        rows = {
+            whose: {"counts": dict(row.counts), "allowed": {column: dict(n) for column, n in row.allowed.items()}}
+            for whose, row in self.rows.items()
+        }
+        return {"rows": rows, "measured": [each.as_json() for each in self.measured], "facts": self.facts}
+
+
+async def outage(kafka: Kafka, to: Destinations, folder: Path, say: Say) -> Outcome:
+    """Each sink is down for two minutes, partly at the same time as the next one."""
+    modes = ("refuse", "time out", "503")
+    faults = tuple(
+        Fault(5.0 + OUTAGE_EVERY * number, mode, OUTAGE_SECONDS, number) for number, mode in enumerate(modes)
+    )
+    seconds = faults[-1].at + OUTAGE_SECONDS + 10.0
+    plan = Schedule(910_001, Shape(seconds, OUTAGE_RATE, ()), ("ingest,sample,aggregate", "sinks"), faults)
+    found = await run(plan, kafka, to, folder, say=say)
+    ended = Measured("workers that ended by themselves", len(found.figures["ended_by_themselves"]), 0, "")
+    caught = Measured("the last sink is back: everything has arrived after", found.figures["settled_seconds"], 60, "s")
+    what = ", ".join(f"{DESTINATIONS[fault.target]}: {fault.kind}" for fault in faults)
+    facts = {"told": f"Each sink down for {OUTAGE_SECONDS:.0f} s ({what})"} | _some(found.figures)
+    return Outcome({"Tailrace": found.row}, [ended, caught], facts)
+
+
+async def cold_start(kafka: Kafka, to: Destinations, folder: Path, say: Say) -> Outcome:
+    """Spans, and their logs, wait before the first worker starts."""
+    async with _backlog(920_001, WAITING_SPANS, kafka, to, folder, say) as (stage, ledger):
+        began = time.monotonic()
+        await _start(stage)
+        async with Watch(stage).watching() as watch:
+            await _passed(watch, ledger, say)
+            passed = time.monotonic() - began
+            await stage.pipeline.settled(SETTLED_SECONDS)
+            arrived = time.monotonic() - began
+            row = await judged(stage, ledger)
+    made = ledger.made.total()
+    told = f"{made:,} spans waiting: all passed after {passed:.0f} s ({made / passed:,.0f} spans/s), "
+    facts = {"told": told + f"all arrived after {arrived:.0f} s"} | made_of(ledger)
+    return Outcome({"Tailrace": row}, watch.measured(), facts)
+
+
+async def overload(kafka: Kafka, to: Destinations, folder: Path, say: Say) -> Outcome:
+    """What the pipeline passes is measured on a backlog; then three times as much comes for two minutes."""
+    async with _backlog(930_001, CALIBRATION_SPANS, kafka, to, folder, say) as (stage, ledger):
+        await _start(stage)
+        async with Watch(stage).watching() as watch:
+            capacity = await _passed(watch, ledger, say)
+            say(f"it passes {capacity:,.0f} spans/s")
+            await asyncio.sleep(10.0)  # what waits for commits and sessions settles
+            rate = OVERLOAD * OVERLOAD_ROOM * capacity
+            more = list(_for_seconds(stage, 930_002, rate, OVERLOAD_SECONDS))
+            say(f"{sum(len(message.facts) for message in more):,} spans and logs are made")
+            before, began = watch.takeovers(), time.monotonic()
+            had = ledger.made.total()
+            async with producer(kafka.bootstrap) as client:
+                await _paced(client, more, ledger)
+            seconds = time.monotonic() - began
+            came = (ledger.made.total() - had) / seconds
+            del more
+            say(f"{came:,.0f} spans/s came for {seconds:.0f} s")
+            ended = time.monotonic()
+            await _passed(watch, ledger, say)
+            caught_up = time.monotonic() - ended
+            moved = watch.takeovers() - before
+            await stage.pipeline.settled(SETTLED_SECONDS)
+            row = await judged(stage, ledger)
+    figures = [
+        Measured(f"input for {seconds:.0f} s, of what it passes ({capacity:,.0f} spans/s)", came / capacity, OVERLOAD,
+                 "×", at_least=True),
+        Measured("partitions taken over since it began", moved, 0, ""),
+        Measured("looks at a worker that was not ready", watch.not_ready, 0, ""),
+        *watch.measured(),
+        Measured("caught up after its end", caught_up, OVERLOAD * OVERLOAD_ROOM * OVERLOAD_SECONDS, "s"),
+    ]  # fmt: skip
+    facts = {"told": f"{came:,.0f} spans/s for {seconds:.0f} s to a pipeline that passes {capacity:,.0f}"}
+    return Outcome({"Tailrace": row}, figures, facts | made_of(ledger))
+
+
+async def collector(kafka: Kafka, to: Destinations, folder: Path, say: Say) -> Outcome:
+    """The Collector, tuned, and with `message_marking.after`, under the SIGKILLs that Tailrace gets."""
+    rows, facts = await contest(kafka, folder, say)
+    return Outcome(rows, facts=facts)
+
+
+SCENARIOS = {"outage": outage, "cold-start": cold_start, "overload": overload, "collector": collector}
+
+
+# ---- input ----------------------------------------------------------------------------------------------------
+
+
+class Backlog(Ledger):
+    """Facts that lie in Kafka with the times at which they were made: nothing of them is late."""
+
+    def add(self, *facts: Span | Log) -> None:
+        """Write facts down."""
+        Truth.add(self, *facts)
+
+
+@asynccontextmanager
+async def _backlog(
+    name: int, spans: int, kafka: Kafka, to: Destinations, folder: Path, say: Say
+) -> AsyncIterator[tuple[Stage, Ledger]]:
+    """A pipeline without workers, and so many spans in its raw topics."""
+    ledger = Backlog()
+    plan = Schedule(name, Shape(0.0, 0.0, ()), (), ())
+    topics = (f"faults-{name}-otlp-spans", f"faults-{name}-otlp-logs")
+    feed = Feed(kafka.bootstrap, Batches(*topics, RAW_PARTITIONS, random.Random(name)), Shop(name), 1.0, ledger)
+    gc.disable()  # millions of objects that stay: each full collection would look at all of them
+    try:
+        async with staged(plan, kafka, to, folder, feed) as stage:
+            begin = time.time() - spans / WAITING_RATE - 60.0
+            async with producer(kafka.bootstrap) as client:
+                waiting = crowd.messages(topics, name, WAITING_RATE, begin)
+                end = begin + spans / WAITING_RATE
+                rest = takewhile(lambda message: message.at < end, waiting)
+                while chunk := list(islice(rest, CHUNK)):
+                    await send(client, chunk, ledger)
+            say(f"{ledger.made.total():,} spans wait")
+            yield stage, ledger
+            await stage.forget()
+    finally:
+        gc.enable()
+
+
+def _for_seconds(stage: Stage, seed: int, rate: float, seconds: float) -> Iterator[Message]:
+    topics = (stage.pipeline.spans_topic, stage.pipeline.logs_topic)
+    begin = time.time()
+    return takewhile(lambda message: message.at < begin + seconds, crowd.messages(topics, seed, rate, begin))
+
+
+async def _paced(client: Any, messages: Sequence[Message], ledger: Ledger) -> None:
+    """Each message at its time, counted from now on."""
+    shift = time.time() - messages[0].at
+    due: list[Message] = []
+    for message in messages:
+        while message.at + shift > time.time():
+            await send(client, due, ledger)
+            due.clear()
+            await asyncio.sleep(POLL_SECONDS)
+        due.append(replace(message, at=message.at + shift))
+    await send(client, due, ledger)
+
+
+def _some(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: figures[name] for name in ("spans", "traces", "kept", "logs")}
+
+
+# ---- workers --------------------------------------------------------------------------------------------------
+
+
+class Watch:
+    """Looks at the workers of a stage again and again."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._workers = {slot.roles: slot.worker for slot in stage.slots if slot.worker is not None}
+        self.not_ready = 0
+        self.window = self.limit = self.passed = 0.0
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[Watch]:
+        """While the block runs."""
+        task = asyncio.create_task(self._watch())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(1.0)
+
+    async def look(self) -> None:
+        """Once."""
+        worker = self._workers["sample"]
+        samples = await asyncio.to_thread(worker.samples)
+
+        def total(name: str, **labels: str) -> float:
+            return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
+
+        self.window = max(self.window, total("tailrace_window_bytes"))
+        self.limit = max(self.limit, total("tailrace_window_limit_bytes"))
+        self.passed = total("tailrace_spans_kept_total") + total("tailrace_dropped_total", signal="spans")
+        for each in self._workers.values():
+            self.not_ready += not await asyncio.to_thread(each.is_ready)
+
+    def takeovers(self) -> float:
+        """Partitions that workers got so far."""
+        return sum(worker.metric("tailrace_takeovers_total") for worker in self._workers.values())
+
+    def measured(self) -> list[Measured]:
+        """Memory beside its bounds, and what was dropped that no policy dropped."""
+        found = [
+            Measured(f"peak RSS of {roles}", peak_rss(worker.pid) / 2**20, MEMORY_BOUND / 2**20, "MiB")
+            for roles, worker in self._workers.items()
+        ]
+        lost = sum(worker.metric("tailrace_dropped_total", intentional="false") for worker in self._workers.values())
+        return [
+            Measured("window in the cache of sample, at most", self.window / 2**20, self.limit / 2**20, "MiB"),
+            *found,
+            Measured("spans, logs, points dropped against the will", lost, 0, ""),
+        ]
+
+
+async def _start(stage: Stage) -> None:
+    stage.slots += [stage.slot(roles, number) for number, roles in enumerate(LAYOUT)]
+    await asyncio.gather(*(stage.start(slot) for slot in stage.slots))
+
+
+async def _passed(watch: Watch, ledger: Ledger, say: Say) -> float:
+    """Wait until sample has kept or dropped every span; how many it did in a second, the first tenth left out."""
+    made, had = ledger.made.total(), watch.passed
+    deadline = time.monotonic() + PASSED_SECONDS
+    first: tuple[float, float] | None = None
+    while watch.passed < made:
+        await asyncio.sleep(POLL_SECONDS)
+        now = time.monotonic()
+        assert now < deadline, f"{watch.passed:,.0f} of {made:,} spans after {PASSED_SECONDS:.0f} s"
+        if first is None and watch.passed > had + (made - had) / 10:
+            first = now, watch.passed
+            say(f"{watch.passed:,.0f} of {made:,} spans have passed")
+    at, passed = first or (time.monotonic() - 1.0, had)
+    return (made - passed) / (time.monotonic() - at)
