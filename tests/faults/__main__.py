@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +26,7 @@ from tests.faults.run import run
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.schedule import LONG, SHORT, schedule
 from tests.processors.sampling.simulation import Simulation
+from tests.repository import ROOT
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus
 from tests.services.install import InstallError, ensure
 
@@ -49,14 +53,15 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--measure", nargs="*", choices=MEASUREMENTS, help="how long faults are felt (default: all)")
     parser.add_argument("--scenario", nargs="*", choices=SCENARIOS, help="what no seed draws (default: all)")
     parser.add_argument("--simulate", type=int, default=0, metavar="N", help="simulated histories")
+    parser.add_argument("--mutate", action="store_true", help="take each guard of the protocol away: is it noticed?")
     parser.add_argument("--save", action="store_true", help="put what was found into tests/faults/results.json")
     options = parser.parse_args(arguments)
     if options.measure is not None and not options.measure:
         options.measure = list(MEASUREMENTS)
     if options.scenario is not None and not options.scenario:
         options.scenario = list(SCENARIOS)
-    if not (options.seeds or options.simulate or options.measure or options.scenario):
-        options.seeds, options.simulate = seeds(DEFAULT_SEEDS), HISTORIES
+    if not (options.seeds or options.simulate or options.measure or options.scenario or options.mutate):
+        options.seeds, options.simulate, options.mutate = seeds(DEFAULT_SEEDS), HISTORIES, True
         options.measure, options.scenario = list(MEASUREMENTS), list(SCENARIOS)
     return options
 
@@ -66,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # of the harness's clients: the broker is away at times
     fine = simulate(options.simulate, options.save)
+    if options.mutate:
+        fine &= mutate(options.save)
     if options.seeds or options.measure or options.scenario:
         fine &= asyncio.run(on_servers(options))
     if options.save:
@@ -89,6 +96,19 @@ def simulate(count: int, save: bool) -> bool:
     if save:
         report.save(simulation={"histories": count, "seconds": round(seconds)})
     return True
+
+
+def mutate(save: bool) -> bool:
+    """Each guard of the protocol taken away in turn, in a process of uncompiled code, which can be patched."""
+    command = [sys.executable, "-m", "tests.processors.sampling.guards"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    print(report.aligned(report.guards_table(rows)), flush=True)
+    if save:
+        report.save(guards={"rows": rows})
+    return all(row["check"] for row in rows)
 
 
 async def on_servers(options: argparse.Namespace) -> bool:

@@ -154,10 +154,23 @@ def simulation_text(results: Mapping[str, Any]) -> str:
     return f"{told['histories']:,} histories in {told['seconds']:,.0f} s, {told['date']}, commit {told['commit']}.\n"
 
 
+def guards_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What each guard prevents, the first history that fails without it, and the check that fails."""
+    cells = [[row["guard"], row["without"], str(row["seed"]), row["check"] or "**not noticed**"] for row in rows]
+    return markdown(("Taken away", "Then", "Seed", "Noticed by"), cells)
+
+
+def guards_text(results: Mapping[str, Any]) -> str:
+    """The mutation run."""
+    told = results["guards"]
+    return f"{guards_table(told['rows'])}\n{told['date']}, commit {told['commit']}.\n"
+
+
 TEXTS = {
     "seeds": ("runs", seeds_text),
     "measurements": ("measurements", measurements_text),
     "scenarios": ("scenarios", scenarios_text),
+    "guards": ("guards", guards_text),
     "simulation": ("simulation", simulation_text),
 }
 

@@ -47,6 +47,8 @@ def test_commands() -> None:
     assert parsed(["--measure", "killed"]).measure == ["killed"]
     assert parsed(["--scenario"]).scenario == list(SCENARIOS)
     assert parsed(["--scenario", "outage"]).scenario == ["outage"]
+    assert parsed(["--mutate"]).mutate
     everything = parsed([])
+    assert everything.mutate
     assert everything.scenario == list(SCENARIOS)
     assert (len(everything.seeds), everything.simulate, everything.measure) == (50, 10_000, list(MEASUREMENTS))

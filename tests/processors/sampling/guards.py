@@ -1,0 +1,325 @@
+"""The guards of the delivery protocol, and what the simulation says when one of them is taken away.
+
+`python -m tests.processors.sampling.guards` (uncompiled code only: it is patched) prints the table of docs/faults.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pytest
+
+from processors.sampling.limits import Limits
+from processors.sampling.trace_table import TraceTable
+from processors.sampling.verdicts import Verdicts
+from processors.sampling.window import Burst, Window
+from processors.stream_time import RawClock, RawMark, StreamClock
+from schemas.decision import DecisionRecord
+from schemas.errors import ProtocolError
+from tests.processors.sampling.simulation import Broker, Fenced, Simulation
+
+SEEDS_TO_NOTICE = 200
+TRACE = re.compile(r"(trace )?[0-9a-f]{16}:? ?")
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """The first history that fails, and the check that failed it."""
+
+    seed: int
+    check: str
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Something that the protocol relies on. `remove` takes it away; its docstring says what is then wrong."""
+
+    remove: Callable[[pytest.MonkeyPatch], None]
+    direct: bool = False
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.remove.__name__.strip("_").replace("_", " ")
+
+    @property
+    def without(self) -> str:
+        """What happens without it."""
+        return (self.remove.__doc__ or "").strip()
+
+    def noticed(self, seeds: int = SEEDS_TO_NOTICE) -> Noticed | None:
+        """None if every history passes. A failure that is no check's, of the removal itself for one, is raised."""
+        with pytest.MonkeyPatch.context() as patch:
+            self.remove(patch)
+            for seed in range(seeds):
+                try:
+                    Simulation(seed, direct=self.direct).run().verify()
+                except (AssertionError, ProtocolError) as error:
+                    return Noticed(seed, TRACE.sub("", str(error).split("\n")[0]) or "an assertion")
+        return None
+
+
+def _commit_without_fencing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I1 gone: a zombie's transaction is accepted."""
+    commit = Broker.commit
+
+    def unfenced(self: Broker, transactional_id: str, epoch: int, *rest: object) -> list[int]:
+        return commit(self, transactional_id, self.epochs[transactional_id], *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Broker, "commit", unfenced)
+
+
+def _forget_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I2 gone: verdicts are not in the log, a new owner decides again."""
+    put, load = Verdicts.put, Window.load
+
+    def load_checkpoint_only(self: Window, offset: int, value: bytes) -> None:
+        monkeypatch.setattr(Verdicts, "put", lambda *_: None)
+        load(self, offset, value)
+        monkeypatch.setattr(Verdicts, "put", put)
+
+    monkeypatch.setattr(Window, "load", load_checkpoint_only)
+
+
+def _count_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counted-up-to of the checkpoint is ignored: spans between tail and head are counted twice."""
+    resume = Window.resume
+
+    def from_tail(self: Window, committed: dict[str, int | None], starts: dict[str, int]) -> dict[str, int]:
+        positions = resume(self, committed, starts)
+        for cursor in self._cursors.values():
+            cursor.counted = 0
+        return positions
+
+    monkeypatch.setattr(Window, "resume", from_tail)
+
+
+def _clock_of_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock follows the newest mark instead of the oldest: an unowned raw partition is not waited for."""
+    monkeypatch.setattr(StreamClock, "now", lambda self: max((m for m, _ in self.marks.values()), default=None))
+
+
+def _no_wait_for_unmarked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raw partitions without a mark do not hold the clock."""
+    monkeypatch.setattr(StreamClock, "now", lambda self: min((m for m, _ in self.marks.values()), default=None))
+
+
+def _checkpoint_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marks in the checkpoint are as of the head, not the tail: a new owner's clock starts too late."""
+    burst = Window.burst
+
+    def with_head_marks(self: Window, final: bool = False, always: bool = False) -> Burst | None:
+        self._tail_clock.marks |= self._clock.marks
+        self._tail_clock.changed |= set(self._clock.marks)
+        return burst(self, final, always)
+
+    monkeypatch.setattr(Window, "burst", with_head_marks)
+
+
+def _forget_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verdicts expire without regard to the tail."""
+    monkeypatch.setattr(Verdicts, "expire", lambda self, now, tails: self.__init__(self.horizon))
+
+
+def _ahead_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verdicts of traces whose tail has not come are dropped from the transaction."""
+    decide_due = Window._decide_due
+
+    def unrecorded(self: Window) -> None:
+        recorded = len(self._pending.keys)
+        decide_due(self)
+        del self._pending.keys[recorded:], self._pending.times[recorded:], self._pending.verdicts[recorded:]
+
+    monkeypatch.setattr(Window, "_decide_due", unrecorded)
+
+
+def _evidence_without_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evidence that came apart is lost instead of merged at the deadline."""
+    monkeypatch.setattr(TraceTable, "_merge", lambda *_: 0)
+
+
+def _buckets_start_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new owner does not take the rates over."""
+    monkeypatch.setattr(Limits, "restore", lambda *_: None)
+
+
+def _buckets_after_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state of the rates in a record is not that after its verdicts, but that of the record before."""
+    state = Limits.state
+
+    def one_behind(self: Limits) -> object:
+        saved, self._saved = getattr(self, "_saved", {}), state(self)  # type: ignore[attr-defined]
+        return saved
+
+    monkeypatch.setattr(Limits, "state", one_behind)
+
+
+def _rates_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates follow the time of the decision, not the deadline: how much is due at once then matters."""
+    decide_due = Window._decide_due
+
+    def at_now(self: Window) -> None:
+        now = self._clock.now() or 0
+        monkeypatch.setattr(Limits, "at", lambda limits, _: at(limits, now))
+        decide_due(self)
+
+    at = Limits.at
+    monkeypatch.setattr(Window, "_decide_due", at_now)
+
+
+def _certain_without_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row counts as certain although a root that comes yet may make its trace due before it."""
+    evidence = TraceTable._evidence
+
+    def rootless(self: TraceTable, *row: Any) -> int:
+        rooted, self._rooted = self._rooted, False
+        try:
+            return int(evidence(self, *row))
+        finally:
+            self._rooted = rooted
+
+    monkeypatch.setattr(TraceTable, "_evidence", rootless)
+
+
+def _root_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is decided after its root."""
+    trace = TraceTable._trace
+    monkeypatch.setattr(TraceTable, "_trace", lambda self, key, time, high, root: trace(self, key, time, high, False))
+
+
+def _tail_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The group's offset is the head: what is between tail and head is never forwarded."""
+    burst = Window.burst
+
+    def at_head(self: Window, final: bool = False, always: bool = False) -> Burst | None:
+        made = burst(self, final, always)
+        if made is not None:
+            made.tails = self.positions()
+        return made
+
+    monkeypatch.setattr(Window, "burst", at_head)
+
+
+def _pass_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tail does not wait for verdicts."""
+    monkeypatch.setattr(Window, "_all_decided", lambda *_: True)
+
+
+def _verdicts_one_transaction_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spans are forwarded in one transaction, their verdicts are recorded in the next."""
+    burst = Window.burst
+
+    def behind(self: Window, final: bool = False, always: bool = False) -> Burst | None:
+        held = getattr(self, "_held", None) or DecisionRecord(self._settings.partitions)
+        self._held, self._pending = self._pending, held  # type: ignore[attr-defined]
+        return burst(self, final, always)
+
+    monkeypatch.setattr(Window, "burst", behind)
+
+
+def _load_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pointer in the offset's metadata names the newest decisions, not the oldest that are needed."""
+    load_from = Window._load_from
+
+    def newest(self: Window) -> int | None:
+        return self._segments[-1].offset if self._segments else load_from(self)
+
+    monkeypatch.setattr(Window, "_load_from", newest)
+
+
+def _mark_what_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ingest marks the broker's time whether it has read up to there or not."""
+    cut = RawMark.cut
+
+    def ahead(self: RawMark, now: int | None) -> int | None:
+        cut(self, now)
+        self.mark = now
+        return now
+
+    monkeypatch.setattr(RawMark, "cut", ahead)
+
+
+def _offsets_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offsets are not in the transaction of the outputs: a crash comes between."""
+    commit = Broker.commit
+
+    def apart(self: Broker, *given: Any) -> list[int]:
+        *rest, offsets = given
+        torn = self.rng.random() < 0.1
+        written = commit(self, *rest, {} if torn else offsets)  # type: ignore[call-arg]
+        if torn:
+            raise Fenced
+        return written
+
+    monkeypatch.setattr(Broker, "commit", apart)
+
+
+def _sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction whose answer was lost is sent again instead of taking over anew (I3)."""
+    commit = Broker.commit
+
+    def twice(self: Broker, *given: Any) -> list[int]:
+        if self.rng.random() < 0.05:
+            commit(self, *given)
+        return commit(self, *given)
+
+    monkeypatch.setattr(Broker, "commit", twice)
+
+
+def _batch_across_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of raw records reaches across the position up to which spans are counted."""
+    monkeypatch.setattr(Window, "uncounted", lambda *_: 0)
+
+
+def _no_wait_for_the_other_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of a pair of raw partitions is that of the one that is read further."""
+    monkeypatch.setattr(RawClock, "now", lambda self: max((m for m, _ in self.marks.values()), default=None))
+
+
+def _end_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silent raw partition does not move the clock."""
+    monkeypatch.setattr(RawClock, "ended", lambda *_: None)
+
+
+GUARDS: list[Guard] = [
+    Guard(_commit_without_fencing),
+    Guard(_forget_decisions),
+    Guard(_count_again),
+    Guard(_clock_of_the_fastest),
+    Guard(_no_wait_for_unmarked),
+    Guard(_checkpoint_of_the_head),
+    Guard(_forget_at_once),
+    Guard(_ahead_counts),
+    Guard(_evidence_without_deadline),
+    Guard(_buckets_start_full),
+    Guard(_buckets_after_the_record),
+    Guard(_rates_by_the_clock),
+    Guard(_certain_without_the_root),
+    Guard(_root_ignored),
+    Guard(_tail_of_the_head),
+    Guard(_pass_undecided),
+    Guard(_verdicts_one_transaction_later),
+    Guard(_load_too_little),
+    Guard(_mark_what_is_not_read),
+    Guard(_offsets_apart),
+    Guard(_sent_again),
+    Guard(_batch_across_what_is_counted, direct=True),
+    Guard(_no_wait_for_the_other_topic, direct=True),
+    Guard(_end_not_asked, direct=True),
+]
+
+
+def main() -> None:
+    """Take every guard away in turn; a line of JSON for each."""
+    for guard in GUARDS:
+        found = guard.noticed()
+        told = {"guard": guard.name, "without": guard.without, "seed": None, "check": ""}
+        print(json.dumps(told | (asdict(found) if found else {})), flush=True)
+
+
+if __name__ == "__main__":
+    main()
