@@ -347,6 +347,18 @@ class Limits(Section):
     max_message_bytes: int = Field(
         16 << 20, ge=1, description="Larger raw messages go to the dead-letter queue undecoded."
     )
+    max_batch_bytes: int = Field(
+        32 << 20,
+        ge=1,
+        description="Record batches of raw topics that become more when they are decompressed go to the dead-letter "
+        "queue as they are, compressed; at least `max_message_bytes`.",
+    )
+    max_batch_ratio: float = Field(
+        200,
+        gt=1,
+        description="So do batches that become more than `max_message_bytes` and more than so many times what they "
+        "were. Either way no more than the limit is ever decompressed.",
+    )
     max_span_bytes: int = Field(
         900_000,
         ge=1,
@@ -358,6 +370,12 @@ class Limits(Section):
     dead_letters: DeadLetters = Field(
         DeadLetters(), description="When a role stops rather than send everything to the dead-letter queue."
     )
+
+    @model_validator(mode="after")
+    def _batches_hold_a_message(self) -> Self:
+        if self.max_batch_bytes < self.max_message_bytes:
+            refuse([(("max_batch_bytes",), f"must be at least max_message_bytes ({self.max_message_bytes})")])
+        return self
 
 
 class Watchdog(Section):

@@ -31,8 +31,8 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError, RebalanceInProgre
 from aiokafka.structs import OffsetAndMetadata
 from mode import Service
 
-from pipeline import telemetry
-from pipeline.config import Kafka
+from pipeline import decompression, telemetry
+from pipeline.config import Kafka, Limits
 from pipeline.security import client_kwargs
 from pipeline.topics import settings
 from pipeline.watchdog import LOOKS, Watchdog, awaited
@@ -124,9 +124,13 @@ async def nap(last: float, interval: float) -> None:
     await asyncio.sleep(min(POLL, left if left > 0 else interval / 10))
 
 
-def consumer_kwargs(kafka: Kafka) -> dict[str, Any]:
-    """What all consumers have in common: committed records only, every position and commit ours."""
+def consumer_kwargs(kafka: Kafka, limits: Limits | None = None) -> dict[str, Any]:
+    """What all consumers have in common: committed records only, every position and commit ours.
+
+    `limits` are those of raw topics: whoever writes them, their batches may be anything when they are decompressed.
+    """
     return {
+        "value_deserializer": None if limits is None else decompression.bound(limits),
         "enable_auto_commit": False,
         "auto_offset_reset": "none",
         "isolation_level": "read_committed",
@@ -167,6 +171,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
     `others` are raw topics that another group of the role reads: `raw_topics` has them too.
     With `partitions` only so many of each topic are read. `watchdog` as in `watchdog.timeout`, in seconds.
+    `limits` if the topics are raw ones.
     """
 
     def __init__(
@@ -181,8 +186,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         others: Collection[str] = (),
         partitions: int | None = None,
         watchdog: float = STALLED,
+        limits: Limits | None = None,
     ) -> None:
         super().__init__()
+        self._limits = limits
         self._watchdog = Watchdog(watchdog)
         self._others = dict.fromkeys(others, 0)
         self.role, self.group_id, self.kafka = role, group_id, kafka
@@ -250,7 +257,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             max_poll_interval_ms=300_000,
             rebalance_timeout_ms=int(self.kafka.session_timeout * 1000),
             metadata_max_age_ms=30_000,
-            **consumer_kwargs(self.kafka),
+            **consumer_kwargs(self.kafka, self._limits),
         )
         self.consumer.subscribe(topics=self._topics, listener=self)
         await self._admin.start()

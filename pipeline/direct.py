@@ -78,6 +78,7 @@ def group(
         made,
         unit=lambda partition: partition.partition,
         watchdog=config.watchdog.timeout,
+        limits=config.limits,
     )
 
 

@@ -27,7 +27,7 @@ class Feed:
 
     def __init__(self, config: Config, partition: TopicPartition) -> None:
         self.partition, self.topic = partition, partition.topic
-        self.reader = Reader(config.kafka)
+        self.reader = Reader(config.kafka, config.limits)
         self.position = self.start = self.end = 0
         self.buffer: deque[tuple[int, int, bytes]] = deque()
 

@@ -62,7 +62,8 @@ def group(app: faust.App, config: Config, since: str | None, signal: str | None 
         other = f"{whole}.{source.signal}" if signal is None else whole
         return RawPartition(owner, partition, source, config, topics, since, pace, other, shares[partition.topic])
 
-    return Group(app, ROLE, name, inputs, config.kafka, lease, others=others, watchdog=config.watchdog.timeout)
+    watchdog, limits = config.watchdog.timeout, config.limits
+    return Group(app, ROLE, name, inputs, config.kafka, lease, others=others, watchdog=watchdog, limits=limits)
 
 
 class _Pace:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pipeline.config import Kafka
+from pipeline.config import Kafka, Limits
 from pipeline.consume import FETCH_WAIT_MS, STALLED, consumer_kwargs
 from schemas.errors import Unavailable
 
@@ -19,11 +19,11 @@ CLOSE_LIMIT = 5.0  # seconds that a disconnect may take
 class Reader:
     """Reads ranges of partitions outside any group: state at a takeover, and the tail's second look.
 
-    read_committed, so control and aborted records are never seen; positions pass them.
+    read_committed, so control and aborted records are never seen; positions pass them. `limits` if it reads raw topics.
     """
 
-    def __init__(self, kafka: Kafka) -> None:
-        self._consumer = AIOKafkaConsumer(**{**consumer_kwargs(kafka), "fetch_min_bytes": 1})
+    def __init__(self, kafka: Kafka, limits: Limits | None = None) -> None:
+        self._consumer = AIOKafkaConsumer(**{**consumer_kwargs(kafka, limits), "fetch_min_bytes": 1})
         self._started = False
 
     async def read(self, partition: TopicPartition, start: int, end: int, max_bytes: int) -> Range:

@@ -27,6 +27,7 @@ from pipeline.topics import Topics
 from schemas.dead_letter import DeadLetter, Receipt
 from schemas.errors import ConfigError
 from schemas.kafka_client import let_go
+from schemas.raw_message import BATCH
 
 RAW_STAGES = ("ingest", "sample")  # of letters that nothing of has been delivered yet
 BATCH_LETTERS = 500
@@ -95,6 +96,8 @@ class Replay:
             return f"its {whole} bytes could not be redacted and were not kept (redaction.dead_letter_payloads)"
         if whole is not None:
             return f"only the first {len(letter.value)} of its {whole} bytes were kept (limits.max_dead_letter_bytes)"
+        if letter.encoding.endswith(BATCH):
+            return "it is a compressed batch of records that was not decompressed, no message (limits.max_batch_bytes)"
         if letter.topic.startswith(f"{self._topics.prefix}."):
             return f"{letter.topic} is an internal topic: what is in it is not in the form of a raw topic"
         if letter.stage not in RAW_STAGES and letter.stage not in self._wanted.stages:

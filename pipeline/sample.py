@@ -143,7 +143,7 @@ class PartitionPair(Lease):
         names = [name for name in (settings.spans_topic, settings.logs_topic) if name is not None]
         self._pair = {name: TopicPartition(name, index) for name in names}
         self._committer = committer(config.kafka, owner, topics.transactional_id(ROLE, index))
-        self._reader = Reader(config.kafka)
+        self._reader = Reader(config.kafka, config.limits)
         self._log_start = LogStart(owner, index, retention)
         self._limit = settings.cache_bytes
         self._rounds = 0

@@ -30,6 +30,7 @@ from schemas.formats import detect, otlp_json
 from schemas.formats.otlp_metrics import alone, read_metric, read_metrics, read_name, read_value
 from schemas.point import ExponentialValue, Kind, PointBatch, Reading, Shape, Value
 from schemas.prometheus_names import Strategy, label_name, metric_name
+from schemas.raw_message import checked, encoding_of
 from schemas.reasons import Reason
 
 STAGE = "ingest"
@@ -105,15 +106,13 @@ class MetricPoints:
     _dead: list[DeadLetter] = field(default_factory=list)
     _resources: dict[bytes, _Resource] = field(default_factory=dict)
 
-    def add(self, offset: int, timestamp: int, value: bytes) -> None:
+    def add(self, offset: int, timestamp: int, value: bytes | None) -> None:
         """Take in a raw message; `timestamp` (ms) is that of points without a time of their own."""
+        value = value or b""
         encoding = detect.detect_metrics(value) if self.encoding == AUTO else self.encoding
         index, rows, letters = 0, self._rows, len(self._dead)
         try:
-            if not value:
-                raise Malformed(Reason.EMPTY_MESSAGE)
-            if len(value) > self.max_message_bytes:
-                raise Malformed(Reason.MESSAGE_TOO_LARGE, f"{len(value)} bytes, limit {self.max_message_bytes}")
+            checked(value, self.max_message_bytes)
             otlp = TO_OTLP[encoding](value)
             message = read_metrics(otlp if self.redactor is None else self.redactor.message(otlp, "metrics"))
         except Malformed as error:
@@ -284,7 +283,7 @@ class MetricPoints:
     ) -> None:
         """`wrapped`: the points are OTLP now, whatever their message was."""
         place = (self.topic, self.partition, offset, timestamp, index)
-        encoding = OTLP if wrapped and self.encoding != OTLP else ""
+        encoding = OTLP if wrapped and self.encoding != OTLP else encoding_of(value)
         self._dead.append(DeadLetter(value, *place, STAGE, reason, detail, encoding))
         self.size += len(value)
 

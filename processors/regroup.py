@@ -21,6 +21,7 @@ from schemas.formats.json_logs import BadLine, LogRow, parse
 from schemas.ids import TRACE_ID_BYTES, trace_key
 from schemas.otlp_build import logs_data, traces_data
 from schemas.otlp_scan import RawRows, Rows
+from schemas.raw_message import checked, encoding_of
 from schemas.reasons import Reason
 
 ENVELOPE_BYTES = 512 << 10  # of rows and headers; it is split beyond, far below the topics' max.message.bytes
@@ -92,10 +93,7 @@ class Regroup:
         value = value or b""
         encoding = ""
         try:
-            if not value:
-                raise Malformed(Reason.EMPTY_MESSAGE)
-            if len(value) > self.max_message_bytes:
-                raise Malformed(Reason.MESSAGE_TOO_LARGE, f"{len(value)} bytes, limit {self.max_message_bytes}")
+            checked(value, self.max_message_bytes)
             encoding = _DETECT[self.signal](value) if self.encoding == AUTO else self.encoding
             if encoding == JSON_LINES:
                 self._add_json(offset, timestamp, value)
@@ -181,7 +179,7 @@ class Regroup:
     ) -> None:
         """`wrapped`: the row is OTLP now, whatever its message was."""
         place = (self.topic, self.partition, offset, timestamp, index)
-        encoding = OTLP if wrapped and self.encoding != OTLP else ""
+        encoding = OTLP if wrapped and self.encoding != OTLP else encoding_of(value)
         self._dead.append(DeadLetter(value, *place, STAGE, reason, detail, encoding))
         self._dead_bytes += len(value)
 

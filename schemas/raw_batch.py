@@ -15,6 +15,7 @@ from schemas.envelope import Envelope
 from schemas.errors import Malformed
 from schemas.otlp_build import traces_data
 from schemas.otlp_scan import Apart, RawRows
+from schemas.raw_message import checked, encoding_of
 from schemas.reasons import Reason
 
 STAGE = "sample"
@@ -76,7 +77,7 @@ class RawReader:
         values: list[bytes] = []
         for record in records:
             try:
-                values.append(self._fit(record[2]))
+                values.append(self._redact(checked(record[2], self._max_message_bytes)))
             except Malformed as error:
                 dead.append(self._letter(record, 0, *self._buried(record[2], error.detail), error.reason))
                 values.append(b"")
@@ -118,14 +119,6 @@ class RawReader:
         messages = [(offset, timestamp) for offset, timestamp, _ in records]
         headers = {"resources": self._raw.resources, "scopes": self._raw.scopes}
         return Envelope(self._partitions, self.topic, self.partition, messages=messages, body=body, **headers)
-
-    def _fit(self, value: bytes) -> bytes:
-        """A message as it is taken apart. Raises Malformed for one that is not."""
-        if not value:
-            raise Malformed(Reason.EMPTY_MESSAGE)
-        if len(value) > self._max_message_bytes:
-            raise Malformed(Reason.MESSAGE_TOO_LARGE, f"{len(value)} bytes, limit {self._max_message_bytes}")
-        return self._redact(value)
 
     def _apart(self, raw: RawRows) -> Iterator[tuple[Apart, Reason | None]]:
         """Rows that are in no trace, with what is wrong with them; None: a log that may be in none."""
@@ -170,7 +163,8 @@ class RawReader:
 
     def _letter(self, record: Record, item: int, value: bytes, detail: str, reason: str) -> DeadLetter:
         offset, timestamp, _ = record
-        return DeadLetter(value, self.topic, self.partition, offset, timestamp, item, STAGE, reason, detail)
+        place = self.topic, self.partition, offset, timestamp, item
+        return DeadLetter(value, *place, STAGE, reason, detail, encoding_of(value))
 
 
 def _append(envelope: Envelope, place: Apart, key: int = 0) -> None:

@@ -338,6 +338,14 @@ def test_a_bad_message_is_kept_whole(value: bytes, reason: Reason) -> None:
     assert [found for found, _ in read(value, "auto", None, 100)[1]] == [reason]
 
 
+@pytest.mark.parametrize("encoding", ["otlp_proto", "otlp_json", "auto"])
+def test_a_null_message_is_empty(encoding: str) -> None:
+    """Kafka values may be null."""
+    points = MetricPoints("raw", 0, encoding, Naming(), 100)
+    points.add(1, 2, None)
+    assert [(letter.reason, letter.value) for letter in points.flush().dead_letters] == [(Reason.EMPTY_MESSAGE, b"")]
+
+
 def test_json_is_read_as_protobuf_is() -> None:
     data, metrics = message()
     total = metrics.add(name="a").sum

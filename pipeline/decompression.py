@@ -1,0 +1,238 @@
+"""Record batches are decompressed up to a limit: a few KB in a raw topic may say that they are GB.
+
+A broker looks at the compressed size alone (`max.message.bytes`), and aiokafka 0.14 decompresses whatever comes. So a
+consumer that is given a `Bound` stops in the middle, and in the place of the batch's records there is one with the
+compressed bytes for a value (`UnreadBatch`): a dead letter, while the batches before and after it are read. A fetch
+ends with the batch that makes it larger than the bound; what is left of it is fetched again.
+
+aiokafka has no place for this: its decoders are replaced in the modules that use them, and its fetcher's
+`PartitionRecords` by one that knows the bound. Consumers without a bound read as ever.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+import aiokafka.consumer.fetcher
+import cramjam
+from aiokafka import codec as codecs
+from aiokafka.record import default_records, legacy_records
+
+from pipeline.config import Limits
+from schemas.raw_message import UnreadBatch
+from schemas.reasons import Reason
+
+GZIP = 16 + zlib.MAX_WBITS  # zlib's word for "with gzip's header"
+XERIAL_HEADER = 16  # bytes before the first block of what Java calls snappy
+XERIAL = b"\x82SNAPPY\x00"
+FULL = "failed to write whole buffer"  # what cramjam 2 says of an output that is too small
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """How large a batch may become: `most` bytes, and `ratio` times its compressed size beyond `always` bytes.
+
+    Goes where a deserializer of values goes, and is one that leaves them alone.
+    """
+
+    most: int
+    ratio: float
+    always: int
+
+    def of(self, compressed: int) -> int:
+        """Bytes that a batch of so many compressed bytes may become."""
+        return min(self.most, max(self.always, int(self.ratio * compressed)))
+
+    def __call__(self, value: bytes) -> bytes:
+        return value
+
+
+def bound(limits: Limits) -> Bound:
+    """The bound of a raw topic."""
+    return Bound(limits.max_batch_bytes, limits.max_batch_ratio, limits.max_message_bytes)
+
+
+class _Unread(Exception):
+    """A batch that was not decompressed: `value` stands in its place."""
+
+    def __init__(self, data: bytes, codec: str, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.value = UnreadBatch.of(data, codec, reason, detail)
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class _Record(NamedTuple):
+    """In the place of the records of a batch that was not read, as aiokafka's fetcher takes it."""
+
+    offset: int
+    timestamp: int
+    value: bytes
+    timestamp_type: int = 0
+    key: bytes | None = None
+    checksum: int | None = None
+    headers: tuple[()] = ()
+
+
+class _Records:
+    """What one fetch returned for a partition; `size` is what its batches have become by now, in bytes."""
+
+    def __init__(self, records: Any, limit: Bound) -> None:
+        self._records, self.limit, self.size = records, limit, 0
+
+    def has_next(self) -> bool:
+        found: bool = self._records.has_next()
+        return found and self.size <= self.limit.most
+
+    def next_batch(self) -> _Batch:
+        return _Batch(self._records.next_batch(), self)
+
+
+class _Batch:
+    """A batch of aiokafka; when it is iterated it is decompressed to no more than it may be."""
+
+    def __init__(self, batch: Any, among: _Records) -> None:
+        self._batch, self._among = batch, among
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def __next__(self) -> Any:
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[Any]:
+        global _decompressing
+        _decompressing = self._among
+        try:
+            records: Iterator[Any] = iter(self._batch)
+            old = records is not self._batch  # the formats before Kafka 0.11 decompress with the first record
+            first = list(islice(records, 1)) if old else []
+        except _Unread as unread:
+            return iter((self._instead(unread.value),))
+        finally:
+            _decompressing = None
+        return chain(first, records) if old else records
+
+    def _instead(self, found: UnreadBatch) -> _Record:
+        last = self._batch.next_offset - 1
+        first = getattr(self._batch, "base_offset", last)
+        detail = f"{found.codec} batch of offsets {first} to {last}: {found.detail}"
+        value = UnreadBatch.of(found, found.codec, found.reason, detail)
+        return _Record(last, getattr(self._batch, "max_timestamp", -1), value)
+
+
+class _PartitionRecords(aiokafka.consumer.fetcher.PartitionRecords):  # type: ignore[misc]
+    def __init__(self, tp: Any, records: Any, aborted: Any, offset: int, key: Any, value: Any, *rest: Any) -> None:
+        if isinstance(value, Bound):
+            records, value = _Records(records, value), None
+        super().__init__(tp, records, aborted, offset, key, value, *rest)
+
+
+_decompressing: _Records | None = None  # whose batch is being decompressed: nothing is awaited meanwhile
+_room = mmap.mmap(-1, mmap.PAGESIZE)
+
+
+def _gzip(data: bytes, most: int) -> bytes:
+    """All members, one after the other, as `gzip` does. Raises zlib.error."""
+    out = bytearray()
+    while data:
+        member = zlib.decompressobj(GZIP)
+        out += member.decompress(data, most + 1 - len(out))
+        if len(out) > most:
+            raise _TooLarge
+        if not member.eof:
+            raise zlib.error("it ends too early")
+        data = member.unused_data.lstrip(b"\0")
+    return bytes(out)
+
+
+def _snappy(data: bytes, most: int) -> bytes:
+    """One block, or Java's framing of several; each says how long it will be."""
+    if not data.startswith(XERIAL):
+        return _block(data, most)
+    out, at = bytearray(), XERIAL_HEADER
+    while at < len(data):
+        (size,) = struct.unpack_from(">i", data, at)
+        if size <= 0:
+            raise struct.error(f"a block of {size} bytes")
+        out += _block(data[at + 4 : at + 4 + size], most - len(out))
+        at += 4 + size
+    return bytes(out)
+
+
+def _block(data: bytes, most: int) -> bytes:
+    if cramjam.snappy.decompress_raw_len(data) > most:
+        raise _TooLarge
+    return bytes(cramjam.snappy.decompress_raw(data))
+
+
+def _into(decompress_into: Callable[[bytes, mmap.mmap], int]) -> Callable[[bytes, int], bytes]:
+    """For what does not say how long it will be. Pages of the room that nothing is written to cost nothing."""
+
+    def decompress(data: bytes, most: int) -> bytes:
+        global _room
+        if len(_room) < most:
+            _room = mmap.mmap(-1, most)
+        try:
+            if (size := decompress_into(data, _room)) <= most:
+                return _room[:size]
+        except cramjam.DecompressionError as error:
+            if FULL not in str(error):
+                raise
+        _room = mmap.mmap(-1, mmap.PAGESIZE)  # all of its pages are memory by now
+        raise _TooLarge
+
+    return decompress
+
+
+def _bounded(codec: str, unbounded: Callable[[Any], bytes], decompress: Callable[[bytes, int], bytes]) -> Any:
+    """A decoder in the place of aiokafka's."""
+
+    def decode(payload: Any) -> bytes:
+        among = _decompressing
+        if among is None:
+            return unbounded(payload)
+        data = bytes(payload)
+        most = among.limit.of(len(data))
+        try:
+            whole = decompress(data, most)
+        except _TooLarge:
+            among.size += most
+            raise _Unread(data, codec, Reason.BATCH_TOO_LARGE, f"{len(data)} bytes become more than {most}") from None
+        except (zlib.error, cramjam.DecompressionError, struct.error) as error:
+            raise _Unread(data, codec, Reason.MALFORMED, str(error)) from error
+        among.size += len(whole)
+        return whole
+
+    return decode
+
+
+def _install() -> None:
+    decoders = {
+        f"{codec}_decode": _bounded(codec, getattr(codecs, f"{codec}_decode"), decompress)
+        for codec, decompress in {
+            "gzip": _gzip,
+            "snappy": _snappy,
+            "lz4": _into(cramjam.lz4.decompress_into),
+            "zstd": _into(cramjam.zstd.decompress_into),
+        }.items()
+    }
+    users = [
+        sys.modules[kind.__module__] for kind in (default_records.DefaultRecordBatch, legacy_records.LegacyRecordBatch)
+    ]
+    for user in users:
+        for name in decoders.keys() & vars(user).keys():
+            setattr(user, name, decoders[name])
+    aiokafka.consumer.fetcher.PartitionRecords = _PartitionRecords
+
+
+_install()

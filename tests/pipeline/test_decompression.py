@@ -1,0 +1,191 @@
+"""Compressed bombs: batches that become far more than they are cost themselves alone, whatever compressed them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition, codec
+from aiokafka.consumer import fetcher
+from aiokafka.record import default_records, legacy_records, memory_records
+from click.testing import CliRunner
+
+from pipeline import telemetry
+from pipeline.cli import cli
+from pipeline.config import Limits
+from pipeline.decompression import Bound, bound
+from pipeline.worker import running
+from schemas.raw_batch import RawReader
+from schemas.raw_message import UnreadBatch
+from schemas.reasons import Reason
+from tests.pipeline.kafka import DEADLINE, committed
+from tests.pipeline.stages import Stages, partition, traces
+from tests.pipeline.test_direct import Keyed
+from tests.services import Kafka, eventually
+
+CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+KIB, MIB = 1 << 10, 1 << 20
+SMALL = Bound(most=256 * KIB, ratio=40, always=64 * KIB)
+TP = TopicPartition("raw", 0)
+BUILDERS = {"native": default_records.DefaultRecordBatchBuilder, "python": default_records._DefaultRecordBatchBuilderPy}
+HEADER = default_records._DefaultRecordBatchPy.HEADER_STRUCT.size
+
+
+def batch(codec_id: int, first: int, values: list[bytes], builder: Any = BUILDERS["native"]) -> bytearray:
+    """A record batch whose first offset is `first`."""
+    own = builder(2, codec_id, 0, -1, -1, -1, 1 << 30)
+    for number, value in enumerate(values):
+        own.append(number, 1000 + number, None, value, [])
+    data: bytearray = own.build()
+    data[:8] = first.to_bytes(8, "big")
+    return data
+
+
+def fetched(data: bytes, limit: Bound | None, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """What a consumer's fetcher makes of an answer of the broker, up to where the fetch ends."""
+    records = fetcher.PartitionRecords(TP, memory_records.MemoryRecords(data), [], offset, None, limit, True, 1)
+    yield from ((record.offset, record.value) for record in records)
+    yield records.next_fetch_offset, b"end"
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_a_bomb_stands_between_its_neighbours(name: str) -> None:
+    good = [b"x" * 100, b"y" * 100]
+    bomb = batch(CODECS[name], 2, [bytes(MIB), b"last"])
+    *found, (offset, value), (end, _) = fetched(bytes(batch(CODECS[name], 0, good) + bomb), SMALL)
+    found += fetched(bytes(batch(CODECS[name], 4, good)), SMALL, end)
+    assert found == [(0, good[0]), (1, good[1]), (4, good[0]), (5, good[1]), (6, b"end")]
+    assert offset == 3, "that of its last record: the position passes it"
+    assert isinstance(value, UnreadBatch)
+    assert value == bytes(bomb[HEADER:])
+    assert (value.codec, value.reason) == (name, Reason.BATCH_TOO_LARGE)
+    most = SMALL.of(len(value))
+    assert value.detail == f"{name} batch of offsets 2 to 3: {len(value)} bytes become more than {most}"
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_the_bound_is_exact(name: str) -> None:
+    """A byte less than the limit is read; so is anything by a consumer without one."""
+    for size, limited in ((0, False), (1, True)):
+        noise = random.Random(1).randbytes(SMALL.most - 100)
+        own = batch(CODECS[name], 0, [noise + bytes(size)])
+        plain = batch(0, 0, [noise + bytes(size)])
+        limit = Bound(len(plain) - HEADER - limited, 40, 0)
+        *found, _ = fetched(bytes(own), limit)
+        assert isinstance(found[0][1], UnreadBatch) == limited
+        assert next(value for _, value in fetched(bytes(own), None)) == noise + bytes(size)
+
+
+def test_size_and_ratio() -> None:
+    limit = bound(Limits(max_batch_bytes=1000, max_batch_ratio=10, max_message_bytes=200))
+    assert [limit.of(compressed) for compressed in (1, 20, 21, 99, 100, 5000)] == [200, 200, 210, 990, 1000, 1000]
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_a_fetch_of_many_bombs_ends_early(name: str) -> None:
+    """Each is within the bound, all together are not: what is left is fetched again from where it ended."""
+    one = [bytes(60 * KIB)]
+    data = b"".join(batch(CODECS[name], first, one) for first in range(40))
+    position, fetches = 0, 0
+    while position < 40:
+        *found, (end, _) = fetched(data, SMALL, position)
+        assert [offset for offset, value in found if value == one[0]] == list(range(position, end))
+        assert sum(len(value) for _, value in found) <= SMALL.most + len(one[0])
+        data, position, fetches = b"".join(batch(CODECS[name], f, one) for f in range(end, 40)), end, fetches + 1
+    assert fetches == 8
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_bounded_decoders_decode_as_aiokafka_does(name: str) -> None:
+    rng = random.Random(name)
+    encode, decode = getattr(codec, f"{name}_encode"), getattr(codec, f"{name}_decode")
+    for size in (0, 1, 100, 50_000, 200_000):
+        values = [rng.randbytes(size), b"ab" * (size // 2)]
+        for builder in BUILDERS.values():
+            *found, _ = fetched(bytes(batch(CODECS[name], 0, values, builder)), Bound(MIB, 1000, MIB))
+            assert [value for _, value in found] == values
+        assert not size or decode(encode(values[0])) == values[0], "and aiokafka's own are what they were"
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_what_does_not_decompress_is_one_dead_letter(name: str) -> None:
+    """The broker would not have taken it, but a fetch that raises for it would be tried for ever."""
+    good = batch(CODECS[name], 0, [random.Random(2).randbytes(1000)])
+    whole = bytes(good[HEADER:])
+    rng = random.Random(3)
+    for _ in range(200):
+        at = rng.randrange(len(whole))
+        cut = whole[:at] if rng.random() < 0.5 else whole[:at] + rng.randbytes(3) + whole[at + 3 :]
+        data = good[:HEADER] + cut
+        data[8:12] = (len(data) - 12).to_bytes(4, "big")
+        data[17:21] = default_records.calc_crc32c(bytes(data[21:])).to_bytes(4, "big")
+        try:
+            *found, _ = fetched(bytes(data), SMALL)
+        except default_records.CorruptRecordException:
+            continue  # it decompresses to something else: aiokafka's own word for that
+        for _, value in found:
+            assert not isinstance(value, UnreadBatch) or value.reason in (Reason.MALFORMED, Reason.BATCH_TOO_LARGE)
+
+
+@pytest.mark.parametrize("name", ["gzip", "snappy", "lz4"])
+def test_old_formats_are_bounded_as_well(name: str) -> None:
+    """Topics of old clusters hold them still."""
+    found = {}
+    for size in (100, MIB):
+        own = legacy_records.LegacyRecordBatchBuilder(1, CODECS[name], 1 << 30)
+        own.append(0, 1000, None, bytes(size))
+        found[size] = next(iter(fetched(bytes(own.build()), SMALL)))[1]
+    assert found[100] == bytes(100)
+    assert isinstance(found[MIB], UnreadBatch)
+
+
+def test_sample_buries_it_where_it_reads_raw_topics() -> None:
+    unread = UnreadBatch.of(b"compressed", "zstd", Reason.BATCH_TOO_LARGE, "why")
+    batch = RawReader("raw", 0, 2, "traces", 1000, 1000).read([(1, 0, traces("a/1")), (2, 0, unread)])
+    (letter,) = batch.dead_letters
+    assert (letter.value, letter.reason, letter.detail) == (b"compressed", Reason.BATCH_TOO_LARGE, "why")
+    assert (letter.encoding, letter.offset, len(batch.rows)) == ("zstd_batch", 2, 1)
+
+
+@pytest.mark.parametrize(("kind", "role"), [(Stages, "ingest"), (Keyed, "sample")])
+async def test_bombs_on_a_broker(
+    kind: type[Stages], role: str, kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each codec one, between good batches: everything good is delivered, the bombs are counted and kept."""
+    limits = {"max_message_bytes": MIB, "max_batch_bytes": 2 * MIB}
+    monkeypatch.setattr(kind, "SECTIONS", {**kind.SECTIONS, "limits": limits})
+    stages = await kind(kafka.bootstrap, tmp_path).create()
+    labels = {"stage": role, "reason": "batch_too_large"}
+    before = telemetry.REGISTRY.get_sample_value("tailrace_dead_letters_total", labels) or 0
+    names: set[str] = set()
+    try:
+        for name in CODECS:
+            async with AIOKafkaProducer(
+                bootstrap_servers=kafka.bootstrap, compression_type=name, max_request_size=4 * MIB
+            ) as producer:
+                bomb = bytes(3 * MIB if name == "snappy" else 3 * MIB // 2)  # snappy's ratio is low: stopped by size
+                for value in (traces(f"{name}1/a!"), bomb, traces(f"{name}2/a!")):
+                    await producer.send_and_wait(stages.raw, value, partition=0)
+            names |= {f"{name}1/a!", f"{name}2/a!"}
+        async with running(stages.config, [role]):
+
+            async def there() -> bool:
+                topic = stages.topics.spans if role == "ingest" else stages.topics.kept_spans
+                return names <= set(await stages.names(topic)) and len(await stages.records(stages.topics.dlq)) == 4
+
+            await eventually(there, DEADLINE, "everything good is delivered, each bomb a dead letter")
+        letters = [{k: v.decode() for k, v in r.headers} for r in await stages.records(stages.topics.dlq)]
+        words = ["dlq", "replay", str(stages.file), "--yes"]
+        again = await asyncio.to_thread(CliRunner().invoke, cli, words)
+    finally:
+        stages.stop()
+    assert "4 letters left: it is a compressed batch of records" in again.stdout
+    assert {(v["offset"], v["encoding"], v["reason"]) for v in letters} == {
+        (str(3 * number + 1), f"{name}_batch", "batch_too_large") for number, name in enumerate(CODECS)
+    }
+    assert telemetry.REGISTRY.get_sample_value("tailrace_dead_letters_total", labels) == before + 4
+    assert await committed(kafka.bootstrap, stages.topics.group(role), partition(stages.raw)) == 12
