@@ -152,10 +152,12 @@ def _logs(row: Row, ledger: Ledger, kept: Mapping[str, str], found: Found) -> No
             row.add("logs lost", f"{log.uid} of trace {log.trace_id or '-'}")
             continue
         wanted = ledger.document(log, kept.get(log.trace_id, ""))
-        late = log.trace_id in ledger.late  # its span may have come after the decision, which names it
+        names = {wanted.span_name}
+        if log.trace_id in ledger.late:  # its span may have come after the decision, which names it: then the root does
+            roots = [span.name for span in ledger.traces[log.trace_id].spans.values() if not span.parent]
+            names.update(("", *roots))
         for document in documents:
-            nameless = document._replace(span_name=wanted.span_name) if late and not document.span_name else document
-            if nameless != wanted:
+            if document.span_name not in names or document._replace(span_name=wanted.span_name) != wanted:
                 row.add("otherwise wrong", f"log {log.uid} is {document}, not {wanted}")
         for cause in _again(found.servers.places[log.uid]):
             if cause:

@@ -212,3 +212,25 @@ def test_what_came_too_late_is_judged_by_the_verdict_it_got() -> None:
         found.servers.logs.pop(uid)
     found.requests = [request for request in found.requests if late not in request.keys[0]]
     assert check(ledger, found).clean
+
+
+def test_a_log_whose_span_came_too_late_may_name_the_root_and_no_other() -> None:
+    """What the decision knew of its trace."""
+    ledger = made(1)
+    found = right(ledger)
+    trace_id, trace, log = next(
+        (trace_id, trace, log)
+        for trace_id, trace in ledger.traces.items()
+        for log in trace.logs.values()
+        if trace_id in ledger.kept and trace.spans[log.span_id].parent
+    )
+    root = next(span for span in trace.spans.values() if not span.parent)
+    (document,) = found.servers.logs[log.uid]
+    assert document.span_name != root.name
+    found.servers.logs[log.uid] = [document._replace(span_name=root.name)]
+    assert check(ledger, found).counts["otherwise wrong"] == 1, "in time it must name its own"
+    ledger.late.add(trace_id)
+    ledger.decided = {trace_id: document.policy}
+    assert check(ledger, found).clean
+    found.servers.logs[log.uid] = [document._replace(span_name="another")]
+    assert check(ledger, found).counts["otherwise wrong"] == 1
