@@ -42,6 +42,7 @@ _NO_SERVICE = b"OTLPResourceNoServiceName"  # what the Collector writes for a re
 _WARNINGS = b"@jaeger@warnings"
 _SHORT_TRACE_ID_BYTES = 8
 _NS = 1_000_000_000
+_MOST_DIGITS = 19  # of an HTTP status in text: 64 bits for the Collector, and Python refuses thousands of them
 _MAX_TIME = (1 << 64) - 1
 
 
@@ -152,7 +153,7 @@ def _http_status(attributes: Attributes, kind: int) -> int:
     if code is None:
         digits = value.get("string_value", b"")
         sign = digits[:1] in (b"+", b"-")
-        if not digits[sign:].isdigit():
+        if not digits[sign:].isdigit() or len(digits) > _MOST_DIGITS:
             return _UNSET
         code = int(digits)
     if 400 <= code < 500 and kind in (_CLIENT, _SERVER):
