@@ -16,6 +16,7 @@ from pipeline.commands.convert import convert
 from pipeline.commands.demo import demo
 from pipeline.commands.dlq import dlq
 from pipeline.commands.explain import explain_command
+from pipeline.commands.restore import restore_command
 from pipeline.commands.simulate import simulate_command
 from pipeline.commands.size import size
 from pipeline.commands.test import test
@@ -40,6 +41,7 @@ def cli() -> None:
       tailrace simulate --config tailrace.yaml --policies new.yaml --since 2h    what would other policies keep
       tailrace worker --config tailrace.yaml --role all
       tailrace explain --config tailrace.yaml 4bf92f3577b34da6a3ce929d0e0e4736     why it was kept or dropped
+      tailrace restore --config tailrace.yaml 4bf92f3577b34da6a3ce929d0e0e4736     keep it after all
       tailrace cardinality --config tailrace.yaml      how full the limits are, and who is to blame
       tailrace size --spans-per-second 20000           partitions, workers, memory and disk for a load
       tailrace dlq list tailrace.yaml                  what could not be handled, and why
@@ -48,7 +50,7 @@ def cli() -> None:
     """
 
 
-for command in (check, convert, test, simulate_command, explain_command, topics, acls, worker, top):
+for command in (check, convert, test, simulate_command, explain_command, restore_command, topics, acls, worker, top):
     cli.add_command(command)
 for command in (cardinality, size, dlq, canary, demo, config_group):
     cli.add_command(command)

@@ -637,6 +637,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         """Whether it has the lease of this unit."""
         return unit in self._leases
 
+    def lease(self, unit: Hashable) -> Lease | None:
+        """The lease of this unit, if it has it."""
+        return self._leases.get(unit)
+
     @property
     def ready(self) -> bool:
         """Whether the group was joined and every assigned partition has its lease."""

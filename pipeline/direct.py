@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,8 +23,9 @@ from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.key_check import KeyCheck
 from pipeline.live.watch import Watch
 from pipeline.log_start import Retention
-from pipeline.sample import REREAD_BYTES, ROLE, PartitionPair, plan, settings
+from pipeline.sample import REREAD_BYTES, ROLE, PartitionPair, plan
 from pipeline.topics import Topics
+from pipeline.window_settings import direct_settings
 from processors.redaction import Redactor
 from processors.sampling.compile import Plan
 from processors.sampling.window import Settings
@@ -80,13 +80,6 @@ def group(
         watchdog=config.watchdog.timeout,
         limits=config.limits,
     )
-
-
-def direct_settings(config: Config, owned: int) -> Settings:
-    """As `pipeline.sample.settings`, with the raw topics in the place of spans and logs."""
-    spans, logs = config.raw_topic("traces"), config.raw_topic("logs")
-    assert spans is not None
-    return replace(settings(config, owned), direct=True, spans_topic=spans, logs_topic=logs, stall_limits={})
 
 
 class KeyedPair(PartitionPair):

@@ -11,11 +11,10 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from pipeline.config import Config
-from pipeline.direct import direct_settings
 from pipeline.reader import Reader
-from pipeline.sample import settings
+from pipeline.window_settings import window_settings
 from processors.redaction import Redactor
-from processors.sampling.window import Settings, Value
+from processors.sampling.window import Value
 from schemas.raw_batch import RawReader
 
 CHUNK = 4 << 20  # bytes of values that are fetched of a topic at a time
@@ -57,12 +56,6 @@ class Batch:
     topic: str
     records: Sequence[tuple[int, int, Value]]
     newest: int
-
-
-def window_settings(config: Config, cache_bytes: int) -> Settings:
-    """The settings of a partition of `sample` in this configuration."""
-    owned = config.model_copy(update={"sampling": config.sampling.model_copy(update={"cache_bytes": cache_bytes})})
-    return direct_settings(owned, 1) if config.regroup == "never" else settings(owned, 1)
 
 
 def _redacting(config: Config, signal: str) -> tuple[Any, ...]:

@@ -23,8 +23,10 @@ from pipeline.consume import Group, Lease, Leases, nap
 from pipeline.live.watch import Watch
 from pipeline.log_start import LogStart, Retention
 from pipeline.reader import Reader
+from pipeline.restore import Restores
 from pipeline.telemetry import MetricName
 from pipeline.topics import Topics
+from pipeline.window_settings import settings
 from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.window import ACCEPT, Burst, Settings, Window
 from processors.span_metrics import SpanMetrics
@@ -53,24 +55,6 @@ def plan(config: Config) -> Plan:
     metrics = config.metrics.span_metrics
     keys = ["service.name", *(metrics.dimensions if metrics.enabled else [])]
     return compile_policies(config.sampling.policies, compat=config.sampling.compat, extra_keys=keys)
-
-
-def settings(config: Config, owned: int) -> Settings:
-    """The settings of one partition of a worker that owns `owned` of them: they share the cache."""
-    topics, sampling = Topics(config.kafka.prefix), config.sampling
-    return Settings(
-        partitions=config.kafka.partitions,
-        spans_topic=topics.spans,
-        logs_topic=topics.logs,
-        decision_wait=int(sampling.decision_wait * 1000),
-        wait_after_root=int(sampling.decision_wait_after_root_received * 1000) or None,
-        late_horizon=int(sampling.late_horizon * 1000),
-        unsampled=config.logs.unsampled,
-        cache_bytes=sampling.cache_bytes // max(1, owned),
-        burst_bytes=config.kafka.commit_bytes,
-        stall_limits={i.topic: int(config.logs.max_skew * 1000) for i in config.inputs if i.signal == "logs"},
-        ingest_stall_limit=int(sampling.ingest_stall_limit * 1000),
-    )
 
 
 def leases(config: Config, watch: Watch | None = None, accept_loss: bool = False) -> Leases:
@@ -151,6 +135,7 @@ class PartitionPair(Lease):
         self._stalled: set[tuple[str, int]] = set()
         self._first_append = -1
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
+        self.restores = Restores(config, index, self._window, self._turn)
 
     async def open(self) -> Mapping[TopicPartition, int]:
         """InitProducerId, then the committed offset and its pointer, then the decisions up to their end (F8)."""
@@ -240,6 +225,7 @@ class PartitionPair(Lease):
         telemetry.gauge("tailrace_window_bytes", 0, partition=str(self._index))
         telemetry.gauge("tailrace_window_limit_bytes", 0, partition=str(self._index))
         self._log_start.end()
+        await self.restores.close()
         await self._committer.stop()
         await self._reader.close()
 
@@ -272,6 +258,7 @@ class PartitionPair(Lease):
             {self._pair[name]: OffsetAndMetadata(offset, pointer) for name, offset in burst.tails.items()},
         )
         self._window.committed(written[0].offset)
+        self.restores.committed()
         self._appended(written[0].timestamp)
         _count(burst.stats, str(index))
         if self._watch is not None:
@@ -312,6 +299,8 @@ def _count(stats: Counter[tuple[str, str]], partition: str) -> None:
             telemetry.count("tailrace_logs_read_total", number, role=ROLE)
         elif what == "dead_letters":
             telemetry.count("tailrace_dead_letters_total", number, stage=ROLE, reason=detail)
+        elif what == "restored":
+            telemetry.count("tailrace_restored_rows_total", number, signal=detail)
         elif what == "tail_reads":
             telemetry.count("tailrace_tail_reads_total", number, partition=partition)
         elif number:

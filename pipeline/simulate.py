@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from aiokafka import TopicPartition
 
 from pipeline.config import Config, Sampling
-from pipeline.history import CHUNK, Feed, History, window_settings
+from pipeline.history import CHUNK, Feed, History
 from pipeline.topics import Topics
+from pipeline.window_settings import window_settings
 from processors.sampling.compile import compile_policies
 from processors.sampling.trial import Agreement, Comparison, Fate, Replay
 from schemas.errors import ProtocolError

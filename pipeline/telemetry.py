@@ -35,6 +35,8 @@ MetricName = Literal[
     "tailrace_shadow_policy_changes_total",
     "tailrace_spans_kept_total",
     "tailrace_logs_kept_total",
+    "tailrace_restores_total",
+    "tailrace_restored_rows_total",
     "tailrace_head_lag_seconds",
     "tailrace_window_bytes",
     "tailrace_window_limit_bytes",
@@ -159,6 +161,18 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("tailrace_spans_kept_total", "counter", (), "Spans forwarded."),
     Metric("tailrace_logs_kept_total", "counter", (), "Log records forwarded."),
+    Metric(
+        "tailrace_restores_total",
+        "counter",
+        ("trigger", "outcome"),
+        "Dropped traces that were asked back, by what set it off and what came of it: restored, or why not.",
+    ),
+    Metric(
+        "tailrace_restored_rows_total",
+        "counter",
+        ("signal",),
+        "Spans or logs that were counted as dropped and forwarded after all, with a restored trace.",
+    ),
     Metric(
         "tailrace_head_lag_seconds",
         "gauge",

@@ -25,6 +25,7 @@ from aiokafka.errors import (
 from pipeline.config import Config
 from pipeline.security import client_kwargs
 from schemas.errors import ConfigError, Permanent, Unavailable
+from schemas.ids import partition_of
 from schemas.kafka_client import told
 from schemas.raw_offset import RawOffset
 
@@ -224,6 +225,12 @@ def placed_by_trace(config: Config) -> tuple[str, ...]:
     """The topics with N partitions."""
     t = Topics(config.kafka.prefix)
     return t.spans, t.logs, t.untraced_logs, t.decisions, t.kept_spans, t.kept_logs
+
+
+def places(config: Config, trace_id: bytes) -> Sequence[int]:
+    """Partitions that the trace may be in: with `regroup: never` only its producers know."""
+    n = config.kafka.partitions
+    return range(n) if config.regroup == "never" else [partition_of(trace_id, n)]
 
 
 def _resize(partitions: int) -> str:

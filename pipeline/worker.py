@@ -17,12 +17,17 @@ from faust.app.base import BootStrategy
 
 from pipeline import roles, serving, telemetry, zeros
 from pipeline.config import Config, Telemetry
-from pipeline.consume import Group
+from pipeline.consume import Group, Lease
 from pipeline.live.page import Page
 from pipeline.live.watch import Watch
 from pipeline.reload import File, Reload
+from pipeline.restore import Answer
+from pipeline.sample import PartitionPair
+from pipeline.topics import places
 from pipeline.watchdog import guard_loop
+from processors.sampling.restore import Outcome
 from schemas.errors import TailraceError
+from schemas.ids import trace_key
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +116,7 @@ def explainer(
     reading = asyncio.Lock()  # Kafka, beside the roles: one at a time
 
     async def explained(trace_id: bytes) -> dict[str, Any] | None:
-        from pipeline.explain import document, explain, places
+        from pipeline.explain import document, explain
 
         config = current()
         sampling = [service for service in services if service.role == "sample"]
@@ -124,6 +129,29 @@ def explainer(
         return None if elsewhere else document(found)
 
     return explained
+
+
+def restorer(
+    current: Callable[[], Config], services: Sequence[Group]
+) -> Callable[[bytes, str], Coroutine[None, None, dict[str, Any] | None]]:
+    """Answers `tailrace restore` for traces whose partition these roles own, and None for others."""
+
+    async def restored(trace_id: bytes, why: str) -> dict[str, Any] | None:
+        candidates = places(current(), trace_id)
+        owned = [lease for lease in _leases(services, candidates) if isinstance(lease, PartitionPair)]
+        answer: Answer | None = None
+        for lease in owned:
+            answer = await lease.restores.ask(trace_key(trace_id), why)
+            if answer.outcome is not Outcome.UNKNOWN:
+                return answer.as_plain()
+        return None if answer is None or len(owned) < len(candidates) else answer.as_plain()
+
+    return restored
+
+
+def _leases(services: Sequence[Group], units: Sequence[int]) -> list[Lease]:
+    sampling = [service for service in services if service.role == "sample"]
+    return [lease for unit in units for each in sampling if (lease := each.lease(unit)) is not None]
 
 
 @contextlib.asynccontextmanager
@@ -150,7 +178,8 @@ async def running(
     worker = Worker(app, roles.build(app, config, names, since, watch, signals, accept_loss), config.telemetry)
     if watch is not None:
         explained = explainer(lambda: worker.reload.config, worker.services)
-        worker.server.page = Page(config, watch, worker.server.refresh, explained)
+        restored = restorer(lambda: worker.reload.config, worker.services)
+        worker.server.page = Page(config, watch, worker.server.refresh, explained, restored)
 
     async def apply(new: Config) -> None:
         zeros.begin(new, roles.expand(new, names))

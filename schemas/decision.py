@@ -42,6 +42,7 @@ class Verdict:
 
 
 DROPPED = Verdict(kept=False)
+RESTORED = "restored"  # the policy of a trace that was dropped and kept after all
 
 
 @dataclass(slots=True)
@@ -66,13 +67,18 @@ class Checkpoint:
 
 @dataclass(slots=True)
 class DecisionRecord:
-    """Verdicts made since the previous record as parallel lists (trace key, stream time in ms, verdict)."""
+    """Verdicts made since the previous record as parallel lists (trace key, stream time in ms, verdict).
+
+    `restored` says of those that supersede a drop why: the one second verdict that a trace can have. A record without
+    such is written as before there were any.
+    """
 
     partitions: int
     keys: array[int] = field(default_factory=lambda: array("Q"))
     times: array[int] = field(default_factory=lambda: array("q"))
     verdicts: list[Verdict] = field(default_factory=list)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    restored: dict[int, str] = field(default_factory=dict)
 
     def append(self, key: int, time: int, verdict: Verdict) -> None:
         """Add one verdict. `time` is the stream time (ms) from which its horizon counts."""
@@ -105,6 +111,7 @@ class DecisionRecord:
                 "policy": point.policy_version,
                 "full": point.full,
                 **({"limiters": point.limiters} if point.limiters else {}),
+                **({"restored": list(self.restored.items())} if self.restored else {}),
             }
         )
 
@@ -114,7 +121,7 @@ class DecisionRecord:
         try:
             raw: dict[str, Any] = unpack(value)
             require("decision", raw["v"], READS)
-            record = cls(raw["n"])
+            record = cls(raw["n"], restored=dict(raw.get("restored", ())))
             record.keys.frombytes(raw["keys"])
             record.times.frombytes(raw["times"])
             record.verdicts = [_verdict(entry) for entry in raw["verdicts"]]

@@ -110,6 +110,10 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
             f"decided at {_time(decision['stream_time'])} (stream time) by policies {decision['policies_version']}, "
             f"written {_time(decision['appended'])} to decisions/{found['partition']} at offset {decision['offset']}"
         )
+    if (restored := found.get("restored")) is not None:
+        yield (
+            f"dropped then, restored {_time(restored['appended'])} at offset {restored['offset']}: {restored['why']}"
+        )
     if seen is None:
         yield "its records are gone from Kafka: no policy can be asked again"
         return
@@ -131,6 +135,8 @@ def _state(found: dict[str, Any]) -> str:
     if found["state"] != "kept" or decision is None:
         waits = found["state"] == "undecided"
         return "undecided, waits for its deadline" if waits else str(found["state"])
+    if found.get("restored") is not None:
+        return "kept: dropped first, restored since"
     threshold = int(decision["threshold"], 16)
     share = f", at {told_votes.percentage(threshold):.4g} %" if threshold else ""
     return f"kept by {decision['policy']}{share}"

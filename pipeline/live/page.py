@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import orjson
 from aiohttp import web
+from aiokafka.errors import KafkaError
 
 from pipeline.config import Config
 from pipeline.live.access import HEADERS, Guard
@@ -20,12 +21,15 @@ from pipeline.live.peers import Peer
 from pipeline.live.view import Observed, Past, view
 from pipeline.live.watch import Watch
 from pipeline.roles import diagram
+from schemas.errors import TailraceError
+from schemas.kafka_client import told
 
 log = logging.getLogger(__name__)
 
 ROOT = "/live"
 EVERY = 1.0  # seconds between two views
 MOST_WATCHERS = 32  # streams at a time
+LONGEST_REASON = 500  # characters of why a trace was restored
 OWN = "this worker"
 STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 JSON = "application/json"
@@ -34,7 +38,8 @@ JSON = "application/json"
 class Page:
     """The live page of a worker. `refresh` brings gauges up to date that are only worked out when asked for.
 
-    `explain` is asked by trace id; it has no answer (None) where another worker should be asked.
+    `explain` is asked by trace id, `restore` with the reason too; neither has an answer (None) where another worker
+    should be asked.
     """
 
     def __init__(
@@ -43,8 +48,9 @@ class Page:
         watch: Watch,
         refresh: Callable[[], Awaitable[None]],
         explain: Callable[[bytes], Awaitable[dict[str, Any] | None]] | None = None,
+        restore: Callable[[bytes, str], Awaitable[dict[str, Any] | None]] | None = None,
     ) -> None:
-        self._explain = explain
+        self._explain, self._restore = explain, restore
         settings = config.telemetry.live
         self._watch, self._refresh = watch, refresh
         self._graph = drawing(diagram(config))
@@ -73,7 +79,10 @@ class Page:
             f"{ROOT}/traces/{{id:[0-9a-f]{{32}}}}": self._trace,
             f"{ROOT}/explain/{{id:[0-9a-f]{{32}}}}": self._explained,
         } | {f"{ROOT}/{name}": self._file(name, kind) for name, kind in STATIC.items()}
-        return [web.get(path, self._guard(handler), allow_head=False) for path, handler in pages.items()]
+        return [
+            *(web.get(path, self._guard(handler), allow_head=False) for path, handler in pages.items()),
+            web.post(f"{ROOT}/restore/{{id:[0-9a-f]{{32}}}}", self._guard(self._restored)),
+        ]
 
     async def start(self) -> None:
         """Begin to look."""
@@ -166,6 +175,25 @@ class Page:
     async def _explained(self, request: web.Request) -> web.StreamResponse:
         """Why a trace was kept or dropped, if its partition is this worker's."""
         found = None if self._explain is None else await self._explain(bytes.fromhex(request.match_info["id"]))
+        if found is None:
+            return web.Response(status=404, text="this trace's partition is not held by this worker\n")
+        return web.Response(body=orjson.dumps(found), content_type=JSON)
+
+    async def _restored(self, request: web.Request) -> web.StreamResponse:
+        """Bring a dropped trace back, if its partition is this worker's.
+
+        JSON alone is taken: a browser asks before it sends that to another origin, and nobody says yes.
+        """
+        if request.content_type != JSON:
+            return web.Response(status=415, text=f"a restore is asked for as {JSON}\n")
+        try:
+            why = str((await request.json())["why"])[:LONGEST_REASON]
+        except (ValueError, KeyError, TypeError):
+            return web.Response(status=400, text='a restore wants {"why": "..."}\n')
+        try:
+            found = None if self._restore is None else await self._restore(bytes.fromhex(request.match_info["id"]), why)
+        except (TailraceError, KafkaError) as error:
+            return web.Response(status=503, text=f"{told(error)}\n")
         if found is None:
             return web.Response(status=404, text="this trace's partition is not held by this worker\n")
         return web.Response(body=orjson.dumps(found), content_type=JSON)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -59,13 +61,28 @@ class Peer:
         status, body = await self._get(session, f"/live/explain/{trace_id}", self._headers, EXPLAIN_SECONDS)
         return body if status == 200 else None
 
+    async def restored(self, session: aiohttp.ClientSession, trace_id: str, why: str, seconds: float) -> bytes | None:
+        """The JSON of a restore's outcome, None if it does not own the trace's partition. Raises Unavailable."""
+        path, headers = f"/live/restore/{trace_id}", self._headers
+        status, body = await self._answer(session.post, path, headers, seconds, json={"why": why})
+        if status == 200:
+            return body
+        if status == 404:
+            return None
+        raise Unavailable(f"{self.url}: HTTP {status}: {body.decode(errors='replace').strip()}")
+
     async def _get(
         self, session: aiohttp.ClientSession, path: str, headers: dict[str, str], seconds: float = ANSWER_SECONDS
+    ) -> tuple[int, bytes]:
+        return await self._answer(session.get, path, headers, seconds)
+
+    async def _answer(
+        self, send: Callable[..., Any], path: str, headers: dict[str, str], seconds: float, **request: Any
     ) -> tuple[int, bytes]:
         try:
             async with asyncio.timeout(seconds):
                 # Redirects are not followed: the token is for this address.
-                async with session.get(self.url + path, headers=headers, allow_redirects=False) as answer:
+                async with send(self.url + path, headers=headers, allow_redirects=False, **request) as answer:
                     body = await answer.content.read(LARGEST_ANSWER)
                     while not answer.content.at_eof() and len(body) < LARGEST_ANSWER:
                         body += await answer.content.read(LARGEST_ANSWER)

@@ -110,6 +110,8 @@ class Decisions:
         for key, time, verdict in zip(record.keys, record.times, record.verdicts, strict=True):
             target = key % partitions
             self._pending[target].append(key, time, verdict)
+            if key in record.restored:
+                self._pending[target].restored[key] = record.restored[key]
             self._bytes[target] += decision_bytes(verdict)
             if self._bytes[target] >= DECISION_BYTES:
                 yield target, self._pending[target]

@@ -27,6 +27,7 @@ from processors.correlation import correlate
 from processors.sampling.ballot import Ballot
 from processors.sampling.compile import Plan
 from processors.sampling.limits import Limits
+from processors.sampling.restore import MOST_BYTES, Outcome, Restoration
 from processors.sampling.trace_table import TraceTable
 from processors.sampling.verdicts import Verdicts
 from processors.span_labels import Resource, SpanLabels
@@ -166,6 +167,7 @@ class Window:
         self._left_out: set[tuple[str, int]] = set()
         self._untraced: list[bytes] = []
         self._dead: list[DeadLetter] = []
+        self._restored: dict[str, list[bytes]] = {topic: [] for topic in self._topics}
 
     def _clocks(self) -> tuple[StreamClock, StreamClock]:
         """Of the head and of the tail."""
@@ -457,6 +459,7 @@ class Window:
         passed = {topic: self._pass(topic, limit) for topic in self._topics}
         kept_spans, spans_read, rows, more = passed[self._settings.spans_topic]
         kept_logs, logs_read, log_rows, more_logs = passed.get(self._settings.logs_topic or "", ([], 0, 0, False))
+        kept_spans, kept_logs = self._with_restored(kept_spans, kept_logs)
         points = self._metrics.flush() if self._metrics else []
         moved = bool(rows or log_rows or points or self._pending.keys or self._untraced or self._dead)
         if not (moved or always) and not ((spans_read or logs_read or self._unsaved()) and (final or self._idle_due())):
@@ -605,6 +608,72 @@ class Window:
                 verdicts.append(outcome)
         self._stats["logs_kept", ""] += len(rows)
         return _encoded(envelope, rows, verdicts)
+
+    # ---- a dropped trace that is kept after all ----------------------------------------------------------
+
+    def fate(self, key: int) -> Outcome | None:
+        """Why a trace cannot be restored: it is undecided, or kept; None if it was dropped or forgotten."""
+        if key in self._traces or self._clock.now() is None:
+            return Outcome.UNDECIDED
+        verdict = self._verdicts.get(key)
+        return Outcome.KEPT if verdict is not None and verdict.kept else None
+
+    def tails(self) -> dict[str, int]:
+        """The tail, per topic."""
+        return {topic: cursor.tail for topic, cursor in self._cursors.items()}
+
+    def restore(self, found: Restoration) -> Outcome:
+        """Keep a trace that was dropped: the one second verdict, in the next burst together with what was found.
+
+        `found` must have been read up to the tails, and so up to the rows that the tail will meet.
+        """
+        if found.behind(self.tails()):
+            raise ValueError("not read up to the tails")
+        now, spans_topic = self._clock.now(), self._settings.spans_topic
+        if now is None or (fate := self.fate(found.key)) is not None:
+            return Outcome.UNDECIDED if now is None else fate or Outcome.UNDECIDED
+        if not any(found.count(topic) for topic in found.rows):
+            return Outcome.GONE
+        if found.bytes > MOST_BYTES:
+            return Outcome.TOO_LARGE
+        headers = {header for envelope in found.rows[spans_topic] for header in envelope.resources}
+        verdict = found.verdict(spans_topic, {header: self._resource(header)[0][0] for header in headers})
+        for topic, envelopes in found.rows.items():
+            for envelope in envelopes:
+                self._restored[topic] += self._after_all(topic, envelope, verdict)
+        self._verdicts.put(found.key, now, verdict, self._heads())
+        self._record(found.key, now, verdict)
+        self._pending.restored[found.key] = found.why
+        return Outcome.RESTORED
+
+    def _after_all(self, topic: str, envelope: Envelope, verdict: Verdict) -> list[bytes]:
+        """The rows of a trace that the tail did not forward when it passed them."""
+        if topic == self._settings.spans_topic:
+            rows = list(range(len(envelope)))
+            verdicts: list[RowVerdict | None] = [_row_verdict(verdict.policy, verdict.threshold)] * len(rows)
+            self._stats["restored", "spans"] += len(rows)
+            return _encoded(envelope, rows, verdicts)
+        self._logs.scan(envelope.body, envelope.ends, envelope.starts)
+        cells, unsampled, rows, verdicts = self._logs.cells, self._settings.unsampled, [], []
+        for at in range(0, len(envelope) * LOG_CELLS, LOG_CELLS):
+            severity = signed(cells[at + SEVERITY])
+            span = envelope.body[cells[at + SPAN_ID] : cells[at + SPAN_ID + 1]]
+            outcome = correlate(verdict, severity, span, unsampled)
+            if isinstance(correlate(DROPPED, severity, span, unsampled), Reason) and isinstance(outcome, RowVerdict):
+                rows.append(at // LOG_CELLS)
+                verdicts.append(outcome)
+        self._stats["restored", "logs"] += len(rows)
+        return _encoded(envelope, rows, verdicts)
+
+    def _with_restored(self, spans: list[bytes], logs: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+        """What the tail forwards now, behind what was restored since the last burst."""
+        restored, self._restored = self._restored, {topic: [] for topic in self._topics}
+        return (
+            restored[self._settings.spans_topic] + spans,
+            restored.get(self._settings.logs_topic or "", []) + logs,
+        )
+
+    # ---- what is over ------------------------------------------------------------------------------------
 
     def _expire(self) -> None:
         now = self._tail_clock.now()

@@ -29,6 +29,7 @@ FORMATS = ("decision", "envelope", "point", "sample")
 
 # Of the same version 1: what was added under keys of their own.
 LIMITED = DecisionRecord(3, checkpoint=Checkpoint(full=True, limiters={"rate": [(90_000, 1_700_000_000_123), (7, -1)]}))
+BACK = DecisionRecord(3, restored={(1 << 64) - 1: "by ada: größe", 258: "a late error"})
 CALLS, DURATIONS = TICK.blocks
 TOLD = replace(
     TICK,
@@ -140,6 +141,12 @@ def test_decisions_with_limiters() -> None:
     assert same(LIMITED.encode(), golden("decision_limiters.bin"))
     assert DecisionRecord.decode(golden("decision_limiters.bin")) == LIMITED
     assert "limiters" not in unpack(DECISION_RECORD.encode())
+
+
+def test_decisions_with_restores() -> None:
+    assert same(BACK.encode(), golden("decision_restored.bin"))
+    assert DecisionRecord.decode(golden("decision_restored.bin")) == BACK
+    assert "restored" not in unpack(DECISION_RECORD.encode())
 
 
 def test_dead_letters() -> None:

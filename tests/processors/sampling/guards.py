@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from processors.sampling.limits import Limits
+from processors.sampling.restore import Restoration
 from processors.sampling.trace_table import TraceTable
 from processors.sampling.verdicts import Verdicts
 from processors.sampling.window import Burst, Window
@@ -40,6 +41,7 @@ class Guard:
 
     remove: Callable[[pytest.MonkeyPatch], None]
     direct: bool = False
+    restores: bool = False
 
     @property
     def name(self) -> str:
@@ -57,7 +59,7 @@ class Guard:
             self.remove(patch)
             for seed in range(seeds):
                 try:
-                    Simulation(seed, direct=self.direct).run().verify()
+                    Simulation(seed, direct=self.direct, restores=self.restores).run().verify()
                 except (AssertionError, ProtocolError) as error:
                     return Noticed(seed, TRACE.sub("", str(error).split("\n")[0]) or "an assertion")
         return None
@@ -285,6 +287,35 @@ def _end_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RawClock, "ended", lambda *_: None)
 
 
+def _verdict_without_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a restored trace had before the tail does not go out with its verdict."""
+    monkeypatch.setattr(Window, "_after_all", lambda *_: [])
+
+
+def _handed_over_behind_the_tail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trace is restored from what was read of it while the tail has moved on."""
+    behind = Restoration.behind
+
+    def at_first(self: Restoration, tails: dict[str, int]) -> object:
+        return behind(self, self.__dict__.setdefault("tails", tails))
+
+    monkeypatch.setattr(Restoration, "behind", at_first)
+
+
+def _restore_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verdict that supersedes a drop is in memory alone: a new owner knows the drop."""
+    restore = Window.restore
+
+    def unrecorded(self: Window, found: Restoration) -> object:
+        record, self._record = self._record, lambda *_: None  # type: ignore[method-assign]
+        try:
+            return restore(self, found)
+        finally:
+            self._record = record  # type: ignore[method-assign]
+
+    monkeypatch.setattr(Window, "restore", unrecorded)
+
+
 GUARDS: list[Guard] = [
     Guard(_commit_without_fencing),
     Guard(_forget_decisions),
@@ -310,6 +341,9 @@ GUARDS: list[Guard] = [
     Guard(_batch_across_what_is_counted, direct=True),
     Guard(_no_wait_for_the_other_topic, direct=True),
     Guard(_end_not_asked, direct=True),
+    Guard(_verdict_without_its_rows, restores=True),
+    Guard(_handed_over_behind_the_tail, restores=True),
+    Guard(_restore_not_recorded, restores=True),
 ]
 
 

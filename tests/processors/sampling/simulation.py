@@ -8,6 +8,8 @@ was produced, and every verdict with the oracle's.
 
 With `direct` there is no ingest: the owners read raw topics that are keyed by trace, as pipeline.direct does.
 
+With `restores` owners bring some dropped traces back, as pipeline.restore does.
+
 Odd seeds are decided soon after their root, and two policies limit rates: deadlines that move and state that lives on.
 """
 
@@ -25,10 +27,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 from processors.regroup import Regroup
 from processors.sampling.compile import compile_policies
 from processors.sampling.policies import Policy
+from processors.sampling.restore import Restoration
 from processors.sampling.window import Settings, Window
 from processors.span_metrics import SpanMetrics
 from processors.stream_time import BrokerClock, RawMark
-from schemas.decision import DecisionRecord, Verdict
+from schemas.decision import RESTORED, DecisionRecord, Verdict
 from schemas.envelope import Envelope
 from schemas.ids import trace_key
 from schemas.point import PointBatch
@@ -52,6 +55,7 @@ HORIZON = 20_000
 ROOT_WAITS = (150, 600)
 RATES = {"some": (1, 6, 1), "large": (1, 5, 3)}  # policy: spans per second, burst, fewest spans
 CLOCK_STEP = 60_000
+RESTORES = 0.1  # of an owner's steps
 START = 1_700_000_000_000
 ERROR_LOG = 17
 INFO_LOG = 9
@@ -201,10 +205,14 @@ class Sample:
             self.window.load(offset, value)
         starts = dict.fromkeys(self.topics, 0)
         self.window.resume({t: found[0] if found else None for t, found in committed.items()}, starts)
+        self.restoring: Restoration | None = None
 
     def step(self) -> None:
         """Read a head, or let the tail catch up, or burst."""
         rng = self.sim.rng
+        if self.sim.restores and rng.random() < RESTORES:
+            self.restore(rng.randint(1, 9))
+            return
         choice = rng.random()
         if choice < 0.6:
             topic = rng.choice(self.topics)
@@ -237,6 +245,32 @@ class Sample:
 
     def feed_again(self, topic: str, records: list[Record], position: int) -> None:
         self.window.reread(topic, records, position)
+
+    def restore(self, count: int) -> None:
+        """Begin to bring a dropped trace back, read a little more for it, or hand it over."""
+        if self.restoring is None:
+            log = self.sim.broker.logs[DECISIONS, self.index]
+            decided = [DecisionRecord.decode(value) for _, _, value in log.read(0, len(log.records))[0]]
+            dropped = {k for r in decided for k, v in zip(r.keys, r.verdicts, strict=True) if not v.kept}
+            for record in decided:
+                dropped -= record.restored.keys()
+            if not dropped:
+                return
+            key = self.sim.rng.choice(sorted(dropped))
+            self.restoring = Restoration(key, "seen again", dict.fromkeys(self.topics, 0), PARTITIONS)
+        found = self.restoring
+        for topic, (position, tail) in found.behind(self.window.tails()).items():
+            records, after = self.sim.broker.logs[topic, self.index].read(position, count)
+            for value in self.values(topic, [record for record in records if record[0] < tail]):
+                found.add(topic, value)
+            found.positions[topic] = min(after, tail)
+        if not found.behind(self.window.tails()):
+            self.window.restore(found)
+            self.restoring = None
+
+    def values(self, topic: str, records: list[Record]) -> list[Envelope]:
+        """These records as envelopes."""
+        return [Envelope.decode(value) for _, _, value in records]
 
     def burst(self, always: bool = False) -> None:
         burst = self.window.burst(always=always)
@@ -287,6 +321,9 @@ class Direct(Sample):
             if part:
                 self.window.head(topic, part[0][0], self.before(), self.readers[topic].read(part))
 
+    def values(self, topic: str, records: list[Record]) -> list[Envelope]:
+        return [self.readers[topic].read(records).rows] if records else []
+
     def feed_again(self, topic: str, records: list[Record], position: int) -> None:
         batches = [(records[0][0], self.before(), self.readers[topic].read(records))] if records else []
         self.window.reread(topic, batches, position)
@@ -310,10 +347,11 @@ class Simulation:
         steps: int = 500,
         hasty: bool = False,
         direct: bool = False,
+        restores: bool = False,
     ) -> None:
         self.rng = random.Random(seed)
         self.broker = Broker(self.rng)
-        self.faults, self.steps, self.hasty, self.direct = faults, steps, hasty, direct
+        self.faults, self.steps, self.hasty, self.direct, self.restores = faults, steps, hasty, direct, restores
         self.topics = ("raw_spans", "raw_logs") if direct else (SPANS, LOGS)
         self.crash_after_commit = 0.05 if faults else 0.0
         policies = [
@@ -512,6 +550,8 @@ class Simulation:
             seen[verdicts[key].policy] += 1
             seen["early"] += oracle.deadline(truth.rows, self.rules) < min(row.at for row in truth.rows) + WAIT
             policy, expected_policy = verdicts[key].policy, right[key]
+            if policy == RESTORED:
+                policy = ""  # it was dropped, which must have been right
             assert policy == expected_policy or self.hasty, (
                 f"{key:016x}: kept by {policy!r}, not by {expected_policy!r}"
             )
@@ -526,13 +566,15 @@ class Simulation:
         return seen
 
     def _verdicts(self) -> dict[int, Verdict]:
-        """The one verdict of every trace; a second, different one is an error."""
+        """The one verdict of every trace, or the one that superseded a drop; any other second one is an error."""
         found: dict[int, Verdict] = {}
         for index in range(PARTITIONS):
             log = self.broker.logs[DECISIONS, index]
             for _, _, value in log.read(0, len(log.records))[0]:
                 record = DecisionRecord.decode(value)
                 for key, verdict in zip(record.keys, record.verdicts, strict=True):
+                    if verdict.policy == RESTORED and key in record.restored and not found[key].kept:
+                        found[key] = verdict
                     assert found.setdefault(key, verdict) == verdict, f"{key:016x} has two verdicts"
         return found
 

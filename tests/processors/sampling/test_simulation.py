@@ -14,6 +14,7 @@ SEEDS = 1_000
 CHUNK = 100
 HASTY_SEEDS = 150
 DIRECT_SEEDS = 200
+RESTORE_SEEDS = 40
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
@@ -56,6 +57,19 @@ def test_without_ingest_no_trace_is_lost_split_or_counted_twice(first: int) -> N
     assert seen["kept"] > CHUNK
     assert seen["traces"] - seen["kept"] > 4 * CHUNK
     assert min(seen[policy] for policy in ("errors", "error-logs", "some", "large")) > CHUNK // 10
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["regrouped", "keyed"])
+def test_a_dropped_trace_comes_back_whole_and_once(direct: bool) -> None:
+    """Restores among everything that can go wrong: all spans once, logs that were not forwarded before, one verdict
+    that supersedes the drop, and none after it."""
+    seen: Counter[str] = Counter()
+    for seed in range(RESTORE_SEEDS):
+        try:
+            seen += Simulation(seed, direct=direct, restores=True).run().verify()
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: Simulation({seed}, {direct=}, restores=True).run().verify()") from error
+    assert seen["restored"] > RESTORE_SEEDS // 4
 
 
 def test_a_seed_replays_exactly() -> None:

@@ -1,0 +1,101 @@
+"""tailrace restore: bring a dropped trace back."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import os
+import sys
+from typing import Any
+
+import aiohttp
+import click
+
+from pipeline.commands.console import bad, loaded
+from pipeline.commands.explain import TraceId
+from pipeline.config import Config
+from pipeline.live.peers import Peer
+from processors.sampling.restore import Outcome
+from schemas.errors import Unavailable
+
+NOT_DONE = {
+    Outcome.UNDECIDED: "it waits for its deadline, or its partition has no clock yet: nothing is dropped; ask later",
+    Outcome.UNKNOWN: "no verdict in the log of decisions: older than what Kafka retains, or it never came",
+    Outcome.GONE: "its spans are gone: Kafka's retention has deleted them, or the number of partitions was changed",
+    Outcome.TOO_LARGE: "its spans and logs do not fit into one transaction (16 MiB)",
+}
+
+
+@click.command("restore")
+@click.argument("trace_id", type=TraceId())
+@click.option("--config", "file", required=True, type=click.Path(dir_okay=False), help="The configuration file.")
+@click.option("--why", default="", help="A word on the reason; it stays with the decision.")
+@click.option("--worker", "urls", multiple=True, metavar="URL", help="Ask these workers; again for more.")
+@click.option("--token", envvar="TAILRACE_LIVE_TOKEN", default="", help="telemetry.live.token of these workers.")
+@click.option("--wait", default=60.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds.")
+@click.option("--json", "as_json", is_flag=True, help="The answer as JSON.")
+def restore_command(
+    trace_id: bytes, file: str, why: str, urls: tuple[str, ...], token: str, wait: float, as_json: bool
+) -> None:
+    """Keep a trace that was dropped, while its spans are still in Kafka.
+
+    The owner of the trace's partition does it: --worker or telemetry.live.peers name the workers, whose live page
+    must be on. Every span goes to the backends exactly once, with those that come later; logs that waited or were
+    dropped follow. The decision says who asked and why, and `tailrace explain` shows it. Asking twice does it once. The
+    token can be in TAILRACE_LIVE_TOKEN. Exit code 0 when the trace is kept now, 1 when it is not, with the reason.
+
+    \b
+      tailrace restore --config tailrace.yaml --why "incident 4711" 4bf92f3577b34da6a3ce929d0e0e4736
+      tailrace restore --config tailrace.yaml --worker http://10.0.0.7:9464 4bf92f3577b34da6a3ce929d0e0e4736 --json
+    """
+    config = loaded(file)
+    settings = config.telemetry.live
+    token = token or (settings.token.get_secret_value() if settings.token else "")
+    peers = [Peer(url, token) for url in urls or settings.peers]
+    if not peers:
+        bad("no worker to ask: name them with --worker URL or in telemetry.live.peers")
+        sys.exit(1)
+    reason = f"by {_user()}" + (f": {why}" if why else "")
+    found = asyncio.run(_asked(config, trace_id, reason, peers, wait))
+    if found is None:
+        bad("nobody who answered owns the trace's partition; nothing was changed as far as is known, ask again")
+        sys.exit(1)
+    click.echo(json.dumps(found, ensure_ascii=False, indent=2) if as_json else told(trace_id.hex(), found))
+    sys.exit(0 if found["outcome"] in (Outcome.RESTORED, Outcome.KEPT) else 1)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return f"user {os.getuid()}"
+
+
+async def _asked(config: Config, trace_id: bytes, why: str, peers: list[Peer], wait: float) -> dict[str, Any] | None:
+    """What the owner says. Others say whose it is not, or do not answer, which is told."""
+    unknown: dict[str, Any] | None = None
+    async with aiohttp.ClientSession() as session:
+        for peer in peers:
+            try:
+                body = await peer.restored(session, trace_id.hex(), why, wait)
+            except Unavailable as error:
+                click.echo(str(error), err=True)
+                continue
+            if body is None:
+                continue
+            answer: dict[str, Any] = json.loads(body) | {"answered_by": peer.url}
+            if answer["outcome"] != Outcome.UNKNOWN:
+                return answer
+            unknown = answer
+    return unknown
+
+
+def told(trace_id: str, found: dict[str, Any]) -> str:
+    """An answer on a line."""
+    if found["outcome"] == Outcome.RESTORED:
+        rest = "; some may be missing, retention has passed its beginning" if found["partial"] else ""
+        return f"trace {trace_id}: restored, {found['spans']} spans and {found['logs']} logs until now{rest}"
+    if found["outcome"] == Outcome.KEPT:
+        return f"trace {trace_id}: kept already, {found['why']}"
+    return f"trace {trace_id}: not restored, {NOT_DONE[Outcome(found['outcome'])]}"

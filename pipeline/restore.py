@@ -1,0 +1,125 @@
+"""Bringing dropped traces back: what the owner of a partition does beside its work, one trace at a time.
+
+The log of decisions says where the trace begins. From there to the tail its records are read once more; the last of
+them, and the hand-over to the window, while no burst can move the tail. What came of it is told when the transaction
+with the new verdict is durable: an owner that dies before has restored nothing, and may be asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline import telemetry
+from pipeline.config import Config
+from pipeline.decision_log import DecisionLog, Place
+from pipeline.history import History
+from processors.sampling.restore import BY_HAND, Outcome, Restoration
+from processors.sampling.window import Window
+from schemas.envelope import Envelope
+from schemas.errors import Unavailable
+from schemas.raw_batch import RawBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a request: rows that went out with it, whether some may be missing, and the reason on record."""
+
+    outcome: Outcome
+    partition: int
+    spans: int = 0
+    logs: int = 0
+    partial: bool = False
+    why: str = ""
+
+    def as_plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+class Restores:
+    """The restores of one partition under one epoch. `turn` is held while the tail may move."""
+
+    def __init__(self, config: Config, index: int, window: Window, turn: asyncio.Lock) -> None:
+        self._config, self._index, self._window, self._turn = config, index, window, turn
+        self._under_way: dict[int, asyncio.Task[Answer]] = {}
+        self._reading = asyncio.Lock()
+        self._durable: asyncio.Future[None] | None = None  # of what the next burst takes along
+
+    async def ask(self, key: int, why: str, trigger: str = BY_HAND) -> Answer:
+        """Restore a trace. Asked twice, it is done once. Raises Unavailable when the partition is lost meanwhile."""
+        task = self._under_way.get(key)
+        if task is None:
+            task = self._under_way[key] = asyncio.create_task(self._restore(key, why, trigger), name=f"restore {key:x}")
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise Unavailable(f"partition {self._index} was let go of meanwhile; ask again") from None
+            raise
+
+    def committed(self) -> None:
+        """The burst that a restore waits for is durable."""
+        if self._durable is not None and not self._durable.done():
+            self._durable.set_result(None)
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _restore(self, key: int, why: str, trigger: str) -> Answer:
+        async with self._reading:
+            answer = await self._answer(key, why)
+        telemetry.count("tailrace_restores_total", trigger=trigger, outcome=answer.outcome)
+        return answer
+
+    async def _answer(self, key: int, why: str) -> Answer:
+        if self._window.fate(key) is Outcome.UNDECIDED:
+            return Answer(Outcome.UNDECIDED, self._index)
+        place = await self._place(key)
+        if place.decision is None:
+            return Answer(Outcome.UNKNOWN, self._index)
+        if place.restored is not None or place.decision.verdict.kept:
+            told = place.restored.why if place.restored else f"kept by {place.decision.verdict.policy}"
+            return Answer(Outcome.KEPT, self._index, why=told)
+        history = History(self._config, self._index)
+        try:
+            first, tails = await history.beginnings(), place.before.tails
+            starts = {topic: max(offset, tails.get(topic, 0)) for topic, offset in first.items()}
+            partial = any(starts[topic] > tails.get(topic, 0) for topic in starts)
+            found = Restoration(key, why, starts, self._config.kafka.partitions, partial)
+            await self._read(history, found)
+            async with self._turn:
+                await self._read(history, found)  # what the tail has passed meanwhile
+                outcome = self._window.restore(found)
+                if outcome is Outcome.RESTORED:
+                    self._durable = asyncio.get_running_loop().create_future()
+        finally:
+            await history.close()
+        if outcome is not Outcome.RESTORED:
+            return Answer(outcome, self._index, partial=found.partial)
+        assert self._durable is not None
+        await self._durable
+        spans, *logs = (found.count(topic) for topic in found.rows)  # in the order of the feeds
+        return Answer(outcome, self._index, spans, sum(logs), found.partial, why)
+
+    async def _place(self, key: int) -> Place:
+        decisions = DecisionLog(self._config, self._index)
+        try:
+            return await decisions.find(key, int(self._config.sampling.late_horizon * 1000))
+        finally:
+            await decisions.close()
+
+    async def _read(self, history: History, found: Restoration) -> None:
+        """Up to the tails."""
+        while behind := found.behind(self._window.tails()):
+            for topic, (position, tail) in behind.items():
+                records, found.positions[topic] = await history.again(topic, position, tail)
+                for _, _, value in records:
+                    found.add(topic, value.rows if isinstance(value, RawBatch) else Envelope.decode(value))

@@ -1,0 +1,40 @@
+"""What a configuration says to a partition's window."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pipeline.config import Config
+from pipeline.topics import Topics
+from processors.sampling.window import Settings
+
+
+def settings(config: Config, owned: int) -> Settings:
+    """The settings of one partition of a worker that owns `owned` of them: they share the cache."""
+    topics, sampling = Topics(config.kafka.prefix), config.sampling
+    return Settings(
+        partitions=config.kafka.partitions,
+        spans_topic=topics.spans,
+        logs_topic=topics.logs,
+        decision_wait=int(sampling.decision_wait * 1000),
+        wait_after_root=int(sampling.decision_wait_after_root_received * 1000) or None,
+        late_horizon=int(sampling.late_horizon * 1000),
+        unsampled=config.logs.unsampled,
+        cache_bytes=sampling.cache_bytes // max(1, owned),
+        burst_bytes=config.kafka.commit_bytes,
+        stall_limits={i.topic: int(config.logs.max_skew * 1000) for i in config.inputs if i.signal == "logs"},
+        ingest_stall_limit=int(sampling.ingest_stall_limit * 1000),
+    )
+
+
+def direct_settings(config: Config, owned: int) -> Settings:
+    """As `settings`, with the raw topics in the place of spans and logs."""
+    spans, logs = config.raw_topic("traces"), config.raw_topic("logs")
+    assert spans is not None
+    return replace(settings(config, owned), direct=True, spans_topic=spans, logs_topic=logs, stall_limits={})
+
+
+def window_settings(config: Config, cache_bytes: int) -> Settings:
+    """The settings of a partition of `sample` in this configuration."""
+    owned = config.model_copy(update={"sampling": config.sampling.model_copy(update={"cache_bytes": cache_bytes})})
+    return direct_settings(owned, 1) if config.regroup == "never" else settings(owned, 1)

@@ -1,0 +1,87 @@
+"""A dropped trace that is brought back: its rows that the tail has passed, gathered from the log, and its verdict.
+
+The tail cannot pass a row twice, so the partition's owner reads from where the trace begins to the tail, beside its
+work, and hands over what it found (`Window.restore`) when it has caught up with the tail: then everything before goes
+out in one transaction with the verdict that supersedes the drop, and the tail forwards the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from processors.correlation import SPANS_PER_TRACE, enrichment
+from schemas.decision import RESTORED, Enrichment, Verdict
+from schemas.envelope import Envelope
+from schemas.ids import SPAN_ID_BYTES
+from schemas.otlp_scan import NAME, PARENT_SPAN_ID, SPAN_ID, START_NS, STATUS, SpanColumns
+
+MOST_BYTES = 16 << 20  # of a trace's rows: they go into one transaction
+BY_HAND = "request"  # what set it off
+
+
+class Outcome(StrEnum):
+    """What came of it."""
+
+    RESTORED = "restored"
+    KEPT = "kept"
+    UNDECIDED = "undecided"
+    UNKNOWN = "unknown"
+    GONE = "gone"
+    TOO_LARGE = "too_large"
+
+
+class Restoration:
+    """The rows of one trace, read up to `positions` (by topic, the next offset); `why` is recorded with the verdict.
+
+    `partitions` is N.
+    `partial`: some of its rows may be missing, because they were deleted or lie in another partition.
+    """
+
+    def __init__(
+        self, key: int, why: str, positions: Mapping[str, int], partitions: int, partial: bool = False
+    ) -> None:
+        self.key, self.why, self.partial, self._partitions = key, why, partial, partitions
+        self.positions = dict(positions)
+        self.rows: dict[str, list[Envelope]] = {topic: [] for topic in positions}
+        self.bytes = 0
+
+    def behind(self, tails: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+        """What is still to be read, by topic: from where, and up to which tail."""
+        return {
+            topic: (position, tails[topic]) for topic, position in self.positions.items() if position < tails[topic]
+        }
+
+    def add(self, topic: str, envelope: Envelope) -> None:
+        """The next record of a topic. One that was placed by another N says that more may lie elsewhere."""
+        self.partial |= envelope.partitions != self._partitions
+        if self.key in envelope.keys:
+            chosen = [row for row, key in enumerate(envelope.keys) if key == self.key]
+            self.rows[topic].append(envelope.select(chosen, []))
+            self.bytes += len(self.rows[topic][-1].body)
+
+    def count(self, topic: str) -> int:
+        """Rows of a topic."""
+        return sum(map(len, self.rows[topic]))
+
+    def verdict(self, spans_topic: str, service: Mapping[bytes, str]) -> Verdict:
+        """The verdict that supersedes the drop; its logs learn from the spans that were found.
+
+        `service` has the service's name of every resource in them.
+        """
+        root: tuple[int, Enrichment] | None = None
+        spans: dict[bytes, Enrichment] = {}
+        for envelope in self.rows[spans_topic]:
+            columns = SpanColumns({})
+            columns.scan(envelope.body, envelope.ends, envelope.starts)
+            for row in range(columns.rows):
+                cells = columns.cells[row * columns.width : (row + 1) * columns.width]
+                name = envelope.body[cells[NAME] : cells[NAME + 1]]
+                named = enrichment(service[envelope.resources[envelope.resource[row]]], name, int(cells[STATUS]))
+                if len(spans) < SPANS_PER_TRACE:
+                    spans.setdefault(envelope.body[cells[SPAN_ID] : cells[SPAN_ID + 1]], named)
+                parent = envelope.body[cells[PARENT_SPAN_ID] : cells[PARENT_SPAN_ID + 1]]
+                if parent in (b"", bytes(SPAN_ID_BYTES)) and (root is None or cells[START_NS] < root[0]):
+                    root = cells[START_NS], named
+        found = {span: named for span, named in spans.items() if len(span) == SPAN_ID_BYTES}
+        return Verdict(True, RESTORED, 0, None if root is None else root[1], found)

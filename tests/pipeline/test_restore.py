@@ -1,0 +1,157 @@
+"""`tailrace restore` on a real Kafka: a dropped trace comes back once, and each reason why one does not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import RecordsToDelete
+from click.testing import CliRunner, Result
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+
+from pipeline.cli import cli
+from pipeline.worker import running
+from schemas.decision import RESTORED
+from tests.pipeline.kafka import DEADLINE, committed
+from tests.pipeline.stages import Stages, administration, holds, log_of, partition, trace_id
+from tests.services import Kafka, eventually
+from tests.services.process import HOST, free_port
+
+TOKEN = "sixteen letters or more"
+
+
+class Restoring(Stages):
+    """One partition; the live page is on."""
+
+    SECTIONS = {"telemetry": {"port": 0, "live": {"enabled": True, "token": TOKEN}}}
+
+    def call(self, command: str, name: str, url: str, *words: str) -> Result:
+        base = [command, "--config", str(self.file), trace_id(name).hex(), "--worker", url, *words]
+        return CliRunner().invoke(cli, base, env={"TAILRACE_LIVE_TOKEN": TOKEN, "LOGNAME": "ada"})
+
+    async def restore(self, name: str, url: str) -> tuple[int, dict[str, Any]]:
+        """Exit code and answer of the command."""
+        result = await asyncio.to_thread(self.call, "restore", name, url, "--why", "incident 4711", "--json")
+        assert result.stdout, result.stderr
+        found: dict[str, Any] = json.loads(result.stdout)
+        return result.exit_code, found
+
+    async def decided(self, *names: str) -> None:
+        async def there() -> bool:
+            return set(names) <= set(await self.verdicts())
+
+        await eventually(there, DEADLINE, f"{names} are decided")
+
+    async def kept(self, *names: str) -> None:
+        """Wait until so many spans were forwarded: just these, once."""
+
+        async def there() -> bool:
+            return (await self.names(self.topics.kept_spans)).total() >= len(names)
+
+        await eventually(there, DEADLINE, f"{names} are kept")
+        assert await self.names(self.topics.kept_spans) == Counter(names)
+
+    async def passed(self, name: str) -> None:
+        """Wait until the tail has passed a span."""
+
+        async def behind() -> bool:
+            offsets = [r.offset for r, e in await self.envelopes(self.topics.spans) for i in range(len(e))
+                       if name.encode() in e.row(i)]  # fmt: skip
+            tail = await committed(self.bootstrap, self.topics.group("sample"), partition(self.topics.spans))
+            return bool(offsets) and (tail or 0) > max(offsets)
+
+        await eventually(behind, DEADLINE, f"the tail has passed {name}")
+
+    async def kept_logs(self) -> dict[str, tuple[bool, str]]:
+        """Body → whether its trace was kept, and by which policy."""
+        found: dict[str, tuple[bool, str]] = {}
+        for _, envelope in await self.envelopes(self.topics.kept_logs):
+            for row, verdict in enumerate(envelope.verdicts):
+                body = LogRecord.FromString(envelope.row(row)).body.string_value
+                assert body not in found, "once"
+                assert verdict is not None
+                found[body] = verdict.kept, verdict.policy
+        return found
+
+    async def delete_passed(self) -> None:
+        """What retention does to what the tail has passed."""
+        topic = self.topics.spans
+        tail = await committed(self.bootstrap, self.topics.group("sample"), partition(topic))
+        async with administration(self.bootstrap) as admin:
+            await admin.delete_records({partition(topic): RecordsToDelete(before_offset=tail)})
+
+
+@pytest.fixture
+async def stages(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Restoring]:
+    found = Restoring(kafka.bootstrap, tmp_path, partitions=1)
+    await found.create(raw=1)
+    yield found
+    found.stop()
+
+
+async def test_restore(stages: Restoring) -> None:
+    async with stages.producer() as producer:
+        async with running(stages.config, ["ingest", "sample"]) as worker:
+            await holds(worker, "ingest", "sample")
+            url = f"http://{HOST}:{worker.server.port}"
+            await it_comes_back_once(stages, producer, url)
+            await nobody_else_may_ask(url)
+            await its_spans_are_gone(stages, producer, url)
+        nobody = f"http://{HOST}:{free_port()}"
+        result = await asyncio.to_thread(stages.call, "restore", "calm", nobody)
+        assert (result.exit_code, "nobody who answered owns the trace's partition" in result.output) == (1, True)
+
+
+async def it_comes_back_once(stages: Restoring, producer: AIOKafkaProducer, url: str) -> None:
+    await stages.produce(producer, "calm/1", "calm/2", "other/1", "wrong/1!")
+    await producer.send_and_wait(f"{stages.raw}.logs", log_of("calm", "quiet"))
+    await stages.decided("calm", "other", "wrong")
+    await stages.passed("calm/1")
+    assert await stages.restore("never", url) == (1, answer("unknown", url))
+    code, told = await stages.restore("calm", url)
+    assert (code, told["outcome"], told["spans"], told["partial"]) == (0, "restored", 2, False)
+    assert told["why"] == "by ada: incident 4711"
+    assert await stages.restore("calm", url) == (0, answer("kept", url, why="by ada: incident 4711"))
+    assert await stages.restore("wrong", url) == (0, answer("kept", url, why="kept by errors"))
+    await stages.produce(producer, "calm/3")
+    await stages.kept("wrong/1!", "calm/1", "calm/2", "calm/3")
+
+    async def followed() -> bool:
+        return await stages.kept_logs() == {"quiet": (True, RESTORED)}
+
+    await eventually(followed, DEADLINE, "its log follows, once")
+    assert await stages.verdicts() == {"calm": ["", RESTORED], "other": [""], "wrong": ["errors"]}
+    shown = await asyncio.to_thread(stages.call, "explain", "calm", url)
+    assert "kept: dropped first, restored since" in shown.output
+    assert ": by ada: incident 4711\n" in shown.output
+
+
+async def nobody_else_may_ask(url: str) -> None:
+    """Without the token; and from a page of another origin, which can send no JSON unasked."""
+    path = f"{url}/live/restore/{trace_id('other').hex()}"
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with ClientSession() as session:
+        async with session.post(path, json={"why": ""}) as answered:
+            assert answered.status == 401
+        async with session.post(path, data=b'{"why": ""}', headers=headers) as answered:
+            assert answered.status == 415
+        async with session.post(path, json=["why"], headers=headers) as answered:
+            assert answered.status == 400
+
+
+async def its_spans_are_gone(stages: Restoring, producer: AIOKafkaProducer, url: str) -> None:
+    await stages.delete_passed()
+    code, told = await stages.restore("other", url)
+    assert (code, told["outcome"], told["partial"]) == (1, "gone", True)
+
+
+def answer(outcome: str, url: str, why: str = "") -> dict[str, Any]:
+    nothing = {"partition": 0, "spans": 0, "logs": 0, "partial": False}
+    return {"outcome": outcome, "why": why, "answered_by": url} | nothing
