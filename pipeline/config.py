@@ -136,6 +136,25 @@ class Input(Section):
         return self
 
 
+class LateEvidence(Section):
+    """What comes after the verdict of a dropped trace and brings it back."""
+
+    enabled: bool = Field(
+        False,
+        description="True: a late span that failed, or a late log of `min_severity` or above, restores its trace if it "
+        "was dropped, as `tailrace restore` does, within `late_horizon` of the verdict.",
+    )
+    min_severity: Literal["trace", "debug", "info", "warn", "error", "fatal"] = Field(
+        "error", description="The lowest severity of such a log."
+    )
+    traces_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        1.0, description="Per partition: traces that may be read again, ten seconds' worth at once. More stay dropped."
+    )
+    max_read_bytes: int = Field(
+        256 << 20, ge=1, description="Bytes of the log that may be read for one trace; a trace beyond stays dropped."
+    )
+
+
 class Sampling(Section):
     """When and how whole traces are decided."""
 
@@ -159,6 +178,7 @@ class Sampling(Section):
         ge=0,
         description="Per worker: raw batches kept between head and tail; beyond it the tail re-reads Kafka.",
     )
+    late_evidence: LateEvidence = Field(LateEvidence(), description="Late errors that restore dropped traces.")
     ingest_stall_limit: Positive = Field(
         300.0, description="A raw span partition without a new mark for this long no longer holds the clock."
     )

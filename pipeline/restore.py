@@ -8,18 +8,25 @@ with the new verdict is durable: an owner that dies before has restored nothing,
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 from pipeline import telemetry
 from pipeline.config import Config
 from pipeline.decision_log import DecisionLog, Place
 from pipeline.history import History
-from processors.sampling.restore import BY_HAND, Outcome, Restoration
+from processors.sampling.restore import BY_HAND, LateError, Outcome, Restoration
 from processors.sampling.window import Window
 from schemas.envelope import Envelope
 from schemas.errors import Unavailable
 from schemas.raw_batch import RawBatch
+
+log = logging.getLogger(__name__)
+
+BURST_SECONDS = 10  # of sampling.late_evidence.traces_per_second
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +53,32 @@ class Restores:
         self._under_way: dict[int, asyncio.Task[Answer]] = {}
         self._reading = asyncio.Lock()
         self._durable: asyncio.Future[None] | None = None  # of what the next burst takes along
+        self._allowed, self._allowed_at = inf, 0.0  # restores that late evidence may set off now, since when
 
-    async def ask(self, key: int, why: str, trigger: str = BY_HAND) -> Answer:
+    async def ask(self, key: int, why: str) -> Answer:
         """Restore a trace. Asked twice, it is done once. Raises Unavailable when the partition is lost meanwhile."""
-        task = self._under_way.get(key)
-        if task is None:
-            task = self._under_way[key] = asyncio.create_task(self._restore(key, why, trigger), name=f"restore {key:x}")
-            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        task = self._under_way.get(key) or self._begin(key, why, BY_HAND)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled():
                 raise Unavailable(f"partition {self._index} was let go of meanwhile; ask again") from None
             raise
+
+    def look(self, late: Mapping[int, LateError], now: float) -> None:
+        """Restore the traces that late errors speak for, as far as the limits allow; `now` is monotonic, in seconds."""
+        settings = self._config.sampling.late_evidence
+        burst = max(1.0, BURST_SECONDS * settings.traces_per_second)
+        self._allowed = min(burst, self._allowed + (now - self._allowed_at) * settings.traces_per_second)
+        self._allowed_at = now
+        for key, (trigger, why) in late.items():
+            if key in self._under_way:
+                continue
+            if self._allowed < 1:
+                telemetry.count("tailrace_restores_total", trigger=trigger, outcome=Outcome.LIMITED)
+                continue
+            self._allowed -= 1
+            self._begin(key, why, trigger, settings.max_read_bytes)
 
     def committed(self) -> None:
         """The burst that a restore waits for is durable."""
@@ -73,13 +93,25 @@ class Restores:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _restore(self, key: int, why: str, trigger: str) -> Answer:
-        async with self._reading:
-            answer = await self._answer(key, why)
-        telemetry.count("tailrace_restores_total", trigger=trigger, outcome=answer.outcome)
-        return answer
+    def _begin(self, key: int, why: str, trigger: str, most: float = inf) -> asyncio.Task[Answer]:
+        def ended(task: asyncio.Task[Answer]) -> None:
+            self._under_way.pop(key, None)
+            if task.cancelled():
+                return
+            outcome = Outcome.FAILED if task.exception() else task.result().outcome
+            telemetry.count("tailrace_restores_total", trigger=trigger, outcome=outcome)
+            if outcome is Outcome.FAILED:
+                log.warning("a trace was not restored", extra={"trace": f"{key:016x}", "error": repr(task.exception())})
 
-    async def _answer(self, key: int, why: str) -> Answer:
+        task = self._under_way[key] = asyncio.create_task(self._restore(key, why, most), name=f"restore {key:016x}")
+        task.add_done_callback(ended)
+        return task
+
+    async def _restore(self, key: int, why: str, most: float) -> Answer:
+        async with self._reading:
+            return await self._answer(key, why, most)
+
+    async def _answer(self, key: int, why: str, most: float) -> Answer:
         if self._window.fate(key) is Outcome.UNDECIDED:
             return Answer(Outcome.UNDECIDED, self._index)
         place = await self._place(key)
@@ -94,9 +126,11 @@ class Restores:
             starts = {topic: max(offset, tails.get(topic, 0)) for topic, offset in first.items()}
             partial = any(starts[topic] > tails.get(topic, 0) for topic in starts)
             found = Restoration(key, why, starts, self._config.kafka.partitions, partial)
-            await self._read(history, found)
+            await self._read(history, found, most)
             async with self._turn:
-                await self._read(history, found)  # what the tail has passed meanwhile
+                await self._read(history, found, most)  # what the tail has passed meanwhile
+                if found.read > most:
+                    return Answer(Outcome.TOO_FAR, self._index)
                 outcome = self._window.restore(found)
                 if outcome is Outcome.RESTORED:
                     self._durable = asyncio.get_running_loop().create_future()
@@ -116,10 +150,11 @@ class Restores:
         finally:
             await decisions.close()
 
-    async def _read(self, history: History, found: Restoration) -> None:
-        """Up to the tails."""
-        while behind := found.behind(self._window.tails()):
+    async def _read(self, history: History, found: Restoration, most: float) -> None:
+        """Up to the tails, or until more than `most` bytes have been read."""
+        while found.read <= most and (behind := found.behind(self._window.tails())):
             for topic, (position, tail) in behind.items():
                 records, found.positions[topic] = await history.again(topic, position, tail)
                 for _, _, value in records:
+                    found.read += value.size if isinstance(value, RawBatch) else len(value)
                     found.add(topic, value.rows if isinstance(value, RawBatch) else Envelope.decode(value))

@@ -195,11 +195,13 @@ class PartitionPair(Lease):
                 continue
             burst_at = time.monotonic()
             await self._ask_ends()
+            late, self._window.late_errors = self._window.late_errors, {}
             async with self._turn:
                 while (burst := self._window.burst()) is not None:
                     await self._commit(burst)
                     if not burst.more:
                         break
+            self.restores.look(late, burst_at)  # their verdicts are in the log now
             self._show()
             await self._log_start.look(self._window.oldest())
 

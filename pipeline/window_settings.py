@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from pipeline.config import Config
 from pipeline.topics import Topics
+from processors.correlation import lowest_severity
 from processors.sampling.window import Settings
 
 
 def settings(config: Config, owned: int) -> Settings:
     """The settings of one partition of a worker that owns `owned` of them: they share the cache."""
-    topics, sampling = Topics(config.kafka.prefix), config.sampling
+    topics, sampling, late = Topics(config.kafka.prefix), config.sampling, config.sampling.late_evidence
     return Settings(
         partitions=config.kafka.partitions,
         spans_topic=topics.spans,
@@ -24,6 +25,7 @@ def settings(config: Config, owned: int) -> Settings:
         burst_bytes=config.kafka.commit_bytes,
         stall_limits={i.topic: int(config.logs.max_skew * 1000) for i in config.inputs if i.signal == "logs"},
         ingest_stall_limit=int(sampling.ingest_stall_limit * 1000),
+        late_evidence=lowest_severity(late.min_severity) if late.enabled else None,
     )
 
 

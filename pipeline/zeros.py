@@ -15,7 +15,7 @@ from pipeline.roles import Role, diagram
 from pipeline.telemetry import MetricName
 from processors.redaction import rules
 from processors.sampling.policies import Policy
-from processors.sampling.restore import BY_HAND, Outcome
+from processors.sampling.restore import BY_HAND, TRIGGERS, Outcome
 from schemas.reasons import Reason
 from sinks.http import NO_ANSWER
 
@@ -74,8 +74,9 @@ def _sample(config: Config) -> Iterator[Zero]:
     for signal, reason in (("spans", Reason.NOT_SAMPLED), ("logs", Reason.LOG_OF_DROPPED_TRACE)):
         yield "tailrace_dropped_total", {"signal": signal, "reason": reason.value, "intentional": "true"}
         yield "tailrace_restored_rows_total", {"signal": signal}
-    for outcome in Outcome:
-        yield "tailrace_restores_total", {"trigger": BY_HAND, "outcome": outcome.value}
+    for trigger in TRIGGERS if config.sampling.late_evidence.enabled else (BY_HAND,):
+        for outcome in Outcome:
+            yield "tailrace_restores_total", {"trigger": trigger, "outcome": outcome.value}
     if config.regroup == "never":
         yield "tailrace_logs_read_total", {"role": "sample"}
         yield from _undecodable("sample")

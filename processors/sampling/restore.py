@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import NamedTuple
 
 from processors.correlation import SPANS_PER_TRACE, enrichment
 from schemas.decision import RESTORED, Enrichment, Verdict
@@ -17,7 +18,8 @@ from schemas.ids import SPAN_ID_BYTES
 from schemas.otlp_scan import NAME, PARENT_SPAN_ID, SPAN_ID, START_NS, STATUS, SpanColumns
 
 MOST_BYTES = 16 << 20  # of a trace's rows: they go into one transaction
-BY_HAND = "request"  # what set it off
+BY_HAND, LATE_SPAN, LATE_LOG = "request", "late_span", "late_log"  # what set it off
+TRIGGERS = {BY_HAND: "", LATE_SPAN: "a late span failed", LATE_LOG: "a late log reports an error"}
 
 
 class Outcome(StrEnum):
@@ -29,6 +31,16 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
     GONE = "gone"
     TOO_LARGE = "too_large"
+    TOO_FAR = "too_far"  # more of the log would have to be read than sampling.late_evidence.max_read_bytes
+    LIMITED = "limited"  # sampling.late_evidence.traces_per_second
+    FAILED = "failed"  # Kafka did not answer
+
+
+class LateError(NamedTuple):
+    """Evidence that came after its trace was dropped."""
+
+    trigger: str
+    why: str
 
 
 class Restoration:
@@ -44,7 +56,7 @@ class Restoration:
         self.key, self.why, self.partial, self._partitions = key, why, partial, partitions
         self.positions = dict(positions)
         self.rows: dict[str, list[Envelope]] = {topic: [] for topic in positions}
-        self.bytes = 0
+        self.bytes = self.read = 0
 
     def behind(self, tails: Mapping[str, int]) -> dict[str, tuple[int, int]]:
         """What is still to be read, by topic: from where, and up to which tail."""

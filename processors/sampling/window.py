@@ -27,8 +27,16 @@ from processors.correlation import correlate
 from processors.sampling.ballot import Ballot
 from processors.sampling.compile import Plan
 from processors.sampling.limits import Limits
-from processors.sampling.restore import MOST_BYTES, Outcome, Restoration
-from processors.sampling.trace_table import TraceTable
+from processors.sampling.restore import (
+    LATE_LOG,
+    LATE_SPAN,
+    MOST_BYTES,
+    TRIGGERS,
+    LateError,
+    Outcome,
+    Restoration,
+)
+from processors.sampling.trace_table import ERROR, TraceTable
 from processors.sampling.verdicts import Verdicts
 from processors.span_labels import Resource, SpanLabels
 from processors.span_metrics import SpanMetrics
@@ -42,6 +50,7 @@ from schemas.otlp_scan import (
     LOG_CELLS,
     SEVERITY,
     SPAN_ID,
+    STATUS,
     AttributeValue,
     LogColumns,
     SpanColumns,
@@ -69,7 +78,10 @@ Value = bytes | RawBatch
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a partition needs to know; times in ms. `direct`: both topics are raw; there may be none of logs."""
+    """What a partition needs to know; times in ms. `direct`: both topics are raw; there may be none of logs.
+
+    `late_evidence`: the lowest severity number of a late log that is told in `late_errors`, None: nothing is.
+    """
 
     partitions: int
     spans_topic: str
@@ -83,6 +95,7 @@ class Settings:
     ingest_stall_limit: int = 300_000
     wait_after_root: int | None = None
     direct: bool = False
+    late_evidence: int | None = None
 
 
 @dataclass(slots=True)
@@ -168,6 +181,7 @@ class Window:
         self._untraced: list[bytes] = []
         self._dead: list[DeadLetter] = []
         self._restored: dict[str, list[bytes]] = {topic: [] for topic in self._topics}
+        self.late_errors: dict[int, LateError] = {}  # by trace; whoever reads them forgets them
 
     def _clocks(self) -> tuple[StreamClock, StreamClock]:
         """Of the head and of the tail."""
@@ -314,6 +328,11 @@ class Window:
                 self._metrics.add(columns)
             self._stats["spans_counted", ""] += len(envelope)
         now, row_times, met = self._clock.now(), *self._late(envelope, times)
+        if self._settings.late_evidence is not None and b"\x01" in met.tobytes():
+            for row in range(columns.rows):
+                at = row * columns.width
+                if met[row] and columns.cells[at + STATUS] == ERROR:
+                    self._late_error(envelope, row, LATE_SPAN, columns.cells[at + SPAN_ID : at + SPAN_ID + 2])
         plan.span_bits.assign(columns, envelope.resource, [bits for _, bits in resources])
         self._traces.fold_spans(columns, envelope.keys, row_times, met, now, plan.span_bits, labels)
 
@@ -333,7 +352,21 @@ class Window:
         columns = self._logs
         columns.scan(envelope.body, envelope.ends, envelope.starts)
         now, row_times, met = self._clock.now(), *self._late(envelope, times)
+        lowest = self._settings.late_evidence
+        if lowest is not None and b"\x01" in met.tobytes():
+            for row in range(columns.rows):
+                at = row * LOG_CELLS
+                if met[row] and signed(columns.cells[at + SEVERITY]) >= lowest:
+                    self._late_error(envelope, row, LATE_LOG, columns.cells[at + SPAN_ID : at + SPAN_ID + 2])
         self._traces.fold_logs(columns, envelope.keys, row_times, met, now, self._plan.severity_bits)
+
+    def _late_error(self, envelope: Envelope, row: int, trigger: str, span: array[int]) -> None:
+        """A row that is evidence came after its trace's verdict."""
+        key = envelope.keys[row]
+        verdict = self._verdicts.get(key)
+        if verdict is not None and not verdict.kept:
+            told = f"{TRIGGERS[trigger]} (span {envelope.body[span[0] : span[1]].hex() or 'unknown'})"
+            self.late_errors.setdefault(key, LateError(trigger, told))
 
     def _late(self, envelope: Envelope, times: list[int]) -> tuple[array[int], array[int]]:
         """The stream time of each row, and whether its trace is decided already.

@@ -16,9 +16,10 @@ from aiokafka.admin import RecordsToDelete
 from click.testing import CliRunner, Result
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
+from pipeline import telemetry
 from pipeline.cli import cli
 from pipeline.worker import running
-from schemas.decision import RESTORED
+from schemas.decision import RESTORED, DecisionRecord
 from tests.pipeline.kafka import DEADLINE, committed
 from tests.pipeline.stages import Stages, administration, holds, log_of, partition, trace_id
 from tests.services import Kafka, eventually
@@ -144,6 +145,48 @@ async def nobody_else_may_ask(url: str) -> None:
             assert answered.status == 415
         async with session.post(path, json=["why"], headers=headers) as answered:
             assert answered.status == 400
+
+
+class Reviving(Restoring):
+    """Late errors restore traces, few of them."""
+
+    SECTIONS = {
+        "sampling": {
+            "decision_wait": "1s",
+            "policies": [{"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}}],
+            "late_evidence": {"enabled": True, "traces_per_second": 0.001},
+        }
+    }
+
+
+async def test_late_evidence(kafka: Kafka, tmp_path: Path) -> None:
+    """A late error span restores its trace with what was before it and comes after it; the next is one too many."""
+    stages = Reviving(kafka.bootstrap, tmp_path, partitions=1)
+    await stages.create(raw=1)
+    before = {outcome: _restores(outcome) for outcome in ("restored", "limited")}
+    async with stages.producer() as producer, running(stages.config, ["ingest", "sample"]):
+        await stages.produce(producer, "calm/1", "calm/2", "other/1")
+        await stages.decided("calm", "other")
+        await stages.produce(producer, "calm/3!")
+        await stages.kept("calm/1", "calm/2", "calm/3!")
+        await stages.produce(producer, "other/2!")
+        await stages.produce(producer, "calm/4")
+        await stages.kept("calm/1", "calm/2", "calm/3!", "calm/4")
+
+        async def limited() -> bool:
+            return _restores("limited") == before["limited"] + 1
+
+        await eventually(limited, DEADLINE, "the second is counted")
+    assert _restores("restored") == before["restored"] + 1
+    assert await stages.verdicts() == {"calm": ["", RESTORED], "other": [""]}
+    (why,) = [why for r in await stages.records(stages.topics.decisions)
+              for why in DecisionRecord.decode(r.value).restored.values()]  # fmt: skip
+    assert why == f"a late span failed (span {b'calm/3!'.rjust(8, bytes([1])).hex()})"
+
+
+def _restores(outcome: str) -> float:
+    labels = {"trigger": "late_span", "outcome": outcome}
+    return telemetry.REGISTRY.get_sample_value("tailrace_restores_total", labels) or 0.0
 
 
 async def its_spans_are_gone(stages: Restoring, producer: AIOKafkaProducer, url: str) -> None:

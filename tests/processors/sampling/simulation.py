@@ -8,7 +8,7 @@ was produced, and every verdict with the oracle's.
 
 With `direct` there is no ingest: the owners read raw topics that are keyed by trace, as pipeline.direct does.
 
-With `restores` owners bring some dropped traces back, as pipeline.restore does.
+With `restores` owners bring dropped traces back, as pipeline.restore does: some at will, and those of late errors.
 
 Odd seeds are decided soon after their root, and two policies limit rates: deadlines that move and state that lives on.
 """
@@ -206,6 +206,7 @@ class Sample:
         starts = dict.fromkeys(self.topics, 0)
         self.window.resume({t: found[0] if found else None for t, found in committed.items()}, starts)
         self.restoring: Restoration | None = None
+        self.late: list[int] = []  # traces that late errors speak for, whose drop is in the log
 
     def step(self) -> None:
         """Read a head, or let the tail catch up, or burst."""
@@ -256,7 +257,10 @@ class Sample:
                 dropped -= record.restored.keys()
             if not dropped:
                 return
-            key = self.sim.rng.choice(sorted(dropped))
+            late = [key for key in self.late if key in dropped]
+            self.late.clear()
+            key = late[0] if late else self.sim.rng.choice(sorted(dropped))
+            self.sim.by_evidence += bool(late)
             self.restoring = Restoration(key, "seen again", dict.fromkeys(self.topics, 0), PARTITIONS)
         found = self.restoring
         for topic, (position, tail) in found.behind(self.window.tails()).items():
@@ -273,6 +277,8 @@ class Sample:
         return [Envelope.decode(value) for _, _, value in records]
 
     def burst(self, always: bool = False) -> None:
+        late, self.window.late_errors = self.window.late_errors, {}
+        self.late += late
         burst = self.window.burst(always=always)
         if burst is None:
             return
@@ -386,7 +392,9 @@ class Simulation:
             ingest_stall_limit=2 * WAIT if hasty else 10 * 60_000,
             wait_after_root=self.rules.after_root,
             direct=direct,
+            late_evidence=ERROR_LOG if restores else None,
         )
+        self.by_evidence = 0  # restores that late errors set off
         self.quiet_at = 0
         self.quiet_for = 5 * WAIT + 2 * CLOCK_STEP * hasty
         self.truth: dict[int, TraceTruth] = {}
@@ -415,7 +423,7 @@ class Simulation:
             for index in range(count):
                 late = fails >= 0.4 and rng.random() < 0.1
                 at = first + (rng.randrange(0, 1_500) if not late else rng.randrange(WAIT, HORIZON // 2)) * (index > 0)
-                failed = fails < 0.2 and index == 0
+                failed = (fails < 0.2 and index == 0) or (self.restores and late and fails >= 0.7)
                 span = Span(trace_id=trace_id, span_id=rng.randbytes(8), name=f"op{number}")
                 span.start_time_unix_nano, span.end_time_unix_nano = at * 10**6, (at + 5) * 10**6
                 if index not in roots:
@@ -540,7 +548,7 @@ class Simulation:
             oracle.verdicts({t.trace_id: t.rows for t in self.truth.values()}, self.rules),
         )
         spans, logs, counted = self._forwarded()
-        seen: Counter[str] = Counter(traces=len(self.truth), counted=counted)
+        seen: Counter[str] = Counter(traces=len(self.truth), counted=counted, evidence=self.by_evidence)
         for key, truth in self.truth.items():
             if not truth.spans and not truth.logs:
                 continue

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_WARN
 
 from processors.sampling import window
-from processors.sampling.restore import Outcome, Restoration
+from processors.sampling.restore import LATE_LOG, LATE_SPAN, LateError, Outcome, Restoration
 from schemas.decision import RESTORED, Enrichment
 from schemas.envelope import Envelope, RowVerdict
-from tests.processors.sampling.pair import LOGS, SPANS, WAIT, Owner, Pair, key
+from tests.processors.sampling.pair import LOGS, SETTINGS, SPANS, WAIT, Owner, Pair, key, span_id
 
 WAITED = WAIT / 1000 + 1
 
@@ -73,6 +76,35 @@ def test_the_verdict_and_its_reason_are_durable_with_the_rows() -> None:
     assert pair.verdicts()["A"] == ["", RESTORED]
     assert pair.own().window.fate(key("A")) is Outcome.KEPT
     assert owner.window.restore(read(owner, "A")) is Outcome.KEPT
+
+
+def test_late_errors_are_told_once_and_late_evidence_of_kept_or_forgotten_traces_is_none() -> None:
+    pair, _ = dropped()
+    owner = pair.own(replace(SETTINGS, late_evidence=SEVERITY_NUMBER_WARN))
+    owner.read()
+    assert owner.window.late_errors == {}
+    pair.spans(WAITED, "A4", "A5!", "A6!", "B2!", "C1!")
+    pair.logs(WAITED, "A7!")
+    owner.read()
+    told = LateError(LATE_SPAN, f"a late span failed (span {span_id('A5').hex()})")
+    assert owner.window.late_errors == {key("A"): told}
+    owner.window.late_errors = {}
+    pair.logs(WAITED, "A8", "A9?", "B9!")
+    owner.read()
+    told = LateError(LATE_LOG, f"a late log reports an error (span {span_id('A9').hex()})")
+    assert owner.window.late_errors == {key("A"): told}
+    assert owner.window.restore(read(owner, "A")) is Outcome.RESTORED
+    owner.window.late_errors = {}
+    pair.spans(WAITED, "A9!")
+    owner.settle()
+    assert owner.window.late_errors == {}
+
+
+def test_nothing_is_told_unless_it_is_asked_for() -> None:
+    pair, owner = dropped()
+    pair.spans(WAITED, "A5!")
+    owner.read()
+    assert owner.window.late_errors == {}
 
 
 def test_what_cannot_be_restored(monkeypatch: pytest.MonkeyPatch) -> None:

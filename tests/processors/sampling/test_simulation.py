@@ -70,6 +70,7 @@ def test_a_dropped_trace_comes_back_whole_and_once(direct: bool) -> None:
         except Exception as error:
             raise AssertionError(f"seed {seed}: Simulation({seed}, {direct=}, restores=True).run().verify()") from error
     assert seen["restored"] > RESTORE_SEEDS // 4
+    assert seen["evidence"] > 0
 
 
 def test_a_seed_replays_exactly() -> None:
