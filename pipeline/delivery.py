@@ -25,7 +25,8 @@ from sinks.http import NO_ANSWER
 from sinks.settings import Sink
 
 BATCHES_QUEUED = 2  # batches in memory per request that may be under way: one being sent, one being filled
-COMPLAIN_EVERY = 10.0  # seconds between log lines about one outage
+COMPLAIN_EVERY = 10.0  # seconds between log lines about one outage, and between those about refusals
+SAID_CHARACTERS = 4096  # of an answer that are logged
 
 Bury = Callable[[Item, Refusal], Awaitable[None]]
 
@@ -65,7 +66,8 @@ class Delivery:
         self._workers: list[asyncio.Task[None]] = []
         self._drained_by = float("inf")
         self._down_since: float | None = None
-        self._complained = float("-inf")
+        self._complained = self._told = float("-inf")
+        self._untold = 0  # refusals since `_told`
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def open(self) -> None:
@@ -243,6 +245,7 @@ class Delivery:
         settled = len(entries) - len(again)
         refused = settled - outcome.accepted - outcome.already_delivered
         self._share.check(self._clock(), settled, refused)
+        self._tell(outcome.refused)
         if not await self._buried(entries, outcome.refused):
             return None
         self._share.add(self._clock(), settled, refused)
@@ -324,6 +327,26 @@ class Delivery:
                     "down_for": round(now - self._down_since, 3),
                 },
             )
+
+    def _tell(self, refused: Sequence[Refusal]) -> None:
+        """Log what the destination said, as it said it, and how many refusals nothing was logged of since then."""
+        if not refused:
+            return
+        now = self._clock()
+        if now - self._told < COMPLAIN_EVERY:
+            self._untold += len(refused)
+            return
+        log.warning(
+            "sink refuses items, they are dead letters",
+            extra={
+                "sink": self.name,
+                "endpoint": ", ".join(self._settings.servers),
+                "items": len(refused),
+                "answer": (refused[0].said or refused[0].detail)[:SAID_CHARACTERS],
+                "not_logged": self._untold,
+            },
+        )
+        self._told, self._untold = now, 0
 
     def _answered(self) -> None:
         if self._down_since is not None and self._complained >= self._down_since:

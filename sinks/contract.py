@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
 from schemas.errors import Unavailable
@@ -51,11 +51,15 @@ class Coordinates:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Item `index` of a request will never be accepted as it is. `detail` is the destination's own text."""
+    """Item `index` of a request will never be accepted as it is.
+
+    `detail` is the destination's own text, on one line and cut; `said` its answer as it came, if there was one.
+    """
 
     index: int
     detail: str
     reason: Reason = Reason.REFUSED_BY_SINK
+    said: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -118,7 +122,7 @@ class Outcome:
         return Outcome(
             self.accepted,
             self.already_delivered,
-            tuple(Refusal(r.index + by, r.detail, r.reason) for r in self.refused),
+            tuple(replace(r, index=r.index + by) for r in self.refused),
             tuple(i + by for i in self.retry),
             self.retry_after,
             self.reason,

@@ -160,7 +160,7 @@ class Elasticsearch(Destination[LogItem]):
             answer = await self._client.options(headers=headers).bulk(operations=body, require_data_stream=True)  # type: ignore[arg-type]
         except ApiError as error:
             if error.status_code in REFUSING:
-                return Rejected(_text(error))
+                return Rejected(_text(error), _said(error.body))
             wait = retry_after(error.meta.headers, self._clock())
             return Outcome.retry_all(count, str(error.status_code), _text(error), wait)
         except (TransportError, SerializationError) as error:
@@ -188,7 +188,7 @@ def outcome(answers: Sequence[Mapping[str, Any]]) -> Outcome:
         elif status == CONFLICT:
             conflicts += 1
         elif status in REFUSING:
-            refused.append(Refusal(index, _cause(answer)))
+            refused.append(Refusal(index, _cause(answer), said=_said(answer)))
         else:
             retry.append(index)
             if not reason:
@@ -279,6 +279,11 @@ def _cause(answer: Mapping[str, Any]) -> str:
         parts.append(f"{error.get('type')}: {error.get('reason')}")
         error = error.get("caused_by") or {}
     return shortened(f"{answer['status']} {'; '.join(parts)}")
+
+
+def _said(answer: Any) -> str:
+    """The server's JSON, which its client has read."""
+    return answer if isinstance(answer, str) else orjson.dumps(answer, default=str).decode()
 
 
 def _text(error: ApiError) -> str:

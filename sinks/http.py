@@ -50,14 +50,23 @@ class Answer:
     @property
     def detail(self) -> str:
         """The status and the server's own text, cut."""
-        return f"{self.status} {shortened(self.body.decode('utf-8', 'replace'))}".strip()
+        return f"{self.status} {shortened(self.said)}".strip()
+
+    @property
+    def said(self) -> str:
+        """The server's own text."""
+        return self.body.decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A request was refused because of at least one of its items; none of them is known to be accepted."""
+    """A request was refused because of at least one of its items; none of them is known to be accepted.
+
+    `detail` and `said` as in `Refusal`.
+    """
 
     detail: str
+    said: str = ""
 
 
 class HttpClient:
@@ -110,7 +119,7 @@ class HttpClient:
         if answer.ok:
             return Outcome(accepted=items)
         if answer.status in refusing:
-            return Rejected(answer.detail)
+            return Rejected(answer.detail, answer.said)
         wait = retry_after(answer.headers, self._clock())
         return Outcome.retry_all(items, str(answer.status), answer.detail, wait)
 
@@ -137,7 +146,7 @@ async def bisect(items: Sequence[I], attempt: Callable[[Sequence[I]], Awaitable[
         if isinstance(result, Outcome):
             outcome += result.shifted(start)
         elif end - start == 1:
-            outcome += Outcome(refused=(Refusal(start, result.detail),))
+            outcome += Outcome(refused=(Refusal(start, result.detail, said=result.said),))
         else:
             middle = (start + end) // 2
             parts += [(middle, end), (start, middle)]

@@ -102,7 +102,7 @@ class OverGrpc:
             self._endpoints.failed(server)
             raise Unavailable(detail)
         if code in REFUSING or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and TOO_LARGE.search(said)):
-            return Rejected(detail)
+            return Rejected(detail, said)
         if code is grpc.StatusCode.UNAVAILABLE:
             self._endpoints.failed(server)
         return Outcome.retry_all(items, code.name, detail, retry_delay(error.trailing_metadata()))

@@ -41,7 +41,8 @@ class Service:
             return Outcome(accepted=items)
         said = shortened(partial.error_message)
         text = f"partial success: {rejected} of {items} {self.rows} rejected: {said}"
-        return Outcome(items - rejected, refused=tuple(Refusal(index, text) for index in range(items)))
+        refused = tuple(Refusal(index, text, said=partial.error_message) for index in range(items))
+        return Outcome(items - rejected, refused=refused)
 
 
 TRACES = Service(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +14,8 @@ import pytest
 
 from pipeline.config import DeadLetters
 from pipeline.dead_letter_share import DeadLetterShare
-from pipeline.delivery import Delivery
+from pipeline.delivery import SAID_CHARACTERS, Delivery
+from pipeline.logs import JsonLines
 from pipeline.settlement import Account
 from pipeline.telemetry import REGISTRY
 from schemas.errors import Retryable, TooManyDeadLetters, Unavailable
@@ -118,7 +121,14 @@ class Grave:
 class Bench:
     """A delivery, its destination and one partition."""
 
-    def __init__(self, destination: Scripted, grave: Grave, share: DeadLetterShare | None = None, **batch: Any) -> None:
+    def __init__(
+        self,
+        destination: Scripted,
+        grave: Grave,
+        share: DeadLetterShare | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        **batch: Any,
+    ) -> None:
         self.name = fresh("sink")
         settings = sink(
             "http://unused",
@@ -126,7 +136,7 @@ class Bench:
             retry={"initial_interval": "1ms", "max_interval": "2ms"},
         )
         self.destination, self.grave = destination, grave
-        self.delivery = Delivery(self.name, destination, settings, grave, share)
+        self.delivery = Delivery(self.name, destination, settings, grave, share, clock=clock)
         self.account = Account(0)
         self._offset = 0
 
@@ -491,6 +501,25 @@ async def test_a_bug_in_a_destination_is_loud() -> None:
         with pytest.raises(ZeroDivisionError, match="bug"):
             await asyncio.wait_for(b.delivery.failed, DEADLINE)
         assert b.account.position == 0
+
+
+async def test_refusals_are_told_in_the_destinations_words_and_not_every_time(caplog: pytest.LogCaptureFixture) -> None:
+    """Control characters in the words cannot make a second line of the log, nor colours of a terminal."""
+    said = "bad\n\x1b[31mseries\r {" + "x" * 10_000
+    caplog.set_level(logging.WARNING, "pipeline.delivery")
+    refusing = Scripted(Script(*[Outcome(refused=(Refusal(0, "400 bad", said=said),))] * 4))
+    times = [0.0]
+    async with bench(refusing, clock=lambda: times[-1], max_items=1) as b:
+        for position, now in enumerate((0.0, 1.0, 9.0, 10.0), 1):
+            times.append(now)
+            await b.add("a")
+            await b.reaches(position)
+    first, second = caplog.records
+    assert [(vars(r)["items"], vars(r)["not_logged"]) for r in (first, second)] == [(1, 0), (1, 2)]
+    assert vars(first)["answer"] == said[:SAID_CHARACTERS]
+    line = JsonLines().format(first)
+    assert line.isprintable()
+    assert json.loads(line)["answer"] == said[:SAID_CHARACTERS]
 
 
 async def test_an_outage_is_told_once_with_destination_and_error(caplog: pytest.LogCaptureFixture) -> None:

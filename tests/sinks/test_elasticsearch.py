@@ -118,6 +118,8 @@ async def test_elasticsearch_refuses_one_document_and_gets_the_others(elasticsea
         assert (outcome.accepted, [refusal.index for refusal in outcome.refused], outcome.retry) == (4, [3], ())
         assert outcome.refused[0].detail.startswith("400 document_parsing_exception")
         assert "immense" in outcome.refused[0].detail
+        said = orjson.loads(outcome.refused[0].said)
+        assert (said["status"], said["error"]["type"]) == (400, "document_parsing_exception"), "the server's own answer"
 
 
 @pytest.mark.parametrize("mapping", ["otel", "ecs"])

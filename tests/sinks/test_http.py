@@ -59,7 +59,7 @@ async def test_what_says_nothing_about_the_items_is_sent_again(code: int) -> Non
 @pytest.mark.parametrize("code", [400, 413, 422])
 async def test_what_the_items_cause_is_a_rejection(code: int) -> None:
     async with faulty(status(code, "no\n good")) as server:
-        assert await post(server.url) == Rejected(f"{code} no good")
+        assert await post(server.url) == Rejected(f"{code} no good", "no\n good")
 
 
 async def test_a_long_error_text_is_cut() -> None:

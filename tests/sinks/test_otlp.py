@@ -229,6 +229,7 @@ async def test_a_partial_success_dead_letters_every_candidate_and_counts_what_wa
         outcome = await send(endpoint, envelope([span(), span(), span()]), protocol=protocol)
     assert (outcome.accepted, len(outcome.refused), outcome.retry) == (1, 3, ())
     assert outcome.refused[0].detail == "partial success: 2 of 3 spans rejected: full"
+    assert outcome.refused[0].said == "full"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -15,6 +15,7 @@ from pipeline.demo.remote_write import decode
 from schemas.point import HistogramValue, Shape
 from schemas.sample import SeriesBlock
 from sinks.contract import Outcome, SourceRecord
+from sinks.http import shortened
 from sinks.prometheus import Prometheus, SampleItem
 from sinks.remote_write import defect
 from tests.services import Prometheus as PrometheusServer
@@ -120,6 +121,7 @@ async def test_prometheus_refuses_one_sample_and_gets_the_others(prometheus: Pro
     await destination.close()
     assert (outcome.accepted, [refusal.index for refusal in outcome.refused], outcome.retry) == (10, [6], ())
     assert outcome.refused[0].detail.startswith("400 ")
+    assert outcome.refused[0].detail == f"400 {shortened(outcome.refused[0].said)}", "the server's own answer"
     assert await query(prometheus, calls) == {f"s{n}": n for n in range(10)}
 
 
