@@ -45,6 +45,7 @@ POLICY_COUNTERS: Mapping[str, MetricName] = {
     "shadow_turned": "tailrace_shadow_policy_changes_total",
     "policy_spans": "tailrace_policy_spans_total",
     "policy_bytes": "tailrace_policy_bytes_total",
+    "keys_shared": "tailrace_policy_keys_shared_total",
 }
 """Of the statistics of a burst: those that are counted by policy."""
 REREAD_BYTES = 8 << 20  # of values that the tail reads again in one go

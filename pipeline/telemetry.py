@@ -32,6 +32,7 @@ MetricName = Literal[
     "tailrace_policy_only_total",
     "tailrace_policy_spans_total",
     "tailrace_policy_bytes_total",
+    "tailrace_policy_keys_shared_total",
     "tailrace_shadow_policy_changes_total",
     "tailrace_spans_kept_total",
     "tailrace_logs_kept_total",
@@ -152,6 +153,12 @@ METRICS: tuple[Metric, ...] = (
     Metric("tailrace_policy_spans_total", "counter", ("policy",), "Spans forwarded, by the policy that is named."),
     Metric(
         "tailrace_policy_bytes_total", "counter", ("policy",), "OTLP bytes of these spans, without their resources."
+    ),
+    Metric(
+        "tailrace_policy_keys_shared_total",
+        "counter",
+        ("policy",),
+        "Traces whose key found no place: beyond max_keys they share one rate, beyond max_shapes none of them is kept.",
     ),
     Metric(
         "tailrace_shadow_policy_changes_total",

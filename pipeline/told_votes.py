@@ -39,7 +39,7 @@ def _told(vote: PolicyVote) -> str:
     if vote.shadow:
         answer += ", without effect (shadow)"
     if vote.by_rate:
-        answer += ", as if its bucket were full"
+        answer += ", as if there were no other traces"
     found = [f"span {row.span} {row.name}".rstrip() if row.name else _log(row.span) for row in vote.evidence]
     if vote.rows > len(found):
         found.append(f"{vote.rows - len(found)} more")

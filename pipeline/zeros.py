@@ -96,6 +96,7 @@ def _policy_counters(policy: Policy) -> tuple[MetricName, ...]:
         "tailrace_policy_only_total",
         "tailrace_policy_spans_total",
         "tailrace_policy_bytes_total",
+        *(("tailrace_policy_keys_shared_total",) if policy.type in ("dynamic", "throughput", "rare") else ()),
     )
 
 

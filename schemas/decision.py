@@ -53,7 +53,9 @@ class Checkpoint:
     yet in the span metrics. `marks` maps (raw topic, raw partition) to (mark ms, append ms of its record) *as of
     the tail*; only what changed since the previous record unless `full`. `policy_version` names the config.
     `limiters` maps a policy to the state of its token buckets after all verdicts up to this record: (tokens, stream
-    time in ms) each, see processors.sampling.limits. A record without them is written as before there were any.
+    time in ms) each, see processors.sampling.limits. `keyed` maps a policy that goes by keys to what each of its
+    samplers knows, pairs of numbers (processors.sampling.adaptive). A record without them is written as before there
+    were any.
     """
 
     tails: dict[str, int] = field(default_factory=dict)
@@ -63,6 +65,7 @@ class Checkpoint:
     policy_version: str = ""
     full: bool = False
     limiters: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    keyed: dict[str, list[list[tuple[int, int]]]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -112,6 +115,7 @@ class DecisionRecord:
                 "full": point.full,
                 **({"limiters": point.limiters} if point.limiters else {}),
                 **({"restored": list(self.restored.items())} if self.restored else {}),
+                **({"keyed": point.keyed} if point.keyed else {}),
             }
         )
 
@@ -134,6 +138,10 @@ class DecisionRecord:
                 full=raw["full"],
                 limiters={
                     name: [(tokens, at) for tokens, at in each] for name, each in raw.get("limiters", {}).items()
+                },
+                keyed={
+                    name: [[(key, known) for key, known in one] for one in each]
+                    for name, each in raw.get("keyed", {}).items()
                 },
             )
             return record

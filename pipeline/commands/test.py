@@ -21,8 +21,9 @@ def test(files: tuple[Path, ...], file: str, verbose: bool) -> None:
     """Decide traces from files and compare with what should become of them.
 
     CASES are YAML files of traces in OTLP-JSON, each with the verdict it should get (docs/how-to/write-a-policy.md).
-    The code that decides is that of the workers; nothing is started, no broker is asked. A policy of type rate_limiting
-    is asked as if its bucket were full. Exit code 0, 1 if a case fails, 78 if a file is wrong.
+    The code that decides is that of the workers; nothing is started, no broker is asked. A policy that goes by
+    other traces too (rate_limiting, dynamic, …) is asked as if there were none. Exit code 0, 1 if a case fails, 78 if a
+    file is wrong.
 
     \b
       tailrace test --config tailrace.yaml policies-test.yaml

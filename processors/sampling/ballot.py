@@ -7,7 +7,8 @@ hundred times.
 
 Shadow policies are asked once that is settled, and counted.
 
-Only the limiting policies look beyond the evidence: at the token buckets of the partition (processors.sampling.limits).
+Only the limiting policies look beyond the evidence, at the token buckets of the partition, and those that go by a
+trace's key, at what is known of it (both in processors.sampling.limits).
 
 Memory layout: policies are one array of numbers, nodes of (kind, size of the node, arguments), those inside an `and`
 within its node. The records of a TraceTable are read where they lie, and a trace that nobody keeps never becomes an
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 (
     ALWAYS, ANY_OF, NONE_OF, LONGER, LONGER_MILLIS, SPAN_COUNT, WITHIN_RATE, WITHIN_BYTES, CONSISTENT, HASHED, OPPOSITE,
-    COMPOSITE, OF_IDS, ALL_OF,
-) = range(14)  # fmt: skip
+    COMPOSITE, OF_IDS, KEYED, ALL_OF,
+) = range(15)  # fmt: skip
 """The kinds of nodes; processors.sampling.conditions says what each asks."""
 
 _ALWAYS = cython.declare(cython.ulonglong, ALWAYS)
@@ -48,6 +49,7 @@ _OPPOSITE = cython.declare(cython.ulonglong, OPPOSITE)
 
 _COMPOSITE = cython.declare(cython.ulonglong, COMPOSITE)
 _OF_IDS = cython.declare(cython.ulonglong, OF_IDS)
+_KEYED = cython.declare(cython.ulonglong, KEYED)
 
 _KEY = cython.declare(cython.Py_ssize_t, records.KEY)
 _HIGH = cython.declare(cython.Py_ssize_t, records.HIGH)
@@ -100,6 +102,8 @@ class Ballot:
     _shadowed: cython.ulonglong[::1]
     _turned: cython.ulonglong[::1]
     _limits: object
+    _sets: object
+    _record: cython.Py_ssize_t
     _deadline: cython.longlong
     _duration: cython.ulonglong
     _negative: cython.bint
@@ -126,7 +130,8 @@ class Ballot:
         self._shadows_at = sum(len(condition.code(words)) for _, condition in (*drops, *conditions))
         everything = (*drops, *conditions, *shadows)
         self._code = array("Q", [n for _, condition in everything for n in condition.code(words)] or [0])
-        self._limits = None
+        self._limits = self._sets = None
+        self._record = 0
         self.clear()
 
     def clear(self) -> None:
@@ -152,7 +157,7 @@ class Ballot:
         place: cython.Py_ssize_t
         if count > len(due) or count > len(deadlines):
             raise IndexError("fewer traces are due")
-        self._limits = limits
+        self._limits, self._sets = limits, table.sets
         for place in range(first, count):
             self._deadline = deadlines[place]
             if self._kept(wide, small, due[place]):
@@ -169,6 +174,7 @@ class Ballot:
         small: cython.const[cython.int][::1],
         record: cython.Py_ssize_t,
     ) -> cython.int:
+        self._record = record
         at: cython.Py_ssize_t = record * (_BITS + self._words)
         spans: cython.ulonglong = small[record * _SMALL + _SPANS]
         node: cython.Py_ssize_t
@@ -289,10 +295,7 @@ class Ballot:
             number = wide[at + _BYTES]
             return 0 if spans and self._limits.at(self._deadline).take(self._code[node], number) else -1
         if kind == _CONSISTENT:
-            number = wide[at + _RANDOM]
-            if number == _U64_MAX:
-                number = wide[at + _KEY] & _RANDOM_MASK
-            return self._code[node] if number >= self._code[node] else -1
+            return self._code[node] if self._random(wide, at) >= self._code[node] else -1
         if kind == _HASHED:
             if self._code[node + 1] == 0:
                 return -1
@@ -303,6 +306,8 @@ class Ballot:
         if kind == _OF_IDS:
             number = self._hash(self._code[node], wide[at + _KEY])
             return 0 if self._code[node + 1] <= number <= self._code[node + 2] else -1
+        if kind == _KEYED:
+            return self._by_key(node, wide, at, spans)
         if kind == _COMPOSITE:
             return self._first_within(node, end, wide, at, spans)
         highest = 0  # ALL_OF: the rarest part says how often; after one that does not keep it no rate is spent
@@ -342,6 +347,30 @@ class Ballot:
             node += self._code[node + 1]
             part += 1
         return -1
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _random(self, wide: cython.const[cython.ulonglong][::1], at: cython.Py_ssize_t) -> cython.ulonglong:
+        """The 56-bit randomness of a trace."""
+        number: cython.ulonglong = wide[at + _RANDOM]
+        return wide[at + _KEY] & _RANDOM_MASK if number == _U64_MAX else number
+
+    @cython.cfunc
+    @cython.exceptval(-2)
+    def _by_key(
+        self,
+        node: cython.Py_ssize_t,
+        wide: cython.const[cython.ulonglong][::1],
+        at: cython.Py_ssize_t,
+        spans: cython.ulonglong,
+    ) -> cython.longlong:
+        """The threshold that a sampler has for the trace's key now, if its randomness reaches it."""
+        threshold: cython.ulonglong
+        if spans == 0:
+            return -1
+        key = self._sets.key(self._record, self._code[node + 1])
+        threshold = self._limits.at(self._deadline).threshold(self._code[node], key, spans)
+        return threshold if self._random(wide, at) >= threshold else -1
 
     @cython.cfunc
     @cython.exceptval(check=False)

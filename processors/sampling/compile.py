@@ -14,6 +14,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from processors.sampling.adaptive import Adaptive, Keyed
 from processors.sampling.blocks import (
     REMEMBERED,
     BooleanAttribute,
@@ -31,6 +32,7 @@ from processors.sampling.conditions import (
     AllOf,
     Always,
     AnyOf,
+    ByKey,
     Condition,
     Consistent,
     FirstWithin,
@@ -44,11 +46,14 @@ from processors.sampling.conditions import (
     WithinBytes,
     WithinRate,
 )
+from processors.sampling.features import MOST_FEATURES, SPAN_NAME, SPAN_STATUS, Feature, SpanFeatures, feature
+from processors.sampling.keyed import Adapting, Dynamic, Rare, Throughput
 from processors.sampling.limits import Allowance, Rate
 from processors.sampling.ottl import Question, alternatives, bounds, holds
 from processors.sampling.policies import Composite, Policy, unique_names
 from processors.sampling.predicates import KeyPredicates, Lookup, attribute_bits, expression
 from processors.sampling.probability import hash_limit_of, salted, threshold_of
+from processors.sampling.rare import Rarity
 from processors.sampling.shares import Shares, SharesBySecond
 from processors.sampling.span_bits import WORD, FieldBits, SpanBits, Term, words_of
 from processors.sampling.trace_state import States
@@ -76,7 +81,8 @@ class Plan:
     `rates` are what `processors.sampling.limits` keeps buckets for. `version` is a short hash of the policies and of
     what they mean: it names the plan in decisions. Bit sets have `words` 64-bit words: `span_bits` works out what spans
     meet by themselves, `resource_bits` what they meet by their resource, and `severity_bits` holds what a log record
-    meets, by its severity number (0 = unspecified meets nothing).
+    meets, by its severity number (0 = unspecified meets nothing). `samplers` go by keys, which are made of `features`;
+    without any there are none.
     """
 
     keys: dict[bytes, int]
@@ -90,6 +96,8 @@ class Plan:
     resource_lookups: tuple[Lookup, ...]
     shadows: tuple[tuple[str, Condition], ...] = ()
     shadow_drops: frozenset[str] = frozenset()
+    samplers: tuple[Keyed, ...] = ()
+    features: SpanFeatures | None = None
 
     def resource_bits(self, values: Sequence[AttributeValue | None]) -> int:
         """The predicates that all spans of a resource meet, by its attributes (in the slots of `keys`)."""
@@ -126,6 +134,8 @@ def compile_policies(policies: Sequence[Policy], *, compat: Compat = "none", ext
         resource_lookups=compiler.lookups(of_resource=True),
         shadows=tuple(shadows),
         shadow_drops=frozenset(policy.name for policy in policies if policy.shadow and policy.type == "drop"),
+        samplers=tuple(compiler.samplers),
+        features=SpanFeatures(list(compiler.features), compiler.keys) if compiler.features else None,
     )
 
 
@@ -140,6 +150,8 @@ class _Compiler:
     states: dict[bytes, dict[bytes, int]] = field(default_factory=dict)
     terms: list[Term] = field(default_factory=list)
     rates: list[Allowance] = field(default_factory=list)
+    samplers: list[Keyed] = field(default_factory=list)
+    features: dict[Feature, int] = field(default_factory=dict)
     outer: str = ""  # the policy of the configuration that is being compiled
 
     def slot(self, key: str) -> int:
@@ -189,6 +201,12 @@ class _Compiler:
                 return self._latency(block)
             case Policy(type="probabilistic", probabilistic=block) if block:
                 return self._probabilistic(block)
+            case Policy(type="dynamic", dynamic=block) if block:
+                return self._dynamic(block)
+            case Policy(type="throughput", throughput=block) if block:
+                return self._throughput(block)
+            case Policy(type="rare", rare=block) if block:
+                return self._rare(block)
             case Policy(type="and", and_=block) if block:
                 return AllOf(tuple(self.condition(part) for part in block.and_sub_policy))
             case Policy(type="not", not_=block) if block:
@@ -313,6 +331,49 @@ class _Compiler:
         shares = _shares_as_collector(total, names, percents) if strict else _shares(total, names, percents)
         self.rates.append((SharesBySecond if strict else Shares)(self.outer, total, shares))
         return FirstWithin(index, not strict, tuple(self.condition(part) for part in parts))
+
+    def _dynamic(self, block: Dynamic) -> Condition:
+        initial = threshold_of(100 / block.goal_sample_rate)
+        return self._adapting(block, 1 / block.goal_sample_rate, 0.0, of_traces=False, initial=initial)
+
+    def _throughput(self, block: Throughput) -> Condition:
+        per_second = block.goal_traces_per_second or block.goal_spans_per_second
+        initial = threshold_of(block.initial_sampling_percentage)
+        return self._adapting(block, 0.0, per_second, of_traces=block.goal_traces_per_second > 0, initial=initial)
+
+    def _adapting(
+        self, block: Adapting, share: float, per_second: float, *, of_traces: bool, initial: int
+    ) -> Condition:
+        allowed = Adaptive(
+            self.outer,
+            share,
+            per_second,
+            of_traces,
+            initial,
+            int(block.adjustment_interval * 1000),
+            block.weight,
+            block.age_out_value or block.weight,
+            block.burst_multiple,
+            block.burst_detection_delay,
+            block.max_keys,
+        )
+        return self._by_key(allowed, block.field_list)
+
+    def _rare(self, block: Rare) -> Condition:
+        rarity = Rarity(self.outer, block.traces, int(block.interval * 1000), block.max_shapes)
+        return self._by_key(rarity, block.field_list)
+
+    def _by_key(self, sampler: Keyed, names: Sequence[str]) -> Condition:
+        mask = 0
+        for one in map(feature, names):
+            for part in one.parts:
+                if part not in (SPAN_NAME, SPAN_STATUS):
+                    self.slot(part)
+            mask |= 1 << self.features.setdefault(one, len(self.features))
+        if len(self.features) > MOST_FEATURES:
+            raise ValueError(f"field_list: more than {MOST_FEATURES} different fields in all policies together")
+        self.samplers.append(sampler)
+        return ByKey(len(self.samplers) - 1, mask)
 
     def _latency(self, block: Latency) -> Condition:
         upper = block.upper_threshold_ms or None

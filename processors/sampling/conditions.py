@@ -149,6 +149,17 @@ class OfIds:
 
 
 @dataclass(frozen=True, slots=True)
+class ByKey:
+    """There are spans, and randomness reaches what sampler `index` says for the key of the features in `mask`."""
+
+    index: int
+    mask: int
+
+    def code(self, words: int) -> list[int]:
+        return _node(ballot.KEYED, self.index, self.mask)
+
+
+@dataclass(frozen=True, slots=True)
 class Opposite:
     """There are spans, and `part` does not keep the trace. No threshold says the rest of a share: certain."""
 

@@ -16,7 +16,8 @@ class Evidence:
     epoch over spans that say one, NO_START and NO_TIME while there is none. `bytes` is the size of its spans as
     OTLP. `randomness` is the 56-bit `rv` of the tracestate, None when no span carries one; of several (a producer's
     defect) the smallest counts. `trace_id` is the greatest one seen: of a full id and its zero-padded low half,
-    which are the same trace (schemas.ids), the full one.
+    which are the same trace (schemas.ids), the full one. `features` are what its keys are made of, where a policy goes
+    by keys (processors.sampling.features).
     """
 
     trace_id: bytes
@@ -27,6 +28,7 @@ class Evidence:
     max_end: int = NO_TIME
     bytes: int = 0
     randomness: int | None = None
+    features: tuple[int, ...] = ()
 
     @property
     def duration_ns(self) -> int:

@@ -1,4 +1,4 @@
-"""Rates of spans or bytes, held by token buckets in stream time.
+"""Rates of spans or bytes, held by token buckets in stream time; and who holds the samplers that go by keys.
 
 A bucket fills with the deadlines of the traces that reach it, not with a wall clock, and its state is part of the
 checkpoint. So a backlog passes at the configured rate of *its* time, and a new owner decides as the old one would
@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from processors.sampling.adaptive import Keyed, KeyState
 
 UNITS = 1000  # a millisecond adds `per_second` units
 BucketState = tuple[int, int]
@@ -116,20 +118,50 @@ class _One:
 
 
 class Limits:
-    """The buckets of one partition for each of a plan's rates, in order."""
+    """What a partition's decisions depend on beside evidence: buckets for each of a plan's rates, and its samplers."""
 
-    def __init__(self, rates: Sequence[Allowance], partitions: int) -> None:
+    def __init__(self, rates: Sequence[Allowance], partitions: int, samplers: Sequence[Keyed] = ()) -> None:
         self._limiters = [(rate.policy, rate.limiter(partitions)) for rate in rates]
+        self._samplers = [(one.policy, one.sampler(partitions)) for one in samplers]
         self.now = 0
 
     def at(self, time: int) -> Limits:
-        """The same buckets, at stream time `time` (ms)."""
+        """The same, at stream time `time` (ms)."""
         self.now = time
         return self
 
     def take(self, index: int, size: int, part: int = 0) -> bool:
         """Whether a trace of `size` spans or bytes passes; then it has spent them."""
         return self._limiters[index][1].take(self.now, part, size)
+
+    def threshold(self, index: int, key: int, spans: int) -> int:
+        """At which 56-bit threshold sampler `index` keeps a trace with this key; it has seen it then."""
+        return self._samplers[index][1].threshold(self.now, key, spans)
+
+    def shared(self) -> dict[str, int]:
+        """Policy → traces since the last call whose key had no place of its own."""
+        found: dict[str, int] = {}
+        for policy, sampler in self._samplers:
+            if sampler.shared:
+                found[policy] = found.get(policy, 0) + sampler.shared
+                sampler.shared = 0
+        return found
+
+    def keys(self) -> dict[str, list[list[KeyState]]]:
+        """Policy → what each of its samplers knows, for the checkpoint; those that have seen no trace are left out."""
+        state: dict[str, list[list[KeyState]]] = {}
+        for policy, sampler in self._samplers:
+            state.setdefault(policy, []).append(sampler.state())
+        return {policy: each for policy, each in state.items() if any(each)}
+
+    def restore_keys(self, state: Mapping[str, Sequence[Sequence[KeyState]]]) -> None:
+        """Continue from a checkpoint; a policy that has another number of samplers there, or none, begins anew."""
+        for policy in dict(self._samplers):
+            mine = [sampler for name, sampler in self._samplers if name == policy]
+            known = state.get(policy, ())
+            if len(known) == len(mine):
+                for sampler, each in zip(mine, known, strict=True):
+                    sampler.restore(each)
 
     def state(self) -> dict[str, list[BucketState]]:
         """Policy → its buckets, for the checkpoint; policies that nobody has reached are left out."""

@@ -27,6 +27,7 @@ from processors.sampling.blocks import (
     StringAttribute,
     TraceState,
 )
+from processors.sampling.keyed import Dynamic, Rare, Throughput
 from schemas.settings import Section
 
 PolicyType = Literal[
@@ -44,6 +45,9 @@ PolicyType = Literal[
     "rate_limiting",
     "bytes_limiting",
     "log_severity",
+    "dynamic",
+    "throughput",
+    "rare",
     "and",
     "not",
     "composite",
@@ -76,6 +80,9 @@ class Policy(Section):
     rate_limiting: RateLimiting | None = Field(None, description="For type: rate_limiting.")
     bytes_limiting: BytesLimiting | None = Field(None, description="For type: bytes_limiting.")
     log_severity: LogSeverity | None = Field(None, description="For type: log_severity.")
+    dynamic: Dynamic | None = Field(None, description="For type: dynamic.")
+    throughput: Throughput | None = Field(None, description="For type: throughput.")
+    rare: Rare | None = Field(None, description="For type: rare.")
     and_: And | None = Field(None, alias="and", description="For type: and.")
     not_: Not | None = Field(None, alias="not", description="For type: not.")
     composite: Composite | None = Field(None, description="For type: composite.")

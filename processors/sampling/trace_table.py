@@ -14,6 +14,7 @@ set), `_times` (64-bit signed, ms of stream time) and `_small` (32-bit); free re
 table of record numbers finds a trace by its key. Spans that a log may name are 12 bytes each, linked, at most
 SPANS_PER_TRACE a trace. All grow by a sixteenth. A trace takes 116 bytes, about 6 to be found, 12 for each of its
 spans: below 200 with five (tests/processors/sampling/test_memory.py); evidence that is ahead is a record of its own.
+`sets` holds what keys are made of, by record (processors.sampling.features); None while no policy asks.
 
 Deadlines are a hierarchical timing wheel (Varghese & Lauck, SOSP 1987): a level for each 6 bits of a deadline that
 differ from the wheel's position, 64 linked lists a level. A trace moves down at most once a level, usually twice in
@@ -29,6 +30,7 @@ import cython
 
 from processors.correlation import NAMED_PER_TRACE, SPANS_PER_TRACE, enrichment
 from processors.sampling.evidence import Evidence
+from processors.sampling.features import FeatureSets, SpanFeatures
 from processors.sampling.span_bits import SpanBits
 from processors.span_labels import SpanLabels
 from schemas.columns import grown
@@ -122,8 +124,12 @@ _C_ERROR = cython.declare(cython.ulonglong, ERROR)
 class TraceTable:
     """Trace key → undecided trace, with a list for each deadline.
 
-    Waits in ms; without `after_root` root spans are spans like others. `words` is the width of the bit sets.
+    Waits in ms; without `after_root` root spans are spans like others. `words` is the width of the bit sets; `keyed`:
+    features of spans are gathered too.
     """
+
+    sets = cython.declare(object, visibility="readonly")
+    _row_records: object
 
     decision_wait = cython.declare(cython.longlong, visibility="readonly")
     after_root = cython.declare(object, visibility="readonly")
@@ -157,7 +163,9 @@ class TraceTable:
     _labels: cython.Py_ssize_t
     _generation: object
 
-    def __init__(self, decision_wait: int, after_root: int | None = None, words: int = 1) -> None:
+    def __init__(self, decision_wait: int, after_root: int | None = None, words: int = 1, keyed: bool = False) -> None:
+        self.sets = FeatureSets() if keyed else None
+        self._row_records = array("i", bytes(4 * _RECORDS))
         self.decision_wait = decision_wait
         self.after_root = after_root
         self._rooted = after_root is not None
@@ -209,11 +217,12 @@ class TraceTable:
         now: int | None,
         bits: SpanBits,
         labels: SpanLabels,
+        features: SpanFeatures | None = None,
     ) -> None:
         """The spans of a batch, but for those with skip[row]: to which trace each belongs and what it says.
 
-        `times` is the stream time of each row, `now` the clock: no later row can be older. `bits` and `labels` are
-        those of this batch.
+        `times` is the stream time of each row, `now` the clock: no later row can be older. `bits`, `labels` and
+        `features` are those of this batch.
         """
         self._read_names(labels)
         rows: cython.Py_ssize_t = columns.rows
@@ -241,6 +250,9 @@ class TraceTable:
         root: cython.bint
         if min(len(keys), len(times), len(skip), len(random), len(label)) < rows or len(met) < rows * words:
             raise IndexError("a column is shorter than the batch")
+        if rows > len(self._row_records):
+            self._row_records = array("i", bytes(8 * rows))
+        records: cython.int[::1] = self._row_records
         for row in range(rows):
             if skipped[row]:
                 continue
@@ -262,6 +274,7 @@ class TraceTable:
                     self._labelled[label[row]],
                 )
             at = self._evidence(record, time[row], clocked, clock)
+            records[row] = at
             self._small[at * _SMALL + _SPANS] += 1
             at *= self._width
             self._wide[at + _BYTES] += cells[base + _C_SIZE]
@@ -275,6 +288,8 @@ class TraceTable:
                 self._wide[at + _HIGH] = high
             for word in range(words):
                 self._wide[at + _BITS + word] |= met[row * words + word]
+        if self.sets is not None and features is not None:
+            self.sets.fold(self._row_records, features, skip, rows)
 
     @cython.boundscheck(False)
     @cython.wraparound(False)
@@ -479,6 +494,7 @@ class TraceTable:
             max_end=self._wide[at + _MAX_END],
             bytes=self._wide[at + _BYTES],
             randomness=None if self._wide[at + _RANDOM] == _U64_MAX else self._wide[at + _RANDOM],
+            features=() if self.sets is None else self.sets.of(record),
         )
 
     @property
@@ -506,6 +522,8 @@ class TraceTable:
             self._wide[to + _BITS + word] |= self._wide[of + _BITS + word]
         self._small[record * _SMALL + _SPANS] += self._small[ahead * _SMALL + _SPANS]
         self._small[record * _SMALL + _LOGS] += self._small[ahead * _SMALL + _LOGS]
+        if self.sets is not None:
+            self.sets.merge(record, ahead)
         return 0
 
     # ---- the wheel ---------------------------------------------------------------------------------------
@@ -871,6 +889,8 @@ class TraceTable:
         self._free_spans(self._small[record * _SMALL + _ENTRIES])
         self._free_spans(self._small[record * _SMALL + _NAMED])
         self._free_ahead(record)
+        if self.sets is not None:
+            self.sets.free(record)
         self._small[record * _SMALL + _NEXT] = self._free
         self._free = record
         return 0
@@ -883,6 +903,8 @@ class TraceTable:
         self._small[record * _SMALL + _AHEAD] = -1
         while ahead >= 0:
             after = self._small[ahead * _SMALL + _NEXT]
+            if self.sets is not None:
+                self.sets.free(ahead)
             self._small[ahead * _SMALL + _NEXT] = self._free
             self._free = ahead
             ahead = after

@@ -69,8 +69,8 @@ class PolicyVote:
     """One policy's answer, `matched`: it keeps the trace, or drops it, if that is its type.
 
     `threshold` is the 56-bit one at which it matched (0 = certain). `evidence` names the first rows of `rows` that met
-    it by themselves; a policy about the whole trace has none. `by_rate`: it was asked as if its bucket were
-    full. A `shadow` has no effect.
+    it by themselves; a policy about the whole trace has none. `by_rate`: it goes by other traces too, and was asked as
+    if there were none (buckets full, no key seen). A `shadow` has no effect.
     """
 
     policy: str
@@ -143,7 +143,7 @@ def _before(rows: Rows, deadline: int) -> Iterator[Rows]:
 
 def evidence(plan: Plan, trace: Trace) -> Evidence:
     """What a plan would have gathered of the trace."""
-    table, labels = TraceTable(1, None, plan.words), SpanLabels([])
+    table, labels = TraceTable(1, None, plan.words, plan.features is not None), SpanLabels([])
     for rows in trace.rows:
         size = len(rows.envelope)
         folded = rows.envelope.keys, array("q", bytes(8 * size)), array("B", bytes(size)), 0
@@ -154,21 +154,24 @@ def evidence(plan: Plan, trace: Trace) -> Evidence:
         else:
             spans = _met(plan, rows.envelope)
             labels.assign(spans, rows.envelope.resource, [("", ())] * len(rows.envelope.resources))
-            table.fold_spans(spans, *folded, plan.span_bits, labels)
+            table.fold_spans(spans, *folded, plan.span_bits, labels, plan.features)
     table.list_due(1)
     return table.evidence(0)
 
 
 def verdict(policies: Sequence[Policy], compat: Compat, trace: Trace) -> Vote:
-    """The outcome, as if every bucket were full."""
-    plan = compile_policies(policies, compat=compat)
-    return decide(plan, evidence(plan, trace), Limits(plan.rates, 1).at(trace.deadline))
+    """The outcome, as if there were no other traces."""
+    return _asked(compile_policies(policies, compat=compat), trace)
+
+
+def _asked(plan: Plan, trace: Trace) -> Vote:
+    return decide(plan, evidence(plan, trace), Limits(plan.rates, 1, plan.samplers).at(trace.deadline))
 
 
 def vote(policy: Policy, compat: Compat, trace: Trace) -> PolicyVote:
     """One policy's answer, with those of the policies inside it."""
     plan = compile_policies([policy.model_copy(update={"shadow": False})], compat=compat)
-    outcome = decide(plan, evidence(plan, trace), Limits(plan.rates, 1).at(trace.deadline))
+    outcome = _asked(plan, trace)
     parts = tuple(vote(part, compat, trace) for part in inside(policy))
     met = [] if parts else list(_meeting(plan, trace))
     return PolicyVote(
@@ -179,7 +182,7 @@ def vote(policy: Policy, compat: Compat, trace: Trace) -> PolicyVote:
         outcome.threshold,
         tuple(met[:SHOWN]),
         len(met),
-        bool(plan.rates),
+        bool(plan.rates or plan.samplers),
         policy.shadow,
         parts,
     )
@@ -236,6 +239,9 @@ def _met(plan: Plan, envelope: Envelope) -> SpanColumns:
     columns = _scanned(envelope, plan.keys)
     bits = [plan.resource_bits(resource_attributes(header, plan.keys)) for header in envelope.resources]
     plan.span_bits.assign(columns, envelope.resource, bits)
+    if plan.features is not None:
+        parts = [plan.features.of_resource(resource_attributes(header, plan.keys)) for header in envelope.resources]
+        plan.features.assign(columns, envelope.resource, parts)
     return columns
 
 

@@ -155,7 +155,7 @@ class Window:
         self._service = plan.keys[b"service.name"]
         self._metrics = metrics
         self._labels = SpanLabels([]) if metrics is None else metrics.labels
-        self._resources: dict[bytes, tuple[Resource, int]] = {}
+        self._resources: dict[bytes, tuple[Resource, int, list[int]]] = {}
         self._resource_bytes = 0
         self._spans = SpanColumns(plan.keys)
         self._logs = LogColumns()
@@ -163,9 +163,11 @@ class Window:
         self._cursors: dict[str, Cursor] = {}
         self.lost: dict[str, int] = {}  # records of a topic that were gone when this owner came
         self._clock, self._tail_clock = self._clocks()
-        self._traces = TraceTable(settings.decision_wait, settings.wait_after_root, plan.words)
+        self._traces = TraceTable(
+            settings.decision_wait, settings.wait_after_root, plan.words, plan.features is not None
+        )
         self._ballot = Ballot(plan.conditions, plan.drops, plan.words, plan.shadows, plan.shadow_drops)
-        self._limits = Limits(plan.rates, settings.partitions)
+        self._limits = Limits(plan.rates, settings.partitions, plan.samplers)
         self._verdicts = Verdicts(settings.late_horizon)
         self._pending = DecisionRecord(settings.partitions)
         self._pending_bytes = 0
@@ -258,6 +260,7 @@ class Window:
             self._tail_clock.restore(point.marks, point.raw_topics)
             self._left_out = set(self._tail_clock.stalled())
             self._limits.restore(point.limiters)
+            self._limits.restore_keys(point.keyed)
             self._expire()
         return {topic: cursor.tail for topic, cursor in self._cursors.items()}
 
@@ -322,7 +325,7 @@ class Window:
         columns.scan(envelope.body, envelope.ends, envelope.starts)
         if self._metrics is None and len(labels) > LABEL_SETS:
             labels.clear()  # with metrics every flush does
-        labels.assign(columns, envelope.resource, [labelled for labelled, _ in resources])
+        labels.assign(columns, envelope.resource, [labelled for labelled, _, _ in resources])
         if not counted:
             if self._metrics is not None:
                 self._metrics.add(columns)
@@ -333,11 +336,13 @@ class Window:
                 at = row * columns.width
                 if met[row] and columns.cells[at + STATUS] == ERROR:
                     self._late_error(envelope, row, LATE_SPAN, columns.cells[at + SPAN_ID : at + SPAN_ID + 2])
-        plan.span_bits.assign(columns, envelope.resource, [bits for _, bits in resources])
-        self._traces.fold_spans(columns, envelope.keys, row_times, met, now, plan.span_bits, labels)
+        plan.span_bits.assign(columns, envelope.resource, [bits for _, bits, _ in resources])
+        if plan.features is not None:
+            plan.features.assign(columns, envelope.resource, [parts for _, _, parts in resources])
+        self._traces.fold_spans(columns, envelope.keys, row_times, met, now, plan.span_bits, labels, plan.features)
 
-    def _resource(self, header: bytes) -> tuple[Resource, int]:
-        """A resource's labels, and what it answers to the policies: read once while it keeps coming."""
+    def _resource(self, header: bytes) -> tuple[Resource, int, list[int]]:
+        """A resource's labels, its answers to the policies, its parts of keys: read once while it keeps coming."""
         known = self._resources.get(header)
         if known is None:
             values = resource_attributes(header, self._plan.keys)
@@ -345,7 +350,8 @@ class Window:
             self._resource_bytes += len(header)
             if self._resource_bytes > RESOURCE_BYTES:
                 self._resources, self._resource_bytes = {}, len(header)
-            known = self._resources[header] = labelled, self._plan.resource_bits(values)
+            parts = self._plan.features.of_resource(values) if self._plan.features is not None else []
+            known = self._resources[header] = labelled, self._plan.resource_bits(values), parts
         return known
 
     def _fold_logs(self, envelope: Envelope, times: list[int]) -> None:
@@ -422,6 +428,8 @@ class Window:
             for name, number in zip(names, numbers, strict=False):
                 if number:
                     stats[what, name] += number
+        for name, number in self._limits.shared().items():
+            stats["keys_shared", name] += number
         ballot.clear()
 
     def _drop(self, first: int, end: int, now: int, heads: tuple[int, ...]) -> None:
@@ -513,6 +521,7 @@ class Window:
             policy_version=self._plan.version,
             full=full,
             limiters=self._limits.state(),
+            keyed=self._limits.keys(),
         )
         self._count_votes()
         stats, self._stats = self._stats, Counter()

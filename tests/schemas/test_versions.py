@@ -30,6 +30,9 @@ FORMATS = ("decision", "envelope", "point", "sample")
 # Of the same version 1: what was added under keys of their own.
 LIMITED = DecisionRecord(3, checkpoint=Checkpoint(full=True, limiters={"rate": [(90_000, 1_700_000_000_123), (7, -1)]}))
 BACK = DecisionRecord(3, restored={(1 << 64) - 1: "by ada: größe", 258: "a late error"})
+KEYED = DecisionRecord(
+    3, checkpoint=Checkpoint(keyed={"rare": [[(500_000, 0), ((1 << 64) - 1, 2)]], "dynamic": [[], [(1, 2), (0, 0)]]})
+)
 CALLS, DURATIONS = TICK.blocks
 TOLD = replace(
     TICK,
@@ -147,6 +150,12 @@ def test_decisions_with_restores() -> None:
     assert same(BACK.encode(), golden("decision_restored.bin"))
     assert DecisionRecord.decode(golden("decision_restored.bin")) == BACK
     assert "restored" not in unpack(DECISION_RECORD.encode())
+
+
+def test_decisions_with_what_is_known_of_keys() -> None:
+    assert same(KEYED.encode(), golden("decision_keyed.bin"))
+    assert DecisionRecord.decode(golden("decision_keyed.bin")) == KEYED
+    assert "keyed" not in unpack(LIMITED.encode())
 
 
 def test_dead_letters() -> None:
