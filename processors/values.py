@@ -16,10 +16,17 @@ from schemas.point import ExponentialValue, HistogramValue, Shape, SummaryValue,
 # Prometheus' native histograms have schemas -4 to 8; SDKs begin at scale 20 and have at most 160 buckets.
 LOWEST_SCALE, HIGHEST_SCALE = -4, 8
 MOST_BUCKETS = 160
+# In all, of a histogram or a summary: a point brings 2^53 at most, and what is stored has 64 bits.
+MOST_OBSERVATIONS = 1 << 63
 
 
 def plus(a: Value, b: Value) -> Value:
-    """Both together. Buckets must be of the same bounds; of summaries the quantiles of `b` stay."""
+    """Both together. Buckets must be of the same bounds; of summaries the quantiles of `b` stay.
+
+    What would leave 64 bits begins anew with `b`, as after a restart: `rate` and `increase` take it for that.
+    """
+    if isinstance(a, tuple) and isinstance(b, tuple) and a[0] + b[0] > MOST_OBSERVATIONS:
+        return b
     if isinstance(a, HistogramValue) and isinstance(b, HistogramValue):
         return HistogramValue(a[0] + b[0], a[1] + b[1], tuple(map(add, a[2], b[2])))
     if isinstance(a, ExponentialValue) and isinstance(b, ExponentialValue):

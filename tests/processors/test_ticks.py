@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from processors.cardinality import Limits
 from processors.ticks import DueTick, Ticks
+from processors.values import MOST_OBSERVATIONS, observations
 from schemas.errors import ProtocolError
-from schemas.point import PointBatch, Reading, Shape
+from schemas.point import ExponentialValue, HistogramValue, PointBatch, Reading, Shape, SummaryValue, Value
 from schemas.sample import Tick, read_tick
 from tests.processors.metric_strategies import COUNTER, HISTOGRAM, batches, total
+from tests.processors.test_metric_points import message, read, timed
 
 OUTSIDE, OPEN = "outside_total", Shape("counter", ("job", "instance"), (), 1, open=True)
 INTERVAL = 15_000
@@ -243,3 +245,51 @@ def test_ticks_of_another_number_of_partitions_or_another_offset_are_refused() -
         machine(partitions=8).load(tick, 9, 0.0)
     with pytest.raises(ProtocolError, match="offset in points is 8"):
         machine().load(tick, 8, 0.0)
+
+
+FULL = MOST_OBSERVATIONS - 1
+ENORMOUS: dict[str, tuple[Shape, Value, Value]] = {
+    "histogram": (HISTOGRAM, HistogramValue(FULL, 1.0, (FULL, 0, 0, 0)), HistogramValue(2, 1.0, (0, 1, 1, 0))),
+    "exponential": (
+        Shape("exponential", ("job", "instance"), (), 1, open=True),
+        ExponentialValue(FULL, 1.0, 3, FULL, 0.0, 0, (), 0, ()),
+        ExponentialValue(2, 1.0, 3, 0, 0.0, 5, (1, 1), 0, ()),
+    ),
+    "summary": (
+        Shape("summary", ("job", "instance"), (0.5,), 1, open=True),
+        SummaryValue(FULL, 1.0, (1.0,)),
+        SummaryValue(2, 1.0, (1.0,)),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ENORMOUS)
+def test_a_count_that_would_leave_64_bits_begins_anew(kind: str) -> None:
+    """Whoever may send points can send counts of 2^53 again and again: that must not stop the role for ever."""
+    shape, full, more = ENORMOUS[kind]
+    labels = ("a",) * len(shape.label_names)
+    found, own = [], machine()
+    own.begin(0)
+    for offset, value in enumerate((full, more, more)):
+        own.point(offset, START + offset * INTERVAL, PointBatch("big", shape, 0, [(labels, value)]).encode(), 0.0)
+        due = own.last(0.0)
+        assert due is not None
+        (block,) = read_tick(due.tick.encode()).blocks
+        found.append(observations(block.rows[0][1]))
+    assert found == [FULL, 2, 4]
+
+
+def test_a_number_that_would_leave_64_bits_is_a_float_already() -> None:
+    data, metrics = message()
+    total = metrics.add(name="a").sum
+    total.is_monotonic, total.aggregation_temporality = True, 1
+    timed(total.data_points.add(as_int=(1 << 63) - 1))
+    own = machine()
+    own.begin(0)
+    for offset in range(3):
+        (batch,) = (batch for batch in read(data)[0].values() if batch.metric == "a_total")
+        own.point(offset, START, batch.encode(), 0.0)
+    due = own.last(0.0)
+    assert due is not None
+    (block,) = read_tick(due.tick.encode()).blocks
+    assert block.rows[0][1] == 3.0 * (1 << 63)
