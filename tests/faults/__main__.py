@@ -88,9 +88,10 @@ def simulate(count: int, save: bool) -> bool:
     for seed in range(count):
         direct = seed % DIRECT_EVERY == 0
         try:
-            Simulation(seed, direct=direct).run().verify()
+            Simulation(seed, direct=direct, whole=not direct).run().verify()
         except Exception as error:
-            raise AssertionError(f"seed {seed}: Simulation({seed}, direct={direct}).run().verify()") from error
+            again = f"Simulation({seed}, direct={direct}, whole={not direct}).run().verify()"
+            raise AssertionError(f"seed {seed}: {again}") from error
     seconds = time.monotonic() - began
     print(f"{count:,} simulated histories: nothing lost, split or counted twice ({seconds:.0f} s)", flush=True)
     if save:

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pytest
 
+from pipeline.settlement import Account
 from processors.sampling.limits import Limits
 from processors.sampling.restore import Restoration
 from processors.sampling.trace_table import TraceTable
 from processors.sampling.verdicts import Verdicts
 from processors.sampling.window import Burst, Window
+from processors.series import SeriesStore
 from processors.stream_time import RawClock, RawMark, StreamClock
 from schemas.decision import DecisionRecord
 from schemas.errors import ProtocolError
-from tests.processors.sampling.simulation import Broker, Fenced, Simulation
+from schemas.sample import Tick
+from tests.processors.sampling.simulation import Broker, Sample, Simulation
+from tests.simulation.downstream import Aggregate, Sink
+from tests.simulation.kafka import Fenced, Log, OutOfRange
 
 SEEDS_TO_NOTICE = 200
 TRACE = re.compile(r"(trace )?[0-9a-f]{16}:? ?")
@@ -40,8 +45,7 @@ class Guard:
     """Something that the protocol relies on. `remove` takes it away; its docstring says what is then wrong."""
 
     remove: Callable[[pytest.MonkeyPatch], None]
-    direct: bool = False
-    restores: bool = False
+    kind: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -59,20 +63,15 @@ class Guard:
             self.remove(patch)
             for seed in range(seeds):
                 try:
-                    Simulation(seed, direct=self.direct, restores=self.restores).run().verify()
-                except (AssertionError, ProtocolError) as error:
+                    Simulation(seed, **self.kind).run().verify()
+                except (AssertionError, ProtocolError, OutOfRange) as error:
                     return Noticed(seed, TRACE.sub("", str(error).split("\n")[0]) or "an assertion")
         return None
 
 
 def _commit_without_fencing(monkeypatch: pytest.MonkeyPatch) -> None:
     """I1 gone: a zombie's transaction is accepted."""
-    commit = Broker.commit
-
-    def unfenced(self: Broker, transactional_id: str, epoch: int, *rest: object) -> list[int]:
-        return commit(self, transactional_id, self.epochs[transactional_id], *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Broker, "commit", unfenced)
+    monkeypatch.setattr(Broker, "_check", lambda *_: None)
 
 
 def _forget_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +251,7 @@ def _offsets_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     def apart(self: Broker, *given: Any) -> list[int]:
         *rest, offsets = given
         torn = self.rng.random() < 0.1
-        written = commit(self, *rest, {} if torn else offsets)  # type: ignore[call-arg]
+        written = commit(self, *rest, (lambda _: {}) if torn else offsets)  # type: ignore[call-arg]
         if torn:
             raise Fenced
         return written
@@ -270,6 +269,24 @@ def _sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
         return commit(self, *given)
 
     monkeypatch.setattr(Broker, "commit", twice)
+
+
+def _offsets_before_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offsets are asked for before the predecessor is fenced, which then still commits (F8)."""
+
+    def early(self: Sample) -> dict[str, tuple[int, str] | None]:
+        committed = {topic: self.sim.broker.offsets.get((topic, self.index)) for topic in self.topics}
+        self.sim.interrupt()
+        self.epoch = self.sim.broker.init(self.id)
+        return committed
+
+    monkeypatch.setattr(Sample, "take_over", early)
+
+
+def _read_uncommitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not committed, or aborted, is read (F3)."""
+    read = Log.read
+    monkeypatch.setattr(Log, "read", lambda self, position, count: read(self, position, count, committed=False))
 
 
 def _batch_across_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,6 +333,48 @@ def _restore_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Window, "restore", unrecorded)
 
 
+def _settled_when_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sink takes what it has sent for delivered, answer or not."""
+    send = Sink.send
+
+    def careless(self: Sink) -> None:
+        send(self)
+        while self.again:
+            self.settle(self.again.pop())
+
+    monkeypatch.setattr(Sink, "send", careless)
+
+
+def _offset_past_the_unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sink's offset moves with the newest row that was delivered, past older ones that were not."""
+
+    def newest(self: Account) -> None:
+        settled = [ticket for ticket in self._tickets if not ticket.unsettled]
+        if settled:
+            self.position = max(self.position, settled[-1].upto)
+
+    monkeypatch.setattr(Account, "_move", newest)
+
+
+def _series_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next owner of points begins at zero instead of at the last tick."""
+    monkeypatch.setattr(SeriesStore, "load", lambda *_: None)
+
+
+def _points_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The offset of points is where the owner has read to, not what the tick includes."""
+    load = Aggregate.load
+
+    def ahead(self: Aggregate, tick: Tick, committed: int) -> None:
+        load(self, tick, committed)
+        self.ticks._next += 1
+
+    monkeypatch.setattr(Aggregate, "load", ahead)
+
+
+DIRECT = {"direct": True}
+WHOLE = {"whole": True}
+RESTORES = {"restores": True}
 GUARDS: list[Guard] = [
     Guard(_commit_without_fencing),
     Guard(_forget_decisions),
@@ -338,12 +397,18 @@ GUARDS: list[Guard] = [
     Guard(_mark_what_is_not_read),
     Guard(_offsets_apart),
     Guard(_sent_again),
-    Guard(_batch_across_what_is_counted, direct=True),
-    Guard(_no_wait_for_the_other_topic, direct=True),
-    Guard(_end_not_asked, direct=True),
-    Guard(_verdict_without_its_rows, restores=True),
-    Guard(_handed_over_behind_the_tail, restores=True),
-    Guard(_restore_not_recorded, restores=True),
+    Guard(_offsets_before_the_epoch),
+    Guard(_read_uncommitted),
+    Guard(_settled_when_sent, WHOLE),
+    Guard(_offset_past_the_unsettled, WHOLE),
+    Guard(_series_not_loaded, WHOLE),
+    Guard(_points_of_the_head, WHOLE),
+    Guard(_batch_across_what_is_counted, DIRECT),
+    Guard(_no_wait_for_the_other_topic, DIRECT),
+    Guard(_end_not_asked, DIRECT),
+    Guard(_verdict_without_its_rows, RESTORES),
+    Guard(_handed_over_behind_the_tail, RESTORES),
+    Guard(_restore_not_recorded, RESTORES),
 ]
 
 

@@ -1,10 +1,12 @@
 """A deterministic simulation of ingest and sample: one seed is one history.
 
-The code under test is the real protocol (`processors.sampling.window`, `processors.regroup`, marks). Around it,
-Kafka is a set of logs with transactions, epochs, control markers and aborted records, and a seeded scheduler lets
-producers, ingest and sample owners act in any order. Between any two effects an owner may crash, be replaced while
-it still runs (a zombie), or stand still longer than `decision_wait`. `verify` compares what was forwarded with what
-was produced, and every verdict with the oracle's.
+The code under test is the real protocol (`processors.sampling.window`, `processors.regroup`, marks). Kafka is simulated
+(tests/simulation/kafka.py), and a seeded scheduler lets producers, ingest and sample owners act in any order. Between
+any two effects an owner may crash with its transaction left open, be replaced while it still runs (a zombie), go on
+with a transaction after somebody took over, or stand still longer than `decision_wait`. Retention deletes what has been
+passed. `verify` compares what was forwarded with what was produced, and every verdict with the oracle's.
+
+With `whole` aggregate and sinks are there too (tests/simulation/downstream.py).
 
 With `direct` there is no ingest: the owners read raw topics that are keyed by trace, as pipeline.direct does.
 
@@ -15,6 +17,7 @@ Odd seeds are decided soon after their root, and two policies limit rates: deadl
 
 from __future__ import annotations
 
+import contextlib
 import random
 import zlib
 from collections import Counter, defaultdict
@@ -39,17 +42,13 @@ from schemas.raw_batch import RawReader
 from tests.processors.sampling import oracle
 from tests.processors.sampling.oracle import Row, Rules
 from tests.schemas.rows import scan_span
+from tests.simulation.downstream import Aggregate, Destination, Sink, check_ticks, ticks_of
+from tests.simulation.kafka import Fenced, Fetched, Offsets, OutOfRange, Place, SimulatedKafka
 
 PARTITIONS = 2
 RAW = {"raw_spans": 2, "raw_logs": 1}
-SPANS, LOGS, DECISIONS, KEPT_SPANS, KEPT_LOGS, POINTS = (
-    "spans",
-    "logs",
-    "decisions",
-    "kept.spans",
-    "kept.logs",
-    "points",
-)
+SPANS, LOGS, DECISIONS = "spans", "logs", "decisions"
+KEPT_SPANS, KEPT_LOGS, POINTS, SAMPLES = "kept.spans", "kept.logs", "points", "samples"
 WAIT = 2_000  # ms
 HORIZON = 20_000
 ROOT_WAITS = (150, 600)
@@ -60,8 +59,7 @@ START = 1_700_000_000_000
 ERROR_LOG = 17
 INFO_LOG = 9
 
-Place = tuple[str, int]
-Record = tuple[int, int, bytes]  # offset, append time, value
+TRANSACTION_TIMEOUT = 10_000  # ms
 
 
 def placed(trace_id: bytes) -> int:
@@ -69,67 +67,45 @@ def placed(trace_id: bytes) -> int:
     return zlib.crc32(trace_id) % PARTITIONS
 
 
-class Fenced(Exception):
-    """The epoch is not the newest of its transactional id."""
+class Crashed(Fenced):
+    """The owner ended in the middle of a transaction."""
 
 
-@dataclass
-class Log:
-    """One partition: (append time, value); a value of None is a control marker or an aborted record."""
-
-    records: list[tuple[int, bytes | None]] = field(default_factory=list)
-
-    def read(self, start: int, count: int) -> tuple[list[tuple[int, int, bytes]], int]:
-        """Up to `count` visible records as (offset, append, value), and the position after them."""
-        found: list[tuple[int, int, bytes]] = []
-        position = start
-        while position < len(self.records) and len(found) < count:
-            append, value = self.records[position]
-            if value is not None:
-                found.append((position, append, value))
-            position += 1
-        return found, position
-
-
-class Broker:
-    """Logs, group offsets with metadata, and transactional ids with epochs."""
+class Broker(SimulatedKafka):
+    """The simulated Kafka, and owners that may end, stop or try again between any two effects of a transaction."""
 
     def __init__(self, rng: random.Random) -> None:
+        super().__init__(START)
         self.rng = rng
-        self.now = START
-        self.step = 0  # what the clock of append times differs from true time
-        self.logs: dict[Place, Log] = defaultdict(Log)
-        self.offsets: dict[Place, tuple[int, str]] = {}
-        self.epochs: Counter[str] = Counter()
-
-    def append(self, place: Place, value: bytes) -> int:
-        """A plain, visible record."""
-        self.logs[place].records.append((self.now + self.step, value))
-        return len(self.logs[place].records) - 1
-
-    def begin(self, transactional_id: str) -> int:
-        """InitProducerId: the newest epoch."""
-        self.epochs[transactional_id] += 1
-        return self.epochs[transactional_id]
+        self.torn = 0.0  # how many transactions are left open; of these one in two goes on later
+        self.stopped: list[Callable[[], object]] = []
 
     def commit(
         self,
         transactional_id: str,
         epoch: int,
         outputs: list[tuple[Place, bytes]],
-        offsets: dict[Place, tuple[int, str]],
+        offsets: Callable[[list[int]], Offsets],
     ) -> list[int]:
-        """All or nothing; raises Fenced. Sometimes an earlier try leaves aborted records, always a marker."""
-        if self.epochs[transactional_id] != epoch:
-            raise Fenced
-        places = {place for place, _ in outputs}
+        """One transaction; raises Fenced. Sometimes an earlier try was aborted. `offsets`, given where outputs are."""
+        written: list[int] = []
+        effects: list[Callable[[], None]] = [
+            lambda place=place, value=value: written.append(self.send(transactional_id, epoch, place, value))  # type: ignore[misc]
+            for place, value in outputs
+        ]
         if self.rng.random() < 0.05:
-            for place in places:
-                self.logs[place].records += [(self.now, None)] * 2
-        written = [self.append(place, value) for place, value in outputs]
-        for place in places:
-            self.logs[place].records.append((self.now, None))
-        self.offsets.update(offsets)
+            for effect in effects:
+                effect()
+            self.end(transactional_id, epoch, commit=False)
+            written.clear()
+        effects.append(lambda: self.send_offsets(transactional_id, epoch, offsets(written)))
+        effects.append(lambda: self.end(transactional_id, epoch, commit=True))
+        done = self.rng.randrange(1, len(effects)) if self.rng.random() < self.torn else len(effects)
+        for effect in effects[:done]:
+            effect()
+        if done < len(effects):
+            self.stopped.append(lambda: [effect() for effect in effects[done:]])
+            raise Crashed
         return written
 
 
@@ -150,7 +126,8 @@ class Ingest:
         self.sim, self.place = sim, place
         self.id = f"ingest.{place[0]}.{place[1]}"
         broker = sim.broker
-        self.epoch = broker.begin(self.id)
+        self.epoch = broker.init(self.id)
+        sim.interrupt()
         self.next, metadata = broker.offsets.get(place, (0, ""))
         self.committed = self.next
         self.mark = RawMark(int(metadata) if metadata else None)
@@ -172,7 +149,7 @@ class Ingest:
             self.commit()
         else:
             before = self.clock.now(broker.now / 1000)
-            if self.next >= len(broker.logs[self.place].records):
+            if self.next >= broker.logs[self.place].end:
                 self.mark.ended(before)
             self.commit()
 
@@ -182,7 +159,7 @@ class Ingest:
         flushed = self.regroup.flush(mark, RAW)
         outputs = [((self.target, p), value) for p, values in flushed.envelopes.items() for value in values]
         offsets = {self.place: (self.next, "" if mark is None else str(mark))}
-        broker.commit(self.id, self.epoch, outputs, offsets)
+        broker.commit(self.id, self.epoch, outputs, lambda _: offsets)
         self.clock.observe(max(broker.now + broker.step, mark or 0), broker.now / 1000)
         self.committed = self.next
 
@@ -193,20 +170,23 @@ class Sample:
     def __init__(self, sim: Simulation, index: int) -> None:
         self.sim, self.index, self.topics = sim, index, sim.topics
         self.id = f"sample.{index}"
-        broker = sim.broker
-        self.epoch = broker.begin(self.id)
-        plan = sim.plan
+        broker, plan = sim.broker, sim.plan
         self.window = Window(index, sim.settings, plan, SpanMetrics("traces", [], [100.0], plan.keys))
-        places = {topic: (topic, index) for topic in self.topics}
-        committed = {topic: broker.offsets.get(place) for topic, place in places.items()}
+        committed = self.take_over()
         pointer = next((found[1] for found in committed.values() if found and found[1]), "")
         log = broker.logs[DECISIONS, index]
-        for offset, _, value in log.read(int(pointer or 0), len(log.records))[0]:
+        for offset, _, value in log.read(int(pointer or log.start), log.end)[0]:
             self.window.load(offset, value)
-        starts = dict.fromkeys(self.topics, 0)
+        starts = {topic: broker.logs[topic, index].start for topic in self.topics}
         self.window.resume({t: found[0] if found else None for t, found in committed.items()}, starts)
         self.restoring: Restoration | None = None
         self.late: list[int] = []  # traces that late errors speak for, whose drop is in the log
+
+    def take_over(self) -> dict[str, tuple[int, str] | None]:
+        """Fence the predecessor, then ask for the offsets (F8)."""
+        self.epoch = self.sim.broker.init(self.id)
+        self.sim.interrupt()
+        return {topic: self.sim.broker.offsets.get((topic, self.index)) for topic in self.topics}
 
     def step(self) -> None:
         """Read a head, or let the tail catch up, or burst."""
@@ -227,14 +207,14 @@ class Sample:
         log, before = self.sim.broker.logs[topic, self.index], self.before()
         records, after = log.read(self.window.positions()[topic], count)
         self.feed(topic, records)
-        if after >= len(log.records):
+        if after >= log.end:
             self.window.ended(topic, before)
 
     def before(self) -> int:
         """What counts as read when the end of a topic is found."""
         return self.window.newest_append
 
-    def feed(self, topic: str, records: list[Record]) -> None:
+    def feed(self, topic: str, records: list[Fetched]) -> None:
         for record in records:
             self.window.head(topic, *record)
 
@@ -244,14 +224,14 @@ class Sample:
             records, after = self.sim.broker.logs[topic, self.index].read(position, count)
             self.feed_again(topic, [r for r in records if r[0] < head], min(after, head))
 
-    def feed_again(self, topic: str, records: list[Record], position: int) -> None:
+    def feed_again(self, topic: str, records: list[Fetched], position: int) -> None:
         self.window.reread(topic, records, position)
 
     def restore(self, count: int) -> None:
         """Begin to bring a dropped trace back, read a little more for it, or hand it over."""
         if self.restoring is None:
             log = self.sim.broker.logs[DECISIONS, self.index]
-            decided = [DecisionRecord.decode(value) for _, _, value in log.read(0, len(log.records))[0]]
+            decided = [DecisionRecord.decode(value) for _, _, value in log.read(0, log.end)[0]]
             dropped = {k for r in decided for k, v in zip(r.keys, r.verdicts, strict=True) if not v.kept}
             for record in decided:
                 dropped -= record.restored.keys()
@@ -272,7 +252,7 @@ class Sample:
             self.window.restore(found)
             self.restoring = None
 
-    def values(self, topic: str, records: list[Record]) -> list[Envelope]:
+    def values(self, topic: str, records: list[Fetched]) -> list[Envelope]:
         """These records as envelopes."""
         return [Envelope.decode(value) for _, _, value in records]
 
@@ -289,7 +269,7 @@ class Sample:
         outputs += [((POINTS, 0), points.encode()) for points in burst.points]
         pointer = "" if burst.load_from is None else str(burst.load_from)
         offsets = {(topic, index): (offset, pointer) for topic, offset in burst.tails.items()}
-        written = self.sim.broker.commit(self.id, self.epoch, outputs, offsets)
+        written = self.sim.broker.commit(self.id, self.epoch, outputs, lambda _: offsets)
         if self.sim.rng.random() > self.sim.crash_after_commit:
             self.window.committed(written[0])
             self.appended(self.sim.broker.now + self.sim.broker.step)
@@ -321,21 +301,21 @@ class Direct(Sample):
         assert now is not None
         return now
 
-    def feed(self, topic: str, records: list[Record]) -> None:
+    def feed(self, topic: str, records: list[Fetched]) -> None:
         counted = self.window.uncounted(topic)
         for part in ([r for r in records if r[0] < counted], [r for r in records if r[0] >= counted]):
             if part:
                 self.window.head(topic, part[0][0], self.before(), self.readers[topic].read(part))
 
-    def values(self, topic: str, records: list[Record]) -> list[Envelope]:
+    def values(self, topic: str, records: list[Fetched]) -> list[Envelope]:
         return [self.readers[topic].read(records).rows] if records else []
 
-    def feed_again(self, topic: str, records: list[Record], position: int) -> None:
+    def feed_again(self, topic: str, records: list[Fetched], position: int) -> None:
         batches = [(records[0][0], self.before(), self.readers[topic].read(records))] if records else []
         self.window.reread(topic, batches, position)
 
 
-Owner = Ingest | Sample
+Owner = Ingest | Sample | Aggregate | Sink
 
 
 class Simulation:
@@ -354,12 +334,14 @@ class Simulation:
         hasty: bool = False,
         direct: bool = False,
         restores: bool = False,
+        whole: bool = False,
     ) -> None:
         self.rng = random.Random(seed)
         self.broker = Broker(self.rng)
-        self.faults, self.steps, self.hasty, self.direct, self.restores = faults, steps, hasty, direct, restores
+        self.faults, self.steps, self.hasty, self.direct = faults, steps, hasty, direct
+        self.restores, self.whole = restores, whole
         self.topics = ("raw_spans", "raw_logs") if direct else (SPANS, LOGS)
-        self.crash_after_commit = 0.05 if faults else 0.0
+        self.crash_after_commit = self.broker.torn = 0.05 if faults else 0.0
         policies = [
             Policy.model_validate(
                 {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}}
@@ -410,6 +392,12 @@ class Simulation:
         kind = Direct if direct else Sample
         for index in range(PARTITIONS):
             self.slots["sample", (SPANS, index)] = lambda index=index: kind(self, index)  # type: ignore[misc]
+        self.destination = Destination()
+        for place in [(topic, i) for topic in (KEPT_SPANS, KEPT_LOGS) for i in range(PARTITIONS)] if whole else ():
+            self.slots["sink", place] = lambda place=place: Sink(self, place, self.destination)  # type: ignore[misc]
+        if whole:
+            self.slots["aggregate", (POINTS, 0)] = lambda: Aggregate(self, (POINTS, 0), (SAMPLES, 0))
+            self.steps *= 2
 
     def _programs(self, traces: int) -> list[tuple[int, Place, bytes]]:
         rng, events = self.rng, []
@@ -461,7 +449,7 @@ class Simulation:
             if self.faults:
                 self._break()
             self._act()
-        self.faults, self.crash_after_commit = False, 0.0
+        self.faults, self.crash_after_commit, self.broker.torn = False, 0.0, 0.0
         self.quiet_at = self.broker.now + self.quiet_for
         self.unowned_until.clear()
         while self.events or self.broker.now < self.quiet_at:
@@ -472,13 +460,23 @@ class Simulation:
         return self
 
     def _advance(self, ms: int) -> None:
-        self.broker.now += ms
-        self._produce(self.broker.now)
+        broker = self.broker
+        broker.now += ms
+        self._produce(broker.now)
+        for transactional_id, since in list(broker.opened.items()):
+            if broker.now - since > TRANSACTION_TIMEOUT:
+                broker.time_out(transactional_id)
+
+    def interrupt(self) -> None:
+        """Between two effects of somebody: who stopped in the middle of a transaction may go on with it."""
+        if self.broker.stopped and self.rng.random() < 0.3:
+            with contextlib.suppress(Fenced):
+                self.broker.stopped.pop(self.rng.randrange(len(self.broker.stopped)))()
 
     def _produce(self, until: int) -> None:
         while self.events and self.events[0][0] <= until:
             at, place, value = self.events.pop(0)
-            self.broker.logs[place].records.append((at, value))
+            self.broker.append(place, value, at)
 
     def _own(self, slot: tuple[str, Place]) -> Owner | None:
         owner = self.owners.get(slot)
@@ -497,11 +495,12 @@ class Simulation:
                 owner.step()
             except Fenced:
                 self.owners.pop(slot, None)
+        self.interrupt()
         if self.zombies and self.rng.random() < 0.5:
             zombie = self.rng.choice(self.zombies)
             try:
                 zombie.step()
-            except Fenced:
+            except (Fenced, OutOfRange):  # what it still wants to read, its successor has passed
                 self.zombies.remove(zombie)
 
     def _break(self) -> None:
@@ -509,6 +508,7 @@ class Simulation:
             self.broker.step += self.rng.choice((-CLOCK_STEP, CLOCK_STEP))
         if self.rng.random() > 0.06:
             return
+        self._delete_old()
         slot = self.rng.choice(list(self.slots))
         owner = self.owners.pop(slot, None)
         if owner is None:
@@ -519,16 +519,35 @@ class Simulation:
         elif kind < 0.6:
             self.unowned_until[slot] = self.broker.now + self.rng.choice((500, 3 * WAIT))
 
+    def _delete_old(self) -> None:
+        """Retention deletes what its readers have passed, and decisions before those that a new owner loads."""
+        place = self.rng.choice(list(self.broker.offsets)) if self.broker.offsets else None
+        if place is None or self.restores:  # a restore reads all that was ever passed
+            return
+        offset, pointer = self.broker.offsets[place]
+        self.broker.delete_before(place, offset)
+        state = DECISIONS if place[0] in self.topics else SAMPLES if place[0] == POINTS else ""
+        if state and pointer:
+            self.broker.delete_before((state, place[1]), int(pointer))
+
     def _settle(self) -> None:
         for slot in self.slots:
             owner = self._own(slot)
             assert owner is not None
             try:
                 if isinstance(owner, Ingest):
-                    while owner.next < len(self.broker.logs[owner.place].records):
+                    while owner.next < self.broker.logs[owner.place].end:
                         owner.step()
                     owner.commit() if owner.next > owner.committed else None
                     owner.mark.ended(owner.clock.now(self.broker.now / 1000))
+                    owner.commit()
+                elif isinstance(owner, Aggregate):
+                    owner.count(10**6)
+                    owner.commit(owner.ticks.last(self.broker.now / 1000))
+                elif isinstance(owner, Sink):
+                    owner.read(10**6)
+                    while owner.busy:
+                        owner.send()
                     owner.commit()
                 else:
                     for topic in self.topics:
@@ -570,15 +589,32 @@ class Simulation:
                 truth.logs if kept else Counter({ERROR_LOG: truth.logs[ERROR_LOG]} if truth.logs[ERROR_LOG] else {})
             )
             assert logs.get(key, Counter()) == expected_logs, f"{key:016x}: logs lost or doubled"
-        assert counted == sum(len(t.spans) for t in self.truth.values()), "span metrics differ from the spans made"
+        made = sum(len(t.spans) for t in self.truth.values())
+        assert counted == made, "span metrics differ from the spans made"
+        if self.whole:
+            check_ticks(ticks_of(self.broker.logs[SAMPLES, 0].values()), made)
+            self._check_delivered()
+            seen["delivered"] = len(self.destination.taken)
+            seen["delivered again"] = self.destination.taken.total() - len(self.destination.taken)
         return seen
+
+    def _check_delivered(self) -> None:
+        """The destination has every row that was forwarded, and none twice but where an answer or an owner was lost."""
+        forwarded = {
+            (place, offset, row)
+            for place in self.broker.logs
+            if place[0] in (KEPT_SPANS, KEPT_LOGS)
+            for offset, value in self.broker.logs[place].committed()
+            for row in range(len(Envelope.decode(value)))
+        }
+        assert self.destination.taken.keys() == forwarded, "rows were not delivered, or were never forwarded"
+        assert not self.destination.unexplained.total(), "rows were delivered twice by the owner that had the answer"
 
     def _verdicts(self) -> dict[int, Verdict]:
         """The one verdict of every trace, or the one that superseded a drop; any other second one is an error."""
         found: dict[int, Verdict] = {}
         for index in range(PARTITIONS):
-            log = self.broker.logs[DECISIONS, index]
-            for _, _, value in log.read(0, len(log.records))[0]:
+            for value in self.broker.logs[DECISIONS, index].values():
                 record = DecisionRecord.decode(value)
                 for key, verdict in zip(record.keys, record.verdicts, strict=True):
                     if verdict.policy == RESTORED and key in record.restored and not found[key].kept:
@@ -591,8 +627,7 @@ class Simulation:
         logs: dict[int, Counter[int]] = defaultdict(Counter)
         for index in range(PARTITIONS):
             for topic in (KEPT_SPANS, KEPT_LOGS):
-                log = self.broker.logs[topic, index]
-                for _, _, value in log.read(0, len(log.records))[0]:
+                for value in self.broker.logs[topic, index].values():
                     envelope = Envelope.decode(value)
                     for row, key in enumerate(envelope.keys):
                         data = envelope.row(row)
@@ -602,9 +637,8 @@ class Simulation:
                             record = LogsData()
                             record.resource_logs.add().scope_logs.add().log_records.add().ParseFromString(data)
                             logs[key][record.resource_logs[0].scope_logs[0].log_records[0].severity_number] += 1
-        points = self.broker.logs[POINTS, 0]
         counted = 0
-        for _, _, value in points.read(0, len(points.records))[0]:
+        for value in self.broker.logs[POINTS, 0].values():
             batch = PointBatch.decode(value)
             if batch.shape.kind == "counter":
                 counted += sum(number for _, number in batch.rows)  # type: ignore[misc]

@@ -1,0 +1,212 @@
+"""What comes after sample, in the simulation: the owner of points, the owners of what sinks read, a destination."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING
+
+from pipeline.settlement import Account, Entry, Lane
+from processors.cardinality import Limits
+from processors.span_metrics import span_metric_names
+from processors.ticks import DueTick, Ticks
+from schemas.envelope import Envelope
+from schemas.errors import ProtocolError
+from schemas.point import Labels
+from schemas.sample import Tick, read_tick
+from sinks.contract import Coordinates, Item
+from sinks.settings import Batch
+from tests.simulation.kafka import Fenced, Place
+
+if TYPE_CHECKING:
+    from tests.processors.sampling.simulation import Simulation
+
+INTERVAL = 1_000  # ms between ticks
+LIMITS = Limits(series=10_000, values=1_000)
+NAMES = span_metric_names("traces", [], [100.0])
+SHAPES = {NAMES.calls: NAMES.calls_shape, NAMES.duration: NAMES.duration_shape}
+BATCH = Batch(max_items=3, max_age=1.0)
+
+RowId = tuple[Place, int, int]
+"""Where a row is: the partition, the offset of its record, its place in it."""
+
+
+class Aggregate:
+    """The owner of a partition of points, as pipeline.aggregate does it."""
+
+    def __init__(self, sim: Simulation, points: Place, samples: Place) -> None:
+        self.sim, self.points, self.samples = sim, points, samples
+        self.id = f"aggregate.{points[1]}"
+        broker, log = sim.broker, sim.broker.logs[samples]
+        self.epoch = broker.init(self.id)
+        sim.interrupt()
+        self.ticks = Ticks(1, INTERVAL, LIMITS, SHAPES)
+        committed = broker.offsets.get(points)
+        if committed is None:
+            self.ticks.begin(broker.logs[points].start)
+        else:
+            records, _ = log.read(int(committed[1]), log.end)
+            values = iter([record.value for record in records])
+            self.load(read_tick(values), committed[0])
+            if next(values, None) is not None:
+                raise ProtocolError("there is a tick after the last one committed")
+        self.next = self.ticks.next_offset
+
+    def load(self, tick: Tick, committed: int) -> None:
+        """Go on after a tick."""
+        self.ticks.load(tick, committed, self.sim.broker.now / 1000)
+
+    def step(self) -> None:
+        """Count a few points, or look at what is due."""
+        broker, rng = self.sim.broker, self.sim.rng
+        if rng.random() < 0.7:
+            self.count(rng.randint(1, 5))
+        else:
+            self.commit(self.ticks.due(broker.now / 1000))
+
+    def count(self, most: int) -> None:
+        """Points in order; a tick goes out between two of them if an interval ends there."""
+        broker = self.sim.broker
+        records, self.next = broker.logs[self.points].read(self.next, most)
+        for offset, append, value in records:
+            self.commit(self.ticks.before(append))
+            self.ticks.point(offset, append, value, broker.now / 1000)
+
+    def commit(self, due: DueTick | None) -> None:
+        """One transaction."""
+        if due is None:
+            return
+        broker, rng = self.sim.broker, self.sim.rng
+        outputs = [(self.samples, value) for value in due.tick.encode()]
+        upto = due.tick.points
+        broker.commit(self.id, self.epoch, outputs, lambda written: {self.points: (upto, str(written[0]))})
+        if rng.random() < self.sim.crash_after_commit:
+            raise Fenced
+        self.ticks.acknowledged(broker.now + broker.step, broker.now / 1000)
+
+
+def ticks_of(values: list[bytes]) -> list[Tick]:
+    """Every committed tick, in order."""
+    found, left = [], iter(values)
+    for first in left:
+        found.append(read_tick(chain([first], left)))
+    return found
+
+
+def calls_of(tick: Tick) -> Mapping[Labels, float]:
+    """Calls by label set."""
+    return {labels: float(n) for b in tick.blocks if b.metric == NAMES.calls for labels, n in b.rows}  # type: ignore[arg-type]
+
+
+@dataclass(slots=True, kw_only=True)
+class Row(Item):
+    """One row of an envelope."""
+
+    id: RowId
+
+    def dead_letter(self) -> bytes:
+        """None is refused here."""
+        raise NotImplementedError
+
+
+@dataclass(slots=True)
+class Destination:
+    """Takes rows; `unexplained` were taken twice although the first time was answered to an owner that lives on."""
+
+    taken: Counter[RowId] = field(default_factory=Counter)
+    answered: dict[RowId, Sink] = field(default_factory=dict)
+    unexplained: Counter[RowId] = field(default_factory=Counter)
+
+    def take(self, rows: list[Entry], sink: Sink, answered: bool) -> None:
+        """A request that arrives, and perhaps its answer."""
+        for row in rows:
+            assert isinstance(row.item, Row)
+            self.taken[row.item.id] += 1
+            self.unexplained[row.item.id] += self.answered.get(row.item.id) is sink
+            if answered:
+                self.answered[row.item.id] = sink
+
+
+def check_ticks(ticks: list[Tick], made: int) -> None:
+    """Each tick continues the one before, no count falls, and in the end all spans are counted."""
+    for before, after in pairwise(ticks):
+        assert after.number == before.number + 1, f"tick {after.number} follows tick {before.number}"
+        assert after.time_ms > before.time_ms, f"tick {after.number} is not later than the one before"
+        now = calls_of(after)
+        falls = any(now.get(labels, 0) < n for labels, n in calls_of(before).items())
+        assert not falls, f"a counter falls at tick {after.number}"
+    counted = sum(calls_of(ticks[-1]).values()) if ticks else 0
+    assert counted == made, f"the last tick has {counted:g} spans, {made} were made"
+
+
+class Sink:
+    """The owner of a partition of what a sink reads, as pipeline.deliver does it: sends, settles, commits by itself."""
+
+    def __init__(self, sim: Simulation, place: Place, to: Destination) -> None:
+        self.sim, self.place, self.to = sim, place, to
+        self.id = f"sink.{place[0]}.{place[1]}"
+        self.epoch = sim.broker.init(self.id)  # stands for the generation of the group
+        log = sim.broker.logs[place]
+        self.next = max(log.start, sim.broker.offsets.get(place, (log.start, ""))[0])
+        self.account, self.lane = Account(self.next), Lane(BATCH)
+        self.committed = self.next
+        self.again: list[list[Entry]] = []  # batches that wait for their next try, while others go
+
+    def step(self) -> None:
+        """Read a record, send a batch, or commit."""
+        choice = self.sim.rng.random()
+        if choice < 0.4:
+            self.read(1)
+        elif choice < 0.8:
+            self.send()
+        else:
+            self.commit()
+
+    def read(self, most: int) -> None:
+        """Queue the rows of some records."""
+        records, after = self.sim.broker.logs[self.place].read(self.next, most)
+        for record in records:
+            rows = range(len(Envelope.decode(record.value)))
+            ticket = self.account.open(record.offset + 1, len(rows))
+            at = Coordinates(*self.place, record.offset, record.append, 0)
+            for row in rows:
+                item = Row(origin=at, size=1, id=(self.place, record.offset, row))
+                self.lane.put(Entry(ticket, item, 0.0))
+        self.next = after
+
+    def send(self) -> None:
+        """A batch: taken and answered, taken and not answered, or not even taken. What was not answered goes again."""
+        rng = self.sim.rng
+        if (self.again and rng.random() < 0.3) or not len(self.lane):
+            batch = self.again.pop() if self.again else []
+        else:
+            batch = self.lane.cut()
+        chance = rng.random() if self.sim.faults else 0.0
+        if chance < 0.85:
+            self.to.take(batch, self, answered=True)
+            self.settle(batch)
+            return
+        if chance < 0.95:
+            self.to.take(batch, self, answered=False)
+        self.again.append(batch)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something has to be sent."""
+        return bool(len(self.lane) or self.again)
+
+    def settle(self, batch: list[Entry]) -> None:
+        """They are delivered."""
+        for entry in batch:
+            entry.ticket.settle()
+
+    def commit(self) -> None:
+        """What is settled, if the group still counts this owner in."""
+        broker = self.sim.broker
+        if broker.epochs[self.id] != self.epoch:
+            raise Fenced
+        if self.account.position > self.committed:
+            broker.offsets[self.place] = self.account.position, ""
+            self.committed = self.account.position
