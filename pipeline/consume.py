@@ -199,6 +199,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._channel = app.channel(maxsize=CHANNEL_SIZE)
         self._leases: dict[Hashable, Lease] = {}
         self._holders: dict[Hashable, asyncio.Task[None]] = {}
+        self._renewing: dict[Hashable, float] = {}  # units whose lease is being made anew, until when that counts
         self._assignment = 0
         self._in_hand: Counter[TopicPartition] = Counter()
         self._joined = self._stopping = False
@@ -417,6 +418,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         It is what a crash would be followed by, without the crash: what is remembered is what is in the log (I3).
         """
         self._make = lease
+        self._renewing = dict.fromkeys(self._holders, time.monotonic() + self.kafka.session_timeout)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.kafka.session_timeout):
                 finishing = [held.finish() for held in self._leases.values()]
@@ -450,6 +452,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 for partition, offset in positions.items():
                     self.consumer.seek(partition, offset)
                 self._leases[unit] = lease
+                self._renewing.pop(unit, None)
                 self.consumer.resume(*partitions)
                 telemetry.gauge("tailrace_ready", 1, role=self.role)
                 await lease.work()
@@ -643,5 +646,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
     @property
     def ready(self) -> bool:
-        """Whether the group was joined and every assigned partition has its lease."""
-        return self._joined and {self._unit(p) for p in self.consumer.assignment()} <= set(self._leases)
+        """Whether the group was joined and every assigned partition has its lease, or is about to have another."""
+        now = time.monotonic()
+        renewed = {unit for unit, until in self._renewing.items() if now < until}
+        return self._joined and {self._unit(p) for p in self.consumer.assignment()} <= self._leases.keys() | renewed

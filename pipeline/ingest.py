@@ -21,7 +21,7 @@ from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 from pipeline import telemetry
 from pipeline.commit import Committer, Output, committer, dead_letters
 from pipeline.config import Config, Input
-from pipeline.consume import POLL, Group, Lease, nap
+from pipeline.consume import POLL, Group, Lease, Leases, nap
 from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.topics import Topics
 from processors.metric_points import MetricPoints, Naming
@@ -48,22 +48,34 @@ def group(app: faust.App, config: Config, since: str | None, signal: str | None 
     The transactional ids are the same either way: they fence each other, and each goes on where the other ended.
     """
     mine = [item for item in config.inputs if item.topic in config.ingested]
-    inputs = {item.topic: item for item in mine if signal in (None, item.signal)}
+    inputs = [item.topic for item in mine if signal in (None, item.signal)]
     others = [item.topic for item in mine if item.topic not in inputs]
+    whole = Topics(config.kafka.prefix).group(ROLE)
+    name = whole if signal is None else f"{whole}.{signal}"
+    watchdog, limits, made = config.watchdog.timeout, config.limits, leases(config, since)
+    return Group(app, ROLE, name, inputs, config.kafka, made, others=others, watchdog=watchdog, limits=limits)
+
+
+def leases(config: Config, since: str | None) -> Leases:
+    """What makes the leases of this configuration, for one group."""
+    inputs = {item.topic: item for item in config.inputs if item.topic in config.ingested}
     topics = Topics(config.kafka.prefix)
     whole = topics.group(ROLE)
-    name = whole if signal is None else f"{whole}.{signal}"
     shares = {topic: DeadLetterShare(ROLE, topic, config.limits.dead_letters) for topic in inputs}
     pace = _Pace(int(config.sampling.decision_wait * 1000) * AHEAD_OF_SLOWEST)
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions
         source = inputs[partition.topic]
-        other = f"{whole}.{source.signal}" if signal is None else whole
+        other = f"{whole}.{source.signal}" if owner.group_id == whole else whole
         return RawPartition(owner, partition, source, config, topics, since, pace, other, shares[partition.topic])
 
-    watchdog, limits = config.watchdog.timeout, config.limits
-    return Group(app, ROLE, name, inputs, config.kafka, lease, others=others, watchdog=watchdog, limits=limits)
+    return lease
+
+
+def waits(config: Config) -> tuple[float, ...]:
+    """What of the configuration may change while it runs and sets how often marks come and who waits for whom."""
+    return config.sampling.decision_wait, config.sampling.ingest_stall_limit, config.logs.max_skew
 
 
 class _Pace:

@@ -127,10 +127,12 @@ def build(
     return groups
 
 
-def leases(config: Config, role: str, since: str | None, watch: Watch | None = None) -> Leases | None:
-    """What makes a role's leases of this configuration; None for a role that only a restart changes."""
-    from pipeline import aggregate, direct, sample
+def leases(old: Config, config: Config, role: str, since: str | None, watch: Watch | None = None) -> Leases | None:
+    """What makes a role's leases of this configuration; None for a role to which it says nothing that is new."""
+    from pipeline import aggregate, direct, ingest, sample
 
+    if role == "ingest":
+        return None if ingest.waits(config) == ingest.waits(old) else ingest.leases(config, since)
     if role == "sample":
         return direct.leases(config, since, watch) if config.regroup == "never" else sample.leases(config, watch)
     return aggregate.leases(config, watch) if role == "aggregate" else None

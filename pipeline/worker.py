@@ -181,11 +181,15 @@ async def running(
         restored = restorer(lambda: worker.reload.config, worker.services)
         worker.server.page = Page(config, watch, worker.server.refresh, explained, restored)
 
+    applied = config
+
     async def apply(new: Config) -> None:
+        nonlocal applied
+        old, applied = applied, new
         zeros.begin(new, roles.expand(new, names))
         if worker.server.page is not None:
             worker.server.page.follow(new)
-        made = [(service, roles.leases(new, service.role, since, watch)) for service in worker.services]
+        made = [(service, roles.leases(old, new, service.role, since, watch)) for service in worker.services]
         await asyncio.gather(*(service.renew(leases) for service, leases in made if leases is not None))
 
     worker.reload = Reload(config, apply, file)
@@ -220,6 +224,7 @@ async def run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # until there is somebody to ask, who looks at once anyway
     guard = asyncio.ensure_future(guard_loop(config.watchdog.timeout))
     try:
         async with running(config, names, since, stopping, signals, file, accept_loss) as worker:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import re
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import yaml
-from aiohttp import ClientSession
+from aiohttp import ClientError, ClientSession
 
-from pipeline import telemetry
+from pipeline import roles, telemetry
 from pipeline.config import Config
 from pipeline.config_file import load
 from pipeline.identity import config_hash
@@ -27,8 +31,10 @@ from tests.pipeline.configs import MINIMAL, as_yaml
 from tests.pipeline.kafka import DEADLINE
 from tests.pipeline.stages import Stages, busy, holds
 from tests.services import Kafka, eventually
+from tests.services.process import HOST, free_port
 
 SWITCH_SECONDS = 5.0
+INGESTED, SAMPLED = 3, 2  # partitions of a pipeline of Stages
 BUDGET = 1234  # series of a metric
 ERRORS = {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}}
 FAILED = ERRORS | {"name": "failed"}
@@ -201,8 +207,9 @@ async def test_three_workers_follow_one_file_and_no_trace_has_two_versions(kafka
             stages.settings["metrics"]["series_per_metric"] = BUDGET
             new = stages.write([FAILED, {**ALL, "shadow": True}])
             changed = time.time()
-            await _all(workers, lambda told: told["config"]["hash"] != before["config"]["hash"] and told["ready"])
-            assert time.time() - changed < SWITCH_SECONDS
+            async with _always_ready(workers[:3]):
+                await _all(workers, lambda told: told["config"]["hash"] != before["config"]["hash"] and told["ready"])
+                assert time.time() - changed < SWITCH_SECONDS
             await _decided_by(stages, new, 30)
             await eventually(_has_budget, DEADLINE, "the limit is that of the new file")
 
@@ -211,6 +218,78 @@ async def test_three_workers_follow_one_file_and_no_trace_has_two_versions(kafka
             at = int(time.time() * 1000)
             await _decided_by(stages, new, 30, since=at)
         await _complete(stages, old, new)
+
+
+@contextlib.asynccontextmanager
+async def _always_ready(workers: list[Worker]) -> AsyncIterator[None]:
+    """No worker is unready at any moment while the block runs."""
+
+    async def looking() -> None:
+        while all(worker.ready()["sample"] for worker in workers):  # noqa: ASYNC110 (a moment would do)
+            await asyncio.sleep(0.001)
+
+    task = asyncio.create_task(looking())
+    yield
+    assert not task.done(), "a worker was not ready"
+    task.cancel()
+
+
+class Signalled(Stages):
+    """A worker process whose file takes `decision_wait` from another file."""
+
+    def __init__(self, bootstrap: str, folder: Path) -> None:
+        super().__init__(bootstrap, folder)
+        self.port, self.wait = free_port(), folder / "wait"
+        self.settings["telemetry"]["port"] = self.port
+        self.settings["sampling"]["decision_wait"] = f"${{file:{self.wait}}}"
+        self.wait.write_text("1s")
+        self.file.write_text(yaml.safe_dump(self.settings))
+
+    async def page(self, path: str) -> str:
+        """What the worker says, "" as long as it says nothing."""
+        try:
+            async with ClientSession() as session, session.get(f"http://{HOST}:{self.port}{path}") as answer:
+                return await answer.text() if answer.status == HTTPStatus.OK else ""
+        except ClientError:
+            return ""
+
+    async def takeovers(self) -> dict[str, int]:
+        """Role → partitions that it has taken over."""
+        found = re.findall(r'^tailrace_takeovers_total{role="(\w+)"} (\d+)', await self.page("/metrics"), re.MULTILINE)
+        return {role: int(number) for role, number in found}
+
+
+async def test_sighup_makes_a_worker_read_what_its_file_takes_from_elsewhere(kafka: Kafka, tmp_path: Path) -> None:
+    """The file is as before, so nothing but the signal says so; both roles go on with the new decision_wait."""
+    stages = Signalled(kafka.bootstrap, tmp_path)
+    await stages.create()
+    process = stages.start("ingest", "sample")
+    try:
+
+        async def owns(each: int) -> bool:
+            taken = await stages.takeovers()
+            return taken.get("ingest", 0) >= INGESTED * each and taken.get("sample", 0) >= SAMPLED * each
+
+        await eventually(lambda: owns(1), DEADLINE, "the worker owns everything")
+        before = json.loads(await stages.page("/readyz"))["config"]["hash"]
+        stages.wait.write_text("2s")
+        process.send_signal(signal.SIGHUP)
+        await eventually(lambda: owns(2), DEADLINE, "all is taken over under the new file")
+        told = json.loads(await stages.page("/readyz"))
+        assert (told["ready"], told["config"]["stale"], told["config"]["hash"] == before) == (True, None, False)
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, DEADLINE) == 0
+    finally:
+        stages.stop()
+
+
+def test_ingest_is_taken_over_for_another_wait_alone() -> None:
+    old = Config.model_validate(MINIMAL)
+    other = Config.model_validate(MINIMAL | {"sampling": {"policies": [ERRORS]}})
+    waits = Config.model_validate(MINIMAL | {"sampling": {"decision_wait": "7s", "policies": [ALL]}})
+    assert roles.leases(old, other, "ingest", None) is None
+    assert roles.leases(old, waits, "ingest", None) is not None
+    assert roles.leases(old, other, "sample", None) is not None
 
 
 async def _has_budget() -> bool:
