@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import os
 import ssl
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+import yaml
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
+from click.testing import CliRunner
 from pydantic import SecretStr, ValidationError
 
 from pipeline import worker as working
+from pipeline.cli import cli
 from pipeline.config import Config
 from pipeline.connect import connect
 from pipeline.security import client_kwargs
@@ -36,6 +45,8 @@ from tests.pipeline.guarded import (
     provider,
 )
 from tests.pipeline.stages import Stages
+from tests.repository import ROOT, python_path
+from tests.services import eventually, free_port
 from tests.sinks.building import envelope, record, span
 from tests.sinks.faulty import faulty, status
 
@@ -228,3 +239,93 @@ def test_a_certificate_that_cannot_be_read_is_a_configuration_error(tmp_path: Pa
     for file in (tmp_path / "missing.pem", tmp_path / "junk.pem"):
         with pytest.raises(ConfigError, match=f"kafka.security.{key}"):
             tls_context(Security.model_validate({"protocol": "SSL", key: str(file)}), "kafka.security")
+
+
+SECRETS = {
+    "KAFKA_PASSWORD": PASSWORD,
+    "SINK_TOKEN": "bearer-of-the-sink",
+    "SINK_HEADER": "key-in-a-header",
+    "SINK_PASSWORD": "password-of-the-sink",
+    "LIVE_TOKEN": "token-of-the-live-page",
+    "HMAC_KEY": "key-of-the-redaction",
+}
+WRONG = "password-that-is-wrong"
+
+
+def begun(stages: Stages, environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """A worker process that writes into `log`."""
+    command = [sys.executable, "-m", "pipeline.cli", "worker", "--config", str(stages.file)]
+    whole = {**os.environ, **environment, "PYTHONPATH": python_path()}
+    with log.open("wb") as file:
+        roles = ["--role", "ingest,sample,sink.jaeger,sink.elasticsearch"]
+        return subprocess.Popen([*command, *roles], cwd=ROOT, env=whole, stdout=file, stderr=subprocess.STDOUT)
+
+
+async def told(stages: Stages, environment: dict[str, str], until: Callable[[str], bool]) -> str:
+    """What a worker at DEBUG and its pages print, from its start until `until` is content with its log."""
+    log, port = stages.file.with_name("log"), free_port()
+    worker = begun(stages, {**environment, "PORT": str(port)}, log)
+    try:
+        pages: list[str] = []
+
+        async def content() -> bool:
+            assert worker.poll() is None, log.read_text()
+            return until(log.read_text())
+
+        await eventually(content, 60.0, "the worker has worked and failed")
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {SECRETS['LIVE_TOKEN']}"}) as client:
+            for page in ("metrics", "readyz", "healthz", "live", "live/view"):
+                async with client.get(f"http://127.0.0.1:{port}/{page}") as answer:
+                    assert answer.status in (200, 503), page
+                    pages.append(await answer.text())
+        worker.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            await asyncio.to_thread(worker.wait, 20.0)
+    finally:
+        worker.kill()
+        worker.wait()
+    return "\n".join([log.read_text(), *pages])
+
+
+async def test_a_worker_tells_no_secret(guarded: GuardedKafka, tmp_path: Path) -> None:
+    """At DEBUG, with credentials that are taken and with ones that are not: log, pages, config print, check."""
+    stages = await Stages(guarded.bootstrap, tmp_path).create()
+    async with faulty(status(401, "who are you?"), status(200)) as traces, faulty(status(401, "no")) as logs:
+        security = {
+            "protocol": "SASL_SSL", "ca_file": guarded.authorities.ca_file, "sasl_mechanism": "PLAIN", "username": USER,
+            "password": "${KAFKA_PASSWORD}",
+        }  # fmt: skip
+        kafka = {"bootstrap_servers": [guarded.addresses["GUARDED"]], "security": security}
+        stages.settings |= {
+            "kafka": stages.settings["kafka"] | kafka,
+            "redaction": {"allow_all_keys": True, "hash_function": "hmac-sha256", "hmac_key": "${HMAC_KEY}"},
+            "sinks": {
+                "jaeger": {
+                    "endpoint": traces.url, "protocol": "http/protobuf", "auth": {"bearer_token": "${SINK_TOKEN}"},
+                    "headers": {"X-Api-Key": "${SINK_HEADER}"}, "batch": {"max_age": "50ms"},
+                    "retry": {"initial_interval": "50ms"},
+                },
+                "elasticsearch": {"endpoint": logs.url, "auth": {"username": "me", "password": "${SINK_PASSWORD}"}},
+            },
+            "telemetry": {
+                "port": "${PORT}", "log_level": "DEBUG", "live": {"enabled": True, "token": "${LIVE_TOKEN}"}
+            },
+        }  # fmt: skip
+        stages.file.write_text(yaml.safe_dump(stages.settings))
+        async with stages.producer() as producer:
+            await stages.produce(producer, "a/1", "a/2!")
+        delivered = await told(stages, SECRETS, lambda _: len(traces.seen) > 1 and bool(logs.seen))
+        wrong = SECRETS | {"KAFKA_PASSWORD": WRONG}
+        refused = await told(stages, wrong, lambda log: "uthentication failed" in log)
+    assert traces.seen[0].headers["Authorization"] == f"Bearer {SECRETS['SINK_TOKEN']}"
+    assert '"level":"DEBUG","logger":"aiokafka' in delivered
+    assert "who are you?" in delivered, "and it says what went wrong"
+    environment = {**wrong, "PORT": "0"}
+    words = ["check", str(stages.file), "--connect"]
+    checked = await asyncio.to_thread(CliRunner().invoke, cli, words, env=environment)
+    printed = CliRunner().invoke(cli, ["config", "print", str(stages.file)], env=environment)
+    assert "bearer_token" in printed.output
+    shown = "\n".join([delivered, refused, checked.output, printed.output])
+    assert "kafka.security.username and password" in checked.output
+    login = base64.b64encode(f"me:{SECRETS['SINK_PASSWORD']}".encode()).decode()
+    assert not [name for name, text in {**SECRETS, "WRONG": WRONG, "login": login}.items() if text in shown]
