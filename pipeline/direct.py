@@ -23,7 +23,7 @@ from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.key_check import KeyCheck
 from pipeline.live.watch import Watch
 from pipeline.log_start import Retention
-from pipeline.sample import REREAD_BYTES, ROLE, PartitionPair, plan
+from pipeline.sample import REREAD_BYTES, ROLE, PartitionPair, exchange_of, plan
 from pipeline.topics import Topics
 from pipeline.window_settings import direct_settings
 from processors.redaction import Redactor
@@ -49,6 +49,7 @@ def leases(config: Config, since: str | None, watch: Watch | None = None, accept
     topics, compiled, n = Topics(config.kafka.prefix), plan(config), config.kafka.partitions
     raw, retention = config.traced, Retention(config.kafka.retention)
     shares = {topic: DeadLetterShare(ROLE, topic, config.limits.dead_letters) for topic in raw}
+    exchange = exchange_of(config, compiled)
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         assert isinstance(unit, int)
@@ -59,7 +60,9 @@ def leases(config: Config, since: str | None, watch: Watch | None = None, accept
             )
         owned = len(owner.consumer.assignment()) // len(raw)
         window = direct_settings(config, owned)
-        return KeyedPair(owner, unit, config, topics, compiled, window, retention, shares, since, watch, accept_loss)
+        pair = KeyedPair(owner, unit, config, topics, compiled, window, retention, shares, since, watch, accept_loss)
+        pair.exchange(exchange)
+        return pair
 
     return lease
 

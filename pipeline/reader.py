@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -54,6 +55,30 @@ class Reader:
         first = await self._consumer.beginning_offsets([partition])
         last = await self._consumer.end_offsets([partition])
         return first[partition], last[partition]
+
+    async def newest(
+        self, partitions: Sequence[TopicPartition], offsets: int
+    ) -> dict[TopicPartition, tuple[int, int, bytes]]:
+        """The last record (offset, append time, value) of each partition, if it is among its last `offsets`."""
+        if not self._started:
+            await self._consumer.start()
+            self._started = True
+        first = await self._consumer.beginning_offsets(partitions)
+        ends = await self._consumer.end_offsets(partitions)
+        left = {partition for partition in partitions if ends[partition] > first[partition]}
+        self._consumer.assign(left)
+        for partition in left:
+            self._consumer.seek(partition, max(first[partition], ends[partition] - offsets))
+        found: dict[TopicPartition, tuple[int, int, bytes]] = {}
+        began = time.monotonic()
+        while left:
+            fetched = await self._consumer.getmany(*left, timeout_ms=FETCH_WAIT_MS)
+            for partition, records in fetched.items():
+                found[partition] = records[-1].offset, records[-1].timestamp, records[-1].value
+            left = {p for p in left if await self._consumer.position(p) < ends[p]}
+            if left and time.monotonic() - began > STALLED:
+                raise Unavailable(f"{sorted(left)}: the newest record could not be read")
+        return found
 
     async def at(self, partition: TopicPartition, time_ms: int) -> int:
         """First offset of a record that was appended (of a raw topic: created) at or after a time; the end if none."""

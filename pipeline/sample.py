@@ -17,6 +17,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline import telemetry
+from pipeline.budget_exchange import BudgetExchange
 from pipeline.commit import Output, committer, dead_letters
 from pipeline.config import Config
 from pipeline.consume import Group, Lease, Leases, nap
@@ -27,6 +28,7 @@ from pipeline.restore import Restores
 from pipeline.telemetry import MetricName
 from pipeline.topics import Topics
 from pipeline.window_settings import settings
+from processors.sampling.budget import Budget
 from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.window import ACCEPT, Burst, Settings, Window
 from processors.span_metrics import SpanMetrics
@@ -66,6 +68,7 @@ def leases(config: Config, watch: Watch | None = None, accept_loss: bool = False
     topics = Topics(config.kafka.prefix)
     compiled = plan(config)
     retention = Retention(config.kafka.retention)
+    exchange = exchange_of(config, compiled)
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         assert isinstance(unit, int)
@@ -75,11 +78,20 @@ def leases(config: Config, watch: Watch | None = None, accept_loss: bool = False
                 f"{topics.spans} and {topics.logs} must have the same number of partitions"
             )
         owned = len(owner.consumer.assignment()) // 2
-        return PartitionPair(
+        pair = PartitionPair(
             owner, unit, config, topics, compiled, settings(config, owned), retention, watch, accept_loss
         )
+        pair.exchange(exchange)
+        return pair
 
     return lease
+
+
+def exchange_of(config: Config, compiled: Plan) -> BudgetExchange | None:
+    """What partitions tell each other, if a policy needs it."""
+    if not any(isinstance(rate, Budget) for rate in compiled.rates):
+        return None
+    return BudgetExchange(Topics(config.kafka.prefix), config.kafka.partitions)
 
 
 def group(app: faust.App, config: Config, watch: Watch | None = None, accept_loss: bool = False) -> Group:
@@ -130,6 +142,7 @@ class PartitionPair(Lease):
         self._committer = committer(config.kafka, owner, topics.transactional_id(ROLE, index))
         self._reader = Reader(config.kafka, config.limits)
         self._log_start = LogStart(owner, index, retention)
+        self._exchange: BudgetExchange | None = None
         self._limit = settings.cache_bytes
         self._rounds = 0
         self._logs_topic = settings.logs_topic
@@ -137,6 +150,10 @@ class PartitionPair(Lease):
         self._first_append = -1
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
         self.restores = Restores(config, index, self._window, self._turn)
+
+    def exchange(self, exchange: BudgetExchange | None) -> None:
+        """Share budgets of the fleet with the other partitions; before `open`."""
+        self._exchange = exchange
 
     async def open(self) -> Mapping[TopicPartition, int]:
         """InitProducerId, then the committed offset and its pointer, then the decisions up to their end (F8)."""
@@ -196,6 +213,8 @@ class PartitionPair(Lease):
                 continue
             burst_at = time.monotonic()
             await self._ask_ends()
+            if self._exchange is not None and (states := await self._exchange.look(self._reader)) is not None:
+                self._window.allot(states)
             late, self._window.late_errors = self._window.late_errors, {}
             async with self._turn:
                 while (burst := self._window.burst()) is not None:

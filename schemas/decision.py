@@ -149,6 +149,15 @@ class DecisionRecord:
             raise ProtocolError(f"not a decision record of Tailrace: {error!r}") from error
 
 
+def limiters_of(value: bytes) -> dict[str, list[tuple[int, int]]]:
+    """The `limiters` of the checkpoint of a decision record alone. Raises ProtocolError on anything else."""
+    try:
+        found = unpack(value).get("limiters", {})
+        return {name: [(first, second) for first, second in each] for name, each in found.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ProtocolError(f"not a decision record of Tailrace: {error!r}") from error
+
+
 def decided_keys(value: bytes) -> array[int]:
     """The trace keys of a decision record alone. Raises ProtocolError on anything else."""
     try:

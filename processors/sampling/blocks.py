@@ -17,6 +17,7 @@ from schemas.settings import Section
 from schemas.trace_state import is_key, is_value
 
 REMEMBERED = 128  # texts whose answers are kept, when cache_max_size says none; the Collector's number
+MOST_BUDGET = 10**9  # spans or bytes per second of a budget: shares of them take 64 bits as well
 MOST_SPANS = 10**12  # or bytes, per second; no more fits into 64 bits of a bucket's units
 
 
@@ -168,6 +169,27 @@ class BytesLimiting(Section):
     def burst(self) -> int:
         """`burst_capacity`, or what holds in its place."""
         return self.burst_capacity or 2 * self.bytes_per_second
+
+
+class FleetBudget(Section):
+    """Keeps traces up to a number of spans or bytes per second of stream time, of all partitions and workers."""
+
+    spans_per_second: int = Field(0, ge=0, le=MOST_BUDGET, description="Spans that pass in the long run. Or:")
+    bytes_per_second: int = Field(0, ge=0, le=MOST_BUDGET, description="Bytes that pass in the long run.")
+    burst_capacity: int = Field(
+        0, ge=0, le=MOST_BUDGET, description="What passes at once, and the largest trace. 0: one second's worth."
+    )
+
+    @property
+    def burst(self) -> int:
+        """`burst_capacity`, or what holds in its place."""
+        return self.burst_capacity or self.spans_per_second or self.bytes_per_second
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> Self:
+        if (self.spans_per_second > 0) == (self.bytes_per_second > 0):
+            raise ValueError("spans_per_second: one of it and bytes_per_second is required, above 0")
+        return self
 
 
 class OttlCondition(Section):

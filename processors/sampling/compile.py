@@ -19,6 +19,7 @@ from processors.sampling.blocks import (
     REMEMBERED,
     BooleanAttribute,
     BytesLimiting,
+    FleetBudget,
     Latency,
     NumericAttribute,
     OttlCondition,
@@ -27,6 +28,7 @@ from processors.sampling.blocks import (
     StringAttribute,
     TraceState,
 )
+from processors.sampling.budget import Budget
 from processors.sampling.conditions import (
     NS_PER_MS,
     AllOf,
@@ -194,6 +196,8 @@ class _Compiler:
                 return self._rate(block)
             case Policy(type="bytes_limiting", bytes_limiting=block) if block:
                 return self._byte_rate(block)
+            case Policy(type="budget", budget=block) if block:
+                return self._budget(block)
             case Policy(type="trace_flags"):
                 self.fields.sampled |= (bit := self._bit(("sampled",)))
                 return AnyOf(bit)
@@ -322,6 +326,10 @@ class _Compiler:
     def _byte_rate(self, block: BytesLimiting) -> Condition:
         self.rates.append(Rate(self.outer, block.bytes_per_second, block.burst))
         return WithinBytes(len(self.rates) - 1)
+
+    def _budget(self, block: FleetBudget) -> Condition:
+        self.rates.append(Budget(self.outer, block.spans_per_second or block.bytes_per_second, block.burst))
+        return (WithinRate if block.spans_per_second else WithinBytes)(len(self.rates) - 1)
 
     def _composite(self, block: Composite) -> Condition:
         index, strict = len(self.rates), self.compat == "otel"

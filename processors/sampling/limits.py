@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from processors.sampling.adaptive import Keyed, KeyState
 
@@ -58,6 +58,15 @@ class Limiter(Protocol):
 
     def restore(self, state: Sequence[BucketState]) -> None:
         """Go on with the state of as many buckets."""
+        ...
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """A limiter whose share of the whole follows what other partitions say."""
+
+    def allot(self, index: int, states: Sequence[Sequence[BucketState]]) -> None:
+        """The newest state of it in each partition, () if unknown; this is partition `index`."""
         ...
 
 
@@ -169,6 +178,15 @@ class Limits:
         for policy, limiter in self._limiters:
             state.setdefault(policy, []).extend(limiter.state())
         return {policy: buckets for policy, buckets in state.items() if any(filled >= 0 for _, filled in buckets)}
+
+    def allot(self, index: int, states: Sequence[Mapping[str, Sequence[BucketState]]]) -> None:
+        """What partitions have said newest (`state` of each): shared limiters of partition `index` take their share."""
+        before: dict[str, int] = {}
+        for policy, limiter in self._limiters:
+            first = before.get(policy, 0)
+            before[policy] = end = first + len(limiter.state())
+            if isinstance(limiter, Shared):
+                limiter.allot(index, [list(state.get(policy, ()))[first:end] for state in states])
 
     def restore(self, state: Mapping[str, Sequence[BucketState]]) -> None:
         """Continue from a checkpoint. Where it has another number of buckets for a policy, or none, they start full."""

@@ -15,6 +15,7 @@ from processors.sampling.blocks import (
     MOST_SPANS,
     BooleanAttribute,
     BytesLimiting,
+    FleetBudget,
     Latency,
     LogSeverity,
     NumericAttribute,
@@ -48,6 +49,7 @@ PolicyType = Literal[
     "dynamic",
     "throughput",
     "rare",
+    "budget",
     "and",
     "not",
     "composite",
@@ -83,6 +85,7 @@ class Policy(Section):
     dynamic: Dynamic | None = Field(None, description="For type: dynamic.")
     throughput: Throughput | None = Field(None, description="For type: throughput.")
     rare: Rare | None = Field(None, description="For type: rare.")
+    budget: FleetBudget | None = Field(None, description="For type: budget.")
     and_: And | None = Field(None, alias="and", description="For type: and.")
     not_: Not | None = Field(None, alias="not", description="For type: not.")
     composite: Composite | None = Field(None, description="For type: composite.")

@@ -484,6 +484,10 @@ class Window:
         """Bytes of raw batches in memory."""
         return self._cached_bytes
 
+    def allot(self, states: Sequence[Mapping[str, Sequence[tuple[int, int]]]]) -> None:
+        """What all partitions say of their limiters: budgets of the fleet take the share of this one."""
+        self._limits.allot(self.partition, states)
+
     def can_pass(self) -> bool:
         """Whether the next burst passes something in memory; if not, only what the head still has to read helps."""
         oldest = [self._envelope(cursor.cached[0][2]) for cursor in self._cursors.values() if cursor.cached]

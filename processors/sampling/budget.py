@@ -1,0 +1,102 @@
+"""A budget of the fleet: a rate whose parts follow what partitions want, not one Nth for each.
+
+Every partition measures its demand, in stream time, and writes it with its share into its checkpoint (`limiters`), so
+the log of decisions tells everybody. Whoever owns a partition reads the newest checkpoint of all and works out its
+share anew: in proportion to demand, so a trace passes with the same chance wherever its id put it, and a little for
+those that want nothing. All compute the same from the same, so shares add up to the whole but for what is newer than
+the last look; and as the share that held is in the checkpoint, a new owner goes on with it.
+
+Arithmetic is in whole units, like that of processors.sampling.limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from processors.sampling.limits import UNITS, Bucket, BucketState, Limiter
+
+EQUAL = 1000  # the share of a partition that has one Nth of the budget
+WINDOW_MS = 1000  # over which demand is measured
+SILENT_MS = 3000  # who has measured nothing for so long, of stream time, wants nothing
+SPARE = 100  # one part in so many of an equal share is for who wants nothing
+STATE = 3  # pairs: (tokens, filled), (share, demand), (wanted, since)
+
+
+class Budget(NamedTuple):
+    """What a policy allows over all partitions, in spans or bytes: `burst` is the capacity, and the largest trace."""
+
+    policy: str
+    per_second: int
+    burst: int
+
+    def limiter(self, partitions: int) -> Limiter:
+        """It begins full, with an equal share."""
+        return Budgeted(self, partitions)
+
+
+class Budgeted:
+    """One partition's share."""
+
+    def __init__(self, budget: Budget, partitions: int) -> None:
+        self._budget, self._partitions = budget, partitions
+        self._token = UNITS * partitions * EQUAL  # units of a span or byte
+        self._bucket = Bucket(0, 0, 0)
+        self._share = EQUAL
+        self._demand = 0  # spans or bytes a second
+        self._wanted, self._since = 0, -1
+        self._apply()
+        self._bucket.tokens = self._bucket.capacity
+
+    def _apply(self) -> None:
+        bucket, budget = self._bucket, self._budget
+        bucket.capacity, bucket.per_ms = budget.burst * UNITS * self._share, budget.per_second * self._share
+        bucket.tokens = min(bucket.tokens, bucket.capacity)
+
+    def take(self, now: int, part: int, size: int) -> bool:
+        self._measure(now)
+        self._wanted += size
+        bucket, cost = self._bucket, size * self._token
+        bucket.fill(now)
+        if size > self._budget.burst or bucket.tokens < min(cost, bucket.capacity):
+            return False
+        bucket.tokens -= cost
+        return True
+
+    def _measure(self, now: int) -> None:
+        elapsed = now - self._since
+        if self._since < 0:
+            self._since = now
+        elif elapsed >= SILENT_MS:
+            self._demand, self._wanted, self._since = 0, 0, now
+        elif elapsed >= WINDOW_MS:
+            rate = self._wanted * 1000 // elapsed
+            self._demand = (self._demand + rate) // 2 if self._demand else rate
+            self._wanted, self._since = 0, now
+
+    def allot(self, index: int, states: Sequence[Sequence[BucketState]]) -> None:
+        """Take the share of partition `index`, by the newest `state` of each partition; empty: it is silent."""
+        told = [(state[1][1], state[2][1]) if len(state) == STATE else (0, -1) for state in states]
+        told[index] = self._demand, self._since
+        newest = max(since for _, since in told)
+        self._share = shares([demand if newest - since < SILENT_MS else 0 for demand, since in told])[index]
+        self._apply()
+
+    def state(self) -> list[BucketState]:
+        return [self._bucket.state(), (self._share, self._demand), (self._wanted, self._since)]
+
+    def restore(self, state: Sequence[BucketState]) -> None:
+        (_, _), (self._share, self._demand), (self._wanted, self._since) = state
+        self._apply()
+        self._bucket.restore(state[0])
+
+
+def shares(demands: Sequence[int]) -> list[int]:
+    """The share of each partition, EQUAL for one Nth of the budget; together not more than all of it.
+
+    >>> shares([900, 100, 0, 0])
+    [3571, 404, 10, 10]
+    """
+    spare = max(1, sum(demands) // (SPARE * len(demands)))
+    weights = [demand + spare for demand in demands]
+    return [max(1, EQUAL * len(demands) * weight // sum(weights)) for weight in weights]

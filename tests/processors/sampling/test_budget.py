@@ -1,0 +1,112 @@
+"""A budget of the fleet over skewed partitions: kept within 5 %, by what partitions read of each other."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from processors.sampling.blocks import FleetBudget
+from processors.sampling.budget import EQUAL, Budget, shares
+from processors.sampling.limits import BucketState, Limits, Rate
+
+NOON = 1_800_000_000_000
+BUDGET = 1_000  # spans per second
+WORKERS = 3
+SKEWED = (40, 20, 10, 10, 5, 5, 4, 3, 2, 1, 0, 0)  # percent of 5,000 spans/s, by partition
+Told = dict[str, list[BucketState]]
+
+
+def fleet(rate: Budget | Rate, load: Sequence[int], seconds: int, seed: int = 7, shift: int = 0) -> list[int]:
+    """Spans that pass in each second.
+
+    Traces of 1 to 8 spans come by `load` percent of 5,000 spans/s; after `shift` seconds the other way round. Each of
+    three workers owns a third of the partitions, looks once a second at a time of its own, and sees what partitions
+    wrote up to a second before: they write once a second too.
+    """
+    draw, n = random.Random(seed), len(load)
+    limits = [Limits([rate], n) for _ in load]
+    written: list[Told] = [{} for _ in load]
+    passed = [0] * seconds
+    for tick in range(0, seconds * 1000, 10):
+        weights = load if not shift or tick < shift * 1000 else load[::-1]
+        spans = 50
+        while spans > 0:
+            index, size = draw.choices(range(n), weights)[0], draw.randint(1, 8)
+            spans -= size
+            if limits[index].at(NOON + tick).take(0, size):
+                passed[tick // 1000] += size
+        for index in range(n):
+            if tick % 1000 == 70 * index % 1000:
+                written[index] = limits[index].state()
+        for worker in range(WORKERS):
+            if tick % 1000 == 330 * worker:
+                for index in range(worker, n, WORKERS):
+                    limits[index].allot(index, written)
+    return passed
+
+
+def test_three_workers_with_skewed_partitions_keep_within_five_percent_for_a_minute() -> None:
+    """From a cold start: all partitions begin with an equal share and a second's worth."""
+    passed = fleet(Budget("p", BUDGET, BUDGET), SKEWED, 60)
+    assert sum(passed) == pytest.approx(60 * BUDGET, rel=0.05)
+    for begin in range(5, 60, 5):
+        assert sum(passed[begin : begin + 5]) == pytest.approx(5 * BUDGET, rel=0.05)
+
+
+def test_an_nth_for_each_would_waste_a_sixth() -> None:
+    """The same traffic under rate_limiting: what the test above can tell apart."""
+    assert sum(fleet(Rate("p", BUDGET, BUDGET), SKEWED, 60)) < 0.85 * 60 * BUDGET
+
+
+def test_the_load_moves_to_other_partitions() -> None:
+    passed = fleet(Budget("p", BUDGET, BUDGET), SKEWED, 60, shift=30)
+    assert sum(passed) == pytest.approx(60 * BUDGET, rel=0.05)
+    assert sum(passed[35:]) == pytest.approx(25 * BUDGET, rel=0.05)
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=64))
+def test_shares_are_of_the_whole_and_nobody_has_none(demands: list[int]) -> None:
+    found = shares(demands)
+    assert sum(found) <= EQUAL * len(demands) + len(demands)
+    assert min(found) >= 1
+    assert [share for _, share in sorted(zip(demands, found, strict=True))] == sorted(found)
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 900), st.integers(1, 12), st.integers(0, 3)), max_size=60)
+
+
+@given(STEPS, st.integers(0, 60))
+def test_who_continues_from_a_checkpoint_decides_alike(steps: list[tuple[int, int, int]], at: int) -> None:
+    """Given what was read: `states` come in the same places."""
+    first, second, whole = (Limits([Budget("p", 20, 40)], 3) for _ in range(3))
+    now, told, expected = NOON, [], []
+    for place, (step, size, look) in enumerate(steps):
+        now += step
+        if place == at:
+            second.restore(first.state())
+        mine = first if place < at else second
+        if look == 0:
+            states: list[Told] = [{}, {"p": [(0, now), (EQUAL, 7 * size), (0, now)]}, {"other": [(1, 2)]}]
+            mine.allot(0, states)
+            whole.allot(0, states)
+        told.append(mine.at(now).take(0, size))
+        expected.append(whole.at(now).take(0, size))
+    assert told == expected
+
+
+def test_other_limiters_keep_their_nth() -> None:
+    limits = Limits([Rate("p", 10, 10), Budget("p", 10, 10)], 2)
+    before = limits.state()["p"][0]
+    limits.allot(1, [{}, {}])
+    assert limits.state()["p"][0] == before
+
+
+@pytest.mark.parametrize("block", [{}, {"spans_per_second": 1, "bytes_per_second": 1}])
+def test_a_budget_is_of_one_kind(block: dict[str, int]) -> None:
+    with pytest.raises(ValidationError, match="spans_per_second: one of it and bytes_per_second is required"):
+        FleetBudget.model_validate(block)
