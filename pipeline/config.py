@@ -127,6 +127,9 @@ class Input(Section):
         "auto guesses for every message by its first bytes (schemas/formats/detect.py has the rules): only for topics "
         "with mixed producers.",
     )
+    commit_interval: Positive | None = Field(
+        None, description="Longest time that ingest keeps what it has read here; default: `kafka.commit_interval`."
+    )
 
     @model_validator(mode="after")
     def _encoding_fits(self) -> Self:

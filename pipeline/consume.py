@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import faust
@@ -43,7 +44,8 @@ log = logging.getLogger(__name__)
 
 POLL = 0.05  # seconds between looks at what is due
 FETCH_WAIT_MS = 100  # how long a fetch waits for data at most; also how old an end-of-partition can be
-FETCH_SHARE = 0.1  # of commit_interval that a fetch waits for more: an answer for each message costs both sides
+FETCH_SHARE = 0.1  # of the time that records may wait a fetch waits for more: an answer for each costs both sides
+FETCH_LEAST_MS = 5  # however great the hurry
 FETCH_BYTES = 256 << 10  # that are worth an answer at once
 CHANNEL_SIZE = 4  # fetches between consumer and agent: enough to overlap, few enough to bound memory
 REVOKE_LIMIT = 2.0  # seconds a rebalance waits for answers, and for a commit that is under way
@@ -124,17 +126,20 @@ async def nap(last: float, interval: float) -> None:
     await asyncio.sleep(min(POLL, left if left > 0 else interval / 10))
 
 
-def consumer_kwargs(kafka: Kafka, limits: Limits | None = None) -> dict[str, Any]:
+def consumer_kwargs(kafka: Kafka, limits: Limits | None = None, patience: float = inf) -> dict[str, Any]:
     """What all consumers have in common: committed records only, every position and commit ours.
+
+    What is read may wait for `patience` seconds and for `commit_interval` before it is passed on.
 
     `limits` are those of raw topics: whoever writes them, their batches may be anything when they are decompressed.
     """
+    wait_ms = int(FETCH_SHARE * min(patience, kafka.commit_interval) * 1000)
     return {
         "value_deserializer": None if limits is None else decompression.bound(limits),
         "enable_auto_commit": False,
         "auto_offset_reset": "none",
         "isolation_level": "read_committed",
-        "fetch_max_wait_ms": max(1, min(FETCH_WAIT_MS, int(FETCH_SHARE * kafka.commit_interval * 1000))),
+        "fetch_max_wait_ms": max(FETCH_LEAST_MS, min(FETCH_WAIT_MS, wait_ms)),
         "fetch_min_bytes": FETCH_BYTES,
         "fetch_max_bytes": kafka.fetch_max_bytes,
         "max_partition_fetch_bytes": PARTITION_FETCH_BYTES,
@@ -171,7 +176,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
     `others` are raw topics that another group of the role reads: `raw_topics` has them too.
     With `partitions` only so many of each topic are read. `watchdog` as in `watchdog.timeout`, in seconds.
-    `limits` if the topics are raw ones.
+    `limits` if the topics are raw ones. `patience` in seconds, see `consumer_kwargs`.
     """
 
     def __init__(
@@ -187,9 +192,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         partitions: int | None = None,
         watchdog: float = STALLED,
         limits: Limits | None = None,
+        patience: float = inf,
     ) -> None:
         super().__init__()
-        self._limits = limits
+        self._limits, self._patience = limits, patience
         self._watchdog = Watchdog(watchdog)
         self._others = dict.fromkeys(others, 0)
         self.role, self.group_id, self.kafka = role, group_id, kafka
@@ -258,7 +264,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             max_poll_interval_ms=300_000,
             rebalance_timeout_ms=int(self.kafka.session_timeout * 1000),
             metadata_max_age_ms=30_000,
-            **consumer_kwargs(self.kafka, self._limits),
+            **consumer_kwargs(self.kafka, self._limits, self._patience),
         )
         self.consumer.subscribe(topics=self._topics, listener=self)
         await self._admin.start()

@@ -60,7 +60,14 @@ def group(app: faust.App, config: Config, name: str) -> Group:
         return SinkPartition(owner, partition, topics_read[partition.topic], config, outlet)
 
     return Group(
-        app, role, topics.group(role), list(topics_read), config.kafka, lease, watchdog=config.watchdog.timeout
+        app,
+        role,
+        topics.group(role),
+        list(topics_read),
+        config.kafka,
+        lease,
+        watchdog=config.watchdog.timeout,
+        patience=config.sinks[name].batch.max_age,
     )
 
 

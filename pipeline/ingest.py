@@ -48,12 +48,21 @@ def group(app: faust.App, config: Config, since: str | None, signal: str | None 
     The transactional ids are the same either way: they fence each other, and each goes on where the other ended.
     """
     mine = [item for item in config.inputs if item.topic in config.ingested]
-    inputs = [item.topic for item in mine if signal in (None, item.signal)]
+    inputs = {item.topic: item for item in mine if signal in (None, item.signal)}
     others = [item.topic for item in mine if item.topic not in inputs]
     whole = Topics(config.kafka.prefix).group(ROLE)
-    name = whole if signal is None else f"{whole}.{signal}"
-    watchdog, limits, made = config.watchdog.timeout, config.limits, leases(config, since)
-    return Group(app, ROLE, name, inputs, config.kafka, made, others=others, watchdog=watchdog, limits=limits)
+    return Group(
+        app,
+        ROLE,
+        whole if signal is None else f"{whole}.{signal}",
+        inputs,
+        config.kafka,
+        leases(config, since),
+        others=others,
+        watchdog=config.watchdog.timeout,
+        limits=config.limits,
+        patience=min((_interval(item, config) for item in inputs.values()), default=inf),
+    )
 
 
 def leases(config: Config, since: str | None) -> Leases:
@@ -76,6 +85,11 @@ def leases(config: Config, since: str | None) -> Leases:
 def waits(config: Config) -> tuple[float, ...]:
     """What of the configuration may change while it runs and sets how often marks come and who waits for whom."""
     return config.sampling.decision_wait, config.sampling.ingest_stall_limit, config.logs.max_skew
+
+
+def _interval(source: Input, config: Config) -> float:
+    """Seconds between two transactions with what is read there."""
+    return source.commit_interval or config.kafka.commit_interval
 
 
 class _Pace:
@@ -117,6 +131,7 @@ class RawPartition(Lease):
     ) -> None:
         self._group, self._partition, self._source = owner, partition, source
         self._config, self._topics, self._pace = config, topics, pace
+        self._interval = _interval(source, config)
         self._share, self._read = share, 0  # records since the last commit
         self._other_group = other_group  # of the same partition, with or without --signals
         self._since = since or config.kafka.start
@@ -221,20 +236,20 @@ class RawPartition(Lease):
 
     async def work(self) -> None:
         """Commit by size or age; mark when idle."""
-        kafka = self._config.kafka
+        enough = self._config.kafka.commit_bytes
         idle_after = self._idle_after()
         while True:
             self._rounds += 1
             now = time.monotonic()
             moved = self._next > self._committed
-            due = self._processor.size >= kafka.commit_bytes or now - self._flushed_at >= kafka.commit_interval
+            due = self._processor.size >= enough or now - self._flushed_at >= self._interval
             async with self._turn:
                 if moved and due:
                     await self._look_for_end()
                     await self._commit()
                 elif not moved and now - self._marked_at >= max(idle_after, POLL):
                     await self._mark_idle()
-            await nap(self._flushed_at, kafka.commit_interval)
+            await nap(self._flushed_at, self._interval)
 
     def progress(self) -> Hashable:
         """Rounds of `work`: each ends with the answer to a transaction, or soon."""

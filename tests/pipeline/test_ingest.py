@@ -13,6 +13,7 @@ from aiokafka.admin import NewPartitions
 from aiokafka.structs import OffsetAndMetadata
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
+from pipeline.config import Config
 from pipeline.ingest import MARKS_PER_WAIT, RawPartition
 from pipeline.worker import running
 from schemas.envelope import NO_MARK
@@ -49,6 +50,24 @@ async def marked(stages: Stages, raw: int, least: int, output: int = 0) -> list[
 
     await eventually(reached, DEADLINE, f"raw partition {raw} is marked up to {least}")
     return await stages.marks(stages.topics.spans, raw, output)
+
+
+async def test_an_input_may_be_in_more_of_a_hurry_than_the_others(kafka: Kafka, tmp_path: Path) -> None:
+    """`inputs[].commit_interval`: its logs are there while spans that came before them wait for theirs."""
+    stages = Stages(kafka.bootstrap, tmp_path, commit_interval="1h")
+    stages.settings["inputs"][1]["commit_interval"] = "50ms"
+    stages.config = Config.model_validate(stages.settings)
+    await stages.create()
+
+    async def there() -> bool:
+        return bool(await stages.records(stages.topics.untraced_logs))
+
+    async with stages.producer() as producer, running(stages.config, ["ingest"]):
+        await stages.produce(producer, "t1/1")
+        await producer.send_and_wait(f"{stages.raw}.logs", log_of("", "urgent"))
+        await eventually(there, DEADLINE, "the log is there")
+        assert not await stages.names(stages.topics.spans)
+    assert await stages.names(stages.topics.spans) == Counter({"t1/1": 1})  # a worker that stops commits what it has
 
 
 @pytest.mark.parametrize(
