@@ -200,8 +200,8 @@ class Real(Broker):
                 found = await admin.list_consumer_group_offsets(self._group, partitions=[TopicPartition(topic, 0)])
             except GroupCoordinatorNotAvailableError:  # the broker's very first group: its topic is being made
                 return None
-        offset, metadata = found[TopicPartition(topic, 0)]
-        return None if offset < 0 else (offset, metadata)
+        known = found.get(TopicPartition(topic, 0))  # none at all while the broker is loading the group
+        return None if known is None or known.offset < 0 else (known.offset, known.metadata)
 
     async def delete_before(self, topic: str, offset: int) -> None:
         async with self._admin() as admin:
