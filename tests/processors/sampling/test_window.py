@@ -604,6 +604,45 @@ def test_a_new_owner_goes_on_with_the_rates() -> None:
     assert pair.records()[-1].checkpoint.limiters == {"some": [(11_000, ms(21) + WAIT)]}
 
 
+RARE = policy("rare", "rare", traces=2, interval="1h", field_list=["root.name"])
+BY_NAME = policy("by-name", "dynamic", field_list=["root.name"], goal_sample_rate=4, adjustment_interval="5s")
+
+
+def keyed_traffic(pair: Pair, takeover: bool) -> list[tuple[str, list[str]]]:
+    """A trace a second, each of a name of its own. With `takeover` another owner comes for each."""
+    owner = pair.own()
+    for second in range(60):
+        trace = chr(ord("a") + second)
+        pair.spans(second, f"{trace}x{second % 5 == 0:d}")
+        quiet(pair, second)
+        owner = pair.own() if takeover else owner
+        owner.settle()
+    quiet(pair, 60 + DUE)
+    owner.settle()
+    return sorted(pair.verdicts().items())
+
+
+def test_a_new_owner_knows_the_keys() -> None:
+    """Sixty owners decide as one does."""
+    pairs = [Pair(more=(RARE, BY_NAME)) for _ in range(2)]
+    assert keyed_traffic(pairs[0], takeover=True) == keyed_traffic(pairs[1], takeover=False)
+    points = [pair.records()[-1].checkpoint.keyed for pair in pairs]
+    assert points[0] == points[1]
+    assert len(points[0]["rare"][0]) == 61
+    assert len(points[0]["by-name"][0]) > 2
+
+
+def test_keys_that_no_record_tells_of_are_learnt_anew() -> None:
+    pair = Pair(more=(RARE,))
+    keyed_traffic(pair, takeover=False)
+    pair.more = (policy("other", "rare", traces=1), BY_NAME)
+    pair.spans(100, "A1")
+    quiet(pair, 100 + DUE)
+    pair.own().settle()
+    assert pair.verdicts()["A"] == ["other"]
+    assert set(pair.records()[-1].checkpoint.keyed) == {"other", "by-name"}
+
+
 def test_rates_follow_the_deadlines_however_much_is_decided_at_once() -> None:
     pair = Pair(more=(PER_MINUTE,))
     pair.spans(0, *["A1"] * 60)
