@@ -125,7 +125,7 @@ class Restores:
             first, tails = await history.beginnings(), place.before.tails
             starts = {topic: max(offset, tails.get(topic, 0)) for topic, offset in first.items()}
             partial = any(starts[topic] > tails.get(topic, 0) for topic in starts)
-            found = Restoration(key, why, starts, self._config.kafka.partitions, partial)
+            found = Restoration(key, why, starts, place.heads, self._config.kafka.partitions, partial)
             await self._read(history, found, most)
             async with self._turn:
                 await self._read(history, found, most)  # what the tail has passed meanwhile

@@ -46,14 +46,21 @@ class LateError(NamedTuple):
 class Restoration:
     """The rows of one trace, read up to `positions` (by topic, the next offset); `why` is recorded with the verdict.
 
-    `partitions` is N.
+    `heads` are where the heads stood when it was dropped: the rows that counted lie before. `partitions` is N.
     `partial`: some of its rows may be missing, because they were deleted or lie in another partition.
     """
 
     def __init__(
-        self, key: int, why: str, positions: Mapping[str, int], partitions: int, partial: bool = False
+        self,
+        key: int,
+        why: str,
+        positions: Mapping[str, int],
+        heads: Mapping[str, int],
+        partitions: int,
+        partial: bool = False,
     ) -> None:
-        self.key, self.why, self.partial, self._partitions = key, why, partial, partitions
+        self.key, self.why, self.heads = key, why, heads
+        self.partial, self._partitions = partial, partitions
         self.positions = dict(positions)
         self.rows: dict[str, list[Envelope]] = {topic: [] for topic in positions}
         self.bytes = self.read = 0
@@ -71,6 +78,10 @@ class Restoration:
             chosen = [row for row, key in enumerate(envelope.keys) if key == self.key]
             self.rows[topic].append(envelope.select(chosen, []))
             self.bytes += len(self.rows[topic][-1].body)
+
+    def is_gone(self, tails: Mapping[str, int]) -> bool:
+        """Whether nothing of it was found and nothing is to come: all that it was dropped by lies before the tails."""
+        return not any(map(self.count, self.rows)) and all(tails[t] >= self.heads.get(t, 0) for t in self.rows)
 
     def count(self, topic: str) -> int:
         """Rows of a topic."""

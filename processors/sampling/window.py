@@ -678,7 +678,7 @@ class Window:
         now, spans_topic = self._clock.now(), self._settings.spans_topic
         if now is None or (fate := self.fate(found.key)) is not None:
             return Outcome.UNDECIDED if now is None else fate or Outcome.UNDECIDED
-        if not any(found.count(topic) for topic in found.rows):
+        if found.is_gone(self.tails()):
             return Outcome.GONE
         if found.bytes > MOST_BYTES:
             return Outcome.TOO_LARGE

@@ -20,7 +20,7 @@ from pipeline import telemetry
 from pipeline.cli import cli
 from pipeline.worker import running
 from schemas.decision import RESTORED, DecisionRecord
-from tests.pipeline.kafka import DEADLINE, committed
+from tests.pipeline.kafka import DEADLINE, committed, create
 from tests.pipeline.stages import Stages, administration, holds, log_of, partition, trace_id
 from tests.services import Kafka, eventually
 from tests.services.process import HOST, free_port
@@ -147,6 +147,33 @@ async def nobody_else_may_ask(url: str) -> None:
             assert answered.status == 400
 
 
+class KeyedRestoring(Restoring):
+    """No ingest: two raw partitions, and only producers know which of them a trace is in."""
+
+    SECTIONS = {**Restoring.SECTIONS, "regroup": "never"}
+
+    async def create(self, raw: int = 2) -> Stages:
+        await create(self.bootstrap, {self.raw: raw, f"{self.raw}.logs": raw})
+        await self.ensured()
+        return self
+
+
+async def test_restore_from_keyed_topics(kafka: Kafka, tmp_path: Path) -> None:
+    """The raw topics are read again, from the partition that decided the trace."""
+    stages = KeyedRestoring(kafka.bootstrap, tmp_path)
+    await stages.create()
+    async with stages.producer() as producer, running(stages.config, ["sample"]) as worker:
+        await holds(worker, "sample")
+        url = f"http://{HOST}:{worker.server.port}"
+        await stages.produce(producer, "calm/1", "calm/2", partition=1)
+        await stages.decided("calm")
+        assert await stages.restore("never", url) == (1, answer("unknown", url, partition=1))
+        code, told = await stages.restore("calm", url)
+        assert (code, told["outcome"], told["partition"]) == (0, "restored", 1)
+        await stages.produce(producer, "calm/3", partition=1)
+        await stages.kept("calm/1", "calm/2", "calm/3")
+
+
 class Reviving(Restoring):
     """Late errors restore traces, few of them."""
 
@@ -195,6 +222,6 @@ async def its_spans_are_gone(stages: Restoring, producer: AIOKafkaProducer, url:
     assert (code, told["outcome"], told["partial"]) == (1, "gone", True)
 
 
-def answer(outcome: str, url: str, why: str = "") -> dict[str, Any]:
-    nothing = {"partition": 0, "spans": 0, "logs": 0, "partial": False}
+def answer(outcome: str, url: str, why: str = "", partition: int = 0) -> dict[str, Any]:
+    nothing = {"partition": partition, "spans": 0, "logs": 0, "partial": False}
     return {"outcome": outcome, "why": why, "answered_by": url} | nothing

@@ -241,7 +241,8 @@ class Sample:
             self.late.clear()
             key = late[0] if late else self.sim.rng.choice(sorted(dropped))
             self.sim.by_evidence += bool(late)
-            self.restoring = Restoration(key, "seen again", dict.fromkeys(self.topics, 0), PARTITIONS)
+            heads = next(record.checkpoint.counted for record in decided if key in record.keys)
+            self.restoring = Restoration(key, "seen again", dict.fromkeys(self.topics, 0), heads, PARTITIONS)
         found = self.restoring
         for topic, (position, tail) in found.behind(self.window.tails()).items():
             records, after = self.sim.broker.logs[topic, self.index].read(position, count)

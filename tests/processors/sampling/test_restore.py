@@ -18,7 +18,7 @@ WAITED = WAIT / 1000 + 1
 
 def read(owner: Owner, name: str, start: int = 0) -> Restoration:
     """What the log has of a trace up to the tails."""
-    found = Restoration(key(name), "by hand", {SPANS: start, LOGS: start}, 1)
+    found = Restoration(key(name), "by hand", {SPANS: start, LOGS: start}, owner.window.positions(), 1)
     for topic, (position, tail) in found.behind(owner.window.tails()).items():
         for _, value in owner.pair.topics[topic][position:tail]:
             found.add(topic, Envelope.decode(value))
@@ -111,9 +111,11 @@ def test_what_cannot_be_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     _, owner = dropped()
     assert owner.window.restore(read(owner, "B")) is Outcome.KEPT
     assert owner.window.restore(read(owner, "C")) is Outcome.UNDECIDED
-    assert owner.window.restore(read(owner, "Z")) is Outcome.GONE
+    gone = read(owner, "Z")
+    gone.heads = owner.window.tails()
+    assert owner.window.restore(gone) is Outcome.GONE
     with pytest.raises(ValueError, match="up to the tails"):
-        owner.window.restore(Restoration(key("A"), "", {SPANS: 0, LOGS: 0}, 1))
+        owner.window.restore(Restoration(key("A"), "", {SPANS: 0, LOGS: 0}, {}, 1))
     monkeypatch.setattr(window, "MOST_BYTES", 10)
     assert owner.window.restore(read(owner, "A")) is Outcome.TOO_LARGE
     assert owner.window.restore(read(owner, "A", start=1)) is Outcome.TOO_LARGE
@@ -122,8 +124,20 @@ def test_what_cannot_be_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Pair().own().window.fate(key("A")) is Outcome.UNDECIDED, "before there is a clock"
 
 
+def test_a_trace_that_is_dropped_and_still_ahead_of_the_tail_is_no_reason_to_call_it_gone() -> None:
+    pair = Pair()
+    pair.spans(0, "A1")
+    pair.spans(WAITED)
+    pair.logs(WAITED)
+    owner = pair.own().read()
+    assert owner.window.fate(key("A")) is None, "dropped"
+    assert owner.window.restore(read(owner, "A")) is Outcome.RESTORED
+    owner.settle()
+    assert owner.kept_spans == ["A1"]
+
+
 def test_records_of_another_n_say_that_more_may_lie_elsewhere() -> None:
-    found = Restoration(key("A"), "", {SPANS: 0}, 2)
+    found = Restoration(key("A"), "", {SPANS: 0}, {}, 2)
     assert not found.partial
     found.add(SPANS, Envelope(1, "raw_spans", 0))
     assert found.partial
