@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from pipeline.told_votes import lines
 from processors.sampling.decide import Vote
 from processors.sampling.votes import AFTER_ROOT, DECISION_WAIT, Row, Rows, counted, inside, verdict, vote
 from schemas.envelope import Envelope
@@ -80,6 +81,18 @@ def test_parts_vote_for_themselves() -> None:
 def test_a_rate_is_asked_as_if_its_bucket_were_full() -> None:
     found = vote(RATE, "none", counted([rows(span(1))], WAIT, None))
     assert (found.matched, found.by_rate) == (True, True)
+
+
+def test_policies_that_go_by_keys_are_asked_as_if_there_were_no_other_traces() -> None:
+    trace = counted([rows(span(1), span(2, "POST /pay", status=FAILED))], WAIT, None)
+    rare = vote(policy("rare", "rare", traces=1), "none", trace)
+    assert (rare.matched, rare.by_rate, rare.threshold, rare.rule) == (True, True, 0, {"traces": 1})
+    tenth = policy("tenth", "dynamic", field_list=["name"], goal_sample_rate=1)
+    (line,) = lines([vote(tenth, "none", trace)])
+    assert line == (
+        "● tenth [dynamic] field_list: [name], goal_sample_rate: 1.0: keeps, as if there were no other traces"
+    )
+    assert verdict([policy("rare", "rare", traces=1)], "none", trace) == Vote(True, "rare", 0)
 
 
 def test_what_came_after_the_deadline_is_no_evidence() -> None:
