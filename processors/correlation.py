@@ -15,10 +15,10 @@ from schemas.severity import NUMBERS
 
 # The first SPANS_PER_TRACE spans are remembered; after that a span that failed or that a log has named takes the place
 # of the newest ordinary one, and the rest is forgotten (its logs then show the root). So past the bound the order of
-# arrival matters: for names, never for verdicts. So it does for a span beyond the deadline: it is remembered if it is
-# read before the decision, as where spans are read ahead of the logs that hold the clock. The root is held apart: the
-# earliest span without a parent. When ids repeat (Zipkin's shared spans, re-sent ones) a failed span wins, then the
-# first.
+# arrival matters: for names, never for verdicts. So it does for rows beyond the deadline: a span is remembered, and a
+# log names one, if it is read before the decision, as where one topic is read ahead of the other. The root is held
+# apart: the earliest span without a parent. When ids repeat (Zipkin's shared spans, re-sent ones) a failed span wins,
+# then the first.
 SPANS_PER_TRACE = 64  # remembered: 12 bytes each, so at most 768 a trace beside its evidence
 NAMED_PER_TRACE = 64  # span ids that logs named, as many as could be answered
 NAME_CHARACTERS = 256  # of a service or span name; longer ones are cut, a decision record must stay small

@@ -146,6 +146,18 @@ def merged(
     (1, 3),
     [(30, 30, 1)] * MOST,
 ).via("a span beyond the deadline, read ahead of the logs that hold the clock: its name is there or not")
+@example(
+    [
+        Event(SPANS, 0.5, ("E1",)),
+        *[Event(SPANS, after, ()) for after in (1.0, 4.0, 4.0)],
+        Event(SPANS, 0.5, ("E1!",)),
+        Event(LOGS, 1.0, ()),
+        Event(LOGS, 0.5, ("E1",)),
+    ],
+    7,
+    (4, 6),
+    [(30, 30, 0), (30, 30, 1), *[(30, 30, 0)] * (MOST - 2)],
+).via("a log beyond the deadline, read before the mark that lets its trace be decided: it has named its span or not")
 def test_a_resize_changes_no_verdict_no_row_and_no_count(
     events: list[Event], cut: int, sizes: tuple[int, int], reads: list[tuple[int, int, int]]
 ) -> None:
@@ -193,13 +205,14 @@ def verdicts(*pipelines: Pipeline) -> dict[str, set[str]]:
 
 
 def may_be_late(events: list[Event], times: list[float]) -> set[str]:
-    """Traces with a span that may lie beyond the deadline: whether it is read before the decision depends on the order
-    of reading, and with it the names that logs learn, but nothing else (processors/correlation.py)."""
+    """Traces with a row that may lie beyond the deadline: whether a span is there, or a log has named it, when the
+    decision is made depends on the order of reading, and with it what logs learn, but nothing else
+    (processors/correlation.py)."""
     rows = [(name[0], event, time) for event, time in zip(events, times, strict=True) for name in event.names]
     first: dict[str, float] = {}
     for trace, event, time in rows:
         first[trace] = min(first.get(trace, time), time - event.delay)
-    return {trace for trace, event, time in rows if event.topic == SPANS and time > first[trace] + SHORT}
+    return {trace for trace, _, time in rows if time > first[trace] + SHORT}
 
 
 def kept(late: set[str], *pipelines: Pipeline) -> tuple[Counter[str], Counter[tuple[str, RowVerdict | None]]]:
