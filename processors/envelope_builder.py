@@ -34,6 +34,7 @@ class EnvelopeBuilder:
     size = cython.declare(cython.Py_ssize_t, visibility="readonly")  # about what it will be on the wire, uncompressed
     rows = cython.declare(cython.Py_ssize_t, visibility="readonly")
     _end: cython.Py_ssize_t
+    _allowed: cython.Py_ssize_t  # bytes beyond those of others: headers that would leave no room for rows
     _serial: cython.Py_ssize_t  # of the message whose header numbers are known below
     _resource: cython.Py_ssize_t  # of the newest row: its number in its message, and here
     _scope: cython.Py_ssize_t
@@ -53,7 +54,7 @@ class EnvelopeBuilder:
     _keys: cython.ulonglong[::1]
 
     def __init__(self) -> None:
-        self.size = self.rows = self._end = 0
+        self.size = self.rows = self._end = self._allowed = 0
         self._serial = self._resource = self._scope = -1
         self._resource_here = self._scope_here = self._message_here = 0
         self._resources, self._scopes, self._messages = {}, {}, []
@@ -131,8 +132,9 @@ class EnvelopeBuilder:
 class EnvelopeBuilders:
     """The envelopes of all output partitions, and one of rows without a trace id.
 
-    An envelope is full at `envelope_bytes`. A row that takes more than `max_row_bytes` with its headers goes nowhere:
-    an envelope that no topic takes would come back for ever.
+    An envelope is full at `envelope_bytes`; one whose first row has headers of more than half of that may have as many
+    bytes more, or each of their rows would be in an envelope of its own, with all of them. A row that takes more than
+    `max_row_bytes` with its headers goes nowhere: an envelope that no topic takes would come back for ever.
     """
 
     size = cython.declare(cython.Py_ssize_t, visibility="readonly")  # of all of them since `take`
@@ -182,6 +184,7 @@ class EnvelopeBuilders:
         target: cython.Py_ssize_t
         length: cython.Py_ssize_t
         more: cython.Py_ssize_t
+        headers: cython.Py_ssize_t
         end: cython.Py_ssize_t
         resource: cython.Py_ssize_t
         scope: cython.Py_ssize_t
@@ -199,12 +202,16 @@ class EnvelopeBuilders:
             one = self._building[target] or self._begin(target)
             if one._serial != self._serial:
                 one.begin(self._serial, offset, timestamp)
-            more = _OVERHEAD + length + one.header_bytes(resource, resources, scope, scopes)
-            if one.rows and one.size + more > self._envelope_bytes:
+            headers = one.header_bytes(resource, resources, scope, scopes)
+            more = _OVERHEAD + length + headers
+            if one.rows and one.size + more > self._envelope_bytes + one._allowed:
                 self._full.append((UNTRACED if target == self._partitions else target, one))
                 one = self._begin(target)
                 one.begin(self._serial, offset, timestamp)
-                more = _OVERHEAD + length + one.header_bytes(resource, resources, scope, scopes)
+                headers = one.header_bytes(resource, resources, scope, scopes)
+                more = _OVERHEAD + length + headers
+            if not one.rows and 2 * headers > self._envelope_bytes:
+                one._allowed = headers
             one.head(resource, resources, scope, scopes)
             if one.rows == len(one._ends):
                 one.more_rows()

@@ -95,6 +95,8 @@ class Family:
     )
 
     def __init__(self, metric: str, shape: Shape, limits: Limits) -> None:
+        if shape.open:
+            shape = shape._replace(label_names=shape.label_names[:MOST_LABELS])
         self.metric = metric
         self.shape = shape
         self.limiter = limits.limiter(metric, shape)
