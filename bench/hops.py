@@ -9,7 +9,8 @@ Everything is told by the broker's own clock: all topics stamp what is appended 
 - logs: from the append time of a raw log without a trace id (of a log with one: from the mark that passed its trace's
   deadline) until Elasticsearch has acknowledged its document, seen by a proxy before Elasticsearch.
 
-Two runs: hops at 16,700 spans/s with `commit_interval` 100 ms, and logs at 1,000/s of each kind with 25 ms.
+Two runs: hops at 16,700 spans/s with `commit_interval` 100 ms, and logs at 1,000/s of each kind with 25 ms for the
+topic of logs and for `sample`, 100 ms for that of spans.
 """
 
 from __future__ import annotations
@@ -116,18 +117,24 @@ def deadlines(config: Config, partition: int, records: Sequence[Message]) -> Ite
 class Run:
     """Workers under a paced load, and afterwards what the topics say."""
 
-    def __init__(self, kafka: Kafka, prefix: str, options: Options, sections: Mapping[str, Any]) -> None:
+    def __init__(
+        self, kafka: Kafka, prefix: str, options: Options, interval: float, sections: Mapping[str, Any]
+    ) -> None:
+        """`interval` is that of logs and of their verdicts, in seconds."""
         self._kafka, self._options = kafka, options
         raw = [f"{prefix}-raw-spans", f"{prefix}-raw-logs"]
         create_topics(kafka, raw, options.partitions, APPEND_TIME)
-        inputs = [{"topic": raw[0], "signal": "traces"}, {"topic": raw[1], "signal": "logs"}]
+        inputs: list[dict[str, Any]] = [
+            {"topic": raw[0], "signal": "traces"},
+            {"topic": raw[1], "signal": "logs", "commit_interval": interval},
+        ]
         self.bed = Testbed(
             kafka,
             prefix,
             options.partitions,
             {
-                "kafka": {"partitions": options.partitions},
-                "sampling": {"decision_wait": options.decision_wait},
+                "kafka": {"partitions": options.partitions, "commit_interval": options.commit_interval},
+                "sampling": {"decision_wait": options.decision_wait, "commit_interval": interval},
                 "metrics": {"interval": options.metrics_interval},
                 **sections,
             },
@@ -255,7 +262,7 @@ def _with(first: Message, left: Iterator[Message]) -> Iterator[bytes]:
 def hops(kafka: Kafka, options: Options) -> dict[str, Any]:
     """The first run."""
     out.print(f"hops: {options.spans_per_second:,.0f} spans/s, commit_interval {options.commit_interval * 1000:.0f} ms")
-    run = Run(kafka, "hops", options, {"kafka": _kafka(options, options.commit_interval)})
+    run = Run(kafka, "hops", options, options.commit_interval, {})
     try:
         figures = run.go(("ingest", "sample", "aggregate"), _load(options, options.spans_per_second, 0.06))
     finally:
@@ -276,10 +283,8 @@ def logs(kafka: Kafka, elasticsearch: Elasticsearch, options: Options) -> dict[s
             kafka,
             "logs",
             options,
-            {
-                "kafka": _kafka(options, options.log_commit_interval),
-                "sinks": {"elasticsearch": {"endpoint": proxy.url, "dataset": "hops", "batch": batch}},
-            },
+            options.log_commit_interval,
+            {"sinks": {"elasticsearch": {"endpoint": proxy.url, "dataset": "hops", "batch": batch}}},
         )
         try:
             figures = run.go(("ingest", "sample", "sink.elasticsearch"), _load(options, 2 * rate, 0.5), rate)
@@ -294,10 +299,6 @@ def logs(kafka: Kafka, elasticsearch: Elasticsearch, options: Options) -> dict[s
             if at is not None and run.counts(at):
                 (traced if log.trace_id else untraced).add(log.acknowledged - at)
     return figures | {"untraced": untraced.figures(), "traced": traced.figures()}
-
-
-def _kafka(options: Options, interval: float) -> dict[str, Any]:
-    return {"partitions": options.partitions, "commit_interval": interval}
 
 
 def _load(options: Options, spans_per_second: float, logs_per_span: float) -> Load:

@@ -70,7 +70,11 @@ class Kafka(Section):
         description="Where a new group begins in raw topics: latest, earliest, or a duration ago such as 15m.",
     )
     transactions: bool = Field(True, description="False only for brokers without transactions: at-least-once.")
-    commit_interval: Positive = Field(1.0, description="Longest time between two transactions while records move.")
+    commit_interval: Positive = Field(
+        1.0,
+        description="Longest time between two transactions while records move. Sinks commit this often, but not more "
+        "than once a second.",
+    )
     commit_bytes: int = Field(8 << 20, ge=1, description="Output bytes that end a transaction early.")
     session_timeout: Positive = Field(10.0, description="A worker silent for this long loses its partitions.")
     heartbeat_interval: Positive = Field(3.0, description="At most a third of `session_timeout`.")
@@ -182,6 +186,9 @@ class Sampling(Section):
         description="Per worker: raw batches kept between head and tail; beyond it the tail re-reads Kafka.",
     )
     late_evidence: LateEvidence = Field(LateEvidence(), description="Late errors that restore dropped traces.")
+    commit_interval: Positive | None = Field(
+        None, description="Longest time between two transactions of `sample`; default: `kafka.commit_interval`."
+    )
     ingest_stall_limit: Positive = Field(
         300.0, description="A raw span partition without a new mark for this long no longer holds the clock."
     )

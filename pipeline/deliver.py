@@ -33,6 +33,7 @@ from sinks import create, signals
 from sinks.contract import Item, Refusal, Signal, SourceRecord
 
 UNREAD_LIMIT = 8 << 20  # bytes of one partition that may wait to be encoded before fetching pauses
+COMMIT_EVERY = 1.0  # seconds at least between two commits of a partition: nothing waits for them
 LAST_ANSWERS = 5.0  # seconds that a worker which stops waits for requests under way: less than a session
 
 log = logging.getLogger(__name__)
@@ -284,7 +285,7 @@ class SinkPartition(Lease):
 
     async def _commit_regularly(self) -> None:
         while True:
-            await asyncio.sleep(self._config.kafka.commit_interval)
+            await asyncio.sleep(max(COMMIT_EVERY, self._config.kafka.commit_interval))
             try:
                 await self._commit()
             except KafkaError as error:

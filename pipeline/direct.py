@@ -23,7 +23,7 @@ from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.key_check import KeyCheck
 from pipeline.live.watch import Watch
 from pipeline.log_start import Retention
-from pipeline.sample import REREAD_BYTES, ROLE, PartitionPair, exchange_of, plan
+from pipeline.sample import REREAD_BYTES, ROLE, PartitionPair, exchange_of, interval, plan
 from pipeline.topics import Topics
 from pipeline.window_settings import direct_settings
 from processors.redaction import Redactor
@@ -82,6 +82,7 @@ def group(
         unit=lambda partition: partition.partition,
         watchdog=config.watchdog.timeout,
         limits=config.limits,
+        patience=interval(config),
     )
 
 

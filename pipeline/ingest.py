@@ -245,8 +245,9 @@ class RawPartition(Lease):
             due = self._processor.size >= enough or now - self._flushed_at >= self._interval
             async with self._turn:
                 if moved and due:
-                    await self._look_for_end()
+                    await self._look_at_end()
                     await self._commit()
+                    await self._ask_for_end()
                 elif not moved and now - self._marked_at >= max(idle_after, POLL):
                     await self._mark_idle()
             await nap(self._flushed_at, self._interval)
@@ -274,21 +275,23 @@ class RawPartition(Lease):
         stall = sampling.ingest_stall_limit if self._source.signal == "traces" else self._config.logs.max_skew
         return min(sampling.decision_wait / MARKS_PER_WAIT, stall / MARKS_PER_STALL)
 
-    async def _look_for_end(self) -> None:
+    async def _look_at_end(self) -> None:
         """Mark a partition that is busy but read to its end with the broker's time, whatever its producers' clocks say.
 
-        Where it ended is asked at one commit and has been passed, in live traffic, at the next.
+        Where it ended is asked after one commit and has been passed, in live traffic, at the next.
         """
-        if self._source.signal == "metrics":
-            return
         if self._ending is not None:
             end, before = self._ending
-            if self._next < end and not await self._group.passed(self._partition, end):
-                return
-            self._mark.ended(before)
-        before = self._clock.now(time.monotonic())
-        settled = await self._group.settled_end(self._partition)
-        self._ending = None if settled is None else (settled, before)
+            if self._next >= end or await self._group.passed(self._partition, end):
+                self._mark.ended(before)
+                self._ending = None
+
+    async def _ask_for_end(self) -> None:
+        """After a commit, not before it: the answer may come behind that of a fetch, and records would wait."""
+        if self._source.signal != "metrics" and self._ending is None:
+            before = self._clock.now(time.monotonic())
+            settled = await self._group.settled_end(self._partition)
+            self._ending = None if settled is None else (settled, before)
 
     async def _mark_idle(self) -> None:
         """At the end of the partition the mark is the broker's time before the request that found nothing left."""

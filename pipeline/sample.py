@@ -107,7 +107,13 @@ def group(app: faust.App, config: Config, watch: Watch | None = None, accept_los
         unit=lambda partition: partition.partition,
         partitions=config.kafka.partitions,
         watchdog=config.watchdog.timeout,
+        patience=interval(config),
     )
+
+
+def interval(config: Config) -> float:
+    """Seconds between two transactions of a partition."""
+    return config.sampling.commit_interval or config.kafka.commit_interval
 
 
 class PartitionPair(Lease):
@@ -203,13 +209,13 @@ class PartitionPair(Lease):
 
     async def work(self) -> None:
         """Burst by burst, every `commit_interval` or sooner while the tail has more to forward."""
-        interval = self._config.kafka.commit_interval
+        every = interval(self._config)
         burst_at = time.monotonic()
         while True:
             self._rounds += 1
-            await nap(burst_at, interval)
+            await nap(burst_at, every)
             await self._reread()
-            if time.monotonic() - burst_at < interval and not self.is_full():
+            if time.monotonic() - burst_at < every and not self.is_full():
                 continue
             burst_at = time.monotonic()
             await self._ask_ends()

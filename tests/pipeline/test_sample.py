@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 from confluent_kafka.admin import AdminClient
 
 from pipeline import telemetry
+from pipeline.config import Config
 from pipeline.roles import diagram
 from pipeline.worker import running
 from processors.regroup import Regroup
@@ -293,6 +294,18 @@ async def test_the_clock_goes_on_while_nothing_comes_and_every_output_is_the_dia
     (verdict,) = envelope.verdicts
     assert verdict is not None
     assert (verdict.policy, verdict.span and verdict.span.name) == ("errors", "a/1!")
+
+
+async def test_sample_may_be_in_more_of_a_hurry_than_the_others(kafka: Kafka, tmp_path: Path) -> None:
+    """`sampling.commit_interval`: verdicts are there long before the hour of `kafka.commit_interval` is over."""
+    stages = Stages(kafka.bootstrap, tmp_path, commit_interval="1h")
+    for section in (*stages.settings["inputs"], stages.settings["sampling"]):
+        section["commit_interval"] = "50ms"
+    stages.config = Config.model_validate(stages.settings)
+    await stages.create()
+    async with stages.producer() as producer, running(stages.config, ["ingest", "sample"]):
+        await stages.produce(producer, "a/1!", "b/1")
+        await stages.settled()
 
 
 async def test_a_restart_of_the_broker_loses_and_doubles_nothing(tmp_path: Path) -> None:
