@@ -14,7 +14,8 @@ FILES = sorted(FOLDER.glob("*.yaml"))
 # What a pipeline is made of needs no reason.
 WIRING = re.compile(r"^\s*(receivers|processors|exporters|connectors|extensions|pipelines|traces|kafka|service|nop|"
                     r"metrics|logs|telemetry|producer|sending_queue|batch|tail_sampling|decision_cache|http|exporter|"
-                    r"prometheus|compression_params|span_metrics|- pull): *(\[[a-z_0-9, ]+\])?$")  # fmt: skip
+                    r"prometheus|compression_params|span_metrics|message_marking|error_backoff|"
+                    r"- pull): *(\[[a-z_0-9, ]+\])?$")  # fmt: skip
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
