@@ -40,10 +40,14 @@ class Played(Stages):
     middle = 0
 
     async def play(self) -> Played:
-        async with running(self.config, ["ingest", "sample"]), busy(self, whole=True):
-            await eventually(lambda: self.decided(TRACES), DEADLINE, "traces are decided")
-            self.middle = now()
-            await eventually(lambda: self.decided(2 * TRACES), DEADLINE, "more traces are decided")
+        async with running(self.config, ["ingest", "sample"]):
+            async with busy(self, whole=True):
+                await eventually(lambda: self.decided(TRACES), DEADLINE, "traces are decided")
+                self.middle = now()
+                await eventually(lambda: self.decided(2 * TRACES), DEADLINE, "more traces are decided")
+            # What is decided is forwarded, and counted, once its whole envelope is.
+            traces = {name.split("/")[0] for name in self.produced}
+            await eventually(lambda: self.decided(len(traces)), DEADLINE, "all traces are decided")
         return self
 
     async def decided(self, count: int) -> bool:
@@ -156,7 +160,7 @@ async def test_keyed_topics_can_be_replayed_and_explained(kafka: Kafka, tmp_path
     """`regroup: never`: the producers alone know the partition of a trace."""
     stages = PlayedKeyed(kafka.bootstrap, tmp_path)
     await stages.create()
-    async with running(stages.config, ["sample"]), busy(stages):
+    async with running(stages.config, ["sample"]), busy(stages, whole=True):
         await eventually(lambda: decided(stages, 2 * TRACES), DEADLINE, "traces are decided")
     new = tmp_path / "new.yaml"
     new.write_text(yaml.safe_dump({"policies": POLICIES}))

@@ -230,12 +230,13 @@ def test_hostile_messages(name: str) -> None:
     signal, encoding, count, bases, make, reference = CORPORA[name]
     random, own = Random(f"{name} 2026"), processor(signal, encoding)
     rows = letters = 0
-    for number in range(int(count * SCALE)):
+    numbers = range(int(count * SCALE))
+    for number in numbers:
         data = make(random, bases[number % len(bases)])
         own.add(number, 1_700_000_000_000, data)
         if number % COMPARED == 0 and reference is not None:
             reference(data)
-        if number % 100 == 99:
+        if number % 100 == 99 or number == numbers[-1]:
             flush = own.flush(None, {}) if isinstance(own, Regroup) else own.flush()
             rows, letters = rows + flush.rows, letters + len(flush.dead_letters)
             if isinstance(flush, MetricFlush):
