@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import compare_tables, hops, pairs, rare, sizing, sustained, throughput_tables, transactions, window
+from bench import compare_tables, flame, hops, pairs, rare, sizing, sustained, throughput_tables, transactions, window
 from bench.measure import load_results
 from bench.micro import encoding
 from bench.series import COLUMNS as SERIES_COLUMNS
@@ -153,6 +153,17 @@ def pairs_text(figures: Mapping[str, Any]) -> str:
     return "\n".join((markdown(pairs.COLUMNS, pairs.rows(figures)), provenance(figures, command)))
 
 
+def flame_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance.md."""
+    options = figures["options"]
+    command = f"python -m bench.flame --spans {options['spans']} --partitions {options['partitions']}"
+    tables = (
+        markdown(flame.WITH, flame.rows(figures["within"])),
+        markdown(flame.ALONE, flame.rows(figures["alone"])),
+    )
+    return "\n".join((*tables, provenance(figures, command)))
+
+
 def rare_text(figures: Mapping[str, Any]) -> str:
     """Rare shapes kept at a budget."""
     command = f"python -m bench.rare --seeds {' '.join(map(str, figures['options']['seeds']))}"
@@ -203,6 +214,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "sustained": sustained_text,
     "hops": hops_text,
     "pairs": pairs_text,
+    "flame": flame_text,
     "rare": rare_text,
     "window": window_text,
     "compare": compare_text,
