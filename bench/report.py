@@ -149,7 +149,8 @@ def hops_text(figures: Mapping[str, Any]) -> str:
 def pairs_text(figures: Mapping[str, Any]) -> str:
     """For docs/performance.md."""
     options = figures["options"]
-    command = f"python -m bench.pairs --pairs {options['pairs']} --spans {options['spans']}"
+    cases = " ".join(figures["cases"])
+    command = f"python -m bench.pairs --cases {cases} --pairs {options['pairs']} --spans {options['spans']}"
     return "\n".join((markdown(pairs.COLUMNS, pairs.rows(figures)), provenance(figures, command)))
 
 
