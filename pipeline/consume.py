@@ -642,10 +642,6 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                     unread += max(0, end - await self.consumer.position(partition))
         return unread
 
-    def holds(self, unit: Hashable) -> bool:
-        """Whether it has the lease of this unit."""
-        return unit in self._leases
-
     def lease(self, unit: Hashable) -> Lease | None:
         """The lease of this unit, if it has it."""
         return self._leases.get(unit)

@@ -17,7 +17,7 @@ from faust.app.base import BootStrategy
 
 from pipeline import roles, serving, telemetry, zeros
 from pipeline.config import Config, Telemetry
-from pipeline.consume import Group, Lease
+from pipeline.consume import Group
 from pipeline.live.page import Page
 from pipeline.live.watch import Watch
 from pipeline.reload import File, Reload
@@ -119,13 +119,13 @@ def explainer(
         from pipeline.explain import document, explain
 
         config = current()
-        sampling = [service for service in services if service.role == "sample"]
-        own = [index for index in places(config, trace_id) if any(service.holds(index) for service in sampling)]
+        candidates = places(config, trace_id)
+        own = list(_owned(services, candidates))
         if not own:
             return None
         async with reading:
             found = await explain(config, trace_id, own)
-        elsewhere = found.state == "unknown" and len(own) < len(places(config, trace_id))
+        elsewhere = found.state == "unknown" and len(own) < len(candidates)
         return None if elsewhere else document(found)
 
     return explained
@@ -138,9 +138,9 @@ def restorer(
 
     async def restored(trace_id: bytes, why: str) -> dict[str, Any] | None:
         candidates = places(current(), trace_id)
-        owned = [lease for lease in _leases(services, candidates) if isinstance(lease, PartitionPair)]
+        owned = _owned(services, candidates)
         answer: Answer | None = None
-        for lease in owned:
+        for lease in owned.values():
             answer = await lease.restores.ask(trace_key(trace_id), why)
             if answer.outcome is not Outcome.UNKNOWN:
                 return answer.as_plain()
@@ -149,9 +149,11 @@ def restorer(
     return restored
 
 
-def _leases(services: Sequence[Group], units: Sequence[int]) -> list[Lease]:
+def _owned(services: Sequence[Group], partitions: Sequence[int]) -> dict[int, PartitionPair]:
+    """Those of the partitions that `sample` has the lease of."""
     sampling = [service for service in services if service.role == "sample"]
-    return [lease for unit in units for each in sampling if (lease := each.lease(unit)) is not None]
+    found = {index: each.lease(index) for index in partitions for each in sampling}
+    return {index: lease for index, lease in found.items() if isinstance(lease, PartitionPair)}
 
 
 @contextlib.asynccontextmanager

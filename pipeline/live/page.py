@@ -174,10 +174,7 @@ class Page:
 
     async def _explained(self, request: web.Request) -> web.StreamResponse:
         """Why a trace was kept or dropped, if its partition is this worker's."""
-        found = None if self._explain is None else await self._explain(bytes.fromhex(request.match_info["id"]))
-        if found is None:
-            return web.Response(status=404, text="this trace's partition is not held by this worker\n")
-        return web.Response(body=orjson.dumps(found), content_type=JSON)
+        return _of_owner(None if self._explain is None else await self._explain(_trace_id(request)))
 
     async def _restored(self, request: web.Request) -> web.StreamResponse:
         """Bring a dropped trace back, if its partition is this worker's.
@@ -191,16 +188,14 @@ class Page:
         except (ValueError, KeyError, TypeError):
             return web.Response(status=400, text='a restore wants {"why": "..."}\n')
         try:
-            found = None if self._restore is None else await self._restore(bytes.fromhex(request.match_info["id"]), why)
+            found = None if self._restore is None else await self._restore(_trace_id(request), why)
         except (TailraceError, KafkaError) as error:
             return web.Response(status=503, text=f"{told(error)}\n")
-        if found is None:
-            return web.Response(status=404, text="this trace's partition is not held by this worker\n")
-        return web.Response(body=orjson.dumps(found), content_type=JSON)
+        return _of_owner(found)
 
     async def _trace(self, request: web.Request) -> web.StreamResponse:
         """A kept trace with its logs: this worker's, or the first peer's that has it."""
-        trace_id = bytes.fromhex(request.match_info["id"])
+        trace_id = _trace_id(request)
         assert self._session is not None
         found = self._watch.trace(trace_id)
         if found is not None:
@@ -209,3 +204,14 @@ class Page:
             if (body := await peer.trace(self._session, trace_id.hex())) is not None:
                 return web.Response(body=body, content_type=JSON)
         return web.Response(status=404, text="this trace is not held any more\n")
+
+
+def _trace_id(request: web.Request) -> bytes:
+    return bytes.fromhex(request.match_info["id"])
+
+
+def _of_owner(found: dict[str, Any] | None) -> web.Response:
+    """What the owner of a trace's partition answers; None: that is another worker."""
+    if found is None:
+        return web.Response(status=404, text="this trace's partition is not held by this worker\n")
+    return web.Response(body=orjson.dumps(found), content_type=JSON)

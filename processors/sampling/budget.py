@@ -56,12 +56,8 @@ class Budgeted:
     def take(self, now: int, part: int, size: int) -> bool:
         self._measure(now)
         self._wanted += size
-        bucket, cost = self._bucket, size * self._token
-        bucket.fill(now)
-        if size > self._budget.burst or bucket.tokens < min(cost, bucket.capacity):
-            return False
-        bucket.tokens -= cost
-        return True
+        self._bucket.fill(now)
+        return size <= self._budget.burst and self._bucket.spend(size * self._token)
 
     def _measure(self, now: int) -> None:
         elapsed = now - self._since

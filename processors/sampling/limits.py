@@ -90,6 +90,13 @@ class Bucket:
         self.tokens += more - over
         return over
 
+    def spend(self, cost: int) -> bool:
+        """Take `cost` units, if they are there; of a full bucket more than it holds may be taken."""
+        if self.tokens < min(cost, self.capacity):
+            return False
+        self.tokens -= cost
+        return True
+
     def state(self) -> BucketState:
         """Of a checkpoint."""
         return self.tokens, self.filled
@@ -112,12 +119,8 @@ class _One:
         self._bucket = Bucket(rate.burst * UNITS, rate.per_second, rate.burst * UNITS)
 
     def take(self, now: int, part: int, size: int) -> bool:
-        bucket, cost = self._bucket, size * self._token
-        bucket.fill(now)
-        if size > self._burst or bucket.tokens < min(cost, bucket.capacity):
-            return False
-        bucket.tokens -= cost
-        return True
+        self._bucket.fill(now)
+        return size <= self._burst and self._bucket.spend(size * self._token)
 
     def state(self) -> list[BucketState]:
         return [self._bucket.state()]
