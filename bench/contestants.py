@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from bench.outputs import Ids, of_envelope, of_otlp
 from bench.peer import LEAST_CPU, LEAST_MEMORY, Peer
-from bench.testbed import Testbed, create_topics
+from bench.testbed import Starting, Testbed, create_topics
 from bench.verdicts import COMPAT, Mix
+from tests.end_to_end.harness import Worker
 from tests.services import Kafka, Server
 
 LATE_HORIZON = 600.0
@@ -130,7 +131,8 @@ class Tailrace(Contestant):
     def start(self, cpus: Collection[int]) -> None:
         for number, role in enumerate(self._starts, 1):
             name = role if role not in self.servers else f"{role} {number}"
-            self.servers[name] = self._bed.start(role, ready=role != self._starts[-1], cpus=cpus)
+            kind = Starting if role == self._starts[-1] else Worker
+            self.servers[name] = self._bed.start(role, kind=kind, cpus=cpus)
 
 
 class Collectors(Contestant):

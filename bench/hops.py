@@ -9,6 +9,8 @@ Everything is told by the broker's own clock: all topics stamp what is appended 
 - logs: from the append time of a raw log without a trace id (of a log with one: from the mark that passed its trace's
   deadline) until Elasticsearch has acknowledged its document, seen by a proxy before Elasticsearch.
 
+Where the time goes is told by stamps of the workers (bench/stamped.py, bench/stages.py).
+
 Two runs: hops at 16,700 spans/s with `commit_interval` 100 ms, and logs at 1,000/s of each kind with 25 ms for the
 topic of logs and for `sample`, 100 ms for that of spans.
 """
@@ -29,6 +31,22 @@ from confluent_kafka import Message
 from bench.acknowledged import Acknowledged
 from bench.load import Load
 from bench.measure import Meter, console, keep, machine, native_modules, table
+from bench.stages import (
+    INGEST,
+    REQUEST_COLUMNS,
+    SAMPLE,
+    SINK,
+    STAGE_COLUMNS,
+    Append,
+    Stages,
+    ingested,
+    request_rows,
+    requests,
+    sampled,
+    stage_rows,
+    sunk,
+)
+from bench.stamped import StampedWorker, Stamps
 from bench.testbed import Place, Testbed, create_topics
 from bench.untraced import texts, write_untraced
 from bench.write import write
@@ -97,18 +115,35 @@ class Waits:
         }
 
 
-def deadlines(config: Config, partition: int, records: Sequence[Message]) -> Iterator[tuple[int, int]]:
-    """Trace key and append time of the record that made it due, of one partition of spans and logs in log order."""
+def appended(record: Message) -> Append:
+    """When and where a record is."""
+    return Append(record.timestamp()[1], (record.topic() or "", record.partition() or 0), record.offset() or 0)
+
+
+@dataclass(slots=True)
+class Passed:
+    """Trace key → the record that made it due, and those after which the tail could pass its first spans and logs."""
+
+    due: dict[int, Append]
+    spans: dict[int, Append]
+    logs: dict[int, Append]
+
+
+def pass_again(config: Config, partition: int, records: Sequence[Message], passed: Passed) -> None:
+    """Run the state machine once more over one partition of spans and logs in log order, with no interval at all."""
     window = Window(partition, settings(config, config.kafka.partitions), plan(config), None)
     topics = sorted({record.topic() or "" for record in records})
     window.resume(dict.fromkeys(topics), dict.fromkeys(topics, 0))
     for record in sorted(records, key=lambda record: (record.timestamp()[1], record.topic(), record.offset())):
-        append, value = record.timestamp()[1], record.value()
+        at, value = appended(record), record.value()
         assert value is not None
-        window.head(record.topic() or "", record.offset() or 0, append, value)
+        window.head(at.place[0], at.offset, at.ms, value)
         while (burst := window.burst()) is not None:
             for key in decided_keys(burst.decisions):
-                yield key, append
+                passed.due.setdefault(key, at)
+            for found, values in ((passed.spans, burst.kept_spans), (passed.logs, burst.kept_logs)):
+                for key in {key for value in values for key in Envelope.decode(value).keys}:
+                    found.setdefault(key, at)
             window.committed(0)
             if not burst.more:
                 break
@@ -141,12 +176,13 @@ class Run:
             inputs,
         )
         self.since: dict[Place, int] = {}
-        self.began = 0
+        self.stamps: dict[str, Stamps] = {}
+        self.began = self.ended = 0
 
     def go(self, roles: Collection[str], load: Load, untraced: float = 0) -> dict[str, Any]:
         """CPU of the roles while it runs; `untraced` logs a second have no trace id."""
         for role in roles:
-            self.bed.start(role)
+            self.bed.start(role, kind=StampedWorker)
         stop, failed = threading.Event(), []
 
         def guarded(run: Callable[[], object]) -> None:
@@ -181,9 +217,12 @@ class Run:
             raise failed[0]
         time.sleep(self._options.decision_wait + END_SECONDS)
         native = {role: native_modules(self.bed.workers[role].pid) for role in roles}
-        for worker in self.bed.workers.values():
+        for role, worker in self.bed.workers.items():
             worker.stop()
-        return {"cpu_seconds_per_second": cpu, "native": native}
+            assert isinstance(worker, StampedWorker)
+            self.stamps[role] = Stamps.load(worker.stamps)
+        told = {role: requests(self.stamps[role], self.began, self.ended) for role in roles}
+        return {"cpu_seconds_per_second": cpu, "native": native, "requests": told}
 
     def counts(self, ms: int) -> bool:
         """Whether something that began at this time is measured."""
@@ -193,42 +232,47 @@ class Run:
         """Every committed record of these topics."""
         return list(self.bed.visible({}, self.bed.ends(topics)))
 
-    def due(self) -> dict[int, int]:
-        """Trace key → append time of the record that made it due."""
+    def passed(self) -> Passed:
+        """What the tail of every partition could pass, and when."""
         topics = self.bed.topics
         records = self.read(topics.spans, topics.logs)
-        found: dict[int, int] = {}
+        passed = Passed({}, {}, {})
         for partition in range(self._options.partitions):
-            of_it = [record for record in records if record.partition() == partition]
-            for key, append in deadlines(self.bed.config, partition, of_it):
-                found.setdefault(key, append)
-        return found
+            pass_again(self.bed.config, partition, [r for r in records if r.partition() == partition], passed)
+        return passed
 
 
-def ingest_waits(run: Run) -> Waits:
+def ingest_waits(run: Run) -> tuple[Waits, Stages]:
     """Raw span appended → its envelope appended."""
-    waits = Waits()
+    waits, stages = Waits(), Stages(INGEST)
     for record in run.read(run.bed.topics.spans):
         envelope = Envelope.decode(record.value() or b"")
         rows = [0] * len(envelope.messages)
         for message in envelope.message:
             rows[message] += 1
-        for (_, raw_ms), count in zip(envelope.messages, rows, strict=True):
+        for (offset, raw_ms), count in zip(envelope.messages, rows, strict=True):
             if run.counts(raw_ms):
                 waits.add(record.timestamp()[1] - raw_ms, count)
-    return waits
+                raw = Append(raw_ms, (envelope.topic, envelope.partition), offset)
+                if moments := ingested(run.stamps["ingest"], raw, appended(record)):
+                    stages.add(moments, count)
+    return waits, stages
 
 
-def sample_waits(run: Run, due: Mapping[int, int]) -> Waits:
+def sample_waits(run: Run, passed: Passed) -> tuple[Waits, Stages]:
     """Deadline passed → first kept span of the trace appended."""
-    waits = Waits()
+    waits, stages = Waits(), Stages(SAMPLE)
     seen: set[int] = set()
     for record in run.read(run.bed.topics.kept_spans):
         for key in set(Envelope.decode(record.value() or b"").keys) - seen:
             seen.add(key)
-            if run.counts(due[key]):
-                waits.add(record.timestamp()[1] - due[key])
-    return waits
+            due = passed.due[key]
+            if run.counts(due.ms):
+                waits.add(record.timestamp()[1] - due.ms)
+                ingest, sample = run.stamps["ingest"], run.stamps["sample"]
+                if moments := sampled(ingest, sample, due, passed.spans[key], appended(record)):
+                    stages.add(moments)
+    return waits, stages
 
 
 def aggregate_waits(run: Run) -> Waits:
@@ -267,8 +311,10 @@ def hops(kafka: Kafka, options: Options) -> dict[str, Any]:
         figures = run.go(("ingest", "sample", "aggregate"), _load(options, options.spans_per_second, 0.06))
     finally:
         run.bed.close()
-    figures["ingest"] = ingest_waits(run).figures()
-    figures["sample"] = sample_waits(run, run.due()).figures()
+    ingest, ingest_stages = ingest_waits(run)
+    sample, sample_stages = sample_waits(run, run.passed())
+    figures["ingest"], figures["sample"] = ingest.figures(), sample.figures()
+    figures["stages"] = {"ingest": ingest_stages.figures(), "sample": sample_stages.figures()}
     figures["aggregate"] = aggregate_waits(run).figures()
     return figures
 
@@ -290,15 +336,38 @@ def logs(kafka: Kafka, elasticsearch: Elasticsearch, options: Options) -> dict[s
             figures = run.go(("ingest", "sample", "sink.elasticsearch"), _load(options, 2 * rate, 0.5), rate)
         finally:
             run.bed.close()
-        appended = {
-            text: record.timestamp()[1] for record in run.read(run.bed.raw[1]) for text in texts(record.value() or b"")
-        }
-        untraced, traced, due = Waits(), Waits(), run.due()
-        for log in proxy.logs():
-            at = due.get(trace_key(bytes.fromhex(log.trace_id))) if log.trace_id else appended[log.text]
-            if at is not None and run.counts(at):
-                (traced if log.trace_id else untraced).add(log.acknowledged - at)
-    return figures | {"untraced": untraced.figures(), "traced": traced.figures()}
+        untraced, traced, stages = log_waits(run, proxy)
+    return figures | {
+        "untraced": untraced.figures(),
+        "traced": traced.figures(),
+        "stages": {"log without a trace id": stages.figures()},
+    }
+
+
+def log_waits(run: Run, proxy: Acknowledged) -> tuple[Waits, Waits, Stages]:
+    """Of logs without a trace id (and the stages of their way), and of those of traces."""
+    untraced, traced, stages = Waits(), Waits(), Stages(INGEST + SINK)
+    raw = {text: appended(record) for record in run.read(run.bed.raw[1]) for text in texts(record.value() or b"")}
+    due = run.passed().due
+    topic = run.bed.topics.untraced_logs
+    written = {
+        (envelope.topic, envelope.partition, offset): appended(record)
+        for record in run.read(topic)
+        for envelope in (Envelope.decode(record.value() or b""),)
+        for offset, _ in envelope.messages
+    }
+    ingest, sink = run.stamps["ingest"], run.stamps["sink.elasticsearch"]
+    for log in proxy.logs():
+        began = due.get(trace_key(bytes.fromhex(log.trace_id))) if log.trace_id else raw[log.text]
+        if began is None or not run.counts(began.ms):
+            continue
+        (traced if log.trace_id else untraced).add(log.acknowledged - began.ms)
+        if not log.trace_id:
+            way = ingested(ingest, began, written[*began.place, began.offset])
+            rest = sunk(ingest, sink, began.place, began.offset, topic)
+            if way and rest:
+                stages.add(way + rest[1:])
+    return untraced, traced, stages
 
 
 def _load(options: Options, spans_per_second: float, logs_per_span: float) -> Load:
@@ -339,6 +408,21 @@ def rows(figures: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
+def stages(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Of each hop that was followed, its stages."""
+    found: dict[str, Any] = figures["hops"]["stages"] | figures["logs"]["stages"]
+    return found
+
+
+def asked(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Of each role in each run, the requests of its transactions."""
+    return {
+        f"{role}, {name}": requested
+        for name in ("hops", "logs")
+        for role, requested in figures[name]["requests"].items()
+    }
+
+
 def cost(figures: Mapping[str, Any]) -> str:
     """What such short intervals cost."""
     told = []
@@ -368,6 +452,8 @@ def main() -> None:
     """Measure, print, save."""
     figures = run(parsed())
     out.print(table(COLUMNS, rows(figures)))
+    out.print(table(STAGE_COLUMNS, stage_rows(stages(figures))))
+    out.print(table(REQUEST_COLUMNS, request_rows(asked(figures))))
     out.print(cost(figures))
     keep(out, "hops", figures, [names for name in ("hops", "logs") for names in figures[name]["native"].values()])
 

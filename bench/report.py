@@ -14,7 +14,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import compare_tables, flame, hops, pairs, rare, sizing, sustained, throughput_tables, transactions, window
+from bench import (
+    compare_tables,
+    flame,
+    hops,
+    pairs,
+    rare,
+    sizing,
+    stages,
+    sustained,
+    throughput_tables,
+    transactions,
+    window,
+)
 from bench.measure import load_results
 from bench.micro import encoding
 from bench.series import COLUMNS as SERIES_COLUMNS
@@ -142,8 +154,15 @@ def hops_text(figures: Mapping[str, Any]) -> str:
         f"`decision_wait` {options['decision_wait']:g} s.\n"
     )
     command = f"python -m bench.hops --seconds {options['seconds']:g}"
-    rows = markdown(hops.COLUMNS, hops.rows(figures))
-    return "\n".join((text, rows, f"{hops.cost(figures)}\n", provenance(figures, command)))
+    told = [text, markdown(hops.COLUMNS, hops.rows(figures)), f"{hops.cost(figures)}\n"]
+    if "stages" in figures["hops"]:
+        told += [
+            "Where the time goes:\n",
+            markdown(stages.STAGE_COLUMNS, stages.stage_rows(hops.stages(figures))),
+            "Of each transaction's requests, one after the other:\n",
+            markdown(stages.REQUEST_COLUMNS, stages.request_rows(hops.asked(figures))),
+        ]
+    return "\n".join((*told, provenance(figures, command)))
 
 
 def pairs_text(figures: Mapping[str, Any]) -> str:

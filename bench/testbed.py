@@ -125,9 +125,9 @@ class Testbed:
             t.spans, t.logs, t.untraced_logs, t.decisions, t.kept_spans, t.kept_logs, t.points, t.samples, t.dlq
         ]  # fmt: skip
 
-    def start(self, role: str, *, ready: bool = True, cpus: Collection[int] = ()) -> Worker:
-        """A process of its own for one role; when this returns it holds its partitions (not `ready`: it runs)."""
-        worker = (Worker if ready else Starting)(self._file, [role])
+    def start(self, role: str, *, kind: type[Worker] = Worker, cpus: Collection[int] = ()) -> Worker:
+        """A process of its own for one role; when this returns it holds its partitions (`Starting`: it runs)."""
+        worker = kind(self._file, [role])
         worker.cpus = cpus
         self.workers[role] = worker
         worker.start()

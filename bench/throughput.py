@@ -23,7 +23,7 @@ from typing import Any
 
 from bench.load import Load, Written
 from bench.measure import Meter, console, cpu_seconds, keep, machine, native_modules, peak_rss
-from bench.testbed import Testbed, idle_cpu
+from bench.testbed import Starting, Testbed, idle_cpu
 from bench.throughput_tables import INTERVAL, ROLES, tables
 from bench.write import write
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus
@@ -178,7 +178,7 @@ def one_run(servers: Servers, number: int, options: Options) -> dict[str, Any]:
             bed.start(role)
             out.print(f"  {role} is ready")
         idle |= idle_cpu({role: bed.workers[role].pid for role in waiting})
-        bed.start(LAST_STARTED, ready=False)
+        bed.start(LAST_STARTED, kind=Starting)
         return _measured(bed, servers, made, namespace, idle, options)
     finally:
         bed.close()
