@@ -32,7 +32,8 @@ class Load:
     """What to generate. `spans` are made exactly; traces and logs follow from the seed.
 
     `spans_per_second` is the pace of stream time; `start_ms` (ms since the epoch) its beginning. `keyed` is the number
-    of partitions of a topic keyed by trace id; 0: any message goes anywhere.
+    of partitions of a topic keyed by trace id; 0: any message goes anywhere. `skew`: how much of all
+    traces each partition of as many has, by their ids; empty: alike.
     """
 
     spans: int
@@ -43,6 +44,7 @@ class Load:
     logs_per_span: float = 0.06
     keyed: int = 0
     seed: int = 1
+    skew: tuple[int, ...] = ()
 
 
 class Trace(NamedTuple):
@@ -126,9 +128,17 @@ def traces(load: Load) -> Iterator[Trace]:
         spans = min(left, len(shape.spans))
         trace_id, span_ids = random.randbytes(16), random.randbytes(8 * len(shape.spans))
         replica = random.randrange(PODS_PER_SERVICE)
+        if load.skew:
+            trace_id = _moved(trace_id, random.choices(range(len(load.skew)), load.skew)[0], len(load.skew))
         begins, clock = clock, clock + round(random.expovariate(1) * gap_ns)
         left -= spans
         yield Trace(shape, spans, trace_id, span_ids, replica, begins, clock if left else FAR)
+
+
+def _moved(trace_id: bytes, partition: int, partitions: int) -> bytes:
+    """The id, changed so that it belongs to a partition."""
+    low = int.from_bytes(trace_id[8:], "big") >> 1
+    return trace_id[:8] + (low - low % partitions + partition).to_bytes(8, "big")
 
 
 def messages(load: Load, written: Written | None = None) -> Iterator[Message]:
