@@ -77,10 +77,13 @@ def run(kafka: Kafka, name: str, seconds: float) -> dict[str, Any]:
         sections["regroup"] = "never"
     bed = Testbed(kafka, f"budget-{name}", partitions, sections, [{"topic": raw, "signal": "traces"}])
     with closing(bed), ExitStack() as stack:
-        samples = [stack.enter_context(closing(bed.start("sample", ready=False))) for _ in range(WORKERS)]
+        samples = [stack.enter_context(closing(bed.start("sample"))) for _ in range(WORKERS)]
         if not case.direct:
             bed.start("ingest")
-        _wait(lambda: all(len(worker.assigned("sample")) for worker in samples), "three workers share the partitions")
+        _wait(
+            lambda: all(worker.assigned("sample") and worker.is_ready() for worker in samples),
+            "every worker has partitions",
+        )
         spans = round((seconds + MORE_SECONDS) * SPANS_PER_SECOND)
         load = Load(
             spans,

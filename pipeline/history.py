@@ -105,8 +105,11 @@ class History:
         """Records that have been read."""
         return sum(feed.position - feed.start - len(feed.buffer) for feed in self.feeds)
 
-    async def batches(self) -> AsyncIterator[Batch]:
-        """Everything within the bounds; no record before an older one of the other topic."""
+    async def batches(self, span_ms: float = float("inf")) -> AsyncIterator[Batch]:
+        """Everything within the bounds; no record before an older one of the other topic.
+
+        In one batch no record is `span_ms` newer than its first.
+        """
         while True:
             for feed in self.feeds:
                 await feed.fill()
@@ -114,6 +117,7 @@ class History:
             if not feed.buffer:
                 return
             until = min((each.next_time for each in self.feeds if each is not feed), default=float("inf"))
+            until = min(until, feed.next_time + span_ms)
             taken: list[tuple[int, int, bytes]] = []
             size = 0
             while feed.buffer and (not taken or (feed.next_time <= until and size < BATCH_BYTES)):

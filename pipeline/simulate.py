@@ -3,26 +3,32 @@
 Partitions are read by assignment, committed records only: no group is joined, nothing is written or committed. A
 replay begins where a new owner would have begun at that time: at the tails of the checkpoint before it, with the
 verdicts of a late-span horizon loaded. So a trace that was decided before is no evidence, and none begins half.
+
+One partition after the other; where a budget of the fleet is among the policies, all of them side by side in the order
+in which records were appended, and each second of that time they tell each other what they want, as workers do.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from aiokafka import TopicPartition
 
+from pipeline.budget_exchange import EVERY
 from pipeline.config import Config, Sampling
-from pipeline.history import CHUNK, Feed, History
+from pipeline.history import CHUNK, Batch, Feed, History
 from pipeline.topics import Topics
 from pipeline.window_settings import window_settings
-from processors.sampling.compile import compile_policies
+from processors.sampling.budget import Budget
+from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.trial import Agreement, Comparison, Fate, Replay
 from schemas.errors import ProtocolError
 
-CACHE_BYTES = 1 << 30  # between head and tail of a replay; what does not fit is read again
+CACHE_BYTES = 1 << 30  # between heads and tails of replays; what does not fit is read again
 NO_TIME = 0
+TELL_MS = int(EVERY * 1000)
 
 Progress = Callable[[int, int], None]
 """Called with records read and records in all."""
@@ -48,6 +54,12 @@ class Report:
         """Spans that were read at the head."""
         return self.comparison.new.totals["spans_counted", ""]
 
+    def end_of_history(self) -> None:
+        """Of some partitions all has been read."""
+        self.comparison.end_of_history()
+        if self.live is not None:
+            self.live.end_of_history()
+
 
 async def simulate(
     config: Config,
@@ -62,19 +74,23 @@ async def simulate(
     Raises ProtocolError for topics of another configuration, KafkaError and TailraceError where Kafka does not answer.
     """
     started = time.monotonic()
-    versions = _version(new), _version(old)
+    versions = _plan(new).version, _plan(old).version
     report = Report(since, until or int(time.time() * 1000), versions)
     if old == config.sampling:
         report.live = Agreement(versions[1])
-    partitions = [_Partition(config, index, new, old, report) for index in range(config.kafka.partitions)]
+    shared = any(isinstance(rate, Budget) for each in (new, old) for rate in _plan(each).rates)
+    count = config.kafka.partitions
+    cache = CACHE_BYTES // count if shared else CACHE_BYTES
+    partitions = [_Partition(config, index, new, old, report, cache) for index in range(count)]
     try:
         for partition in partitions:
             await partition.find(since, until)
         total = sum(partition.total for partition in partitions)
-        for partition in partitions:
-            done = report.records
-            await partition.replay(lambda records, done=done: told(done + records, total))  # type: ignore[misc]
-            report.records += partition.total
+        for group in [partitions] if shared else [[partition] for partition in partitions]:
+            async for _ in _side_by_side(group, TELL_MS if shared else float("inf")):
+                told(sum(partition.history.done for partition in partitions), total)
+            report.end_of_history()
+        report.records = total
     finally:
         for partition in partitions:
             await partition.close()
@@ -82,26 +98,50 @@ async def simulate(
     return report
 
 
-def _version(sampling: Sampling) -> str:
-    return compile_policies(sampling.policies, compat=sampling.compat).version
+def _plan(sampling: Sampling) -> Plan:
+    return compile_policies(sampling.policies, compat=sampling.compat)
+
+
+async def _side_by_side(partitions: Sequence[_Partition], tell_ms: float) -> AsyncIterator[None]:
+    """Replay partitions, a batch at a time, the oldest first; every `tell_ms` they hear of each other's limiters."""
+    streams = {partition: partition.history.batches(tell_ms) for partition in partitions}
+    waiting = {partition: batch for partition in partitions if (batch := await anext(streams[partition], None))}
+    told_at = 0
+    while waiting:
+        partition, batch = min(waiting.items(), key=lambda item: item[1].newest)
+        if batch.newest >= told_at + tell_ms:
+            told_at = batch.newest
+            for same in zip(*(partition.replays for partition in partitions), strict=True):
+                states = [replay.limiters() for replay in same]
+                for replay in same:
+                    replay.allot(states)
+        await partition.step(batch)
+        yield
+        following = await anext(streams[partition], None)
+        if following is None:
+            del waiting[partition]
+        else:
+            waiting[partition] = following
+    for partition in partitions:
+        await partition.finish()
 
 
 class _Partition:
-    def __init__(self, config: Config, index: int, new: Sampling, old: Sampling, report: Report) -> None:
-        self._config, self._index, self._report = config, index, report
+    def __init__(self, config: Config, index: int, new: Sampling, old: Sampling, report: Report, cache: int) -> None:
+        self._config, self._index, self._report, self._cache = config, index, report, cache
         self._new, self._old = new, old
-        self._history = History(config, index)
+        self.history = History(config, index)
         self._decisions = Feed(config, TopicPartition(Topics(config.kafka.prefix).decisions, index))
-        self._replays: list[Replay] = []
+        self.replays: list[Replay] = []
         self.total = 0
 
     def _replay(self, sampling: Sampling) -> Replay:
         config = self._config.model_copy(update={"sampling": sampling})
-        return Replay(self._index, window_settings(config, CACHE_BYTES), sampling.policies, sampling.compat)
+        return Replay(self._index, window_settings(config, self._cache), sampling.policies, sampling.compat)
 
     async def find(self, since: int, until: int | None) -> None:
         """Where to read, with what a worker would have known there."""
-        told, history = self._decisions, self._history
+        told, history = self._decisions, self.history
         start = await told.reader.at(told.partition, since)
         horizon = int(max(self._new.late_horizon, self._old.late_horizon) * 1000)
         position = await told.reader.at(told.partition, max(NO_TIME, since - horizon))
@@ -113,9 +153,9 @@ class _Partition:
         told.between(start, (await told.reader.end(told.partition))[1])
         starts = await (history.beginnings() if values else history.at(since))
         same = self._new == self._old
-        self._replays = [self._replay(each) for each in ((self._new,) if same else (self._new, self._old))]
+        self.replays = [self._replay(each) for each in ((self._new,) if same else (self._new, self._old))]
         try:
-            for replay in self._replays:
+            for replay in self.replays:
                 for offset, value in values:
                     replay.load(offset, value)
                 positions = replay.resume(dict.fromkeys(starts), starts)
@@ -126,37 +166,36 @@ class _Partition:
             feed.between(positions[feed.topic], ends[feed.topic])
             self.total += feed.end - feed.start
 
-    async def replay(self, told: Callable[[int], None]) -> None:
-        """Read everything."""
-        async for batch in self._history.batches():
-            silent = self._history.silent(batch.newest)
-            for replay in self._replays:
-                for offset, append, value in batch.records:
-                    replay.head(batch.topic, offset, append, value)
-                quiet = replay.quiet()
-                for topic in silent:  # as an end-offset request would have told the worker
-                    if self._history.direct or topic in quiet:
-                        replay.ended(topic, batch.newest)
-                for topic, position in replay.wanted().items():
-                    replay.reread(topic, *await self._history.again(topic, position, replay.positions()[topic]))
-                replay.settle()
-            await self._compare(batch.newest)
-            told(self._history.done)
-        for replay in self._replays:
-            while wanted := replay.wanted():  # what did not fit between head and tail, up to the first undecided trace
-                for topic, position in wanted.items():
-                    replay.reread(topic, *await self._history.again(topic, position, replay.positions()[topic]))
-                replay.settle()
+    async def step(self, batch: Batch) -> None:
+        """Read on."""
+        history = self.history
+        silent = history.silent(batch.newest)
+        for replay in self.replays:
+            for offset, append, value in batch.records:
+                replay.head(batch.topic, offset, append, value)
+            quiet = replay.quiet()
+            for topic in silent:  # as an end-offset request would have told the worker
+                if history.direct or topic in quiet:
+                    replay.ended(topic, batch.newest)
+            await self._reread(replay)
+        await self._compare(batch.newest)
+
+    async def finish(self) -> None:
+        """Everything has been read."""
+        for replay in self.replays:
+            while replay.wanted():  # what did not fit between head and tail, up to the first undecided trace
+                await self._reread(replay)
         await self._compare(float("inf"))
-        comparison = self._report.comparison
-        comparison.new.close(self._replays[0])
-        comparison.old.close(self._replays[-1])
-        comparison.end_of_partition()
-        if self._report.live is not None:
-            self._report.live.end_of_partition()
+        self._report.comparison.new.close(self.replays[0])
+        self._report.comparison.old.close(self.replays[-1])
+
+    async def _reread(self, replay: Replay) -> None:
+        for topic, position in replay.wanted().items():
+            replay.reread(topic, *await self.history.again(topic, position, replay.positions()[topic]))
+        replay.settle()
 
     async def _compare(self, newest: float) -> None:
-        fates: list[dict[int, Fate]] = [replay.take() for replay in self._replays]
+        fates: list[dict[int, Fate]] = [replay.take() for replay in self.replays]
         self._report.comparison.add(fates[0], fates[-1])
         if self._report.live is None:
             return
@@ -169,5 +208,5 @@ class _Partition:
 
     async def close(self) -> None:
         """Disconnect."""
-        await self._history.close()
+        await self.history.close()
         await self._decisions.reader.close()

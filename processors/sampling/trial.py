@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from processors.sampling.compile import Compat, compile_policies
 from processors.sampling.conditions import AnyOf
+from processors.sampling.limits import BucketState
 from processors.sampling.policies import Policy
 from processors.sampling.window import Settings, Window
 from schemas.decision import DecisionRecord
@@ -56,6 +57,10 @@ class Replay(Window):
         """What was decided since the last call."""
         fates, self.fates = self.fates, {}
         return fates
+
+    def limiters(self) -> dict[str, list[BucketState]]:
+        """What its checkpoint would tell other partitions now."""
+        return self._limits.state()
 
     def settle(self) -> None:
         """Pass what can be passed, as the live worker would in its transactions."""
@@ -155,7 +160,7 @@ class Comparison:
             else:
                 self._pair(fate, other)
 
-    def end_of_partition(self) -> None:
+    def end_of_history(self) -> None:
         """What has one verdict only will not get the other."""
         for waiting in self._waiting:
             waiting.clear()
@@ -224,7 +229,7 @@ class Agreement:
             if len(self.examples) < EXAMPLES:
                 self.examples.append(fate.trace_id.hex())
 
-    def end_of_partition(self) -> None:
+    def end_of_history(self) -> None:
         """What has no record yet is not compared."""
         self._fates.clear()
         self._recorded.clear()

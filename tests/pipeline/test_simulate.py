@@ -14,9 +14,13 @@ import yaml
 from aiokafka.admin import AIOKafkaAdminClient
 from click.testing import CliRunner, Result
 
+from bench.load import Load
+from bench.write import write
 from pipeline.cli import cli
+from pipeline.config import Sampling
 from pipeline.explain import explain
 from pipeline.reader import Reader
+from pipeline.simulate import simulate
 from pipeline.worker import running
 from schemas.decision import DecisionRecord
 from tests.pipeline.configs import MINIMAL, as_yaml
@@ -176,6 +180,31 @@ async def test_keyed_topics_can_be_replayed_and_explained(kafka: Kafka, tmp_path
     assert states["t3"] == ("kept", True, stages.placed("t3"))
     assert {partition for _, _, partition in states.values()} == {0, 1}
     assert all(state in ("kept", "dropped") for state, _, _ in states.values())
+
+
+class Budgeted(Keyed):
+    """Nothing but a history: a minute of 200 spans/s, most of them in one partition, that no worker has read."""
+
+    SECTIONS: ClassVar[dict[str, Any]] = {"regroup": "never", "sampling": {"decision_wait": "1s", "policies": [ALL]}}
+    SKEW = (70, 20, 10, 0)
+
+    async def write(self) -> None:
+        begin, count = now() // 60_000 * 60_000 - 600_000, len(self.SKEW)
+        load = Load(12_000, begin, 10, spans_per_second=200, logs_per_span=0.0, keyed=count, skew=self.SKEW)
+        await asyncio.to_thread(write, self.bootstrap, {"traces": (self.raw, count)}, load)
+
+
+async def test_partitions_share_a_budget_in_a_replay(kafka: Kafka, tmp_path: Path) -> None:
+    stages = Budgeted(kafka.bootstrap, tmp_path, partitions=len(Budgeted.SKEW))
+    await stages.create(len(Budgeted.SKEW))
+    await stages.write()
+    new, old = (
+        Sampling.model_validate({"decision_wait": "1s", "policies": [{"name": "fleet", "type": kind, kind: block}]})
+        for kind, block in (("budget", {"spans_per_second": 100}), ("rate_limiting", {"spans_per_second": 100}))
+    )
+    outcome = (await simulate(stages.config, new, old, 0, None)).comparison
+    assert outcome.new.spans == pytest.approx(60 * 100, rel=0.05)
+    assert outcome.old.spans < 0.85 * 60 * 100
 
 
 async def decided(stages: Stages, count: int) -> bool:
