@@ -1,10 +1,11 @@
 """A budget of the fleet: a rate whose parts follow what partitions want, not one Nth for each.
 
-Every partition measures its demand, in stream time, and writes it with its share into its checkpoint (`limiters`), so
-the log of decisions tells everybody. Whoever owns a partition reads the newest checkpoint of all and works out its
-share anew: in proportion to demand, so a trace passes with the same chance wherever its id put it, and a little for
-those that want nothing. All compute the same from the same, so shares add up to the whole but for what is newer than
-the last look; and as the share that held is in the checkpoint, a new owner goes on with it.
+Every partition measures its demand by its own stream time and writes it with its share into its checkpoint
+(`limiters`), so the log of decisions tells everybody. Whoever owns a partition reads the newest checkpoint of all and
+works out its share anew: in proportion to demand, so a trace passes with the same chance wherever its id put it, and a
+little for those that want nothing. All compute the same from the same, so shares add up to the whole but for what is
+newer than the last look; and as the share that held is in the checkpoint, a new owner goes on with it. How far others
+have come says nothing about what they want: in a catch-up what they have written is old, by stream time, at each look.
 
 Arithmetic is in whole units, like that of processors.sampling.limits.
 """
@@ -17,10 +18,10 @@ from typing import NamedTuple
 from processors.sampling.limits import UNITS, Bucket, BucketState, Limiter
 
 EQUAL = 1000  # the share of a partition that has one Nth of the budget
-WINDOW_MS = 1000  # over which demand is measured
-SILENT_MS = 3000  # who has measured nothing for so long, of stream time, wants nothing
+WINDOW_MS = 1000  # over which demand is measured, at least
 SPARE = 100  # one part in so many of an equal share is for who wants nothing
 STATE = 3  # pairs: (tokens, filled), (share, demand), (wanted, since)
+NEVER = -1  # `since` of who has not been asked since it was last found to want nothing
 
 
 class Budget(NamedTuple):
@@ -44,7 +45,7 @@ class Budgeted:
         self._bucket = Bucket(0, 0, 0)
         self._share = EQUAL
         self._demand = 0  # spans or bytes a second
-        self._wanted, self._since = 0, -1
+        self._wanted, self._since = 0, NEVER
         self._apply()
         self._bucket.tokens = self._bucket.capacity
 
@@ -54,29 +55,33 @@ class Budgeted:
         bucket.tokens = min(bucket.tokens, bucket.capacity)
 
     def take(self, now: int, part: int, size: int) -> bool:
-        self._measure(now)
+        if self._since < 0:
+            self._since = now
         self._wanted += size
         self._bucket.fill(now)
         return size <= self._budget.burst and self._bucket.spend(size * self._token)
 
     def _measure(self, now: int) -> None:
         elapsed = now - self._since
-        if self._since < 0:
-            self._since = now
-        elif elapsed >= SILENT_MS:
-            self._demand, self._wanted, self._since = 0, 0, now
-        elif elapsed >= WINDOW_MS:
-            rate = self._wanted * 1000 // elapsed
+        if self._since >= 0 and elapsed >= WINDOW_MS:
+            rate = -(-self._wanted * 1000 // elapsed)
             self._demand = (self._demand + rate) // 2 if self._demand else rate
-            self._wanted, self._since = 0, now
+            self._wanted, self._since = 0, now if self._demand else NEVER
 
-    def allot(self, index: int, states: Sequence[Sequence[BucketState]]) -> None:
-        """Take the share of partition `index`, by the newest `state` of each partition; empty: it is silent."""
-        told = [(state[1][1], state[2][1]) if len(state) == STATE else (0, -1) for state in states]
-        told[index] = self._demand, self._since
-        newest = max(since for _, since in told)
-        self._share = shares([demand if newest - since < SILENT_MS else 0 for demand, since in told])[index]
-        self._apply()
+    def allot(self, index: int, states: Sequence[Sequence[BucketState]], now: int) -> None:
+        """Take the share of partition `index`, by the newest `state` of each partition; empty: it wants nothing.
+
+        Who has been asked and does not know yet how often keeps what it has, and the others share the rest: to take
+        that for nothing would give every partition the whole at the beginning, when none knows of another.
+        """
+        self._measure(now)
+        told = [(*state[1], state[2][1]) if len(state) == STATE else (0, 0, NEVER) for state in states]
+        told[index] = self._share, self._demand, self._since
+        held = [share if demand == 0 and since >= 0 else 0 for share, demand, since in told]
+        if not held[index]:
+            demands = [demand for _, demand, _ in told]
+            self._share = shares(demands, EQUAL * len(told) - sum(held))[index]
+            self._apply()
 
     def state(self) -> list[BucketState]:
         return [self._bucket.state(), (self._share, self._demand), (self._wanted, self._since)]
@@ -87,12 +92,12 @@ class Budgeted:
         self._bucket.restore(state[0])
 
 
-def shares(demands: Sequence[int]) -> list[int]:
-    """The share of each partition, EQUAL for one Nth of the budget; together not more than all of it.
+def shares(demands: Sequence[int], whole: int) -> list[int]:
+    """The share of each partition, EQUAL for one Nth of the budget; together not more than `whole`.
 
-    >>> shares([900, 100, 0, 0])
+    >>> shares([900, 100, 0, 0], 4 * EQUAL)
     [3571, 404, 10, 10]
     """
     spare = max(1, sum(demands) // (SPARE * len(demands)))
     weights = [demand + spare for demand in demands]
-    return [max(1, EQUAL * len(demands) * weight // sum(weights)) for weight in weights]
+    return [max(1, whole * weight // sum(weights)) for weight in weights]

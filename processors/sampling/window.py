@@ -486,7 +486,8 @@ class Window:
 
     def allot(self, states: Sequence[Mapping[str, Sequence[tuple[int, int]]]]) -> None:
         """What all partitions say of their limiters: budgets of the fleet take the share of this one."""
-        self._limits.allot(self.partition, states)
+        if (now := self._clock.now()) is not None:
+            self._limits.allot(self.partition, states, now)
 
     def can_pass(self) -> bool:
         """Whether the next burst passes something in memory; if not, only what the head still has to read helps."""
