@@ -20,7 +20,7 @@ from pipeline.topics import places
 from pipeline.window_settings import window_settings
 from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.evidence import Evidence
-from processors.sampling.votes import PolicyVote, Rows, Trace, as_plain, counted, evidence, verdict, vote
+from processors.sampling.votes import Known, PolicyVote, Rows, Trace, as_plain, counted, evidence, verdict, vote
 from processors.stream_time import RawClock, StreamClock
 from schemas.decision import Checkpoint
 from schemas.envelope import Envelope
@@ -95,10 +95,12 @@ async def _explain(config: Config, trace_id: bytes, index: int) -> Explanation:
         after_root = int(sampling.decision_wait_after_root_received * 1000) or None
         trace = counted(rows, int(sampling.decision_wait * 1000), after_root)
         found.trace, found.seen = trace, evidence(plan, trace)
-        found.votes = [vote(policy, sampling.compat, trace) for policy in sampling.policies]
+        keyed = place.before.keyed if place.before.policy_version == plan.version else {}
+        known = Known(config.kafka.partitions, keyed)
+        found.votes = [vote(policy, sampling.compat, trace, known) for policy in sampling.policies]
         found.sources = _sources(rows)
         if found.decision is not None:
-            outcome = verdict(sampling.policies, sampling.compat, trace)
+            outcome = verdict(sampling.policies, sampling.compat, trace, known)
             recorded = found.decision.verdict
             found.agrees = (outcome.kept, outcome.policy if outcome.kept else "") == (recorded.kept, recorded.policy)
     return found

@@ -12,6 +12,7 @@ from schemas.trace_state import randomness_of_id
 INDENT = "  "
 NS_PER_MS = 1e6
 YES, NO = "●", "○"
+MOST_VALUES = 8  # of one field of a key that are shown
 
 
 def lines(votes: Sequence[PolicyVote], depth: int = 0) -> Iterator[str]:
@@ -40,6 +41,9 @@ def _told(vote: PolicyVote) -> str:
         answer += ", without effect (shadow)"
     if vote.by_rate:
         answer += ", as if there were no other traces"
+    if vote.key_threshold is not None:
+        key = ", ".join(f"{name}: {_values(values)}" for name, values in vote.key)
+        answer += f"; key {key}, kept at {percentage(vote.key_threshold):.4g} %"
     found = [f"span {row.span} {row.name}".rstrip() if row.name else _log(row.span) for row in vote.evidence]
     if vote.rows > len(found):
         found.append(f"{vote.rows - len(found)} more")
@@ -52,6 +56,16 @@ def _log(span: str) -> str:
 
 def _value(value: object) -> str:
     return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+def _values(values: Sequence[str]) -> str:
+    """The first of them.
+
+    >>> _values(["GET /", "POST /pay"]), _values([])
+    ('GET / | POST /pay', 'none')
+    """
+    more = [f"{len(values) - MOST_VALUES} more"] if len(values) > MOST_VALUES else []
+    return " | ".join([*values[:MOST_VALUES], *more]) or "none"
 
 
 def percentage(threshold: int) -> float:

@@ -71,8 +71,9 @@ class Budgeted:
     def allot(self, index: int, states: Sequence[Sequence[BucketState]], now: int) -> None:
         """Take the share of partition `index`, by the newest `state` of each partition; empty: it wants nothing.
 
-        Who has been asked and does not know yet how often keeps what it has, and the others share the rest: to take
-        that for nothing would give every partition the whole at the beginning, when none knows of another.
+        Who has been asked and does not know yet how often keeps what it has, and the others share the rest; nobody
+        gets more while that is as much as an equal share. To take not knowing for wanting nothing would give every
+        partition the whole at the beginning, when none knows of another.
         """
         self._measure(now)
         told = [(*state[1], state[2][1]) if len(state) == STATE else (0, 0, NEVER) for state in states]
@@ -80,7 +81,8 @@ class Budgeted:
         held = [share if demand == 0 and since >= 0 else 0 for share, demand, since in told]
         if not held[index]:
             demands = [demand for _, demand, _ in told]
-            self._share = shares(demands, EQUAL * len(told) - sum(held))[index]
+            share = shares(demands, EQUAL * len(told) - sum(held))[index]
+            self._share = min(share, self._share) if max(held) >= EQUAL else share
             self._apply()
 
     def state(self) -> list[BucketState]:

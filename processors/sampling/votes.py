@@ -11,9 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from processors.sampling.adaptive import KeyState
 from processors.sampling.compile import Compat, Plan, compile_policies
 from processors.sampling.decide import Vote, decide
 from processors.sampling.evidence import Evidence
+from processors.sampling.features import MOST_FEATURES, FeatureSets
+from processors.sampling.key_text import KeyText, key_text
 from processors.sampling.limits import Limits
 from processors.sampling.policies import Policy
 from processors.sampling.trace_table import TraceTable
@@ -71,6 +74,9 @@ class PolicyVote:
     `threshold` is the 56-bit one at which it matched (0 = certain). `evidence` names the first rows of `rows` that met
     it by themselves; a policy about the whole trace has none. `by_rate`: it goes by other traces too, and was asked as
     if there were none (buckets full, no key seen). A `shadow` has no effect.
+
+    Of a policy that goes by keys `key` is the trace's, field by field, and `key_threshold` the one at which it keeps
+    such traces, whatever this one's randomness.
     """
 
     policy: str
@@ -83,21 +89,49 @@ class PolicyVote:
     by_rate: bool
     shadow: bool
     parts: tuple[PolicyVote, ...]
+    key: KeyText = ()
+    key_threshold: int | None = None
+
+
+class Known(NamedTuple):
+    """What a partition of N knew of keys before it decided: `keyed` of a checkpoint."""
+
+    partitions: int
+    keyed: Mapping[str, Sequence[Sequence[KeyState]]]
+
+    def of(self, policy: Policy, compat: Compat) -> dict[str, Known]:
+        """The same for each policy inside one: what the checkpoint has is in the order in which they are compiled."""
+        states, found = list(self.keyed.get(policy.name, ())), {}
+        strict = compat == "otel"
+        for part in inside(policy) if strict or policy.composite is None else policy.composite.ordered:
+            mine = len(compile_policies([part], compat=compat).samplers)
+            found[part.name] = Known(self.partitions, {part.name: states[:mine]})
+            del states[:mine]
+        return found
+
+
+NOTHING = Known(1, {})
 
 
 def as_plain(found: PolicyVote) -> dict[str, Any]:
     """A vote as mappings, lists, texts and numbers."""
     told = {name: getattr(found, name) for name in PolicyVote.__slots__}
-    return told | {"evidence": [list(row) for row in found.evidence], "parts": list(map(as_plain, found.parts))}
+    return told | {
+        "evidence": [list(row) for row in found.evidence],
+        "parts": list(map(as_plain, found.parts)),
+        "key": [[name, list(values)] for name, values in found.key],
+    }
 
 
 def from_plain(data: Mapping[str, Any]) -> PolicyVote:
-    """The inverse of `as_plain`, also after JSON."""
+    """The inverse of `as_plain`, also after JSON, and from a worker that says more or less."""
+    known = {name: value for name, value in data.items() if name in PolicyVote.__slots__}
     return PolicyVote(
         **{
-            **data,
+            **known,
             "evidence": tuple(Row(*row) for row in data["evidence"]),
             "parts": tuple(map(from_plain, data["parts"])),
+            "key": tuple((name, tuple(values)) for name, values in data.get("key", ())),
         }
     )
 
@@ -159,21 +193,27 @@ def evidence(plan: Plan, trace: Trace) -> Evidence:
     return table.evidence(0)
 
 
-def verdict(policies: Sequence[Policy], compat: Compat, trace: Trace) -> Vote:
-    """The outcome, as if there were no other traces."""
-    return _asked(compile_policies(policies, compat=compat), trace)
+def verdict(policies: Sequence[Policy], compat: Compat, trace: Trace, known: Known = NOTHING) -> Vote:
+    """The outcome, as if there were no other traces but those that are `known` by their keys."""
+    plan = compile_policies(policies, compat=compat)
+    return decide(plan, evidence(plan, trace), _limits(plan, trace, known))
 
 
-def _asked(plan: Plan, trace: Trace) -> Vote:
-    return decide(plan, evidence(plan, trace), Limits(plan.rates, 1, plan.samplers).at(trace.deadline))
+def _limits(plan: Plan, trace: Trace, known: Known) -> Limits:
+    limits = Limits(plan.rates, known.partitions, plan.samplers)
+    limits.restore_keys(known.keyed)
+    return limits.at(trace.deadline)
 
 
-def vote(policy: Policy, compat: Compat, trace: Trace) -> PolicyVote:
+def vote(policy: Policy, compat: Compat, trace: Trace, known: Known = NOTHING) -> PolicyVote:
     """One policy's answer, with those of the policies inside it."""
     plan = compile_policies([policy.model_copy(update={"shadow": False})], compat=compat)
-    outcome = _asked(plan, trace)
-    parts = tuple(vote(part, compat, trace) for part in inside(policy))
+    seen = evidence(plan, trace)
+    outcome = decide(plan, seen, _limits(plan, trace, known))
+    others = known.of(policy, compat)
+    parts = tuple(vote(part, compat, trace, others[part.name]) for part in inside(policy))
     met = [] if parts else list(_meeting(plan, trace))
+    names = [] if parts else [name for block in _blocks(policy) for name in getattr(block, "field_list", ())]
     return PolicyVote(
         policy.name,
         policy.type,
@@ -182,10 +222,19 @@ def vote(policy: Policy, compat: Compat, trace: Trace) -> PolicyVote:
         outcome.threshold,
         tuple(met[:SHOWN]),
         len(met),
-        bool(plan.rates or plan.samplers),
+        bool(plan.rates or (plan.samplers and not known.keyed.get(policy.name))),
         policy.shadow,
         parts,
+        key_text(names, plan.keys, [rows.envelope for rows in trace.rows if not rows.logs]),
+        _key_threshold(plan, seen, _limits(plan, trace, known)) if names else None,
     )
+
+
+def _key_threshold(plan: Plan, seen: Evidence, limits: Limits) -> int:
+    """Of a policy that is its plan's only one, so all features are of its key."""
+    sets = FeatureSets()
+    sets.put(0, seen.features)
+    return limits.threshold(0, sets.key(0, (1 << MOST_FEATURES) - 1), seen.spans)
 
 
 def inside(policy: Policy) -> list[Policy]:

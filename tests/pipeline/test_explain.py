@@ -23,6 +23,12 @@ from tests.services.process import HOST, free_port
 ERRORS = {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}}
 SHOP = {"name": "is-shop", "type": "string_attribute", "string_attribute": {"key": "service.name", "values": ["shop"]}}
 FAILED_SHOP = {"name": "failed-shop", "type": "and", "and": {"and_sub_policy": [SHOP, ERRORS]}}
+OPERATIONS = {
+    "name": "operations",
+    "type": "dynamic",
+    "shadow": True,
+    "dynamic": {"field_list": ["root.service.name", "name"], "goal_sample_rate": 2},
+}
 TOKEN = "sixteen letters or more"
 LATE = "fast"  # dropped, then it fails
 
@@ -31,7 +37,7 @@ class Explained(Stages):
     """Four traces: one kept, two dropped, one of them with a late error, one that waits."""
 
     SECTIONS = {
-        "sampling": {"decision_wait": "1s", "policies": [FAILED_SHOP]},
+        "sampling": {"decision_wait": "1s", "policies": [FAILED_SHOP, OPERATIONS]},
         "telemetry": {"port": 0, "live": {"enabled": True, "token": TOKEN}},
     }
 
@@ -98,7 +104,9 @@ async def asked_of_kafka(stages: Explained) -> dict[str, Any]:
     assert kept["evidence"]["trigger"] == "decision_wait"
     assert kept["evidence"]["deadline"] == kept["evidence"]["first"] + 1_000 <= kept["decision"]["stream_time"]
     assert {each["partition"] for each in kept["sources"]} == {0, 1}
-    (vote,) = kept["votes"]
+    vote, by_key = kept["votes"]
+    assert by_key["key"] == [["root.service.name", ["shop"]], ["name", ["pay/1", "pay/2!", "pay/3"]]]
+    assert by_key["key_threshold"] == 1 << 55  # no interval is over yet
     shop, errors = vote["parts"]
     assert (vote["matched"], shop["matched"], shop["rows"], errors["rows"]) == (True, True, 3, 1)
     assert errors["evidence"] == [[b"pay/2!".rjust(8, b"\x01").hex(), "pay/2!"]]
@@ -112,6 +120,7 @@ async def asked_of_kafka(stages: Explained) -> dict[str, Any]:
     assert late["decision"]["stream_time"] < dropped["decision"]["stream_time"] + 1_000
     shown = await asyncio.to_thread(stages.call, "pay")
     assert "kept by failed-shop" in shown.output
+    assert "; key root.service.name: shop, name: pay/1 | pay/2! | pay/3, kept at 50 %" in shown.output
     assert "    ● errors [status_code] status_codes: [ERROR]: keeps; met by span " in shown.output
     return kept
 

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from pipeline.told_votes import lines
+from pipeline.told_votes import lines, percentage
+from processors.sampling.compile import compile_policies
 from processors.sampling.decide import Vote
-from processors.sampling.votes import AFTER_ROOT, DECISION_WAIT, Row, Rows, counted, inside, verdict, vote
+from processors.sampling.features import MOST_FEATURES, FeatureSets
+from processors.sampling.limits import Limits
+from processors.sampling.probability import NEVER
+from processors.sampling.votes import (
+    AFTER_ROOT,
+    DECISION_WAIT,
+    Known,
+    Row,
+    Rows,
+    as_plain,
+    counted,
+    evidence,
+    from_plain,
+    inside,
+    verdict,
+    vote,
+)
 from schemas.envelope import Envelope
 from schemas.ids import trace_key
 from tests.processors.sampling.builders import MS, NOON, TRACE_ID, both, drop, policy
@@ -90,9 +109,39 @@ def test_policies_that_go_by_keys_are_asked_as_if_there_were_no_other_traces() -
     tenth = policy("tenth", "dynamic", field_list=["name"], goal_sample_rate=1)
     (line,) = lines([vote(tenth, "none", trace)])
     assert line == (
-        "● tenth [dynamic] field_list: [name], goal_sample_rate: 1.0: keeps, as if there were no other traces"
+        "● tenth [dynamic] field_list: [name], goal_sample_rate: 1.0: keeps, as if there were no other traces; "
+        "key name: GET / | POST /pay, kept at 100 %"
     )
     assert verdict([policy("rare", "rare", traces=1)], "none", trace) == Vote(True, "rare", 0)
+
+
+def test_a_key_is_told_in_words_with_its_rate_among_the_keys_that_were_known() -> None:
+    """As the checkpoint has them, of a policy within another one too, in whichever order they are compiled."""
+    calm = policy("calm", "dynamic", field_list=["root.name", "errors"], goal_sample_rate=10)
+    rare = policy("rare", "rare", field_list=["root.shop"])
+    inner = {"max_total_spans_per_second": 100, "policy_order": ["rare", "calm"]}
+    parts = [part.model_dump(exclude_unset=True) for part in (calm, rare)]
+    whole = policy("all", "composite", **inner, composite_sub_policy=parts)
+    trace = counted([rows(span(1, parent=0), span(2, "POST /pay", status=FAILED, parent=1))], WAIT, None)
+    plan = compile_policies([calm, whole])
+    limits = Limits(plan.rates, 1, plan.samplers)
+    sets, keys = FeatureSets(), []
+    for place, each in enumerate((calm, rare, calm)):
+        sets.put(place, evidence(compile_policies([each]), trace).features)
+        keys.append(sets.key(place, (1 << MOST_FEATURES) - 1))
+    for time in range(0, 40_000, 10):  # two intervals in which everything has this trace's keys
+        for index, key in enumerate(keys):
+            limits.at(time).threshold(index, key, 2)
+    known = Known(1, limits.keys())
+    single, inside_all = (vote(each, "none", trace, known) for each in (calm, whole))
+    assert single.key == (("root.name", ("GET /",)), ("errors", ("POST /pay",)))
+    assert single.key_threshold is not None
+    assert percentage(single.key_threshold) == pytest.approx(10, rel=0.01)
+    assert not single.by_rate
+    assert [part.key_threshold for part in inside_all.parts] == [single.key_threshold, NEVER]
+    assert inside_all.parts[1].key == (("root.shop", ()),)
+    assert next(lines([single])).endswith(": no; key root.name: GET /, errors: POST /pay, kept at 10 %")
+    assert from_plain(json.loads(json.dumps(as_plain(inside_all)))) == inside_all
 
 
 def test_what_came_after_the_deadline_is_no_evidence() -> None:
