@@ -20,13 +20,13 @@ from schemas.decision import limiters_of
 from schemas.errors import Retryable
 
 EVERY = 1.0  # seconds
-SILENT_MS = 15_000  # a partition that has written nothing for so long, by the broker's clock, wants nothing
+SILENT = 15.0  # seconds: a partition that has written nothing for so long, by the broker's clock, wants nothing
 NEWEST = 4  # offsets from the end of a log: a record, the marker of its transaction, and as much again
 
 log = logging.getLogger(__name__)
 
-States = Sequence[Mapping[str, Sequence[tuple[int, int]]]]
-"""`limiters` of the newest checkpoint of each partition; empty of one that is silent."""
+Told = Mapping[str, Sequence[tuple[int, int]]] | None
+"""`limiters` of a partition's newest checkpoint; empty: none was seen yet; None: it is silent."""
 
 
 class BudgetExchange:
@@ -34,16 +34,17 @@ class BudgetExchange:
 
     def __init__(self, topics: Topics, partitions: int) -> None:
         self._partitions = [TopicPartition(topics.decisions, index) for index in range(partitions)]
-        self._newest: dict[TopicPartition, tuple[int, Mapping[str, Sequence[tuple[int, int]]]]] = {}
-        self._looked = float("-inf")
+        self._newest: dict[TopicPartition, tuple[int, Told]] = {}
+        self._looked, self._began = float("-inf"), 0.0  # the last time, the first time
 
-    async def look(self, reader: Reader) -> States | None:
+    async def look(self, reader: Reader) -> Sequence[Told] | None:
         """What all say now; None if somebody has looked within the last second and nothing was to be seen.
 
         A Kafka that does not answer is no reason to stop: shares stay what they are.
         """
         if time.monotonic() - self._looked >= EVERY:
             self._looked = time.monotonic()
+            self._began = self._began or self._looked
             try:
                 for partition, (_, append, value) in (await reader.newest(self._partitions, NEWEST)).items():
                     self._newest[partition] = append, limiters_of(value)
@@ -51,6 +52,11 @@ class BudgetExchange:
                 log.warning("budgets of other partitions could not be read", extra={"error": str(error)})
         if not self._newest:
             return None
-        oldest = max(append for append, _ in self._newest.values()) - SILENT_MS
-        told = (self._newest.get(partition, (-1, {})) for partition in self._partitions)
-        return [limiters if append >= oldest else {} for append, limiters in told]
+        oldest = max(append for append, _ in self._newest.values()) - int(SILENT * 1000)
+        return [self._told(partition, oldest) for partition in self._partitions]
+
+    def _told(self, partition: TopicPartition, oldest: int) -> Told:
+        if partition not in self._newest:  # it begins just now, or has nothing to decide
+            return {} if self._looked < self._began + SILENT else None
+        append, limiters = self._newest[partition]
+        return limiters if append >= oldest else None

@@ -20,8 +20,8 @@ from processors.sampling.limits import UNITS, Bucket, BucketState, Limiter
 EQUAL = 1000  # the share of a partition that has one Nth of the budget
 WINDOW_MS = 1000  # over which demand is measured, at least
 SPARE = 100  # one part in so many of an equal share is for who wants nothing
-STATE = 3  # pairs: (tokens, filled), (share, demand), (wanted, since)
 NEVER = -1  # `since` of who has not been asked since it was last found to want nothing
+NOTHING, UNTOLD = (0, 0, NEVER), (EQUAL, 0, 0)  # share, demand, since
 
 
 class Budget(NamedTuple):
@@ -68,15 +68,15 @@ class Budgeted:
             self._demand = (self._demand + rate) // 2 if self._demand else rate
             self._wanted, self._since = 0, now if self._demand else NEVER
 
-    def allot(self, index: int, states: Sequence[Sequence[BucketState]], now: int) -> None:
-        """Take the share of partition `index`, by the newest `state` of each partition; empty: it wants nothing.
+    def allot(self, index: int, states: Sequence[Sequence[BucketState] | None], now: int) -> None:
+        """Take the share of partition `index`, by the newest `state` of each; empty: told nothing yet; None: is silent.
 
-        Who has been asked and does not know yet how often keeps what it has, and the others share the rest; nobody
-        gets more while that is as much as an equal share. To take not knowing for wanting nothing would give every
-        partition the whole at the beginning, when none knows of another.
+        Who has told nothing, or has been asked and does not know yet how often, keeps what it has, and the others share
+        the rest; nobody gets more while that is as much as an equal share. To take not knowing for wanting nothing
+        would give every partition the whole at the beginning, when none knows of another.
         """
         self._measure(now)
-        told = [(*state[1], state[2][1]) if len(state) == STATE else (0, 0, NEVER) for state in states]
+        told = [NOTHING if state is None else (*state[1], state[2][1]) if state else UNTOLD for state in states]
         told[index] = self._share, self._demand, self._since
         held = [share if demand == 0 and since >= 0 else 0 for share, demand, since in told]
         if not held[index]:
@@ -86,6 +86,7 @@ class Budgeted:
             self._apply()
 
     def state(self) -> list[BucketState]:
+        """Pairs: (tokens, filled), (share, demand), (wanted, since)."""
         return [self._bucket.state(), (self._share, self._demand), (self._wanted, self._since)]
 
     def restore(self, state: Sequence[BucketState]) -> None:

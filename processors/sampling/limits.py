@@ -65,8 +65,11 @@ class Limiter(Protocol):
 class Shared(Protocol):
     """A limiter whose share of the whole follows what other partitions say."""
 
-    def allot(self, index: int, states: Sequence[Sequence[BucketState]], now: int) -> None:
-        """The newest state of it in each partition, () if unknown; this is partition `index`, at stream time `now`."""
+    def allot(self, index: int, states: Sequence[Sequence[BucketState] | None], now: int) -> None:
+        """The newest state of it in each partition, () before one is told, None if that is silent.
+
+        This is partition `index`, at stream time `now`.
+        """
         ...
 
 
@@ -182,14 +185,15 @@ class Limits:
             state.setdefault(policy, []).extend(limiter.state())
         return {policy: buckets for policy, buckets in state.items() if any(filled >= 0 for _, filled in buckets)}
 
-    def allot(self, index: int, states: Sequence[Mapping[str, Sequence[BucketState]]], now: int) -> None:
+    def allot(self, index: int, states: Sequence[Mapping[str, Sequence[BucketState]] | None], now: int) -> None:
         """What partitions have said newest (`state` of each): shared limiters of partition `index` take their share."""
         before: dict[str, int] = {}
         for policy, limiter in self._limiters:
             first = before.get(policy, 0)
             before[policy] = end = first + len(limiter.state())
             if isinstance(limiter, Shared):
-                limiter.allot(index, [list(state.get(policy, ()))[first:end] for state in states], now)
+                told = [None if state is None else list(state.get(policy, ()))[first:end] for state in states]
+                limiter.allot(index, told, now)
 
     def restore(self, state: Mapping[str, Sequence[BucketState]]) -> None:
         """Continue from a checkpoint. Where it has another number of buckets for a policy, or none, they start full."""

@@ -484,8 +484,8 @@ class Window:
         """Bytes of raw batches in memory."""
         return self._cached_bytes
 
-    def allot(self, states: Sequence[Mapping[str, Sequence[tuple[int, int]]]]) -> None:
-        """What all partitions say of their limiters: budgets of the fleet take the share of this one."""
+    def allot(self, states: Sequence[Mapping[str, Sequence[tuple[int, int]]] | None]) -> None:
+        """What all partitions say of their limiters, None if silent: budgets take the share of this one."""
         if (now := self._clock.now()) is not None:
             self._limits.allot(self.partition, states, now)
 
