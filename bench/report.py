@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import (
+    budget,
     compare_tables,
     flame,
     hops,
@@ -190,6 +191,13 @@ def rare_text(figures: Mapping[str, Any]) -> str:
     return "\n".join((markdown(rare.COLUMNS, rare.rows(figures)), provenance(figures, command)))
 
 
+def budget_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance.md."""
+    rows = markdown(budget.COLUMNS, budget.rows(figures))
+    command = f"python -m bench.budget --seconds {figures['options']['seconds']:g}"
+    return "\n".join((rows, f"{budget.verdict(figures)}\n", provenance(figures, command)))
+
+
 def window_text(figures: Mapping[str, Any]) -> str:
     """For docs/performance.md."""
     text = "" if window.is_met(figures["run"]) else "**The bound did not hold.**\n"
@@ -236,6 +244,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "pairs": pairs_text,
     "flame": flame_text,
     "rare": rare_text,
+    "budget": budget_text,
     "window": window_text,
     "compare": compare_text,
     "sweep": compare_text,
