@@ -24,7 +24,7 @@ def test_the_slowest_hundredth_is_told_apart() -> None:
 
 
 def test_a_batch_is_found_by_any_of_its_records() -> None:
-    rows = [(4.0, 1.0), (9.0, 2.0)]
+    rows: list[tuple[float, ...]] = [(4.0, 1.0), (9.0, 2.0)]
     assert [find(rows, offset) for offset in (0, 4, 5, 9, 10)] == [rows[0], rows[0], rows[1], rows[1], None]
 
 
