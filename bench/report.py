@@ -29,7 +29,7 @@ from bench import (
     window,
 )
 from bench.measure import load_results
-from bench.micro import encoding
+from bench.micro import encoding, policies
 from bench.series import COLUMNS as SERIES_COLUMNS
 from bench.series import LABELS, verdict
 from bench.series import rows as series_rows
@@ -198,6 +198,13 @@ def budget_text(figures: Mapping[str, Any]) -> str:
     return "\n".join((rows, f"{budget.verdict(figures)}\n", provenance(figures, command)))
 
 
+def policies_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance.md."""
+    text = "" if figures["options"]["compiled"] else "**Not compiled.**\n"
+    rows = markdown(policies.COLUMNS, policies.rows(figures))
+    return "\n".join((text, rows, provenance(figures, "make bench BENCH=micro.policies"))).lstrip()
+
+
 def window_text(figures: Mapping[str, Any]) -> str:
     """For docs/performance.md."""
     text = "" if window.is_met(figures["run"]) else "**The bound did not hold.**\n"
@@ -245,6 +252,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "flame": flame_text,
     "rare": rare_text,
     "budget": budget_text,
+    "policies": policies_text,
     "window": window_text,
     "compare": compare_text,
     "sweep": compare_text,

@@ -43,7 +43,9 @@ _ENTRIES = 256
 _FEATURES = cython.declare(cython.ulonglong, MOST_FEATURES - 1)
 _MOST = cython.declare(cython.Py_ssize_t, MOST_VALUES)
 _U64_MAX = cython.declare(cython.ulonglong, (1 << 64) - 1)
-_GOLDEN = cython.declare(cython.ulonglong, 0x9E3779B97F4A7C15)
+# Beyond 32 bits a number in an expression is a Python object to Cython, and all that it is multiplied with.
+_FIRST = cython.declare(cython.ulonglong, 0xBF58476D1CE4E5B9)
+_SECOND = cython.declare(cython.ulonglong, 0x94D049BB133111EB)
 _ABSENT = cython.declare(cython.uint, 0xFFFFFFFF)
 _CODES = cython.declare(cython.Py_ssize_t, 8)
 _ERROR = cython.declare(cython.ulonglong, 2)
@@ -367,6 +369,6 @@ class FeatureSets:
 @cython.exceptval(check=False)
 def mixed(number: cython.ulonglong) -> cython.ulonglong:
     """The same number with its bits mixed (the finaliser of SplitMix64)."""
-    number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & _U64_MAX
-    number = ((number ^ (number >> 27)) * 0x94D049BB133111EB) & _U64_MAX
+    number = ((number ^ (number >> 30)) * _FIRST) & _U64_MAX
+    number = ((number ^ (number >> 27)) * _SECOND) & _U64_MAX
     return number ^ (number >> 31)
