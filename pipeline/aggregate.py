@@ -16,7 +16,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
 import faust
 from aiokafka import ConsumerRecord, TopicPartition
@@ -174,7 +174,9 @@ class PointsPartition(Lease):
             self._rounds += 1
             async with self._turn:
                 await self._count(RECORDS_PER_TURN)
-                await self._commit(self._ticks.due(time.monotonic()))
+                async with self._group.turns.work():
+                    due = self._ticks.due(time.monotonic())
+                await self._commit(due)
             await asyncio.sleep(0 if self._unread else min(POLL, self._config.metrics.interval / LOOKS))
 
     def progress(self) -> Hashable:
@@ -195,12 +197,23 @@ class PointsPartition(Lease):
         await self._committer.stop()
 
     async def _count(self, records: int) -> None:
-        for _ in range(min(records, len(self._unread))):
-            record = self._unread[0]
-            await self._commit(self._ticks.before(record.timestamp))
+        last = self._fetched if records >= len(self._unread) else self._unread[records].offset
+        while self._unread and self._unread[0].offset < last:
+            async with self._group.turns.work() as is_long:
+                due = self._add_up(last, is_long)
+            await self._commit(due)
+
+    def _add_up(self, last: int, is_long: Callable[[], bool]) -> DueTick | None:
+        """Count up to position `last`; the tick that has to come before the next record ends it."""
+        while self._unread and (record := self._unread[0]).offset < last:
+            if (due := self._ticks.before(record.timestamp)) is not None:
+                return due
             self._ticks.point(record.offset, record.timestamp, record.value, time.monotonic())
             self._unread.popleft()
             self._unread_bytes -= len(record.value)
+            if is_long():
+                break
+        return None
 
     async def _commit(self, due: DueTick | None) -> None:
         """One transaction: a tick, the offset it includes, and where it begins."""
@@ -211,7 +224,8 @@ class PointsPartition(Lease):
         def offsets(written: list[RecordMetadata]) -> dict[TopicPartition, OffsetAndMetadata]:
             return {self._partition: OffsetAndMetadata(due.tick.points, str(written[0].offset))}
 
-        outputs = [Output(samples.topic, value, samples.partition) for value in due.tick.encode()]
+        async with self._group.turns.work():
+            outputs = [Output(samples.topic, value, samples.partition) for value in due.tick.encode()]
         last = len(outputs) - 1
         points = self._partition
         letters = [

@@ -24,13 +24,13 @@ from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 from pipeline import telemetry
 from pipeline.config import Config, Kafka
 from pipeline.consume import Group
+from pipeline.pace import TRANSACTION_TIMEOUT_MS, BurstSize
 from pipeline.security import client_kwargs
 from pipeline.topics import Topics
 from schemas.dead_letter import DeadLetter
 from schemas.errors import Retryable
 from schemas.kafka_client import let_go
 
-TRANSACTION_TIMEOUT_MS = 10_000  # a dead owner's open transaction blocks readers at most this long plus the sweep
 RETRY_BACKOFF_MS = 10
 LINGER_MS = 0
 MAX_BATCH_BYTES = 1 << 20
@@ -59,8 +59,9 @@ def dead_letters(topics: Topics, letters: Iterable[DeadLetter], config: Config) 
 class Committer(ABC):
     """Writes outputs and offsets as one, with a producer of one epoch."""
 
-    def __init__(self, kafka: Kafka, group: Group, **producer: Any) -> None:
+    def __init__(self, kafka: Kafka, group: Group, size: BurstSize, **producer: Any) -> None:
         self._group = group
+        self.size = size  # of what the next commit should hold
         self._open = False  # a commit is under way, or its outcome is unknown
         self._producer = AIOKafkaProducer(
             linger_ms=LINGER_MS,
@@ -75,9 +76,14 @@ class Committer(ABC):
         await self._producer.start()
 
     async def commit(
-        self, outputs: Sequence[Output], offsets: Offsets | Callable[[list[RecordMetadata]], Offsets]
+        self,
+        outputs: Sequence[Output],
+        offsets: Offsets | Callable[[list[RecordMetadata]], Offsets],
+        full: bool = False,
     ) -> list[RecordMetadata]:
         """Write all outputs, then the offsets (which may depend on where the outputs went).
+
+        `full`: there would have been more, but for `size`.
 
         Any exception means that the outcome is unknown: drop all state and take over again. The rows of that commit
         are in memory no longer, so nothing more can be committed: raises Retryable.
@@ -87,9 +93,14 @@ class Committer(ABC):
         self._open = True
         began = time.monotonic()
         try:
-            written = await self._write(outputs, offsets if callable(offsets) else lambda _: offsets)
+            with self._group.turns.transaction():
+                written = await self._write(outputs, offsets if callable(offsets) else lambda _: offsets)
             self._open = False
+            self.size.took(time.monotonic() - began, full)
             return written
+        except Exception:
+            self.size.failed()
+            raise
         finally:
             outcome = "failed" if self._open else "committed"
             telemetry.count("tailrace_transactions_total", role=self._group.role, outcome=outcome)
@@ -113,6 +124,7 @@ class Transaction(Committer):
         super().__init__(
             kafka,
             group,
+            group.sizes.setdefault(transactional_id, BurstSize(kafka.commit_bytes)),
             transactional_id=transactional_id,
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             retry_backoff_ms=RETRY_BACKOFF_MS,
@@ -135,7 +147,7 @@ class Acknowledged(Committer):
     """At-least-once: acknowledged writes, then a plain commit of the offsets."""
 
     def __init__(self, kafka: Kafka, group: Group) -> None:
-        super().__init__(kafka, group, enable_idempotence=True)
+        super().__init__(kafka, group, BurstSize(kafka.commit_bytes), enable_idempotence=True)
 
     async def _write(
         self, outputs: Sequence[Output], offsets: Callable[[list[RecordMetadata]], Offsets]

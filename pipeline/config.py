@@ -75,7 +75,11 @@ class Kafka(Section):
         description="Longest time between two transactions while records move. Sinks commit this often, but not more "
         "than once a second.",
     )
-    commit_bytes: int = Field(8 << 20, ge=1, description="Output bytes that end a transaction early.")
+    commit_bytes: int = Field(
+        8 << 20,
+        ge=1,
+        description="Output bytes that end a transaction early; fewer while transactions fail or are slow.",
+    )
     session_timeout: Positive = Field(10.0, description="A worker silent for this long loses its partitions.")
     heartbeat_interval: Positive = Field(3.0, description="At most a third of `session_timeout`.")
     fetch_max_bytes: int = Field(16 << 20, ge=1, description="Most bytes of one answer of a broker.")

@@ -34,6 +34,7 @@ from mode import Service
 
 from pipeline import decompression, telemetry
 from pipeline.config import Kafka, Limits
+from pipeline.pace import BurstSize, Turns
 from pipeline.security import client_kwargs
 from pipeline.topics import settings
 from pipeline.watchdog import LOOKS, Watchdog, awaited
@@ -202,6 +203,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._topics = sorted(topics)
         self._make, self._unit = lease, unit
         self._assignor = RangePartitionAssignor if partitions is None else first_partitions(partitions)
+        self.turns: Turns = app.turns
+        self.sizes: dict[str, BurstSize] = {}  # by transactional id, whatever epochs come and go
         self._channel = app.channel(maxsize=CHANNEL_SIZE)
         self._leases: dict[Hashable, Lease] = {}
         self._holders: dict[Hashable, asyncio.Task[None]] = {}
@@ -224,9 +227,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         It never lets an exception out: Faust would acknowledge and drop the event.
         """
         async for fetched in stream:
-            self._in_hand[fetched.partition] -= 1
             try:
-                self._hand_over(fetched)
+                async with self.turns.work():
+                    self._in_hand[fetched.partition] -= 1
+                    self._hand_over(fetched)
             except Exception as error:
                 await self._fail(fetched.unit, error)
 

@@ -211,8 +211,12 @@ class KeyedPair(PartitionPair):
             head = self._window.positions()[name]
             again = await self._reader.read(self._pair[name], position, head, REREAD_BYTES)
             records = [record for record in again.records if record[0] < head]
-            now = self._now()
-            batches = [(offset, now, batch) for offset, batch in self._batches(name, records)]
+            now, made, batches = self._now(), self._batches(name, records), []
+            while True:
+                async with self._group.turns.work():
+                    if (batch := next(made, None)) is None:
+                        break
+                batches.append((batch[0], now, batch[1]))
             for redactor in self._redactors.values():
                 redactor.take()  # counted when the head passed
             self._window.reread(name, batches, min(again.position, head))

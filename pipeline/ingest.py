@@ -231,18 +231,17 @@ class RawPartition(Lease):
 
     def saturated(self) -> bool:
         """Whether a transaction has to come first, or the other raw partitions have to catch up."""
-        full = self._processor.size > UNREAD_LIMIT * self._config.kafka.commit_bytes
+        full = self._processor.size > UNREAD_LIMIT * self._committer.size.bytes
         return full or self._pace.ahead(self._partition)
 
     async def work(self) -> None:
         """Commit by size or age; mark when idle."""
-        enough = self._config.kafka.commit_bytes
         idle_after = self._idle_after()
         while True:
             self._rounds += 1
             now = time.monotonic()
             moved = self._next > self._committed
-            due = self._processor.size >= enough or now - self._flushed_at >= self._interval
+            due = self._processor.size >= self._committer.size.bytes or now - self._flushed_at >= self._interval
             async with self._turn:
                 if moved and due:
                     await self._look_at_end()
@@ -306,20 +305,22 @@ class RawPartition(Lease):
 
     async def _commit(self) -> None:
         """One transaction with everything since the last one. Raises TooManyDeadLetters before anything is taken."""
-        self._flushed_at = time.monotonic()
-        read, lost = self._read, self._processor.lost
-        self._share.check(self._flushed_at, read, lost)
-        now = self._clock.now(self._flushed_at)
-        mark = self._mark.cut(now)
-        self._marked_at = 0.0 if now is None else self._flushed_at  # no mark before the broker's time is known
-        until = self._next
-        rows, outputs, letters = self._flush(mark)
-        self._read = 0
+        async with self._group.turns.work():
+            self._flushed_at = time.monotonic()
+            read, lost = self._read, self._processor.lost
+            self._share.check(self._flushed_at, read, lost)
+            now = self._clock.now(self._flushed_at)
+            mark = self._mark.cut(now)
+            self._marked_at = 0.0 if now is None else self._flushed_at  # no mark before the broker's time is known
+            until, full = self._next, self._processor.size >= self._committer.size.bytes
+            rows, outputs, letters = self._flush(mark)
+            self._read = 0
         redactor = self._processor.redactor
         redacted = {} if redactor is None else redactor.take()
         outputs += dead_letters(self._topics, letters, self._config)
         place = RawOffset(mark, self._known, self._config.kafka.partitions)
-        written = await self._committer.commit(outputs, {self._partition: OffsetAndMetadata(until, place.pack())})
+        offsets = {self._partition: OffsetAndMetadata(until, place.pack())}
+        written = await self._committer.commit(outputs, offsets, full)
         self._committed = until
         self._share.add(time.monotonic(), read, lost)
         self._observe(written)

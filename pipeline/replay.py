@@ -19,9 +19,10 @@ from aiokafka.structs import RecordMetadata
 
 from pipeline import topics
 from pipeline.acls import DEAD_LETTERS
-from pipeline.commit import MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS
+from pipeline.commit import MAX_REQUEST_BYTES
 from pipeline.config import Config
 from pipeline.dead_letters import Found, Identity, Queue, Wanted
+from pipeline.pace import TRANSACTION_TIMEOUT_MS
 from pipeline.security import client_kwargs
 from pipeline.topics import Topics
 from schemas.dead_letter import DeadLetter, Receipt

@@ -146,6 +146,7 @@ class PartitionPair(Lease):
         names = [name for name in (settings.spans_topic, settings.logs_topic) if name is not None]
         self._pair = {name: TopicPartition(name, index) for name in names}
         self._committer = committer(config.kafka, owner, topics.transactional_id(ROLE, index))
+        self._window.limit = self._committer.size.bytes
         self._reader = Reader(config.kafka, config.limits)
         self._log_start = LogStart(owner, index, retention)
         self._exchange: BudgetExchange | None = None
@@ -178,7 +179,8 @@ class PartitionPair(Lease):
         while start < end:
             loaded = await self._reader.read(decisions, start, end, REREAD_BYTES)
             for offset, _, value in loaded.records:
-                self._window.load(offset, value)
+                async with self._group.turns.work():
+                    self._window.load(offset, value)
             start = loaded.position
         starts = await self._starts()
         # Without transactions the offsets may lag behind the checkpoint, which is then the truth.
@@ -210,12 +212,13 @@ class PartitionPair(Lease):
     async def work(self) -> None:
         """Burst by burst, every `commit_interval` or sooner while the tail has more to forward."""
         every = interval(self._config)
-        burst_at = time.monotonic()
+        burst_at, more = time.monotonic(), False
         while True:
             self._rounds += 1
-            await nap(burst_at, every)
+            if not more:
+                await nap(burst_at, every)
             await self._reread()
-            if time.monotonic() - burst_at < every and not self.is_full():
+            if not (more or time.monotonic() - burst_at >= every or self.is_full()):
                 continue
             burst_at = time.monotonic()
             await self._ask_ends()
@@ -223,10 +226,10 @@ class PartitionPair(Lease):
                 self._window.allot(states)
             late, self._window.late_errors = self._window.late_errors, {}
             async with self._turn:
-                while (burst := self._window.burst()) is not None:
+                burst = await self._burst()
+                if burst is not None:
                     await self._commit(burst)
-                    if not burst.more:
-                        break
+                more = burst is not None and burst.more
             self.restores.look(late, burst_at)  # their verdicts are in the log now
             self._show()
             await self._log_start.look(self._window.oldest())
@@ -242,7 +245,7 @@ class PartitionPair(Lease):
     async def finish(self) -> None:
         """One last burst; what is undecided stays in the log for the next owner."""
         async with self._turn:
-            burst = self._window.burst(final=True)
+            burst = await self._burst(final=True)
             if burst is not None:
                 await self._commit(burst)
 
@@ -270,6 +273,11 @@ class PartitionPair(Lease):
             if await self._group.drained(self._pair[name]):
                 self._window.ended(name, newest)
 
+    async def _burst(self, final: bool = False) -> Burst | None:
+        async with self._group.turns.work() as is_long:
+            self._window.limit = self._committer.size.bytes
+            return self._window.burst(final, is_long=is_long)
+
     async def _commit(self, burst: Burst) -> None:
         topics, index = self._topics, self._index
         outputs = [Output(topics.decisions, burst.decisions, index)]
@@ -284,6 +292,7 @@ class PartitionPair(Lease):
         written = await self._committer.commit(
             outputs,
             {self._pair[name]: OffsetAndMetadata(offset, pointer) for name, offset in burst.tails.items()},
+            burst.more,
         )
         self._window.committed(written[0].offset)
         self.restores.committed()

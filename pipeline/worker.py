@@ -20,6 +20,7 @@ from pipeline.config import Config, Telemetry
 from pipeline.consume import Group
 from pipeline.live.page import Page
 from pipeline.live.watch import Watch
+from pipeline.pace import Turns
 from pipeline.reload import File, Reload
 from pipeline.restore import Answer
 from pipeline.sample import PartitionPair
@@ -49,6 +50,7 @@ class _App(faust.App):  # type: ignore[misc]
 def application(name: str) -> Any:
     """A Faust app without Kafka clients of its own; agents on in-memory channels work in it."""
     app = _App(name, broker="kafka://", stream_wait_empty=False, web_enabled=False, autodiscover=False)
+    app.turns = Turns()  # one loop, one owner of it at a time
     app.BootStrategy = _Boot
     app.boot_strategy = _Boot(app)
     return app

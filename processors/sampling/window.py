@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -160,6 +160,8 @@ class Window:
         self._spans = SpanColumns(plan.keys)
         self._logs = LogColumns()
         self._topics = tuple(topic for topic in (settings.spans_topic, settings.logs_topic) if topic is not None)
+        self.limit = settings.burst_bytes  # bytes that a burst forwards of a topic, or has of verdicts
+        self._order = self._topics  # in which tails move
         self._cursors: dict[str, Cursor] = {}
         self.lost: dict[str, int] = {}  # records of a topic that were gone when this owner came
         self._clock, self._tail_clock = self._clocks()
@@ -396,14 +398,14 @@ class Window:
 
     def _decide_due(self) -> None:
         """Decide what is due, as much as one decision record holds; the next burst makes room for more."""
-        now = self._clock.now()
-        if now is None or self._pending_bytes >= DECISION_BYTES:
+        now, most = self._clock.now(), min(DECISION_BYTES, self.limit)
+        if now is None or self._pending_bytes >= most:
             return
         heads = self._heads()
         while count := self._traces.list_due(now):
             place = 0
-            while place < count and self._pending_bytes < DECISION_BYTES:
-                room = place + 1 + (DECISION_BYTES - self._pending_bytes) // DECISION_OVERHEAD
+            while place < count and self._pending_bytes < most:
+                room = place + 1 + (most - self._pending_bytes) // DECISION_OVERHEAD
                 kept = self._ballot.next_kept(self._traces, place, min(count, room), self._limits)
                 self._drop(place, kept, now, heads)
                 if kept < min(count, room):
@@ -496,13 +498,17 @@ class Window:
 
     # ---- the tail ----------------------------------------------------------------------------------------
 
-    def burst(self, final: bool = False, always: bool = False) -> Burst | None:
+    def burst(
+        self, final: bool = False, always: bool = False, is_long: Callable[[], bool] = lambda: False
+    ) -> Burst | None:
         """Everything that can go into a transaction now; None when nothing moved that is worth one, unless `always`.
 
-        The instance has moved on when this returns: if the transaction fails, drop it and take over again.
+        It ends at `limit`, or when `is_long`, asked in between, says so. The instance has moved on when this returns:
+        if the transaction fails, drop it and take over again.
         """
-        limit = self._settings.burst_bytes
-        passed = {topic: self._pass(topic, limit) for topic in self._topics}
+        passed = {topic: self._pass(topic, is_long) for topic in self._order}
+        if passed[self._order[0]][-1]:
+            self._order = self._order[::-1]  # or the other one might never have its time
         kept_spans, spans_read, rows, more = passed[self._settings.spans_topic]
         kept_logs, logs_read, log_rows, more_logs = passed.get(self._settings.logs_topic or "", ([], 0, 0, False))
         kept_spans, kept_logs = self._with_restored(kept_spans, kept_logs)
@@ -566,15 +572,15 @@ class Window:
         now = self._tail_clock.now()
         return now is not None and (self._last_burst is None or now - self._last_burst >= IDLE_BURST_MS)
 
-    def _pass(self, topic: str, limit: int) -> tuple[list[bytes], int, int, bool]:
+    def _pass(self, topic: str, is_long: Callable[[], bool]) -> tuple[list[bytes], int, int, bool]:
         """Move one tail: (kept envelopes, records passed, rows passed, whether the limit ended it)."""
-        cursor = self._cursors[topic]
+        cursor, limit = self._cursors[topic], self.limit
         kept: list[bytes] = []
         records = rows = size = read = 0
         forward = self._forward_spans if topic == self._settings.spans_topic else self._forward_logs
         full = False
         while cursor.cached:
-            if size >= limit or read >= limit * INPUT_PER_OUTPUT:
+            if size >= limit or read >= limit * INPUT_PER_OUTPUT or (records and is_long()):
                 full = True
                 break
             offset, append, value = cursor.cached[0]

@@ -13,6 +13,7 @@ from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from pipeline.commit import Output, Transaction
 from pipeline.config import Kafka as KafkaSettings
+from pipeline.pace import Turns
 from pipeline.reader import Reader
 from schemas.errors import Retryable
 from tests.pipeline.kafka import committed, create, fresh, read_all
@@ -29,7 +30,7 @@ class Target:
         self.bootstrap = kafka.bootstrap
         self.topic, self.group, self.id = fresh("out"), fresh("group"), fresh("id")
         self.input = TopicPartition(fresh("in"), 0)
-        self._group: Any = SimpleNamespace(group_id=self.group, role="test")
+        self._group: Any = SimpleNamespace(group_id=self.group, role="test", turns=Turns(), sizes={})
 
     def transaction(self) -> Transaction:
         return Transaction(self.settings, self._group, self.id)

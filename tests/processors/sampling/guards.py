@@ -113,10 +113,10 @@ def _checkpoint_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
     """Marks in the checkpoint are as of the head, not the tail: a new owner's clock starts too late."""
     burst = Window.burst
 
-    def with_head_marks(self: Window, final: bool = False, always: bool = False) -> Burst | None:
+    def with_head_marks(self: Window, *args: Any, **named: Any) -> Burst | None:
         self._tail_clock.marks |= self._clock.marks
         self._tail_clock.changed |= set(self._clock.marks)
-        return burst(self, final, always)
+        return burst(self, *args, **named)
 
     monkeypatch.setattr(Window, "burst", with_head_marks)
 
@@ -196,8 +196,8 @@ def _tail_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
     """The group's offset is the head: what is between tail and head is never forwarded."""
     burst = Window.burst
 
-    def at_head(self: Window, final: bool = False, always: bool = False) -> Burst | None:
-        made = burst(self, final, always)
+    def at_head(self: Window, *args: Any, **named: Any) -> Burst | None:
+        made = burst(self, *args, **named)
         if made is not None:
             made.tails = self.positions()
         return made
@@ -214,10 +214,10 @@ def _verdicts_one_transaction_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spans are forwarded in one transaction, their verdicts are recorded in the next."""
     burst = Window.burst
 
-    def behind(self: Window, final: bool = False, always: bool = False) -> Burst | None:
+    def behind(self: Window, *args: Any, **named: Any) -> Burst | None:
         held = getattr(self, "_held", None) or DecisionRecord(self._settings.partitions)
         self._held, self._pending = self._pending, held  # type: ignore[attr-defined]
-        return burst(self, final, always)
+        return burst(self, *args, **named)
 
     monkeypatch.setattr(Window, "burst", behind)
 

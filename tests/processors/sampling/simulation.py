@@ -10,6 +10,8 @@ With `whole` aggregate and sinks are there too (tests/simulation/downstream.py).
 
 With `direct` there is no ingest: the owners read raw topics that are keyed by trace, as pipeline.direct does.
 
+With `narrow` a transaction of `sample` with more bytes than that times out, and its bursts are cut at any record.
+
 With `restores` owners bring dropped traces back, as pipeline.restore does: some at will, and those of late errors.
 
 Odd seeds are decided soon after their root, and two policies limit rates: deadlines that move and state that lives on.
@@ -27,6 +29,7 @@ from dataclasses import dataclass, field, replace
 from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
+from pipeline.pace import BurstSize
 from processors.regroup import Regroup
 from processors.sampling.compile import compile_policies
 from processors.sampling.policies import Policy
@@ -55,6 +58,7 @@ ROOT_WAITS = (150, 600)
 RATES = {"some": (1, 6, 1), "large": (1, 5, 3)}  # policy: spans per second, burst, fewest spans
 CLOCK_STEP = 60_000
 RESTORES = 0.1  # of an owner's steps
+WIDE = 1 << 14  # bytes of a transaction, before anything times out
 START = 1_700_000_000_000
 ERROR_LOG = 17
 INFO_LOG = 9
@@ -172,6 +176,8 @@ class Sample:
         self.id = f"sample.{index}"
         broker, plan = sim.broker, sim.plan
         self.window = Window(index, sim.settings, plan, SpanMetrics("traces", [], [100.0], plan.keys))
+        if sim.narrow is not None and self.id in sim.sizes:
+            self.window.limit = sim.sizes[self.id].bytes
         committed = self.take_over()
         pointer = next((found[1] for found in committed.values() if found and found[1]), "")
         log = broker.logs[DECISIONS, index]
@@ -260,7 +266,12 @@ class Sample:
     def burst(self, always: bool = False) -> None:
         late, self.window.late_errors = self.window.late_errors, {}
         self.late += late
-        burst = self.window.burst(always=always)
+        size, narrow = self.sim.sizes.setdefault(self.id, BurstSize(WIDE)), self.sim.narrow
+        if narrow is None:
+            burst = self.window.burst(always=always)
+        else:
+            self.window.limit = size.bytes
+            burst = self.window.burst(always=always, is_long=lambda: self.sim.rng.random() < 0.2)
         if burst is None:
             return
         index = self.index
@@ -270,7 +281,12 @@ class Sample:
         outputs += [((POINTS, 0), points.encode()) for points in burst.points]
         pointer = "" if burst.load_from is None else str(burst.load_from)
         offsets = {(topic, index): (offset, pointer) for topic, offset in burst.tails.items()}
+        if narrow is not None and sum(len(value) for _, value in outputs) > narrow:
+            self.sim.timed_out += 1
+            size.failed()
+            raise Fenced
         written = self.sim.broker.commit(self.id, self.epoch, outputs, lambda _: offsets)
+        size.took(0.0, burst.more)
         if self.sim.rng.random() > self.sim.crash_after_commit:
             self.window.committed(written[0])
             self.appended(self.sim.broker.now + self.sim.broker.step)
@@ -336,11 +352,14 @@ class Simulation:
         direct: bool = False,
         restores: bool = False,
         whole: bool = False,
+        narrow: int | None = None,
     ) -> None:
         self.rng = random.Random(seed)
         self.broker = Broker(self.rng)
         self.faults, self.steps, self.hasty, self.direct = faults, steps, hasty, direct
-        self.restores, self.whole = restores, whole
+        self.restores, self.whole, self.narrow = restores, whole, narrow
+        self.sizes: dict[str, BurstSize] = {}
+        self.timed_out = 0
         self.topics = ("raw_spans", "raw_logs") if direct else (SPANS, LOGS)
         self.crash_after_commit = self.broker.torn = 0.05 if faults else 0.0
         policies = [

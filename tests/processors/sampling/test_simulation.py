@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from pipeline import pace
 from processors.sampling import window
 from tests.processors.sampling.guards import GUARDS, SEEDS_TO_NOTICE, Guard
 from tests.processors.sampling.simulation import Simulation
@@ -15,6 +16,8 @@ CHUNK = 100
 HASTY_SEEDS = 150
 DIRECT_SEEDS = 200
 RESTORE_SEEDS = 40
+NARROW_SEEDS = 10
+NARROW = 2_000  # bytes: little more than the largest record with what has to go with it
 
 
 def is_whole(seed: int) -> bool:
@@ -79,6 +82,26 @@ def test_a_dropped_trace_comes_back_whole_and_once(direct: bool) -> None:
             raise AssertionError(f"seed {seed}: Simulation({seed}, {direct=}, restores=True).run().verify()") from error
     assert seen["restored"] > RESTORE_SEEDS // 4
     assert seen["evidence"] > 0
+
+
+@pytest.mark.parametrize("shrinks", [True, False], ids=["smaller", "the same"])
+def test_what_is_too_large_for_a_transaction_gets_through_in_parts(
+    shrinks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that holds too much fails, whoever tries it; and the next try is smaller, or nothing ever gets on."""
+    monkeypatch.setattr(pace, "LEAST_BYTES", 64)
+    if not shrinks:
+        monkeypatch.setattr(pace.BurstSize, "failed", lambda self: None)
+    timed_out, stuck = 0, []
+    for seed in range(NARROW_SEEDS):
+        history = Simulation(seed, traces=70, narrow=NARROW).run()
+        timed_out += history.timed_out
+        try:
+            history.verify()
+        except AssertionError:
+            stuck.append(seed)
+    assert bool(stuck) != shrinks, f"seeds {stuck}"
+    assert timed_out > NARROW_SEEDS
 
 
 def test_a_seed_replays_exactly() -> None:

@@ -235,6 +235,41 @@ def test_the_limit_of_a_burst_is_followed_by_another_one() -> None:
     assert owner.kept_spans == ["A1!"] * 4
 
 
+def test_a_burst_that_has_become_long_ends_and_neither_topic_waits_for_ever() -> None:
+    pair = Pair()
+    for second in range(4):
+        pair.spans(second, "A1!")
+        pair.logs(second, "A1")
+    quiet(pair, DUE + 4)
+    owner = pair.own().read()
+    passed = []
+    while (burst := owner.window.burst(is_long=lambda: True)) is not None and burst.more:
+        passed.append((burst.tails[SPANS], burst.tails[LOGS]))
+    assert passed == [(1, 1), (2, 2), (3, 3), (4, 4)]
+    asked = iter([False, False, True, True, False, False, True, True])
+    owner = Owner(pair, pair.settings)
+    owner.window.resume({}, {SPANS: 0, LOGS: 0})
+    owner.read()
+    one, two = (owner.window.burst(is_long=lambda: next(asked)) for _ in range(2))
+    assert one is not None
+    assert two is not None
+    assert (one.tails[SPANS], one.tails[LOGS]) == (3, 1)
+    assert two.tails[LOGS] == 4, "it came first"
+
+
+def test_verdicts_of_a_burst_are_bounded_by_its_limit() -> None:
+    pair = Pair()
+    pair.spans(0, *(f"{chr(65 + trace)}1" for trace in range(8)))
+    quiet(pair, DUE)
+    owner = pair.own()
+    owner.window.limit = 3 * module.DECISION_OVERHEAD
+    owner.read()
+    numbers = []
+    while (burst := owner.window.burst()) is not None:
+        numbers.append(len(DecisionRecord.decode(burst.decisions).keys))
+    assert numbers == [4, 4], "as far as the last one that begins within it"
+
+
 def test_idle_marks_move_the_tail_rarely() -> None:
     """Second pass 8: a transaction for marks alone every IDLE_BURST_MS of stream time, not more."""
     pair = decided()
