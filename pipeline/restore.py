@@ -55,9 +55,12 @@ class Restores:
         self._durable: asyncio.Future[None] | None = None  # of what the next burst takes along
         self._allowed, self._allowed_at = inf, 0.0  # restores that late evidence may set off now, since when
 
-    async def ask(self, key: int, why: str) -> Answer:
-        """Restore a trace. Asked twice, it is done once. Raises Unavailable when the partition is lost meanwhile."""
-        task = self._under_way.get(key) or self._begin(key, why, BY_HAND)
+    async def ask(self, key: int, why: str, most: float = inf) -> Answer:
+        """Restore a trace, unless more than `most` bytes of the log would have to be read for it.
+
+        Asked twice, it is done once. Raises Unavailable when the partition is lost meanwhile.
+        """
+        task = self._under_way.get(key) or self._begin(key, why, BY_HAND, most)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:

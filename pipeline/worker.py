@@ -135,15 +135,15 @@ def explainer(
 
 def restorer(
     current: Callable[[], Config], services: Sequence[Group]
-) -> Callable[[bytes, str], Coroutine[None, None, dict[str, Any] | None]]:
+) -> Callable[[bytes, str, float], Coroutine[None, None, dict[str, Any] | None]]:
     """Answers `tailrace restore` for traces whose partition these roles own, and None for others."""
 
-    async def restored(trace_id: bytes, why: str) -> dict[str, Any] | None:
+    async def restored(trace_id: bytes, why: str, most: float) -> dict[str, Any] | None:
         candidates = places(current(), trace_id)
         owned = _owned(services, candidates)
         answer: Answer | None = None
         for lease in owned.values():
-            answer = await lease.restores.ask(trace_key(trace_id), why)
+            answer = await lease.restores.ask(trace_key(trace_id), why, most)
             if answer.outcome is not Outcome.UNKNOWN:
                 return answer.as_plain()
         return None if answer is None or len(owned) < len(candidates) else answer.as_plain()

@@ -24,7 +24,10 @@ NOT_DONE = {
     Outcome.UNKNOWN: "no verdict in the log of decisions: older than what Kafka retains, or it never came",
     Outcome.GONE: "its spans are gone: Kafka's retention has deleted them, or the number of partitions was changed",
     Outcome.TOO_LARGE: "its spans and logs do not fit into one transaction (16 MiB)",
+    Outcome.TOO_FAR: "more of its partition's log than --max-read-bytes lies behind its first record; allow more",
+    Outcome.FAILED: "Kafka did not answer the worker; ask again",
 }
+MOST_READ = 8 << 30  # bytes
 
 
 @click.command("restore")
@@ -34,9 +37,17 @@ NOT_DONE = {
 @click.option("--worker", "urls", multiple=True, metavar="URL", help="Ask these workers; again for more.")
 @click.option("--token", envvar="TAILRACE_LIVE_TOKEN", default="", help="telemetry.live.token of these workers.")
 @click.option("--wait", default=60.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds.")
+@click.option(
+    "--max-read-bytes",
+    "most",
+    default=MOST_READ,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Give up when the worker would have to read more of the log, from the trace's first record on.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The answer as JSON.")
 def restore_command(
-    trace_id: bytes, file: str, why: str, urls: tuple[str, ...], token: str, wait: float, as_json: bool
+    trace_id: bytes, file: str, why: str, urls: tuple[str, ...], token: str, wait: float, most: int, as_json: bool
 ) -> None:
     """Keep a trace that was dropped, while its spans are still in Kafka.
 
@@ -57,7 +68,7 @@ def restore_command(
         bad("no worker to ask: name them with --worker URL or in telemetry.live.peers")
         sys.exit(1)
     reason = f"by {_user()}" + (f": {why}" if why else "")
-    found = asyncio.run(_asked(config, trace_id, reason, peers, wait))
+    found = asyncio.run(_asked(config, trace_id, reason, peers, most, wait))
     if found is None:
         bad("nobody who answered owns the trace's partition; nothing was changed as far as is known, ask again")
         sys.exit(1)
@@ -72,13 +83,15 @@ def _user() -> str:
         return f"user {os.getuid()}"
 
 
-async def _asked(config: Config, trace_id: bytes, why: str, peers: list[Peer], wait: float) -> dict[str, Any] | None:
+async def _asked(
+    config: Config, trace_id: bytes, why: str, peers: list[Peer], most: int, wait: float
+) -> dict[str, Any] | None:
     """What the owner says. Others say whose it is not, or do not answer, which is told."""
     unknown: dict[str, Any] | None = None
     async with aiohttp.ClientSession() as session:
         for peer in peers:
             try:
-                body = await peer.restored(session, trace_id.hex(), why, wait)
+                body = await peer.restored(session, trace_id.hex(), why, most, wait)
             except Unavailable as error:
                 click.echo(str(error), err=True)
                 continue

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
+from math import inf
 from typing import Any
 
 import aiohttp
@@ -48,7 +49,7 @@ class Page:
         watch: Watch,
         refresh: Callable[[], Awaitable[None]],
         explain: Callable[[bytes], Awaitable[dict[str, Any] | None]] | None = None,
-        restore: Callable[[bytes, str], Awaitable[dict[str, Any] | None]] | None = None,
+        restore: Callable[[bytes, str, float], Awaitable[dict[str, Any] | None]] | None = None,
     ) -> None:
         self._explain, self._restore = explain, restore
         settings = config.telemetry.live
@@ -184,11 +185,12 @@ class Page:
         if request.content_type != JSON:
             return web.Response(status=415, text=f"a restore is asked for as {JSON}\n")
         try:
-            why = str((await request.json())["why"])[:LONGEST_REASON]
-        except (ValueError, KeyError, TypeError):
-            return web.Response(status=400, text='a restore wants {"why": "..."}\n')
+            asked = await request.json()
+            why, most = str(asked["why"])[:LONGEST_REASON], float(asked.get("max_read_bytes", inf))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return web.Response(status=400, text='a restore wants {"why": "...", "max_read_bytes": 1000000}\n')
         try:
-            found = None if self._restore is None else await self._restore(_trace_id(request), why)
+            found = None if self._restore is None else await self._restore(_trace_id(request), why, most)
         except (TailraceError, KafkaError) as error:
             return web.Response(status=503, text=f"{told(error)}\n")
         return _of_owner(found)

@@ -61,10 +61,15 @@ class Peer:
         status, body = await self._get(session, f"/live/explain/{trace_id}", self._headers, EXPLAIN_SECONDS)
         return body if status == 200 else None
 
-    async def restored(self, session: aiohttp.ClientSession, trace_id: str, why: str, seconds: float) -> bytes | None:
-        """The JSON of a restore's outcome, None if it does not own the trace's partition. Raises Unavailable."""
-        path, headers = f"/live/restore/{trace_id}", self._headers
-        status, body = await self._answer(session.post, path, headers, seconds, json={"why": why})
+    async def restored(
+        self, session: aiohttp.ClientSession, trace_id: str, why: str, most: int, seconds: float
+    ) -> bytes | None:
+        """The JSON of a restore's outcome, None if it does not own the trace's partition. Raises Unavailable.
+
+        It gives up when more than `most` bytes of the log would have to be read.
+        """
+        path, asked = f"/live/restore/{trace_id}", {"why": why, "max_read_bytes": most}
+        status, body = await self._answer(session.post, path, self._headers, seconds, json=asked)
         if status == 200:
             return body
         if status == 404:

@@ -37,9 +37,9 @@ class Restoring(Stages):
         base = [command, "--config", str(self.file), trace_id(name).hex(), "--worker", url, *words]
         return CliRunner().invoke(cli, base, env={"TAILRACE_LIVE_TOKEN": TOKEN, "LOGNAME": "ada"})
 
-    async def restore(self, name: str, url: str) -> tuple[int, dict[str, Any]]:
+    async def restore(self, name: str, url: str, *words: str) -> tuple[int, dict[str, Any]]:
         """Exit code and answer of the command."""
-        result = await asyncio.to_thread(self.call, "restore", name, url, "--why", "incident 4711", "--json")
+        result = await asyncio.to_thread(self.call, "restore", name, url, "--why", "incident 4711", "--json", *words)
         assert result.stdout, result.stderr
         found: dict[str, Any] = json.loads(result.stdout)
         return result.exit_code, found
@@ -116,6 +116,7 @@ async def it_comes_back_once(stages: Restoring, producer: AIOKafkaProducer, url:
     await stages.decided("calm", "other", "wrong")
     await stages.passed("calm/1")
     assert await stages.restore("never", url) == (1, answer("unknown", url))
+    assert await stages.restore("calm", url, "--max-read-bytes", "1") == (1, answer("too_far", url))
     code, told = await stages.restore("calm", url)
     assert (code, told["outcome"], told["spans"], told["partial"]) == (0, "restored", 2, False)
     assert told["why"] == "by ada: incident 4711"
