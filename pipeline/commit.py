@@ -137,9 +137,11 @@ class Transaction(Committer):
         async with asyncio.timeout(TRANSACTION_TIMEOUT_MS / 1000):
             await self._producer.begin_transaction()
             written = await _send_all(self._producer, outputs)
-            placed = {p: (o.offset, o.metadata) for p, o in offsets(written).items()}
+            moved = offsets(written)
+            placed = {p: (o.offset, o.metadata) for p, o in moved.items()}
             await self._producer.send_offsets_to_transaction(placed, self._group.group_id)
             await self._producer.commit_transaction()
+        self._group.moved(moved)
         return written
 
 

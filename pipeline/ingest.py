@@ -23,6 +23,7 @@ from pipeline.commit import Committer, Output, committer, dead_letters
 from pipeline.config import Config, Input
 from pipeline.consume import POLL, Group, Lease, Leases, nap
 from pipeline.dead_letter_share import DeadLetterShare
+from pipeline.reader import Reader
 from pipeline.topics import Topics
 from processors.metric_points import MetricPoints, Naming
 from processors.redaction import Redactor
@@ -39,6 +40,7 @@ ROLE = "ingest"
 MARKS_PER_WAIT = 10  # idle marks per decision_wait
 MARKS_PER_STALL = 4  # and at least per stall limit
 AHEAD_OF_SLOWEST = 4  # decision_waits that a raw partition may run ahead of the slowest one read here
+DOUBTS, DOUBT = 10, 1.0  # times, and seconds between them, that a group is asked which should have an offset
 UNREAD_LIMIT = 2  # times commit_bytes that may wait for a transaction before fetching pauses
 
 
@@ -71,13 +73,14 @@ def leases(config: Config, since: str | None) -> Leases:
     topics = Topics(config.kafka.prefix)
     whole = topics.group(ROLE)
     shares = {topic: DeadLetterShare(ROLE, topic, config.limits.dead_letters) for topic in inputs}
-    pace = _Pace(int(config.sampling.decision_wait * 1000) * AHEAD_OF_SLOWEST)
+    pace, before = _Pace(int(config.sampling.decision_wait * 1000) * AHEAD_OF_SLOWEST), _Before(config)
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions
         source = inputs[partition.topic]
         other = f"{whole}.{source.signal}" if owner.group_id == whole else whole
-        return RawPartition(owner, partition, source, config, topics, since, pace, other, shares[partition.topic])
+        share = shares[partition.topic]
+        return RawPartition(owner, partition, source, config, topics, since, pace, before, other, share)
 
     return lease
 
@@ -114,6 +117,25 @@ class _Pace:
         return bool(behind) and self._marks.get(partition, 0) - min(behind) > self._limit
 
 
+class _Before:
+    """Whether somebody wrote what this role writes before this worker did."""
+
+    def __init__(self, config: Config) -> None:
+        self._kafka, self._found, self._turn = config.kafka, dict[str, bool](), asyncio.Lock()
+
+    async def fed(self, target: str) -> bool:
+        """Whether this topic had a record when it was first asked for, which is before any commit of this worker."""
+        async with self._turn:
+            if target not in self._found:
+                reader = Reader(self._kafka)
+                try:
+                    _, end = await reader.end(TopicPartition(target, 0))
+                finally:
+                    await reader.close()
+                self._found[target] = end > 0
+            return self._found[target]
+
+
 class RawPartition(Lease):
     """One raw partition under one epoch."""
 
@@ -126,11 +148,12 @@ class RawPartition(Lease):
         topics: Topics,
         since: str | None,
         pace: _Pace,
+        before: _Before,
         other_group: str,
         share: DeadLetterShare,
     ) -> None:
         self._group, self._partition, self._source = owner, partition, source
-        self._config, self._topics, self._pace = config, topics, pace
+        self._config, self._topics, self._pace, self._before = config, topics, pace, before
         self._interval = _interval(source, config)
         self._share, self._read = share, 0  # records since the last commit
         self._other_group = other_group  # of the same partition, with or without --signals
@@ -204,7 +227,17 @@ class RawPartition(Lease):
         self._known = min((place.known for place in places), default=count)
         if self._partition.partition >= self._known:
             return await self._group.first(self._partition, "earliest")
+        if await self._before.fed(self._target) and await self._has_offset_after_all():
+            raise Unavailable(f"the coordinator of {self._group.group_id} answered while it was loading")
         return await self._group.first(self._partition, self._since)
+
+    async def _has_offset_after_all(self) -> bool:
+        """Ask for a while: a coordinator of Kafka 4.1 may say that there is none while it loads (adr/0003, M21)."""
+        for _ in range(DOUBTS):
+            await asyncio.sleep(DOUBT)
+            if self._partition in await self._offsets([self._partition]):
+                return True
+        return False
 
     def _check_partitions(self, places: Sequence[RawOffset]) -> None:
         """Nothing is written for an N that is not in force: a worker may have slept through a resize."""

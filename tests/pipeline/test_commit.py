@@ -30,7 +30,9 @@ class Target:
         self.bootstrap = kafka.bootstrap
         self.topic, self.group, self.id = fresh("out"), fresh("group"), fresh("id")
         self.input = TopicPartition(fresh("in"), 0)
-        self._group: Any = SimpleNamespace(group_id=self.group, role="test", turns=Turns(), sizes={})
+        self._group: Any = SimpleNamespace(
+            group_id=self.group, role="test", turns=Turns(), sizes={}, moved=lambda offsets: None
+        )
 
     def transaction(self) -> Transaction:
         return Transaction(self.settings, self._group, self.id)

@@ -288,6 +288,37 @@ async def test_an_answer_without_the_partition_is_no_first_start(
         await worker.stop()
 
 
+@pytest.mark.parametrize("answer", [-1, 6])
+async def test_an_answer_that_goes_back_is_not_believed(
+    kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch, answer: int
+) -> None:
+    """M21: a coordinator of Kafka 4.1 may answer while it loads, with what it has read by then, and no error."""
+    source, target = topics
+    await create(kafka.bootstrap, {source: 1, target: 1})
+    worker = copier(kafka.bootstrap, source, target)
+    await worker.start()
+    try:
+        (group,) = worker.services
+        partition = TopicPartition(source, 0)
+
+        async def ready() -> bool:
+            return group.ready
+
+        await eventually(ready, DEADLINE, "the partition has its lease")
+        await group.commit({partition: OffsetAndMetadata(7, "")})
+
+        async def loading(*_: object, **__: object) -> dict[TopicPartition, OffsetAndMetadata]:
+            return {partition: OffsetAndMetadata(answer, "")}
+
+        with monkeypatch.context() as patch:
+            patch.setattr(group._admin, "list_consumer_group_offsets", loading)
+            with pytest.raises(Unavailable, match=f"says {answer} for .*, it was 7"):
+                await group.committed([partition])
+        assert (await group.committed([partition]))[partition].offset == 7
+    finally:
+        await worker.stop()
+
+
 async def test_a_fetcher_that_died_in_silence_stops_the_worker(
     kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

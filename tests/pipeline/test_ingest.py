@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,9 @@ from aiokafka.admin import NewPartitions
 from aiokafka.structs import OffsetAndMetadata
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
+from pipeline import ingest
 from pipeline.config import Config
+from pipeline.consume import Group
 from pipeline.ingest import MARKS_PER_WAIT, RawPartition
 from pipeline.worker import running
 from schemas.envelope import NO_MARK
@@ -86,6 +88,29 @@ async def test_a_new_group_begins_where_it_was_told(stages: Stages, since: str, 
         async with running(stages.config, ["ingest"], "earliest"):
             await stages.produce(producer, "next/1")
             assert await regrouped(stages, "next/1") == Counter([*found, "next/1"])
+
+
+async def test_no_offset_where_there_was_one_is_asked_again(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """M21: a coordinator of Kafka 4.1 that was killed may say so of all partitions while it loads."""
+    asked = Counter[TopicPartition]()
+    own_committed = Group.committed
+
+    async def loading(
+        self: Group, partitions: Collection[TopicPartition], group: str | None = None
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        asked.update(partitions)
+        return {} if max(asked[p] for p in partitions) <= 6 else await own_committed(self, partitions, group)
+
+    async with stages.producer() as producer:
+        async with running(stages.config, ["ingest"]):
+            await stages.produce(producer, "first/1")
+            await regrouped(stages, "first/1")
+        monkeypatch.setattr(Group, "committed", loading)
+        monkeypatch.setattr(ingest, "DOUBT", 0.05)
+        async with running(stages.config, ["ingest"]):
+            await stages.produce(producer, "second/1")
+            assert await regrouped(stages, "second/1") == Counter(["first/1", "second/1"])
+    assert max(asked.values()) > 6
 
 
 async def test_all_partitions_of_a_new_group_begin_alike(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
