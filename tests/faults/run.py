@@ -84,7 +84,7 @@ async def run(
             "late": len(ledger.late),
             "faults": dict(Counter(fault.kind for fault in faults)),
             "hindered_requests": sum(proxy.hindered for proxy in stage.proxies.values()),
-            "ended_by_themselves": stage.ended,
+            "ended_by_themselves": [words.partition("\n")[0] for words in stage.ended],
             "settled_seconds": round(settled, 1),
             "seconds": round(time.monotonic() - began, 1),
         }
