@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bench.micro.policies import FEW, MANY, measure, sets
 
-
 TRIES = 3  # other work on the machine makes the larger one dearer, never cheaper
 
 
