@@ -214,7 +214,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._joined = self._stopping = False
         self._rebalancing = self._joining = False  # positions cannot be relied on; nothing may be committed
         self._committing = asyncio.Lock()
-        self._least: dict[tuple[str, TopicPartition], int] = {}  # what offsets of groups were at least; -1: none
+        self._least: dict[TopicPartition, int] = {}  # what the group's offsets were at least; -1: none
         self._errors: list[float] = []
         self.consumer: AIOKafkaConsumer = None
         self._admin: AIOKafkaAdminClient = None
@@ -513,18 +513,18 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         Only right after InitProducerId is the answer final: before, a transaction may be pending (M8, M9). Raises
         Unavailable while the coordinator is loading or moving: aiokafka 0.14 overlooks the error of the whole answer
         and finds no partitions in it, whereas one that was asked for by name is always answered, with -1 for none.
-        And if less is answered than this member has known: a coordinator may not know that it still loads (M21).
+        And if its own group has less than was known: a coordinator may not know that it still loads (M21).
         """
         group = group or self.group_id
         found = await self._admin.list_consumer_group_offsets(group, partitions=list(partitions))
         if missing := set(partitions) - set(found):
             raise Unavailable(f"the coordinator of {group} did not answer for {len(missing)} partitions")
-        for partition, offset in found.items():
-            before = self._least.setdefault((group, partition), offset.offset)
-            if offset.offset < before:
-                where = f"{partition.topic}/{partition.partition}"
-                raise Unavailable(f"the coordinator of {group} says {offset.offset} for {where}, it was {before}")
-            self._least[group, partition] = offset.offset
+        if group == self.group_id:  # another one may be deleted
+            for partition, offset in found.items():
+                if offset.offset < (before := self._least.get(partition, offset.offset)):
+                    where = f"{partition.topic}/{partition.partition}"
+                    raise Unavailable(f"the coordinator of {group} says {offset.offset} for {where}, it was {before}")
+            self.moved(found)
         return {p: offset for p, offset in found.items() if offset.offset >= 0}
 
     async def members_of(self, group: str) -> int:
@@ -550,7 +550,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
     def moved(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
         """The group's offsets are these at least; they never go back while it has members."""
-        self._least.update(((self.group_id, partition), offset.offset) for partition, offset in offsets.items())
+        self._least.update((partition, offset.offset) for partition, offset in offsets.items())
 
     async def beginning(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """First offset that still exists, per partition."""

@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -52,6 +53,20 @@ class Copiers:
 @pytest.fixture
 def topics() -> tuple[str, str]:
     return fresh("in"), fresh("out")
+
+
+@contextlib.asynccontextmanager
+async def copying(kafka: Kafka, topics: tuple[str, str], **settings: Any) -> AsyncIterator[tuple[Worker, Group]]:
+    """A worker in this process that copies a topic of one partition, and its group."""
+    source, target = topics
+    await create(kafka.bootstrap, {source: 1, target: 1})
+    worker = copier(kafka.bootstrap, source, target, **settings)
+    await worker.start()
+    try:
+        (group,) = worker.services
+        yield worker, group
+    finally:
+        await worker.stop()
 
 
 @pytest.fixture
@@ -269,12 +284,8 @@ async def test_an_answer_without_the_partition_is_no_first_start(
 
     (A real broker answers so for about a second after it was killed; two hundred calls in a row were seen.)
     """
-    source, target = topics
-    await create(kafka.bootstrap, {source: 1, target: 1})
-    worker = copier(kafka.bootstrap, source, target)
-    await worker.start()
-    try:
-        (group,) = worker.services
+    source, _ = topics
+    async with copying(kafka, topics) as (_, group):
         partition = TopicPartition(source, 0)
         assert await group.committed([partition]) == {}
 
@@ -284,8 +295,6 @@ async def test_an_answer_without_the_partition_is_no_first_start(
         monkeypatch.setattr(group._admin, "list_consumer_group_offsets", loading)
         with pytest.raises(Unavailable, match="did not answer"):
             await group.committed([partition])
-    finally:
-        await worker.stop()
 
 
 @pytest.mark.parametrize("answer", [-1, 6])
@@ -293,12 +302,8 @@ async def test_an_answer_that_goes_back_is_not_believed(
     kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch, answer: int
 ) -> None:
     """M21: a coordinator of Kafka 4.1 may answer while it loads, with what it has read by then, and no error."""
-    source, target = topics
-    await create(kafka.bootstrap, {source: 1, target: 1})
-    worker = copier(kafka.bootstrap, source, target)
-    await worker.start()
-    try:
-        (group,) = worker.services
+    source, _ = topics
+    async with copying(kafka, topics) as (_, group):
         partition = TopicPartition(source, 0)
 
         async def ready() -> bool:
@@ -315,20 +320,30 @@ async def test_an_answer_that_goes_back_is_not_believed(
             with pytest.raises(Unavailable, match=f"says {answer} for .*, it was 7"):
                 await group.committed([partition])
         assert (await group.committed([partition]))[partition].offset == 7
-    finally:
-        await worker.stop()
+
+
+async def test_another_group_may_be_deleted(
+    kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--signals` was changed: the group of before is asked too, and may go once it is done."""
+    async with copying(kafka, topics) as (_, group):
+        partition = TopicPartition(topics[0], 0)
+        answers = [OffsetAndMetadata(7, ""), OffsetAndMetadata(-1, "")]
+
+        async def told(*_: object, **__: object) -> dict[TopicPartition, OffsetAndMetadata]:
+            return {partition: answers.pop(0)}
+
+        monkeypatch.setattr(group._admin, "list_consumer_group_offsets", told)
+        assert (await group.committed([partition], "before"))[partition].offset == 7
+        assert await group.committed([partition], "before") == {}
 
 
 async def test_a_fetcher_that_died_in_silence_stops_the_worker(
     kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """aiokafka tells nobody; heartbeats go on and nothing is ever fetched again."""
-    source, target = topics
-    await create(kafka.bootstrap, {source: 1, target: 1})
-    worker = copier(kafka.bootstrap, source, target, watchdog=3.0)
-    await worker.start()
-    try:
-        (group,) = worker.services
+    source, _ = topics
+    async with copying(kafka, topics, watchdog=3.0) as (worker, group):
 
         async def died(*_: object) -> None:
             raise RuntimeError("a batch that does not decode")
@@ -339,20 +354,13 @@ async def test_a_fetcher_that_died_in_silence_stops_the_worker(
         with pytest.raises(Unavailable, match=f"{source}/0: nothing fetched from 0 on, it ends at 51; it has stood"):
             await asyncio.wait_for(worker.wait(), DEADLINE)
         assert (REGISTRY.get_sample_value("tailrace_stalled_seconds", {"role": "copy"}) or 0) > 3.0
-    finally:
-        await worker.stop()
 
 
 async def test_a_heartbeat_that_died_stops_the_worker(
     kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The group goes on without the member, which would otherwise fence the true owner for ever."""
-    source, target = topics
-    await create(kafka.bootstrap, {source: 1, target: 1})
-    worker = copier(kafka.bootstrap, source, target)
-    await worker.start()
-    try:
-        (group,) = worker.services
+    async with copying(kafka, topics) as (worker, group):
 
         async def owned() -> bool:
             return len(group._leases) == 1
@@ -365,18 +373,12 @@ async def test_a_heartbeat_that_died_stops_the_worker(
         monkeypatch.setattr(group.consumer._coordinator, "_do_heartbeat", died)
         with pytest.raises(KafkaError):
             await asyncio.wait_for(worker.wait(), DEADLINE)
-    finally:
-        await worker.stop()
 
 
 async def test_records_thrown_away_in_a_rebalance_were_not_passed(kafka: Kafka, topics: tuple[str, str]) -> None:
     """Between revocation and assignment the position lies beyond what the lease has seen: no mark may say otherwise."""
-    source, target = topics
-    await create(kafka.bootstrap, {source: 1, target: 1})
-    worker = copier(kafka.bootstrap, source, target)
-    await worker.start()
-    try:
-        (group,) = worker.services
+    source, _ = topics
+    async with copying(kafka, topics) as (_, group):
         partition = TopicPartition(source, 0)
 
         async def passed() -> bool:
@@ -385,8 +387,6 @@ async def test_records_thrown_away_in_a_rebalance_were_not_passed(kafka: Kafka, 
         await eventually(passed, DEADLINE, "an empty partition is passed")
         await group.on_partitions_revoked([partition])
         assert not await passed()
-    finally:
-        await worker.stop()
 
 
 async def test_a_worker_leaves_nothing_on_disk(
