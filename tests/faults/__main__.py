@@ -25,13 +25,13 @@ from tests.faults.measure import MEASUREMENTS
 from tests.faults.run import run
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.schedule import LONG, SHORT, schedule
-from tests.processors.sampling.simulation import Simulation
+from tests.processors.sampling.simulation import kind_of
 from tests.repository import ROOT
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus
 from tests.services.install import InstallError, ensure
+from tests.simulation.minimise import failure, minimised
 
 HISTORIES = 10_000
-DIRECT_EVERY = 5  # of the histories one in so many has no ingest (regroup: never)
 DEFAULT_SEEDS = "1..50"
 
 
@@ -81,17 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def simulate(count: int, save: bool) -> bool:
-    """Histories 0 to `count` - 1; the first that fails raises with its seed."""
+    """Histories 0 to `count` - 1, of all kinds; the first that fails is made smaller and raises AssertionError."""
     if not count:
         return True
     began = time.monotonic()
     for seed in range(count):
-        direct = seed % DIRECT_EVERY == 0
-        try:
-            Simulation(seed, direct=direct, whole=not direct).run().verify()
-        except Exception as error:
-            again = f"Simulation({seed}, direct={direct}, whole={not direct}).run().verify()"
-            raise AssertionError(f"seed {seed}: {again}") from error
+        if (found := failure(seed, kind_of(seed))) is not None:
+            raise AssertionError(str(minimised(found)))
     seconds = time.monotonic() - began
     print(f"{count:,} simulated histories: nothing lost, split or counted twice ({seconds:.0f} s)", flush=True)
     if save:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from schemas.point import Labels
 from schemas.sample import Tick, read_tick
 from sinks.contract import Coordinates, Item
 from sinks.settings import Batch
-from tests.simulation.kafka import Fenced, Place
+from tests.simulation.kafka import Fenced, Offsets, Place
 
 if TYPE_CHECKING:
     from tests.processors.sampling.simulation import Simulation
@@ -38,7 +38,7 @@ class Aggregate:
 
     def __init__(self, sim: Simulation, points: Place, samples: Place) -> None:
         self.sim, self.points, self.samples = sim, points, samples
-        self.id = f"aggregate.{points[1]}"
+        self.id, self.release = f"aggregate.{points[1]}", sim.release()
         broker, log = sim.broker, sim.broker.logs[samples]
         self.epoch = broker.init(self.id)
         sim.interrupt()
@@ -47,7 +47,7 @@ class Aggregate:
         if committed is None:
             self.ticks.begin(broker.logs[points].start)
         else:
-            records, _ = log.read(int(committed[1]), log.end)
+            records, _ = sim.read(self, samples, int(committed[1]), log.end)
             values = iter([record.value for record in records])
             self.load(read_tick(values), committed[0])
             if next(values, None) is not None:
@@ -69,7 +69,7 @@ class Aggregate:
     def count(self, most: int) -> None:
         """Points in order; a tick goes out between two of them if an interval ends there."""
         broker = self.sim.broker
-        records, self.next = broker.logs[self.points].read(self.next, most)
+        records, self.next = self.sim.read(self, self.points, self.next, most)
         for offset, append, value in records:
             self.commit(self.ticks.before(append))
             self.ticks.point(offset, append, value, broker.now / 1000)
@@ -81,8 +81,8 @@ class Aggregate:
         broker, rng = self.sim.broker, self.sim.rng
         outputs = [(self.samples, value) for value in due.tick.encode()]
         upto = due.tick.points
-        broker.commit(self.id, self.epoch, outputs, lambda written: {self.points: (upto, str(written[0]))})
-        if rng.random() < self.sim.crash_after_commit:
+        self.sim.commit(self, outputs, lambda written: {self.points: (upto, str(written[0]))})
+        if rng.random() < self.sim.answers_lost:
             raise Fenced
         self.ticks.acknowledged(broker.now + broker.step, broker.now / 1000)
 
@@ -147,7 +147,9 @@ class Sink:
     def __init__(self, sim: Simulation, place: Place, to: Destination) -> None:
         self.sim, self.place, self.to = sim, place, to
         self.id = f"sink.{place[0]}.{place[1]}"
-        self.epoch = sim.broker.init(self.id)  # stands for the generation of the group
+        self.release = sim.release()
+        self.epoch = sim.broker.init(self.id)  # stands for the generation of the group, where there is none
+        self.commits: Callable[[Sink, Offsets], bool] = _by_epoch
         log = sim.broker.logs[place]
         self.next = max(log.start, sim.broker.offsets.get(place, (log.start, ""))[0])
         self.account, self.lane = Account(self.next), Lane(BATCH)
@@ -166,7 +168,7 @@ class Sink:
 
     def read(self, most: int) -> None:
         """Queue the rows of some records."""
-        records, after = self.sim.broker.logs[self.place].read(self.next, most)
+        records, after = self.sim.read(self, self.place, self.next, most)
         for record in records:
             rows = range(len(Envelope.decode(record.value)))
             ticket = self.account.open(record.offset + 1, len(rows))
@@ -204,9 +206,14 @@ class Sink:
 
     def commit(self) -> None:
         """What is settled, if the group still counts this owner in."""
-        broker = self.sim.broker
-        if broker.epochs[self.id] != self.epoch:
-            raise Fenced
-        if self.account.position > self.committed:
-            broker.offsets[self.place] = self.account.position, ""
-            self.committed = self.account.position
+        position = self.account.position
+        if position > self.committed and self.commits(self, {self.place: (position, "")}):
+            self.committed = position
+
+
+def _by_epoch(sink: Sink, offsets: Offsets) -> bool:
+    broker = sink.sim.broker
+    if broker.epochs[sink.id] != sink.epoch:
+        raise Fenced
+    broker.offsets.update(offsets)
+    return True

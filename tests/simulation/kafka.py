@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from tests.simulation.groups import Group
 
 Place = tuple[str, int]
 """A topic and a partition of it."""
@@ -140,6 +143,11 @@ class SimulatedKafka:
         self._check(transactional_id, epoch)
         self.opened.setdefault(transactional_id, self.now)
         self._pending.setdefault(transactional_id, {}).update(offsets)
+
+    def commit_plain(self, group: Group, member: str, generation: int, offsets: Offsets) -> None:
+        """Offsets outside a transaction. Raises what `Group.may_commit` raises."""
+        group.may_commit(member, generation)
+        self.offsets.update(offsets)
 
     def end(self, transactional_id: str, epoch: int, commit: bool) -> None:
         """Commit or abort. Raises Fenced."""

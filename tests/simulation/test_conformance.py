@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, OffsetOutOfRangeError
+from aiokafka.conn import AIOKafkaConnection, create_conn
+from aiokafka.errors import (
+    CoordinatorLoadInProgressError,
+    GroupCoordinatorNotAvailableError,
+    IllegalGenerationError,
+    KafkaError,
+    MemberIdRequired,
+    NotCoordinatorForGroupError,
+    OffsetOutOfRangeError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+    for_code,
+)
+from aiokafka.protocol.commit import OffsetCommitRequest
+from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from tests.pipeline.kafka import create, fresh
 from tests.services import Kafka, eventually
+from tests.simulation.groups import Group, IllegalGeneration, Rebalancing, UnknownMember
 from tests.simulation.kafka import Fenced, OutOfRange, SimulatedKafka
 
+SESSION_MS = 60_000
+SHORT_SESSION_MS = 6_000  # the least that brokers allow
 TIMEOUT_MS = 1_000  # of a transaction that is left open
 SETTLED_SECONDS = 60.0
 
@@ -33,8 +52,36 @@ class Owner(ABC):
     async def end(self, commit: bool) -> None: ...
 
 
+class Member(ABC):
+    """A member of the group, request by request. Raises UnknownMember, IllegalGeneration, Rebalancing."""
+
+    id = ""
+    generation = -1
+
+    @abstractmethod
+    async def join(self) -> None:
+        """JoinGroup, answered when all have joined."""
+
+    @abstractmethod
+    async def sync(self, *assigned: Member) -> bytes:
+        """SyncGroup; of the leader with everybody's assignment, here the id of each: the own one."""
+
+    @abstractmethod
+    async def heartbeat(self) -> None: ...
+    @abstractmethod
+    async def commit(self, topic: str, offset: int) -> None: ...
+    @abstractmethod
+    async def leave(self) -> None: ...
+
+
 class Broker(ABC):
     """Topics of one partition, one group."""
+
+    @abstractmethod
+    async def member(self, session_ms: int = SESSION_MS) -> Member: ...
+    @abstractmethod
+    async def end_session(self, silent: Member, other: Member) -> None:
+        """Of a member that is silent, while the other is not: this one then has to join again."""
 
     @abstractmethod
     async def topic(self) -> str: ...
@@ -73,9 +120,45 @@ class SimulatedOwner(Owner):
         self._kafka.end(self._id, self._epoch, commit)
 
 
+class SimulatedMember(Member):
+    def __init__(self, kafka: SimulatedKafka, group: Group) -> None:
+        self._kafka, self._group = kafka, group
+
+    async def join(self) -> None:
+        self.id = self._group.join(self.id, self._kafka.now)
+        while (generation := self._group.joined(self.id)) is None:  # noqa: ASYNC110 (the others join meanwhile)
+            await asyncio.sleep(0)
+        self.generation = generation
+
+    async def sync(self, *assigned: Member) -> bytes:
+        given = {member.id: [(member.id, 0)] for member in assigned} or None
+        while (found := self._group.sync(self.id, self.generation, self._kafka.now, given)) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        return found[0][0].encode()
+
+    async def heartbeat(self) -> None:
+        self._group.heartbeat(self.id, self.generation, self._kafka.now)
+
+    async def commit(self, topic: str, offset: int) -> None:
+        self._kafka.commit_plain(self._group, self.id, self.generation, {(topic, 0): (offset, "")})
+
+    async def leave(self) -> None:
+        self._group.leave(self.id, self._kafka.now)
+
+
 class Simulated(Broker):
     def __init__(self) -> None:
-        self._kafka = SimulatedKafka()
+        self._kafka, self._group = SimulatedKafka(), Group(SESSION_MS)
+
+    async def member(self, session_ms: int = SESSION_MS) -> Member:
+        return SimulatedMember(self._kafka, self._group)
+
+    async def end_session(self, silent: Member, other: Member) -> None:
+        for _ in range(3):
+            self._kafka.now += SESSION_MS // 2
+            with contextlib.suppress(Rebalancing):
+                await other.heartbeat()
+            self._group.expire(self._kafka.now)
 
     async def topic(self) -> str:
         return fresh("topic")
@@ -139,6 +222,64 @@ class RealOwner(Owner):
             await (self._producer.commit_transaction() if commit else self._producer.abort_transaction())
 
 
+REFUSALS = {
+    UnknownMemberIdError: UnknownMember,
+    IllegalGenerationError: IllegalGeneration,
+    RebalanceInProgressError: Rebalancing,
+}
+NOT_READY = (CoordinatorLoadInProgressError, GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError)
+
+
+def _refusal(code: int) -> type[Exception]:
+    error: type[Exception] = for_code(code)
+    return REFUSALS.get(error, error)
+
+
+class RealMember(Member):
+    """Over a connection of its own: the answer to JoinGroup holds up everything behind it."""
+
+    def __init__(self, connection: AIOKafkaConnection, group: str, session_ms: int) -> None:
+        self._connection, self._group, self._session_ms = connection, group, session_ms
+
+    async def _send(self, request: Any) -> Any:
+        answer = await self._connection.send(request)
+        code = answer.topics[0][1][0][1] if isinstance(request, OffsetCommitRequest) else answer.error_code
+        if code:
+            raise _refusal(code)
+        return answer
+
+    async def join(self) -> None:
+        async def answered() -> bool:
+            waits = self._session_ms, SESSION_MS
+            request = JoinGroupRequest(self._group, *waits, self.id, None, "consumer", [("range", b"")])
+            answer = await self._connection.send(request)
+            if answer.error_code == MemberIdRequired.errno:  # a new member is told its id first
+                self.id = answer.member_id
+            elif answer.error_code and for_code(answer.error_code) not in NOT_READY:
+                raise _refusal(answer.error_code)
+            elif not answer.error_code:
+                self.id, self.generation = answer.member_id, answer.generation_id
+            return not answer.error_code
+
+        await eventually(answered, SETTLED_SECONDS, "the group is joined")
+
+    async def sync(self, *assigned: Member) -> bytes:
+        given = [(member.id, member.id.encode()) for member in assigned]
+        answer = await self._send(SyncGroupRequest(self._group, self.generation, self.id, None, given))
+        found: bytes = answer.member_assignment
+        return found
+
+    async def heartbeat(self) -> None:
+        await self._send(HeartbeatRequest(self._group, self.generation, self.id))
+
+    async def commit(self, topic: str, offset: int) -> None:
+        places = [(topic, [(0, offset, "")])]
+        await self._send(OffsetCommitRequest(self._group, self.generation, self.id, -1, places))
+
+    async def leave(self) -> None:
+        await self._send(LeaveGroupRequest(self._group, self.id))
+
+
 class Real(Broker):
     def __init__(self, bootstrap: str, ends: contextlib.AsyncExitStack) -> None:
         self._bootstrap, self._ends, self._group = bootstrap, ends, fresh("group")
@@ -158,6 +299,25 @@ class Real(Broker):
         await producer.start()
         self._ends.push_async_callback(_let_go, producer)
         return RealOwner(producer, self._group)
+
+    async def member(self, session_ms: int = SESSION_MS) -> Member:
+        host, port = self._bootstrap.split(":")
+        with contextlib.suppress(GroupCoordinatorNotAvailableError):
+            async with self._admin() as admin:  # which asks for the group's coordinator, and so makes the broker be one
+                await admin.list_consumer_group_offsets(self._group)
+        connection = await create_conn(host, int(port))
+        self._ends.callback(connection.close)
+        return RealMember(connection, self._group, session_ms)
+
+    async def end_session(self, silent: Member, other: Member) -> None:
+        async def over() -> bool:
+            try:
+                await other.heartbeat()
+            except Rebalancing:
+                return True
+            return False
+
+        await eventually(over, SETTLED_SECONDS, "the silent member is no member any more")
 
     async def append(self, topic: str, value: bytes) -> int:
         async with AIOKafkaProducer(bootstrap_servers=self._bootstrap) as producer:
@@ -343,6 +503,83 @@ async def test_what_is_deleted_cannot_be_read(broker: Broker) -> None:
     with pytest.raises(OutOfRange):
         await broker.read(topic, 1)
     assert await broker.committed(source) is None
+
+
+async def test_a_rebalance_is_a_new_generation_of_all_who_join_again(broker: Broker) -> None:
+    topic, first, second = await broker.topic(), await broker.member(), await broker.member()
+    await first.join()
+    assert await first.sync(first) == first.id.encode()
+    await first.heartbeat()
+    await first.commit(topic, 1)
+    joining = asyncio.create_task(second.join())
+    await _hears_of_a_rebalance(first)
+    await first.commit(topic, 2)  # what it had read may be committed before it joins again
+    assert not joining.done(), "all members are waited for"
+    before = first.generation
+    await first.join()
+    await joining
+    assert first.generation == second.generation == before + 1
+    with pytest.raises(Rebalancing):
+        await first.commit(topic, 3)  # nobody knows whose it is before the leader has told
+    following = asyncio.create_task(second.sync())
+    assert await first.sync(first, second) == first.id.encode()
+    assert await following == second.id.encode()
+    await second.commit(topic, 4)
+    assert await _told(broker, topic, (4, ""))
+    first.generation = before
+    with pytest.raises(IllegalGeneration):
+        await first.heartbeat()
+    with pytest.raises(IllegalGeneration):
+        await first.commit(topic, 5)
+    await first.leave()
+    with pytest.raises(UnknownMember):
+        await first.commit(topic, 6)
+    await _hears_of_a_rebalance(second)
+    await second.join()
+    assert second.generation == before + 2
+    assert await second.sync(second) == second.id.encode()
+    assert await _told(broker, topic, (4, "")), "no refused commit has moved it"
+
+
+async def test_who_is_silent_for_a_session_is_no_member_but_its_epoch_still_commits(broker: Broker) -> None:
+    """Generations are not asked for in a transaction (aiokafka 0.14 tells none): InitProducerId alone fences (I1)."""
+    topic, transactional_id = await broker.topic(), fresh("id")
+    other, silent = await broker.member(), await broker.member(SHORT_SESSION_MS)
+    await other.join()
+    await other.sync(other)
+    joining = asyncio.create_task(silent.join())
+    await _hears_of_a_rebalance(other)
+    await other.join()
+    await joining
+    await asyncio.gather(other.sync(other, silent), silent.sync())
+    zombie = await broker.owner(transactional_id)
+    await broker.end_session(silent, other)
+    with pytest.raises(UnknownMember):
+        await silent.heartbeat()
+    with pytest.raises(UnknownMember):
+        await silent.commit(topic, 5)
+    assert await broker.committed(topic) is None
+    await zombie.begin()
+    await zombie.send(topic, b"late")
+    await zombie.offsets(topic, 7, "late")
+    await zombie.end(commit=True)
+    assert await _told(broker, topic, (7, "late"))
+    await broker.owner(transactional_id)
+    await zombie.begin()
+    with pytest.raises(Fenced):
+        await zombie.send(topic, b"never")
+
+
+async def _hears_of_a_rebalance(member: Member) -> None:
+    async def heard() -> bool:
+        try:
+            await member.heartbeat()
+        except Rebalancing:
+            return True
+        await asyncio.sleep(0)
+        return False
+
+    await eventually(heard, SETTLED_SECONDS, "the member has to join again")
 
 
 async def _told(broker: Broker, topic: str, wanted: tuple[int, str] | None) -> bool:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pytest
@@ -22,13 +22,19 @@ from processors.sampling.window import Burst, Window
 from processors.series import SeriesStore
 from processors.stream_time import RawClock, RawMark, StreamClock
 from schemas.decision import DecisionRecord
-from schemas.errors import ProtocolError
+from schemas.raw_offset import RawOffset
 from schemas.sample import Tick
-from tests.processors.sampling.simulation import Broker, Sample, Simulation
+from tests.processors.sampling.simulation import Broker, Kind
+from tests.simulation import releases
 from tests.simulation.downstream import Aggregate, Sink
-from tests.simulation.kafka import Fenced, Log, OutOfRange
+from tests.simulation.kafka import Fenced, Log
+from tests.simulation.minimise import failure
+from tests.simulation.owners import Sample
+from tests.simulation.resizing import Resizing
+from tests.simulation.workers import Slot, Worker
 
 SEEDS_TO_NOTICE = 200
+ALONE = Kind()
 TRACE = re.compile(r"(trace )?[0-9a-f]{16}:? ?")
 
 
@@ -45,7 +51,7 @@ class Guard:
     """Something that the protocol relies on. `remove` takes it away; its docstring says what is then wrong."""
 
     remove: Callable[[pytest.MonkeyPatch], None]
-    kind: Mapping[str, bool] = field(default_factory=dict)
+    kind: Kind = ALONE
 
     @property
     def name(self) -> str:
@@ -62,10 +68,8 @@ class Guard:
         with pytest.MonkeyPatch.context() as patch:
             self.remove(patch)
             for seed in range(seeds):
-                try:
-                    Simulation(seed, **self.kind).run().verify()
-                except (AssertionError, ProtocolError, OutOfRange) as error:
-                    return Noticed(seed, TRACE.sub("", str(error).split("\n")[0]) or "an assertion")
+                if (found := failure(seed, self.kind)) is not None:
+                    return Noticed(seed, TRACE.sub("", found.check))
         return None
 
 
@@ -116,6 +120,7 @@ def _checkpoint_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
     def with_head_marks(self: Window, *args: Any, **named: Any) -> Burst | None:
         self._tail_clock.marks |= self._clock.marks
         self._tail_clock.changed |= set(self._clock.marks)
+        self._tail_clock._heard = self._clock._heard | self._tail_clock._heard
         return burst(self, *args, **named)
 
     monkeypatch.setattr(Window, "burst", with_head_marks)
@@ -372,9 +377,52 @@ def _points_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Aggregate, "load", ahead)
 
 
-DIRECT = {"direct": True}
-WHOLE = {"whole": True}
-RESTORES = {"restores": True}
+def _kept_over_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that failed goes on with what it has in memory, under a new epoch (I3)."""
+    step = Sample.step
+
+    def stubborn(self: Sample) -> None:
+        try:
+            step(self)
+        except Fenced:
+            self.epoch = self.sim.broker.init(self.id)
+
+    monkeypatch.setattr(Sample, "step", stubborn)
+
+
+def _lease_of_an_epoch_that_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that comes back from a rebalance takes the epoch anew, and keeps what it has in memory (I3)."""
+    assign = Worker._assign
+
+    def anew(self: Worker, slots: list[Slot]) -> None:
+        assign(self, slots)
+        for lease in self.leases.values():
+            lease.epoch = self.sim.broker.init(lease.id)
+
+    monkeypatch.setattr(Worker, "_assign", anew)
+
+
+def _resize_without_fencing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resize trusts that no worker lives, without ending their epochs: one that sleeps writes for the N before."""
+    monkeypatch.setattr(Resizing, "fence", lambda *_: None)
+
+
+def _writers_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next version is written by the release that is the first to read it."""
+    before, this, reads, writes = releases.BEFORE, releases.THIS, releases.READS, releases.WRITES
+    monkeypatch.setattr(
+        "tests.processors.sampling.simulation.ROLLING", ((before, this), (this, writes), (writes, reads))
+    )
+
+
+def _n_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offsets of ingest do not say N: a worker that slept through a resize writes rows for the N before."""
+    unpack = RawOffset.unpack
+    monkeypatch.setattr(RawOffset, "unpack", lambda metadata: replace(unpack(metadata), partitions=None))
+
+
+DIRECT, WHOLE, RESTORES = Kind(direct=True), Kind(whole=True), Kind(restores=True)
+SESSIONS, RESIZES, MIXED = Kind(sessions=True), Kind(resizes=True), Kind(mixed=True)
 GUARDS: list[Guard] = [
     Guard(_commit_without_fencing),
     Guard(_forget_decisions),
@@ -403,6 +451,11 @@ GUARDS: list[Guard] = [
     Guard(_offset_past_the_unsettled, WHOLE),
     Guard(_series_not_loaded, WHOLE),
     Guard(_points_of_the_head, WHOLE),
+    Guard(_kept_over_a_failure, SESSIONS),
+    Guard(_lease_of_an_epoch_that_moved, SESSIONS),
+    Guard(_resize_without_fencing, RESIZES),
+    Guard(_n_unchecked, RESIZES),
+    Guard(_writers_first, MIXED),
     Guard(_batch_across_what_is_counted, DIRECT),
     Guard(_no_wait_for_the_other_topic, DIRECT),
     Guard(_end_not_asked, DIRECT),

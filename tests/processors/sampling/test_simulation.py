@@ -8,79 +8,52 @@ import pytest
 
 from pipeline import pace
 from processors.sampling import window
+from schemas.decision import DecisionRecord
 from tests.processors.sampling.guards import GUARDS, SEEDS_TO_NOTICE, Guard
-from tests.processors.sampling.simulation import Simulation
+from tests.processors.sampling.simulation import KINDS, PARTITIONS, STEPS, Kind, Part, Simulation, kind_of
+from tests.simulation.minimise import FAILURES, failure, minimised
+from tests.simulation.owners import DECISIONS, LOGS, SPANS, Sample
 
 SEEDS = 1_000
 CHUNK = 100
-HASTY_SEEDS = 150
-DIRECT_SEEDS = 200
-RESTORE_SEEDS = 40
 NARROW_SEEDS = 10
-NARROW = 2_000  # bytes: little more than the largest record with what has to go with it
-
-
-def is_whole(seed: int) -> bool:
-    """Every second pair of seeds, an even and an odd one, has aggregate and sinks too."""
-    return seed % 4 < 2
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
-def test_no_trace_is_lost_split_or_counted_twice(first: int) -> None:
-    """I1, I2 and I3 hold whatever crashes, stands still, comes back as a zombie or drains unevenly."""
-    seen: Counter[str] = Counter()
+def test_no_trace_is_lost_split_or_counted_twice(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I1, I2 and I3 hold whatever crashes, stands still, comes back as a zombie, drains unevenly; with groups whose
+    members come and go, another N, releases side by side, silent partitions left out after seconds while the broker's
+    clock is set by minutes and a decision record holds two verdicts, without ingest, and with restores."""
+    record, seen = window.DECISION_BYTES, Counter[str]()
     for seed in range(first, first + CHUNK):
+        kind = kind_of(seed)
+        monkeypatch.setattr(window, "DECISION_BYTES", 40 if kind.hasty else record)
         try:
-            seen += Simulation(seed, whole=is_whole(seed)).run().verify()
+            seen += Simulation(seed, kind).run().verify()
         except Exception as error:
-            again = f"Simulation({seed}, whole={is_whole(seed)}).run().verify()"
-            raise AssertionError(f"seed {seed}: {again}") from error
+            raise AssertionError(told(seed, kind)) from error
     assert seen["delivered"] > 10 * CHUNK
     assert seen["delivered again"] > CHUNK, "else no answer was ever lost"
     assert seen["kept"] > CHUNK
     assert seen["traces"] - seen["kept"] > 4 * CHUNK
     assert min(seen[policy] for policy in ("errors", "error-logs", "some", "large")) > CHUNK // 10
     assert seen["early"] > CHUNK
-
-
-def test_hasty_decisions_and_small_records_break_no_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raw partitions are left out after seconds, the broker's clock is set back and forth by a minute, and a decision
-    record holds two verdicts: traces may be misjudged, but none is lost, split, decided twice or counted twice."""
-    monkeypatch.setattr(window, "DECISION_BYTES", 40)
-    seen: Counter[str] = Counter()
-    for seed in range(HASTY_SEEDS):
-        try:
-            seen += Simulation(seed, hasty=True).run().verify()
-        except Exception as error:
-            raise AssertionError(f"seed {seed}: Simulation({seed}, hasty=True).run().verify()") from error
     assert seen["misjudged"] > 0, "else nothing was ever left out"
+    assert seen["resized"] > CHUNK // 10
+    assert seen["restored"] > 0
+    assert seen["moved"] > CHUNK
 
 
-@pytest.mark.parametrize("first", range(0, DIRECT_SEEDS, CHUNK))
-def test_without_ingest_no_trace_is_lost_split_or_counted_twice(first: int) -> None:
-    """The same on raw topics that are keyed by trace (`regroup: never`)."""
+def told(seed: int, kind: Kind) -> str:
+    """The smallest history in which the same check fails."""
+    found = failure(seed, kind)
+    return f"seed {seed}: Simulation({seed}, {kind}).run().verify()" if found is None else str(minimised(found))
+
+
+def test_late_errors_bring_dropped_traces_back() -> None:
     seen: Counter[str] = Counter()
-    for seed in range(first, first + CHUNK):
-        try:
-            seen += Simulation(seed, direct=True).run().verify()
-        except Exception as error:
-            raise AssertionError(f"seed {seed}: Simulation({seed}, direct=True).run().verify()") from error
-    assert seen["kept"] > CHUNK
-    assert seen["traces"] - seen["kept"] > 4 * CHUNK
-    assert min(seen[policy] for policy in ("errors", "error-logs", "some", "large")) > CHUNK // 10
-
-
-@pytest.mark.parametrize("direct", [False, True], ids=["regrouped", "keyed"])
-def test_a_dropped_trace_comes_back_whole_and_once(direct: bool) -> None:
-    """Restores among everything that can go wrong: all spans once, logs that were not forwarded before, one verdict
-    that supersedes the drop, and none after it."""
-    seen: Counter[str] = Counter()
-    for seed in range(RESTORE_SEEDS):
-        try:
-            seen += Simulation(seed, direct=direct, restores=True).run().verify()
-        except Exception as error:
-            raise AssertionError(f"seed {seed}: Simulation({seed}, {direct=}, restores=True).run().verify()") from error
-    assert seen["restored"] > RESTORE_SEEDS // 4
+    for seed in range(40):
+        seen += Simulation(seed, Kind(restores=True)).run().verify()
     assert seen["evidence"] > 0
 
 
@@ -94,7 +67,7 @@ def test_what_is_too_large_for_a_transaction_gets_through_in_parts(
         monkeypatch.setattr(pace.BurstSize, "failed", lambda self: None)
     timed_out, stuck = 0, []
     for seed in range(NARROW_SEEDS):
-        history = Simulation(seed, traces=70, narrow=NARROW).run()
+        history = Simulation(seed, Kind(narrow=True)).run()
         timed_out += history.timed_out
         try:
             history.verify()
@@ -104,11 +77,56 @@ def test_what_is_too_large_for_a_transaction_gets_through_in_parts(
     assert timed_out > NARROW_SEEDS
 
 
-def test_a_seed_replays_exactly() -> None:
-    first, second = Simulation(7, whole=True).run(), Simulation(7, whole=True).run()
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_seed_replays_exactly(kind: Kind) -> None:
+    first, second = Simulation(7, kind).run(), Simulation(7, kind).run()
+    assert first.story == second.story
     assert {p: log.entries for p, log in first.broker.logs.items()} == {
         p: log.entries for p, log in second.broker.logs.items()
     }
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_recorded_topic_is_decided_alike_when_it_is_replayed(seed: int) -> None:
+    """From the same offsets on: all of it, and from any checkpoint on, with the rates as they stood there."""
+    recorded = Simulation(seed).run()
+    verdicts = recorded.verdicts()
+    for share in (0.0, 0.3, 0.7):
+        again = Simulation(seed, part=Part(traces=()))
+        for index in range(PARTITIONS):
+            for topic in (SPANS, LOGS):
+                log = again.broker.logs[topic, index] = recorded.broker.logs[topic, index]
+                log.start = 0
+            decided = recorded.broker.logs[DECISIONS, index].values()
+            for value in decided[: int(share * len(decided))]:
+                again.broker.append((DECISIONS, index), value)
+                for topic, tail in DecisionRecord.decode(value).checkpoint.tails.items():
+                    again.broker.offsets[topic, index] = tail, "0"
+            again.catch_up(Sample(again, index))
+        assert again.verdicts() == verdicts
+
+
+MINIMISED = {"pass undecided", "offsets before the epoch", "kept over a failure", "resize without fencing"}
+
+
+@pytest.mark.parametrize("guard", [guard for guard in GUARDS if guard.name in MINIMISED], ids=lambda guard: guard.name)
+def test_a_history_that_fails_is_made_smaller_and_replays(guard: Guard) -> None:
+    """With a guard taken away: a short history, in which the same check fails each time, and which passes with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        guard.remove(patch)
+        found = next(found for seed in range(SEEDS_TO_NOTICE) if (found := failure(seed, guard.kind)) is not None)
+        small = minimised(found)
+        part = small.part
+        assert small.same == found.same
+        assert part.steps is not None
+        assert len(part.steps) <= STEPS // 20
+        again = failure(small.seed, small.kind, part)
+        assert again == small, "what is told is what happens again"
+        assert small.literal in str(small)
+        with pytest.raises(FAILURES) as told_again:
+            eval(small.literal)
+        assert str(told_again.value).startswith(small.check)
+    assert failure(small.seed, small.kind, part) is None, "it is the guard's absence that fails"
 
 
 @pytest.mark.uncompiled
