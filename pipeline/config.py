@@ -417,9 +417,9 @@ class Watchdog(Section):
 
     timeout: Annotated[Duration, Field(ge=0)] = Field(
         60.0,
-        description="A partition with records that are not fetched, a commit that does not end, or an event loop that "
-        "stands for this long: the worker says where it stands and exits with 1. Brokers or destinations that are "
-        "away are no such reason. 0s: never.",
+        description="A partition with records that are not fetched, a commit or a takeover that does not get on, or an "
+        "event loop that stands for this long: the worker says where it stands and exits with 1. Brokers or "
+        "destinations that are away are no such reason. 0s: never.",
     )
 
 

@@ -53,6 +53,7 @@ REVOKE_LIMIT = 2.0  # seconds a rebalance waits for answers, and for a commit th
 RETAKE_BACKOFF = 0.5  # seconds between attempts to fetch
 CLOSE_LIMIT = 10.0  # seconds after which a lease that was told to end is no longer waited for
 FEW_ERRORS = 5  # of fetching, that say nothing yet
+TAKEOVER_LEAST = 30.0  # seconds before a takeover is watched: a predecessor's transaction may have to time out
 STALLED = 60.0  # seconds that a position may stand still before records that are there
 END_LIMIT = 1.0  # seconds that a question for the end may take before rows in hand are committed without the answer
 PARTITION_FETCH_BYTES = 1 << 20  # of one partition in one fetch: bounds how long one batch keeps the loop busy
@@ -67,6 +68,13 @@ class Lease(ABC):
 
         Raises Retryable or KafkaError to be tried again, ProtocolError to stop the worker.
         """
+
+    def opening(self) -> Hashable | None:
+        """What changes as long as `open` gets on; None: it waits for something that may be away for long.
+
+        What stands for `watchdog.timeout` stops the worker.
+        """
+        return "open"
 
     @abstractmethod
     def process(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
@@ -168,6 +176,11 @@ def first_partitions(count: int) -> type[RangePartitionAssignor]:
     return FirstPartitions
 
 
+def name_of(unit: Hashable) -> str:
+    """A unit, for people."""
+    return "/".join(map(str, unit)) if isinstance(unit, tuple) else str(unit)
+
+
 Leases = Callable[["Group", Hashable, Collection[TopicPartition]], Lease]
 """What makes a lease for a group, a unit and its partitions."""
 
@@ -207,6 +220,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self.sizes: dict[str, BurstSize] = {}  # by transactional id, whatever epochs come and go
         self._channel = app.channel(maxsize=CHANNEL_SIZE)
         self._leases: dict[Hashable, Lease] = {}
+        self._opening: dict[Hashable, tuple[Lease, float]] = {}  # and since when
         self._holders: dict[Hashable, asyncio.Task[None]] = {}
         self._renewing: dict[Hashable, float] = {}  # units whose lease is being made anew, until when that counts
         self._assignment = 0
@@ -356,16 +370,21 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         """What has something to do: how far it is, and what it waits for."""
         found: dict[str, tuple[Hashable, str]] = {}
         watched = [p for p in self.consumer.assignment() - self.consumer.paused() if self._unit(p) in self._leases]
-        ends = await self.end(watched) if watched else {}
+        since = time.monotonic() - TAKEOVER_LEAST
+        opening = {unit: lease for unit, (lease, began) in self._opening.items() if began <= since}
+        taken = [p for p in self.consumer.assignment() if self._unit(p) in opening]
+        ends = await self.end(asked) if (asked := [*watched, *taken]) else {}  # raises if the brokers are away
         for partition in watched:
             position = await self.consumer.position(partition)
             if position < ends[partition]:
                 name = f"{partition.topic}/{partition.partition}"
                 found[name] = position, f"nothing fetched from {position} on, it ends at {ends[partition]}"
-        for unit, lease in self._leases.items():
-            progress, holder = lease.progress(), self._holders.get(unit)
-            if progress is not None and holder is not None:
-                name = f"lease of {'/'.join(map(str, unit)) if isinstance(unit, tuple) else unit}"
+        held = [(f"lease of {name_of(unit)}", unit, lease.progress()) for unit, lease in self._leases.items()]
+        for unit, lease in opening.items():
+            at = lease.opening()
+            held.append((f"takeover of {name_of(unit)}", unit, None if at is None else (id(lease), at)))
+        for name, unit, progress in held:
+            if progress is not None and (holder := self._holders.get(unit)) is not None:
                 found[name] = progress, f"its work is at {awaited(holder)}"
         return found
 
@@ -455,8 +474,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             lease: Lease | None = None
             try:
                 lease = self._make(self, unit, partitions)
-                positions = await lease.open()
-                telemetry.count("tailrace_takeovers_total", role=self.role)
+                positions = await self._take_over(unit, lease)
                 assigned = self.consumer.assignment()
                 if not all(partition in assigned for partition in partitions):
                     continue  # a rebalance came in between: look again
@@ -490,6 +508,18 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                     await self._close(lease)
             # A zombie that was stopped learns within one heartbeat that its partitions have moved.
             await asyncio.sleep(self.kafka.heartbeat_interval)
+
+    async def _take_over(self, unit: Hashable, lease: Lease) -> Mapping[TopicPartition, int]:
+        began = time.monotonic()
+        self._opening[unit] = lease, began
+        try:
+            positions = await lease.open()
+        finally:
+            self._opening.pop(unit, None)
+        telemetry.count("tailrace_takeovers_total", role=self.role)
+        seconds = round(time.monotonic() - began, 3)
+        log.info("taken over", extra={"role": self.role, "unit": name_of(unit), "seconds": seconds})
+        return positions
 
     async def _close(self, lease: Lease) -> None:
         try:

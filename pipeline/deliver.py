@@ -187,6 +187,10 @@ class SinkPartition(Lease):
         self._delivery.resume()  # whoever paused it in a rebalance may have gone
         return {partition: self._next}
 
+    def opening(self) -> Hashable | None:
+        """Whether the destination was reached, which may be away for as long as it likes."""
+        return None if self._delivery is None else "reached"
+
     @property
     def _topic(self) -> str:
         name: str = self._partition.topic

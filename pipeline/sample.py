@@ -151,7 +151,7 @@ class PartitionPair(Lease):
         self._log_start = LogStart(owner, index, retention)
         self._exchange: BudgetExchange | None = None
         self._limit = settings.cache_bytes
-        self._rounds = 0
+        self._rounds = self._loaded = 0
         self._logs_topic = settings.logs_topic
         self._stalled: set[tuple[str, int]] = set()
         self._first_append = -1
@@ -181,7 +181,7 @@ class PartitionPair(Lease):
             for offset, _, value in loaded.records:
                 async with self._group.turns.work():
                     self._window.load(offset, value)
-            start = loaded.position
+            start = self._loaded = loaded.position
         starts = await self._starts()
         # Without transactions the offsets may lag behind the checkpoint, which is then the truth.
         trusted = committed if self._config.kafka.transactions else {}
@@ -195,6 +195,10 @@ class PartitionPair(Lease):
             signal = "logs" if name == self._logs_topic else "spans"
             telemetry.count("tailrace_dropped_total", records, signal=signal, reason="retention", intentional="false")
         return {self._pair[name]: offset for name, offset in positions.items()}
+
+    def opening(self) -> Hashable | None:
+        """Up to where decisions were loaded."""
+        return self._loaded
 
     async def _starts(self) -> dict[str, int]:
         """Where the topics start: for the very first owner, and to see whether retention overtook the tail."""

@@ -50,25 +50,34 @@ class Watched(Stages):
 
 STUCK = """
 import asyncio, time
+from pipeline import consume
 from pipeline.ingest import RawPartition
+{first}
 async def stuck(self): {how}
-RawPartition._commit = stuck
+RawPartition.{what} = stuck
 from pipeline.cli import main
 main()
 """
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
-    [("await asyncio.Event().wait()", "its work is at _holding"), ("time.sleep(1000)", "Timeout (0:00:03)")],
-    ids=["a commit that never ends", "a loop that stands"],
+    ("first", "what", "how", "said"),
+    [
+        ("", "_commit", "await asyncio.Event().wait()", "lease of "),
+        ("", "_commit", "time.sleep(1000)", "Timeout (0:00:03)"),
+        ("consume.TAKEOVER_LEAST = 0", "open", "await asyncio.Event().wait()", "takeover of "),
+    ],
+    ids=["a commit that never ends", "a loop that stands", "a takeover that never ends"],
 )
-async def test_a_worker_that_stands_still_exits(kafka: Kafka, tmp_path: Path, how: str, said: str) -> None:
+async def test_a_worker_that_stands_still_exits(
+    kafka: Kafka, tmp_path: Path, first: str, what: str, how: str, said: str
+) -> None:
     stages = Watched(kafka.bootstrap, tmp_path)
     await stages.create(raw=1)
     async with stages.producer() as producer:
         await stages.produce(producer, "t1/1")
-    command = [sys.executable, "-c", STUCK.format(how=how), "worker", "--config", str(stages.file), "--role", "ingest"]
+    program = STUCK.format(first=first, what=what, how=how)
+    command = [sys.executable, "-c", program, "worker", "--config", str(stages.file), "--role", "ingest"]
     process = await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, env={**os.environ, "PYTHONPATH": python_path()}, stderr=subprocess.PIPE
     )
