@@ -23,6 +23,7 @@ from pipeline.config import Config
 from pipeline.consume import Group, Lease
 from pipeline.dead_letter_share import NEVER, DeadLetterShare
 from pipeline.delivery import Delivery
+from pipeline.pace import Turns
 from pipeline.security import client_kwargs
 from pipeline.settlement import Account
 from pipeline.topics import Topics
@@ -54,7 +55,7 @@ def group(app: faust.App, config: Config, name: str) -> Group:
     """The consumer group of one entry of `sinks`."""
     topics = Topics(config.kafka.prefix)
     role = f"sink.{name}"
-    outlet, topics_read = Outlet(name, config), sources(config, name)
+    outlet, topics_read = Outlet(name, config, app.turns), sources(config, name)
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions
@@ -75,8 +76,8 @@ def group(app: faust.App, config: Config, name: str) -> Group:
 class Outlet:
     """What all partitions of a sink share: its delivery and its dead letters, open while any of them is held."""
 
-    def __init__(self, name: str, config: Config) -> None:
-        self._name, self._config = name, config
+    def __init__(self, name: str, config: Config, turns: Turns) -> None:
+        self._name, self._config, self._turns = name, config, turns
         self._dead_letters = DeadLetters(f"sink.{name}", config)
         # Samples that came too late are refused for good, and newer ones say all that they say: no reason to stop.
         counts = "samples" not in sources(config, name).values()
@@ -92,7 +93,8 @@ class Outlet:
             if self._delivery is None:
                 settings = self._config.sinks[self._name]
                 destination = create(self._name, settings, self._config.sampling.compat == "none")
-                delivery = Delivery(self._name, destination, settings, self._dead_letters.write, self._share)
+                bury, share = self._dead_letters.write, self._share
+                delivery = Delivery(self._name, destination, settings, bury, share, self._turns)
                 try:
                     await self._dead_letters.start()
                     await delivery.open()

@@ -17,6 +17,7 @@ from typing import Any
 
 from pipeline import telemetry
 from pipeline.dead_letter_share import NEVER, DeadLetterShare
+from pipeline.pace import Turns
 from pipeline.settlement import Account, Backoff, Entry, Lane, sizes
 from schemas.errors import Retryable, Unavailable
 from schemas.reasons import Reason
@@ -37,7 +38,7 @@ class Delivery:
     """Drives one destination. `bury` writes a dead letter and returns when it is stored; Retryable: try again.
 
     `failed` is resolved with the exception of a bug in the destination, or with TooManyDeadLetters; nothing is
-    delivered after it.
+    delivered after it. Encoding takes turns with the transactions that are open in this worker (`turns`).
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class Delivery:
         settings: Sink,
         bury: Bury,
         share: DeadLetterShare | None = None,
+        turns: Turns | None = None,
         *,
         uniform: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self._destination, self._settings, self._bury = name, destination, settings, bury
         self._share, self._clock = share or DeadLetterShare(f"sink.{name}", name, NEVER), clock
+        self._turns = turns or Turns()
         self._backoff = Backoff(settings.retry, uniform)
         parallel = destination.lanes * destination.requests_per_lane * BATCHES_QUEUED
         self._most_items = parallel * settings.batch.max_items
@@ -101,7 +104,8 @@ class Delivery:
         while self._items >= self._most_items or self._bytes >= self._most_bytes:
             self._room.clear()
             await self._room.wait()
-        items = self._destination.encode(record)
+        async with self._turns.work():
+            items = self._destination.encode(record)
         if items is None:
             return
         ticket = account.open(record.offset + 1, len(items))
@@ -258,7 +262,8 @@ class Delivery:
         return outcome
 
     async def _send(self, entries: Sequence[Entry], repeated: bool) -> Outcome:
-        request = self._destination.request([entry.item for entry in entries])
+        async with self._turns.work():
+            request = self._destination.request([entry.item for entry in entries])
         request.repeated = repeated
         began = self._clock()
         try:

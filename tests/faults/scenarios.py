@@ -10,6 +10,7 @@ import gc
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from typing import Any
 
 from bench.measure import peak_rss
 from tests.end_to_end.harness import DECISION_WAIT, RAW_PARTITIONS, Destinations
-from tests.end_to_end.traffic import Batches, Feed, Message, Shop, producer, send
+from tests.end_to_end.traffic import BATCH_SECONDS, SPREAD_SECONDS, Batches, Feed, Message, Shop, producer, send
 from tests.end_to_end.truth import Log, Span, Truth
 from tests.faults import crowd
 from tests.faults.checker import Row
@@ -49,6 +50,7 @@ MEMORY_BOUND = 1 << 30  # bytes, of each worker; the default of sampling.cache_b
 PASSED_SECONDS = 1500.0
 SETTLED_SECONDS = 600.0
 SAY_SECONDS = 10.0
+LATE_SECONDS = DECISION_WAIT - SPREAD_SECONDS - BATCH_SECONDS  # after which a message may come after a decision
 CHUNK = 200  # messages sent at once
 
 
@@ -115,21 +117,19 @@ async def overload(kafka: Kafka, to: Destinations, folder: Path, say: Say) -> Ou
         watch = Watch(stage)
         with _slowed(stage):
             async with watch.watching():
-                more = list(_for_seconds(stage, 930_003, CALIBRATION_SPANS / CALIBRATION_SECONDS, CALIBRATION_SECONDS))
-                async with producer(kafka.bootstrap) as client:
-                    await send(client, more, ledger)
+                more = await _for_seconds(stage, 930_003, CALIBRATION_SPANS / CALIBRATION_SECONDS, CALIBRATION_SECONDS)
                 began = time.monotonic()
+                await _send_live(kafka, more, ledger)
                 await _passed(watch, ledger, say)
                 capacity = ledger.made.total() / (time.monotonic() - began - DECISION_WAIT)
                 say(f"it passes {capacity:,.0f} spans/s")
                 await asyncio.sleep(10.0)  # what waits for commits and sessions settles
                 rate = OVERLOAD * OVERLOAD_ROOM * capacity
-                more = list(_for_seconds(stage, 930_002, rate, OVERLOAD_SECONDS))
+                more = await _for_seconds(stage, 930_002, rate, OVERLOAD_SECONDS)
                 say(f"{sum(len(message.facts) for message in more):,} spans and logs are made")
                 before, began = watch.takeovers(), time.monotonic()
                 had = ledger.made.total()
-                async with producer(kafka.bootstrap) as client:
-                    await _paced(client, more, ledger)
+                await _send_live(kafka, more, ledger)
                 seconds = time.monotonic() - began
                 came = (ledger.made.total() - had) / seconds
                 del more
@@ -148,7 +148,8 @@ async def overload(kafka: Kafka, to: Destinations, folder: Path, say: Say) -> Ou
                 *watch.measured(),
                 Measured("caught up after its end", caught_up, OVERLOAD * OVERLOAD_ROOM * OVERLOAD_SECONDS, "s"),
             ]
-    facts = {"told": f"{came:,.0f} spans/s for {seconds:.0f} s to a pipeline that passes {capacity:,.0f}"}
+    told = f"{came:,.0f} spans/s for {seconds:.0f} s to a pipeline that passes {capacity:,.0f}; "
+    facts = {"told": told + f"{len(ledger.late):,} traces were sent too late for their decisions"}
     return Outcome({"Tailrace": row}, figures, facts | made_of(ledger))
 
 
@@ -198,23 +199,39 @@ async def _backlog(
         gc.enable()
 
 
-def _for_seconds(stage: Stage, seed: int, rate: float, seconds: float) -> Iterator[Message]:
+async def _for_seconds(stage: Stage, seed: int, rate: float, seconds: float) -> list[Message]:
+    """In a thread: proxies answer meanwhile."""
     topics = (stage.pipeline.spans_topic, stage.pipeline.logs_topic)
     begin = time.time()
-    return takewhile(lambda message: message.at < begin + seconds, crowd.messages(topics, seed, rate, begin))
+    whole = takewhile(lambda message: message.at < begin + seconds, crowd.messages(topics, seed, rate, begin))
+    return await asyncio.to_thread(list, whole)
 
 
-async def _paced(client: Any, messages: Sequence[Message], ledger: Ledger) -> None:
-    """Each message at its time, counted from now on."""
-    shift = time.time() - messages[0].at
-    due: list[Message] = []
+def _write_down(messages: Sequence[Message], ledger: Ledger) -> None:
     for message in messages:
-        while message.at + shift > time.time():
-            await send(client, due, ledger)
-            due.clear()
+        ledger.add(*message.facts)
+
+
+async def _send_live(kafka: Kafka, messages: Sequence[Message], ledger: Ledger) -> None:
+    """Each message at its time, counted from now on. What a sender that is held up sends too late is known apart.
+
+    All facts are written down beforehand, which leaves the sender its time; Kafka refuses nothing here.
+    """
+    await asyncio.to_thread(_write_down, messages, ledger)  # proxies answer meanwhile
+    shift = time.time() - messages[0].at
+    async with producer(kafka.bootstrap) as client:
+        waiting = deque(messages)
+        while waiting:
+            due = []
+            while waiting and waiting[0].at + shift <= time.time():
+                due.append(waiting.popleft())
+            shifted = [replace(message, at=message.at + shift, facts=()) for message in due]
+            await send(client, shifted, ledger)
+            now = time.time()
+            for message, sent in zip(due, shifted, strict=True):
+                if now - sent.at > LATE_SECONDS:
+                    ledger.late.update(fact.trace_id for fact in message.facts if fact.trace_id)
             await asyncio.sleep(POLL_SECONDS)
-        due.append(replace(message, at=message.at + shift))
-    await send(client, due, ledger)
 
 
 def _some(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pipeline.config import DeadLetters
 from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.delivery import SAID_CHARACTERS, Delivery
 from pipeline.logs import JsonLines
+from pipeline.pace import Turns
 from pipeline.settlement import Account
 from pipeline.telemetry import REGISTRY
 from schemas.errors import Retryable, TooManyDeadLetters, Unavailable
@@ -127,6 +128,7 @@ class Bench:
         grave: Grave,
         share: DeadLetterShare | None = None,
         clock: Callable[[], float] = time.monotonic,
+        turns: Turns | None = None,
         **batch: Any,
     ) -> None:
         self.name = fresh("sink")
@@ -136,7 +138,7 @@ class Bench:
             retry={"initial_interval": "1ms", "max_interval": "2ms"},
         )
         self.destination, self.grave = destination, grave
-        self.delivery = Delivery(self.name, destination, settings, grave, share, clock=clock)
+        self.delivery = Delivery(self.name, destination, settings, grave, share, turns, clock=clock)
         self.account = Account(0)
         self._offset = 0
 
@@ -176,6 +178,23 @@ async def test_accepted_items_settle_their_offsets() -> None:
         await b.reaches(3)
         assert b.destination.sent == [["a", "b", "c"]]
         assert b.counted("accepted") == 3
+
+
+async def test_encoding_waits_for_transactions_that_have_waited_for_work() -> None:
+    """What a sink makes of records and items is work like any other in its worker (pipeline/pace.py)."""
+    turns = Turns(beside=0.0)
+    async with bench(Scripted(accept), turns=turns) as b:
+        with turns.transaction():
+            adding = asyncio.create_task(b.add("a"))
+            await asyncio.sleep(0.05)
+            assert not adding.done()
+        await adding
+        await b.reaches(1)
+        await b.add("b")
+        with turns.transaction():  # what is queued waits before it becomes a request
+            await asyncio.sleep(0.05)
+            assert b.destination.sent == [["a"]]
+        await b.reaches(2)
 
 
 async def test_records_without_items_settle_at_once_but_not_before_others() -> None:
