@@ -138,6 +138,8 @@ async def overload(kafka: Kafka, to: Destinations, folder: Path, say: Say) -> Ou
                 await _passed(watch, ledger, say)
                 caught_up = time.monotonic() - ended
                 moved = watch.takeovers() - before
+                if moved:  # the logs say why
+                    stage.pipeline.show_logs()
         async with watch.watching():
             await stage.pipeline.settled(SETTLED_SECONDS)
             row = await judged(stage, ledger)
