@@ -19,18 +19,22 @@ NOT_PASSED_ON = {"host", "content-encoding", "content-length", "transfer-encodin
 
 
 class Log(NamedTuple):
-    """A document that was created: its text, the trace id as hex ("": none), and when, in ms since the epoch."""
+    """A document that was created: its text, the trace id as hex ("": none), and when, in ms since the epoch.
+
+    `took` is how long Elasticsearch says that it needed for the request, in ms.
+    """
 
     text: str
     trace_id: str
     acknowledged: int
+    took: int
 
 
 class Acknowledged:
     """The proxy, on a thread and a free port of its own. A context manager."""
 
     def __init__(self, upstream: str) -> None:
-        self._upstream, self._passed = upstream, list[tuple[int, bytes]]()
+        self._upstream, self._passed = upstream, list[tuple[int, bytes, bytes]]()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self.url = ""
@@ -47,11 +51,12 @@ class Acknowledged:
 
     def logs(self) -> Iterator[Log]:
         """Every document whose `_bulk` was answered with 2xx. A refused one would be a refused request: not here."""
-        for at, body in self._passed:
+        for at, body, answer in self._passed:
+            took = orjson.loads(answer)["took"]
             lines = iter(body.splitlines())
             for _action in lines:
                 document = orjson.loads(next(lines))
-                yield Log(document["body"]["text"], document.get("trace_id", ""), at)
+                yield Log(document["body"]["text"], document.get("trace_id", ""), at, took)
 
     async def _start(self) -> None:
         self._session = ClientSession(skip_auto_headers=ADDED)
@@ -75,6 +80,6 @@ class Acknowledged:
             told = await answer.read()
             at = int(time.time() * 1000)
             if request.path.endswith("_bulk") and answer.status < 300:
-                self._passed.append((at, body))
+                self._passed.append((at, body, told))
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in NOT_PASSED_ON}
             return web.Response(status=answer.status, body=told, headers=kept)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -66,6 +67,7 @@ END_SECONDS = 5.0  # beyond decision_wait, for what is under way
 COLUMNS = ("From … to …", "Count", "p50, ms", "p99, ms", "Largest, ms", "Bar for p99, ms")
 OWN_MS = 10  # what a hop may add to the interval at which it commits
 LOG_MS = 100
+LOAD = "load"  # this process: what makes the load, and the proxy before Elasticsearch
 
 out = console()
 
@@ -179,8 +181,8 @@ class Run:
         self.stamps: dict[str, Stamps] = {}
         self.began = self.ended = 0
 
-    def go(self, roles: Collection[str], load: Load, untraced: float = 0) -> dict[str, Any]:
-        """CPU of the roles while it runs; `untraced` logs a second have no trace id."""
+    def go(self, roles: Collection[str], load: Load, others: Mapping[str, int], untraced: float = 0) -> dict[str, Any]:
+        """CPU of the roles and of `others` (pids) while it runs; `untraced` logs a second have no trace id."""
         for role in roles:
             self.bed.start(role, kind=StampedWorker)
         stop, failed = threading.Event(), []
@@ -205,7 +207,7 @@ class Run:
             out.print(f"  settling {settle:.0f} s, then {self._options.seconds:.0f} s")
             time.sleep(settle)
             self.began = int(time.time() * 1000)
-            meter = Meter({role: self.bed.workers[role].pid for role in roles})
+            meter = Meter({role: self.bed.workers[role].pid for role in roles} | {**others, LOAD: os.getpid()})
             time.sleep(self._options.seconds)
             _, cpu = meter.rates()
             self.ended = int(time.time() * 1000)
@@ -308,7 +310,8 @@ def hops(kafka: Kafka, options: Options) -> dict[str, Any]:
     out.print(f"hops: {options.spans_per_second:,.0f} spans/s, commit_interval {options.commit_interval * 1000:.0f} ms")
     run = Run(kafka, "hops", options, options.commit_interval, {})
     try:
-        figures = run.go(("ingest", "sample", "aggregate"), _load(options, options.spans_per_second, 0.06))
+        load = _load(options, options.spans_per_second, 0.06)
+        figures = run.go(("ingest", "sample", "aggregate"), load, {"Kafka": kafka.pid})
     finally:
         run.bed.close()
     ingest, ingest_stages = ingest_waits(run)
@@ -333,41 +336,53 @@ def logs(kafka: Kafka, elasticsearch: Elasticsearch, options: Options) -> dict[s
             {"sinks": {"elasticsearch": {"endpoint": proxy.url, "dataset": "hops", "batch": batch}}},
         )
         try:
-            figures = run.go(("ingest", "sample", "sink.elasticsearch"), _load(options, 2 * rate, 0.5), rate)
+            others = {"Kafka": kafka.pid, "Elasticsearch": elasticsearch.pid}
+            figures = run.go(("ingest", "sample", "sink.elasticsearch"), _load(options, 2 * rate, 0.5), others, rate)
         finally:
             run.bed.close()
-        untraced, traced, stages = log_waits(run, proxy)
+        waits, stages = log_waits(run, proxy)
     return figures | {
-        "untraced": untraced.figures(),
-        "traced": traced.figures(),
-        "stages": {"log without a trace id": stages.figures()},
+        **{name: found.figures() for name, found in waits.items()},
+        "stages": {name: told.figures() for name, told in stages.items()},
     }
 
 
-def log_waits(run: Run, proxy: Acknowledged) -> tuple[Waits, Waits, Stages]:
-    """Of logs without a trace id (and the stages of their way), and of those of traces."""
-    untraced, traced, stages = Waits(), Waits(), Stages(INGEST + SINK)
+def log_waits(run: Run, proxy: Acknowledged) -> tuple[dict[str, Waits], dict[str, Stages]]:
+    """Of logs without a trace id, of those of traces, and of all in Elasticsearch; the stages of the ways of both."""
+    waits = {"untraced": Waits(), "traced": Waits(), "took": Waits()}
+    stages = {"log without a trace id": Stages(INGEST + SINK), "log of a trace": Stages(SAMPLE + SINK)}
+    topics = run.bed.topics
     raw = {text: appended(record) for record in run.read(run.bed.raw[1]) for text in texts(record.value() or b"")}
-    due = run.passed().due
-    topic = run.bed.topics.untraced_logs
-    written = {
-        (envelope.topic, envelope.partition, offset): appended(record)
-        for record in run.read(topic)
-        for envelope in (Envelope.decode(record.value() or b""),)
-        for offset, _ in envelope.messages
-    }
-    ingest, sink = run.stamps["ingest"], run.stamps["sink.elasticsearch"]
+    passed = run.passed()
+    kept: dict[int, tuple[Append, Place, int]] = {}  # of each trace the first record with a log of it, and where from
+    written: dict[tuple[str, int, int], Append] = {}
+    for record in run.read(topics.kept_logs, topics.untraced_logs):
+        envelope = Envelope.decode(record.value() or b"")
+        place = envelope.topic, envelope.partition
+        if record.topic() == topics.untraced_logs:
+            written |= {(*place, offset): appended(record) for offset, _ in envelope.messages}
+            continue
+        for key, message in zip(envelope.keys, envelope.message, strict=True):
+            kept.setdefault(key, (appended(record), place, envelope.messages[message][0]))
+    ingest, sample, sink = (run.stamps[role] for role in ("ingest", "sample", "sink.elasticsearch"))
     for log in proxy.logs():
-        began = due.get(trace_key(bytes.fromhex(log.trace_id))) if log.trace_id else raw[log.text]
+        began = passed.due.get(trace_key(bytes.fromhex(log.trace_id))) if log.trace_id else raw[log.text]
         if began is None or not run.counts(began.ms):
             continue
-        (traced if log.trace_id else untraced).add(log.acknowledged - began.ms)
+        waits["traced" if log.trace_id else "untraced"].add(log.acknowledged - began.ms)
+        waits["took"].add(log.took)
         if not log.trace_id:
-            way = ingested(ingest, began, written[*began.place, began.offset])
-            rest = sunk(ingest, sink, began.place, began.offset, topic)
+            way = ingested(ingest, began, to := written[*began.place, began.offset])
+            rest = sunk(ingest, sink, began.place, began.offset, to)
             if way and rest:
-                stages.add(way + rest[1:])
-    return untraced, traced, stages
+                stages["log without a trace id"].add(way + rest[1:])
+    for key, (to, place, offset) in kept.items():
+        if (due := passed.due.get(key)) is not None and run.counts(due.ms):
+            way = sampled(ingest, sample, due, passed.logs[key], to)
+            rest = sunk(sample, sink, place, offset, to)
+            if way and rest:
+                stages["log of a trace"].add(way + rest[1:])
+    return waits, stages
 
 
 def _load(options: Options, spans_per_second: float, logs_per_span: float) -> Load:
@@ -401,10 +416,12 @@ def rows(figures: Mapping[str, Any]) -> list[list[str]]:
         ("aggregate: points → tick", hops["aggregate"], OWN_MS + tick),
         ("log without a trace id: raw → Elasticsearch has acknowledged it", logs["untraced"], LOG_MS),
         ("log of a trace: deadline passed → Elasticsearch has acknowledged it", logs["traced"], LOG_MS),
+        ("both: what Elasticsearch says that it took", logs.get("took"), None),
     ]
     return [
-        [name, *(f"{found[what]:,}" for what in ("count", "p50", "p99", "max")), f"{bar:,.0f}"]
+        [name, *(f"{found[what]:,}" for what in ("count", "p50", "p99", "max")), "" if bar is None else f"{bar:,.0f}"]
         for name, found, bar in shown
+        if found is not None
     ]
 
 
@@ -424,12 +441,14 @@ def asked(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cost(figures: Mapping[str, Any]) -> str:
-    """What such short intervals cost."""
+    """What such short intervals cost, and how much of the machine was in use."""
     told = []
     for name in ("hops", "logs"):
         used = figures[name]["cpu_seconds_per_second"]
-        told.append(f"{name}: " + ", ".join(f"{role} {rate:.2f}" for role, rate in used.items()))
-    return f"CPU-s per second; {'; '.join(told)}."
+        rates = ", ".join(f"{role} {rate:.2f}" for role, rate in used.items())
+        whole = f"; {sum(used.values()):.2f} of {figures['machine']['cores']}" if LOAD in used else ""
+        told.append(f"- {name}: {rates}{whole}")
+    return "\n".join(("CPU-s per second:\n", *told))
 
 
 def parsed(arguments: Sequence[str] | None = None) -> Options:

@@ -160,7 +160,7 @@ def hops_text(figures: Mapping[str, Any]) -> str:
         told += [
             "Where the time goes:\n",
             markdown(stages.STAGE_COLUMNS, stages.stage_rows(hops.stages(figures))),
-            "Of each transaction's requests, one after the other:\n",
+            "The requests of each transaction:\n",
             markdown(stages.REQUEST_COLUMNS, stages.request_rows(hops.asked(figures))),
         ]
     return "\n".join((*told, provenance(figures, command)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ SAMPLE = (
     "→ fetched by sample",
     "→ counted and decided",
     "→ its transaction began (commit_interval)",
-    "→ kept spans appended",
+    "→ kept records appended",
 )
 SINK = (
     "→ visible (its transaction has ended)",
@@ -91,14 +92,16 @@ def sampled(ingest: Stamps, sample: Stamps, due: Append, passable: Append, writt
     return [due.ms, passable.ms, visible[3], fetched[1], fetched[3], wrote[1], wrote[2]]
 
 
-def sunk(writer: Stamps, sink: Stamps, raw: Place, offset: int, topic: str) -> list[float] | None:
-    """When a log left each stage of SINK, and before them when it was appended to `topic`; None: nobody noted it."""
-    sent = _exactly(sink.sent.get(raw, []), offset)
-    if sent is None:
-        return None
-    place, number = (topic, int(sent[1])), int(sent[2])
-    wrote, fetched = _exactly(writer.written.get(place, []), number), find(sink.fetched.get(place, []), number)
-    return None if wrote is None or fetched is None else [wrote[2], wrote[3], fetched[1], *sent[3:]]
+def sunk(writer: Stamps, sink: Stamps, raw: Place, offset: int, written: Append) -> list[float] | None:
+    """When a log left each stage of SINK, and before them when it was appended as `written`; None: nobody noted it."""
+    wrote, fetched = _wrote(writer, written), find(sink.fetched.get(written.place, []), written.offset)
+    rows = sink.sent.get(raw, [])
+    for row in rows[bisect_left(rows, (offset,)) :]:
+        if row[0] != offset:
+            break
+        if row[1:3] == (written.place[1], written.offset) and wrote is not None and fetched is not None:
+            return [wrote[2], wrote[3], fetched[1], *row[3:]]
+    return None
 
 
 def _wrote(stamps: Stamps, record: Append) -> Row | None:

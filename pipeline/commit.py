@@ -3,7 +3,7 @@
 `Transaction` holds one transactional producer, fenced by its id (`prefix.role.i`): InitProducerId ends whatever the
 previous owner left open, and its later writes fail. Traps of aiokafka 0.14 that this module exists for
 (docs/adr/0003): a transaction whose batch was refused commits all the same unless every send is awaited *before*
-the offsets; a fenced producer raises AssertionError; its back-off after CONCURRENT_TRANSACTIONS is 100 ms by default.
+the commit; a fenced producer raises AssertionError; its back-off after CONCURRENT_TRANSACTIONS is 100 ms by default.
 
 `Acknowledged` is the same for brokers without transactions: offsets are committed after every acknowledgement,
 which is at-least-once.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,7 @@ MAX_BATCH_BYTES = 1 << 20
 MAX_REQUEST_BYTES = 36 << 20  # above the largest dead letter (limits.max_dead_letter_bytes + 64 KiB)
 
 Offsets = Mapping[TopicPartition, OffsetAndMetadata]
+Moved = Offsets | Callable[[list[RecordMetadata]], Offsets]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +79,10 @@ class Committer(ABC):
     async def commit(
         self,
         outputs: Sequence[Output],
-        offsets: Offsets | Callable[[list[RecordMetadata]], Offsets],
+        offsets: Moved,
         full: bool = False,
     ) -> list[RecordMetadata]:
-        """Write all outputs, then the offsets (which may depend on where the outputs went).
+        """Write all outputs and the offsets (after them, if they depend on where the outputs went).
 
         `full`: there would have been more, but for `size`.
 
@@ -94,7 +95,7 @@ class Committer(ABC):
         began = time.monotonic()
         try:
             with self._group.turns.transaction():
-                written = await self._write(outputs, offsets if callable(offsets) else lambda _: offsets)
+                written = await self._write(outputs, offsets)
             self._open = False
             self.size.took(time.monotonic() - began, full)
             return written
@@ -107,10 +108,8 @@ class Committer(ABC):
             telemetry.observe("tailrace_transaction_seconds", time.monotonic() - began, role=self._group.role)
 
     @abstractmethod
-    async def _write(
-        self, outputs: Sequence[Output], offsets: Callable[[list[RecordMetadata]], Offsets]
-    ) -> list[RecordMetadata]:
-        """Outputs, acknowledged, then offsets."""
+    async def _write(self, outputs: Sequence[Output], offsets: Moved) -> list[RecordMetadata]:
+        """Outputs, all acknowledged, and offsets."""
 
     async def stop(self) -> None:
         """Let go without committing. Does not raise. What is open is ended by the next owner."""
@@ -130,19 +129,28 @@ class Transaction(Committer):
             retry_backoff_ms=RETRY_BACKOFF_MS,
         )
 
-    async def _write(
-        self, outputs: Sequence[Output], offsets: Callable[[list[RecordMetadata]], Offsets]
-    ) -> list[RecordMetadata]:
-        """One transaction, opened only for this burst."""
+    async def _write(self, outputs: Sequence[Output], offsets: Moved) -> list[RecordMetadata]:
+        """One transaction, opened only for this burst.
+
+        Offsets that are known beforehand are sent beside the outputs, which saves two answers one after the other.
+        """
         async with asyncio.timeout(TRANSACTION_TIMEOUT_MS / 1000):
             await self._producer.begin_transaction()
-            written = await _send_all(self._producer, outputs)
-            moved = offsets(written)
-            placed = {p: (o.offset, o.metadata) for p, o in moved.items()}
-            await self._producer.send_offsets_to_transaction(placed, self._group.group_id)
+            sending = _send_all(self._producer, outputs)
+            if callable(offsets):
+                written = await sending
+                moved = offsets(written)
+                await self._move(moved)
+            else:
+                moved = offsets
+                written, _ = await _all([sending, self._move(moved)])
             await self._producer.commit_transaction()
         self._group.moved(moved)
         return written
+
+    async def _move(self, offsets: Offsets) -> None:
+        placed = {p: (o.offset, o.metadata) for p, o in offsets.items()}
+        await self._producer.send_offsets_to_transaction(placed, self._group.group_id)
 
 
 class Acknowledged(Committer):
@@ -151,13 +159,11 @@ class Acknowledged(Committer):
     def __init__(self, kafka: Kafka, group: Group) -> None:
         super().__init__(kafka, group, BurstSize(kafka.commit_bytes), enable_idempotence=True)
 
-    async def _write(
-        self, outputs: Sequence[Output], offsets: Callable[[list[RecordMetadata]], Offsets]
-    ) -> list[RecordMetadata]:
+    async def _write(self, outputs: Sequence[Output], offsets: Moved) -> list[RecordMetadata]:
         """The embedded broker acknowledges without an append time: ours stands in."""
         began = int(time.time() * 1000)
         written = [record._replace(timestamp=began) for record in await _send_all(self._producer, outputs)]
-        await self._group.commit(offsets(written))
+        await self._group.commit(offsets(written) if callable(offsets) else offsets)
         return written
 
 
@@ -174,8 +180,13 @@ async def _send_all(producer: AIOKafkaProducer, outputs: Sequence[Output]) -> li
         )
         for output in outputs
     ]
-    results = await asyncio.gather(*futures, return_exceptions=True)
+    return await _all(futures)
+
+
+async def _all(steps: Iterable[Awaitable[Any]]) -> list[Any]:
+    """The results of all of them; the first failure is raised after all have ended."""
+    results = await asyncio.gather(*steps, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
-    return list(results)
+    return results

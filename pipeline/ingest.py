@@ -1,8 +1,9 @@
 """The ingest role: raw topics in, envelopes by trace id or points by metric out, one transaction per raw partition.
 
 Stateless but for what has been read since the last transaction. Each transaction carries the mark of its raw
-partition to every partition of the topic it feeds; an idle raw partition writes a mark alone every tenth of
-`decision_wait`, so that clocks downstream go on. Metrics wait for no decision: their raw topics have no marks.
+partition to every partition of the topic it feeds. An idle raw partition writes a mark alone, soon and then ever more
+rarely down to one in a tenth of `decision_wait`, so that clocks downstream go on. Metrics wait for no decision: their
+raw topics have no marks.
 """
 
 from __future__ import annotations
@@ -95,6 +96,21 @@ def _interval(source: Input, config: Config) -> float:
     return source.commit_interval or config.kafka.commit_interval
 
 
+def _silences(source: Input, config: Config) -> tuple[float, float]:
+    """Seconds after which an idle raw partition is marked for the first time, and at most between two of its marks.
+
+    The first: what the sample clock takes to move at best, as it waits for all raw partitions; one that has a message
+    now and then would hold it. The other: well within what that clock takes for a stalled partition.
+    """
+    if source.signal == "metrics":
+        return inf, inf
+    sampling = config.sampling
+    stall = sampling.ingest_stall_limit if source.signal == "traces" else config.logs.max_skew
+    longest = max(POLL, min(sampling.decision_wait / MARKS_PER_WAIT, stall / MARKS_PER_STALL))
+    slowest = max(_interval(item, config) for item in config.inputs if item.topic in config.traced)
+    return min(max(POLL, slowest), longest), longest
+
+
 class _Pace:
     """How far each raw partition of this worker has been read, so that none runs far ahead of the slowest."""
 
@@ -168,6 +184,8 @@ class RawPartition(Lease):
         self._mark = RawMark()
         self._flushed_at = time.monotonic()
         self._marked_at = 0.0
+        self._first_silence, self._longest_silence = _silences(source, config)
+        self._silence = self._first_silence  # seconds until the next mark, while there is nothing else to commit
         self._known = 0  # partitions that the topic had when the group first read it
         self._ending: tuple[int, int | None] | None = None  # where the partition ended, and the broker's time before
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
@@ -269,7 +287,6 @@ class RawPartition(Lease):
 
     async def work(self) -> None:
         """Commit by size or age; mark when idle."""
-        idle_after = self._idle_after()
         while True:
             self._rounds += 1
             now = time.monotonic()
@@ -280,7 +297,7 @@ class RawPartition(Lease):
                     await self._look_at_end()
                     await self._commit()
                     await self._ask_for_end()
-                elif not moved and now - self._marked_at >= max(idle_after, POLL):
+                elif not moved and now - self._marked_at >= self._silence:
                     await self._mark_idle()
             await nap(self._flushed_at, self._interval)
 
@@ -298,14 +315,6 @@ class RawPartition(Lease):
         """Let go of the epoch."""
         self._pace.leave(self._partition)
         await self._committer.stop()
-
-    def _idle_after(self) -> float:
-        """Seconds between idle marks: well within what the sample clock takes for a stalled partition."""
-        if self._source.signal == "metrics":
-            return inf
-        sampling = self._config.sampling
-        stall = sampling.ingest_stall_limit if self._source.signal == "traces" else self._config.logs.max_skew
-        return min(sampling.decision_wait / MARKS_PER_WAIT, stall / MARKS_PER_STALL)
 
     async def _look_at_end(self) -> None:
         """Mark a partition that is busy but read to its end with the broker's time, whatever its producers' clocks say.
@@ -345,6 +354,7 @@ class RawPartition(Lease):
             now = self._clock.now(self._flushed_at)
             mark = self._mark.cut(now)
             self._marked_at = 0.0 if now is None else self._flushed_at  # no mark before the broker's time is known
+            self._silence = self._first_silence if read else min(2 * self._silence, self._longest_silence)
             until, full = self._next, self._processor.size >= self._committer.size.bytes
             rows, outputs, letters = self._flush(mark)
             self._read = 0

@@ -36,7 +36,7 @@ def test_a_way_is_put_together_from_the_stamps_of_the_workers(tmp_path: Path) ->
     sample.fetched[SPANS].append((3, 180, 181, 185))
     sample.written[KEPT].append((9, 200, 210, 220))
     sink.fetched[LOGS].append((6, 175, 176, 177))
-    sink.sent[RAW].append((6, LOGS[1], 5, 178, 190, 195))
+    sink.sent[RAW] += [(6, 0, 5, 1, 2, 3), (6, LOGS[1], 5, 178, 190, 195)]
     ingest.save(tmp_path / "stamps")
     ingest = Stamps.load(tmp_path / "stamps")
     raw, marked = Append(100, RAW, 6), Append(160, SPANS, 3)
@@ -44,8 +44,8 @@ def test_a_way_is_put_together_from_the_stamps_of_the_workers(tmp_path: Path) ->
     assert ingested(ingest, raw, Append(160, SPANS, 2)) is None
     due, kept = Append(140, SPANS, 2), Append(210, KEPT, 9)
     assert sampled(ingest, sample, due, marked, kept) == [140, 160, 170, 180, 185, 200, 210]
-    assert sunk(ingest, sink, RAW, 6, LOGS[0]) == [160, 170, 175, 178, 190, 195]
-    assert sunk(ingest, sink, RAW, 7, LOGS[0]) is None
+    assert sunk(ingest, sink, RAW, 6, Append(160, LOGS, 5)) == [160, 170, 175, 178, 190, 195]
+    assert sunk(ingest, sink, RAW, 7, Append(160, LOGS, 5)) is None
 
 
 def test_requests_that_had_to_be_asked_again_are_counted() -> None:

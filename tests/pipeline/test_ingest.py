@@ -177,7 +177,7 @@ async def test_an_open_transaction_of_a_raw_producer_holds_the_mark(stages: Stag
 
 
 async def test_idle_raw_partitions_are_marked_with_the_brokers_time(stages: Stages) -> None:
-    """F7, F11: to every output partition, every tenth of `decision_wait` at most."""
+    """F7, F11: to every output partition, in the long run a tenth of `decision_wait` apart."""
     async with running(stages.config, ["ingest"]):
         start = now()
         for raw in range(2):
@@ -189,6 +189,16 @@ async def test_idle_raw_partitions_are_marked_with_the_brokers_time(stages: Stag
         assert len(found) <= 4 * (elapsed / period + 3)
         assert {tuple(e.raw_topics.items()) for _, e in found} == {((stages.raw, 2), (f"{stages.raw}.logs", 1))}
         assert {e.mark for _, e in found[:1]} == {NO_MARK}, "the broker's time is not known yet"
+
+
+async def test_one_that_falls_silent_is_marked_soon(stages: Stages) -> None:
+    """Or the clock would wait for its next message, up to the longest time between two marks."""
+    stages.settings["sampling"] |= {"decision_wait": "1h", "late_horizon": "2h"}
+    stages.config = Config.model_validate(stages.settings)
+    async with stages.producer() as producer, running(stages.config, ["ingest"]):
+        await stages.produce(producer, "t1/1")
+        await regrouped(stages, "t1/1")
+        assert monotone(await marked(stages, raw=0, least=now()))
 
 
 @pytest.mark.parametrize("offset", [HOUR, -HOUR])
