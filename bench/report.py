@@ -29,7 +29,7 @@ from bench import (
     window,
 )
 from bench.measure import load_results
-from bench.micro import encoding, policies
+from bench.micro import encoding, growth, policies
 from bench.series import COLUMNS as SERIES_COLUMNS
 from bench.series import LABELS, verdict
 from bench.series import rows as series_rows
@@ -200,9 +200,17 @@ def budget_text(figures: Mapping[str, Any]) -> str:
 
 def policies_text(figures: Mapping[str, Any]) -> str:
     """For docs/performance.md."""
+    return _micro(figures, policies.COLUMNS, policies.rows(figures), "policies")
+
+
+def growth_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance.md."""
+    return _micro(figures, growth.COLUMNS, growth.rows(figures), "growth")
+
+
+def _micro(figures: Mapping[str, Any], columns: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> str:
     text = "" if figures["options"]["compiled"] else "**Not compiled.**\n"
-    rows = markdown(policies.COLUMNS, policies.rows(figures))
-    return "\n".join((text, rows, provenance(figures, "make bench BENCH=micro.policies"))).lstrip()
+    return "\n".join((text, markdown(columns, rows), provenance(figures, f"make bench BENCH=micro.{name}"))).lstrip()
 
 
 def window_text(figures: Mapping[str, Any]) -> str:
@@ -253,6 +261,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "rare": rare_text,
     "budget": budget_text,
     "policies": policies_text,
+    "growth": growth_text,
     "window": window_text,
     "compare": compare_text,
     "sweep": compare_text,
