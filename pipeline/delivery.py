@@ -18,7 +18,7 @@ from typing import Any
 from pipeline import telemetry
 from pipeline.dead_letter_share import NEVER, DeadLetterShare
 from pipeline.pace import Turns
-from pipeline.settlement import Account, Backoff, Entry, Lane, sizes
+from pipeline.settlement import Account, Backoff, Entry, Lane, singles, sizes
 from schemas.errors import Retryable, Unavailable
 from schemas.reasons import Reason
 from sinks.contract import Destination, Item, Outcome, Refusal, SourceRecord
@@ -58,9 +58,9 @@ class Delivery:
         self._turns = turns or Turns()
         self._backoff = Backoff(settings.retry, uniform)
         parallel = destination.lanes * destination.requests_per_lane * BATCHES_QUEUED
-        self._most_items = parallel * settings.batch.max_items
+        self._most_rows = parallel * settings.batch.max_items
         self._most_bytes = parallel * settings.batch.max_bytes
-        self._items = self._bytes = self._under_way = 0
+        self._rows = self._bytes = self._under_way = 0
         self._lanes = [Lane(settings.batch) for _ in range(destination.lanes)]
         self._filled = [asyncio.Event() for _ in self._lanes]
         self._room, self._quiet, self._stopping = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -101,33 +101,33 @@ class Delivery:
 
     async def add(self, account: Account, record: SourceRecord) -> None:
         """Queue what a record holds, once there is room. Raises ProtocolError for bytes that are not Tailrace's."""
-        while self._items >= self._most_items or self._bytes >= self._most_bytes:
+        while self._rows >= self._most_rows or self._bytes >= self._most_bytes:
             self._room.clear()
             await self._room.wait()
         async with self._turns.work():
             items = self._destination.encode(record)
         if items is None:
             return
-        ticket = account.open(record.offset + 1, len(items))
+        rows = sum(item.rows for item in items)
+        ticket = account.open(record.offset + 1, rows)
         now = self._clock()
         defects = []
         for item in items:
             entry = Entry(ticket, item, now)
             if item.defect:
-                defects.append(entry)
+                defects += singles([entry])
                 continue
             self._lanes[item.lane].put(entry)
-            self._items += 1
+            self._rows += item.rows
             self._bytes += item.size
         self._wake()
         if defects:
-            self._share.check(now, len(items), len(defects))
+            self._share.check(now, rows, len(defects))
             refused = [Refusal(n, entry.item.defect, Reason.MALFORMED) for n, entry in enumerate(defects)]
             if await self._buried(defects, refused):
                 self._count_items("refused", len(defects))
                 self._share.add(now, len(defects), len(defects))
-                for _ in defects:
-                    ticket.settle()
+                ticket.settle(len(defects))
 
     def drop(self, account: Account, topic: str, partition: int) -> None:
         """The partition is no longer ours: what is queued of it is not sent. Requests under way are not recalled."""
@@ -217,21 +217,24 @@ class Delivery:
         return []
 
     async def _deliver(self, entries: list[Entry]) -> None:
-        """Send until every item is settled, its partition is gone, or the worker stops."""
+        """Send until every row is settled, its partition is gone, or the worker stops."""
         failures, repeated = 0, False
         while entries := [entry for entry in entries if not entry.ticket.account.closed]:
-            outcome = await self._attempt(entries, repeated)
-            if outcome is None:
+            outcome = await self._send(entries, repeated)
+            rows, _ = sizes(entries)
+            if outcome.refused or 0 < len(outcome.retry) < rows:
+                entries = singles(entries)  # the outcome tells them apart
+            if not await self._settle(entries, outcome, rows):
                 return
             if not outcome.retry:
                 self._answered()
                 return
-            settled = len(entries) - len(outcome.retry)
-            failures, repeated = 1 if settled else failures + 1, True
-            entries = [entries[index] for index in outcome.retry]
+            if len(outcome.retry) < rows:
+                failures, entries = 0, [entries[index] for index in outcome.retry]
+            failures, repeated = failures + 1, True
             wait = self._backoff.wait(failures, outcome.retry_after)
             telemetry.count("tailrace_sink_retries_total", sink=self.name, reason=outcome.reason)
-            self._complain(outcome.reason, outcome.detail, len(entries), wait)
+            self._complain(outcome.reason, outcome.detail, len(outcome.retry), wait)
             self._waiting += 1
             self._quiet.set()
             try:
@@ -242,26 +245,30 @@ class Delivery:
             if self._stopping.is_set():
                 return
 
-    async def _attempt(self, entries: Sequence[Entry], repeated: bool) -> Outcome | None:
-        """One request, and what it settled; None if the worker stops before that."""
-        outcome = await self._send(entries, repeated)
+    async def _settle(self, entries: Sequence[Entry], outcome: Outcome, rows: int) -> bool:
+        """Do as the outcome of so many rows says; False if the worker stops before that.
+
+        Each row has an entry of its own, unless all of them are accepted or all are sent again.
+        """
         again = set(outcome.retry)
-        settled = len(entries) - len(again)
+        settled = rows - len(again)
         refused = settled - outcome.accepted - outcome.already_delivered
         self._share.check(self._clock(), settled, refused)
         self._tell(outcome.refused)
         if not await self._buried(entries, outcome.refused):
-            return None
+            return False
         self._share.add(self._clock(), settled, refused)
-        for index, entry in enumerate(entries):
-            if index not in again:
-                entry.ticket.settle()
+        if settled:
+            for index, entry in enumerate(entries):
+                if index not in again:
+                    entry.ticket.settle(entry.item.rows)
         self._count_items("accepted", outcome.accepted)
         self._count_items("already_delivered", outcome.already_delivered)
         self._count_items("refused", refused)
-        return outcome
+        return True
 
     async def _send(self, entries: Sequence[Entry], repeated: bool) -> Outcome:
+        """One request."""
         async with self._turns.work():
             request = self._destination.request([entry.item for entry in entries])
         request.repeated = repeated
@@ -269,7 +276,7 @@ class Delivery:
         try:
             outcome = await self._destination.send(request)
         except Unavailable as error:
-            outcome = Outcome.retry_all(len(entries), NO_ANSWER, str(error), error.retry_after)
+            outcome = Outcome.retry_all(sizes(entries)[0], NO_ANSWER, str(error), error.retry_after)
         telemetry.observe("tailrace_sink_request_seconds", self._clock() - began, sink=self.name)
         result = "retried" if outcome.retry else "refused" if outcome.refused else "accepted"
         telemetry.count("tailrace_sink_requests_total", sink=self.name, outcome=result)
@@ -300,8 +307,9 @@ class Delivery:
         return self._stopping.is_set()
 
     def _leave(self, entries: Sequence[Entry]) -> None:
-        self._items -= len(entries)
-        self._bytes -= sizes(entries)
+        rows, size = sizes(entries)
+        self._rows -= rows
+        self._bytes -= size
         self._room.set()
 
     def _ended(self, worker: asyncio.Task[None]) -> None:

@@ -1,7 +1,7 @@
 """What a sink's offsets, batches and waits are made of: no Kafka, no loop, no clock of its own.
 
-A `Ticket` stands for the items of one record (or of several, when a sink answers for them together); an `Account`
-is one partition's tickets in offset order, and moves its position only past tickets whose items are all settled. A
+A `Ticket` stands for the rows of one record (or of several, when a sink answers for them together); an `Account`
+is one partition's tickets in offset order, and moves its position only past tickets whose rows are all settled. A
 `Lane` is a queue cut into batches by count, bytes and age. A `Backoff` says how long to wait.
 """
 
@@ -29,9 +29,9 @@ class Account:
     closed: bool = False
     _tickets: deque[Ticket] = field(default_factory=deque)
 
-    def open(self, upto: int, items: int) -> Ticket:
-        """A ticket for `items` items; when they are settled, and all before them, the position becomes `upto`."""
-        ticket = Ticket(self, upto, items)
+    def open(self, upto: int, rows: int) -> Ticket:
+        """A ticket for so many rows; when they are settled, and all before them, the position becomes `upto`."""
+        ticket = Ticket(self, upto, rows)
         self._tickets.append(ticket)
         self._move()
         return ticket
@@ -42,22 +42,22 @@ class Account:
 
     @property
     def unsettled(self) -> int:
-        """Items that are neither delivered nor dead letters."""
+        """Rows that are neither delivered nor dead letters."""
         return sum(ticket.unsettled for ticket in self._tickets)
 
 
 @dataclass(slots=True)
 class Ticket:
-    """The items that must be settled before an account's position may become `upto`. `begun`: some were cut out."""
+    """The rows that must be settled before an account's position may become `upto`. `begun`: some were cut out."""
 
     account: Account
     upto: int
     unsettled: int
     begun: bool = False
 
-    def settle(self) -> None:
-        """One item is done with."""
-        self.unsettled -= 1
+    def settle(self, rows: int = 1) -> None:
+        """So many rows are done with."""
+        self.unsettled -= rows
         if not self.unsettled:
             self.account._move()
 
@@ -71,12 +71,12 @@ class Entry(NamedTuple):
 
 
 class Lane:
-    """Items in order, cut into batches by whichever of count, bytes and age comes first."""
+    """Items in order, cut into batches by whichever of rows, bytes and age comes first."""
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
         self._entries: deque[Entry] = deque()
-        self._bytes = 0
+        self._rows = self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -84,13 +84,14 @@ class Lane:
     def put(self, entry: Entry) -> None:
         """Queue an item."""
         self._entries.append(entry)
+        self._rows += entry.item.rows
         self._bytes += entry.item.size
 
     def due_in(self, now: float) -> float | None:
         """Seconds until a batch is due (0: now), None while nothing is queued."""
         if not self._entries:
             return None
-        if len(self._entries) >= self._batch.max_items or self._bytes >= self._batch.max_bytes:
+        if self._rows >= self._batch.max_items or self._bytes >= self._batch.max_bytes:
             return 0.0
         return max(0.0, self._entries[0].since + self._batch.max_age - now)
 
@@ -100,21 +101,23 @@ class Lane:
         return bool(self._entries) and self._entries[0].ticket.begun
 
     def cut(self, rest: bool = False) -> list[Entry]:
-        """The next batch: at least one item, at most `max_items`, and `max_bytes` unless the first alone has more.
+        """The next batch: at most `max_items` rows and `max_bytes`, unless the first item alone has more.
 
         With `rest` only of records that are begun; there must be one.
         """
         batch: list[Entry] = []
-        size = 0
-        while self._entries and len(batch) < self._batch.max_items:
-            entry = self._entries[0]
-            if batch and size + entry.item.size > self._batch.max_bytes:
+        rows = size = 0
+        while self._entries:
+            ticket, item, _ = self._entries[0]
+            if batch and (rows + item.rows > self._batch.max_items or size + item.size > self._batch.max_bytes):
                 break
-            if rest and not entry.ticket.begun:
+            if rest and not ticket.begun:
                 break
-            entry.ticket.begun = True
-            size += entry.item.size
+            ticket.begun = True
+            rows += item.rows
+            size += item.size
             batch.append(self._entries.popleft())
+        self._rows -= rows
         self._bytes -= size
         return batch
 
@@ -123,7 +126,9 @@ class Lane:
         gone = [entry for entry in self._entries if entry.ticket.account.closed]
         if gone:
             self._entries = deque(entry for entry in self._entries if not entry.ticket.account.closed)
-            self._bytes -= sum(entry.item.size for entry in gone)
+            rows, size = sizes(gone)
+            self._rows -= rows
+            self._bytes -= size
         return gone
 
 
@@ -146,6 +151,11 @@ class Backoff:
         return self._random() * min(longest, retry.max_interval)
 
 
-def sizes(entries: Collection[Entry]) -> int:
-    """The bytes of some items."""
-    return sum(entry.item.size for entry in entries)
+def sizes(entries: Collection[Entry]) -> tuple[int, int]:
+    """The rows and the bytes of some items."""
+    return sum(entry.item.rows for entry in entries), sum(entry.item.size for entry in entries)
+
+
+def singles(entries: Collection[Entry]) -> list[Entry]:
+    """The same with an entry for each row."""
+    return [Entry(ticket, item, since) for ticket, whole, since in entries for item in whole.singles()]

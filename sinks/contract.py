@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, Self, TypeVar
 
 from schemas.errors import Unavailable
 from schemas.reasons import Reason
@@ -35,7 +35,7 @@ class SourceRecord:
     redelivered: bool = False
 
 
-@dataclass(slots=True)  # one for each sample: frozen, it takes three times as long to make
+@dataclass(slots=True)  # one for each row: frozen, it takes three times as long to make
 class Coordinates:
     """Where an item came from: the raw record if it is known, else the internal one; `index` counts inside it.
 
@@ -51,7 +51,7 @@ class Coordinates:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Item `index` of a request will never be accepted as it is.
+    """Row `index` of a request will never be accepted as it is.
 
     `detail` is the destination's own text, on one line and cut; `said` its answer as it came, if there was one.
     """
@@ -64,14 +64,16 @@ class Refusal:
 
 @dataclass(slots=True, kw_only=True)
 class Item(ABC):
-    """The smallest thing that a destination accepts or refuses: a span, a log record, a sample.
+    """What is queued and sent as one: a span, a log record, or several samples.
 
-    `size` is its bytes on the wire before compression. Items of one `lane` (0 ≤ lane < the sink's `lanes`) are
+    `rows` (at least 1) is how many things that a destination accepts or refuses it stands for; `origin` is the first
+    one's. `size` is its bytes on the wire before compression. Items of one `lane` (0 ≤ lane < the sink's `lanes`) are
     sent in order. `defect`: it cannot even be encoded, for this reason; it is never part of a request.
     """
 
     origin: Coordinates
     size: int
+    rows: int = 1
     lane: int = 0
     redelivered: bool = False
     defect: str = ""
@@ -79,6 +81,10 @@ class Item(ABC):
     @abstractmethod
     def dead_letter(self) -> bytes:
         """The item alone, in the form its raw topic (or destination) takes, so that it can be replayed."""
+
+    def singles(self) -> Sequence[Self]:
+        """An item for each of its rows, in order."""
+        return (self,)
 
 
 I = TypeVar("I", bound=Item)  # noqa: E741
@@ -95,10 +101,10 @@ class Request(Generic[I]):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the items of one request.
+    """What became of the rows of one request, which are counted through its items.
 
     `retry` are the indices to send again, for `reason` (a status or an error; a label of bounded cardinality),
-    not before `retry_after` seconds, None when the destination named no time; `detail` is for the log. Items
+    not before `retry_after` seconds, None when the destination named no time; `detail` is for the log. Rows
     that `retry` does not name are settled: `accepted` and `already_delivered` of them are counted as such, the
     others as refused. `refused` is what the dead-letter queue gets: more than were refused when the destination
     told how many but not which.
@@ -113,9 +119,9 @@ class Outcome:
     detail: str = ""
 
     @classmethod
-    def retry_all(cls, items: int, reason: str, detail: str, retry_after: float | None = None) -> Outcome:
-        """Nothing was accepted: send all `items` again."""
-        return cls(retry=tuple(range(items)), retry_after=retry_after, reason=reason, detail=detail)
+    def retry_all(cls, rows: int, reason: str, detail: str, retry_after: float | None = None) -> Outcome:
+        """Nothing was accepted: send all `rows` again."""
+        return cls(retry=tuple(range(rows)), retry_after=retry_after, reason=reason, detail=detail)
 
     def shifted(self, by: int) -> Outcome:
         """The same with every index moved: the outcome of a part of a larger request."""

@@ -3,23 +3,26 @@
 A series stays on one lane, and a lane has one request under way: samples of a series arrive in the order of time. A
 tick is sent once it is complete. Source: Prometheus remote write specification 1.0.
 
-Prometheus refuses a request as a whole because of one bad sample: its series are halved until it stands alone. After a
-crash the successor sends again what may have arrived already; out-of-order and duplicate refusals of such samples are
-`already_delivered`.
+Samples are queued in slices of some hundred. Prometheus refuses a request as a whole because of one bad sample: its
+samples are halved until it stands alone. After a crash the successor sends again what may have arrived already;
+out-of-order and duplicate refusals of such samples are `already_delivered`.
 """
 
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain, groupby
 
 import cramjam
 
+from schemas.formats.write_request import Slices
 from schemas.sample import PackedChunk, TickFooter, TickHeader, find_record
 from sinks.contract import Coordinates, Destination, Item, Outcome, Request, SourceRecord
 from sinks.http import REFUSING, HttpClient, Rejected, bisect
-from sinks.remote_write import defect, time_series
+from sinks.remote_write import defect, write_series
 from sinks.settings import Sink
 
 HEADERS = {
@@ -33,26 +36,48 @@ REFUSING_SAMPLES = REFUSING | {409}  # 409: vmagent's and Thanos' word for a con
 DELIVERED_BEFORE = re.compile(r"out[ -]of[ -]order|duplicate[ -](sample|timestamp)|sample-duplicate")
 
 
-@dataclass(slots=True, init=False)
+# A request takes whole slices: it is full to 7/8 at least.
+SLICES_PER_REQUEST = 8
+MOST_PER_SLICE = 1024
+
+
+@dataclass(slots=True, kw_only=True)
 class SampleItem(Item):
-    """One sample: `series` is the `timeseries` field of a WriteRequest that holds nothing else."""
+    """Samples of one lane of a record: `series` are `timeseries` fields of a WriteRequest that holds nothing else.
+
+    Sample i ends at `ends[i]`, and is number `numbers[i]` of its record.
+    """
 
     series: bytes
-
-    def __init__(  # made once for each sample: by position and by hand it takes half the time
-        self, origin: Coordinates, series: bytes, lane: int = 0, redelivered: bool = False, defect: str = ""
-    ) -> None:
-        self.origin, self.series, self.size = origin, series, len(series)
-        self.lane, self.redelivered, self.defect = lane, redelivered, defect
+    ends: array[int]
+    numbers: array[int]
 
     def dead_letter(self) -> bytes:
-        """A WriteRequest with this sample, not compressed."""
+        """A WriteRequest with these samples, not compressed."""
         return self.series
+
+    def singles(self) -> list[SampleItem]:
+        """An item for each sample."""
+        found, start = [], 0
+        for end, number in zip(self.ends, self.numbers, strict=True):
+            size = end - start
+            alone = replace(
+                self,
+                origin=replace(self.origin, index=number),
+                size=size,
+                rows=1,
+                series=self.series[start:end],
+                ends=array("I", (size,)),
+                numbers=array("I", (number,)),
+            )
+            found.append(alone)
+            start = end
+        return found
 
 
 @dataclass(slots=True)
 class _OpenTick:
-    """The samples of a tick whose footer has not come."""
+    """The items of a tick whose footer has not come."""
 
     number: int
     items: list[SampleItem] = field(default_factory=list)
@@ -65,6 +90,9 @@ class Prometheus(Destination[SampleItem]):
 
     def __init__(self, settings: Sink) -> None:
         self.lanes = settings.shards
+        batch = settings.batch
+        self._most = max(1, min(batch.max_items // SLICES_PER_REQUEST, MOST_PER_SLICE))
+        self._most_bytes = batch.max_bytes // SLICES_PER_REQUEST
         self._url = settings.urls[0]
         self._http = HttpClient(settings)
         self._ticks: dict[tuple[str, int], _OpenTick] = {}
@@ -98,11 +126,23 @@ class Prometheus(Destination[SampleItem]):
     def _samples(self, record: SourceRecord, chunk: PackedChunk) -> list[SampleItem]:
         items: list[SampleItem] = []
         place = record.topic, record.partition, record.offset, record.timestamp
-        for block in chunk.blocks:
-            wrong = defect(block.metric, block.shape)
-            for lane, series in time_series(block, chunk.time_ms, chunk.since_ms, self.lanes):
-                origin = Coordinates(*place, len(items))
-                items.append(SampleItem(origin, series, lane, record.redelivered, wrong))
+        slices = Slices(self.lanes, self._most, self._most_bytes)
+        for wrong, blocks in groupby(chunk.blocks, lambda block: defect(block.metric, block.shape)):
+            for block in blocks:
+                write_series(block, slices, chunk.time_ms, chunk.since_ms)
+            for lane, series, ends, numbers in slices.cut():
+                item = SampleItem(
+                    origin=Coordinates(*place, numbers[0]),
+                    size=len(series),
+                    rows=len(ends),
+                    lane=lane,
+                    redelivered=record.redelivered,
+                    defect=wrong,
+                    series=series,
+                    ends=ends,
+                    numbers=numbers,
+                )
+                items.append(item)
         return items
 
     def forget(self, topic: str, partition: int) -> None:
@@ -115,15 +155,20 @@ class Prometheus(Destination[SampleItem]):
 
     async def send(self, request: Request[SampleItem]) -> Outcome:
         """Post it; on 400 and the like find the samples that are to blame."""
+        rows = sum(item.rows for item in request.items)
+        singles: list[SampleItem] = []
 
-        async def attempt(items: Sequence[SampleItem]) -> Outcome | Rejected:
-            part = request if len(items) == len(request.items) else self.request(items)
-            answer = await self._http.post(self._url, part.body, HEADERS)
-            outcome = self._http.outcome(answer, len(items), REFUSING_SAMPLES)
-            if isinstance(outcome, Rejected) and len(items) == 1:
-                known = request.repeated or items[0].redelivered
+        async def attempt(part: Sequence[int]) -> Outcome | Rejected:
+            body = request.body
+            if len(part) < rows:
+                singles[:] = singles or chain.from_iterable(item.singles() for item in request.items)
+                body = self.request([singles[row] for row in part]).body
+            answer = await self._http.post(self._url, body, HEADERS)
+            outcome = self._http.outcome(answer, len(part), REFUSING_SAMPLES)
+            if isinstance(outcome, Rejected) and len(part) == 1:
+                known = request.repeated or (singles or request.items)[part[0]].redelivered
                 if known and DELIVERED_BEFORE.search(outcome.detail):
                     return Outcome(already_delivered=1)
             return outcome
 
-        return await bisect(request.items, attempt)
+        return await bisect(range(rows), attempt)

@@ -9,7 +9,7 @@ import struct
 from itertools import accumulate
 from math import isnan
 
-from schemas.formats.write_request import SeriesWriter
+from schemas.formats.write_request import SeriesWriter, Slices
 from schemas.point import NUMBERS, ExponentialValue, HistogramValue, Shape, SummaryValue, Value, decode_values
 from schemas.sample import PackedBlock
 from sinks.native_histograms import native_histogram, stale_histogram
@@ -23,8 +23,8 @@ _double = struct.Struct("<d").pack
 _ZERO = _double(0.0)
 
 
-def time_series(block: PackedBlock, time_ms: int, since_ms: int = 0, lanes: int = 1) -> list[tuple[int, bytes]]:
-    """(lane, a `timeseries` field of a WriteRequest) for every series of the block; all of a row have one lane.
+def write_series(block: PackedBlock, into: Slices, time_ms: int, since_ms: int = 0) -> None:
+    """A `timeseries` field of a WriteRequest for every series of the block; all of a row have one lane.
 
     A histogram's row gives its buckets by rising `le` (cumulative counts), a summary's its quantiles, then come `_sum`
     and `_count`; a sum that is not known has no sample.
@@ -38,23 +38,21 @@ def time_series(block: PackedBlock, time_ms: int, since_ms: int = 0, lanes: int 
     bound = _bound_label(shape)
     series = [{NAME: name} | ({bound: le} if le else {}) for name, le in series_of(block.metric, shape)]
     writer = SeriesWriter(shape.label_names, series)
-    found: list[tuple[int, bytes]] = []
     if block.fresh and 0 < since_ms < time_ms - 1:
         zeros = _beginning(shape, len(series), varint(since_ms + 1))
         first = (len(rows) - block.fresh) * rows.width + rows.parts + 1
-        found += writer.samples(rows.data, rows.cells, first, rows.width, [zeros] * block.fresh, lanes)
+        writer.samples(rows.data, rows.cells, first, rows.width, [zeros] * block.fresh, into)
     time = varint(time_ms & 0xFFFF_FFFF_FFFF_FFFF)
     places = rows.data, rows.cells, rows.parts + 1, rows.width
     if shape.kind in NUMBERS:
-        found += writer.numbers(*places, rows.numbers(1), time, lanes)
+        writer.numbers(*places, rows.numbers(1), time, into)
     elif shape.kind == "exponential":
-        found += writer.samples(*places, [_native(value, time) for value in decode_values(shape, rows, 1)], lanes)
+        writer.samples(*places, [_native(value, time) for value in decode_values(shape, rows, 1)], into)
     else:
-        found += writer.numbers(*places, list(map(_numbers, decode_values(shape, rows, 1))), time, lanes)
+        writer.numbers(*places, list(map(_numbers, decode_values(shape, rows, 1))), time, into)
     if len(stale):
         ends = _end(shape, len(series), time)
-        found += writer.samples(stale.data, stale.cells, stale.parts + 1, stale.width, [ends] * len(stale), lanes)
-    return found
+        writer.samples(stale.data, stale.cells, stale.parts + 1, stale.width, [ends] * len(stale), into)
 
 
 def series_of(metric: str, shape: Shape) -> list[tuple[str, str]]:

@@ -14,12 +14,13 @@ from statistics import median
 from typing import Any
 
 from bench.measure import console, machine, save, table
+from schemas.formats.write_request import Slices
 from schemas.packed_rows import __file__ as hot
 from schemas.point import HistogramValue, Labels, Shape, Value
 from schemas.sample import PackedChunk, SeriesBlock, Tick, find_record
 from sinks.contract import Coordinates
-from sinks.prometheus import Prometheus, SampleItem
-from sinks.remote_write import time_series
+from sinks.prometheus import SLICES_PER_REQUEST, Prometheus, SampleItem
+from sinks.remote_write import write_series
 from sinks.settings import Batch, Sink
 
 LABELS = 10
@@ -54,19 +55,27 @@ def records(shape: Shape, random: Random) -> list[bytes]:
 def once(values: Sequence[bytes]) -> tuple[int, list[float]]:
     """Samples, and CPU seconds of the three steps."""
     sink = Prometheus(Sink(endpoint="http://127.0.0.1/"))
-    most = Batch().max_items
+    most, most_bytes = (limit // SLICES_PER_REQUEST for limit in (Batch().max_items, Batch().max_bytes))
     times = [time.process_time()]
     chunks = [chunk for value in values if isinstance(chunk := find_record(value), PackedChunk)]
     times.append(time.process_time())
-    series = [one for chunk in chunks for block in chunk.blocks for _, one in time_series(block, chunk.time_ms)]
+    slices = []
+    for chunk in chunks:
+        into = Slices(1, most, most_bytes)
+        for block in chunk.blocks:
+            write_series(block, into, chunk.time_ms)
+        slices += into.cut()
     times.append(time.process_time())
     origin = Coordinates("samples", 0, 0, 0, 0)
-    items = [SampleItem(origin, one) for one in series]
+    items = [
+        SampleItem(origin=origin, size=len(fields), rows=len(ends), series=fields, ends=ends, numbers=numbers)
+        for _, fields, ends, numbers in slices
+    ]
     began = time.process_time()
-    for first in range(0, len(items), most):
-        sink.request(items[first : first + most])
+    for first in range(0, len(items), SLICES_PER_REQUEST):
+        sink.request(items[first : first + SLICES_PER_REQUEST])
     spent = time.process_time() - began
-    return len(series), [times[1] - times[0], times[2] - times[1], spent]
+    return sum(item.rows for item in items), [times[1] - times[0], times[2] - times[1], spent]
 
 
 def measured(shape: Shape) -> dict[str, Any]:

@@ -30,12 +30,24 @@ DEADLINE = 10.0
 
 
 class Word(Item):
-    """An item of the script: one word of a record's value. Words that begin with `#` cannot be encoded."""
+    """An item of the script: one word of a record's value. Words that begin with `#` cannot be encoded.
+
+    A word with hyphens is an item of several rows.
+    """
 
     word: str
 
     def dead_letter(self) -> bytes:
         return self.word.encode()
+
+    def singles(self) -> list[Word]:
+        return [word(text, self.origin, self.lane, self.defect) for text in self.word.split("-")]
+
+
+def word(text: str, origin: Coordinates, lane: int = 0, defect: str = "") -> Word:
+    made = Word(origin=origin, size=len(text), rows=1 + text.count("-"), lane=lane, defect=defect)
+    made.word = text
+    return made
 
 
 Answer = Callable[[Request[Word]], Awaitable[Outcome] | Outcome]
@@ -68,9 +80,7 @@ class Scripted(Destination[Word]):
         for index, text in enumerate(record.value.decode().split()):
             place = Coordinates(record.topic, record.partition, record.offset, 0, index)
             lane = 1 if self.lanes > 1 and text.startswith("+") else 0
-            item = Word(origin=place, size=len(text), lane=lane, defect="bad" if text.startswith("#") else "")
-            item.word = text
-            items.append(item)
+            items.append(word(text, place, lane, "bad" if text.startswith("#") else ""))
         return items
 
     def forget(self, topic: str, partition: int) -> None:
@@ -87,7 +97,7 @@ class Scripted(Destination[Word]):
 
 
 def accept(request: Request[Word]) -> Outcome:
-    return Outcome(accepted=len(request.items))
+    return Outcome(accepted=sum(item.rows for item in request.items))
 
 
 class Script:
@@ -247,6 +257,42 @@ async def test_only_what_was_not_settled_is_sent_again() -> None:
         assert b.destination.sent == [["a", "b", "c", "d", "e"], ["c", "e"]]
         assert b.grave.letters == [("b", "bad", Reason.REFUSED_BY_SINK)]
         assert [b.counted(o) for o in ("accepted", "already_delivered", "refused")] == [3, 1, 1]
+
+
+async def test_items_of_several_rows_are_counted_and_settled_by_their_rows() -> None:
+    async with bench(Scripted(accept), max_items=3, max_bytes=8) as b:
+        await b.add("a-b c d-e", "", "f-g-h-i-j")
+        await b.reaches(3)
+        assert b.destination.sent == [["a-b", "c"], ["d-e"], ["f-g-h-i-j"]]
+        assert b.counted("accepted") == 10
+
+
+async def test_a_row_of_an_item_is_refused_alone_and_another_one_sent_again_alone() -> None:
+    first = Outcome(accepted=2, refused=(Refusal(1, "bad"),), retry=(3, 4), reason="503")
+    destination = Scripted(Script(first, Outcome.retry_all(2, "503", "")))
+    async with bench(destination) as b:
+        await b.add("a-b-c d-e")
+        await b.reaches(1)
+        assert destination.sent == [["a-b-c", "d-e"], ["d", "e"], ["d", "e"]]
+        assert b.grave.letters == [("b", "bad", Reason.REFUSED_BY_SINK)]
+        assert [b.counted(o) for o in ("accepted", "already_delivered", "refused")] == [4, 0, 1]
+
+
+async def test_what_is_sent_again_as_a_whole_stays_whole() -> None:
+    destination = Scripted(Script(Outcome.retry_all(3, "503", ""), Unavailable("reset")))
+    async with bench(destination) as b:
+        await b.add("a-b c")
+        await b.reaches(1)
+        assert destination.sent == [["a-b", "c"]] * 3
+        assert b.counted("accepted") == 3
+
+
+async def test_every_row_of_what_cannot_be_encoded_is_buried() -> None:
+    async with bench(Scripted(accept)) as b:
+        await b.add("a-b #c-d")
+        await b.reaches(1)
+        assert b.grave.letters == [("#c", "bad", Reason.MALFORMED), ("d", "bad", Reason.MALFORMED)]
+        assert [b.counted(o) for o in ("accepted", "refused")] == [2, 2]
 
 
 async def test_a_refusal_settles_only_once_its_letter_is_stored() -> None:

@@ -14,6 +14,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from schemas.envelope import Envelope, RowVerdict
+from schemas.formats.write_request import Slices
 from schemas.ids import trace_key
 from schemas.point import Labels, Shape, Value
 from schemas.sample import SeriesBlock, Tick
@@ -141,6 +142,21 @@ def tick(
     """The records of a tick."""
     values = Tick(number, time_ms, points=0, partitions=1, blocks=list(blocks), since_ms=since_ms).encode()
     return [record(value, "samples", signal="samples", redelivered=redelivered) for value in values]
+
+
+def series_in(slices: Slices) -> list[tuple[int, bytes]]:
+    """(lane, `timeseries` field) of every series, in the order of writing."""
+    found: dict[int, tuple[int, bytes]] = {}
+    last: dict[int, int] = {}
+    for lane, fields, ends, numbers in slices.cut():
+        assert list(numbers) == sorted(numbers)
+        assert last.get(lane, -1) < numbers[0], "a lane is in order"
+        last[lane] = numbers[-1]
+        for start, end, number in zip([0, *ends], ends, numbers, strict=False):
+            found[number] = lane, fields[start:end]
+        assert ends[-1] == len(fields)
+    assert sorted(found) == list(range(len(found)))
+    return [found[number] for number in sorted(found)]
 
 
 def spans_of(requests: Sequence[ResourceSpans]) -> list[Span]:

@@ -45,6 +45,11 @@ def encode(destination: Prometheus, records: list[SourceRecord]) -> list[SampleI
     return last
 
 
+def samples(items: list[SampleItem]) -> list[SampleItem]:
+    """One item for each."""
+    return [alone for item in items for alone in item.singles()]
+
+
 async def send(url: str, records: list[SourceRecord], *, again: bool = False) -> Outcome:
     """All samples of a tick in one request."""
     destination = Prometheus(sink(url))
@@ -113,9 +118,10 @@ async def test_a_histogram_that_ends_is_gone_and_what_comes_back_is_counted_from
 
 async def test_prometheus_refuses_one_sample_and_gets_the_others(prometheus: PrometheusServer) -> None:
     calls, future = fresh(), fresh()
-    destination = Prometheus(sink(prometheus.remote_write_url))
+    destination = Prometheus(sink(prometheus.remote_write_url, shards=1, batch={"max_items": 48}))
     items = encode(destination, tick(1, NOW, counter(calls, [((f"s{n}",), n) for n in range(10)])))
-    items[6:6] = encode(destination, tick(1, NOW + 24 * HOUR, counter(future, [(("cart",), 1)])))
+    assert [item.rows for item in items] == [6, 4]
+    items[1:1] = encode(destination, tick(1, NOW + 24 * HOUR, counter(future, [(("cart",), 1)])))
     await destination.start()
     outcome = await destination.send(destination.request(items))
     await destination.close()
@@ -123,6 +129,23 @@ async def test_prometheus_refuses_one_sample_and_gets_the_others(prometheus: Pro
     assert outcome.refused[0].detail.startswith("400 ")
     assert outcome.refused[0].detail == f"400 {shortened(outcome.refused[0].said)}", "the server's own answer"
     assert await query(prometheus, calls) == {f"s{n}": n for n in range(10)}
+
+
+async def test_one_bad_sample_of_many_is_found_in_the_middle_of_a_slice(strict: PrometheusServer) -> None:
+    calls = fresh()
+    destination = Prometheus(sink(strict.remote_write_url, shards=1))
+    await destination.start()
+    newer = tick(2, NOW, counter(calls, [(("s37",), 1)]))
+    assert await destination.send(destination.request(encode(destination, newer))) == Outcome(accepted=1)
+    rows = [((f"s{n}",), n) for n in range(100)]
+    (item,) = encode(destination, tick(1, NOW - 1000, counter(calls, rows)))
+    outcome = await destination.send(destination.request([item]))
+    await destination.close()
+    assert (item.rows, outcome.accepted, [refusal.index for refusal in outcome.refused]) == (100, 99, [37])
+    alone = item.singles()[37]
+    (sample,) = decode(bytes(cramjam.snappy.compress_raw(alone.dead_letter())))
+    assert (dict(sample.labels), alone.origin.index) == ({"__name__": calls, "service": "s37"}, 37)
+    assert await query(strict, calls, NOW - 500) == {f"s{n}": n for n in range(100) if n != 37}
 
 
 async def test_what_the_predecessor_delivered_is_recognised(strict: PrometheusServer) -> None:
@@ -176,7 +199,7 @@ def test_an_interrupted_tick_is_forgotten() -> None:
     for record in tick(1, NOW, counter("a", [(("cart",), 1)]))[:2]:
         assert destination.encode(record) is None
     items = encode(destination, tick(1, NOW, counter("b", [(("cart",), 1), (("pay",), 2)])))
-    assert len(items) == 2
+    assert len(samples(items)) == 2
 
 
 def test_a_partition_that_is_read_again_starts_anew() -> None:
@@ -191,10 +214,11 @@ def test_a_partition_that_is_read_again_starts_anew() -> None:
 def test_a_series_keeps_its_lane_and_lanes_are_shared_out() -> None:
     destination = Prometheus(sink("http://unused", shards=4))
     rows = [((f"s{n}",), n) for n in range(200)]
-    first = encode(destination, tick(1, NOW, counter("a", rows)))
-    second = encode(destination, tick(2, NOW + 1, counter("a", rows)))
-    assert [item.lane for item in first] == [item.lane for item in second]
+    first = samples(encode(destination, tick(1, NOW, counter("a", rows))))
+    second = samples(encode(destination, tick(2, NOW + 1, counter("a", rows))))
+    assert [(item.lane, item.origin.index) for item in first] == [(item.lane, item.origin.index) for item in second]
     assert {item.lane for item in first} == {0, 1, 2, 3}
+    assert sorted(item.origin.index for item in first) == list(range(200))
     assert destination.requests_per_lane == 1
 
 
@@ -204,6 +228,7 @@ def test_series_that_would_be_dropped_without_a_word_are_defects() -> None:
     blocks = counter("", row), counter("ok", row), counter("größe.b", row), counter("c", row, ["\udc80"])
     items = encode(destination, tick(1, NOW, *blocks[:3]))
     assert bad(items) == ["'' is not a name"]
+    assert [(item.rows, item.origin.index) for item in samples(items)] == [(1, 0), (1, 1), (1, 2)]
     assert defect("c", blocks[3].shape) == "'\\udc80' is not a name"
 
 

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.demo.remote_write import decode
+from schemas.formats.write_request import Slices
 from schemas.point import HistogramValue, Shape, SummaryValue
 from schemas.sample import PackedChunk, SeriesBlock, TickChunk, encode_record, find_record
-from sinks.remote_write import defect, series_of, time_series
+from sinks.remote_write import defect, series_of, write_series
+from tests.sinks.building import series_in
 
 NAMES = st.sampled_from(["A", "Z", "_x", "aa", "le2", "service_name", "z"])
 
@@ -22,7 +24,9 @@ def series_as_told(block: SeriesBlock, time_ms: int, since_ms: int = 0) -> list[
     chunk = find_record(encode_record(TickChunk(1, time_ms, 0, [block], since_ms)))
     assert isinstance(chunk, PackedChunk)
     (found,) = chunk.blocks
-    return [series for _, series in time_series(found, chunk.time_ms, chunk.since_ms)]
+    into = Slices(1, 3, 1000)
+    write_series(found, into, chunk.time_ms, chunk.since_ms)
+    return [series for _, series in series_in(into)]
 
 
 def samples(block: SeriesBlock, time_ms: int = 1_000) -> list[tuple[dict[str, str], int, float | None]]:

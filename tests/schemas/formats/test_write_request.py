@@ -12,8 +12,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.formats.write_request import SeriesWriter
+from schemas.formats.write_request import SeriesWriter, Slices
 from schemas.packed_rows import PackedRows
+from tests.sinks.building import series_in
 
 FIELDS = {  # prometheus/prompb types.proto and remote.proto: name, number, type, message
     "WriteRequest": [("timeseries", 1, 11, "TimeSeries")],
@@ -73,14 +74,16 @@ times = st.integers(-(1 << 63), (1 << 63) - 1).filter(bool)
 samples = st.one_of(st.floats(allow_nan=False), st.integers(-(1 << 53), 1 << 53)).filter(bool)
 
 
-@given(label_sets, samples, times, st.sampled_from([1, 4, 1 << 40]))
+@given(label_sets, samples, times, st.sampled_from([1, 4, 50]))
 def test_numbers_are_what_protobuf_writes(
     drawn: tuple[list[str], list[list[str]]], number: float, time: int, lanes: int
 ) -> None:
     names, rows = drawn
     packed = PackedRows(msgpack.packb([[row, number + index] for index, row in enumerate(rows)]), 0, len(names), 2)
     writer = SeriesWriter(names, [{"__name__": "m_total"}])
-    found = writer.numbers(packed.data, packed.cells, 3, packed.width, packed.numbers(1), varint(time), lanes)
+    into = Slices(lanes, 3, 1000)
+    writer.numbers(packed.data, packed.cells, 3, packed.width, packed.numbers(1), varint(time), into)
+    found = series_in(into)
     series = [
         ({"__name__": "m_total"} | dict(zip(names, row, strict=True)), number + index, time)
         for index, row in enumerate(rows)
@@ -106,7 +109,9 @@ def test_every_series_of_a_row_has_its_own_labels(
     ]
     packed = PackedRows(msgpack.packb([[row, 1] for row in rows]), 0, len(names), 2)
     writer = SeriesWriter(names, fixed)
-    found = writer.samples(packed.data, packed.cells, 3, packed.width, [encoded] * len(rows), 4)
+    into = Slices(4, 3, 1000)
+    writer.samples(packed.data, packed.cells, 3, packed.width, [encoded] * len(rows), into)
+    found = series_in(into)
     assert b"".join(one for _, one in found) == of_protobuf(
         [
             (labels | dict(zip(names, row, strict=True)), value, time)
@@ -124,8 +129,9 @@ def test_a_lane_depends_on_the_labels_that_are_there_alone() -> None:
     def lanes(names: list[str], rows: list[list[str]]) -> list[int]:
         packed = PackedRows(msgpack.packb([[row, 1] for row in rows]), 0, len(names), 2)
         writer = SeriesWriter(names, [{"__name__": "m"}])
-        found = writer.numbers(packed.data, packed.cells, 3, packed.width, [1.0] * len(rows), b"\x01", 4)
-        return [lane for lane, _ in found]
+        into = Slices(4, 100, 10_000)
+        writer.numbers(packed.data, packed.cells, 3, packed.width, [1.0] * len(rows), b"\x01", into)
+        return [lane for lane, _ in series_in(into)]
 
     before = lanes(["service", "route"], rows)
     assert lanes(["service", "added", "route"], [[service, "", route] for service, route in rows]) == before
@@ -134,13 +140,14 @@ def test_a_lane_depends_on_the_labels_that_are_there_alone() -> None:
 
 def test_what_lies_elsewhere_is_not_read() -> None:
     packed = PackedRows(msgpack.packb([[["a", "b"], 1]]), 0, 2, 2)
-    writer = SeriesWriter(["x", "y"], [{"__name__": "m"}])
+    writer, into = SeriesWriter(["x", "y"], [{"__name__": "m"}]), Slices(1, 10, 1000)
     with pytest.raises(IndexError, match="fewer cells"):
-        writer.numbers(packed.data, packed.cells, 3, packed.width, [1.0, 2.0], b"\x01", 1)
+        writer.numbers(packed.data, packed.cells, 3, packed.width, [1.0, 2.0], b"\x01", into)
     with pytest.raises(IndexError, match="beyond the data"):
-        writer.numbers(packed.data[:3], packed.cells, 3, packed.width, [1.0], b"\x01", 1)
+        writer.numbers(packed.data[:3], packed.cells, 3, packed.width, [1.0], b"\x01", into)
     with pytest.raises(ValueError, match="2 samples for 1 series"):
-        writer.samples(packed.data, packed.cells, 3, packed.width, [[b"", b""]], 1)
+        writer.samples(packed.data, packed.cells, 3, packed.width, [[b"", b""]], into)
+    assert into.cut() == []
 
 
 def test_long_and_many_labels() -> None:
@@ -148,9 +155,24 @@ def test_long_and_many_labels() -> None:
     names = [f"n{index}" * 20 for index in range(64)]
     rows = [["x" * random.randrange(2000) for _ in names] for _ in range(5)]
     packed = PackedRows(msgpack.packb([[row, 1] for row in rows]), 0, len(names), 2)
-    found = SeriesWriter(names, [{"__name__": "m"}]).numbers(
-        packed.data, packed.cells, 3, packed.width, packed.numbers(1), b"\x07", 4
-    )
-    assert b"".join(one for _, one in found) == of_protobuf(
+    into = Slices(4, 3, 1000)
+    writer = SeriesWriter(names, [{"__name__": "m"}])
+    writer.numbers(packed.data, packed.cells, 3, packed.width, packed.numbers(1), b"\x07", into)
+    assert b"".join(one for _, one in series_in(into)) == of_protobuf(
         [({"__name__": "m"} | dict(zip(names, row, strict=True)), 1, 7) for row in rows]
     )
+
+
+@given(st.lists(st.integers(0, 400), min_size=1, max_size=60), st.integers(1, 20), st.integers(1, 2000))
+def test_slices_are_bounded(sizes: list[int], most: int, most_bytes: int) -> None:
+    packed = PackedRows(msgpack.packb([[["x" * size], 1] for size in sizes]), 0, 1, 2)
+    into = Slices(2, most, most_bytes)
+    SeriesWriter(["n"], [{"__name__": "m"}]).numbers(
+        packed.data, packed.cells, 3, packed.width, packed.numbers(1), b"\x07", into
+    )
+    slices = into.cut()
+    assert sum(len(one.ends) for one in slices) == len(sizes)
+    for one in slices:
+        assert len(one.ends) == len(one.numbers) <= most
+        assert len(one.ends) == 1 or len(one.fields) <= most_bytes
+    assert into.cut() == []
