@@ -17,6 +17,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from math import inf
 
 import faust
 from aiokafka import ConsumerRecord, TopicPartition
@@ -43,6 +44,7 @@ LOOKS = 100  # at what is due in each interval
 RECORDS_PER_TURN = 100  # counted before other partitions and heartbeats get their turn
 UNREAD_LIMIT = 2  # times commit_bytes of points that may wait to be counted before fetching pauses
 DELETE_INTERVAL = 600.0  # seconds between deletions of old ticks
+COMPLAIN_EVERY = 600.0  # seconds between log lines about metrics that find no place
 LARGEST_TICK = 1 << 30  # bytes; only stops a broken topic from filling the memory
 
 log = logging.getLogger(__name__)
@@ -104,6 +106,7 @@ class PointsPartition(Lease):
         self._unread_bytes = 0
         self._fetched = 0
         self._deleted_at = time.monotonic()
+        self._complained_at = -inf
         self._rounds = 0
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
 
@@ -235,15 +238,23 @@ class PointsPartition(Lease):
         outputs += dead_letters(self._topics, letters, self._config)
         written = await self._committer.commit(outputs, offsets)
         self._ticks.acknowledged(written[last].timestamp, time.monotonic())
-        self._told.tell(due.tick.blocks)
+        self._told.tell(due.tick.blocks, due.overflow)
         if self._watch is not None:
             self._watch.ticked(samples.partition, due.tick.blocks)
-        for metric, observations in due.overflow.items():
-            telemetry.count("tailrace_overflow_points_total", observations, metric=metric)
         for reason, number in due.dropped.items():
             intentional = str(reason.intentional).lower()
             telemetry.count(
                 "tailrace_dropped_total", number, signal="metrics", reason=str(reason), intentional=intentional
+            )
+        if due.without_place and time.monotonic() - self._complained_at >= COMPLAIN_EVERY:
+            self._complained_at = time.monotonic()
+            log.warning(
+                "points of a metric are dropped: there are too many metrics (metrics.otlp.names_per_partition)",
+                extra={
+                    "metric": due.without_place,
+                    "partition": samples.partition,
+                    "limit": self._config.metrics.otlp.names_per_partition,
+                },
             )
         for refused in due.refused:
             telemetry.count("tailrace_dead_letters_total", stage=ROLE, reason=refused.reason)

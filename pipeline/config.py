@@ -309,6 +309,12 @@ class OtlpMetrics(Section):
         description="Cumulative streams of a metric whose newest point is remembered; points of further ones are "
         "dropped and counted.",
     )
+    names_per_partition: int = Field(
+        10_000,
+        ge=1,
+        description="Metrics of a partition of points (`kafka.metric_partitions`); those that are there stay, points "
+        "of further ones are dropped and counted.",
+    )
 
 
 class Metrics(Section):

@@ -357,6 +357,6 @@ def observe(name: MetricName, seconds: float, **labels: str) -> None:
 
 
 def remove(name: MetricName, **labels: str) -> None:
-    """Tell a gauge no more, if it was told."""
+    """Tell a gauge or counter no more, if it was told."""
     with contextlib.suppress(KeyError):
         _instruments[name].remove(*(labels[label] for label in _labels[name]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from pipeline import telemetry
 from pipeline.config import Metrics
@@ -29,6 +29,7 @@ def limits_of(metrics: Metrics) -> Limits:
         int(metrics.idle_timeout * 1000),
         int(metrics.otlp.stale_after * 1000),
         metrics.otlp.sources_per_metric,
+        metrics.otlp.names_per_partition,
     )
 
 
@@ -40,17 +41,19 @@ class ToldLimits:
         self._metrics: set[str] = set()
         self._offenders: set[tuple[str, str, str]] = set()
         self._folded: dict[tuple[str, str], float] = {}
+        self._counted: set[str] = set()  # metrics with a counter of what folds
 
     def begin(self, blocks: Iterable[SeriesBlock]) -> None:
         """What a loaded tick had counted was told by the owner before."""
         self._folded = {(metric, limit.label): limit.folded for metric, limit in standing(blocks)}
 
-    def tell(self, blocks: Iterable[SeriesBlock]) -> None:
-        """A tick was committed."""
+    def tell(self, blocks: Iterable[SeriesBlock], overflow: Mapping[str, float] | None = None) -> None:
+        """A tick was committed; `overflow` as in `DueTick`."""
         found = sorted(standing(blocks), key=lambda item: (not item[1].folded, -item[1].active))
         present = {(metric, limit.label) for metric, limit in found}
         metrics = {metric for metric, label in present if not label}
         self._forget(self._metrics - metrics, self._told - present)
+        self._uncount(self._counted - metrics)
         self._metrics, self._told = self._metrics & metrics, self._told & present
         for metric, limit in found:
             if limit.label:
@@ -58,12 +61,15 @@ class ToldLimits:
                     self._tell_label(metric, limit)
             elif metric in self._metrics or len(self._metrics) < MOST_METRICS:
                 self._tell_metric(metric, limit)
+        for metric, observations in (overflow or {}).items():
+            self._count(metric, observations)
         self._folded = {(metric, limit.label): limit.folded for metric, limit in found}
         self._tell_offenders([(metric, limit) for metric, limit in found if (metric, limit.label) in self._told])
 
     def end(self) -> None:
         """The partition is another worker's."""
         self._forget(self._metrics, self._told)
+        self._uncount(set(self._counted))
         self._tell_offenders(())
 
     def _tell_offenders(self, limits: Iterable[tuple[str, LimitState]]) -> None:
@@ -80,7 +86,17 @@ class ToldLimits:
         telemetry.gauge("tailrace_series_active", limit.active, metric=metric)
         telemetry.gauge("tailrace_series_demand", limit.demand, metric=metric)
         telemetry.gauge("tailrace_series_budget", limit.limit, metric=metric)
-        telemetry.count("tailrace_overflow_points_total", 0, metric=metric)
+        self._count(metric, 0)
+
+    def _count(self, metric: str, observations: float) -> None:
+        self._counted.add(metric)
+        telemetry.count("tailrace_overflow_points_total", observations, metric=metric)
+
+    def _uncount(self, metrics: Collection[str]) -> None:
+        """They are no more: names come from outside, and a counter of each would stay for ever."""
+        self._counted -= set(metrics)
+        for metric in metrics:
+            telemetry.remove("tailrace_overflow_points_total", metric=metric)
 
     def _tell_label(self, metric: str, limit: LimitState) -> None:
         key = metric, limit.label
@@ -101,6 +117,7 @@ class ToldLimits:
             telemetry.remove("tailrace_label_values_active", metric=metric, label=label)
             telemetry.remove("tailrace_label_values_demand", metric=metric, label=label)
             telemetry.remove("tailrace_label_values_limit", metric=metric, label=label)
+            telemetry.remove("tailrace_label_overflow_points_total", metric=metric, label=label)
 
 
 def standing(blocks: Iterable[SeriesBlock]) -> Iterator[tuple[str, LimitState]]:

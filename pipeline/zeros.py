@@ -48,7 +48,7 @@ def zeros(config: Config, roles: Collection[str]) -> Iterator[Zero]:
             yield from _sample(config)
         else:
             yield "tailrace_dropped_total", _expired("metrics")
-            for reason in (Reason.OVER_LIMIT, Reason.SUPERSEDED):
+            for reason in (Reason.OVER_LIMIT, Reason.TOO_MANY_METRICS, Reason.SUPERSEDED):
                 dropped = {"signal": "metrics", "reason": reason.value, "intentional": "true"}
                 yield "tailrace_dropped_total", dropped
             yield "tailrace_dead_letters_total", {"stage": role.name, "reason": Reason.NAME_TAKEN.value}

@@ -43,6 +43,7 @@ class Limits:
     `series_of` overrides by metric, `values_of` by (metric, label); ANY_METRIC stands for those without their own.
     `idle_ms`: a series that was not counted for this long ends; 0: never. `level_idle_ms` is the same for what is not
     counted but read: gauges, sums that may fall, summaries. `sources`: how many cumulative streams a metric may have.
+    `names`: how many metrics may come from outside.
     """
 
     series: int
@@ -52,6 +53,7 @@ class Limits:
     idle_ms: int = 0
     level_idle_ms: int = 300_000
     sources: int = 50_000
+    names: int = 10_000
 
     def limiter(self, metric: str, shape: Shape) -> SeriesLimiter:
         """The limiter of a metric. Raises ConfigError as `SeriesLimiter` does."""

@@ -24,7 +24,9 @@ to and fro:
 
 Metrics from outside have *open* shapes: label names are added as they come, and every row has the bounds that it began
 with. One name has one kind, whoever was first, except that a classic and an exponential histogram may share one; what
-comes as another kind, or under the name of a span metric, is Malformed (`name_taken`).
+comes as another kind, or under the name of a span metric, is Malformed (`name_taken`). So many names are taken in and
+no more (`Limits.names`): several metrics have no sum, so points of a further one are refused and counted. Those that
+are there stay, and when the last series of one ends its place is free.
 """
 
 from __future__ import annotations
@@ -54,6 +56,9 @@ class SeriesStore:
         # By name, and whether it is an exponential histogram.
         self._families: dict[tuple[str, bool], Family] = {}
         self._generation: int | None = None  # of the last tick
+        self._outside = 0  # metrics with an open shape
+        self._refused = 0  # points of metrics without a place
+        self.without_place = ""  # one of these metrics; who reads it empties it
 
     def apply(self, batch: PointBatch, now_ms: int = 0) -> float:
         """Add deltas and readings; returns how many observations (a counter: how much) went under overflow label sets.
@@ -61,7 +66,9 @@ class SeriesStore:
         `now_ms` is when the batch was appended. Raises Malformed for an open batch whose name is taken; for a closed
         one of another kind ProtocolError, and ConfigError when the budget does not hold it at all.
         """
-        family = self._family(batch.metric, batch.shape)
+        family = self._family_of(batch)
+        if family is None:
+            return 0.0
         relabel = _relabelling(batch.shape, family)
         overflow = 0.0
         for labels, value in batch.rows:
@@ -70,7 +77,9 @@ class SeriesStore:
 
     def apply_packed(self, batch: PackedBatch, now_ms: int = 0) -> float:
         """The same for a batch that is not unpacked: label sets that were met before stay so."""
-        family = self._family(batch.metric, batch.shape)
+        family = self._family_of(batch)
+        if family is None:
+            return 0.0
         relabel = _relabelling(batch.shape, family)
         known = family.known(batch.shape)
         overflow, rows, values = 0.0, batch.rows, batch.values
@@ -128,12 +137,15 @@ class SeriesStore:
             family.moved = []
             if not family.rows:
                 del self._families[key]
+                self._outside -= family.shape.open
         self._generation = generation
         return blocks
 
     def dropped(self) -> Counter[Reason]:
-        """Readings that changed nothing since this was asked last, by reason."""
+        """Points that changed nothing since this was asked last, by reason."""
         found: Counter[Reason] = Counter()
+        if self._refused:
+            found[Reason.TOO_MANY_METRICS], self._refused = self._refused, 0
         for family in self._families.values():
             found += family.dropped
             family.dropped.clear()
@@ -151,6 +163,17 @@ class SeriesStore:
         """Label sets of all metrics."""
         return sum(len(family.rows) for family in self._families.values())
 
+    def _family_of(self, batch: PointBatch | PackedBatch) -> Family | None:
+        """That of a batch; None if there is no place for its metric. Those that spans become always have one."""
+        metric = batch.metric
+        own = not batch.shape.open or metric in self._shapes
+        there = (metric, False) in self._families or (metric, True) in self._families
+        if own or there or self._outside < self._limits.names:
+            return self._family(metric, batch.shape)
+        self._refused += len(batch.rows) + len(batch.readings)
+        self.without_place = metric
+        return None
+
     def _family(self, metric: str, shape: Shape) -> Family:
         exponential = shape.kind == "exponential"
         family = self._families.get((metric, exponential))
@@ -163,6 +186,7 @@ class SeriesStore:
             raise Malformed(Reason.NAME_TAKEN, text) if shape.open else ProtocolError(text)
         if family is None:
             family = self._families[metric, exponential] = Family(metric, own, self._limits)
+            self._outside += own.open
         return family
 
 

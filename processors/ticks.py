@@ -44,14 +44,16 @@ class DueTick:
     """What goes into one transaction: the tick, and what it tells about since the last one.
 
     `tick.points` is the offset to commit. `overflow` is what was counted under `__overflow__` since the last tick, by
-    metric; `dropped` are points that changed nothing, by reason; `refused` are the records that cannot be counted. How
-    the limits stand is in the tick itself.
+    metric; `dropped` are points that changed nothing, by reason; `without_place` is a metric whose points are among
+    them because there are too many metrics ("": none). `refused` are the records that cannot be counted. How the limits
+    stand is in the tick itself.
     """
 
     tick: Tick
     overflow: Mapping[str, float]
     dropped: Mapping[Reason, int]
     refused: tuple[Refused, ...] = ()
+    without_place: str = ""
 
 
 class Ticks:
@@ -175,4 +177,5 @@ class Ticks:
         refused, self._refused = tuple(self._refused), []
         dropped = self._store.dropped()  # before the tick: it forgets metrics of which nothing is left
         tick = Tick(self._number, time, self._next, self._partitions, self._store.blocks(time), since)
-        return DueTick(tick, overflow, dropped, refused)
+        without_place, self._store.without_place = self._store.without_place, ""
+        return DueTick(tick, overflow, dropped, refused, without_place)

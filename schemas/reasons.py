@@ -16,6 +16,7 @@ class Reason(StrEnum):
     NOT_SAMPLED = "not_sampled"
     LOG_OF_DROPPED_TRACE = "log_of_dropped_trace"
     OVER_LIMIT = "over_limit"  # a gauge, which has no overflow series, or a source, where no more are compared
+    TOO_MANY_METRICS = "too_many_metrics"  # points of a new one, where no more names are taken in
     SUPERSEDED = "superseded"  # an older reading than the newest of its source: that one says all that it says
     # unintentional: counted, bytes in the dead-letter queue
     MALFORMED = "malformed"
@@ -37,4 +38,15 @@ class Reason(StrEnum):
     @property
     def intentional(self) -> bool:
         """True for a decision that was asked for; such records are not dead letters."""
-        return self in (Reason.NOT_SAMPLED, Reason.LOG_OF_DROPPED_TRACE, Reason.OVER_LIMIT, Reason.SUPERSEDED)
+        return self in _INTENTIONAL
+
+
+_INTENTIONAL = frozenset(
+    (
+        Reason.NOT_SAMPLED,
+        Reason.LOG_OF_DROPPED_TRACE,
+        Reason.OVER_LIMIT,
+        Reason.TOO_MANY_METRICS,
+        Reason.SUPERSEDED,
+    )
+)

@@ -20,6 +20,7 @@ def told() -> Iterator[ToldLimits]:
     yield found
     found.end()
     assert not series()
+    assert not counters()
 
 
 def block(metric: str, *limits: LimitState) -> SeriesBlock:
@@ -36,6 +37,13 @@ def series() -> list[tuple[str, ...]]:
     return [(s.name, *s.labels.values()) for s in samples if s.labels.get("metric", "").startswith("told-")]
 
 
+def counters() -> dict[tuple[str, ...], float]:
+    """The counters of this module's metrics."""
+    samples = [sample for metric in telemetry.REGISTRY.collect() for sample in metric.samples]
+    named = [s for s in samples if s.name.endswith("_total") and s.labels.get("metric", "").startswith("told-")]
+    return {(s.name, *s.labels.values()): s.value for s in named}
+
+
 def offenders() -> dict[tuple[str, ...], float]:
     found = telemetry.REGISTRY.collect()
     (gauge,) = [metric for metric in found if metric.name == "tailrace_label_offender_points"]
@@ -49,6 +57,19 @@ def test_the_values_that_were_refused_most_are_told_until_they_are_not(told: Tol
     assert offenders() == {("told-a", "tenant", "t2"): 11}
     told.tell([])
     assert not offenders()
+
+
+def test_the_counters_of_a_metric_end_with_it(told: ToldLimits) -> None:
+    """Names come from outside: a counter of each that ever was would stay for ever."""
+    for number in range(3):
+        told.tell(
+            [block(f"told-{number}", full("tenant", ("t", 1)))], {f"told-{number}": 1.0, f"told-few-{number}": 2.0}
+        )
+        assert counters() == {
+            ("tailrace_label_overflow_points_total", f"told-{number}", "tenant"): 1.0,
+            ("tailrace_overflow_points_total", f"told-{number}"): 1.0,
+            ("tailrace_overflow_points_total", f"told-few-{number}"): 2.0,
+        }
 
 
 def test_whatever_comes_so_many_series_and_no_more(told: ToldLimits) -> None:

@@ -18,6 +18,7 @@ from schemas.point import (
     HistogramValue,
     Kind,
     Labels,
+    PackedBatch,
     PointBatch,
     Reading,
     Shape,
@@ -29,6 +30,7 @@ from schemas.sample import SeriesBlock, Tick, read_tick
 
 TIME = 1_700_000_000_000
 MINUTE = 60_000
+HOUR = 60 * MINUTE
 NAMES = ("job", "instance", "route")
 BOUNDS = ((1.0, 5.0), (2.0,), ())
 
@@ -342,6 +344,37 @@ def test_more_sources_than_are_remembered_are_refused_and_counted() -> None:
     store.apply(read("counter", *((A, 1, number, TIME, TIME) for number in range(5))), TIME)
     assert store.dropped() == {Reason.OVER_LIMIT: 3}
     assert rows(tick(store, TIME + 1)) == {A: 2}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_metrics_beyond_their_number_are_refused_and_counted_until_one_ends(packed: bool) -> None:
+    own = Shape("counter", NAMES)
+    limits = Limits(100, 100, idle_ms=HOUR, names=3)
+    store = SeriesStore(limits, {"calls": own})
+
+    def apply(name: str, shape: Shape, count: int) -> None:
+        batch = PointBatch(name, shape, 0)
+        batch.rows += [(A, 1), (B, 1)][:count]
+        if packed:
+            store.apply_packed(PackedBatch.decode(batch.encode()), TIME)
+        else:
+            store.apply(batch, TIME)
+
+    for name in ("a", "b", "c", "d", "e", "a"):
+        apply(name, own._replace(open=True), 2)
+    assert store.dropped() == {Reason.TOO_MANY_METRICS: 4}
+    assert store.dropped() == {}
+    assert store.without_place == "e"
+    apply("calls", own, 1)
+    loaded = SeriesStore(Limits(100, 100, idle_ms=HOUR, names=1), {"calls": own})
+    loaded.load(store.blocks(TIME + 1), TIME + 1)
+    assert sorted(loaded.active()) == ["a", "b", "c", "calls"], (
+        "what was taken in once stays, whatever the limit is now"
+    )
+    store.blocks(TIME + 1 + HOUR)
+    apply("d", own._replace(open=True), 1)
+    assert store.dropped() == {}
+    assert sorted(store.active()) == ["d"]
 
 
 def test_a_target_has_one_row_of_info() -> None:

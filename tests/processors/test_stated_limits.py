@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
-from pipeline.config import Limits
+from pipeline.config import Limits, Metrics
+from pipeline.told_limits import limits_of
 from pipeline.topics import INTERNAL_MESSAGE_BYTES
 from processors.cardinality import Limits as SeriesLimits
 from processors.family import MOST_LABELS
@@ -19,6 +20,7 @@ from processors.series import SeriesStore
 from schemas import otlp_scan
 from schemas.envelope import Envelope
 from schemas.otlp_build import traces_data
+from schemas.point import PointBatch, Shape
 from schemas.raw_batch import RawReader
 from schemas.reasons import Reason
 from tests.processors.sampling.pair import LOGS, RAW, SETTINGS, SPANS, START, WAIT, Owner, Pair
@@ -155,6 +157,16 @@ def test_a_metric_point_of_ten_thousand_attributes_is_counted_with_fewer() -> No
     ((labels, value),) = block.rows
     assert value == 5
     assert "__overflow__" in labels
+
+
+def test_whatever_names_metrics_have_so_many_are_taken_in_and_no_more() -> None:
+    store = SeriesStore(limits_of(Metrics()))
+    most = Metrics().otlp.names_per_partition
+    shape = Shape("counter", ("job",), open=True)
+    for number in range(most + 100):
+        store.apply(PointBatch(f"m_{number}_total", shape, 0, [(("shop",), 1)]), START)
+    assert (len(store), store.dropped()) == (most, {Reason.TOO_MANY_METRICS: 100})
+    assert store.without_place == f"m_{most + 99}_total"
 
 
 def test_the_page_names_tests_that_exist() -> None:
