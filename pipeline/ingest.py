@@ -27,6 +27,7 @@ from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.reader import Reader
 from pipeline.topics import Topics
 from processors.metric_points import MetricPoints, Naming
+from processors.otlp_series import KnownSeries
 from processors.redaction import Redactor
 from processors.regroup import Regroup
 from processors.stream_time import BrokerClock, RawMark
@@ -75,13 +76,14 @@ def leases(config: Config, since: str | None) -> Leases:
     whole = topics.group(ROLE)
     shares = {topic: DeadLetterShare(ROLE, topic, config.limits.dead_letters) for topic in inputs}
     pace, before = _Pace(int(config.sampling.decision_wait * 1000) * AHEAD_OF_SLOWEST), _Before(config)
+    known = KnownSeries()
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions
         source = inputs[partition.topic]
         other = f"{whole}.{source.signal}" if owner.group_id == whole else whole
         share = shares[partition.topic]
-        return RawPartition(owner, partition, source, config, topics, since, pace, before, other, share)
+        return RawPartition(owner, partition, source, config, topics, since, pace, before, other, share, known)
 
     return lease
 
@@ -167,6 +169,7 @@ class RawPartition(Lease):
         before: _Before,
         other_group: str,
         share: DeadLetterShare,
+        known: KnownSeries,
     ) -> None:
         self._group, self._partition, self._source = owner, partition, source
         self._config, self._topics, self._pace, self._before = config, topics, pace, before
@@ -175,7 +178,7 @@ class RawPartition(Lease):
         self._other_group = other_group  # of the same partition, with or without --signals
         self._since = since or config.kafka.start
         self._target = {"traces": topics.spans, "logs": topics.logs, "metrics": topics.points}[source.signal]
-        self._processor = _processor(partition, source, config)
+        self._processor = _processor(partition, source, config, known)
         self._committer: Committer = committer(
             config.kafka, owner, topics.transactional_id(ROLE, partition.partition, partition.topic)
         )
@@ -410,13 +413,13 @@ class RawPartition(Lease):
             self._clock.observe(max(newest, self._mark.mark or 0), time.monotonic())
 
 
-def _processor(partition: TopicPartition, source: Input, config: Config) -> Regroup | MetricPoints:
+def _processor(partition: TopicPartition, source: Input, config: Config, known: KnownSeries) -> Regroup | MetricPoints:
     limits, otlp = config.limits, config.metrics.otlp
     redactor = None if config.redaction is None else Redactor(config.redaction)
     if source.signal == "metrics":
         naming = Naming(otlp.translation_strategy, otlp.scope_labels, tuple(otlp.promote_resource_attributes))
         return MetricPoints(
-            partition.topic, partition.partition, source.encoding, naming, limits.max_message_bytes, redactor
+            partition.topic, partition.partition, source.encoding, naming, limits.max_message_bytes, redactor, known
         )
     return Regroup(
         partition.topic,

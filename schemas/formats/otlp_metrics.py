@@ -8,6 +8,7 @@ Source: opentelemetry-proto metrics.proto; OpenTelemetry specification, "Metrics
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from math import inf, isfinite, nan
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ DELTA, CUMULATIVE = 1, 2  # AggregationTemporality
 MOST = 1 << 53
 # Exponents that doubles have: no observation lies in a bucket beyond.
 _LOWEST_EXPONENT, _HIGHEST_EXPONENT = -1075, 1024
+_KNOWN_BOUNDS = 256  # lists of them
 
 
 class Metric(NamedTuple):
@@ -140,9 +142,15 @@ def _histogram(point: Any) -> tuple[HistogramValue, tuple[float, ...]]:
     if bounds and bounds[-1] == inf:  # said, though it goes without saying
         counts[-2:] = [sum(counts[-2:])]
         del bounds[-1]
-    if not all(map(isfinite, bounds)) or any(low >= high for low, high in pairwise(bounds)):
+    if not _rise(fixed := tuple(bounds)):
         raise Malformed(Reason.BUCKETS_DO_NOT_FIT, f"bounds do not rise: {bounds}")
-    return HistogramValue(_counted(point, counts), _total(point), tuple(counts)), tuple(bounds)
+    return HistogramValue(_counted(point, counts), _total(point), tuple(counts)), fixed
+
+
+@lru_cache(_KNOWN_BOUNDS)
+def _rise(bounds: tuple[float, ...]) -> bool:
+    """Whether they are numbers, each greater than the one before: looked at once, for all points that have them."""
+    return all(map(isfinite, bounds)) and all(low < high for low, high in pairwise(bounds))
 
 
 def _exponential(point: Any) -> ExponentialValue:

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToJson
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from processors.metric_points import MOST_NAMES, MetricPoints, Naming
+from processors.otlp_series import KnownSeries, Stream
 from schemas.point import ExponentialValue, HistogramValue, PointBatch, Reading, SummaryValue
 from schemas.reasons import Reason
 from tests.schemas.rows import attribute
@@ -43,10 +46,13 @@ def processor(encoding: str = "otlp_proto", naming: Naming | None = None, limit:
 
 
 def read(data: MetricsData | bytes, *args: Any) -> tuple[dict[str, PointBatch], list[tuple[str, bytes]]]:
-    """Batches by metric, and dead letters as (reason, bytes)."""
+    """Batches by metric, and dead letters as (reason, bytes): the same when its series are known already."""
     reader = processor(*args)
-    reader.add(7, NOW + 1, data if isinstance(data, bytes) else data.SerializeToString())
+    value = data if isinstance(data, bytes) else data.SerializeToString()
+    reader.add(7, NOW + 1, value)
     flushed = reader.flush()
+    reader.add(7, NOW + 1, value)
+    assert repr(reader.flush()) == repr(flushed)
     batches = [PointBatch.decode(batch.encode()) for batch in flushed.batches]
     assert batches == flushed.batches
     assert not reader.size
@@ -460,3 +466,49 @@ def test_many_bad_points_cost_no_more_than_they_hold() -> None:
     batches, ((reason, letter),) = read(data)
     assert (batches, reason) == ({}, Reason.NOT_FINITE)
     assert MetricsData.FromString(letter).resource_metrics[0].scope_metrics[0].metrics == metrics
+
+
+def test_what_is_remembered_of_series_is_bounded_and_what_is_sent_again_stays() -> None:
+    known = KnownSeries(10)
+    stream: Stream = (b"", b"", b"", b"m", b"", "gauge")
+    for number in range(100):
+        known.remember((stream, (), (b"%d" % number,)), {"a": str(number)}, number)
+        kept = known.get((stream, (), (b"0",)))
+        assert kept is not None
+        assert (kept.names, kept.values, kept.source) == (("a",), ("0",), 0)
+        assert len(known) <= 20
+    assert known.get((stream, (), (b"1",))) is None
+
+
+def test_attributes_that_lie_alike_end_to_end_are_two_series() -> None:
+    """A key without a value and a value without a key are, end to end, the bytes of one attribute."""
+    data, metrics = message()
+    points = metrics.add(name="level").gauge.data_points
+    whole, halves = points.add(as_int=1), points.add(as_int=2)
+    whole.attributes.append(attribute("a", "x"))
+    halves.attributes.extend([KeyValue(key="a"), KeyValue(value=AnyValue(string_value="x"))])
+    assert b"".join(e.SerializeToString() for e in halves.attributes) == whole.attributes[0].SerializeToString()
+    batches, dead = read(data)
+    assert [label.get("a") for label in labelled(batches["level"])] == ["x"]
+    assert [reason for reason, _ in dead] == [Reason.NO_NAME]
+
+
+@given(st.binary(max_size=40), st.integers(0, 400), st.integers(0, 3))
+@settings(max_examples=500)
+def test_mutated_messages_say_the_same_when_their_series_are_known(bits: bytes, at: int, cut: int) -> None:
+    """What is remembered never shows: a worker that has read much says what one says that has read nothing."""
+    data, metrics = message({"service.name": "shop", "service.instance.id": "i"})
+    for number in range(3):
+        timed(metrics.add(name="level").gauge.data_points.add(as_double=number), cpu=number, mode="user")
+    histogram = metrics.add(name="d").histogram
+    histogram.aggregation_temporality = CUMULATIVE
+    timed(histogram.data_points.add(count=3, sum=2.5, bucket_counts=[1, 2], explicit_bounds=[5]), route="/a")
+    value = data.SerializeToString()
+    mutated = value[:at] + bits + value[at + cut :]
+    known = processor()
+    known.add(0, NOW, value)
+    known.flush()
+    fresh = processor()
+    for reader in (known, fresh):
+        reader.add(1, NOW, mutated)
+    assert repr(known.flush()) == repr(fresh.flush())

@@ -1,0 +1,119 @@
+"""The series of OTLP metric points: attributes as texts, as labels, and what tells one source from another.
+
+Producers send the same series again and again. What attributes make of one costs ten times as much as to find it again
+by their bytes, so it is remembered: `KnownSeries`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import orjson
+
+from processors.span_metrics import label_text
+
+KNOWN = 32_768  # series in each half of what is remembered: about 25 MB when both are full
+
+Stream = tuple[bytes, bytes, bytes, bytes, bytes, str]
+"""Resource, scope, its schema URL, name, unit and kind of a metric: what all of its points have in common."""
+Key = tuple[Stream, tuple[float, ...], tuple[bytes, ...]]
+"""Stream, bounds, and the attributes as KeyValue messages, in their order."""
+
+
+class Series(NamedTuple):
+    """A label set, names in order; its text takes about `size` bytes; `source` is the number that readings have."""
+
+    names: tuple[str, ...]
+    values: tuple[str, ...]
+    size: int
+    source: int
+
+
+class KnownSeries:
+    """What the points of a worker were taken for, of at most twice `most` series.
+
+    A half that is full is kept until the next one is, and what is asked for meanwhile goes over.
+    """
+
+    def __init__(self, most: int = KNOWN) -> None:
+        self._most = most
+        self._new: dict[Key, Series] = {}
+        self._old: dict[Key, Series] = {}
+        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._new) + len(self._old)
+
+    def get(self, key: Key) -> Series | None:
+        """That of a point, if it is known."""
+        found = self._new.get(key)
+        if found is None and (found := self._old.pop(key, None)) is not None:
+            self._keep(key, found)
+        return found
+
+    def remember(self, key: Key, labels: Mapping[str, str], source: int) -> Series:
+        """The series that a point with these labels is of. Those with the same names share one object for them."""
+        names = tuple(sorted(labels))
+        values = tuple([labels[name] for name in names])
+        names = self._names.setdefault(names, names)
+        series = Series(names, values, text_bytes(values), source)
+        self._keep(key, series)
+        return series
+
+    def _keep(self, key: Key, series: Series) -> None:
+        if len(self._new) >= self._most:
+            self._old, self._new, self._names = self._new, {}, {}
+        self._new[key] = series
+
+
+def text_bytes(texts: Iterable[str]) -> int:
+    """About the bytes of texts: one that is not ASCII may take four a character."""
+    return sum([len(text) if text.isascii() else 4 * len(text) for text in texts])
+
+
+def text_of(data: bytes) -> str:
+    """A text, whatever its bytes."""
+    return str(data, "utf-8", "replace")
+
+
+def texts_of(attributes: Iterable[Any]) -> dict[str, str]:
+    """Attributes as text, in the order of their keys."""
+    return dict(sorted([(text_of(entry.key), _any_text(entry.value)) for entry in attributes]))
+
+
+def digest(*parts: bytes | str | tuple[str, str]) -> bytes:
+    """What tells one list of texts from another."""
+    hashed = blake2b(digest_size=8)
+    for part in parts:
+        for text in part if isinstance(part, tuple) else (part,):
+            data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+            hashed.update(len(data).to_bytes(4, "big") + data)
+    return hashed.digest()
+
+
+def number(digested: bytes) -> int:
+    """A number that msgpack takes."""
+    return int.from_bytes(digested, "big") >> 1
+
+
+def _any_text(value: Any) -> str:
+    """A value as the specification writes it where only text may be: arrays and maps are JSON."""
+    which = value.WhichOneof("value")
+    if which == "string_value":
+        return text_of(value.string_value)
+    if which in ("array_value", "kvlist_value"):
+        return orjson.dumps(_json(value), option=orjson.OPT_NON_STR_KEYS).decode()
+    return label_text(getattr(value, which)) if which else ""
+
+
+def _json(value: Any) -> Any:
+    which = value.WhichOneof("value")
+    if which == "array_value":
+        return [_json(entry) for entry in value.array_value.values]
+    if which == "kvlist_value":
+        return {text_of(entry.key): _json(entry.value) for entry in value.kvlist_value.values}
+    if which in ("bool_value", "int_value", "double_value"):
+        return getattr(value, which)
+    return _any_text(value) if which else None
