@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import aiokafka.consumer.fetcher
 import cramjam
+import zstandard
 from aiokafka import codec as codecs
 from aiokafka.record import default_records, legacy_records
 
@@ -194,6 +195,23 @@ def _into(decompress_into: Callable[[bytes, mmap.mmap], int]) -> Callable[[bytes
     return decompress
 
 
+_streamed = _into(cramjam.zstd.decompress_into)
+_whole = zstandard.ZstdDecompressor()
+
+
+def _zstd(data: bytes, most: int) -> bytes:
+    """A frame that says how long it will be goes straight to where it stays: 0.15 instead of 0.2 µs a span.
+
+    One that is skipped, or empty, may say 0 and have others behind it.
+    """
+    try:
+        if 0 < zstandard.frame_content_size(data) <= most:
+            return _whole.decompress(data, allow_extra_data=False)
+    except zstandard.ZstdError:
+        pass  # several frames, or something else: that is told as for any codec
+    return _streamed(data, most)
+
+
 def _bounded(codec: str, unbounded: Callable[[Any], bytes], decompress: Callable[[bytes, int], bytes]) -> Any:
     """A decoder in the place of aiokafka's."""
 
@@ -223,7 +241,7 @@ def _install() -> None:
             "gzip": _gzip,
             "snappy": _snappy,
             "lz4": _into(cramjam.lz4.decompress_into),
-            "zstd": _into(cramjam.zstd.decompress_into),
+            "zstd": _zstd,
         }.items()
     }
     users = [

@@ -1,8 +1,9 @@
 """Byte strings → small numbers, a batch at a time: equal strings get equal numbers, and nobody makes an object of them.
 
 Memory layout: the distinct strings lie end to end in one array; an open-addressed table, at most half full, holds
-their numbers. Compiled a known string costs about 1 ns a byte; uncompiled a dict does the same. The hash is seeded by
-Python's, so nobody can choose strings that collide.
+their numbers. Compiled a known string costs about 2 ns for 8 bytes; uncompiled a dict does the same. The hash chains
+products of 32-bit halves, as NH does (Black et al., "UMAC", CRYPTO 1999); its keys come from Python's seed, so nobody
+can choose strings that collide.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ import cython
 
 from schemas.columns import grown
 
+if cython.compiled:
+    from cython.cimports.libc.string import memcmp, memcpy
+
 ABSENT = 0xFFFFFFFF
 """The number of a string that is not there."""
 
 _ABSENT = cython.declare(cython.uint, ABSENT)
 _SLOTS = 64  # of a new table
 _BYTES = 1024
-_SEED = hash(b"Interner")
-_PRIME = cython.declare(cython.ulonglong, 0x100000001B3)  # FNV-1a
+_SEED = hash(b"Interner") & 0xFFFFFFFFFFFFFFFF
+_KEYS = hash(b"Interner's keys") & 0xFFFFFFFFFFFFFFFF
+_LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 _GOLDEN = cython.declare(cython.ulonglong, 0x9E3779B97F4A7C15)
 
 
@@ -33,6 +38,8 @@ class Interner:
     _used: cython.Py_ssize_t
     _mask: cython.ulonglong
     _seed: cython.ulonglong
+    _low_key: cython.ulonglong
+    _high_key: cython.ulonglong
     _table: cython.uint[::1]
     _hashes: cython.ulonglong[::1]
     _ends: cython.Py_ssize_t[::1]
@@ -40,7 +47,9 @@ class Interner:
 
     def __init__(self) -> None:
         self._known = {}
-        self._seed = _SEED & 0xFFFFFFFFFFFFFFFF
+        self._seed = _SEED
+        self._low_key = _KEYS & 0xFFFFFFFF
+        self._high_key = _KEYS >> 32
         self.clear()
 
     def __len__(self) -> int:
@@ -83,9 +92,10 @@ class Interner:
     ) -> None:
         """numbers[row] = the number of data[cells[row * width + at] : cells[row * width + at + 1]].
 
-        Bounds (0, 0) are no string: ABSENT. The caller's bounds lie in the data.
+        Bounds (0, 0) are no string: ABSENT. Raises IndexError for bounds that do not lie in the data.
         """
         p: cython.p_const_uchar = data
+        size: cython.Py_ssize_t = len(data)
         bounds: cython.const[cython.ulonglong][::1] = cells
         out: cython.uint[::1] = numbers
         row: cython.Py_ssize_t
@@ -98,6 +108,8 @@ class Interner:
             start = bounds[cell]
             end = bounds[cell + 1]
             cell += width
+            if start < 0 or start > end or end > size:
+                raise IndexError("a string beyond the data")
             if end == 0:
                 out[row] = _ABSENT
             elif not cython.compiled:
@@ -110,30 +122,47 @@ class Interner:
     @cython.wraparound(False)
     @cython.exceptval(0xFFFFFFFF, check=True)
     def _number(self, p: cython.p_const_uchar, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.uint:
-        hashed: cython.ulonglong = self._seed
-        index: cython.Py_ssize_t
+        hashed: cython.ulonglong = self._hash(p + start, end - start)
         size: cython.Py_ssize_t = end - start
-        slot: cython.ulonglong
+        slot: cython.ulonglong = (hashed >> 20) & self._mask
         number: cython.uint
         begin: cython.Py_ssize_t
-        for index in range(start, end):
-            hashed = (hashed ^ p[index]) * _PRIME
-        hashed = (hashed ^ (hashed >> 29)) * _GOLDEN
-        slot = (hashed >> 20) & self._mask
         while True:
             number = self._table[slot]
             if number == _ABSENT:
                 break
             if self._hashes[number] == hashed:
                 begin = self._ends[number - 1] if number else 0
-                if self._ends[number] - begin == size:
-                    for index in range(size):
-                        if self._bytes[begin + index] != p[start + index]:
-                            break
-                    else:
-                        return number
+                if self._ends[number] - begin == size and (
+                    size == 0 or memcmp(cython.address(self._bytes[begin]), p + start, size) == 0
+                ):
+                    return number
             slot = (slot + 1) & self._mask
         return self._add(p, start, size, hashed, slot)
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    def _hash(self, p: cython.p_const_uchar, size: cython.Py_ssize_t) -> cython.ulonglong:
+        hashed: cython.ulonglong = self._seed ^ size
+        word: cython.ulonglong = 0
+        at: cython.Py_ssize_t
+        for at in range(0, size - 8, 8):
+            memcpy(cython.address(word), p + at, 8)
+            hashed = self._mixed(hashed, word)
+        if size >= 8:
+            memcpy(cython.address(word), p + size - 8, 8)  # the last 8, of which some may have been in the word before
+        else:
+            memcpy(cython.address(word), p, size)
+        hashed = self._mixed(hashed, word)
+        return hashed ^ (hashed >> 32)
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    def _mixed(self, hashed: cython.ulonglong, word: cython.ulonglong) -> cython.ulonglong:
+        hashed += ((word + self._low_key) & _LOW_32) * (((word >> 32) + self._high_key) & _LOW_32)
+        return (hashed ^ (hashed >> 29)) * _GOLDEN
 
     @cython.cfunc
     @cython.exceptval(0xFFFFFFFF, check=True)
@@ -146,11 +175,10 @@ class Interner:
         slot: cython.ulonglong,
     ) -> cython.uint:
         number: cython.uint = self._count
-        index: cython.Py_ssize_t
         if self._used + size > len(self._bytes):
             self._bytes = grown(self._bytes, 2 * (self._used + size))
-        for index in range(size):
-            self._bytes[self._used + index] = p[start + index]
+        if size:
+            memcpy(cython.address(self._bytes[self._used]), p + start, size)
         self._used += size
         self._ends[number] = self._used
         self._hashes[number] = hashed

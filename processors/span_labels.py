@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from sys import byteorder
 from typing import NamedTuple
 
 import cython
@@ -24,6 +25,9 @@ from schemas.otlp_scan import (
     attribute_value,
     signed,
 )
+
+if cython.compiled:
+    from cython.cimports.libc.string import memcpy
 
 _NAME = cython.declare(cython.Py_ssize_t, NAME)
 _KIND = cython.declare(cython.Py_ssize_t, KIND)
@@ -143,9 +147,11 @@ class SpanLabels:
     @cython.wraparound(False)
     @cython.exceptval(check=False)
     def _number(self, at: cython.Py_ssize_t, number: cython.ulonglong) -> cython.Py_ssize_t:
-        index: cython.int
-        for index in range(4):
-            self._scratch[at + index] = (number >> (8 * index)) & 0xFF
+        low: cython.uint = number & _ABSENT
+        if not cython.compiled:
+            self._scratch[at : at + 4] = array("B", low.to_bytes(4, byteorder))
+        else:
+            memcpy(cython.address(self._scratch[at]), cython.address(low), 4)
         return at + 4
 
     @cython.cfunc
@@ -155,12 +161,10 @@ class SpanLabels:
     def _copy(
         self, at: cython.Py_ssize_t, p: cython.p_const_uchar, start: cython.Py_ssize_t, end: cython.Py_ssize_t
     ) -> cython.Py_ssize_t:
-        index: cython.Py_ssize_t
         if not cython.compiled:
             self._scratch[at : at + end - start] = array("B", p[start:end])
-        else:
-            for index in range(end - start):
-                self._scratch[at + index] = p[start + index]
+        elif end > start:
+            memcpy(cython.address(self._scratch[at]), p + start, end - start)
         return at + end - start
 
     def _resource(self, resource: Resource) -> int:
@@ -190,4 +194,4 @@ class SpanLabels:
 
 
 def _int(text: bytes, at: int) -> int:
-    return int.from_bytes(text[at : at + 4], "little")
+    return int.from_bytes(text[at : at + 4], byteorder)

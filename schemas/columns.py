@@ -69,6 +69,45 @@ def keys_of(column: array[int], rows: array[int]) -> array[int]:
 
 @cython.boundscheck(False)
 @cython.wraparound(False)
+def lengths_of(starts: array[int] | None, ends: array[int], rows: array[int]) -> array[int]:
+    """How long these rows are; as `cut`."""
+    gaps: cython.bint = starts is not None
+    begins: cython.const[cython.uint][::1] = ends if starts is None else starts
+    stops: cython.const[cython.uint][::1] = ends
+    places: cython.const[cython.uint][::1] = rows
+    found = array("I", bytes(4 * len(rows)))
+    into: cython.uint[::1] = found
+    row: cython.Py_ssize_t
+    place: cython.Py_ssize_t
+    _check(places, min(len(begins), len(stops)))
+    for row in range(len(places)):
+        place = places[row]
+        into[row] = stops[place] - (begins[place] if gaps else stops[place - 1] if place else 0)
+    return found
+
+
+@cython.boundscheck(False)
+@cython.wraparound(False)
+def totals(index: array[int], values: array[int], count: int) -> tuple[array[int], array[int]]:
+    """How many rows have `index[row]` = i, and the sum of their values, for each i below `count`."""
+    of: cython.const[cython.uint][::1] = index
+    theirs: cython.const[cython.uint][::1] = values
+    numbers, sums = array("Q", bytes(8 * count)), array("Q", bytes(8 * count))
+    rows: cython.Py_ssize_t = min(len(of), len(theirs))
+    row: cython.Py_ssize_t
+    _check(of, count)
+    if rows == 0:
+        return numbers, sums
+    many: cython.ulonglong[::1] = numbers
+    much: cython.ulonglong[::1] = sums
+    for row in range(rows):
+        many[of[row]] += 1
+        much[of[row]] += theirs[row]
+    return numbers, sums
+
+
+@cython.boundscheck(False)
+@cython.wraparound(False)
 def renumbered(column: array[int], rows: array[int], count: int) -> tuple[array[int], list[int]]:
     """What these rows index, numbered anew in the order of their rows, and the old numbers by the new ones.
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from schemas.columns import cut, keys_of, numbers_of, renumbered
+from schemas.columns import cut, keys_of, lengths_of, numbers_of, renumbered
 from schemas.decision import Enrichment
 from schemas.errors import ProtocolError
 from schemas.packing import pack, unpack
@@ -79,9 +79,10 @@ class Envelope:
         """The OTLP bytes of row `index`."""
         return self.body[self._start(index) : self.ends[index]]
 
-    def length(self, index: int) -> int:
-        """Bytes of row `index`."""
-        return self.ends[index] - self._start(index)
+    def lengths(self, rows: array[int]) -> array[int]:
+        """Bytes of these rows."""
+        found: array[int] = lengths_of(self.starts, self.ends, rows)
+        return found
 
     def _start(self, index: int) -> int:
         if self.starts is not None:
@@ -178,9 +179,11 @@ class RowVerdict:
 
 
 def _pack_verdicts(verdicts: list[RowVerdict | None]) -> list[Any]:
-    """Distinct verdicts once, then one index per row: a trace's rows share theirs."""
+    """Distinct verdicts once, then one index per row. Most rows share an object: whose address is quick to hash."""
     distinct: dict[RowVerdict | None, int] = {}
-    index = u32([distinct.setdefault(verdict, len(distinct)) for verdict in verdicts])
+    shared = {id(verdict): verdict for verdict in verdicts}
+    numbers = {place: distinct.setdefault(verdict, len(distinct)) for place, verdict in shared.items()}
+    index = u32([numbers[id(verdict)] for verdict in verdicts])
     table = [None if v is None else [v.kept, v.policy, v.threshold, v.span] for v in distinct]
     return [table, index.tobytes()]
 

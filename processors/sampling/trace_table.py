@@ -138,7 +138,7 @@ class TraceTable:
     due_records = cython.declare(object, visibility="readonly")
     due_keys = cython.declare(object, visibility="readonly")
     due_deadlines = cython.declare(object, visibility="readonly")
-    due_last = cython.declare(object, visibility="readonly")
+    due_times = cython.declare(object, visibility="readonly")
     _due_count: cython.Py_ssize_t
     _words: cython.Py_ssize_t
     _width: cython.Py_ssize_t
@@ -186,7 +186,7 @@ class TraceTable:
         self.due_records = array("i", bytes(4 * _DUE))
         self.due_keys = array("Q", bytes(8 * _DUE))
         self.due_deadlines = array("q", bytes(8 * _DUE))
-        self.due_last = array("q", bytes(8 * _DUE))
+        self.due_times = array("q", bytes(8 * _DUE))
         self._hashes = array("I", bytes(4 * _RECORDS))
         self._names = array("I", bytes(4 * _RECORDS))
         self._links = array("i", bytes(4 * _RECORDS))
@@ -425,8 +425,9 @@ class TraceTable:
     def list_due(self, now: int) -> int:
         """List traces whose deadline has come, in order of deadline and key, their evidence complete; how many.
 
-        Trace i has `due_records[i]`, `due_keys[i]`, `due_deadlines[i]` and `due_last[i]`, its newest row's stream
-        time. Not more than a few thousand at a time: `settle` takes them out, then ask again.
+        Trace i has `due_records[i]`, `due_keys[i]`, `due_deadlines[i]` and `due_times[i]`, from when on its verdict is
+        needed: `now`, or its newest row's stream time. Not more than a few thousand at a time: `settle` takes them out,
+        then ask again.
         """
         record: cython.Py_ssize_t
         self._put_back(0)
@@ -439,10 +440,14 @@ class TraceTable:
             waiting.sort()
             for deadline, key, due in waiting[: _DUE - self._due_count]:
                 self._unlink(due)
-                self._put_due(key, due, deadline)
+                self._put_due(key, due, deadline, now)
         return self._due_count
 
-    def _put_due(self, key: int, record: cython.Py_ssize_t, deadline: cython.longlong) -> None:
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _put_due(
+        self, key: cython.ulonglong, record: cython.Py_ssize_t, deadline: cython.longlong, now: cython.longlong
+    ) -> cython.int:
         at: cython.Py_ssize_t = self._due_count
         ahead: cython.Py_ssize_t = self._small[record * _SMALL + _AHEAD]
         while ahead >= 0:
@@ -453,8 +458,9 @@ class TraceTable:
         self.due_records[at] = record
         self.due_keys[at] = key
         self.due_deadlines[at] = deadline
-        self.due_last[at] = self._times[record * self._time_width + _LAST]
+        self.due_times[at] = max(now, self._times[record * self._time_width + _LAST])
         self._due_count += 1
+        return 0
 
     def settle(self, count: int) -> None:
         """Take out the first `count` of the traces that were listed."""

@@ -71,19 +71,19 @@ class Replay(Window):
             if not burst.more:
                 break
 
-    def _drop(self, first: int, end: int, now: int, heads: tuple[int, ...]) -> None:
-        for place in range(first, end):
+    def _drop(self, count: int, kept: Sequence[int], heads: tuple[int, ...]) -> None:
+        for place in sorted(set(range(count)).difference(kept)):
             seen = self._traces.evidence(place)
             error = bool(seen.bits & self._error)
             self.fates[self._traces.due_keys[place]] = Fate(seen.trace_id, "", 0, error)
-        super()._drop(first, end, now, heads)
+        super()._drop(count, kept, heads)
 
-    def _keep(self, place: int, now: int, heads: tuple[int, ...]) -> None:
+    def _keep(self, place: int, heads: tuple[int, ...]) -> None:
         seen = self._traces.evidence(place)
         policy, threshold = self._ballot.names[self._ballot.policy], self._ballot.threshold
         error = bool(seen.bits & self._error)
         self.fates[self._traces.due_keys[place]] = Fate(seen.trace_id, policy, threshold, error)
-        super()._keep(place, now, heads)
+        super()._keep(place, heads)
 
     def _count_votes(self) -> None:
         names, together = self._ballot.names, self._ballot.together

@@ -422,19 +422,35 @@ class Verdicts:
 
     @cython.boundscheck(False)
     @cython.wraparound(False)
-    def kept(self, keys: array[int]) -> tuple[list[int], list[Verdict]]:
-        """The places in `keys` of traces that were kept, and the verdict of each but for the spans that logs named."""
+    def kept(self, keys: array[int]) -> tuple[array[int], array[int], list[Verdict]]:
+        """The places in `keys` of traces that were kept, and which of the verdicts in the list each has.
+
+        Verdicts come without the spans that logs named.
+        """
         wanted: cython.const[cython.ulonglong][::1] = keys
-        row: cython.Py_ssize_t
-        mark: cython.uint
-        rows: list[int] = []
+        places, which = array("I", bytes(4 * len(keys))), array("I", bytes(4 * len(keys)))
+        rows: cython.uint[::1] = places
+        of: cython.uint[::1] = which
+        seen: cython.uint[::1] = array("I", bytes(4 * len(self._outcomes)))  # 1 + the place of an outcome in the list
         verdicts: list[Verdict] = []
+        count: cython.Py_ssize_t = 0
+        row: cython.Py_ssize_t
+        outcome: cython.uint
         for row in range(len(wanted)):
-            mark = self._table.number(wanted[row])
-            if mark & _OUTCOME:
-                rows.append(row)
-                verdicts.append(self._outcome(wanted[row], mark & _OUTCOME))
-        return rows, verdicts
+            outcome = self._table.number(wanted[row]) & _OUTCOME
+            if outcome == 0:
+                continue
+            rows[count] = row
+            if outcome == _C_APART:
+                verdicts.append(self._apart[wanted[row]])
+                of[count] = len(verdicts) - 1
+            else:
+                if seen[outcome] == 0:
+                    verdicts.append(self._outcomes[outcome])
+                    seen[outcome] = len(verdicts)
+                of[count] = seen[outcome] - 1
+            count += 1
+        return places[:count], which[:count], verdicts
 
     def expire(self, now: int, tails: tuple[int, ...]) -> None:
         """Forget what is older than the horizon at the tail's stream time `now`.

@@ -41,7 +41,7 @@ from processors.sampling.verdicts import Verdicts
 from processors.span_labels import Resource, SpanLabels
 from processors.span_metrics import SpanMetrics
 from processors.stream_time import RawClock, StreamClock
-from schemas.columns import gathered
+from schemas.columns import gathered, totals
 from schemas.dead_letter import DeadLetter
 from schemas.decision import DROPPED, Checkpoint, DecisionRecord, Verdict
 from schemas.envelope import Envelope, RowVerdict
@@ -403,15 +403,17 @@ class Window:
             return
         heads = self._heads()
         while count := self._traces.list_due(now):
-            place = 0
+            place, kept = 0, list[int]()
             while place < count and self._pending_bytes < most:
-                room = place + 1 + (most - self._pending_bytes) // DECISION_OVERHEAD
-                kept = self._ballot.next_kept(self._traces, place, min(count, room), self._limits)
-                self._drop(place, kept, now, heads)
-                if kept < min(count, room):
-                    self._keep(kept, now, heads)
-                    kept += 1
-                place = kept
+                end = min(count, place + 1 + (most - self._pending_bytes) // DECISION_OVERHEAD)
+                found = self._ballot.next_kept(self._traces, place, end, self._limits)
+                self._pending_bytes += DECISION_OVERHEAD * (found - place)
+                place = found
+                if found < end:
+                    self._keep(found, heads)
+                    kept.append(found)
+                    place += 1
+            self._drop(place, kept, heads)
             self._traces.settle(place)
             if place < count:
                 break
@@ -434,18 +436,18 @@ class Window:
             stats["keys_shared", name] += number
         ballot.clear()
 
-    def _drop(self, first: int, end: int, now: int, heads: tuple[int, ...]) -> None:
-        """Drop the traces that are due from place `first` up to `end`."""
-        if first < end:
-            keys = self._traces.due_keys[first:end]
-            times = array("q", [max(now, last) for last in self._traces.due_last[first:end]])
+    def _drop(self, count: int, kept: Sequence[int], heads: tuple[int, ...]) -> None:
+        """Drop the first `count` of the traces that are due, but for those that were kept."""
+        keys, times = self._traces.due_keys[:count], self._traces.due_times[:count]
+        for place in reversed(kept):
+            del keys[place], times[place]
+        if keys:
             self._verdicts.drop(keys, times, heads)
             self._pending.extend(keys, times, DROPPED)
-            self._pending_bytes += DECISION_OVERHEAD * (end - first)
-            self._stats["decided", "dropped"] += end - first
+            self._stats["decided", "dropped"] += len(keys)
 
-    def _keep(self, place: int, now: int, heads: tuple[int, ...]) -> None:
-        key, time = self._traces.due_keys[place], max(now, self._traces.due_last[place])
+    def _keep(self, place: int, heads: tuple[int, ...]) -> None:
+        key, time = self._traces.due_keys[place], self._traces.due_times[place]
         policy = self._ballot.names[self._ballot.policy]
         root, spans = self._traces.enrichments(place)
         verdict = Verdict(True, policy, self._ballot.threshold, root, spans)
@@ -619,7 +621,7 @@ class Window:
     def _set_aside(self, batch: RawBatch) -> int:
         """What leaves a raw batch beside its traces; bytes."""
         self._dead += batch.dead_letters
-        untraced = _encoded(batch.untraced, range(len(batch.untraced)), [None] * len(batch.untraced))
+        untraced = _encoded(batch.untraced, array("I", range(len(batch.untraced))), [None] * len(batch.untraced))
         self._untraced += untraced
         if batch.rows.topic == self._settings.logs_topic:
             self._stats["logs_read", ""] += len(batch.rows) + len(batch.untraced)
@@ -628,22 +630,17 @@ class Window:
         return sum(map(len, untraced)) + sum(len(letter.value) for letter in batch.dead_letters)
 
     def _forward_spans(self, envelope: Envelope) -> list[bytes]:
-        rows, verdicts = self._verdicts.kept(envelope.keys)
+        rows, which, verdicts = self._verdicts.kept(envelope.keys)
         self._stats["spans_kept", ""] += len(rows)
         self._stats["spans_dropped", Reason.NOT_SAMPLED] += len(envelope) - len(rows)
-        spans: Counter[str] = Counter()
-        size: Counter[str] = Counter()
-        for row, verdict in zip(rows, verdicts, strict=True):
-            spans[verdict.policy] += 1
-            size[verdict.policy] += envelope.length(row)
-        for policy, number in spans.items():
-            self._stats["policy_spans", policy] += number
-            self._stats["policy_bytes", policy] += size[policy]
-        return _encoded(envelope, rows, [_row_verdict(verdict.policy, verdict.threshold) for verdict in verdicts])
+        for verdict, spans, size in zip(verdicts, *totals(which, envelope.lengths(rows), len(verdicts)), strict=True):
+            self._stats["policy_spans", verdict.policy] += spans
+            self._stats["policy_bytes", verdict.policy] += size
+        told = [_row_verdict(verdict.policy, verdict.threshold) for verdict in verdicts]
+        return _encoded(envelope, rows, [told[number] for number in which])
 
     def _forward_logs(self, envelope: Envelope) -> list[bytes]:
-        rows: list[int] = []
-        verdicts: list[RowVerdict | None] = []
+        rows, verdicts = array("I"), list[RowVerdict | None]()
         self._logs.scan(envelope.body, envelope.ends, envelope.starts)
         cells, body = self._logs.cells, envelope.body
         for row, key in enumerate(envelope.keys):
@@ -702,12 +699,13 @@ class Window:
     def _after_all(self, topic: str, envelope: Envelope, verdict: Verdict) -> list[bytes]:
         """The rows of a trace that the tail did not forward when it passed them."""
         if topic == self._settings.spans_topic:
-            rows = list(range(len(envelope)))
+            rows = array("I", range(len(envelope)))
             verdicts: list[RowVerdict | None] = [_row_verdict(verdict.policy, verdict.threshold)] * len(rows)
             self._stats["restored", "spans"] += len(rows)
             return _encoded(envelope, rows, verdicts)
         self._logs.scan(envelope.body, envelope.ends, envelope.starts)
-        cells, unsampled, rows, verdicts = self._logs.cells, self._settings.unsampled, [], []
+        rows, verdicts = array("I"), []
+        cells, unsampled = self._logs.cells, self._settings.unsampled
         for at in range(0, len(envelope) * LOG_CELLS, LOG_CELLS):
             severity = signed(cells[at + SEVERITY])
             span = envelope.body[cells[at + SPAN_ID] : cells[at + SPAN_ID + 1]]
@@ -836,20 +834,22 @@ def _size(value: Value) -> int:
     return value.size if isinstance(value, RawBatch) else len(value)
 
 
-def _encoded(envelope: Envelope, rows: Sequence[int], verdicts: list[RowVerdict | None]) -> list[bytes]:
+def _encoded(envelope: Envelope, rows: array[int], verdicts: list[RowVerdict | None]) -> list[bytes]:
     """These rows as envelopes that every topic takes: a batch of raw records may be larger than they are."""
     found = []
     first = size = 0
+    lengths = envelope.lengths(rows)
     headers: set[tuple[bool, int]] = set()
-    for place, row in enumerate(rows) if len(envelope.body) > ENVELOPE_BYTES else ():
-        size += envelope.length(row)
+    all_headers = sum(map(len, envelope.resources)) + sum(map(len, envelope.scopes))
+    for place, row in enumerate(rows) if sum(lengths) + all_headers > ENVELOPE_BYTES else ():
+        size += lengths[place]
         for header in ((False, envelope.resource[row]), (True, envelope.scope[row])):
             if header not in headers:
                 headers.add(header)
                 size += len((envelope.scopes if header[0] else envelope.resources)[header[1]])
         if size > ENVELOPE_BYTES and place > first:
             found.append(envelope.select(rows[first:place], verdicts[first:place]).encode())
-            first, size = place, envelope.length(row)
+            first, size = place, lengths[place]
             headers.clear()
     if first < len(rows):
         found.append(envelope.select(rows[first:], verdicts[first:]).encode())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from aiokafka import AIOKafkaProducer, TopicPartition, codec
 from aiokafka.consumer import fetcher
 from aiokafka.record import default_records, legacy_records, memory_records
@@ -43,6 +44,14 @@ def batch(codec_id: int, first: int, values: list[bytes], builder: Any = BUILDER
     data: bytearray = own.build()
     data[:8] = first.to_bytes(8, "big")
     return data
+
+
+def resealed(own: bytearray, compressed: bytes) -> bytes:
+    """A batch with other compressed bytes in the place of its own."""
+    data = own[:HEADER] + compressed
+    data[8:12] = (len(data) - 12).to_bytes(4, "big")
+    data[17:21] = default_records.calc_crc32c(bytes(data[21:])).to_bytes(4, "big")
+    return bytes(data)
 
 
 def fetched(data: bytes, limit: Bound | None, offset: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -120,15 +129,28 @@ def test_what_does_not_decompress_is_one_dead_letter(name: str) -> None:
     for _ in range(200):
         at = rng.randrange(len(whole))
         cut = whole[:at] if rng.random() < 0.5 else whole[:at] + rng.randbytes(3) + whole[at + 3 :]
-        data = good[:HEADER] + cut
-        data[8:12] = (len(data) - 12).to_bytes(4, "big")
-        data[17:21] = default_records.calc_crc32c(bytes(data[21:])).to_bytes(4, "big")
         try:
-            *found, _ = fetched(bytes(data), SMALL)
+            *found, _ = fetched(resealed(good, cut), SMALL)
         except default_records.CorruptRecordException:
             continue  # it decompresses to something else: aiokafka's own word for that
         for _, value in found:
             assert not isinstance(value, UnreadBatch) or value.reason in (Reason.MALFORMED, Reason.BATCH_TOO_LARGE)
+
+
+def test_zstd_in_several_frames() -> None:
+    """What a batch says of its length is believed of one frame alone: an empty or a skipped one may come before it."""
+    own = batch(CODECS["zstd"], 0, [b"x" * 100, b"y" * 100])
+    whole = zstandard.decompress(bytes(own[HEADER:]))
+    one, streamed = zstandard.compress(whole), zstandard.ZstdCompressor(write_content_size=False).compress(whole)
+    empty, skipped = zstandard.compress(b""), b"\x50\x2a\x4d\x18" + (3).to_bytes(4, "little") + b"abc"
+    halves = zstandard.compress(whole[:50]) + zstandard.compress(whole[50:])
+    more = empty + one, one + empty, skipped + one, one + skipped, empty + skipped + halves
+    for frames in (one, streamed, halves, *more):
+        *found, _ = fetched(resealed(own, frames), SMALL)
+        assert [value for _, value in found] == [b"x" * 100, b"y" * 100]
+    for lie in (one[:-1], one + b"more", zstandard.compress(bytes(10 * MIB))[:9]):
+        *found, _ = fetched(resealed(own, lie), SMALL)
+        assert [value for _, value in found] == [lie]
 
 
 @pytest.mark.parametrize("name", ["gzip", "snappy", "lz4"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.columns import cut, gathered, grown, keys_of, numbers_of, renumbered
+from schemas.columns import cut, gathered, grown, keys_of, lengths_of, numbers_of, renumbered, totals
 
 U32 = st.integers(0, (1 << 32) - 1)
 U64 = st.integers(0, (1 << 64) - 1)
@@ -43,8 +43,18 @@ def test_rows_are_cut_out(rows: list[bytes], places: list[int], gap: bytes) -> N
     body, found = cut(data, starts, ends, array("I", places))
     assert body == b"".join(rows[place] for place in places)
     assert [body[a:z] for a, z in zip([0, *found], found, strict=False)] == [rows[place] for place in places]
+    assert list(lengths_of(starts, ends, array("I", places))) == [len(rows[place]) for place in places]
     if not gap:
         assert cut(data, None, ends, array("I", places)) == (body, found)
+        assert lengths_of(None, ends, array("I", places)) == lengths_of(starts, ends, array("I", places))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), U32), max_size=20))
+def test_totals_by_index(rows: list[tuple[int, int]]) -> None:
+    index, values = (array("I", [row[part] for row in rows]) for part in (0, 1))
+    numbers, sums = totals(index, values, 5)
+    assert list(numbers) == [sum(which == one for which, _ in rows) for one in range(5)]
+    assert list(sums) == [sum(value for which, value in rows if which == one) for one in range(5)]
 
 
 def test_nothing_beyond_its_end_is_read() -> None:
@@ -56,6 +66,9 @@ def test_nothing_beyond_its_end_is_read() -> None:
         lambda: renumbered(two, beyond, 2),
         lambda: renumbered(array("I", [7]), array("I", [0]), 7),
         lambda: cut(b"ab", None, array("I", [1, 2]), beyond),
+        lambda: lengths_of(None, two, beyond),
+        lambda: lengths_of(array("I"), two, two),
+        lambda: totals(two, two, 1),
         lambda: cut(b"ab", None, array("I", [1, 3]), two),
         lambda: cut(b"ab", array("I", [2]), array("I", [1]), array("I", [0])),
     )
