@@ -1,30 +1,35 @@
-"""What policies cost: ns of CPU per span from its bytes to its trace's decision, in one process.
+"""What policies cost: ns of CPU per span, from a compressed batch of Kafka to kept bytes, in one process.
 
     python -m bench.micro.policies
 
-The shop's spans and the policies of the comparison (bench.verdicts): errors, slow ones, a share; with further ones of
-six kinds that look at every span and keep nothing; and with each of those that go by keys or by what the fleet may
-keep. Rounds of all of them alternate, and the best of each counts.
+The shop's spans as the broker sends them to `sample` with `regroup: never`, and what the role does with them, but for
+sockets and transactions: unpack and decompress, take apart, gather evidence, decide, cut out what is kept. With the
+policies of the comparison (bench.verdicts): errors, slow ones, a share; with further ones of six kinds that look at
+every span and keep nothing; and with each of those that go by keys or by what the fleet may keep. Rounds of all of them
+alternate, and the best of each counts.
 """
 
 from __future__ import annotations
 
 import time
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bench.load import Load, messages
+from aiokafka import TopicPartition
+from aiokafka.consumer import fetcher
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+
+from bench.load import Load, Message, messages
 from bench.measure import console, keep, machine, table
 from bench.verdicts import Mix
-from processors.sampling.ballot import Ballot
+from pipeline.config import Limits
+from pipeline.decompression import bound
 from processors.sampling.compile import compile_policies
-from processors.sampling.limits import Limits
 from processors.sampling.policies import Policy
-from processors.sampling.trace_table import TraceTable
-from processors.span_labels import SpanLabels
-from schemas.otlp_scan import RawRows, SpanColumns, resource_attributes
+from processors.sampling.window import Settings, Window
 from schemas.otlp_scan import __file__ as hot
+from schemas.raw_batch import RawReader
 
 FEW, MANY = 3, 30
 FIELDS = ["root.service.name", "root.name", "http.route", "http.response.status_code"]
@@ -39,18 +44,33 @@ SPANS = 20_000
 ROUNDS = 7
 START_MS = 1_800_000_000_000
 WAIT_MS = 1_000
+HORIZON_MS = 60_000
+LONG_AFTER_MS = START_MS + 3_600_000
+BATCH_BYTES = 1_000_000  # of values in a batch: librdkafka's batch.size
+ZSTD = 4  # Kafka's number of it
+RAW = TopicPartition("spans", 0)
 
 out = console()
 
 
-def batches() -> list[tuple[bytes, RawRows]]:
-    """The shop's traffic, its rows found."""
-    found = []
-    for message in messages(Load(SPANS, START_MS, logs_per_span=0.0)):
-        rows = RawRows("traces")
-        rows.scan(message.value, array("I", [len(message.value)]))
-        found.append((message.value, rows))
-    return found
+def batches() -> list[bytes]:
+    """The shop's traffic in one partition, as a producer compresses it."""
+    found: list[bytes] = []
+    values: list[Message] = []
+    for message in messages(Load(SPANS, START_MS, logs_per_span=0.0, keyed=1)):
+        if sum(len(one.value) for one in (*values, message)) > BATCH_BYTES:
+            found.append(compressed(values))
+            values = []
+        values.append(message)
+    return [*found, compressed(values)]
+
+
+def compressed(values: Sequence[Message]) -> bytes:
+    """A record batch of zstd."""
+    builder = DefaultRecordBatchBuilder(2, ZSTD, False, -1, -1, -1, 2 * BATCH_BYTES)
+    for place, message in enumerate(values):
+        builder.append(place, message.timestamp, None, message.value, [])
+    return bytes(builder.build())
 
 
 def sets() -> dict[str, list[dict[str, Any]]]:
@@ -60,33 +80,30 @@ def sets() -> dict[str, list[dict[str, Any]]]:
     return {str(FEW): few, str(MANY): Mix(unmet=MANY - FEW).policies()} | keyed
 
 
-def decider(policies: Sequence[Mapping[str, Any]], given: list[tuple[bytes, RawRows]]) -> Callable[[], int]:
-    """Decides all traces with these policies, anew at every call; returns how many it kept."""
-    plan = compile_policies([Policy.model_validate(policy) for policy in policies], compat="otel")
-    columns, labels = SpanColumns(plan.keys), SpanLabels([])
-    resources = [[resource_attributes(header, plan.keys) for header in rows.resources] for _, rows in given]
-    answers = [[plan.resource_bits(values) for values in each] for each in resources]
-    parts = [[plan.features.of_resource(values) if plan.features else [] for values in each] for each in resources]
+def decider(policies: Sequence[Mapping[str, Any]], given: list[bytes]) -> Callable[[], int]:
+    """Reads, decides and forwards everything with these policies, anew at every call; returns how many traces it kept.
+
+    It is what pipeline.direct does with what it has fetched.
+    """
+    found = [Policy.model_validate(policy) for policy in policies]
+    plan, limits = compile_policies(found, compat="otel", extra_keys=["service.name"]), Limits()
+    settings = Settings(1, RAW.topic, None, WAIT_MS, HORIZON_MS, direct=True)
 
     def decide() -> int:
-        traces = TraceTable(WAIT_MS, None, plan.words, plan.features is not None)
-        ballot, kept = Ballot(plan.conditions, plan.drops, plan.words), 0
-        limits = Limits(plan.rates, 1, plan.samplers)
-        for (data, rows), bits, of_keys in zip(given, answers, parts, strict=True):
-            count = len(rows.keys)
-            columns.scan(data, rows.ends, rows.starts)
-            labels.assign(columns, rows.resource, [("", ())] * len(rows.resources))
-            plan.span_bits.assign(columns, rows.resource, bits)
-            if plan.features is not None:
-                plan.features.assign(columns, rows.resource, of_keys)
-            times, skip = array("q", bytes(8 * count)), array("B", bytes(count))
-            traces.fold_spans(columns, rows.keys, times, skip, 0, plan.span_bits, labels, plan.features)
-        while due := traces.list_due(WAIT_MS):
-            place = ballot.next_kept(traces, 0, due, limits)
-            while place < due:
-                kept += 1
-                place = ballot.next_kept(traces, place + 1, due, limits)
-            traces.settle(due)
+        window = Window(RAW.partition, settings, plan, None)
+        reader = RawReader(RAW.topic, RAW.partition, 1, "traces", limits.max_message_bytes, limits.max_span_bytes)
+        window.resume({}, {RAW.topic: 0})
+        offset, kept = 0, 0
+        for data in given:
+            fetched = fetcher.PartitionRecords(RAW, MemoryRecords(data), [], 0, None, bound(limits), True, 1)
+            batch = reader.read([(offset + one.offset, one.timestamp, one.value or b"") for one in fetched])
+            window.head(RAW.topic, offset, LONG_AFTER_MS, batch)
+            offset = batch.after
+        window.ended(RAW.topic, LONG_AFTER_MS)
+        while burst := window.burst():
+            window.committed(0)
+            kept += burst.stats["decided", "kept"]
+        assert window.undecided == window.cached_bytes == 0
         return kept
 
     return decide
