@@ -1,9 +1,10 @@
-"""How fast history is decided again, and how long `tailrace explain` takes: `python -m bench.history`.
+"""How fast history is decided again, and how long `tailrace explain` takes: `make bench BENCH=history`.
 
 A seeded load goes through `ingest` and `sample` until every trace is decided. Then one process on one core replays all
 of it (`tailrace simulate`, the old policies and the new ones side by side), and some traces are explained from Kafka
 alone, one after the other, kept and dropped ones. The yardstick of the replay is 16,700 spans/s of real time, of the
-explanations a horizon of a million decisions (`--spans 2000000 --spans-per-trace 2`).
+explanations a horizon of a million decisions (`--spans 2000000 --spans-per-trace 2`). Results of loads with other
+`--spans-per-trace` stand side by side in bench/results/history.json.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from typing import Any
 import yaml
 
 from bench.load import Load
-from bench.measure import console, machine, save
+from bench.measure import console, load_results, machine, save
 from bench.testbed import POLICIES, Testbed
 from bench.write import write
 from pipeline.explain import explain
@@ -34,6 +36,16 @@ REAL_TIME = 16_700  # spans/s
 POLL_SECONDS = 0.5
 NEW = [POLICIES[0], {"name": "slower", "type": "latency", "latency": {"threshold_ms": 1000}}]
 P95 = 0.95
+REPLAYS = {"same_policies": "those that ran", "two_policies": "old and new side by side"}
+COLUMNS = (
+    "Spans, a trace",
+    "Policies",
+    "Spans/s of the clock, one core",
+    f"Times {REAL_TIME:,} spans/s",
+    "Spans per CPU second",
+    "Verdicts as the workers'",
+)
+EXPLAIN_COLUMNS = ("Decisions", "Traces explained", "Of them kept", "Median, s", "p95, s", "Longest, s")
 
 out = console()
 
@@ -106,6 +118,46 @@ def explanations(bed: Testbed, count: int, seed: int) -> dict[str, Any]:
     }
 
 
+def _loads(figures: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What was found of each load, the one with the largest traces first."""
+    yield from sorted(figures["loads"].items(), key=lambda item: -int(item[0]))
+
+
+def rows(figures: Mapping[str, Any]) -> list[list[str]]:
+    """The columns `COLUMNS`."""
+    shown = []
+    for size, found in _loads(figures):
+        for name, policies in REPLAYS.items():
+            told, load = found[name], found["load"]
+            shown.append(
+                [
+                    f"{load['spans']:,}, {size}",
+                    policies,
+                    f"{told['spans_per_second']:,.0f}",
+                    f"{told['times_real_time']:.1f}",
+                    f"{told['spans_per_cpu_second']:,.0f}",
+                    f"{told['live']['same']:,} of {load['traces']:,}",
+                ]
+            )
+    return shown
+
+
+def explain_rows(figures: Mapping[str, Any]) -> list[list[str]]:
+    """The columns `EXPLAIN_COLUMNS`."""
+    shown = []
+    for _, found in _loads(figures):
+        told = found["explain"]
+        seconds = (f"{told[name]:.2f}" for name in ("median_seconds", "p95_seconds", "longest_seconds"))
+        shown.append([f"{told['decisions']:,}", f"{told['explained']}", f"{told['kept']}", *seconds])
+    return shown
+
+
+def runs(figures: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Each load's figures, and the command that has them again."""
+    for size, found in _loads(figures):
+        yield found, f'make bench BENCH=history ARGS="--spans {found["load"]["spans"]} --spans-per-trace {size}"'
+
+
 def main() -> None:
     """Measure, print, save."""
     parser = argparse.ArgumentParser(prog="python -m bench.history", description=__doc__)
@@ -139,7 +191,8 @@ def main() -> None:
         f"explain, {told['decisions']:,} decisions: median {told['median_seconds']:.3f} s, "
         f"p95 {told['p95_seconds']:.3f} s, longest {told['longest_seconds']:.3f} s"
     )
-    file = save("history", figures)
+    loads = (load_results("history") or {"loads": {}})["loads"]
+    file = save("history", {"loads": {**loads, str(given.spans_per_trace): figures}})
     out.print(f"saved as bench/results/{file.name}")
 
 

@@ -50,10 +50,14 @@ class Case:
 
 @dataclass
 class _Draw:
-    """What is drawn for one case; `edges` are the values that matter, by key, `bounds` the durations (ns)."""
+    """What is drawn for one case; `edges` are the values that matter, by key, `bounds` the durations (ns).
+
+    `event_edges` are those of events, which spans have if a policy asks for them.
+    """
 
     random: Random
     edges: dict[str, list[Value]] = field(default_factory=dict)
+    event_edges: dict[str, list[Value]] = field(default_factory=dict)
     bounds: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     whole_first: bool = False
@@ -95,7 +99,9 @@ class _Draw:
                 self.counts += [low - 1, low, low + 1]
                 return {"min_spans": low, "max_spans": choose((0, low, low + 1)) if low else choose((0, 2))}
             case "ottl_condition":
-                return {"error_mode": "ignore", "span": [self.condition(2) for _ in range(choose((1, 1, 2)))]}
+                about = choose((("span",), ("span",), ("spanevent",), ("span", "spanevent")))
+                asked = {each: [self.condition(2, each) for _ in range(choose((1, 1, 2)))] for each in about}
+                return {"error_mode": "ignore", **asked}
             case "rate_limiting":
                 burst = choose((1, 2, 3))
                 self.counts += [burst - 1, burst, burst + 1]
@@ -141,28 +147,47 @@ class _Draw:
             "rate_allocation": shares,
         }
 
-    def condition(self, depth: int) -> str:
+    def condition(self, depth: int, about: str) -> str:
         choose = self.random.choice
         if depth and self.random.random() < 0.5:
-            left, right = self.condition(depth - 1), self.condition(depth - 1)
+            left, right = self.condition(depth - 1, about), self.condition(depth - 1, about)
             return choose((f"({left} and {right})", f"({left} or {right})", f"not ({left})"))
+        if about == "spanevent" and self.random.random() < 0.8:
+            return self.of_event()
         equal, order = choose(("==", "!=")), choose(("<", "<=", ">", ">=", "==", "!="))
         number, text, pattern = choose((0, 1, 503, -1, 0.5)), choose(TEXTS), choose(PATTERNS)
         at = choose((0, MS, 5 * MS))
         self.bounds += [at - 1, at, at + 1]
-        mine = f'{choose(("", "span."))}attributes["{self.key(number, text)}"]'
+        span = choose(("", "span.")) if about == "span" else "span."
+        mine = f'{span}attributes["{self.key(number, text)}"]'
         theirs = f'resource.attributes["{self.key(text)}"]'
         return choose(
             (
                 f'{mine} {equal} "{text}"', f'{theirs} {equal} "{text}"', f"{mine} {order} {number}",
                 f'{mine} {order} "{text}"', f"{mine} {equal} nil", f"{theirs} {equal} nil",
                 f"{mine} {equal} {choose(('true', 'false'))}", f'IsMatch({mine}, "{pattern}")',
-                f'IsMatch({theirs}, "{pattern}")', f'IsMatch(name, "{pattern}")', f'name {equal} "{text}"',
-                f"kind {equal} SPAN_KIND_{choose(('SERVER', 'CLIENT', 'UNSPECIFIED'))}",
-                f'kind.string {equal} "{choose(("Server", "Internal"))}"',
-                f"status.code {equal} STATUS_CODE_{choose(('OK', 'ERROR', 'UNSET'))}", "IsRootSpan()",
-                f"end_time_unix_nano - start_time_unix_nano {order} {at}",
-                f'end_time - start_time {order} Duration("{at // MS}ms")',
+                f'IsMatch({theirs}, "{pattern}")', f'IsMatch({span}name, "{pattern}")', f'{span}name {equal} "{text}"',
+                f"{span}kind {equal} SPAN_KIND_{choose(('SERVER', 'CLIENT', 'UNSPECIFIED'))}",
+                f'{span}kind.string {equal} "{choose(("Server", "Internal"))}"',
+                f"{span}status.code {equal} STATUS_CODE_{choose(('OK', 'ERROR', 'UNSET'))}",
+                "IsRootSpan()" if about == "span" else f"{mine} {order} {number}",
+                f"{span}end_time_unix_nano - {span}start_time_unix_nano {order} {at}",
+                f'{span}end_time - {span}start_time {order} Duration("{at // MS}ms")',
+            )
+        )  # fmt: skip
+
+    def of_event(self) -> str:
+        choose, own = self.random.choice, self.random.choice(("", "spanevent."))
+        equal, order = choose(("==", "!=")), choose(("<", "<=", ">", ">=", "==", "!="))
+        number, text, pattern = choose((0, 1, 503, -1, 0.5)), choose(TEXTS), choose(PATTERNS)
+        key = choose(("k", "exception.type"))
+        self.event_edges.setdefault(key, list(ODD)).extend((number, text))
+        mine = f'{own}attributes["{key}"]'
+        return choose(
+            (
+                f'{mine} {equal} "{text}"', f"{mine} {order} {number}", f'{mine} {order} "{text}"',
+                f"{mine} {equal} nil", f"{mine} {equal} {choose(('true', 'false'))}", f'IsMatch({mine}, "{pattern}")',
+                f'{own}name {equal} "{text}"', f'{own}name {equal} ""', f'IsMatch({own}name, "{pattern}")',
             )
         )  # fmt: skip
 
@@ -184,18 +209,25 @@ class _Draw:
                 name=self.random.choice((*TEXTS, "")), kind=self.random.randrange(6),  # type: ignore[arg-type]
                 start_time_unix_nano=NOON + begin, end_time_unix_nano=NOON + end,
                 flags=self.random.choice((0, 0, 1, 2, 0x101)), trace_state=self.random.choice(("", *STATES)),
-                attributes=self.attributes(case),
+                attributes=self.attributes(case, self.edges), events=self.events(case),
             )  # fmt: skip
             span.status.code = self.random.choice((0, 0, 0, 1, 2))  # type: ignore[assignment]
             if not spans or self.random.random() < 0.6:
                 spans.append(ResourceSpans(scope_spans=[ScopeSpans()]))
-                spans[-1].resource.attributes.extend(self.attributes(case))
+                spans[-1].resource.attributes.extend(self.attributes(case, self.edges))
             spans[-1].scope_spans[0].spans.append(span)
         return TracesData(resource_spans=spans)
 
-    def attributes(self, case: Case) -> list[KeyValue]:
+    def events(self, case: Case) -> list[Span.Event]:
+        count = self.random.choice((0, 1, 1, 2)) if self.event_edges else 0
+        return [
+            Span.Event(name=self.random.choice((*TEXTS, "")), attributes=self.attributes(case, self.event_edges))
+            for _ in range(count)
+        ]
+
+    def attributes(self, case: Case, by_key: dict[str, list[Value]]) -> list[KeyValue]:
         found = []
-        for key, edges in self.edges.items():
+        for key, edges in by_key.items():
             edge = self.random.random() < 0.5
             value = self.random.choice(edges) if edge else self.random.choice((f"x{self.random.random()}", 7, 1_000))
             case.values["edge" if edge else "ordinary"] += 1

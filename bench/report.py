@@ -18,6 +18,7 @@ from bench import (
     budget,
     compare_tables,
     flame,
+    history,
     hops,
     pairs,
     rare,
@@ -198,6 +199,15 @@ def budget_text(figures: Mapping[str, Any]) -> str:
     return "\n".join((rows, f"{budget.verdict(figures)}\n", provenance(figures, command)))
 
 
+def history_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance.md."""
+    tables = (
+        markdown(history.COLUMNS, history.rows(figures)),
+        markdown(history.EXPLAIN_COLUMNS, history.explain_rows(figures)),
+    )
+    return "\n".join((*tables, *(provenance(*run) for run in history.runs(figures))))
+
+
 def policies_text(figures: Mapping[str, Any]) -> str:
     """For docs/performance.md."""
     return _micro(figures, policies.COLUMNS, policies.rows(figures), "policies")
@@ -260,6 +270,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "flame": flame_text,
     "rare": rare_text,
     "budget": budget_text,
+    "history": history_text,
     "policies": policies_text,
     "growth": growth_text,
     "window": window_text,

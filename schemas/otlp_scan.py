@@ -29,6 +29,7 @@ from struct import Struct
 import cython
 
 from schemas import otlp_check
+from schemas.columns import grown
 from schemas.errors import Malformed
 from schemas.reasons import Reason
 
@@ -49,6 +50,10 @@ END_NS = 13
 FLAGS = 14
 SIZE = 15
 ATTRIBUTES = 16
+# The cells of a span's event: which span it is of, and its name. Attribute slots follow.
+EVENT_SPAN = 0
+EVENT_NAME = 1
+EVENT_ATTRIBUTES = 3
 # The cells of a log record; its ids are where a span's are.
 SEVERITY = 4
 TIME_NS = 5
@@ -63,6 +68,9 @@ _START_NS = cython.declare(cython.Py_ssize_t, START_NS)
 _END_NS = cython.declare(cython.Py_ssize_t, END_NS)
 _FLAGS = cython.declare(cython.Py_ssize_t, FLAGS)
 _SIZE = cython.declare(cython.Py_ssize_t, SIZE)
+_EVENT_SPAN = cython.declare(cython.Py_ssize_t, EVENT_SPAN)
+_EVENT_NAME = cython.declare(cython.Py_ssize_t, EVENT_NAME)
+_EVENT_ATTRIBUTES = cython.declare(cython.Py_ssize_t, EVENT_ATTRIBUTES)
 _SEVERITY = cython.declare(cython.Py_ssize_t, SEVERITY)
 _TIME_NS = cython.declare(cython.Py_ssize_t, TIME_NS)
 _OBSERVED_NS = cython.declare(cython.Py_ssize_t, OBSERVED_NS)
@@ -250,13 +258,11 @@ class Wire:
 
 
 @cython.cclass
-class SpanColumns(Wire):
-    """The cells of the spans of one batch.
+class KeyedColumns(Wire):
+    """Cells of messages that have attributes: `first` cells each, then a slot for each of `keys`.
 
-    `keys` maps an attribute's key to its slot, 0 ≤ slot < len(keys). Row i has `cells[i * width:(i + 1) * width]`: see
-    TRACE_ID … ATTRIBUTES. Ids and texts are bounds in the data that was scanned, equal when absent; KIND and STATUS
-    the low 32 bits of theirs, FLAGS the low 8 (the W3C trace flags); times ns since the epoch; SIZE bytes. Slot s has
-    the bounds of its AnyValue at ATTRIBUTES + 2 s, (0, 0) when absent, and is read with `value`.
+    `keys` maps an attribute's key to its slot, 0 ≤ slot < len(keys). Slot s has the bounds of its AnyValue at
+    first + 2 s, (0, 0) when absent.
 
     A key that occurs twice: the first wins, as in the Collector (pdata's Map.Get).
     """
@@ -273,12 +279,12 @@ class SpanColumns(Wire):
     _key_bounds: cython.int[::1]
     _key_bytes: bytes
 
-    def __init__(self, keys: Mapping[bytes, int]) -> None:
+    def __init__(self, first: int, keys: Mapping[bytes, int]) -> None:
         self._value = 0
         self._room = MAX_DEPTH
         self._keys = dict(keys)
         self._keyed = bool(keys)
-        self.width = ATTRIBUTES + 2 * len(keys)
+        self.width = first + 2 * len(keys)
         self.rows = 0
         self.data = b""
         self._merged = b""
@@ -300,98 +306,6 @@ class SpanColumns(Wire):
             lists[chosen] = len(bounds) - 4
             text += key
         self._lists, self._key_bounds, self._key_bytes = lists, bounds or array("i", [0]), text
-
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
-    def scan(self, data: bytes, ends: array[int], starts: array[int] | None = None) -> None:
-        """Read the spans data[starts[i]:ends[i]]; without `starts` they lie end to end.
-
-        Raises Malformed; never on rows that `RawRows` found.
-        """
-        p: cython.p_const_uchar = data
-        size: cython.Py_ssize_t = len(data)
-        count: cython.Py_ssize_t = len(ends)
-        row: cython.Py_ssize_t
-        start: cython.Py_ssize_t = 0
-        stop: cython.Py_ssize_t
-        to: cython.const[cython.uint][::1] = ends
-        begins: cython.const[cython.uint][::1] = ends if starts is None else starts
-        gaps: cython.bint = starts is not None
-        if count * self.width > len(self.cells):
-            self._reserve(2 * count)
-        self.data = data
-        self.rows = count
-        self._merged = b""
-        for row in range(count):
-            stop = to[row]
-            if gaps:
-                start = begins[row]
-            if start > stop or stop > size:
-                raise _truncated()
-            self._row(p, start, stop, row * self.width)
-            start = stop
-        if self._merged:
-            self.data = data + self._merged
-
-    @cython.cfunc
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
-    @cython.exceptval(-1)
-    def _row(
-        self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, base: cython.Py_ssize_t
-    ) -> cython.int:
-        cell: cython.Py_ssize_t
-        tag: cython.ulonglong
-        stop: cython.Py_ssize_t
-        for cell in range(base, base + self.width):
-            self._view[cell] = 0
-        self._view[base + _SIZE] = end - pos
-        while pos < end:
-            tag = p[pos]
-            pos += 1
-            if tag >= 0x80:
-                if tag == _FLAGS_TAG and end - pos >= 5 and p[pos] == 1:  # every SDK writes them
-                    self._view[base + _FLAGS] = p[pos + 1]
-                    pos += 5
-                    continue
-                pos = self._tag(p, pos - 1, end, 8)
-                tag = self._value
-            if tag & 7 == 2:
-                if pos < end and p[pos] < 0x80:
-                    stop = pos + 1 + p[pos]
-                    pos += 1
-                    if stop > end:
-                        raise _truncated()
-                else:
-                    pos = self._length(p, pos, end)
-                    stop = pos + self._value
-                if tag == 0x4A:  # 9 attributes
-                    if self._keyed:
-                        self._attribute(p, pos, stop, base + _ATTRIBUTES)
-                elif tag <= 0x2A:
-                    if tag < 8:
-                        raise _field_zero()
-                    # 1 trace_id, 2 span_id, 3 trace_state, 4 parent_span_id, 5 name: in the order of the cells
-                    cell = base + 2 * ((tag >> 3) - 1)
-                    self._view[cell] = pos
-                    self._view[cell + 1] = stop
-                elif tag == 0x7A:  # 15 status
-                    self._status(p, pos, stop, base + _STATUS)
-                pos = stop
-            elif tag == 0x39:
-                pos = self._fixed64(p, pos, end)
-                self._view[base + _START_NS] = self._value
-            elif tag == 0x41:
-                pos = self._fixed64(p, pos, end)
-                self._view[base + _END_NS] = self._value
-            elif tag == 0x30:
-                pos = self._varint(p, pos, end)
-                self._view[base + _KIND] = self._value & _LOW_32
-            else:
-                if tag == 0x85 and pos < end:  # 16 flags, the tag in some longer encoding
-                    self._view[base + _FLAGS] = p[pos]
-                pos = self._skip(p, pos, end, tag)
-        return 0
 
     @cython.cfunc
     @cython.boundscheck(False)
@@ -484,6 +398,116 @@ class SpanColumns(Wire):
             at = self._key_bounds[at + 3]
         return -1
 
+
+@cython.cclass
+class SpanColumns(KeyedColumns):
+    """The cells of the spans of one batch.
+
+    Row i has `cells[i * width:(i + 1) * width]`: see TRACE_ID … ATTRIBUTES. Ids and texts are bounds in the data that
+    was scanned, equal when absent; KIND and STATUS the low 32 bits of theirs, FLAGS the low 8 (the W3C trace flags);
+    times ns since the epoch; SIZE bytes. Slots are read with `value`. `starts` and `ends` are those of the last scan.
+    """
+
+    starts = cython.declare(object, visibility="readonly")
+    ends = cython.declare(object, visibility="readonly")
+
+    def __init__(self, keys: Mapping[bytes, int]) -> None:
+        super().__init__(ATTRIBUTES, keys)
+        self.starts, self.ends = None, array("I")
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def scan(self, data: bytes, ends: array[int], starts: array[int] | None = None) -> None:
+        """Read the spans data[starts[i]:ends[i]]; without `starts` they lie end to end.
+
+        Raises Malformed; never on rows that `RawRows` found.
+        """
+        p: cython.p_const_uchar = data
+        size: cython.Py_ssize_t = len(data)
+        count: cython.Py_ssize_t = len(ends)
+        row: cython.Py_ssize_t
+        start: cython.Py_ssize_t = 0
+        stop: cython.Py_ssize_t
+        to: cython.const[cython.uint][::1] = ends
+        begins: cython.const[cython.uint][::1] = ends if starts is None else starts
+        gaps: cython.bint = starts is not None
+        if count * self.width > len(self.cells):
+            self._reserve(2 * count)
+        self.data = data
+        self.rows = count
+        self.starts, self.ends = starts, ends
+        self._merged = b""
+        for row in range(count):
+            stop = to[row]
+            if gaps:
+                start = begins[row]
+            if start > stop or stop > size:
+                raise _truncated()
+            self._row(p, start, stop, row * self.width)
+            start = stop
+        if self._merged:
+            self.data = data + self._merged
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _row(
+        self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, base: cython.Py_ssize_t
+    ) -> cython.int:
+        cell: cython.Py_ssize_t
+        tag: cython.ulonglong
+        stop: cython.Py_ssize_t
+        for cell in range(base, base + self.width):
+            self._view[cell] = 0
+        self._view[base + _SIZE] = end - pos
+        while pos < end:
+            tag = p[pos]
+            pos += 1
+            if tag >= 0x80:
+                if tag == _FLAGS_TAG and end - pos >= 5 and p[pos] == 1:  # every SDK writes them
+                    self._view[base + _FLAGS] = p[pos + 1]
+                    pos += 5
+                    continue
+                pos = self._tag(p, pos - 1, end, 8)
+                tag = self._value
+            if tag & 7 == 2:
+                if pos < end and p[pos] < 0x80:
+                    stop = pos + 1 + p[pos]
+                    pos += 1
+                    if stop > end:
+                        raise _truncated()
+                else:
+                    pos = self._length(p, pos, end)
+                    stop = pos + self._value
+                if tag == 0x4A:  # 9 attributes
+                    if self._keyed:
+                        self._attribute(p, pos, stop, base + _ATTRIBUTES)
+                elif tag <= 0x2A:
+                    if tag < 8:
+                        raise _field_zero()
+                    # 1 trace_id, 2 span_id, 3 trace_state, 4 parent_span_id, 5 name: in the order of the cells
+                    cell = base + 2 * ((tag >> 3) - 1)
+                    self._view[cell] = pos
+                    self._view[cell + 1] = stop
+                elif tag == 0x7A:  # 15 status
+                    self._status(p, pos, stop, base + _STATUS)
+                pos = stop
+            elif tag == 0x39:
+                pos = self._fixed64(p, pos, end)
+                self._view[base + _START_NS] = self._value
+            elif tag == 0x41:
+                pos = self._fixed64(p, pos, end)
+                self._view[base + _END_NS] = self._value
+            elif tag == 0x30:
+                pos = self._varint(p, pos, end)
+                self._view[base + _KIND] = self._value & _LOW_32
+            else:
+                if tag == 0x85 and pos < end:  # 16 flags, the tag in some longer encoding
+                    self._view[base + _FLAGS] = p[pos]
+                pos = self._skip(p, pos, end, tag)
+        return 0
+
     @cython.cfunc
     @cython.exceptval(-1)
     def _status(
@@ -506,6 +530,100 @@ class SpanColumns(Wire):
         at = row * self.width + ATTRIBUTES + 2 * slot
         start, end = self.cells[at], self.cells[at + 1]
         return attribute_value(self.data, start, end) if end else None
+
+
+@cython.cclass
+class EventColumns(KeyedColumns):
+    """The cells of the events of the spans of one batch, in their order: see EVENT_SPAN … EVENT_ATTRIBUTES.
+
+    EVENT_SPAN is the row of the span; the name is bounds in the data, (0, 0) when absent.
+    """
+
+    def __init__(self, keys: Mapping[bytes, int]) -> None:
+        super().__init__(EVENT_ATTRIBUTES, keys)
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def scan(self, spans: SpanColumns) -> None:
+        """Read the events of the spans that were scanned last. Raises Malformed; never on rows of `RawRows`."""
+        data: bytes = spans.data
+        p: cython.p_const_uchar = data
+        size: cython.Py_ssize_t = len(data)
+        row: cython.Py_ssize_t
+        start: cython.Py_ssize_t = 0
+        stop: cython.Py_ssize_t
+        gaps: cython.bint = spans.starts is not None
+        to: cython.const[cython.uint][::1] = spans.ends
+        begins: cython.const[cython.uint][::1] = spans.starts if gaps else spans.ends
+        if spans.rows > min(len(to), len(begins)):
+            raise IndexError("fewer bounds than rows")
+        self.data = data
+        self.rows = 0
+        self._merged = b""
+        for row in range(spans.rows):
+            stop = to[row]
+            if gaps:
+                start = begins[row]
+            if start > stop or stop > size:
+                raise _truncated()
+            self._span(p, start, stop, row)
+            start = stop
+        if self._merged:
+            self.data = data + self._merged
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _span(
+        self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, row: cython.Py_ssize_t
+    ) -> cython.int:
+        tag: cython.ulonglong
+        stop: cython.Py_ssize_t
+        while pos < end:
+            pos = self._tag(p, pos, end, 8)
+            tag = self._value
+            if tag & 7 == 2:
+                pos = self._length(p, pos, end)
+                stop = pos + self._value
+                if tag == 0x5A:  # 11 events
+                    self._event(p, pos, stop, row)
+                pos = stop
+            else:
+                pos = self._skip(p, pos, end, tag)
+        return 0
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _event(
+        self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, row: cython.Py_ssize_t
+    ) -> cython.int:
+        base: cython.Py_ssize_t = self.rows * self.width
+        cell: cython.Py_ssize_t
+        tag: cython.ulonglong
+        stop: cython.Py_ssize_t
+        if base + self.width > len(self.cells):
+            self.cells = grown(self.cells, 2 * len(self.cells))
+            self._view = self.cells
+        for cell in range(base, base + self.width):
+            self._view[cell] = 0
+        self._view[base + _EVENT_SPAN] = row
+        self.rows += 1
+        while pos < end:
+            pos = self._tag(p, pos, end, 8)
+            tag = self._value
+            if tag & 7 == 2:
+                pos = self._length(p, pos, end)
+                stop = pos + self._value
+                if tag == 0x12:  # 2 name
+                    self._view[base + _EVENT_NAME] = pos
+                    self._view[base + _EVENT_NAME + 1] = stop
+                elif tag == 0x1A and self._keyed:  # 3 attributes
+                    self._attribute(p, pos, stop, base + _EVENT_ATTRIBUTES)
+                pos = stop
+            else:
+                pos = self._skip(p, pos, end, tag)
+        return 0
 
 
 def attribute_value(data: bytes, start: int, end: int) -> AttributeValue | None:

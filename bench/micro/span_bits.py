@@ -55,6 +55,11 @@ PLANS = {
     "twenty expressions of a key": [*BASE, *(regex(f"r{i}", f"^/v{i}/", f"x{i}$") for i in range(10))],
     "a boolean": [*BASE, policy("b", "boolean_attribute", key="cached", value=True)],
     "a tracestate": [*BASE, policy("t", "trace_state", key="vendor", values=["2"])],
+    "a condition": [*BASE, policy("c", "ottl_condition", span=['name == "x" and attributes["tenant"] == "t-1"'])],
+    "a condition about events": [
+        *BASE,
+        policy("e", "ottl_condition", spanevent=['name == "exception" and attributes["exception.type"] == "E"']),
+    ],
     "a rate": [*BASE, policy("rate", "rate_limiting", spans_per_second=100)],
 }
 
@@ -65,7 +70,7 @@ def best(work: Callable[[], object], units: int = 1, calls: int = CALLS) -> floa
 
 
 def batch(keys: dict[bytes, int]) -> SpanColumns:
-    """Spans of one service, each with every value."""
+    """Spans of one service, each with every value and an event."""
     attributes = [
         KeyValue(key="http.route", value=AnyValue(string_value="/api/users/{id}")),
         KeyValue(key="status", value=AnyValue(int_value=503)),
@@ -73,7 +78,8 @@ def batch(keys: dict[bytes, int]) -> SpanColumns:
         KeyValue(key="tenant", value=AnyValue(string_value="t-17")),
     ]
     ok = Status(code=Status.STATUS_CODE_OK)
-    body = Span(trace_state=STATE, attributes=attributes, status=ok).SerializeToString()
+    event = Span.Event(name="exception", attributes=attributes)
+    body = Span(trace_state=STATE, attributes=attributes, status=ok, events=[event]).SerializeToString()
     columns = SpanColumns(keys)
     columns.scan(body * ROWS, array("I", [len(body) * (number + 1) for number in range(ROWS)]))
     return columns

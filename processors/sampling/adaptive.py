@@ -34,6 +34,10 @@ class Sampler(Protocol):
         """A trace is due at `now` (ms of stream time): the 56-bit threshold at which it is kept."""
         ...
 
+    def take_back(self, key: int) -> None:
+        """The trace that was asked about last, and would have been kept, is not: a rate had no room for it."""
+        ...
+
     def state(self) -> list[KeyState]:
         """All of it; `restore` takes it back."""
         ...
@@ -112,6 +116,9 @@ class Averages:
             self._adjust()
             self._since = max(self._since, now)
         return self._thresholds.get(key, ALWAYS) if self._adjusted else settings.initial
+
+    def take_back(self, key: int) -> None:
+        """Averages are of what comes, kept or not."""
 
     def _placed(self, key: int) -> int:
         if key not in self._averages and key not in self._counts:

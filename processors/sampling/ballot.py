@@ -50,6 +50,7 @@ _OPPOSITE = cython.declare(cython.ulonglong, OPPOSITE)
 _COMPOSITE = cython.declare(cython.ulonglong, COMPOSITE)
 _OF_IDS = cython.declare(cython.ulonglong, OF_IDS)
 _KEYED = cython.declare(cython.ulonglong, KEYED)
+_ALL_OF = cython.declare(cython.ulonglong, ALL_OF)
 
 _KEY = cython.declare(cython.Py_ssize_t, records.KEY)
 _HIGH = cython.declare(cython.Py_ssize_t, records.HIGH)
@@ -269,6 +270,7 @@ class Ballot:
         number: cython.ulonglong
         share: cython.longlong
         highest: cython.longlong
+        first: cython.Py_ssize_t
         node += 2
         if kind == _ALWAYS:
             return 0
@@ -310,10 +312,12 @@ class Ballot:
             return self._by_key(node, wide, at, spans)
         if kind == _COMPOSITE:
             return self._first_within(node, end, wide, at, spans)
+        first = node
         highest = 0  # ALL_OF: the rarest part says how often; after one that does not keep it no rate is spent
         while node < end:
             share = self._threshold(node, wide, at, spans)
             if share == _NOT_KEPT:
+                self._take_back(first, node)
                 return -1
             highest = max(highest, share)
             node += self._code[node + 1]
@@ -342,11 +346,27 @@ class Ballot:
             if threshold != _NOT_KEPT:
                 if self._limits.at(self._deadline).take(limiter, spans, part):
                     return threshold
+                self._take_back(node, node + self._code[node + 1])
                 if not falls_through:
                     return -1
             node += self._code[node + 1]
             part += 1
         return -1
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _take_back(self, node: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.int:
+        """Nodes up to `end` would have kept the trace and another one did not: who counts what is kept has not."""
+        while node < end:
+            if self._code[node] == _KEYED:
+                key = self._sets.key(self._record, self._code[node + 3])
+                self._limits.take_back(self._code[node + 2], key)
+            elif self._code[node] == _ALL_OF:
+                self._take_back(node + 2, node + self._code[node + 1])
+            node += self._code[node + 1]
+        return 0
 
     @cython.cfunc
     @cython.exceptval(check=False)

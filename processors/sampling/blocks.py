@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from processors.sampling.ottl import alternatives
+from processors.sampling.ottl import Context, alternatives
 from processors.sampling.predicates import expression
 from schemas.settings import Section
 from schemas.trace_state import is_key, is_value
@@ -193,25 +193,25 @@ class FleetBudget(Section):
 
 
 class OttlCondition(Section):
-    """Keeps a trace with a span that meets one of the conditions."""
+    """Keeps a trace with a span, or with an event of a span, that meets one of the conditions."""
 
     error_mode: Literal["ignore", "silent", "propagate"] = Field(
         "ignore", description="Without effect: none of the conditions known here can fail."
     )
-    span: list[str] = Field([], description="Conditions in OTTL; one is enough.")
-    spanevent: list[str] = Field([], description="Not known here: must be empty.")
+    span: list[str] = Field([], description="Conditions in OTTL about a span; one is enough.")
+    spanevent: list[str] = Field([], description="Conditions about an event of a span; one is enough.")
 
     @model_validator(mode="after")
     def _known_conditions(self) -> Self:
-        if self.spanevent:
-            raise ValueError("spanevent: conditions about span events are not known here, only `span`")
-        if not self.span:
-            raise ValueError("span: at least one condition is required")
-        for condition in self.span:
-            try:
-                alternatives(condition)
-            except ValueError as error:
-                raise ValueError(f"span: {error}") from None
+        if not self.span and not self.spanevent:
+            raise ValueError("span: at least one condition is required, here or in spanevent")
+        contexts: tuple[tuple[Context, list[str]], ...] = (("span", self.span), ("spanevent", self.spanevent))
+        for context, conditions in contexts:
+            for condition in conditions:
+                try:
+                    alternatives(condition, context)
+                except ValueError as error:
+                    raise ValueError(f"{context}: {error}") from None
         return self
 
 

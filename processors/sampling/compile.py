@@ -48,12 +48,13 @@ from processors.sampling.conditions import (
     WithinBytes,
     WithinRate,
 )
+from processors.sampling.event_bits import EventBits
 from processors.sampling.features import MOST_FEATURES, SPAN_NAME, SPAN_STATUS, Feature, SpanFeatures, feature
 from processors.sampling.keyed import Adapting, Dynamic, Rare, Throughput
 from processors.sampling.limits import Allowance, Rate
-from processors.sampling.ottl import Question, alternatives, bounds, holds
+from processors.sampling.ottl import Alternative, Question, alternatives, bounds, holds
 from processors.sampling.policies import Composite, Policy, unique_names
-from processors.sampling.predicates import KeyPredicates, Lookup, attribute_bits, expression
+from processors.sampling.predicates import KeyPredicates, Lookup, Tests, attribute_bits, expression
 from processors.sampling.probability import hash_limit_of, salted, threshold_of
 from processors.sampling.rare import Rarity
 from processors.sampling.shares import Shares, SharesBySecond
@@ -132,7 +133,9 @@ def compile_policies(policies: Sequence[Policy], *, compat: Compat = "none", ext
         version=_version(policies, compat),
         words=words,
         severity_bits=array("Q", [word for bits in compiler.severity_bits for word in words_of(bits, words)]),
-        span_bits=SpanBits(words, compiler.fields, compiler.lookups(of_resource=False), states, compiler.terms),
+        span_bits=SpanBits(
+            words, compiler.fields, compiler.lookups(of_resource=False), states, compiler.terms, compiler.events(words)
+        ),
         resource_lookups=compiler.lookups(of_resource=True),
         shadows=tuple(shadows),
         shadow_drops=frozenset(policy.name for policy in policies if policy.shadow and policy.type == "drop"),
@@ -151,6 +154,10 @@ class _Compiler:
     attributes: dict[int, KeyPredicates] = field(default_factory=dict)
     states: dict[bytes, dict[bytes, int]] = field(default_factory=dict)
     terms: list[Term] = field(default_factory=list)
+    event_keys: dict[bytes, int] = field(default_factory=dict)
+    event_attributes: dict[int, KeyPredicates] = field(default_factory=dict)
+    event_names: Tests = field(default_factory=list)
+    event_terms: list[Term] = field(default_factory=list)
     rates: list[Allowance] = field(default_factory=list)
     samplers: list[Keyed] = field(default_factory=list)
     features: dict[Feature, int] = field(default_factory=dict)
@@ -163,6 +170,13 @@ class _Compiler:
         if self.compat == "otel":
             return tuple(key.lookup_as_collector(slot, of_resource) for slot, key in self.attributes.items())
         return tuple(key.lookup(slot, of_resource) for slot, key in self.attributes.items())
+
+    def events(self, words: int) -> EventBits | None:
+        """What is asked about events, if anything is."""
+        if not self.event_terms:
+            return None
+        lookups = [key.lookup(slot) for slot, key in self.event_attributes.items()]
+        return EventBits(words, self.event_keys, lookups, self.event_names, self.event_terms)
 
     def whole(self, policy: Policy) -> Condition:
         """A policy of the configuration, which may be asked about some trace ids only."""
@@ -285,12 +299,16 @@ class _Compiler:
 
     def _ottl(self, block: OttlCondition) -> int:
         known = len(self.bits)
-        bit = self._bit(("ottl", frozenset(block.span)))
+        bit = self._bit(("ottl", frozenset(block.span), frozenset(block.spanevent)))
         if len(self.bits) > known:
-            for condition in block.span:
-                for must, must_not in alternatives(condition):
-                    self.terms.append((bit, self._questions(must), self._questions(must_not)))
+            self.terms += [self._term(bit, one) for text in block.span for one in alternatives(text)]
+            events = [one for text in block.spanevent for one in alternatives(text, "spanevent")]
+            self.event_terms += [self._term(bit, one) for one in events]
         return bit
+
+    def _term(self, bit: int, alternative: Alternative) -> Term:
+        must, must_not = alternative
+        return bit, self._questions(must), self._questions(must_not)
 
     def _questions(self, questions: frozenset[Question]) -> int:
         bits = 0
@@ -308,6 +326,13 @@ class _Compiler:
                 key = self._key(question.key)
                 (key.of_spans if question.field == "attributes" else key.of_resources).append((bit, holds(question)))
                 key.remembered = max(key.remembered, REMEMBERED)
+            case "event attributes":
+                slot = self.event_keys.setdefault(question.key.encode(), len(self.event_keys))
+                key = self.event_attributes.setdefault(slot, KeyPredicates())
+                key.of_spans.append((bit, holds(question)))
+                key.remembered = REMEMBERED
+            case "event name":
+                self.event_names.append((bit, holds(question)))
             case "name":
                 self.fields.names.append((bit, holds(question)))
             case "kind" | "status" if isinstance(question.value, int):

@@ -153,6 +153,10 @@ class Limits:
         """At which 56-bit threshold sampler `index` keeps a trace with this key; it has seen it then."""
         return self._samplers[index][1].threshold(self.now, key, spans)
 
+    def take_back(self, index: int, key: int) -> None:
+        """The trace that `threshold` was asked about last, and would have kept, is not kept here after all."""
+        self._samplers[index][1].take_back(key)
+
     def shared(self) -> dict[str, int]:
         """Policy → traces since the last call whose key had no place of its own."""
         found: dict[str, int] = {}

@@ -1,7 +1,8 @@
 """Conditions in the OpenTelemetry Transformation Language, as policies use them: a subset, taken apart into tests.
 
-A condition is about one span. It becomes alternatives (a disjunctive normal form): sets of tests that must hold and of
-tests that must not. A test is about one field, so spans answer it like any other question of a policy.
+A condition is about one span, or about one of its events. It becomes alternatives (a disjunctive normal form): sets of
+tests that must hold and of tests that must not. A test is about one field, so spans answer it like any other question
+of a policy.
 
 Comparisons follow pkg/ottl/LANGUAGE.md of the Collector: values of different types are unequal and in no order,
 integers and doubles compare as numbers, what is missing is nil. Nothing in the subset can fail while it runs.
@@ -26,15 +27,23 @@ KNOWN = (
     "kind.string, status.code, end_time_unix_nano - start_time_unix_nano or end_time - start_time with a literal, or "
     "asks IsMatch(field, pattern) or IsRootSpan(); and, or, not and parentheses join conditions"
 )
+KNOWN_OF_EVENTS = (
+    'a condition about events compares (==, !=, <, <=, >, >=) attributes["key"] or name, which are the event\'s, '
+    'resource.attributes["key"] or a field of its span, such as span.attributes["key"], with a literal, or asks '
+    "IsMatch(field, pattern); and, or, not and parentheses join conditions"
+)
 
-Field = Literal["attributes", "resource", "name", "kind", "status", "duration", "root"]
+Context = Literal["span", "spanevent"]
+Field = Literal[
+    "attributes", "resource", "name", "kind", "status", "duration", "root", "event attributes", "event name"
+]
 Scalar = str | bool | int | float
 Operator = Literal["==", "<", "<=", ">", ">=", "IsMatch", "present"]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question about one field of a span, or about the attribute `key`; never true of what is missing."""
+    """A question about one field of a span or event, or about the attribute `key`; never true of what is missing."""
 
     field: Field
     key: str
@@ -59,12 +68,15 @@ class Joined:
 
 Condition = Question | Not | Joined
 Alternative = tuple[frozenset[Question], frozenset[Question]]
-"""The tests that must hold for a span, and those that must not."""
+"""The tests that must hold for a span (and event), and those that must not."""
 
 
-def alternatives(text: str) -> list[Alternative]:
-    """The ways in which a span can meet a condition; none when it never can. Raises ValueError with place and rule."""
-    found = _alternatives(_Parser(text).whole(), True)
+def alternatives(text: str, context: Context = "span") -> list[Alternative]:
+    """The ways in which a span, or an event, can meet a condition; none when it never can.
+
+    `context` is what fields belong to that have no prefix. Raises ValueError with place and rule.
+    """
+    found = _alternatives(_Parser(text, context).whole(), True)
     if len(found) > MOST_ALTERNATIVES:
         raise ValueError(f"{text!r} is {len(found)} alternatives, more than {MOST_ALTERNATIVES}: split it into several")
     return found
@@ -141,13 +153,14 @@ _ENUMS |= {f"STATUS_CODE_{status}": code for code, status in enumerate(_STATUSES
 _NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
 _FLIPPED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_ATTRIBUTES: dict[str, Field] = {"resource": "resource", "span": "attributes", "spanevent": "event attributes"}
 _FIELDS: dict[str, Field] = {"name": "name", "kind": "kind", "kind.string": "kind", "status.code": "status"}
 _TIMES = {"end_time_unix_nano": "start_time_unix_nano", "end_time": "start_time"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Path:
-    """Something a span has; `kind` says what it is compared with."""
+    """Something a span or event has; `kind` says what it is compared with."""
 
     field: Field
     key: str
@@ -163,8 +176,8 @@ class _Literal:
 class _Parser:
     """Recursive descent over the tokens of one condition."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, text: str, context: Context) -> None:
+        self._text, self._context = text, context
         self._tokens: list[tuple[str, str, int]] = []
         at = 0
         while text[at:].strip():
@@ -179,7 +192,8 @@ class _Parser:
             raise ValueError(f"{text!r} joins more than {MOST_OPERATORS} conditions: split it into several")
 
     def _error(self, at: int, rule: str) -> ValueError:
-        return ValueError(f"{self._text!r}, column {at + 1}: {rule}; {KNOWN}")
+        known = KNOWN if self._context == "span" else KNOWN_OF_EVENTS
+        return ValueError(f"{self._text!r}, column {at + 1}: {rule}; {known}")
 
     def _peek(self) -> tuple[str, str, int]:
         return self._tokens[self._next]
@@ -223,7 +237,7 @@ class _Parser:
         at = self._peek()[2]
         if self._take("IsMatch"):
             return self._match()
-        if self._take("IsRootSpan"):
+        if self._context == "span" and self._take("IsRootSpan"):
             self._want("(")
             self._want(")")
             return Question("root", "", "present")
@@ -278,9 +292,14 @@ class _Parser:
             return self._path(text, at)
         raise self._error(at, "a field or a literal expected")
 
+    def _named(self, text: str) -> tuple[str, str]:
+        """Whose field it is, and its name."""
+        prefix, _, rest = text.partition(".")
+        return (prefix, rest) if prefix in ("resource", "span", self._context) and rest else (self._context, text)
+
     def _path(self, text: str, at: int) -> _Path:
-        name = text.removeprefix("span.")
-        if name in ("attributes", "resource.attributes"):
+        of, name = self._named(text)
+        if name == "attributes":
             self._want("[")
             kind, key, key_at = self._peek()
             if kind != "string":
@@ -289,14 +308,16 @@ class _Parser:
             self._want("]")
             if self._peek()[1] == "[":
                 raise self._error(self._peek()[2], "what is inside of an attribute cannot be asked for")
-            return _Path("resource" if name[0] == "r" else "attributes", self._unquoted(key, key_at), "value")
-        if name in _FIELDS:
+            return _Path(_ATTRIBUTES[of], self._unquoted(key, key_at), "value")
+        if of == "spanevent" and name == "name":
+            return _Path("event name", "", "text")
+        if of == "span" and name in _FIELDS:
             kinds: dict[str, Literal["text", "code", "kind name"]] = {"name": "text", "kind.string": "kind name"}
             return _Path(_FIELDS[name], "", kinds.get(name, "code"))
-        if name in _TIMES:
+        if of == "span" and name in _TIMES:
             self._want("-")
             _, other, other_at = self._peek()
-            if other.removeprefix("span.") != _TIMES[name]:
+            if self._named(other) != ("span", _TIMES[name]):
                 raise self._error(other_at, f"{_TIMES[name]} expected")
             self._next += 1
             return _Path("duration", "", "ns" if name.endswith("nano") else "Duration")

@@ -49,6 +49,11 @@ class Shapes:
         self._kept[key] = kept + 1
         return ALWAYS
 
+    def take_back(self, key: int) -> None:
+        self._kept[key] -= 1
+        if not self._kept[key]:
+            del self._kept[key]
+
     def state(self) -> list[KeyState]:
         return [(self._interval, 0), *sorted(self._kept.items())] if self._interval >= 0 else []
 

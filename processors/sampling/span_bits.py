@@ -13,6 +13,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import cython
 
@@ -34,6 +35,9 @@ from schemas.otlp_scan import (
     attribute_value,
 )
 from schemas.trace_state import randomness_of_state
+
+if TYPE_CHECKING:
+    from processors.sampling.event_bits import EventBits
 
 NO_RANDOMNESS = (1 << 64) - 1
 VALUES = 1 << 14  # remembered of one key; then they are forgotten all at once: that needs no order, a refill is cheap
@@ -107,8 +111,9 @@ class SpanBits:
     """The answers for one batch after another.
 
     `fields` are those of a span's own fields, `lookups` those of the attributes in their slots, `states` those of
-    tracestates, `terms` what a span gets for several of them; `words` is the width of an answer. After `assign`, row i
-    has `bits[i * words : (i + 1) * words]` and `randomness[i]`: the 56-bit `rv` of its tracestate or NO_RANDOMNESS.
+    tracestates, `terms` what a span gets for several of them, `events` what it gets for one of its events; `words` is
+    the width of an answer. After `assign`, row i has `bits[i * words : (i + 1) * words]` and `randomness[i]`: the
+    56-bit `rv` of its tracestate or NO_RANDOMNESS.
     """
 
     bits = cython.declare(object, visibility="readonly")
@@ -131,6 +136,7 @@ class SpanBits:
     _states: object
     _names: object
     _numbers: object
+    _events: object
 
     def __init__(
         self,
@@ -139,6 +145,7 @@ class SpanBits:
         lookups: Sequence[Lookup],
         states: States | None,
         terms: Sequence[Term] = (),
+        events: EventBits | None = None,
     ) -> None:
         self._words = words
         self._status = _table(fields.statuses, words)
@@ -151,9 +158,10 @@ class SpanBits:
         self._terms = _flat([bits for term in terms for bits in term], words)
         self._flagged, self._rooted, self._named = fields.sampled != 0, fields.root != 0, bool(fields.names)
         self._timed, self._term_count = len(fields.durations), len(terms)
-        self.lookups = [(lookup[0], Answers(words, _answer(lookup))) for lookup in lookups]
+        self.lookups = [(lookup[0], Answers(words, attribute_answer(lookup))) for lookup in lookups]
         self._states = Answers(words + 1, _state_answer(words, states))
-        self._names = Answers(words, lambda text: met(fields.names, text.decode("utf-8", "replace")))
+        self._names = Answers(words, text_answer(fields.names))
+        self._events = events
         self._reserve(_ROWS)
 
     def _reserve(self, rows: int) -> None:
@@ -211,6 +219,8 @@ class SpanBits:
             self._look_up(columns, TRACE_STATE, self._states)
         if self._term_count:
             self._add_terms(rows)
+        if self._events is not None:
+            self._events.add(columns, self.bits)
 
     @cython.cfunc
     @cython.boundscheck(False)
@@ -319,7 +329,13 @@ def _signed_64(number: int) -> int:
     return ((number + (1 << 63)) & 0xFFFFFFFFFFFFFFFF) - (1 << 63)
 
 
-def _answer(lookup: Lookup) -> Callable[[bytes], int]:
+def text_answer(tests: Tests) -> Callable[[bytes], int]:
+    """The bits of a text, from its bytes."""
+    return lambda text: met(tests, text.decode("utf-8", "replace"))
+
+
+def attribute_answer(lookup: Lookup) -> Callable[[bytes], int]:
+    """The bits of an attribute, from the bytes of its AnyValue."""
     slot = lookup[0]
 
     def answer(text: bytes) -> int:

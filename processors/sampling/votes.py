@@ -6,6 +6,8 @@ policy inside one, is compiled alone and asked alone by the same code, so nothin
 
 from __future__ import annotations
 
+import functools
+import operator
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +15,14 @@ from typing import Any, NamedTuple
 
 from processors.sampling.adaptive import KeyState
 from processors.sampling.compile import Compat, Plan, compile_policies
+from processors.sampling.conditions import AllOf, AnyOf, Condition, NoneOf
 from processors.sampling.decide import Vote, decide
 from processors.sampling.evidence import Evidence
 from processors.sampling.features import MOST_FEATURES, FeatureSets
 from processors.sampling.key_text import KeyText, key_text
 from processors.sampling.limits import Limits
 from processors.sampling.policies import Policy
+from processors.sampling.span_bits import words_of
 from processors.sampling.trace_table import TraceTable
 from processors.span_labels import SpanLabels
 from schemas.envelope import Envelope
@@ -262,24 +266,42 @@ def _blocks(policy: Policy) -> list[Section]:
 
 
 def _meeting(plan: Plan, trace: Trace) -> Iterator[Row]:
-    """The rows that meet a predicate of the plan."""
+    """The rows that meet what the plan's only policy asks of one."""
+    ((_, condition),) = (*plan.conditions, *plan.drops)
+    mask = words_of(_asked(condition), plan.words)
     for rows in trace.rows:
         if rows.logs:
-            yield from _logs_meeting(plan, rows.envelope)
+            yield from _logs_meeting(plan, mask, rows.envelope)
             continue
         columns = _met(plan, rows.envelope)
         for row in range(columns.rows):
-            if any(plan.span_bits.bits[row * plan.words : (row + 1) * plan.words]):
+            if _is_met(plan.span_bits.bits[row * plan.words : (row + 1) * plan.words], mask):
                 yield Row(_cell(columns, row, SPAN_ID).hex(), _cell(columns, row, NAME).decode(errors="replace"))
 
 
-def _logs_meeting(plan: Plan, envelope: Envelope) -> Iterator[Row]:
+def _asked(condition: Condition) -> int:
+    """The bits of which a row must have one; a span also has bits for parts of what is asked."""
+    match condition:
+        case AnyOf(mask) | NoneOf(mask):
+            return mask
+        case AllOf(parts):
+            return functools.reduce(operator.or_, map(_asked, parts))
+    return 0
+
+
+def _is_met(bits: Sequence[int], mask: Sequence[int]) -> bool:
+    return any(mine & asked for mine, asked in zip(bits, mask, strict=True))
+
+
+def _logs_meeting(plan: Plan, mask: Sequence[int], envelope: Envelope) -> Iterator[Row]:
     columns = LogColumns()
     columns.scan(envelope.body, envelope.ends, envelope.starts)
     for row in range(columns.rows):
         at = row * LOG_CELLS
         severity = columns.cells[at + SEVERITY]
-        if severity <= HIGHEST and any(plan.severity_bits[severity * plan.words : (severity + 1) * plan.words]):
+        if severity > HIGHEST:
+            continue
+        if _is_met(plan.severity_bits[severity * plan.words : (severity + 1) * plan.words], mask):
             yield Row(envelope.body[columns.cells[at + SPAN_ID] : columns.cells[at + SPAN_ID + 1]].hex(), "")
 
 

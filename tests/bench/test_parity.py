@@ -50,6 +50,14 @@ def test_every_type_is_there_and_values_are_at_the_edges(given: list[Case]) -> N
     assert values["edge"] >= 0.3 * values.total()
 
 
+def test_conditions_about_spans_and_about_events_are_there(given: list[Case], answers: dict[str, Any]) -> None:
+    """Also where nothing but events can tell traces apart."""
+    telling = [case for case, kept in zip(given, kept_of(answers), strict=True) if 0 < len(kept) < len(case.traces)]
+    for about in ("span", "spanevent"):
+        assert sum(f"'{about}':" in str(case.policies) for case in given) >= 20
+    assert sum("'span':" not in (told := str(case.policies)) and "'spanevent':" in told for case in telling) >= 5
+
+
 def test_the_answers_tell_policies_apart(given: list[Case], answers: dict[str, Any]) -> None:
     """A configuration that keeps all or nothing compares little."""
     telling = [case for case, kept in zip(given, kept_of(answers), strict=True) if 0 < len(kept) < len(case.traces)]

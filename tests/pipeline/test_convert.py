@@ -36,7 +36,7 @@ processors:
       - name: events
         type: ottl_condition
         ottl_condition:
-          spanevent: ['name == "exception"']
+          spanevent: ['name == "exception"', 'dropped_attributes_count > 0']
       - {name: ours, type: my_extension, my_extension: {}}
       - {name: share, type: probabilistic, probabilistic: {sampling_percentage: "${env:SHARE}"}}
       - {name: errors, type: always_sample}
@@ -86,7 +86,7 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
         (
             "20",
             f"{sampling}.policies[1].ottl_condition",
-            "policy 'events' is left out: spanevent: conditions about span",
+            "policy 'events' is left out: spanevent: 'dropped_attributes_count > 0', column 1: dropped_attributes",
         ),
         ("22", f"{sampling}.policies[2].type", "policy 'ours' is left out: Input should be 'always_sample', "),
         ("22", f"{sampling}.policies[2].my_extension", "policy 'ours' is left out: Extra inputs are not permitted"),

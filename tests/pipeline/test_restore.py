@@ -18,7 +18,8 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from pipeline import telemetry
 from pipeline.cli import cli
-from pipeline.worker import running
+from pipeline.sample import PartitionPair
+from pipeline.worker import Worker, running
 from schemas.decision import RESTORED, DecisionRecord
 from tests.pipeline.kafka import DEADLINE, committed, create
 from tests.pipeline.stages import Stages, administration, holds, log_of, partition, trace_id
@@ -102,6 +103,8 @@ async def test_restore(stages: Restoring) -> None:
         async with running(stages.config, ["ingest", "sample"]) as worker:
             await holds(worker, "ingest", "sample")
             url = f"http://{HOST}:{worker.server.port}"
+            await dropped(stages, producer)
+            await kafka_does_not_answer(stages, worker, url)
             await it_comes_back_once(stages, producer, url)
             await nobody_else_may_ask(url)
             await its_spans_are_gone(stages, producer, url)
@@ -110,11 +113,29 @@ async def test_restore(stages: Restoring) -> None:
         assert (result.exit_code, "nobody who answered owns the trace's partition" in result.output) == (1, True)
 
 
-async def it_comes_back_once(stages: Restoring, producer: AIOKafkaProducer, url: str) -> None:
+async def dropped(stages: Restoring, producer: AIOKafkaProducer) -> None:
     await stages.produce(producer, "calm/1", "calm/2", "other/1", "wrong/1!")
     await producer.send_and_wait(f"{stages.raw}.logs", log_of("calm", "quiet"))
     await stages.decided("calm", "other", "wrong")
     await stages.passed("calm/1")
+
+
+async def kafka_does_not_answer(stages: Restoring, worker: Worker, url: str) -> None:
+    """Where a restore reads, with connections of its own, nobody listens: it is told, counted, and changes nothing."""
+    (lease,) = (service.lease(0) for service in worker.services if service.role == "sample")
+    assert isinstance(lease, PartitionPair)
+    nowhere = stages.config.kafka.model_copy(update={"bootstrap_servers": [f"{HOST}:{free_port()}"]})
+    failed = _restores("failed", "request")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lease.restores, "_config", stages.config.model_copy(update={"kafka": nowhere}))
+        result = await asyncio.to_thread(stages.call, "restore", "calm", url)
+    assert result.exit_code == 1
+    assert f"{url}: HTTP 503" in result.output
+    assert _restores("failed", "request") == failed + 1
+    assert (await stages.verdicts())["calm"] == [""]
+
+
+async def it_comes_back_once(stages: Restoring, producer: AIOKafkaProducer, url: str) -> None:
     assert await stages.restore("never", url) == (1, answer("unknown", url))
     assert await stages.restore("calm", url, "--max-read-bytes", "1") == (1, answer("too_far", url))
     code, told = await stages.restore("calm", url)
@@ -212,8 +233,8 @@ async def test_late_evidence(kafka: Kafka, tmp_path: Path) -> None:
     assert why == f"a late span failed (span {b'calm/3!'.rjust(8, bytes([1])).hex()})"
 
 
-def _restores(outcome: str) -> float:
-    labels = {"trigger": "late_span", "outcome": outcome}
+def _restores(outcome: str, trigger: str = "late_span") -> float:
+    labels = {"trigger": trigger, "outcome": outcome}
     return telemetry.REGISTRY.get_sample_value("tailrace_restores_total", labels) or 0.0
 
 

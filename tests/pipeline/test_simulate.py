@@ -71,7 +71,7 @@ class Played(Stages):
         path = self.file.parent / "new.yaml"
         path.write_text(yaml.safe_dump({"policies": policies}))
         call = ["simulate", "--config", str(self.file), "--policies", str(path), "--since", since, *words]
-        return CliRunner().invoke(cli, call)
+        return CliRunner().invoke(cli, call, env={"FORCE_COLOR": "1"})  # a terminal to rich: it has a progress bar
 
     async def report(self, policies: list[dict[str, Any]], *words: str, since: str = "earliest") -> dict[str, Any]:
         result = await asyncio.to_thread(self.simulate, policies, "--json", *words, since=since)
@@ -146,6 +146,7 @@ async def replayed_with_others(played: Played) -> None:
     assert len(report["lost"]["examples"]) == 5
     told = await asyncio.to_thread(played.simulate, [RATE])
     assert f"newly lost: {report['lost']['traces']} traces" in told.output
+    assert "replaying" in told.stderr
 
     other = played.file.parent / "old.yaml"
     other.write_text(yaml.safe_dump({"sampling": {"decision_wait": "2s", "policies": [ALL]}}))

@@ -13,6 +13,9 @@ from schemas import otlp_check
 from schemas.errors import Malformed
 from schemas.otlp_scan import (
     END_NS,
+    EVENT_ATTRIBUTES,
+    EVENT_NAME,
+    EVENT_SPAN,
     FLAGS,
     KIND,
     NAME,
@@ -27,10 +30,12 @@ from schemas.otlp_scan import (
     TRACE_ID,
     TRACE_STATE,
     AttributeValue,
+    EventColumns,
     LogColumns,
     RawRows,
     Rows,
     SpanColumns,
+    attribute_value,
     signed,
 )
 from schemas.reasons import Reason
@@ -78,6 +83,21 @@ def scan_span(data: bytes, start: int, end: int, keys: dict[bytes, int]) -> Span
     kind, status = signed(cells[KIND]), signed(cells[STATUS])
     times = cells[START_NS], cells[END_NS]
     return SpanScan(trace_id, span_id, parent, state, name, kind, *times, status, values, cells[FLAGS], cells[SIZE])
+
+
+def scan_events(data: bytes, start: int, end: int, keys: dict[bytes, int]) -> list[tuple[bytes, list[Any]]]:
+    """The name and the attributes of each event of the Span in data[start:end]."""
+    spans, events = SpanColumns({}), EventColumns(keys)
+    spans.scan(data, array("I", [end]), array("I", [start]))
+    events.scan(spans)
+    found = []
+    for row in range(events.rows):
+        cells = events.cells[row * events.width : (row + 1) * events.width]
+        assert cells[EVENT_SPAN] == 0
+        bounds = [cells[at : at + 2] for at in range(EVENT_ATTRIBUTES, events.width, 2)]
+        values = [attribute_value(events.data, *each) if each[1] else None for each in bounds]
+        found.append((events.data[cells[EVENT_NAME] : cells[EVENT_NAME + 1]], values))
+    return found
 
 
 def scan_log(data: bytes, start: int, end: int) -> LogScan:

@@ -145,6 +145,21 @@ def test_the_first_traces_of_a_shape_are_kept() -> None:
     assert tuple(SHAPE) == ("root.service.name", "root.name", "errors", "path")
 
 
+def test_a_trace_that_is_not_kept_after_all_does_not_count() -> None:
+    """Its shape's turn is not over when a composite's rate has no room for it, or another part of an `and` says no."""
+    name = {"name": "rare", "type": "rare", "rare": {"field_list": ["name"]}}
+    plan = compile_policies([policy("c", "composite", max_total_spans_per_second=1, composite_sub_policy=[name])])
+    limits = Limits(plan.rates, 1, plan.samplers)
+    came = (("a", 0), ("b", 0), ("c", 0), ("c", 1_000), ("c", 2_000))  # there is room for two at first
+    told = [decide(plan, gather(plan, named(letter)), limits.at(time)).kept for letter, time in came]
+    assert told == [True, True, False, True, False]
+    errors = policy("errors", "status_code", status_codes=["ERROR"])
+    plan = compile_policies([both("b", policy("rare", "rare", field_list=["name"]), errors)])
+    limits = Limits(plan.rates, 1, plan.samplers)
+    told = [decide(plan, gather(plan, named("a", status)), limits.at(0)).kept for status in (0, ERROR, ERROR)]
+    assert told == [False, True, False]
+
+
 def test_what_a_checkpoint_knows_goes_on() -> None:
     plan = compile_policies([both("b", RARE, policy("d", "dynamic", field_list=["name"]))])
     first, second, other = (Limits([], 1, plan.samplers) for _ in range(3))

@@ -202,9 +202,9 @@ def nested(kind: str) -> dict[str, Any]:
             "at least one condition is required",
         ),
         (
-            {"name": "a", "type": "ottl_condition", "ottl_condition": {"spanevent": ['name == "x"']}},
-            "spanevent",
-            "conditions about span events are not known here",
+            {"name": "a", "type": "ottl_condition", "ottl_condition": {"spanevent": ["kind == SPAN_KIND_SERVER"]}},
+            "spanevent: 'kind == SPAN_KIND_SERVER', column 1",
+            "kind is not known here; a condition about events compares",
         ),
         (
             {"name": "a", "type": "ottl_condition", "ottl_condition": {"span": ["Len(name) > 3"]}},

@@ -16,6 +16,7 @@ from processors.sampling.compile import compile_policies
 from processors.sampling.decide import Vote
 from processors.sampling.features import MOST_FEATURES, FeatureSets
 from processors.sampling.limits import Limits
+from processors.sampling.policies import Ids
 from processors.sampling.probability import NEVER
 from processors.sampling.votes import (
     AFTER_ROOT,
@@ -74,6 +75,24 @@ def test_a_vote_names_the_rows_that_it_rests_on() -> None:
     assert (found.matched, found.evidence, found.rows) == (True, (Row("0000000000000002", "POST /pay"),), 1)
     assert found.rule == {"status_codes": ["ERROR"]}
     assert not vote(SHOP, "none", trace).matched
+
+
+def test_a_span_that_meets_half_of_a_condition_is_no_evidence() -> None:
+    trace = counted(
+        [rows(span(1, status=FAILED), span(2, "POST /pay"), span(3, "POST /pay", status=FAILED))], WAIT, None
+    )
+    found = vote(policy("p", "ottl_condition", span=['status.code == 2 and name == "POST /pay"']), "none", trace)
+    assert (found.matched, found.evidence, found.rows) == (True, (Row("0000000000000003", "POST /pay"),), 1)
+    rolled = policy("p", "status_code", status_codes=["ERROR"]).model_copy(update={"ids": Ids()})
+    assert vote(rolled, "none", trace).rows == 2
+
+
+def test_the_span_of_an_event_is_evidence() -> None:
+    spans = span(1), span(2)
+    spans[1].events.add(name="exception")
+    trace = counted([rows(*spans)], WAIT, None)
+    found = vote(policy("p", "ottl_condition", spanevent=['name == "exception"']), "none", trace)
+    assert (found.matched, found.evidence, found.rows) == (True, (Row("0000000000000002", "GET /"),), 1)
 
 
 def test_of_many_rows_a_few_are_named() -> None:
