@@ -92,6 +92,7 @@ _BITS = cython.declare(cython.Py_ssize_t, BITS)
 _SPANS = cython.declare(cython.Py_ssize_t, SPANS)
 _SMALL = cython.declare(cython.Py_ssize_t, SMALL)
 _DUE = cython.declare(cython.Py_ssize_t, 1024)  # traces listed as due at a time
+_SHORT = cython.declare(cython.Py_ssize_t, 64)  # traces that are put in order one by one, others as Python sorts
 _LISTED = cython.declare(cython.int, -(1 << 30))
 _DIGIT = cython.declare(cython.int, 6)  # bits
 _LISTS = cython.declare(cython.Py_ssize_t, 64)  # a level
@@ -125,7 +126,7 @@ class TraceTable:
     """Trace key → undecided trace, with a list for each deadline.
 
     Waits in ms; without `after_root` root spans are spans like others. `words` is the width of the bit sets; `keyed`:
-    features of spans are gathered too.
+    features of spans are gathered too. Unless `logged` there are no logs, and nobody asks for the spans that they name.
     """
 
     sets = cython.declare(object, visibility="readonly")
@@ -135,10 +136,15 @@ class TraceTable:
     after_root = cython.declare(object, visibility="readonly")
     _after_root: cython.longlong
     _rooted: cython.bint
+    _logged: cython.bint
     due_records = cython.declare(object, visibility="readonly")
     due_keys = cython.declare(object, visibility="readonly")
     due_deadlines = cython.declare(object, visibility="readonly")
     due_times = cython.declare(object, visibility="readonly")
+    _due_records: cython.int[::1]
+    _due_keys: cython.ulonglong[::1]
+    _due_deadlines: cython.longlong[::1]
+    _due_times: cython.longlong[::1]
     _due_count: cython.Py_ssize_t
     _words: cython.Py_ssize_t
     _width: cython.Py_ssize_t
@@ -163,7 +169,15 @@ class TraceTable:
     _labels: cython.Py_ssize_t
     _generation: object
 
-    def __init__(self, decision_wait: int, after_root: int | None = None, words: int = 1, keyed: bool = False) -> None:
+    def __init__(
+        self,
+        decision_wait: int,
+        after_root: int | None = None,
+        words: int = 1,
+        keyed: bool = False,
+        logged: bool = True,
+    ) -> None:
+        self._logged = logged
         self.sets = FeatureSets() if keyed else None
         self._row_records = array("i", bytes(4 * _RECORDS))
         self.decision_wait = decision_wait
@@ -183,10 +197,10 @@ class TraceTable:
         self._wheel = array("i", [-1]) * (_LEVELS * _LISTS)
         self._position = 0
         self._due_count = 0
-        self.due_records = array("i", bytes(4 * _DUE))
-        self.due_keys = array("Q", bytes(8 * _DUE))
-        self.due_deadlines = array("q", bytes(8 * _DUE))
-        self.due_times = array("q", bytes(8 * _DUE))
+        self.due_records = self._due_records = array("i", bytes(4 * _DUE))
+        self.due_keys = self._due_keys = array("Q", bytes(8 * _DUE))
+        self.due_deadlines = self._due_deadlines = array("q", bytes(8 * _DUE))
+        self.due_times = self._due_times = array("q", bytes(8 * _DUE))
         self._hashes = array("I", bytes(4 * _RECORDS))
         self._names = array("I", bytes(4 * _RECORDS))
         self._links = array("i", bytes(4 * _RECORDS))
@@ -430,35 +444,62 @@ class TraceTable:
         then ask again.
         """
         record: cython.Py_ssize_t
+        first: cython.Py_ssize_t
         self._put_back(0)
         while self._due_count < _DUE and self._advance(now):
             waiting: list[tuple[int, int, int]] = []
+            first = self._due_count
             record = self._wheel[self._position & (_LISTS - 1)]
+            if self._is_short(record, min(_SHORT, _DUE - first)):
+                while record >= 0:
+                    self._unlink(record)
+                    self._put_due(record, first, now)
+                    record = self._wheel[self._position & (_LISTS - 1)]
+                continue
             while record >= 0:
                 waiting.append((self._deadline(record), self._wide[record * self._width + _KEY], record))
                 record = self._small[record * _SMALL + _NEXT]
             waiting.sort()
-            for deadline, key, due in waiting[: _DUE - self._due_count]:
+            for _, _, due in waiting[: _DUE - first]:
                 self._unlink(due)
-                self._put_due(key, due, deadline, now)
+                self._put_due(due, self._due_count, now)
         return self._due_count
 
     @cython.cfunc
+    @cython.exceptval(check=False)
+    def _is_short(self, record: cython.Py_ssize_t, most: cython.Py_ssize_t) -> cython.bint:
+        """Whether a list has at most so many records; `record` is its first."""
+        while record >= 0 and most > 0:
+            record = self._small[record * _SMALL + _NEXT]
+            most -= 1
+        return record < 0
+
+    @cython.cfunc
     @cython.exceptval(-1)
-    def _put_due(
-        self, key: cython.ulonglong, record: cython.Py_ssize_t, deadline: cython.longlong, now: cython.longlong
-    ) -> cython.int:
+    def _put_due(self, record: cython.Py_ssize_t, first: cython.Py_ssize_t, now: cython.longlong) -> cython.int:
+        """List a trace, in its order among those from place `first` on."""
+        key: cython.ulonglong = self._wide[record * self._width + _KEY]
+        deadline: cython.longlong = self._deadline(record)
         at: cython.Py_ssize_t = self._due_count
         ahead: cython.Py_ssize_t = self._small[record * _SMALL + _AHEAD]
+        while at > first and (
+            self._due_deadlines[at - 1] > deadline
+            or (self._due_deadlines[at - 1] == deadline and self._due_keys[at - 1] > key)
+        ):
+            self._due_records[at] = self._due_records[at - 1]
+            self._due_keys[at] = self._due_keys[at - 1]
+            self._due_deadlines[at] = self._due_deadlines[at - 1]
+            self._due_times[at] = self._due_times[at - 1]
+            at -= 1
         while ahead >= 0:
             if self._times[ahead * self._time_width + _FIRST] <= deadline:
                 self._merge(record, ahead)
             ahead = self._small[ahead * _SMALL + _NEXT]
         self._free_ahead(record)
-        self.due_records[at] = record
-        self.due_keys[at] = key
-        self.due_deadlines[at] = deadline
-        self.due_times[at] = max(now, self._times[record * self._time_width + _LAST])
+        self._due_records[at] = record
+        self._due_keys[at] = key
+        self._due_deadlines[at] = deadline
+        self._due_times[at] = max(now, self._times[record * self._time_width + _LAST])
         self._due_count += 1
         return 0
 
@@ -467,8 +508,8 @@ class TraceTable:
         place: cython.Py_ssize_t
         record: cython.Py_ssize_t
         for place in range(count):
-            record = self.due_records[place]
-            self._remove(self.due_keys[place])
+            record = self._due_records[place]
+            self._remove(self._due_keys[place])
             self._let_go(record)
         self._put_back(count)
 
@@ -476,7 +517,7 @@ class TraceTable:
         """Those that were listed, from place `first` on, wait again."""
         place: cython.Py_ssize_t
         for place in range(first, self._due_count):
-            self._link(self.due_records[place])
+            self._link(self._due_records[place])
         self._due_count = 0
 
     def evidence(self, place: int) -> Evidence:
@@ -645,7 +686,7 @@ class TraceTable:
         small: cython.Py_ssize_t = record * _SMALL
         wide: cython.Py_ssize_t = record * self._width
         entry: cython.Py_ssize_t
-        wanted: cython.bint = failed or self._is_named(record, span)
+        wanted: cython.bint
         if root and (
             self._small[small + _ROOT_NAME] < 0
             or start < self._wide[wide + _ROOT_START]
@@ -653,6 +694,9 @@ class TraceTable:
         ):
             self._wide[wide + _ROOT_START] = start
             self._small[small + _ROOT_NAME] = name
+        if not self._logged:
+            return 0
+        wanted = failed or self._is_named(record, span)
         if failed:
             name |= _FAILED
         if (self._small[small + _COUNTS] & 0xFF) < _SPAN_ENTRIES:

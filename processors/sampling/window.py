@@ -20,7 +20,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from processors.correlation import correlate
@@ -43,7 +43,7 @@ from processors.span_metrics import SpanMetrics
 from processors.stream_time import RawClock, StreamClock
 from schemas.columns import gathered, totals
 from schemas.dead_letter import DeadLetter
-from schemas.decision import DROPPED, Checkpoint, DecisionRecord, Verdict
+from schemas.decision import DROPPED, Checkpoint, DecisionRecord, Enrichment, Verdict
 from schemas.envelope import Envelope, RowVerdict
 from schemas.errors import ProtocolError
 from schemas.otlp_scan import (
@@ -166,7 +166,11 @@ class Window:
         self.lost: dict[str, int] = {}  # records of a topic that were gone when this owner came
         self._clock, self._tail_clock = self._clocks()
         self._traces = TraceTable(
-            settings.decision_wait, settings.wait_after_root, plan.words, plan.features is not None
+            settings.decision_wait,
+            settings.wait_after_root,
+            plan.words,
+            keyed=plan.features is not None,
+            logged=settings.logs_topic is not None,
         )
         self._ballot = Ballot(plan.conditions, plan.drops, plan.words, plan.shadows, plan.shadow_drops)
         self._limits = Limits(plan.rates, settings.partitions, plan.samplers)
@@ -450,7 +454,9 @@ class Window:
         key, time = self._traces.due_keys[place], self._traces.due_times[place]
         policy = self._ballot.names[self._ballot.policy]
         root, spans = self._traces.enrichments(place)
-        verdict = Verdict(True, policy, self._ballot.threshold, root, spans)
+        verdict = _verdict(policy, self._ballot.threshold, root)
+        if spans:
+            verdict = replace(verdict, spans=spans)
         self._stats["policy", policy] += 1
         self._stats["decided", "kept"] += 1
         self._verdicts.put(key, time, verdict, heads)
@@ -804,8 +810,18 @@ def decision_bytes(verdict: Verdict) -> int:
     """About what a verdict takes in its record."""
     if not verdict.kept:
         return DECISION_OVERHEAD
-    named = [span for span in (verdict.root, *verdict.spans.values()) if span is not None]
-    return DECISION_OVERHEAD + sum(DECISION_OVERHEAD + len(span.service) + len(span.name) for span in named)
+    size = DECISION_OVERHEAD
+    if (root := verdict.root) is not None:
+        size += DECISION_OVERHEAD + len(root.service) + len(root.name)
+    for span in verdict.spans.values():
+        size += DECISION_OVERHEAD + len(span.service) + len(span.name)
+    return size
+
+
+@lru_cache(maxsize=4096)
+def _verdict(policy: str, threshold: int, root: Enrichment | None) -> Verdict:
+    """The one shared verdict of these values."""
+    return Verdict(True, policy, threshold, root)
 
 
 @lru_cache(maxsize=256)

@@ -89,8 +89,8 @@ def test_an_unknown_setting_is_refused() -> None:
 class SpanNames:
     """What one trace remembers of its spans."""
 
-    def __init__(self) -> None:
-        self._table = Table()
+    def __init__(self, *, logged: bool = True) -> None:
+        self._table = Table(logged=logged)
 
     def add_span(self, scan: SpanScan, service: str) -> None:
         self._table.add_spans([scan], [0], service)
@@ -121,6 +121,15 @@ def test_nothing_is_carried_when_no_log_names_a_span() -> None:
     names.add_log(b"")
     names.add_log(b"short")
     assert names.enrichments() == (ROOT, {})
+
+
+def test_where_there_are_no_logs_the_root_alone_is_remembered() -> None:
+    for logged in (True, False):
+        names = SpanNames(logged=logged)
+        for one in (child(1, status=2), span(NOON + 5, name=b"late"), span(), child(2)):
+            names.add_span(one, "shop")
+        names.add_log(ident(1))
+        assert names.enrichments() == (ROOT, {ident(1): Enrichment("shop", "span 1", 2)} if logged else {})
 
 
 @pytest.mark.parametrize("parent", [b"", bytes(8)])

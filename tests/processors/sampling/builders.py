@@ -104,10 +104,12 @@ class Answers:
 class Table:
     """A trace table with one trace in it."""
 
-    def __init__(self, words: int = 1, plan: Plan | None = None, trace_id: bytes = TRACE_ID) -> None:
+    def __init__(
+        self, words: int = 1, plan: Plan | None = None, trace_id: bytes = TRACE_ID, *, logged: bool = True
+    ) -> None:
         self.trace_id = trace_id
         self._key = trace_key(trace_id)
-        self.table = TraceTable(1_000, None, words)
+        self.table = TraceTable(1_000, None, words, logged=logged)
         self.labels = SpanLabels([])
         self._words, self._plan = words, plan
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from array import array
+from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,6 +61,22 @@ def test_traces_are_decided_in_the_order_of_their_deadlines() -> None:
     for key, time in ((1, 30), (2, 10), (3, 20)):
         table.row(key, time, now=5)
     assert list(table.due(100)) == [2, 3, 1]
+
+
+@pytest.mark.parametrize("count", [1, 64, 65, 1_025])
+def test_traces_of_one_deadline_are_decided_in_the_order_of_their_keys(count: int) -> None:
+    """However many they are; those of an earlier one come before them, and who is not settled waits."""
+    table, keys = Table(), Random(count).sample(range(1_000, 1 << 40), count)
+    for key in (7, 3):
+        table.row(key, 6, now=5)
+    for key in keys:
+        table.row(key, 8, now=5)
+    found = list(table.due(20))
+    assert table.table.list_due(20) + len(found) == count + 2
+    table.table.settle(0)
+    while more := list(table.due(20)):
+        found += more
+    assert found == [3, 7, *sorted(keys)]
 
 
 def test_an_older_row_makes_its_trace_due_earlier() -> None:
