@@ -98,6 +98,7 @@ class Tailrace(Contestant):
 
     waits = False  # stream time
     read = staticmethod(of_envelope)
+    last: type[Worker] = Starting  # whose partitions would be read before the clock runs, if it were waited for
 
     def __init__(
         self,
@@ -131,7 +132,7 @@ class Tailrace(Contestant):
     def start(self, cpus: Collection[int]) -> None:
         for number, role in enumerate(self._starts, 1):
             name = role if role not in self.servers else f"{role} {number}"
-            kind = Starting if role == self._starts[-1] else Worker
+            kind = self.last if role == self._starts[-1] else Worker
             self.servers[name] = self._bed.start(role, kind=kind, cpus=cpus)
 
 

@@ -4,7 +4,8 @@
 - workers: three processes of each role against one, un-keyed topic.
 
 Of the first both catch up with the same topic. Of the second each gets a topic of its own, paced: several processes do
-not start at one moment, and what the first of them did before the last was up would go uncounted. The ratio of a pair
+not start at one moment, and what the first of them did before the last was up would go uncounted. The load begins when
+all of them hold their partitions, and what they use until then with nothing to do is told as well. The ratio of a pair
 is of CPU-seconds, start-up left out; beside the mean there is the interval that holds the true one with 95 %
 (Student's t of the logarithms).
 """
@@ -14,7 +15,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, median, stdev
 from typing import Any
@@ -23,16 +25,19 @@ from bench.compare_tables import is_whole
 from bench.contest import Given, catch_up, run
 from bench.contestants import Tailrace, Task
 from bench.load import Load
-from bench.measure import console, keep, machine, table
+from bench.measure import Meter, console, keep, machine, table
 from bench.testbed import create_topics, idle_cpu
 from bench.verdicts import Mix, judged
+from tests.end_to_end.harness import Worker
 from tests.services import Kafka
 
 DECISION_WAIT = 5.0
+PACE = 40_000.0  # spans/s
+CALM_SECONDS, IDLE_SECONDS = 2.0, 5.0  # after the last process is ready: until it is idle, and while it is
 # Student's t for 95 % and so many degrees of freedom, from 1 on.
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 T95_MANY = 2.0
-COLUMNS = ("Pair", "Pairs", "CPU-s per million spans", "against", "Ratio", "95 % interval", "Bar")
+COLUMNS = ("Pair", "Pairs", "CPU-s per million spans", "against", "Ratio", "95 % interval", "Bar", "Idle, CPU-s/s")
 
 out = console()
 
@@ -54,8 +59,26 @@ class Case:
 OFF: Mapping[str, Any] = {"telemetry": {"port": "${TELEMETRY_PORT:-0}", "metrics_level": "none"}}
 CASES = {
     "telemetry": Case("self-telemetry on against off", "upper bound < 1.02", 0, (1, {}), (1, OFF)),
-    "workers": Case("three workers against one", "≤ 1.15", 40_000, (3, {}), (1, {})),
+    "workers": Case("three workers against one", "≤ 1.15", PACE, (3, {}), (1, {})),
 }
+
+
+class Paced(Tailrace):
+    """It has started when every process holds its partitions, of which nothing is to be read yet.
+
+    `idle` is what all of them together use then, CPU seconds per second.
+    """
+
+    last = Worker
+    idle = 0.0
+
+    def start(self, cpus: Collection[int]) -> None:
+        """Start every process, and look at them with nothing to do."""
+        super().start(cpus)
+        time.sleep(CALM_SECONDS)
+        meter = Meter({name: server.pid for name, server in self.servers.items()})
+        time.sleep(IDLE_SECONDS)
+        self.idle = sum(meter.rates()[1].values())
 
 
 def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
@@ -67,13 +90,13 @@ def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
     return math.exp(mean(logs)), math.exp(mean(logs) - half), math.exp(mean(logs) + half)
 
 
-def measured(case: Case, name: str, pairs: int, spans: int, partitions: int) -> dict[str, Any]:
+def measured(case: Case, name: str, pairs: int, spans: int, partitions: int, pace: float) -> dict[str, Any]:
     """The pairs of a case, the first member first in every other one."""
     numbers = itertools.count()
     found: dict[str, list[dict[str, Any]]] = {"first": [], "second": []}
     with Kafka() as kafka:
         if case.pace:
-            load = Load(spans, 0, logs_per_span=0, spans_per_second=case.pace)
+            load = Load(spans, 0, logs_per_span=0, spans_per_second=pace)
             made = Given("", load, None, judged(load, Mix()))
         else:
             made = catch_up(kafka, f"{name}-raw", Load(spans, 0, logs_per_span=0, keyed=partitions), Mix(), partitions)
@@ -85,16 +108,20 @@ def measured(case: Case, name: str, pairs: int, spans: int, partitions: int) -> 
                 if case.pace:
                     create_topics(kafka, [given.topic], partitions)
                 task = Task(given.topic, partitions, given.truth.traces, Mix(), DECISION_WAIT)
-                side = Tailrace(kafka, f"{name}-{number}", task, not case.pace, workers, over)
+                kind = Paced if case.pace else Tailrace
+                side = kind(kafka, f"{name}-{number}", task, not case.pace, workers, over)
                 figures = run(kafka, side, given, task, (), idle, lambda text: None)
                 if not is_whole(figures):
                     raise RuntimeError(f"{name}: not the same traces: {figures['missing_traces']} missing")
                 out.print(
                     f"  pair {pair + 1}/{pairs} {member}: {figures['cpu_per_million']:.2f} CPU-s per million spans"
                 )
+                if isinstance(side, Paced):
+                    figures["idle_cpu"] = side.idle
                 if pair >= 0:
                     found[member].append(figures)
-    return {"title": case.title, "bar": case.bar, **found}
+    title = f"{case.title}, {pace:,.0f} spans/s" if case.pace else case.title
+    return {"title": title, "bar": case.bar, **found}
 
 
 def rows(figures: Mapping[str, Any]) -> list[list[str]]:
@@ -104,7 +131,9 @@ def rows(figures: Mapping[str, Any]) -> list[list[str]]:
         first, second = ([run["cpu_per_million"] for run in case[member]] for member in ("first", "second"))
         middle, low, high = interval([a / b for a, b in zip(first, second, strict=True)])
         costs = [f"{median(first):.2f}", f"{median(second):.2f}", f"{middle:.3f}", f"{low:.3f} to {high:.3f}"]
-        shown.append([case["title"], str(len(first)), *costs, case["bar"]])
+        idle = [[run["idle_cpu"] for run in case[member] if "idle_cpu" in run] for member in ("first", "second")]
+        rates = " against ".join(f"{median(found):.3f}" for found in idle if found)
+        shown.append([case["title"], str(len(first)), *costs, case["bar"], rates or "–"])
     return shown
 
 
@@ -116,13 +145,14 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=10, help="of each case (default: 10)")
     parser.add_argument("--spans", type=int, default=1_000_000, help="of a run (default: 1,000,000)")
     parser.add_argument("--partitions", type=int, default=6, help="of every topic (default: 6)")
+    parser.add_argument("--pace", type=float, default=PACE, help=f"spans/s of workers (default: {PACE:,.0f})")
     return parser.parse_args(arguments)
 
 
 def main() -> None:
     """Measure, print, save."""
     given = parsed()
-    options = {"pairs": given.pairs, "spans": given.spans, "partitions": given.partitions}
+    options = {"pairs": given.pairs, "spans": given.spans, "partitions": given.partitions, "pace": given.pace}
     figures: dict[str, Any] = {"machine": machine(), "options": options, "cases": {}}
     for name in given.cases:
         out.print(CASES[name].title)

@@ -172,6 +172,8 @@ def pairs_text(figures: Mapping[str, Any]) -> str:
     options = figures["options"]
     cases = " ".join(figures["cases"])
     command = f"python -m bench.pairs --cases {cases} --pairs {options['pairs']} --spans {options['spans']}"
+    if options.get("pace", pairs.PACE) != pairs.PACE:
+        command += f" --pace {options['pace']:g}"
     return "\n".join((markdown(pairs.COLUMNS, pairs.rows(figures)), provenance(figures, command)))
 
 
