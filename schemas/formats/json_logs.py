@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
@@ -121,9 +121,12 @@ def _object(value: Any, source: bytes) -> LogRow | BadLine:
     # A version or an environment on its own may be anything's; beside a service it is the service's.
     version, environment = (_text(found, "version"), _text(found, "environment")) if service else ("", "")
     logger = _text(found, "logger")
+    add = record.attributes.add
     for key, member in value.items():
         if member is not None and member != {}:
-            record.attributes.append(KeyValue(key=key, value=_any(member, _MAX_DEPTH)))
+            attribute = add()
+            attribute.key = key
+            _put(attribute.value, member, _MAX_DEPTH)
     return LogRow(_resource(service, version, environment), _scope(logger), record.SerializeToString(), trace_id)
 
 
@@ -149,30 +152,32 @@ def _normal(name: str) -> str:
 def _fields(value: dict[str, Any]) -> dict[str, list[_Field]]:
     """Members by meaning, best first."""
     found: dict[str, list[_Field]] = {}
-    for owner, name, key in _members(value):
-        meaning = _MEANING.get(name)
-        if meaning is not None and (owner is value or "." in name or meaning[0] in _OF_CONTEXT):
-            found.setdefault(meaning[0], []).append(_Field(meaning[1], name, owner, key))
+    for key, member in value.items():
+        name = _normal(key)
+        if (meaning := _MEANING.get(name)) is not None:
+            found.setdefault(meaning[0], []).append(_Field(meaning[1], name, value, key))
+        if isinstance(member, dict):
+            for owner, inner, inner_key in _members(name, member):
+                meaning = _MEANING.get(inner)
+                if meaning is not None and ("." in inner or meaning[0] in _OF_CONTEXT):
+                    found.setdefault(meaning[0], []).append(_Field(meaning[1], inner, owner, inner_key))
     for fields in found.values():
-        fields.sort(key=lambda field: field.rank)
+        if len(fields) > 1:
+            fields.sort(key=lambda field: field.rank)
     return found
 
 
-def _members(value: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
-    for key, member in value.items():
-        name = _normal(key)
-        yield value, name, key
-        if not isinstance(member, dict):
-            continue
-        if name in NESTED:
-            for inner, leaf in member.items():
-                yield member, f"{name}.{_normal(inner)}", inner
-                if isinstance(leaf, dict):  # deployment.environment.name
-                    for last in leaf:
-                        yield leaf, f"{name}.{_normal(inner)}.{_normal(last)}", last
-        elif name in CONTEXTS:
-            for inner in member:
-                yield member, _normal(inner), inner
+def _members(name: str, value: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Of an object of this name: owner, name and key of what may have a meaning."""
+    if name in NESTED:
+        for inner, leaf in value.items():
+            yield value, f"{name}.{_normal(inner)}", inner
+            if isinstance(leaf, dict):  # deployment.environment.name
+                for last in leaf:
+                    yield leaf, f"{name}.{_normal(inner)}.{_normal(last)}", last
+    elif name in CONTEXTS:
+        for inner in value:
+            yield value, _normal(inner), inner
 
 
 def _first(
@@ -221,7 +226,7 @@ def _body(found: dict[str, list[_Field]], record: LogRecord) -> None:
         if value is not None and (field.name == "body" or not isinstance(value, dict | list)):
             if field.name == "log" and isinstance(value, str):
                 value = value.removesuffix("\n")  # Docker's, not the application's
-            record.body.CopyFrom(_any(value, _MAX_DEPTH))
+            _put(record.body, value, _MAX_DEPTH)
             field.take()
             return
 
@@ -273,24 +278,36 @@ def _text(found: dict[str, list[_Field]], meaning: str) -> str:
     return taken[0] if taken else ""
 
 
-def _any(value: Any, depth: int) -> AnyValue:
-    """A JSON value as AnyValue; below `depth` levels, and for integers beyond 64 bits, its text."""
+def _put(into: AnyValue, value: Any, depth: int) -> None:
+    """Write a JSON value; below `depth` levels, and for integers beyond 64 bits, its text.
+
+    In place: to make messages and have them copied takes three times as long.
+    """
     if isinstance(value, str):
-        return AnyValue(string_value=value)
-    if isinstance(value, bool):
-        return AnyValue(bool_value=value)
-    if isinstance(value, int):
-        return AnyValue(int_value=value) if -_INT64 <= value < _INT64 else AnyValue(string_value=str(value))
-    if isinstance(value, float):
-        return AnyValue(double_value=value)
-    if value is None:
-        return AnyValue()
-    if depth == 0:
-        return AnyValue(string_value=orjson.dumps(value).decode())
-    if isinstance(value, list):
-        return AnyValue(array_value=ArrayValue(values=[_any(entry, depth - 1) for entry in value]))
-    members = [KeyValue(key=key, value=_any(member, depth - 1)) for key, member in value.items()]
-    return AnyValue(kvlist_value=KeyValueList(values=members))
+        into.string_value = value
+    elif isinstance(value, bool):
+        into.bool_value = value
+    elif isinstance(value, int):
+        if -_INT64 <= value < _INT64:
+            into.int_value = value
+        else:
+            into.string_value = str(value)
+    elif isinstance(value, float):
+        into.double_value = value
+    elif value is None:
+        into.SetInParent()
+    elif depth == 0:
+        into.string_value = orjson.dumps(value).decode()
+    elif isinstance(value, list):
+        into.array_value.SetInParent()
+        for entry in value:
+            _put(into.array_value.values.add(), entry, depth - 1)
+    else:
+        into.kvlist_value.SetInParent()
+        for key, member in value.items():
+            entry = into.kvlist_value.values.add()
+            entry.key = key
+            _put(entry.value, member, depth - 1)
 
 
 @lru_cache(1024)
