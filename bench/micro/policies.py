@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -39,7 +40,8 @@ KEYED: dict[str, dict[str, Any]] = {
     "rare": {},
     "budget": {"spans_per_second": 1_000},
 }
-COLUMNS = ("Policies", "ns of CPU a span", "Against three")
+STAGES = ("Unpack", "Take apart", "Head", "Tail")  # the last with the decisions of the end
+COLUMNS = ("Policies", *STAGES, "ns of CPU a span", "Against three")
 SPANS = 20_000
 ROUNDS = 7
 START_MS = 1_800_000_000_000
@@ -80,8 +82,12 @@ def sets() -> dict[str, list[dict[str, Any]]]:
     return {str(FEW): few, str(MANY): Mix(unmet=MANY - FEW).policies()} | keyed
 
 
-def decider(policies: Sequence[Mapping[str, Any]], given: list[bytes]) -> Callable[[], int]:
-    """Reads, decides and forwards everything with these policies, anew at every call; returns how many traces it kept.
+Spent = tuple[int, list[int]]
+"""How many traces were kept, and the ns of CPU of each stage."""
+
+
+def decider(policies: Sequence[Mapping[str, Any]], given: list[bytes]) -> Callable[[], Spent]:
+    """Reads, decides and forwards everything with these policies, anew at every call.
 
     It is what pipeline.direct does with what it has fetched.
     """
@@ -89,45 +95,53 @@ def decider(policies: Sequence[Mapping[str, Any]], given: list[bytes]) -> Callab
     plan, limits = compile_policies(found, compat="otel", extra_keys=["service.name"]), Limits()
     settings = Settings(1, RAW.topic, None, WAIT_MS, HORIZON_MS, direct=True)
 
-    def decide() -> int:
+    def decide() -> Spent:
         window = Window(RAW.partition, settings, plan, None)
         reader = RawReader(RAW.topic, RAW.partition, 1, "traces", limits.max_message_bytes, limits.max_span_bytes)
         window.resume({}, {RAW.topic: 0})
-        offset, kept = 0, 0
+        offset, kept, spent, now = 0, 0, [0] * len(STAGES), time.process_time_ns
         for data in given:
+            at = [now()]
             fetched = fetcher.PartitionRecords(RAW, MemoryRecords(data), [], 0, None, bound(limits), True, 1)
-            batch = reader.read([(offset + one.offset, one.timestamp, one.value or b"") for one in fetched])
+            records = [(offset + one.offset, one.timestamp, one.value or b"") for one in fetched]
+            at.append(now())
+            batch = reader.read(records)
+            at.append(now())
             window.head(RAW.topic, offset, LONG_AFTER_MS, batch)
+            at.append(now())
             offset = batch.after
+            for stage, (begun, done) in enumerate(pairwise(at)):
+                spent[stage] += done - begun
+        begun = now()
         window.ended(RAW.topic, LONG_AFTER_MS)
         while burst := window.burst():
             window.committed(0)
             kept += burst.stats["decided", "kept"]
+        spent[-1] = now() - begun
         assert window.undecided == window.cached_bytes == 0
-        return kept
+        return kept, spent
 
     return decide
 
 
-def measure(given: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
-    """ns of CPU per span with each set of policies."""
+def measure(given: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[float]]:
+    """ns of CPU per span and stage with each set of policies."""
     load = batches()
     deciders = {name: decider(policies, load) for name, policies in given.items()}
-    kept = {name: decide() for name, decide in deciders.items()}
+    kept = {name: decide()[0] for name, decide in deciders.items()}
     assert kept.get(str(MANY), kept[str(FEW)]) == kept[str(FEW)], "the further policies keep nothing"
-    best = dict.fromkeys(deciders, float("inf"))
-    for _ in range(ROUNDS):
-        for name, decide in deciders.items():
-            began = time.process_time_ns()
-            decide()
-            best[name] = min(best[name], (time.process_time_ns() - began) / SPANS)
-    return best
+    rounds = [{name: decide()[1] for name, decide in deciders.items()} for _ in range(ROUNDS)]
+    best = {name: min((spent[name] for spent in rounds), key=sum) for name in deciders}
+    return {name: [ns / SPANS for ns in spent] for name, spent in best.items()}
 
 
 def rows(figures: Mapping[str, Any]) -> list[list[str]]:
     """The columns `COLUMNS`."""
-    few = figures["ns"][str(FEW)]
-    return [[name, f"{ns:.0f}", f"{ns / few:.2f}×"] for name, ns in figures["ns"].items()]
+    few = sum(figures["ns"][str(FEW)])
+    return [
+        [name, *(f"{stage:.0f}" for stage in ns), f"{sum(ns):.0f}", f"{sum(ns) / few:.2f}×"]
+        for name, ns in figures["ns"].items()
+    ]
 
 
 def main() -> None:
