@@ -399,6 +399,12 @@ class Limits(Section):
         description="So do batches that become more than `max_message_bytes` and more than so many times what they "
         "were. Either way no more than the limit is ever decompressed.",
     )
+    max_batch_records: int = Field(
+        100_000,
+        ge=1,
+        description="So do batches of more records, compressed or not: however small, each costs memory of its own. "
+        "Producers send at most 10,000 in one unless they are told otherwise (`batch.num.messages` of librdkafka).",
+    )
     max_span_bytes: int = Field(
         900_000,
         ge=1,

@@ -5,8 +5,11 @@ consumer that is given a `Bound` stops in the middle, and in the place of the ba
 compressed bytes for a value (`UnreadBatch`): a dead letter, while the batches before and after it are read. A fetch
 ends with the batch that makes it larger than the bound; what is left of it is fetched again.
 
+Records are bounded as well as bytes: an empty one is eight bytes of a batch, next to nothing when they are compressed,
+and some hundred as an object.
+
 aiokafka has no place for this: its decoders are replaced in the modules that use them, and its fetcher's
-`PartitionRecords` by one that knows the bound. Consumers without a bound read as ever.
+`PartitionRecords` and `MemoryRecords` by those that know the bound. Consumers without a bound read as ever.
 """
 
 from __future__ import annotations
@@ -17,19 +20,24 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, NamedTuple
 
 import aiokafka.consumer.fetcher
 import cramjam
 import zstandard
 from aiokafka import codec as codecs
-from aiokafka.record import default_records, legacy_records
+from aiokafka.record import default_records, legacy_records, memory_records
 
 from pipeline.config import Limits
 from schemas.raw_message import UnreadBatch
 from schemas.reasons import Reason
 
+LENGTH = struct.Struct(">8xi")  # of what follows: how every batch begins
+HEADER = default_records.DefaultRecordBase.HEADER_STRUCT.size
+OLD_ATTRIBUTES = 17  # where they are in a message of the formats before Kafka 0.11
+CODEC_MASK = default_records.DefaultRecordBase.CODEC_MASK
+CODECS = ("none", "gzip", "snappy", "lz4", "zstd")  # by their numbers
 GZIP = 16 + zlib.MAX_WBITS  # zlib's word for "with gzip's header"
 XERIAL_HEADER = 16  # bytes before the first block of what Java calls snappy
 XERIAL = b"\x82SNAPPY\x00"
@@ -38,7 +46,8 @@ FULL = "failed to write whole buffer"  # what cramjam 2 says of an output that i
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """How large a batch may become: `most` bytes, and `ratio` times its compressed size beyond `always` bytes.
+    """How large a batch may become: `most` bytes, and `ratio` times its compressed size beyond `always` bytes; and
+    `records` of them.
 
     Goes where a deserializer of values goes, and is one that leaves them alone.
     """
@@ -46,6 +55,7 @@ class Bound:
     most: int
     ratio: float
     always: int
+    records: int
 
     def of(self, compressed: int) -> int:
         """Bytes that a batch of so many compressed bytes may become."""
@@ -57,7 +67,7 @@ class Bound:
 
 def bound(limits: Limits) -> Bound:
     """The bound of a raw topic."""
-    return Bound(limits.max_batch_bytes, limits.max_batch_ratio, limits.max_message_bytes)
+    return Bound(limits.max_batch_bytes, limits.max_batch_ratio, limits.max_message_bytes, limits.max_batch_records)
 
 
 class _Unread(Exception):
@@ -84,25 +94,37 @@ class _Record(NamedTuple):
     headers: tuple[()] = ()
 
 
-class _Records:
-    """What one fetch returned for a partition; `size` is what its batches have become by now, in bytes."""
+class _Fetched(memory_records.MemoryRecords):  # type: ignore[misc]
+    """aiokafka's, which keeps to itself what it was made of."""
 
-    def __init__(self, records: Any, limit: Bound) -> None:
-        self._records, self.limit, self.size = records, limit, 0
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.data = data
+
+
+class _Records:
+    """What one fetch returned for a partition; `size` and `count` are its batches' bytes and records by now."""
+
+    def __init__(self, records: _Fetched, limit: Bound) -> None:
+        self._records, self.limit, self.size, self.count = records, limit, 0, 0
+        self._at = 0
 
     def has_next(self) -> bool:
         found: bool = self._records.has_next()
-        return found and self.size <= self.limit.most
+        return found and self.size <= self.limit.most and self.count <= self.limit.records
 
     def next_batch(self) -> _Batch:
-        return _Batch(self._records.next_batch(), self)
+        start, data = self._at, self._records.data
+        (length,) = LENGTH.unpack_from(data, start)
+        self._at += LENGTH.size + length
+        return _Batch(self._records.next_batch(), self, memoryview(data)[start : self._at])
 
 
 class _Batch:
     """A batch of aiokafka; when it is iterated it is decompressed to no more than it may be."""
 
-    def __init__(self, batch: Any, among: _Records) -> None:
-        self._batch, self._among = batch, among
+    def __init__(self, batch: Any, among: _Records, data: memoryview) -> None:
+        self._batch, self._among, self._data = batch, among, data
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._batch, name)
@@ -113,20 +135,35 @@ class _Batch:
     def __iter__(self) -> Iterator[Any]:
         global _decompressing
         _decompressing = self._among
+        most = self._among.limit.records
         try:
+            if (count := self._batch.next_offset - self._first) > most:
+                raise self._many(count, self._batch.compression_type, self._data[HEADER:])
             records: Iterator[Any] = iter(self._batch)
             old = records is not self._batch  # the formats before Kafka 0.11 decompress with the first record
-            first = list(islice(records, 1)) if old else []
+            first = list(islice(records, most + 1)) if old else []
+            if len(first) > most:
+                raise self._many(len(first), self._data[OLD_ATTRIBUTES] & CODEC_MASK, self._data)
         except _Unread as unread:
             return iter((self._instead(unread.value),))
         finally:
             _decompressing = None
-        return chain(first, records) if old else records
+        self._among.count += len(first) if old else count
+        return iter(first) if old else records
+
+    @property
+    def _first(self) -> int:
+        """Its first offset; of the old formats, which do not tell how many records they hold, the last."""
+        found: int = getattr(self._batch, "base_offset", self._batch.next_offset - 1)
+        return found
+
+    def _many(self, count: int, codec: int, data: memoryview) -> _Unread:
+        detail = f"{count} records, limit {self._among.limit.records}"
+        return _Unread(bytes(data), CODECS[codec], Reason.BATCH_TOO_LARGE, detail)
 
     def _instead(self, found: UnreadBatch) -> _Record:
         last = self._batch.next_offset - 1
-        first = getattr(self._batch, "base_offset", last)
-        detail = f"{found.codec} batch of offsets {first} to {last}: {found.detail}"
+        detail = f"{found.codec} batch of offsets {self._first} to {last}: {found.detail}"
         value = UnreadBatch.of(found, found.codec, found.reason, detail)
         return _Record(last, getattr(self._batch, "max_timestamp", -1), value)
 
@@ -255,6 +292,7 @@ def _install() -> None:
     for user in users:
         for name in decoders.keys() & vars(user).keys():
             setattr(user, name, decoders[name])
+    aiokafka.consumer.fetcher.MemoryRecords = _Fetched
     aiokafka.consumer.fetcher.PartitionRecords = _PartitionRecords
 
 

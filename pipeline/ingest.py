@@ -13,6 +13,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from functools import partial
 from math import inf
 
 import faust
@@ -20,11 +21,11 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from pipeline import telemetry
-from pipeline.commit import Committer, Output, committer, dead_letters
+from pipeline.commit import Committer, Offsets, Output, committer, dead_letters
 from pipeline.config import Config, Input
 from pipeline.consume import POLL, Group, Lease, Leases, nap
 from pipeline.dead_letter_share import DeadLetterShare
-from pipeline.reader import Reader
+from pipeline.ingested import Ingested
 from pipeline.topics import Topics
 from processors.metric_points import MetricPoints, Naming
 from processors.otlp_series import KnownSeries
@@ -75,15 +76,15 @@ def leases(config: Config, since: str | None) -> Leases:
     topics = Topics(config.kafka.prefix)
     whole = topics.group(ROLE)
     shares = {topic: DeadLetterShare(ROLE, topic, config.limits.dead_letters) for topic in inputs}
-    pace, before = _Pace(int(config.sampling.decision_wait * 1000) * AHEAD_OF_SLOWEST), _Before(config)
-    known = KnownSeries()
+    pace = _Pace(int(config.sampling.decision_wait * 1000) * AHEAD_OF_SLOWEST)
+    ingested, known = Ingested(config.kafka), KnownSeries()
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions
         source = inputs[partition.topic]
         other = f"{whole}.{source.signal}" if owner.group_id == whole else whole
         share = shares[partition.topic]
-        return RawPartition(owner, partition, source, config, topics, since, pace, before, other, share, known)
+        return RawPartition(owner, partition, source, config, topics, since, pace, ingested, other, share, known)
 
     return lease
 
@@ -135,25 +136,6 @@ class _Pace:
         return bool(behind) and self._marks.get(partition, 0) - min(behind) > self._limit
 
 
-class _Before:
-    """Whether somebody wrote what this role writes before this worker did."""
-
-    def __init__(self, config: Config) -> None:
-        self._kafka, self._found, self._turn = config.kafka, dict[str, bool](), asyncio.Lock()
-
-    async def fed(self, target: str) -> bool:
-        """Whether this topic had a record when it was first asked for, which is before any commit of this worker."""
-        async with self._turn:
-            if target not in self._found:
-                reader = Reader(self._kafka)
-                try:
-                    _, end = await reader.end(TopicPartition(target, 0))
-                finally:
-                    await reader.close()
-                self._found[target] = end > 0
-            return self._found[target]
-
-
 class RawPartition(Lease):
     """One raw partition under one epoch."""
 
@@ -166,13 +148,13 @@ class RawPartition(Lease):
         topics: Topics,
         since: str | None,
         pace: _Pace,
-        before: _Before,
+        ingested: Ingested,
         other_group: str,
         share: DeadLetterShare,
         known: KnownSeries,
     ) -> None:
         self._group, self._partition, self._source = owner, partition, source
-        self._config, self._topics, self._pace, self._before = config, topics, pace, before
+        self._config, self._topics, self._pace, self._ingested = config, topics, pace, ingested
         self._interval = _interval(source, config)
         self._share, self._read = share, 0  # records since the last commit
         self._other_group = other_group  # of the same partition, with or without --signals
@@ -203,6 +185,9 @@ class RawPartition(Lease):
         await self._committer.start()
         committed = (await self._offsets([self._partition])).get(self._partition)
         if committed is not None:
+            place = RawOffset.unpack(committed.metadata)
+            self._check_partitions([place])
+            await self._check_newest(committed.offset, place)
             first = (await self._group.beginning([self._partition]))[self._partition]
             lost = first - committed.offset
             if lost > 0:
@@ -210,8 +195,6 @@ class RawPartition(Lease):
                     "tailrace_dropped_total", lost, signal=self._source.signal, reason="retention", intentional="false"
                 )
             self._next = max(first, committed.offset)
-            place = RawOffset.unpack(committed.metadata)
-            self._check_partitions([place])
             self._mark, self._known = RawMark(place.mark), place.known
         else:
             self._next = await self._first_position()
@@ -223,7 +206,7 @@ class RawPartition(Lease):
         found = await self._group.committed(partitions)
         for partition, offset in (await self._group.committed(partitions, self._other_group)).items():
             known = found.get(partition)
-            if known is None or offset.offset > known.offset:
+            if known is None or _progress(offset) > _progress(known):
                 found[partition] = offset
                 if partition == self._partition:
                     log.warning(
@@ -238,17 +221,23 @@ class RawPartition(Lease):
 
         A partition that was added to a topic which the group knows already is read from its beginning. Offsets of the
         others say how many there were when the group met the topic: at its first start they are committed one by one.
+        Those of all raw topics, and of all groups that ingest may have, say which N is in force.
         """
-        count = self._group.raw_topics()[self._partition.topic]
-        if not count:
-            raise Unavailable(f"the brokers do not say how many partitions {self._partition.topic} has")
-        siblings = await self._offsets([TopicPartition(self._partition.topic, p) for p in range(count)])
-        places = [RawOffset.unpack(offset.metadata) for offset in siblings.values()]
-        self._check_partitions(places)
-        self._known = min((place.known for place in places), default=count)
+        counts, topic = self._group.raw_topics(), self._partition.topic
+        if not counts[topic]:
+            raise Unavailable(f"the brokers do not say how many partitions {topic} has")
+        everywhere = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
+        places = [
+            (partition, RawOffset.unpack(offset.metadata))
+            for group in self._topics.ingest_groups
+            for partition, offset in (await self._group.committed(everywhere, group)).items()
+        ]
+        self._check_partitions([place for _, place in places])
+        known = [place.known for partition, place in places if partition.topic == topic]
+        self._known = min(known, default=counts[topic])
         if self._partition.partition >= self._known:
             return await self._group.first(self._partition, "earliest")
-        if await self._before.fed(self._target) and await self._has_offset_after_all():
+        if await self._ingested.fed(self._target) and await self._has_offset_after_all():
             raise Unavailable(f"the coordinator of {self._group.group_id} answered while it was loading")
         return await self._group.first(self._partition, self._since)
 
@@ -259,6 +248,22 @@ class RawPartition(Lease):
             if self._partition in await self._offsets([self._partition]):
                 return True
         return False
+
+    async def _check_newest(self, offset: int, place: RawOffset) -> None:
+        """Raises Unavailable if the log has a later transaction of this raw partition: an old offset is not believed.
+
+        One that somebody else has set says nothing of the log, and is.
+        """
+        if place.place is None or not self._config.kafka.transactions:
+            return
+        newest = await self._ingested.newest(self._target, self._partition, place.place)
+        if newest > place.place:
+            raise Unavailable(
+                f"the coordinator of {self._group.group_id} says {offset} for {self._partition.topic}/"
+                f"{self._partition.partition}, written at {place.place} of {self._target}/0, where there is a later "
+                f"transaction at {newest}: it answers while it loads; to read again on purpose, set the offset with "
+                f"kafka-consumer-groups.sh, which leaves no metadata"
+            )
 
     def _check_partitions(self, places: Sequence[RawOffset]) -> None:
         """Nothing is written for an N that is not in force: a worker may have slept through a resize."""
@@ -364,9 +369,7 @@ class RawPartition(Lease):
         redactor = self._processor.redactor
         redacted = {} if redactor is None else redactor.take()
         outputs += dead_letters(self._topics, letters, self._config)
-        place = RawOffset(mark, self._known, self._config.kafka.partitions)
-        offsets = {self._partition: OffsetAndMetadata(until, place.pack())}
-        written = await self._committer.commit(outputs, offsets, full)
+        written = await self._committer.commit(outputs, partial(self._moved, until, mark), full)
         self._committed = until
         self._share.add(time.monotonic(), read, lost)
         self._observe(written)
@@ -380,6 +383,14 @@ class RawPartition(Lease):
             telemetry.count("tailrace_dead_letters_total", number, stage=ROLE, reason=str(reason))
         for rule, number in redacted.items():
             telemetry.count("tailrace_redacted_total", number, signal=self._source.signal, rule=rule)
+
+    def _moved(self, until: int, mark: int | None, written: list[RecordMetadata]) -> Offsets:
+        """The offset that moves with a transaction, and what the next owner has to know of it."""
+        place = None
+        if self._source.signal != "metrics":  # which have no mark
+            place = max(r.offset for r in written if (r.topic, r.partition) == (self._target, 0))
+        metadata = RawOffset(mark, self._known, self._config.kafka.partitions, place).pack()
+        return {self._partition: OffsetAndMetadata(until, metadata)}
 
     def _flush(self, mark: int | None) -> tuple[int, list[Output], list[DeadLetter]]:
         """Rows, records and dead letters of everything since the last flush."""
@@ -411,6 +422,12 @@ class RawPartition(Lease):
         if newest > 0:
             # Where a predecessor's mark lies ahead, the broker's clock was set back: time goes on from there (F11).
             self._clock.observe(max(newest, self._mark.mark or 0), time.monotonic())
+
+
+def _progress(found: OffsetAndMetadata) -> tuple[int, float]:
+    """What of one raw partition is committed later is larger: marks go on where no records come."""
+    place = RawOffset.unpack(found.metadata).place
+    return found.offset, inf if place is None else place
 
 
 def _processor(partition: TopicPartition, source: Input, config: Config, known: KnownSeries) -> Regroup | MetricPoints:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -46,6 +46,26 @@ class Reader:
             elif time.monotonic() - moved > STALLED:
                 raise Unavailable(f"{partition.topic}/{partition.partition}: nothing read from {position} on")
         return Range(records, position)
+
+    async def since(self, partition: TopicPartition, start: int) -> AsyncIterator[list[tuple[int, int, bytes]]]:
+        """Records from `start` on that were written before this is called and are committed, fetch by fetch.
+
+        That is more than what is stable now: what lies behind a transaction that is open is waited for. Raises
+        OffsetOutOfRangeError if the partition ends before `start`.
+        """
+        first, _ = await self.end(partition)
+        position, end, moved = max(first, start), None, time.monotonic()
+        self._consumer.assign([partition])
+        self._consumer.seek(partition, position)
+        while end is None or position < end:
+            for fetched in (await self._consumer.getmany(timeout_ms=FETCH_WAIT_MS)).values():
+                yield [(r.offset, r.timestamp, r.value) for r in fetched]
+            before, position = position, await self._consumer.position(partition)
+            end = self._consumer.highwater(partition) if end is None else end
+            if position > before:
+                moved = time.monotonic()
+            elif time.monotonic() - moved > STALLED:
+                raise Unavailable(f"{partition.topic}/{partition.partition}: nothing read from {position} on")
 
     async def end(self, partition: TopicPartition) -> tuple[int, int]:
         """First offset that exists, and the last stable offset."""

@@ -98,7 +98,9 @@ class Replay:
         if whole is not None:
             return f"only the first {len(letter.value)} of its {whole} bytes were kept (limits.max_dead_letter_bytes)"
         if letter.encoding.endswith(BATCH):
-            return "it is a compressed batch of records that was not decompressed, no message (limits.max_batch_bytes)"
+            return (
+                "it is a batch of records that was not read, no message (limits.max_batch_bytes and max_batch_records)"
+            )
         if letter.topic.startswith(f"{self._topics.prefix}."):
             return f"{letter.topic} is an internal topic: what is in it is not in the form of a raw topic"
         if letter.stage not in RAW_STAGES and letter.stage not in self._wanted.stages:

@@ -349,7 +349,7 @@ class Resize:
         await producer.send_offsets_to_transaction(moved, self._sample)
         for group, offsets in plan.raw.items():
             places = {
-                partition: (o.offset, replace(RawOffset.unpack(o.metadata), partitions=plan.after).pack())
+                partition: (o.offset, replace(RawOffset.unpack(o.metadata), partitions=plan.after, place=None).pack())
                 for partition, o in offsets.items()
             }
             if places:

@@ -58,7 +58,8 @@ def diagram(config: Config) -> list[Role]:
         found.append(Role("sample", raw, (*sampled, t.untraced_logs, t.dlq), replays=(t.decisions,)))
     else:
         outputs = (t.spans, t.logs, t.untraced_logs, *points, t.dlq)
-        found.append(Role("ingest", tuple(config.ingested), outputs, by_signal=True))
+        fed = (t.spans, t.logs)
+        found.append(Role("ingest", tuple(config.ingested), outputs, replays=fed, by_signal=True))
         found.append(Role("sample", (t.spans, t.logs), sampled, replays=(t.decisions,)))
     found.append(Role("aggregate", (t.points,), (t.samples, t.dlq), replays=(t.samples,), trims=(t.samples,)))
     found += [

@@ -7,11 +7,11 @@ from typing import Any
 from schemas.errors import Malformed
 from schemas.reasons import Reason
 
-BATCH = "_batch"  # after the codec: the encoding of a dead letter that is a compressed batch
+BATCH = "_batch"  # after the codec: the encoding of a dead letter that is a whole batch
 
 
 class UnreadBatch(bytes):
-    """The compressed records of a Kafka batch that were not decompressed, or cannot be, in the place of its last value.
+    """The records of a Kafka batch that were not decompressed, or cannot be, in the place of its last value.
 
     `codec` is Kafka's word for the compression; `reason` and `detail` say what is wrong.
     """

@@ -22,7 +22,7 @@ class Reason(StrEnum):
     MALFORMED = "malformed"
     EMPTY_MESSAGE = "empty_message"
     MESSAGE_TOO_LARGE = "message_too_large"
-    BATCH_TOO_LARGE = "batch_too_large"  # a compressed one of Kafka's
+    BATCH_TOO_LARGE = "batch_too_large"  # one of Kafka's
     NO_TRACE_ID = "no_trace_id"
     NO_SPAN_ID = "no_span_id"
     SPAN_TOO_LARGE = "span_too_large"

@@ -16,7 +16,7 @@ from pipeline.config_file import load
 from schemas.envelope import Envelope
 from schemas.point import HistogramValue
 from tests.end_to_end.harness import DELIVERED_SECONDS, METRICS_INTERVAL, Pipeline
-from tests.end_to_end.truth import UID, Document, Holdings, Truth
+from tests.end_to_end.truth import UID, Document, Holdings, Log, Span, Truth
 from tests.services import eventually
 
 POLICY_ATTRIBUTE = "tailsampling.policy"
@@ -153,6 +153,28 @@ async def found_by_trace(pipeline: Pipeline, trace_id: str) -> set[str]:
     async with aiohttp.ClientSession() as http, http.post(url, json=query) as response:
         answer = await response.json(content_type=None)
     return {_flat(hit["_source"])[f"attributes.{UID}"] for hit in answer["hits"]["hits"]}
+
+
+async def attributes_of(pipeline: Pipeline, fact: Span | Log) -> int:
+    """How many attributes Jaeger shows of a span, or Elasticsearch of a log."""
+    to = pipeline.destinations
+    assert to is not None
+    async with aiohttp.ClientSession() as http:
+        if isinstance(fact, Span):
+            async with http.get(f"{to.jaeger.query_url}/api/v3/traces/{fact.trace_id}") as response:
+                answer = await response.json(content_type=None)
+            scopes = [scope for resource in answer["result"]["resourceSpans"] for scope in resource["scopeSpans"]]
+            spans = [span for scope in scopes for span in scope.get("spans", ())]
+            return max(len(span["attributes"]) for span in spans if span["spanId"] == fact.span_id)
+        query = {"query": {"term": {"trace_id": fact.trace_id}}}
+        async with http.post(
+            f"{to.elasticsearch.url}/logs-{pipeline.namespace}-default/_search", json=query
+        ) as response:
+            answer = await response.json(content_type=None)
+    found = [_flat(hit["_source"]) for hit in answer["hits"]["hits"]]
+    return max(
+        sum(key.startswith("attributes.") for key in one) for one in found if one[f"attributes.{UID}"] == fact.uid
+    )
 
 
 async def _ask_prometheus(http: aiohttp.ClientSession, pipeline: Pipeline, truth: Truth, holdings: Holdings) -> None:

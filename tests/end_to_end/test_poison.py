@@ -1,14 +1,21 @@
-"""What cannot be decoded goes to the dead-letter queue with its bytes and the reason; all beside it is delivered."""
+"""What cannot be decoded, or is too large, goes to the dead-letter queue with its bytes and the reason.
+
+All beside it is delivered, however odd.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import random
 import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from aiokafka import ConsumerRecord
+from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from schemas.reasons import Reason
@@ -19,6 +26,8 @@ from tests.services import Kafka
 
 REQUESTS = 300
 LARGE_BYTES = 20 << 20
+MB = 1_000_000
+MANY = 10_000  # attributes
 
 
 def poison(pipeline: Pipeline, json_topic: str, shop: Shop) -> list[tuple[Message, Reason, bytes]]:
@@ -58,7 +67,33 @@ def poison(pipeline: Pipeline, json_topic: str, shop: Shop) -> list[tuple[Messag
         beside, _ = shop.request(now, "error")
         message = Message(pipeline.spans_topic, number, now, broken + spans_data(beside), tuple(beside))
         found.append((message, Reason.NO_TRACE_ID, broken))
+    for number in range(2):
+        spans, _ = shop.request(now, "fine")
+        large = TracesData.FromString(spans_data(spans[:1]))
+        (own,) = large.resource_spans
+        header = (own.resource, own.scope_spans[0].spans[0])[number]
+        header.attributes.add(key="blob").value.string_value = "v" * MB
+        beside, _ = shop.request(now, "error")
+        value = large.SerializeToString()
+        message = Message(pipeline.spans_topic, number, now, value + spans_data(beside), tuple(beside))
+        found.append((message, Reason.SPAN_TOO_LARGE, value))
     return found
+
+
+def wide(pipeline: Pipeline, shop: Shop) -> list[Message]:
+    """A request that failed, of which a span and a log have many attributes."""
+    now = time.time()
+    spans, logs = shop.request(now, "error")
+    many = {f"k{number}": "v" * 30 for number in range(MANY)}
+    spans[0] = replace(spans[0], attributes={**spans[0].attributes, **many})
+    data = LogsData.FromString(encode(logs))
+    for key, text in many.items():
+        record = data.resource_logs[0].scope_logs[0].log_records[0]
+        record.attributes.add(key=key).value.string_value = text
+    return [
+        Message(pipeline.spans_topic, 0, now, encode(spans), tuple(spans)),
+        Message(pipeline.logs_topic, 0, now, data.SerializeToString(), tuple(logs)),
+    ]
 
 
 async def test_poison_is_set_aside_and_the_rest_delivered(
@@ -76,16 +111,16 @@ async def test_poison_is_set_aside_and_the_rest_delivered(
             batches.add(at, spans)
             batches.add(at, [*logs, shop.untraced(at)])
         good = list(batches.due(began + 2))
-        bad = poison(pipeline, json_topic, shop)
+        bad, odd = poison(pipeline, json_topic, shop), wide(pipeline, shop)
         async with producer(kafka.bootstrap) as client:
             half = len(good) // 2
             await send(client, good[:half], sent)
             offsets = [await client.send_and_wait(m.topic, m.value, partition=m.partition) for m, _, _ in bad]
             for message, _, _ in bad:
                 sent.add(*message.facts)
-            await send(client, good[half:], sent)
+            await send(client, [*odd, *good[half:]], sent)
 
-        await pipeline.start("all")
+        worker = await pipeline.start("all")
         await pipeline.settled()
 
         letters = {place(letter): letter for letter in await pipeline.records([pipeline.topics.dlq])}
@@ -95,7 +130,15 @@ async def test_poison_is_set_aside_and_the_rest_delivered(
             headers = {name: text.decode() for name, text in letter.headers}
             assert (headers["reason"], headers["stage"]) == (reason, "ingest"), headers
             assert letter.value == value, headers
+        for refused, count in Counter(reason for _, reason, _ in bad).items():
+            labels = {"stage": "ingest", "reason": str(refused)}
+            assert await asyncio.to_thread(worker.metric, "tailrace_dead_letters_total", **labels) == count
         truth.assert_true(sent, await holdings.of_servers(pipeline, sent))
+        span, log = odd[0].facts[0], odd[1].facts[0]
+        assert isinstance(span, truth.Span)
+        assert isinstance(log, truth.Log)
+        assert await holdings.attributes_of(pipeline, span) >= MANY
+        assert await holdings.attributes_of(pipeline, log) >= MANY
 
 
 def place(letter: ConsumerRecord) -> tuple[str, int, int]:

@@ -12,7 +12,7 @@ import pytest
 import zstandard
 from aiokafka import AIOKafkaProducer, TopicPartition, codec
 from aiokafka.consumer import fetcher
-from aiokafka.record import default_records, legacy_records, memory_records
+from aiokafka.record import default_records, legacy_records
 from click.testing import CliRunner
 
 from pipeline import telemetry
@@ -30,7 +30,7 @@ from tests.services import Kafka, eventually
 
 CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 KIB, MIB = 1 << 10, 1 << 20
-SMALL = Bound(most=256 * KIB, ratio=40, always=64 * KIB)
+SMALL = Bound(most=256 * KIB, ratio=40, always=64 * KIB, records=1_000)
 TP = TopicPartition("raw", 0)
 BUILDERS = {"native": default_records.DefaultRecordBatchBuilder, "python": default_records._DefaultRecordBatchBuilderPy}
 HEADER = default_records._DefaultRecordBatchPy.HEADER_STRUCT.size
@@ -56,7 +56,7 @@ def resealed(own: bytearray, compressed: bytes) -> bytes:
 
 def fetched(data: bytes, limit: Bound | None, offset: int = 0) -> Iterator[tuple[int, bytes]]:
     """What a consumer's fetcher makes of an answer of the broker, up to where the fetch ends."""
-    records = fetcher.PartitionRecords(TP, memory_records.MemoryRecords(data), [], offset, None, limit, True, 1)
+    records = fetcher.PartitionRecords(TP, fetcher.MemoryRecords(data), [], offset, None, limit, True, 1)
     yield from ((record.offset, record.value) for record in records)
     yield records.next_fetch_offset, b"end"
 
@@ -83,7 +83,7 @@ def test_the_bound_is_exact(name: str) -> None:
         noise = random.Random(1).randbytes(SMALL.most - 100)
         own = batch(CODECS[name], 0, [noise + bytes(size)])
         plain = batch(0, 0, [noise + bytes(size)])
-        limit = Bound(len(plain) - HEADER - limited, 40, 0)
+        limit = Bound(len(plain) - HEADER - limited, 40, 0, 1)
         *found, _ = fetched(bytes(own), limit)
         assert isinstance(found[0][1], UnreadBatch) == limited
         assert next(value for _, value in fetched(bytes(own), None)) == noise + bytes(size)
@@ -108,6 +108,36 @@ def test_a_fetch_of_many_bombs_ends_early(name: str) -> None:
     assert fetches == 8
 
 
+@pytest.mark.parametrize("name", ["none", *CODECS])
+def test_no_more_records_than_the_limit(name: str) -> None:
+    """Of a batch, exactly; of a fetch, what goes beyond is fetched again."""
+    codec_id, most = CODECS.get(name, 0), SMALL.records
+    for builder in BUILDERS.values():
+        *found, (end, _) = fetched(bytes(batch(codec_id, 0, [b""] * most, builder)), SMALL)
+        assert (len(found), end) == (most, most)
+        many = batch(codec_id, 0, [b""] * (most + 1), builder)
+        *found, _ = fetched(bytes(many + batch(codec_id, most + 1, [b"next"])), SMALL)
+        assert found == [(most, bytes(many[HEADER:])), (most + 1, b"next")]
+        value = found[0][1]
+        assert isinstance(value, UnreadBatch)
+        assert (value.codec, value.reason) == (name, Reason.BATCH_TOO_LARGE)
+        assert value.detail == f"{name} batch of offsets 0 to {most}: {most + 1} records, limit {most}"
+    data = b"".join(batch(codec_id, first, [b""] * 300) for first in range(0, 1500, 300))
+    *found, (end, _) = fetched(data, SMALL)
+    assert len(found) == end == 1200
+
+
+@pytest.mark.parametrize("name", ["none", "zstd"])
+def test_a_million_empty_records_are_one_letter(name: str) -> None:
+    """With the limits that a configuration has when it says nothing of them."""
+    count = 1_000_000
+    bomb = batch(CODECS.get(name, 0), 0, [b""] * count)
+    limit = bound(Limits())
+    assert limit.of(len(bomb)) > 8 * count, "its bytes alone would pass"
+    *found, _ = fetched(bytes(bomb + batch(0, count, [b"next"])), limit)
+    assert [offset for offset, _ in found] == [count - 1, count]
+
+
 @pytest.mark.parametrize("name", CODECS)
 def test_bounded_decoders_decode_as_aiokafka_does(name: str) -> None:
     rng = random.Random(name)
@@ -115,7 +145,7 @@ def test_bounded_decoders_decode_as_aiokafka_does(name: str) -> None:
     for size in (0, 1, 100, 50_000, 200_000):
         values = [rng.randbytes(size), b"ab" * (size // 2)]
         for builder in BUILDERS.values():
-            *found, _ = fetched(bytes(batch(CODECS[name], 0, values, builder)), Bound(MIB, 1000, MIB))
+            *found, _ = fetched(bytes(batch(CODECS[name], 0, values, builder)), Bound(MIB, 1000, MIB, 2))
             assert [value for _, value in found] == values
         assert not size or decode(encode(values[0])) == values[0], "and aiokafka's own are what they were"
 
@@ -163,6 +193,13 @@ def test_old_formats_are_bounded_as_well(name: str) -> None:
         found[size] = next(iter(fetched(bytes(own.build()), SMALL)))[1]
     assert found[100] == bytes(100)
     assert isinstance(found[MIB], UnreadBatch)
+    for count, whole in ((SMALL.records, True), (SMALL.records + 1, False)):
+        own = legacy_records.LegacyRecordBatchBuilder(1, CODECS[name], 1 << 30)
+        for number in range(count):
+            own.append(number, 1000, None, b"")
+        *records, _ = fetched(bytes(own.build()), SMALL)
+        assert len(records) == (count if whole else 1)
+        assert isinstance(records[0][1], UnreadBatch) != whole
 
 
 def test_sample_buries_it_where_it_reads_raw_topics() -> None:
@@ -178,7 +215,7 @@ async def test_bombs_on_a_broker(
     kind: type[Stages], role: str, kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of each codec one, between good batches: everything good is delivered, the bombs are counted and kept."""
-    limits = {"max_message_bytes": MIB, "max_batch_bytes": 2 * MIB}
+    limits = {"max_message_bytes": MIB, "max_batch_bytes": 2 * MIB, "max_batch_records": 1_000}
     monkeypatch.setattr(kind, "SECTIONS", {**kind.SECTIONS, "limits": limits})
     stages = await kind(kafka.bootstrap, tmp_path).create()
     labels = {"stage": role, "reason": "batch_too_large"}
@@ -193,11 +230,16 @@ async def test_bombs_on_a_broker(
                 for value in (traces(f"{name}1/a!"), bomb, traces(f"{name}2/a!")):
                     await producer.send_and_wait(stages.raw, value, partition=0)
             names |= {f"{name}1/a!", f"{name}2/a!"}
+        async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, max_batch_size=MIB) as producer:
+            many = producer.create_batch()
+            for _ in range(1_001):
+                many.append(key=None, value=b"", timestamp=None)
+            await (await producer.send_batch(many, stages.raw, partition=0))
         async with running(stages.config, [role]):
 
             async def there() -> bool:
                 topic = stages.topics.spans if role == "ingest" else stages.topics.kept_spans
-                return names <= set(await stages.names(topic)) and len(await stages.records(stages.topics.dlq)) == 4
+                return names <= set(await stages.names(topic)) and len(await stages.records(stages.topics.dlq)) == 5
 
             await eventually(there, DEADLINE, "everything good is delivered, each bomb a dead letter")
         letters = [{k: v.decode() for k, v in r.headers} for r in await stages.records(stages.topics.dlq)]
@@ -205,9 +247,9 @@ async def test_bombs_on_a_broker(
         again = await asyncio.to_thread(CliRunner().invoke, cli, words)
     finally:
         stages.stop()
-    assert "4 letters left: it is a compressed batch of records" in again.stdout
+    assert "5 letters left: it is a batch of records that was not read" in again.stdout
     assert {(v["offset"], v["encoding"], v["reason"]) for v in letters} == {
         (str(3 * number + 1), f"{name}_batch", "batch_too_large") for number, name in enumerate(CODECS)
-    }
-    assert telemetry.REGISTRY.get_sample_value("tailrace_dead_letters_total", labels) == before + 4
-    assert await committed(kafka.bootstrap, stages.topics.group(role), partition(stages.raw)) == 12
+    } | {("1012", "none_batch", "batch_too_large")}
+    assert telemetry.REGISTRY.get_sample_value("tailrace_dead_letters_total", labels) == before + 5
+    assert await committed(kafka.bootstrap, stages.topics.group(role), partition(stages.raw)) == 1_013

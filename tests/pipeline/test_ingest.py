@@ -6,10 +6,11 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import NewPartitions
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.structs import OffsetAndMetadata
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
@@ -111,6 +112,44 @@ async def test_no_offset_where_there_was_one_is_asked_again(stages: Stages, monk
             await stages.produce(producer, "second/1")
             assert await regrouped(stages, "second/1") == Counter(["first/1", "second/1"])
     assert max(asked.values()) > 6
+
+
+async def test_an_offset_of_some_time_ago_is_not_believed(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """M21, of a worker that never had the partition: the log says more. Who sets the group back is believed."""
+    first, group, own = partition(stages.raw), stages.topics.group("ingest"), AIOKafkaAdminClient
+    asked, list_offsets = 0, own.list_consumer_group_offsets
+
+    async def known() -> OffsetAndMetadata | None:
+        async with administration(stages.bootstrap) as admin:
+            found: OffsetAndMetadata = (await list_offsets(admin, group, partitions=[first]))[first]
+            return found if found.offset == 1 else None
+
+    async with stages.producer() as producer:
+        async with running(stages.config, ["ingest"]):
+            await stages.produce(producer, "first/1")
+            old = await eventually(known, DEADLINE, "its offset is committed")
+            await stages.produce(producer, "second/1")
+            await regrouped(stages, "second/1")
+
+        async def loading(self: AIOKafkaAdminClient, *args: Any, **kwargs: Any) -> Any:
+            nonlocal asked
+            found = await list_offsets(self, *args, **kwargs)
+            asked += first in found
+            return {**found, first: old} if first in found and asked <= 4 else found
+
+        monkeypatch.setattr(own, "list_consumer_group_offsets", loading)
+        async with running(stages.config, ["ingest"]):
+            await stages.produce(producer, "third/1")
+            assert await regrouped(stages, "third/1") == Counter(["first/1", "second/1", "third/1"])
+        assert asked > 4
+        async with AIOKafkaConsumer(
+            bootstrap_servers=stages.bootstrap, group_id=group, enable_auto_commit=False
+        ) as operator:
+            operator.assign([first])
+            await operator.commit({first: 1})
+        async with running(stages.config, ["ingest"]):
+            await stages.produce(producer, "fourth/1")
+            assert (await regrouped(stages, "fourth/1"))["second/1"] == 2
 
 
 async def test_all_partitions_of_a_new_group_begin_alike(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,14 +328,18 @@ async def test_poison_leaves_with_its_reason_and_the_rest_goes_on(stages: Stages
     assert [len(envelope) for _, envelope in untraced] == [1]
 
 
-async def test_another_n_than_the_one_in_force_writes_nothing(stages: Stages) -> None:
-    """F21: a worker that slept through a resize never asks the topics again; its own offset tells it."""
+@pytest.mark.parametrize(("before", "after"), [((), ()), (("traces",), ("logs",))])
+async def test_another_n_than_the_one_in_force_writes_nothing(
+    stages: Stages, before: tuple[str, ...], after: tuple[str, ...]
+) -> None:
+    """F21: a worker that slept through a resize never asks the topics again; the offset of any raw partition tells."""
     async with stages.producer() as producer:
         await stages.produce(producer, "a/1")
-        async with running(stages.config, ["ingest"]):
+        async with running(stages.config, ["ingest"], signals=before):
             await regrouped(stages, "a/1")
         await stages.produce(producer, "b/1")
     kafka = stages.config.kafka.model_copy(update={"partitions": 1})
-    async with running(stages.config.model_copy(update={"kafka": kafka}), ["ingest"]) as worker:
+    config = stages.config.model_copy(update={"kafka": kafka})
+    async with running(config, ["ingest"], signals=after) as worker:
         assert "N = 2 partitions are in force, the configuration says kafka.partitions: 1" in await refusal(worker)
     assert "b/1" not in await stages.names(stages.topics.spans)

@@ -1,0 +1,51 @@
+"""Where ingest has written last, as the log tells it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from pipeline.config import Config
+from pipeline.ingested import Ingested
+from schemas.envelope import Envelope
+from tests.pipeline.kafka import create, fresh
+from tests.pipeline.stages import configuration
+from tests.services import Kafka
+
+
+async def test_what_is_committed_is_newer_and_what_is_aborted_is_not(kafka: Kafka) -> None:
+    """Behind a transaction of another raw partition that is open: it is waited for."""
+    topic = fresh("spans")
+    await create(kafka.bootstrap, {topic: 1})
+    ingested = Ingested(Config.model_validate(configuration(kafka.bootstrap, "raw")).kafka)
+    own, other = TopicPartition("raw", 0), TopicPartition("raw", 1)
+    producers = [AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=fresh("id")) for _ in range(2)]
+    first, second = producers
+    for producer in producers:
+        await producer.start()
+    try:
+
+        async def write(producer: AIOKafkaProducer, raw: TopicPartition) -> int:
+            await producer.begin_transaction()
+            envelope = Envelope(1, raw.topic, raw.partition)
+            offset: int = (await producer.send_and_wait(topic, envelope.encode(), partition=0)).offset
+            return offset
+
+        places = [await write(first, own)]
+        await first.commit_transaction()
+        assert await ingested.newest(topic, own, places[0]) == places[0]
+        aborted = await write(second, other)
+        places.append(await write(first, own))
+        await first.commit_transaction()
+        asking = [asyncio.create_task(ingested.newest(topic, raw, places[0])) for raw in (own, other)]
+        done, _ = await asyncio.wait(asking, timeout=0.5)
+        assert not done
+        await second.abort_transaction()
+        assert aborted < places[1]
+        assert await asyncio.gather(*asking) == [places[1], places[0]]
+        assert await ingested.newest(topic, own, 1_000) == 1_000, "the topic was made anew"
+        assert not ingested._answers
+    finally:
+        for producer in producers:
+            await producer.stop()
