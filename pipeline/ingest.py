@@ -201,6 +201,10 @@ class RawPartition(Lease):
         self._committed = self._next
         return {self._partition: self._next}
 
+    def opening(self) -> Hashable | None:
+        """How much of the log was looked at: there may be much of it."""
+        return self._ingested.looked
+
     async def _offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
         """The group's offsets, or those of the group with or without --signals where that has come further."""
         found = await self._group.committed(partitions)

@@ -40,6 +40,7 @@ class Ingested:
         self._asked: dict[str, dict[TopicPartition, int]] = {}  # by topic: who waits for an answer, with its place
         self._answers: dict[TopicPartition, int] = {}
         self._turn = asyncio.Lock()
+        self.looked = 0  # records that were looked at
 
     async def fed(self, topic: str) -> bool:
         """Whether this topic had a record when it was first asked for, which is before any commit of this worker."""
@@ -78,6 +79,7 @@ class Ingested:
         try:
             async for records in reader.since(partition, start):
                 found |= newest(records)
+                self.looked += len(records)
                 await asyncio.sleep(0)
         except OffsetOutOfRangeError:
             log.info("topic was made anew", extra={"topic": partition.topic, "position": start})

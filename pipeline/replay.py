@@ -99,7 +99,8 @@ class Replay:
             return f"only the first {len(letter.value)} of its {whole} bytes were kept (limits.max_dead_letter_bytes)"
         if letter.encoding.endswith(BATCH):
             return (
-                "it is a batch of records that was not read, no message (limits.max_batch_bytes and max_batch_records)"
+                "it is a batch of records that was not read, no message (limits.max_batch_bytes, "
+                "limits.max_batch_records)"
             )
         if letter.topic.startswith(f"{self._topics.prefix}."):
             return f"{letter.topic} is an internal topic: what is in it is not in the form of a raw topic"

@@ -347,10 +347,14 @@ class Resize:
             for left in plan.left[plan.after :]:  # unused from now on: no lag
                 moved[TopicPartition(topic, left.index)] = left.ends[topic], ""
         await producer.send_offsets_to_transaction(moved, self._sample)
+        ends = {topic: writer.places[TopicPartition(topic, 0)].end - 1 for topic in self._pair}
+        fed = {"traces": ends[self._topics.spans], "logs": ends[self._topics.logs]}
+        last = {item.topic: fed.get(item.signal) for item in self._config.inputs}
         for group, offsets in plan.raw.items():
+            known = {partition: RawOffset.unpack(offset.metadata) for partition, offset in offsets.items()}
             places = {
-                partition: (o.offset, replace(RawOffset.unpack(o.metadata), partitions=plan.after, place=None).pack())
-                for partition, o in offsets.items()
+                p: (offsets[p].offset, replace(place, partitions=plan.after, place=last[p.topic]).pack())
+                for p, place in known.items()
             }
             if places:
                 # aiokafka 0.14 takes one group a transaction: it would send the offsets of a second one without telling

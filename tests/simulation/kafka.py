@@ -92,12 +92,18 @@ class Log:
 
 
 class SimulatedKafka:
-    """One broker. `now` (ms) is the time, `step` what its clock differs by; `opened`: when transactions began."""
+    """One broker. `now` (ms) is the time, `step` what its clock differs by; `opened`: when transactions began.
+
+    While it loads (`load`) it tells offsets as they once were, as a broker of Kafka 4.1 may that was killed (M21).
+    """
 
     def __init__(self, now: int = 0) -> None:
         self.now, self.step = now, 0
         self.logs: dict[Place, Log] = defaultdict(Log)
         self.offsets: dict[Place, tuple[int, str]] = {}
+        self._loads_until = 0
+        self._then: dict[Place, tuple[int, str]] = {}  # what is told meanwhile, where there was something then
+        self._now: dict[Place, tuple[int, str]] = {}
         self.epochs: Counter[str] = Counter()
         self.opened: dict[str, int] = {}
         self._touched: dict[str, set[Place]] = {}
@@ -112,6 +118,16 @@ class SimulatedKafka:
         """Retention: what was before `offset` is gone."""
         log = self.logs[place]
         log.start = max(log.start, min(offset, log.end))
+
+    def load(self, ms: int) -> None:
+        """For so long it tells offsets as they were when it loaded before."""
+        self._loads_until = self.now + ms
+        self._then, self._now = self._now, dict(self.offsets)
+
+    def committed(self, place: Place) -> tuple[int, str] | None:
+        """The group's offset and its metadata as it is told; None: none."""
+        found = self.offsets.get(place)
+        return self._then.get(place, found) if self.now < self._loads_until else found
 
     # ---- transactions ------------------------------------------------------------------------------------
 

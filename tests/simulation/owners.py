@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline.ingested import newest
 from pipeline.pace import BurstSize
 from processors.regroup import Regroup
 from processors.sampling.restore import Restoration
@@ -15,7 +16,7 @@ from schemas.envelope import Envelope
 from schemas.errors import ProtocolError
 from schemas.raw_batch import RawReader
 from schemas.raw_offset import RawOffset
-from tests.simulation.kafka import Fenced, Fetched, Place
+from tests.simulation.kafka import Fenced, Fetched, Offsets, Place
 
 if TYPE_CHECKING:
     from tests.processors.sampling.simulation import Simulation
@@ -39,16 +40,23 @@ class Ingest:
         broker = sim.broker
         self.epoch = broker.init(self.id)
         sim.interrupt()
-        self.next, metadata = broker.offsets.get(place, (0, ""))
+        self.next, metadata = broker.committed(place) or (0, "")
         self.committed = self.next
         known = RawOffset.unpack(metadata)
+        self.target = SPANS if place[0] == "raw_spans" else LOGS
+        if known.place is not None and self.newest(known.place) > known.place:
+            raise Fenced  # the offset is out of date: it takes over again
         if sim.in_force() not in (None, partitions):
             raise ProtocolError(f"N = {sim.in_force()} partitions are in force, not {partitions}")
         self.mark, self.partitions = RawMark(known.mark), partitions
         self.clock = BrokerClock()
-        signal = "traces" if place[0] == "raw_spans" else "logs"
-        self.target = SPANS if signal == "traces" else LOGS
+        signal = "traces" if self.target == SPANS else "logs"
         self.regroup = Regroup(*place, signal, "otlp_proto", partitions, 1 << 20, 1 << 20)
+
+    def newest(self, after: int) -> int:
+        """Where its predecessors have written last, as far as that is behind a place."""
+        written = self.sim.broker.logs[self.target, 0].committed()
+        return newest((offset, 0, value) for offset, value in written if offset > after).get(self.place, after)
 
     def step(self) -> None:
         """Read a little, or commit, or mark."""
@@ -72,9 +80,13 @@ class Ingest:
         mark = self.mark.cut(self.clock.now(broker.now / 1000))
         flushed = self.regroup.flush(mark, RAW)
         outputs = [((self.target, p), value) for p, values in flushed.envelopes.items() for value in values]
-        place = RawOffset(mark, 0, self.partitions).pack()
-        metadata = place if self.release.writes_n else place.rpartition("/")[0]
-        self.sim.commit(self, outputs, lambda _: {self.place: (self.next, metadata)})
+
+        def moved(written: list[int]) -> Offsets:
+            at = max(o for (place, _), o in zip(outputs, written, strict=True) if place == (self.target, 0))
+            metadata = RawOffset(mark, 0, self.partitions, at).pack()
+            return {self.place: (self.next, metadata if self.release.writes_place else metadata.rpartition("/")[0])}
+
+        self.sim.commit(self, outputs, moved)
         self.clock.observe(max(broker.now + broker.step, mark or 0), broker.now / 1000)
         self.committed = self.next
 

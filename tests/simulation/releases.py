@@ -19,17 +19,18 @@ NEXT = 3  # of all formats: points and ticks have a version 2
 class Release:
     """`reads_next`: the version after this one, which it writes only if `writes_next`.
 
-    `writes_n`: N is in the metadata of ingest's offsets, which it once was not (schemas/raw_offset.py).
+    `writes_place`: where its mark is, is in the metadata of ingest's offsets, which it once was not
+    (schemas/raw_offset.py).
     """
 
     name: str
     reads_next: bool = False
     writes_next: bool = False
-    writes_n: bool = True
+    writes_place: bool = True
 
 
 THIS = Release("this release")
-BEFORE = Release("the one before", writes_n=False)
+BEFORE = Release("the one before", writes_place=False)
 READS = Release("the next one", reads_next=True)
 WRITES = Release("the one after the next", reads_next=True, writes_next=True)
 ROLLING = ((BEFORE, THIS), (THIS, READS), (READS, WRITES), (WRITES, READS))

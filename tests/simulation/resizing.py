@@ -149,5 +149,6 @@ class Resizing:
         for place in self._raw():
             if place in self.broker.offsets:
                 offset, metadata = self.broker.offsets[place]
-                moved[place] = offset, replace(RawOffset.unpack(metadata), partitions=self.after).pack()
+                last = self.places[SPANS if place[0] == "raw_spans" else LOGS, 0].end - 1
+                moved[place] = offset, replace(RawOffset.unpack(metadata), partitions=self.after, place=last).pack()
         return moved

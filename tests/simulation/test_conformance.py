@@ -178,7 +178,7 @@ class Simulated(Broker):
         return log.start, log.stable, log.end
 
     async def committed(self, topic: str) -> tuple[int, str] | None:
-        return self._kafka.offsets.get((topic, 0))
+        return self._kafka.committed((topic, 0))
 
     async def delete_before(self, topic: str, offset: int) -> None:
         self._kafka.delete_before((topic, 0), offset)

@@ -29,7 +29,7 @@ from tests.simulation import releases
 from tests.simulation.downstream import Aggregate, Sink
 from tests.simulation.kafka import Fenced, Log
 from tests.simulation.minimise import failure
-from tests.simulation.owners import Sample
+from tests.simulation.owners import Ingest, Sample
 from tests.simulation.resizing import Resizing
 from tests.simulation.workers import Slot, Worker
 
@@ -421,8 +421,13 @@ def _n_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RawOffset, "unpack", lambda metadata: replace(unpack(metadata), partitions=None))
 
 
+def _old_offsets_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ingest goes on from the offset that it is told, without a look at what was written behind it (M21)."""
+    monkeypatch.setattr(Ingest, "newest", lambda _, after: after)
+
+
 DIRECT, WHOLE, RESTORES = Kind(direct=True), Kind(whole=True), Kind(restores=True)
-SESSIONS, RESIZES, MIXED = Kind(sessions=True), Kind(resizes=True), Kind(mixed=True)
+SESSIONS, RESIZES, MIXED, LOADS = Kind(sessions=True), Kind(resizes=True), Kind(mixed=True), Kind(loads=True)
 GUARDS: list[Guard] = [
     Guard(_commit_without_fencing),
     Guard(_forget_decisions),
@@ -447,6 +452,7 @@ GUARDS: list[Guard] = [
     Guard(_sent_again),
     Guard(_offsets_before_the_epoch),
     Guard(_read_uncommitted),
+    Guard(_old_offsets_believed, LOADS),
     Guard(_settled_when_sent, WHOLE),
     Guard(_offset_past_the_unsettled, WHOLE),
     Guard(_series_not_loaded, WHOLE),

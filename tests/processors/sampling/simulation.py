@@ -76,6 +76,7 @@ MANY_TRACES = 70
 STEPS = 500
 LOST = 0.05  # of the answers to commits; as many transactions are aborted and tried again, or left open
 DISTURBED = 0.06  # of all steps
+LOADS, LOADING = 0.01, 3_000  # of all steps, and for how long (ms)
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,6 +92,7 @@ class Kind:
     - `direct`: no ingest; the owners read raw topics that are keyed by trace, as pipeline.direct does.
     - `narrow`: many traces; a transaction of `sample` with more than some bytes times out, and its bursts are cut at
       any record.
+    - `loads`: the broker that tells ingest's offsets loads them now and then, and tells old ones meanwhile (M21).
     - `restores`: owners bring dropped traces back, as pipeline.restore does: some at will, and those of late errors.
     """
 
@@ -101,6 +103,7 @@ class Kind:
     hasty: bool = False
     direct: bool = False
     narrow: bool = False
+    loads: bool = False
     restores: bool = False
 
     @property
@@ -119,12 +122,12 @@ class Kind:
 
 KINDS = (
     Kind(whole=True, sessions=True),
-    Kind(whole=True),
+    Kind(whole=True, loads=True),
     Kind(sessions=True, resizes=True),
     Kind(whole=True, mixed=True),
     Kind(direct=True),
     Kind(whole=True, sessions=True, resizes=True, mixed=True),
-    Kind(resizes=True),
+    Kind(resizes=True, loads=True),
     Kind(sessions=True, hasty=True),
     Kind(restores=True),
     Kind(whole=True, hasty=True),
@@ -449,6 +452,9 @@ class Simulation:
         if self.kind.hasty and self.rng.random() < 0.005:
             self.broker.step += self.rng.choice((-CLOCK_STEP, CLOCK_STEP))
             self.tell(f"the broker's clock is {self.broker.step // 1000} s ahead")
+        if self.kind.loads and self.rng.random() < LOADS:
+            self.broker.load(LOADING)
+            self.tell("offsets are loaded")
         if self.rng.random() < DISTURBED:
             self._delete_old()
             if self.running:
@@ -513,6 +519,7 @@ class Simulation:
         self.rng.seed(self.seed)
         self.faults = self.disturbed = False
         self.answers_lost = self.broker.lost = 0.0
+        self.broker.load(0)
         self.tell("all is well from now on")
         self.quiet_for += abs(self.broker.step)  # first marks of a raw partition are of the broker's time
         self.quiet_at = self.broker.now + self.quiet_for
