@@ -141,7 +141,7 @@ class Anybody(Owning):
         self._unowned_until.clear()
         for slot in self._sim.running:
             owner = self._own(slot)
-            assert owner is not None
+            assert owner is not None, f"nobody takes {slot} over"
             yield slot, owner
 
     def lost(self, slot: Slot, owner: Owner) -> None:
