@@ -13,7 +13,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from functools import partial
 from math import inf
 
 import faust
@@ -21,7 +20,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from pipeline import telemetry
-from pipeline.commit import Committer, Offsets, Output, committer, dead_letters
+from pipeline.commit import Committer, Output, committer, dead_letters
 from pipeline.config import Config, Input
 from pipeline.consume import POLL, Group, Lease, Leases, nap
 from pipeline.dead_letter_share import DeadLetterShare
@@ -165,6 +164,7 @@ class RawPartition(Lease):
             config.kafka, owner, topics.transactional_id(ROLE, partition.partition, partition.topic)
         )
         self._clock = BrokerClock()
+        self._place: int | None = None  # behind the last mark, in partition 0 of what is fed
         self._next = self._committed = self._rounds = 0
         self._mark = RawMark()
         self._flushed_at = time.monotonic()
@@ -187,7 +187,7 @@ class RawPartition(Lease):
         if committed is not None:
             place = RawOffset.unpack(committed.metadata)
             self._check_partitions([place])
-            await self._check_newest(committed.offset, place)
+            await self._look(committed.offset, place)
             first = (await self._group.beginning([self._partition]))[self._partition]
             lost = first - committed.offset
             if lost > 0:
@@ -198,6 +198,7 @@ class RawPartition(Lease):
             self._mark, self._known = RawMark(place.mark), place.known
         else:
             self._next = await self._first_position()
+            await self._look(None, RawOffset(None, 0, None))
         self._committed = self._next
         return {self._partition: self._next}
 
@@ -253,20 +254,20 @@ class RawPartition(Lease):
                 return True
         return False
 
-    async def _check_newest(self, offset: int, place: RawOffset) -> None:
-        """Raises Unavailable if the log has a later transaction of this raw partition: an old offset is not believed.
+    async def _look(self, offset: int | None, place: RawOffset) -> None:
+        """Raises Unavailable if there are marks that this offset knows nothing of: it is out of date.
 
-        One that somebody else has set says nothing of the log, and is.
+        One that somebody else has set says nothing of the log, and is believed.
         """
-        if place.place is None or not self._config.kafka.transactions:
+        if self._source.signal == "metrics" or not self._config.kafka.transactions:
             return
-        newest = await self._ingested.newest(self._target, self._partition, place.place)
-        if newest > place.place:
+        marks, self._place = await self._ingested.look(self._target, self._partition, place.place)
+        if len(marks) > place.own:
             raise Unavailable(
                 f"the coordinator of {self._group.group_id} says {offset} for {self._partition.topic}/"
-                f"{self._partition.partition}, written at {place.place} of {self._target}/0, where there is a later "
-                f"transaction at {newest}: it answers while it loads; to read again on purpose, set the offset with "
-                f"kafka-consumer-groups.sh, which leaves no metadata"
+                f"{self._partition.partition}, but {self._target}/0 has later transactions, the last at {marks[-1]}: "
+                "it answers while it loads. To read again on purpose, set the offset with kafka-consumer-groups.sh, "
+                "which leaves no metadata"
             )
 
     def _check_partitions(self, places: Sequence[RawOffset]) -> None:
@@ -373,7 +374,9 @@ class RawPartition(Lease):
         redactor = self._processor.redactor
         redacted = {} if redactor is None else redactor.take()
         outputs += dead_letters(self._topics, letters, self._config)
-        written = await self._committer.commit(outputs, partial(self._moved, until, mark), full)
+        place = RawOffset(mark, self._known, self._config.kafka.partitions, self._place)
+        offsets = {self._partition: OffsetAndMetadata(until, place.pack())}
+        written = await self._committer.commit(outputs, offsets, full)
         self._committed = until
         self._share.add(time.monotonic(), read, lost)
         self._observe(written)
@@ -387,14 +390,6 @@ class RawPartition(Lease):
             telemetry.count("tailrace_dead_letters_total", number, stage=ROLE, reason=str(reason))
         for rule, number in redacted.items():
             telemetry.count("tailrace_redacted_total", number, signal=self._source.signal, rule=rule)
-
-    def _moved(self, until: int, mark: int | None, written: list[RecordMetadata]) -> Offsets:
-        """The offset that moves with a transaction, and what the next owner has to know of it."""
-        place = None
-        if self._source.signal != "metrics":  # which have no mark
-            place = max(r.offset for r in written if (r.topic, r.partition) == (self._target, 0))
-        metadata = RawOffset(mark, self._known, self._config.kafka.partitions, place).pack()
-        return {self._partition: OffsetAndMetadata(until, metadata)}
 
     def _flush(self, mark: int | None) -> tuple[int, list[Output], list[DeadLetter]]:
         """Rows, records and dead letters of everything since the last flush."""
@@ -422,7 +417,10 @@ class RawPartition(Lease):
         return flushed.rows, outputs, flushed.dead_letters
 
     def _observe(self, written: list[RecordMetadata]) -> None:
-        newest = max((r.timestamp for r in written if r.topic == self._target), default=-1)
+        fed = [record for record in written if record.topic == self._target]
+        if self._source.signal != "metrics":  # which have no marks
+            self._place = 1 + max(record.offset for record in fed if record.partition == 0)
+        newest = max((record.timestamp for record in fed), default=-1)
         if newest > 0:
             # Where a predecessor's mark lies ahead, the broker's clock was set back: time goes on from there (F11).
             self._clock.observe(max(newest, self._mark.mark or 0), time.monotonic())

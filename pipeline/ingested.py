@@ -2,8 +2,8 @@
 
 A coordinator of Kafka 4.1 that was killed may answer while it still loads, with an offset of some time ago
 (docs/adr/0003, M21). The log of what is fed knows better. Every transaction of a raw partition ends with a mark in
-partition 0, and the metadata of the offset that moved with it says where (schemas/raw_offset.py): an offset behind
-whose mark there is another of the same raw partition is an old one.
+partition 0, and the metadata of the offset that moved with it says from where on there is no other
+(schemas/raw_offset.py): an offset with more marks behind that is an old one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterable
 
 from aiokafka import TopicPartition
-from aiokafka.errors import OffsetOutOfRangeError, TopicAuthorizationFailedError
+from aiokafka.errors import TopicAuthorizationFailedError
 
 from pipeline.config import Kafka
 from pipeline.reader import Reader
@@ -21,13 +21,20 @@ from schemas.envelope import Envelope
 
 log = logging.getLogger(__name__)
 
+READ_BYTES = 1 << 20  # of values that are looked at in one go
 
-def newest(records: Iterable[tuple[int, int, bytes]]) -> dict[tuple[str, int], int]:
-    """The last of these records (offset, append time, envelope) of each raw partition: its offset."""
-    found = {}
+
+Marks = dict[tuple[str, int], list[int]]
+"""Where each raw partition has marks, rising."""
+
+
+def marks(records: Iterable[tuple[int, int, bytes]]) -> Marks:
+    """The marks among records (offset, append time, envelope): the last envelope of a transaction names the topics."""
+    found: Marks = {}
     for offset, _, value in records:
         envelope = Envelope.decode(value)
-        found[envelope.topic, envelope.partition] = offset
+        if envelope.raw_topics:
+            found.setdefault((envelope.topic, envelope.partition), []).append(offset)
     return found
 
 
@@ -37,8 +44,8 @@ class Ingested:
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka.model_copy(update={"client_rack": None})  # a follower may not have heard of the end yet
         self._fed: dict[str, bool] = {}
-        self._asked: dict[str, dict[TopicPartition, int]] = {}  # by topic: who waits for an answer, with its place
-        self._answers: dict[TopicPartition, int] = {}
+        self._asked: dict[str, dict[TopicPartition, int | None]] = {}  # by topic: who waits for an answer
+        self._answers: dict[TopicPartition, tuple[list[int], int]] = {}
         self._turn = asyncio.Lock()
         self.looked = 0  # records that were looked at
 
@@ -54,11 +61,11 @@ class Ingested:
                 self._fed[topic] = end > 0
             return self._fed[topic]
 
-    async def newest(self, topic: str, raw: TopicPartition, place: int) -> int:
-        """Where the last record of a raw partition is that was committed before this is called; `place` if it is that.
+    async def look(self, topic: str, raw: TopicPartition, place: int | None) -> tuple[list[int], int]:
+        """Where marks of a raw partition are from `place` on (None: nobody asks), and the end of partition 0.
 
-        Reads on from `place`, for all that ask at a time at once. Transactions that are open there are waited for:
-        brokers end them after ten seconds, if nobody does it before.
+        All that were committed before this is called, read for all that ask at a time at once. Transactions that are
+        open between them are waited for: brokers end them after ten seconds, if nobody does it before.
         """
         asked = self._asked.setdefault(topic, {})
         asked[raw] = place
@@ -66,29 +73,36 @@ class Ingested:
             async with self._turn:
                 if raw not in self._answers:
                     places = dict(asked)
-                    found = await self._read(TopicPartition(topic, 0), min(places.values()) + 1)
-                    self._answers |= {p: max(found.get((p.topic, p.partition), at), at) for p, at in places.items()}
+                    starts = [start for start in places.values() if start is not None]
+                    found, end = await self._read(TopicPartition(topic, 0), min(starts, default=None))
+                    for other, start in places.items():
+                        offsets = [] if start is None else [at for at in found.get(other, ()) if at >= start]
+                        self._answers[other] = offsets, end
                 return self._answers[raw]
         finally:
             asked.pop(raw, None)
             self._answers.pop(raw, None)
 
-    async def _read(self, partition: TopicPartition, start: int) -> dict[tuple[str, int], int]:
-        found: dict[tuple[str, int], int] = {}
-        reader = Reader(self._kafka)
+    async def _read(self, partition: TopicPartition, start: int | None) -> tuple[Marks, int]:
+        """The marks from `start` on, and the end. If `start` lies beyond that, the topic was made anew."""
+        found: Marks = {}
+        all_records, committed = Reader(self._kafka, committed=False), Reader(self._kafka)
         try:
-            async for records in reader.since(partition, start):
-                found |= newest(records)
-                self.looked += len(records)
-                await asyncio.sleep(0)
-        except OffsetOutOfRangeError:
-            log.info("topic was made anew", extra={"topic": partition.topic, "position": start})
-        except TopicAuthorizationFailedError:
-            log.warning(
-                "offsets are believed as they are told: the log that could disprove one that is out of date may not be "
-                "read; `tailrace acls FILE --role ingest` says what is missing",
-                extra={"topic": partition.topic},
-            )
+            first, end = await all_records.end(partition)
+            position = end if start is None else max(first, start)
+            try:
+                while position < end:
+                    chunk = await committed.read(partition, position, end, READ_BYTES)
+                    position = chunk.position
+                    for raw, offsets in marks(chunk.records).items():
+                        found.setdefault(raw, []).extend(offsets)
+                    self.looked += len(chunk.records)
+            except TopicAuthorizationFailedError:
+                log.warning(
+                    "offsets are believed as they are told: the log that could disprove one that is out of date may "
+                    "not be read; `tailrace acls FILE --role ingest` says what is missing",
+                    extra={"topic": partition.topic},
+                )
         finally:
-            await reader.close()
-        return found
+            await asyncio.gather(all_records.close(), committed.close())
+        return found, end

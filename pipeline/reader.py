@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -21,10 +21,12 @@ class Reader:
     """Reads ranges of partitions outside any group: state at a takeover, and the tail's second look.
 
     read_committed, so control and aborted records are never seen; positions pass them. `limits` if it reads raw topics.
+    Unless it is `committed`, the end is that of all records, and what is not committed is seen.
     """
 
-    def __init__(self, kafka: Kafka, limits: Limits | None = None) -> None:
-        self._consumer = AIOKafkaConsumer(**{**consumer_kwargs(kafka, limits), "fetch_min_bytes": 1})
+    def __init__(self, kafka: Kafka, limits: Limits | None = None, committed: bool = True) -> None:
+        own = {"fetch_min_bytes": 1, "isolation_level": "read_committed" if committed else "read_uncommitted"}
+        self._consumer = AIOKafkaConsumer(**{**consumer_kwargs(kafka, limits), **own})
         self._started = False
 
     async def read(self, partition: TopicPartition, start: int, end: int, max_bytes: int) -> Range:
@@ -47,28 +49,8 @@ class Reader:
                 raise Unavailable(f"{partition.topic}/{partition.partition}: nothing read from {position} on")
         return Range(records, position)
 
-    async def since(self, partition: TopicPartition, start: int) -> AsyncIterator[list[tuple[int, int, bytes]]]:
-        """Records from `start` on that were written before this is called and are committed, fetch by fetch.
-
-        That is more than what is stable now: what lies behind a transaction that is open is waited for. Raises
-        OffsetOutOfRangeError if the partition ends before `start`.
-        """
-        first, _ = await self.end(partition)
-        position, end, moved = max(first, start), None, time.monotonic()
-        self._consumer.assign([partition])
-        self._consumer.seek(partition, position)
-        while end is None or position < end:
-            for fetched in (await self._consumer.getmany(timeout_ms=FETCH_WAIT_MS)).values():
-                yield [(r.offset, r.timestamp, r.value) for r in fetched]
-            before, position = position, await self._consumer.position(partition)
-            end = self._consumer.highwater(partition) if end is None else end
-            if position > before:
-                moved = time.monotonic()
-            elif time.monotonic() - moved > STALLED:
-                raise Unavailable(f"{partition.topic}/{partition.partition}: nothing read from {position} on")
-
     async def end(self, partition: TopicPartition) -> tuple[int, int]:
-        """First offset that exists, and the last stable offset."""
+        """First offset that exists, and the last stable offset; not `committed`: the high watermark."""
         if not self._started:
             await self._consumer.start()
             self._started = True

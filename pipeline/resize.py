@@ -347,13 +347,13 @@ class Resize:
             for left in plan.left[plan.after :]:  # unused from now on: no lag
                 moved[TopicPartition(topic, left.index)] = left.ends[topic], ""
         await producer.send_offsets_to_transaction(moved, self._sample)
-        ends = {topic: writer.places[TopicPartition(topic, 0)].end - 1 for topic in self._pair}
+        ends = {topic: writer.places[TopicPartition(topic, 0)].end for topic in self._pair}
         fed = {"traces": ends[self._topics.spans], "logs": ends[self._topics.logs]}
-        last = {item.topic: fed.get(item.signal) for item in self._config.inputs}
+        behind = {item.topic: fed.get(item.signal) for item in self._config.inputs}
         for group, offsets in plan.raw.items():
             known = {partition: RawOffset.unpack(offset.metadata) for partition, offset in offsets.items()}
             places = {
-                p: (offsets[p].offset, replace(place, partitions=plan.after, place=last[p.topic]).pack())
+                p: (offsets[p].offset, replace(place, partitions=plan.after, place=behind[p.topic], own=0).pack())
                 for p, place in known.items()
             }
             if places:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.ingested import newest
+from pipeline.ingested import marks
 from pipeline.pace import BurstSize
 from processors.regroup import Regroup
 from processors.sampling.restore import Restoration
@@ -16,7 +16,7 @@ from schemas.envelope import Envelope
 from schemas.errors import ProtocolError
 from schemas.raw_batch import RawReader
 from schemas.raw_offset import RawOffset
-from tests.simulation.kafka import Fenced, Fetched, Offsets, Place
+from tests.simulation.kafka import Fenced, Fetched, Place
 
 if TYPE_CHECKING:
     from tests.processors.sampling.simulation import Simulation
@@ -44,8 +44,9 @@ class Ingest:
         self.committed = self.next
         known = RawOffset.unpack(metadata)
         self.target = SPANS if place[0] == "raw_spans" else LOGS
-        if known.place is not None and self.newest(known.place) > known.place:
+        if known.place is not None and len(self.marks(known.place)) > known.own:
             raise Fenced  # the offset is out of date: it takes over again
+        self.behind = broker.logs[self.target, 0].end  # its last mark
         if sim.in_force() not in (None, partitions):
             raise ProtocolError(f"N = {sim.in_force()} partitions are in force, not {partitions}")
         self.mark, self.partitions = RawMark(known.mark), partitions
@@ -53,10 +54,10 @@ class Ingest:
         signal = "traces" if self.target == SPANS else "logs"
         self.regroup = Regroup(*place, signal, "otlp_proto", partitions, 1 << 20, 1 << 20)
 
-    def newest(self, after: int) -> int:
-        """Where its predecessors have written last, as far as that is behind a place."""
+    def marks(self, start: int) -> list[int]:
+        """Where its predecessors have left marks from there on."""
         written = self.sim.broker.logs[self.target, 0].committed()
-        return newest((offset, 0, value) for offset, value in written if offset > after).get(self.place, after)
+        return marks((offset, 0, value) for offset, value in written if offset >= start).get(self.place, [])
 
     def step(self) -> None:
         """Read a little, or commit, or mark."""
@@ -80,13 +81,11 @@ class Ingest:
         mark = self.mark.cut(self.clock.now(broker.now / 1000))
         flushed = self.regroup.flush(mark, RAW)
         outputs = [((self.target, p), value) for p, values in flushed.envelopes.items() for value in values]
-
-        def moved(written: list[int]) -> Offsets:
-            at = max(o for (place, _), o in zip(outputs, written, strict=True) if place == (self.target, 0))
-            metadata = RawOffset(mark, 0, self.partitions, at).pack()
-            return {self.place: (self.next, metadata if self.release.writes_place else metadata.rpartition("/")[0])}
-
-        self.sim.commit(self, outputs, moved)
+        metadata = RawOffset(mark, 0, self.partitions, self.behind).pack()
+        if not self.release.writes_place:
+            metadata = metadata.rsplit("/", 2)[0]
+        written = self.sim.commit(self, outputs, lambda _: {self.place: (self.next, metadata)})
+        self.behind = 1 + max(at for (place, _), at in zip(outputs, written, strict=True) if place == (self.target, 0))
         self.clock.observe(max(broker.now + broker.step, mark or 0), broker.now / 1000)
         self.committed = self.next
 

@@ -149,6 +149,7 @@ class Resizing:
         for place in self._raw():
             if place in self.broker.offsets:
                 offset, metadata = self.broker.offsets[place]
-                last = self.places[SPANS if place[0] == "raw_spans" else LOGS, 0].end - 1
-                moved[place] = offset, replace(RawOffset.unpack(metadata), partitions=self.after, place=last).pack()
+                behind = self.places[SPANS if place[0] == "raw_spans" else LOGS, 0].end
+                known = RawOffset.unpack(metadata)
+                moved[place] = offset, replace(known, partitions=self.after, place=behind, own=0).pack()
         return moved
