@@ -70,3 +70,25 @@ def test_make_alone_lists_every_target() -> None:
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert targets
     assert re.findall(r"^  make ([a-z]+) ", listed, re.MULTILINE) == targets
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        ('{"dependencies": [{"name": "a", "version": "1", "vulns": []}]}', 0, "1 packages, no known vulnerability"),
+        ('{"dependencies": [{"name": "a", "version": "1", "vulns": [{"id": "X-1"}]}]}', 1, "VULNERABLE: a 1: X-1"),
+        ('{"dependencies": [{"name": "a", "skip_reason": "no answer"}]}', 3, "NOT AUDITED"),
+        ("no JSON", 3, "NOT AUDITED"),
+    ],
+)
+def test_an_audit_passes_only_what_was_looked_up(tmp_path: Path, answer: str, code: int, said: str) -> None:
+    """The judgement, on what pip-audit may say."""
+    (tmp_path / "pip_audit.py").write_text(f"print({answer!r})")
+    command = [sys.executable, str(ROOT / ".ci" / "audit.py")]
+    done = subprocess.run(command, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+
+
+def test_make_check_fails_for_a_vulnerable_package_and_not_for_want_of_an_answer() -> None:
+    recipe = subprocess.run(["make", "-n", "check"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert 'exec "$audit" .ci/audit.py) || [ $? -eq 3 ] || status=1' in recipe

@@ -22,9 +22,9 @@ from typing import Any
 from tests.end_to_end.harness import Destinations
 from tests.faults import report
 from tests.faults.measure import MEASUREMENTS
-from tests.faults.run import run
+from tests.faults.run import Report, run
 from tests.faults.scenarios import SCENARIOS
-from tests.faults.schedule import LONG, SHORT, schedule
+from tests.faults.schedule import LONG, SHORT, Schedule, schedule
 from tests.processors.sampling.simulation import kind_of
 from tests.repository import ROOT
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus
@@ -124,18 +124,14 @@ async def on_servers(options: argparse.Namespace) -> bool:
             def say(text: str, began: float = began) -> None:
                 print(f"  [{time.monotonic() - began:6.1f} s] {text}", flush=True)
 
-            again = f'again: make faults ARGS="{"--short " if options.short else ""}--seed {seed}"'
             try:
                 found = await run(plan, kafka, to, Path(folder), faketime, say)
             except Exception:
-                print(f"seed {seed} failed, {again}", flush=True)
+                print(again(plan), flush=True)
                 raise
             runs.append(found.as_json())
-            print(report.aligned(report.table([found.as_json()])), flush=True)
-            print(f"  {found.figures} allowed: { ({c: dict(n) for c, n in found.row.allowed.items()}) }", flush=True)
-            if not found.row.clean:
-                fine = False
-                print(*found.row.lines(), f"seed {seed} failed, {again}", sep="\n", flush=True)
+            print(*told(found), sep="\n", flush=True)
+            fine &= found.row.clean
             if options.save and not options.short:
                 report.save(runs=[found.as_json()])
         if len(runs) > 1:
@@ -160,6 +156,19 @@ async def on_servers(options: argparse.Namespace) -> bool:
         if figures and options.save:
             report.save(measurements={"figures": figures})
     return fine
+
+
+def told(found: Report) -> list[str]:
+    """The table of a run; of one that failed also what is wrong and how to do it again."""
+    allowed = {column: dict(causes) for column, causes in found.row.allowed.items()}
+    lines = [report.aligned(report.table([found.as_json()])), f"  {found.figures} allowed: {allowed}"]
+    return lines if found.row.clean else [*lines, *found.row.lines(), again(found.schedule)]
+
+
+def again(plan: Schedule) -> str:
+    """The command that does a failed run once more."""
+    short = "--short " if plan.shape == SHORT else ""
+    return f'seed {plan.seed} failed, again: make faults ARGS="{short}--seed {plan.seed}"'
 
 
 def clock_library() -> Path | None:

@@ -85,6 +85,7 @@ async def run(
             "faults": dict(Counter(fault.kind for fault in faults)),
             "hindered_requests": sum(proxy.hindered for proxy in stage.proxies.values()),
             "ended_by_themselves": [words.partition("\n")[0] for words in stage.ended],
+            "timed_out": stage.timed_out(),
             "settled_seconds": round(settled, 1),
             "seconds": round(time.monotonic() - began, 1),
         }

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import peak_rss
+from pipeline.pace import TRANSACTION_TIMEOUT_MS
 from tests.end_to_end.harness import DECISION_WAIT, RAW_PARTITIONS, Destinations
 from tests.end_to_end.traffic import BATCH_SECONDS, SPREAD_SECONDS, Batches, Feed, Message, Shop, producer, send
 from tests.end_to_end.truth import Log, Span, Truth
@@ -27,7 +28,7 @@ from tests.faults.checker import Row
 from tests.faults.contest import contest
 from tests.faults.ledger import Ledger
 from tests.faults.measure import Measured, Say
-from tests.faults.run import judged, made_of, run
+from tests.faults.run import Report, judged, made_of, run
 from tests.faults.schedule import DESTINATIONS, Fault, Schedule, Shape
 from tests.faults.stage import Stage, staged
 from tests.services import Kafka
@@ -36,7 +37,9 @@ from tests.services.waiting import POLL_SECONDS
 OUTAGE_SECONDS = 120.0
 OUTAGE_EVERY = 30.0  # from the beginning of one outage to that of the next
 OUTAGE_RATE = 150.0  # requests per second
-WAITING_SPANS = 3_000_000
+TIMED_OUT_SECONDS = TRANSACTION_TIMEOUT_MS / 1000 + 4.0  # a commit gives up meanwhile, and a session ends
+TIMED_OUT_TIMES = 3
+WAITING_SPANS = 3_010_000  # what is drawn is a little less or more: three million at least
 WAITING_RATE = 5_000.0  # spans per second when they were made: ten minutes of them
 LAYOUT = ("ingest", "sample", "aggregate,sinks")
 CALIBRATION_SPANS = 100_000
@@ -85,11 +88,26 @@ async def outage(kafka: Kafka, to: Destinations, folder: Path, say: Say) -> Outc
     seconds = faults[-1].at + OUTAGE_SECONDS + 10.0
     plan = Schedule(910_001, Shape(seconds, OUTAGE_RATE, ()), ("ingest,sample,aggregate", "sinks"), faults)
     found = await run(plan, kafka, to, folder, say=say)
-    ended = Measured("workers that ended by themselves", len(found.figures["ended_by_themselves"]), 0, "")
+    ended = _ended(found)
     caught = Measured("the last sink is back: everything has arrived after", found.figures["settled_seconds"], 60, "s")
     what = ", ".join(f"{DESTINATIONS[fault.target]}: {fault.kind}" for fault in faults)
     facts = {"told": f"Each sink down for {OUTAGE_SECONDS:.0f} s ({what})"} | _some(found.figures)
     return Outcome({"Tailrace": found.row}, [ended, caught], facts)
+
+
+async def time_outs(kafka: Kafka, to: Destinations, folder: Path, say: Say) -> Outcome:
+    """The broker stands for longer than commits are waited for, again and again, while transactions are under way."""
+    every = TIMED_OUT_SECONDS + OUTAGE_EVERY / 2
+    faults = tuple(
+        Fault(5.0 + every * number, "freeze broker", TIMED_OUT_SECONDS, 0) for number in range(TIMED_OUT_TIMES)
+    )
+    seconds = faults[-1].at + every
+    plan = Schedule(940_001, Shape(seconds, OUTAGE_RATE, ()), ("ingest,sample", "sample,aggregate", "sinks"), faults)
+    found = await run(plan, kafka, to, folder, say=say)
+    timed_out = found.figures["timed_out"]
+    gave_up = Measured("commits and takeovers that timed out", timed_out, TIMED_OUT_TIMES, "", at_least=True)
+    told = f"The broker stands still {TIMED_OUT_TIMES} times, {TIMED_OUT_SECONDS:.0f} s each"
+    return Outcome({"Tailrace": found.row}, [gave_up, _ended(found)], {"told": told} | _some(found.figures))
 
 
 async def cold_start(kafka: Kafka, to: Destinations, folder: Path, say: Say) -> Outcome:
@@ -161,7 +179,13 @@ async def collector(kafka: Kafka, to: Destinations, folder: Path, say: Say) -> O
     return Outcome(rows, facts=facts)
 
 
-SCENARIOS = {"outage": outage, "cold-start": cold_start, "overload": overload, "collector": collector}
+SCENARIOS = {
+    "outage": outage,
+    "time-outs": time_outs,
+    "cold-start": cold_start,
+    "overload": overload,
+    "collector": collector,
+}
 
 
 # ---- input ----------------------------------------------------------------------------------------------------
@@ -234,6 +258,10 @@ async def _send_live(kafka: Kafka, messages: Sequence[Message], ledger: Ledger) 
                 if now - sent.at > LATE_SECONDS:
                     ledger.late.update(fact.trace_id for fact in message.facts if fact.trace_id)
             await asyncio.sleep(POLL_SECONDS)
+
+
+def _ended(found: Report) -> Measured:
+    return Measured("workers that ended by themselves", len(found.figures["ended_by_themselves"]), 0, "")
 
 
 def _some(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ WORKERS: Mapping[str, Kind] = {
 }
 BROKER: Mapping[str, Kind] = {
     "kill broker": Kind((0.2, 3.0), "SIGKILL of the broker; it is started again afterwards"),
-    "freeze broker": Kind((1.0, 8.0), "SIGSTOP of the broker: requests and transactions time out"),
+    "freeze broker": Kind((1.0, 8.0), "SIGSTOP of the broker: requests wait, sessions end"),
 }
 INPUT: Mapping[str, Kind] = {
     "abort": Kind((0.0, 0.0), "raw transactions with spans and logs are aborted"),

@@ -127,6 +127,12 @@ class Stage:
                         with self.disturbing("ended by itself", slot):
                             await self.start(slot)
 
+    def timed_out(self) -> int:
+        """How often workers gave a partition up because commits or takeovers were not answered in time."""
+        logs = [slot.worker.log.read_text(errors="replace") for slot in self.slots if slot.worker is not None]
+        lost = [line for text in logs for line in text.splitlines() if "lease lost, taking over again" in line]
+        return sum("TimeoutError" in line for line in lost)
+
     async def forget(self) -> None:
         """End the workers and delete the topics: the next run has the broker to itself."""
         for slot in self.slots:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
+import pytest
+
 from tests.faults import report
-from tests.faults.checker import COLUMNS
-from tests.faults.schedule import LONG, schedule
+from tests.faults.__main__ import parsed, told
+from tests.faults.checker import COLUMNS, Row
+from tests.faults.run import Report
+from tests.faults.schedule import LONG, SHORT, Shape, schedule
 
 
 def result(seed: int, **wrong: int) -> dict[str, object]:
@@ -37,6 +43,19 @@ def test_a_terminal_shows_the_same_cells() -> None:
     headings, row = text.splitlines()
     assert len(headings) == len(row)
     assert row.split()[:2] == ["7", "1,000"]
+
+
+@pytest.mark.parametrize("shape", [LONG, SHORT])
+def test_a_run_that_fails_tells_its_seed_and_one_command_that_does_it_again(shape: Shape) -> None:
+    found = Report(schedule(7, shape), Row(), {"spans": 1000})
+    assert not any("failed" in line for line in told(found))
+    found.row.add("traces split", "0a0b has 2 of 3 spans")
+    *_, what, last = told(found)
+    assert what == "traces split: 0a0b has 2 of 3 spans"
+    assert last.startswith("seed 7 failed, again: make faults ")
+    command = shlex.split(last.partition("again: ")[2])[-1].removeprefix("ARGS=")
+    options = parsed(command.split())
+    assert [schedule(seed, SHORT if options.short else LONG) for seed in options.seeds] == [found.schedule]
 
 
 def test_a_schedule_is_told_in_words() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 
 import pytest
 
@@ -12,6 +13,15 @@ from tests.faults.measure import MEASUREMENTS
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.schedule import DESTINATIONS, KINDS, LONG, SHORT, SINKS, Shape, schedule
 from tests.faults.test_seeds import SEEDS, seeds
+
+SINK_ROLES = {f"sink.{name}" for name in DESTINATIONS}
+ROLES = {"ingest", "sample", "aggregate"} | SINK_ROLES
+
+
+def roles_of(words: str) -> set[str]:
+    """What a worker of a layout does."""
+    wide = {"all": ROLES, "sinks": SINK_ROLES}
+    return {role for word in words.split(",") for role in wide.get(word, {word})}
 
 
 @pytest.mark.parametrize("shape", [LONG, SHORT])
@@ -24,6 +34,15 @@ def test_fifty_seeds_have_every_fault_against_everybody() -> None:
     assert Counter(fault.kind for fault in faults).keys() == KINDS.keys() == ACTIONS.keys()
     assert {fault.target for fault in faults if fault.kind in SINKS} == set(range(len(DESTINATIONS)))
     assert {schedule(seed, LONG).layout for seed in range(1, 51)} == set(LONG.layouts)
+    kinds = ("kill", "freeze", "zombie", "join")
+    done = {
+        (fault.kind, role)
+        for plan in (schedule(seed, LONG) for seed in range(1, 51))
+        for fault in plan.faults
+        if fault.kind in kinds
+        for role in roles_of(plan.layout[fault.target])
+    }
+    assert done == set(product(kinds, ROLES))
 
 
 @pytest.mark.parametrize("seed", range(50))

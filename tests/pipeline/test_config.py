@@ -270,6 +270,13 @@ def test_the_live_page_is_a_word_on_loopback(host: str) -> None:
     assert not Config.model_validate(MINIMAL).telemetry.live.enabled
 
 
+def test_unless_it_is_asked_for_nothing_is_shown_to_others_and_no_payload_to_anybody() -> None:
+    telemetry = Config.model_validate(MINIMAL).telemetry
+    assert telemetry.host in LOCAL
+    assert not telemetry.live.enabled
+    assert not Config.model_validate({**MINIMAL, "telemetry": {"live": True}}).telemetry.live.payloads
+
+
 @pytest.mark.parametrize("host", OPEN)
 def test_the_live_page_needs_a_token_beyond_loopback(host: str) -> None:
     (key,) = refusals(telemetry={"host": host, "live": True})

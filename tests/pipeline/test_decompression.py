@@ -89,6 +89,19 @@ def test_the_bound_is_exact(name: str) -> None:
         assert next(value for _, value in fetched(bytes(own), None)) == noise + bytes(size)
 
 
+@pytest.mark.parametrize("limit", [Bound(100_000, 10**6, 0), Bound(10**9, 10, 0)], ids=["size", "ratio"])
+@pytest.mark.parametrize("name", CODECS)
+def test_size_and_ratio_stop_it_each_alone(name: str, limit: Bound) -> None:
+    """Snappy makes twenty times as much of a batch at most, the others hundreds."""
+    own = bytes(batch(CODECS[name], 0, [bytes(MIB)]))
+    *found, _ = fetched(own, limit)
+    ((_, value),) = found
+    assert isinstance(value, UnreadBatch)
+    assert value.detail.endswith(f"become more than {limit.of(len(own) - HEADER)}")
+    *found, _ = fetched(own, Bound(10**9, 10**6, 0))
+    assert found == [(0, bytes(MIB))], "with neither it is read"
+
+
 def test_size_and_ratio() -> None:
     limit = bound(Limits(max_batch_bytes=1000, max_batch_ratio=10, max_message_bytes=200))
     assert [limit.of(compressed) for compressed in (1, 20, 21, 99, 100, 5000)] == [200, 200, 210, 990, 1000, 1000]

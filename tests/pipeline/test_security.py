@@ -248,6 +248,10 @@ SECRETS = {
     "SINK_PASSWORD": "password-of-the-sink",
     "LIVE_TOKEN": "token-of-the-live-page",
     "HMAC_KEY": "key-of-the-redaction",
+    "KEY_PASSWORD": "password-of-a-private-key",
+    "CLIENT_SECRET": "secret-of-an-oauth-client",
+    "API_KEY": "api-key-of-the-canary",
+    "COOKIE": "cookie-of-the-canary",
 }
 WRONG = "password-that-is-wrong"
 
@@ -293,7 +297,7 @@ async def test_a_worker_tells_no_secret(guarded: GuardedKafka, tmp_path: Path) -
     async with faulty(status(401, "who are you?"), status(200)) as traces, faulty(status(401, "no")) as logs:
         security = {
             "protocol": "SASL_SSL", "ca_file": guarded.authorities.ca_file, "sasl_mechanism": "PLAIN", "username": USER,
-            "password": "${KAFKA_PASSWORD}",
+            "password": "${KAFKA_PASSWORD}", "key_password": "${KEY_PASSWORD}", "client_secret": "${CLIENT_SECRET}",
         }  # fmt: skip
         kafka = {"bootstrap_servers": [guarded.addresses["GUARDED"]], "security": security}
         stages.settings |= {
@@ -306,6 +310,11 @@ async def test_a_worker_tells_no_secret(guarded: GuardedKafka, tmp_path: Path) -
                     "retry": {"initial_interval": "50ms"},
                 },
                 "elasticsearch": {"endpoint": logs.url, "auth": {"username": "me", "password": "${SINK_PASSWORD}"}},
+            },
+            "canary": {
+                "jaeger": {
+                    "endpoint": traces.url, "auth": {"api_key": "${API_KEY}"}, "headers": {"Cookie": "${COOKIE}"},
+                },
             },
             "telemetry": {
                 "port": "${PORT}", "log_level": "DEBUG", "live": {"enabled": True, "token": "${LIVE_TOKEN}"}
