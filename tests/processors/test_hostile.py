@@ -24,8 +24,8 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
-from processors.metric_points import MetricFlush, MetricPoints, Naming
-from processors.regroup import Regroup
+from processors.metric_points import TO_OTLP, MetricFlush, MetricPoints, Naming
+from processors.regroup import AUTO, ENCODINGS, Regroup
 from schemas import otlp_scan
 from schemas.errors import Malformed
 from schemas.formats import jaeger_json, jaeger_proto, otlp_json, text_logs
@@ -211,12 +211,17 @@ CORPORA: dict[str, tuple[str, str, int, Sequence[Any], Callable[[Random, Any], b
     "text": ("logs", "text", 12_000, TEXTS, hostile_text, whole_text),
     "auto": ("logs", "auto", 2_000, LOG_OBJECTS, lines, None),
     "auto traces": ("traces", "auto", 4_000, [s.SerializeToString() for s in spans(50)], hostile_span, None),
+    "auto metrics": ("metrics", "auto", 2_000, metrics(), hostile_metrics, None),
 }  # fmt: skip
 COMPARED = 10  # one in so many is read by the reference as well: protobuf's JSON in Python is slow
 
 
-def test_there_are_enough() -> None:
+def test_there_are_enough_and_of_every_encoding() -> None:
     assert sum(count for _, _, count, *_ in CORPORA.values()) >= 100_000
+    plain = {("traces", "otlp_proto"), ("logs", "otlp_proto")}  # test_mutations.py
+    every = {(signal, encoding) for signal, encodings in ENCODINGS.items() for encoding in encodings}
+    every |= {("metrics", encoding) for encoding in (*TO_OTLP, AUTO)}
+    assert {(signal, encoding) for signal, encoding, *_ in CORPORA.values()} | plain == every
 
 
 def processor(signal: str, encoding: str) -> Regroup | MetricPoints:
