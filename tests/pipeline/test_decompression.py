@@ -89,7 +89,7 @@ def test_the_bound_is_exact(name: str) -> None:
         assert next(value for _, value in fetched(bytes(own), None)) == noise + bytes(size)
 
 
-@pytest.mark.parametrize("limit", [Bound(100_000, 10**6, 0), Bound(10**9, 10, 0)], ids=["size", "ratio"])
+@pytest.mark.parametrize("limit", [Bound(100_000, 10**6, 0, 10**6), Bound(10**9, 10, 0, 10**6)], ids=["size", "ratio"])
 @pytest.mark.parametrize("name", CODECS)
 def test_size_and_ratio_stop_it_each_alone(name: str, limit: Bound) -> None:
     """Snappy makes twenty times as much of a batch at most, the others hundreds."""
@@ -98,7 +98,7 @@ def test_size_and_ratio_stop_it_each_alone(name: str, limit: Bound) -> None:
     ((_, value),) = found
     assert isinstance(value, UnreadBatch)
     assert value.detail.endswith(f"become more than {limit.of(len(own) - HEADER)}")
-    *found, _ = fetched(own, Bound(10**9, 10**6, 0))
+    *found, _ = fetched(own, Bound(10**9, 10**6, 0, 10**6))
     assert found == [(0, bytes(MIB))], "with neither it is read"
 
 
