@@ -14,7 +14,10 @@ import orjson
 
 from processors.span_metrics import label_text
 
-KNOWN = 32_768  # series in each half of what is remembered: about 25 MB when both are full
+KNOWN_BYTES = 16 << 20  # of each half of what is remembered
+LARGEST_SHARE = 64  # what takes more than one so-many-th of a half is not worth it
+_SERIES_BYTES = 600  # of objects around the texts of a series
+_NUMBER_BYTES = 32
 
 Stream = tuple[bytes, bytes, bytes, bytes, bytes, str]
 """Resource, scope, its schema URL, name, unit and kind of a metric: what all of its points have in common."""
@@ -32,16 +35,18 @@ class Series(NamedTuple):
 
 
 class KnownSeries:
-    """What the points of a worker were taken for, of at most twice `most` series.
+    """What the points of a worker were taken for, in about twice `most` bytes: keys are producers' own, and any size.
 
     A half that is full is kept until the next one is, and what is asked for meanwhile goes over.
     """
 
-    def __init__(self, most: int = KNOWN) -> None:
+    def __init__(self, most: int = KNOWN_BYTES) -> None:
         self._most = most
+        self._bytes = 0  # of the new half
         self._new: dict[Key, Series] = {}
         self._old: dict[Key, Series] = {}
         self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._streams: dict[Stream, Stream] = {}
 
     def __len__(self) -> int:
         return len(self._new) + len(self._old)
@@ -63,9 +68,18 @@ class KnownSeries:
         return series
 
     def _keep(self, key: Key, series: Series) -> None:
-        if len(self._new) >= self._most:
-            self._old, self._new, self._names = self._new, {}, {}
-        self._new[key] = series
+        stream, bounds, attributes = key
+        shared = sum(map(len, stream))
+        size = series.size + sum(map(len, attributes)) + _NUMBER_BYTES * len(bounds) + _SERIES_BYTES
+        if size + shared > self._most // LARGEST_SHARE:
+            return
+        if self._bytes + size + shared > self._most:
+            self._old, self._new, self._bytes, self._names, self._streams = self._new, {}, 0, {}, {}
+        if stream not in self._streams:
+            self._streams[stream] = stream
+            self._bytes += shared
+        self._new[self._streams[stream], bounds, attributes] = series
+        self._bytes += size
 
 
 def text_bytes(texts: Iterable[str]) -> int:

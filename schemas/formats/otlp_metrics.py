@@ -26,7 +26,8 @@ DELTA, CUMULATIVE = 1, 2  # AggregationTemporality
 MOST = 1 << 53
 # Exponents that doubles have: no observation lies in a bucket beyond.
 _LOWEST_EXPONENT, _HIGHEST_EXPONENT = -1075, 1024
-_KNOWN_BOUNDS = 256  # lists of them
+_KNOWN_BOUNDS = 256  # lists of them that are remembered, of so many at most
+_MOST_KNOWN = 200
 
 
 class Metric(NamedTuple):
@@ -142,7 +143,8 @@ def _histogram(point: Any) -> tuple[HistogramValue, tuple[float, ...]]:
     if bounds and bounds[-1] == inf:  # said, though it goes without saying
         counts[-2:] = [sum(counts[-2:])]
         del bounds[-1]
-    if not _rise(fixed := tuple(bounds)):
+    fixed = tuple(bounds)
+    if not (_rise(fixed) if len(fixed) <= _MOST_KNOWN else _rise.__wrapped__(fixed)):
         raise Malformed(Reason.BUCKETS_DO_NOT_FIT, f"bounds do not rise: {bounds}")
     return HistogramValue(_counted(point, counts), _total(point), tuple(counts)), fixed
 

@@ -469,15 +469,30 @@ def test_many_bad_points_cost_no_more_than_they_hold() -> None:
 
 
 def test_what_is_remembered_of_series_is_bounded_and_what_is_sent_again_stays() -> None:
-    known = KnownSeries(10)
+    known = KnownSeries(100_000)
     stream: Stream = (b"", b"", b"", b"m", b"", "gauge")
-    for number in range(100):
+    for number in range(1000):
         known.remember((stream, (), (b"%d" % number,)), {"a": str(number)}, number)
         kept = known.get((stream, (), (b"0",)))
         assert kept is not None
         assert (kept.names, kept.values, kept.source) == (("a",), ("0",), 0)
-        assert len(known) <= 20
+        assert len(known) <= 2 * 100_000 // 600
     assert known.get((stream, (), (b"1",))) is None
+
+
+@pytest.mark.parametrize("where", ["attribute", "stream"])
+def test_what_is_remembered_is_bounded_in_bytes_whatever_producers_send(where: str) -> None:
+    for size in (1_000, 14_000, 100_000):
+        known = KnownSeries(1_000_000)
+        for number in range(200):
+            text = b"%d" % number + b"x" * size
+            stream: Stream = (text if where == "stream" else b"", b"", b"", b"m", b"", "gauge")
+            known.remember((stream, (), (text if where == "attribute" else b"",)), {"a": "b"}, number)
+        assert len(known) * size <= 2 * 1_000_000
+    before = len(known)
+    huge = (stream, (), (b"x" * 20_000,))
+    assert known.remember(huge, {"a": "b"}, 1).values == ("b",)
+    assert (known.get(huge), len(known)) == (None, before), "it is not worth the others"
 
 
 def test_attributes_that_lie_alike_end_to_end_are_two_series() -> None:
