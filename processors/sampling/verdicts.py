@@ -259,6 +259,8 @@ class Verdicts:
     _outcomes: list  # verdicts without named spans
     _numbers: dict  # (policy, threshold, root) → outcome
     _apart: dict  # trace key → verdict without named spans, where the outcome is _APART
+    _told: cython.ulonglong[::1]  # by outcome: its place among all that `kept` ever listed
+    _tellings: cython.ulonglong  # how many those are, so that none of them counts again
 
     def __init__(self, horizon: int) -> None:
         self.horizon = horizon
@@ -268,6 +270,8 @@ class Verdicts:
         self._table = KeyTable()
         self._named = NamedSpans()
         self._outcomes, self._numbers, self._apart = [DROPPED], {}, {}
+        self._told = array("Q", bytes(8))
+        self._tellings = 0
 
     def __len__(self) -> int:
         return self._table.count
@@ -431,11 +435,13 @@ class Verdicts:
         places, which = array("I", bytes(4 * len(keys))), array("I", bytes(4 * len(keys)))
         rows: cython.uint[::1] = places
         of: cython.uint[::1] = which
-        seen: cython.uint[::1] = array("I", bytes(4 * len(self._outcomes)))  # 1 + the place of an outcome in the list
+        before: cython.ulonglong = self._tellings
         verdicts: list[Verdict] = []
         count: cython.Py_ssize_t = 0
         row: cython.Py_ssize_t
         outcome: cython.uint
+        if len(self._outcomes) > len(self._told):
+            self._told = grown(self._told, 2 * len(self._outcomes))
         for row in range(len(wanted)):
             outcome = self._table.number(wanted[row]) & _OUTCOME
             if outcome == 0:
@@ -445,11 +451,12 @@ class Verdicts:
                 verdicts.append(self._apart[wanted[row]])
                 of[count] = len(verdicts) - 1
             else:
-                if seen[outcome] == 0:
+                if self._told[outcome] <= before:
                     verdicts.append(self._outcomes[outcome])
-                    seen[outcome] = len(verdicts)
-                of[count] = seen[outcome] - 1
+                    self._told[outcome] = before + len(verdicts)
+                of[count] = self._told[outcome] - before - 1
             count += 1
+        self._tellings += len(verdicts)
         return places[:count], which[:count], verdicts
 
     def expire(self, now: int, tails: tuple[int, ...]) -> None:

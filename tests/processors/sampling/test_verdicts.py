@@ -147,12 +147,12 @@ def test_what_a_kept_verdict_says_is_found_after_others_came_and_went() -> None:
             model = {known: (put, said) for known, (put, said) in model.items() if known in verdicts}
             assert all(put >= time - HORIZON - BUCKET for put, _ in model.values())
             assert dict(verdicts.items()) == {known: said for known, (_, said) in model.items()}
-    rows, which, kept = verdicts.kept(array("Q", model))
-    assert [list(model)[row] for row in rows] == [known for known, (_, said) in model.items() if said.kept]
-    assert [(kept[number].policy, kept[number].threshold) for number in which] == [
-        (s.policy, s.threshold) for _, s in model.values() if s.kept
-    ]
-    assert len({(said.policy, said.threshold, said.root) for said in kept}) == len(kept)
+            rows, which, kept = verdicts.kept(array("Q", model))
+            assert [list(model)[row] for row in rows] == [known for known, (_, said) in model.items() if said.kept]
+            assert [(kept[number].policy, kept[number].threshold) for number in which] == [
+                (s.policy, s.threshold) for _, s in model.values() if s.kept
+            ]
+            assert len({(said.policy, said.threshold, said.root) for said in kept}) == len(kept)
 
 
 def test_another_verdict_of_a_trace_forgets_the_spans_of_the_first() -> None:
