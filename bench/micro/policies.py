@@ -19,7 +19,6 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
 
 from bench.load import Load, Message, messages
 from bench.measure import console, keep, machine, table
@@ -102,7 +101,7 @@ def decider(policies: Sequence[Mapping[str, Any]], given: list[bytes]) -> Callab
         offset, kept, spent, now = 0, 0, [0] * len(STAGES), time.process_time_ns
         for data in given:
             at = [now()]
-            fetched = fetcher.PartitionRecords(RAW, MemoryRecords(data), [], 0, None, bound(limits), True, 1)
+            fetched = fetcher.PartitionRecords(RAW, fetcher.MemoryRecords(data), [], 0, None, bound(limits), True, 1)
             records = [(offset + one.offset, one.timestamp, one.value or b"") for one in fetched]
             at.append(now())
             batch = reader.read(records)
