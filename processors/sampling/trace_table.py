@@ -544,6 +544,18 @@ class TraceTable:
             features=() if self.sets is None else self.sets.of(record),
         )
 
+    def outline(self, place: int, mask: int) -> tuple[bytes, bool]:
+        """The id of a trace that was listed, and whether one of its rows met a predicate of `mask`."""
+        record: cython.Py_ssize_t = self.due_records[place]
+        at: cython.Py_ssize_t = record * self._width
+        word: cython.Py_ssize_t
+        met: object = 0
+        high: object = self._wide[at + _HIGH]
+        low: object = self._wide[at + _KEY]
+        for word in range(self._words):
+            met = met | (mask >> 64 * word) & self._wide[at + _BITS + word]
+        return high.to_bytes(8, "big") + low.to_bytes(8, "big"), met != 0
+
     @property
     def wide(self) -> Any:
         """The 64-bit words of all records: that at KEY, HIGH, … of record r is at r * (BITS + words) + KEY, …"""

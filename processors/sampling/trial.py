@@ -73,16 +73,14 @@ class Replay(Window):
 
     def _drop(self, count: int, kept: Sequence[int], heads: tuple[int, ...]) -> None:
         for place in sorted(set(range(count)).difference(kept)):
-            seen = self._traces.evidence(place)
-            error = bool(seen.bits & self._error)
-            self.fates[self._traces.due_keys[place]] = Fate(seen.trace_id, "", 0, error)
+            trace_id, error = self._traces.outline(place, self._error)
+            self.fates[self._traces.due_keys[place]] = Fate(trace_id, "", 0, error)
         super()._drop(count, kept, heads)
 
     def _keep(self, place: int, heads: tuple[int, ...]) -> None:
-        seen = self._traces.evidence(place)
+        trace_id, error = self._traces.outline(place, self._error)
         policy, threshold = self._ballot.names[self._ballot.policy], self._ballot.threshold
-        error = bool(seen.bits & self._error)
-        self.fates[self._traces.due_keys[place]] = Fate(seen.trace_id, policy, threshold, error)
+        self.fates[self._traces.due_keys[place]] = Fate(trace_id, policy, threshold, error)
         super()._keep(place, heads)
 
     def _count_votes(self) -> None:
@@ -146,6 +144,10 @@ class Comparison:
 
     def add(self, new: Mapping[int, Fate], old: Mapping[int, Fate]) -> None:
         """Verdicts of both, by trace key; a trace counts once it has both."""
+        if new is old:
+            for fate in new.values():
+                self._pair(fate, fate)
+            return
         theirs, ours = self._waiting
         for key, fate in old.items():
             mine = ours.pop(key, None)
