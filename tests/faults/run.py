@@ -75,6 +75,8 @@ async def run(
             await stage.admin_again()
             await stage.pipeline.settled(SETTLED_SECONDS)
             settled = time.monotonic() - sent_at
+            for words in stage.ended:
+                say(words)
             row = await judged(stage, ledger)
         finally:
             supervisor.cancel()
