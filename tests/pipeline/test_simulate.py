@@ -156,9 +156,13 @@ async def replayed_with_others(played: Played) -> None:
 
 
 class PlayedKeyed(Keyed):
-    """The same without ingest."""
+    """The same without ingest. No limiters: where a topic fell silent, their time is not in any log."""
 
-    SECTIONS: ClassVar[dict[str, Any]] = {"regroup": "never", **Played.SECTIONS}
+    POLICIES: ClassVar[list[dict[str, Any]]] = [ERRORS, HALF]
+    SECTIONS: ClassVar[dict[str, Any]] = {
+        "regroup": "never",
+        "sampling": {"decision_wait": "1s", "policies": POLICIES},
+    }
 
 
 async def test_keyed_topics_can_be_replayed_and_explained(kafka: Kafka, tmp_path: Path) -> None:
@@ -168,7 +172,7 @@ async def test_keyed_topics_can_be_replayed_and_explained(kafka: Kafka, tmp_path
     async with running(stages.config, ["sample"]), busy(stages, whole=True):
         await eventually(lambda: decided(stages, 2 * TRACES), DEADLINE, "traces are decided")
     new = tmp_path / "new.yaml"
-    new.write_text(yaml.safe_dump({"policies": POLICIES}))
+    new.write_text(yaml.safe_dump({"policies": stages.POLICIES}))
     words = ["simulate", "--config", str(stages.file), "--policies", str(new), "--since", "earliest", "--json"]
     result = await asyncio.to_thread(CliRunner().invoke, cli, words)
     assert result.exit_code == 0, result.output
