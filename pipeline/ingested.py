@@ -44,8 +44,8 @@ class Ingested:
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka.model_copy(update={"client_rack": None})  # a follower may not have heard of the end yet
         self._fed: dict[str, bool] = {}
-        self._asked: dict[str, dict[TopicPartition, int | None]] = {}  # by topic: who waits for an answer
-        self._answers: dict[TopicPartition, tuple[list[int], int]] = {}
+        self._asked: dict[str, dict[object, tuple[TopicPartition, int | None]]] = {}  # by topic: who waits
+        self._answers: dict[object, tuple[list[int], int]] = {}
         self._turn = asyncio.Lock()
         self.looked = 0  # records that were looked at
 
@@ -67,21 +67,22 @@ class Ingested:
         All that were committed before this is called, read for all that ask at a time at once. Transactions that are
         open between them are waited for: brokers end them after ten seconds, if nobody does it before.
         """
-        asked = self._asked.setdefault(topic, {})
-        asked[raw] = place
+        asked, own = self._asked.setdefault(topic, {}), object()
+        asked[own] = raw, place
         try:
             async with self._turn:
-                if raw not in self._answers:
-                    places = dict(asked)
-                    starts = [start for start in places.values() if start is not None]
+                if own not in self._answers:
+                    waiting = dict(asked)
+                    starts = [start for _, start in waiting.values() if start is not None]
                     found, end = await self._read(TopicPartition(topic, 0), min(starts, default=None))
-                    for other, start in places.items():
-                        offsets = [] if start is None else [at for at in found.get(other, ()) if at >= start]
+                    for other in waiting.keys() & asked.keys():  # who was cancelled meanwhile waits no more
+                        partition, start = waiting[other]
+                        offsets = [] if start is None else [at for at in found.get(partition, ()) if at >= start]
                         self._answers[other] = offsets, end
-                return self._answers[raw]
+                return self._answers[own]
         finally:
-            asked.pop(raw, None)
-            self._answers.pop(raw, None)
+            del asked[own]
+            self._answers.pop(own, None)
 
     async def _read(self, partition: TopicPartition, start: int | None) -> tuple[Marks, int]:
         """The marks from `start` on, and the end. If `start` lies beyond that, the topic was made anew."""
