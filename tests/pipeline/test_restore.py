@@ -14,7 +14,7 @@ from aiohttp import ClientSession
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import RecordsToDelete
 from click.testing import CliRunner, Result
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_ERROR, LogRecord, LogsData
 
 from pipeline import telemetry
 from pipeline.cli import cli
@@ -231,6 +231,23 @@ async def test_late_evidence(kafka: Kafka, tmp_path: Path) -> None:
     (why,) = [why for r in await stages.records(stages.topics.decisions)
               for why in DecisionRecord.decode(r.value).restored.values()]  # fmt: skip
     assert why == f"a late span failed (span {b'calm/3!'.rjust(8, bytes([1])).hex()})"
+
+
+async def test_a_late_log_is_evidence_too(kafka: Kafka, tmp_path: Path) -> None:
+    stages = Reviving(kafka.bootstrap, tmp_path, partitions=1)
+    await stages.create(raw=1)
+    before = _restores("restored", "late_log")
+    failure = LogsData.FromString(log_of("calm", "it failed"))
+    failure.resource_logs[0].scope_logs[0].log_records[0].severity_number = SEVERITY_NUMBER_ERROR
+    async with stages.producer() as producer, running(stages.config, ["ingest", "sample"]):
+        await stages.produce(producer, "calm/1", "calm/2")
+        await stages.decided("calm")
+        await producer.send_and_wait(f"{stages.raw}.logs", failure.SerializeToString(), partition=0)
+        await stages.kept("calm/1", "calm/2")
+    assert await stages.verdicts() == {"calm": ["", RESTORED]}
+    assert _restores("restored", "late_log") == before + 1
+    ((_, log),) = await stages.envelopes(stages.topics.kept_logs)
+    assert b"it failed" in log.row(0)
 
 
 def _restores(outcome: str, trigger: str = "late_span") -> float:
