@@ -32,6 +32,7 @@ from tests.services.install import InstallError, ensure
 from tests.simulation.minimise import failure, minimised
 
 HISTORIES = 10_000
+TOLD_EVERY = 1_000
 DEFAULT_SEEDS = "1..50"
 
 
@@ -88,6 +89,8 @@ def simulate(count: int, save: bool) -> bool:
     for seed in range(count):
         if (found := failure(seed, kind_of(seed))) is not None:
             raise AssertionError(str(minimised(found)))
+        if not (seed + 1) % TOLD_EVERY:
+            print(f"  {seed + 1:,} of {count:,} histories, {time.monotonic() - began:.0f} s", flush=True)
     seconds = time.monotonic() - began
     print(f"{count:,} simulated histories: nothing lost, split or counted twice ({seconds:.0f} s)", flush=True)
     if save:

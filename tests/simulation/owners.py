@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.ingested import marks
 from pipeline.pace import BurstSize
 from processors.regroup import Regroup
-from processors.sampling.restore import Restoration
+from processors.sampling.restore import Outcome, Restoration
 from processors.sampling.window import Window
 from processors.span_metrics import SpanMetrics
 from processors.stream_time import BrokerClock, RawMark
@@ -108,6 +108,7 @@ class Sample:
         starts = {topic: broker.logs[topic, index].start for topic in self.topics}
         self.window.resume({t: found[0] if found else None for t, found in committed.items()}, starts)
         self.restoring: Restoration | None = None
+        self.restored = False  # in the next burst: the next one begins when the log has it (pipeline/restore.py)
         self.late: list[int] = []  # traces that late errors speak for, whose drop is in the log
 
     def take_over(self) -> dict[str, tuple[int, str] | None]:
@@ -157,6 +158,8 @@ class Sample:
 
     def restore(self, count: int) -> None:
         """Begin to bring a dropped trace back, read a little more for it, or hand it over."""
+        if self.restored:
+            return
         if self.restoring is None:
             log = self.sim.broker.logs[DECISIONS, self.index]
             decided = [DecisionRecord.decode(value) for _, _, value in log.read(0, log.end)[0]]
@@ -178,7 +181,7 @@ class Sample:
                 found.add(topic, value)
             found.positions[topic] = min(after, tail)
         if not found.behind(self.window.tails()):
-            self.window.restore(found)
+            self.restored = self.window.restore(found) is Outcome.RESTORED
             self.restoring = None
 
     def values(self, topic: str, records: list[Fetched]) -> list[Envelope]:
@@ -210,6 +213,7 @@ class Sample:
         if self.sim.rng.random() < self.sim.answers_lost:
             raise Fenced  # the owner has to drop everything and take over again
         self.window.committed(written[0])
+        self.restored = False
         self.appended(self.sim.broker.now + self.sim.broker.step)
         return True
 
