@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,25 +132,17 @@ class Transaction(Committer):
     async def _write(self, outputs: Sequence[Output], offsets: Moved) -> list[RecordMetadata]:
         """One transaction, opened only for this burst.
 
-        Offsets that are known beforehand are sent beside the outputs, which saves two answers one after the other.
+        Offsets follow the outputs: beside them, brokers refused every second TxnOffsetCommit at first.
         """
         async with asyncio.timeout(TRANSACTION_TIMEOUT_MS / 1000):
             await self._producer.begin_transaction()
-            sending = _send_all(self._producer, outputs)
-            if callable(offsets):
-                written = await sending
-                moved = offsets(written)
-                await self._move(moved)
-            else:
-                moved = offsets
-                written, _ = await _all([sending, self._move(moved)])
+            written = await _send_all(self._producer, outputs)
+            moved = offsets(written) if callable(offsets) else offsets
+            placed = {p: (o.offset, o.metadata) for p, o in moved.items()}
+            await self._producer.send_offsets_to_transaction(placed, self._group.group_id)
             await self._producer.commit_transaction()
         self._group.moved(moved)
         return written
-
-    async def _move(self, offsets: Offsets) -> None:
-        placed = {p: (o.offset, o.metadata) for p, o in offsets.items()}
-        await self._producer.send_offsets_to_transaction(placed, self._group.group_id)
 
 
 class Acknowledged(Committer):
@@ -180,12 +172,7 @@ async def _send_all(producer: AIOKafkaProducer, outputs: Sequence[Output]) -> li
         )
         for output in outputs
     ]
-    return await _all(futures)
-
-
-async def _all(steps: Iterable[Awaitable[Any]]) -> list[Any]:
-    """The results of all of them; the first failure is raised after all have ended."""
-    results = await asyncio.gather(*steps, return_exceptions=True)
+    results = await asyncio.gather(*futures, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
