@@ -3,7 +3,7 @@
 `Transaction` holds one transactional producer, fenced by its id (`prefix.role.i`): InitProducerId ends whatever the
 previous owner left open, and its later writes fail. Traps of aiokafka 0.14 that this module exists for
 (docs/adr/0003): a transaction whose batch was refused commits all the same unless every send is awaited *before*
-the commit; a fenced producer raises AssertionError; its back-off after CONCURRENT_TRANSACTIONS is 100 ms by default.
+the offsets; a fenced producer raises AssertionError; its back-off after CONCURRENT_TRANSACTIONS is 100 ms by default.
 
 `Acknowledged` is the same for brokers without transactions: offsets are committed after every acknowledgement,
 which is at-least-once.
@@ -37,7 +37,6 @@ MAX_BATCH_BYTES = 1 << 20
 MAX_REQUEST_BYTES = 36 << 20  # above the largest dead letter (limits.max_dead_letter_bytes + 64 KiB)
 
 Offsets = Mapping[TopicPartition, OffsetAndMetadata]
-Moved = Offsets | Callable[[list[RecordMetadata]], Offsets]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +78,10 @@ class Committer(ABC):
     async def commit(
         self,
         outputs: Sequence[Output],
-        offsets: Moved,
+        offsets: Offsets | Callable[[list[RecordMetadata]], Offsets],
         full: bool = False,
     ) -> list[RecordMetadata]:
-        """Write all outputs and the offsets (after them, if they depend on where the outputs went).
+        """Write all outputs, then the offsets (which may depend on where the outputs went).
 
         `full`: there would have been more, but for `size`.
 
@@ -95,7 +94,7 @@ class Committer(ABC):
         began = time.monotonic()
         try:
             with self._group.turns.transaction():
-                written = await self._write(outputs, offsets)
+                written = await self._write(outputs, offsets if callable(offsets) else lambda _: offsets)
             self._open = False
             self.size.took(time.monotonic() - began, full)
             return written
@@ -108,8 +107,10 @@ class Committer(ABC):
             telemetry.observe("tailrace_transaction_seconds", time.monotonic() - began, role=self._group.role)
 
     @abstractmethod
-    async def _write(self, outputs: Sequence[Output], offsets: Moved) -> list[RecordMetadata]:
-        """Outputs, all acknowledged, and offsets."""
+    async def _write(
+        self, outputs: Sequence[Output], offsets: Callable[[list[RecordMetadata]], Offsets]
+    ) -> list[RecordMetadata]:
+        """Outputs, acknowledged, then offsets."""
 
     async def stop(self) -> None:
         """Let go without committing. Does not raise. What is open is ended by the next owner."""
@@ -129,7 +130,9 @@ class Transaction(Committer):
             retry_backoff_ms=RETRY_BACKOFF_MS,
         )
 
-    async def _write(self, outputs: Sequence[Output], offsets: Moved) -> list[RecordMetadata]:
+    async def _write(
+        self, outputs: Sequence[Output], offsets: Callable[[list[RecordMetadata]], Offsets]
+    ) -> list[RecordMetadata]:
         """One transaction, opened only for this burst.
 
         Offsets follow the outputs: beside them, brokers refused every second TxnOffsetCommit at first.
@@ -137,7 +140,7 @@ class Transaction(Committer):
         async with asyncio.timeout(TRANSACTION_TIMEOUT_MS / 1000):
             await self._producer.begin_transaction()
             written = await _send_all(self._producer, outputs)
-            moved = offsets(written) if callable(offsets) else offsets
+            moved = offsets(written)
             placed = {p: (o.offset, o.metadata) for p, o in moved.items()}
             await self._producer.send_offsets_to_transaction(placed, self._group.group_id)
             await self._producer.commit_transaction()
@@ -151,11 +154,13 @@ class Acknowledged(Committer):
     def __init__(self, kafka: Kafka, group: Group) -> None:
         super().__init__(kafka, group, BurstSize(kafka.commit_bytes), enable_idempotence=True)
 
-    async def _write(self, outputs: Sequence[Output], offsets: Moved) -> list[RecordMetadata]:
+    async def _write(
+        self, outputs: Sequence[Output], offsets: Callable[[list[RecordMetadata]], Offsets]
+    ) -> list[RecordMetadata]:
         """The embedded broker acknowledges without an append time: ours stands in."""
         began = int(time.time() * 1000)
         written = [record._replace(timestamp=began) for record in await _send_all(self._producer, outputs)]
-        await self._group.commit(offsets(written) if callable(offsets) else offsets)
+        await self._group.commit(offsets(written))
         return written
 
 
@@ -176,4 +181,4 @@ async def _send_all(producer: AIOKafkaProducer, outputs: Sequence[Output]) -> li
     for result in results:
         if isinstance(result, BaseException):
             raise result
-    return results
+    return list(results)
