@@ -33,7 +33,7 @@ class Replayed(Played):
     SECTIONS = {"sampling": {"decision_wait": "1s", "policies": [ERRORS, SHARED, RATE]}}
 
     async def produce(self, producer: AIOKafkaProducer, *names: str, partition: int = 0, at: int | None = None) -> None:
-        """Under names of hexadecimal digits: as bytes of an id `0` to `9` are below 70 %'s threshold, `a` to `f` above."""
+        """Under hexadecimal names: as bytes of an id `0` to `9` are below the threshold of 70 %, `a` to `f` above."""
         await super().produce(producer, *map(spread, names), partition=partition, at=at)
 
     async def take_back(self) -> tuple[Mapping[int, str], Sequence[Checkpoint]]:
