@@ -442,12 +442,6 @@ class Live(Section):
     """
 
     enabled: bool = Field(False, description="Serve it. False: roles keep nothing for it. `worker --live` wins.")
-    token: SecretStr | None = Field(
-        None,
-        min_length=SHORTEST_TOKEN,
-        description="Whoever wants to see it must send this: as a bearer token, or once as /live?token=…, which "
-        "becomes a cookie. Required unless `telemetry.host` is loopback.",
-    )
     payloads: bool = Field(
         False, description="Also show values that came in: attributes, log bodies, label values that were refused."
     )
@@ -470,7 +464,7 @@ def _peer_rules(peers: list[str]) -> Iterator[Broken]:
         if url.scheme not in ("http", "https") or not url.hostname or url.path not in ("", "/"):
             yield (i,), f"{peer!r} must be http(s)://host:port"
         elif url.username or url.password or url.query:
-            yield (i,), "must not hold credentials; telemetry.live.token is sent to all peers"
+            yield (i,), "must not hold credentials; telemetry.token is sent to all peers"
 
 
 class Telemetry(Section):
@@ -478,6 +472,15 @@ class Telemetry(Section):
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(9464, ge=0, le=65535, description="/metrics, /healthz, /readyz, /live; 0 picks a free port.")
+    token: SecretStr | None = Field(
+        None,
+        min_length=SHORTEST_TOKEN,
+        description="Whoever asks for /metrics, /live or the details of /readyz must send this: as a bearer token, or "
+        "once as /live?token=…, which becomes a cookie of the live page. Required unless `host` is loopback.",
+    )
+    public_metrics: bool = Field(
+        False, description="True: /metrics is for everybody who reaches it, also beyond loopback."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="JSON lines on standard error.")
     metrics_level: Literal["none", "normal"] = Field(
         "normal",
@@ -493,15 +496,21 @@ class Telemetry(Section):
 
     @model_validator(mode="after")
     def _strangers_need_a_token(self) -> Self:
-        if self.live.enabled and (rule := self.missing_token()):
-            refuse([(("live", "token"), rule)])
+        if rule := self.missing_token(self.host, self.live.enabled):
+            refuse([(("token",), rule)])
         return self
 
-    def missing_token(self) -> str:
-        """The rule that stands against the live page, empty if there is none."""
-        if self.live.token is not None or is_loopback(self.host):
+    @property
+    def bearer(self) -> str:
+        """The token as it is sent, empty if there is none."""
+        return self.token.get_secret_value() if self.token else ""
+
+    def missing_token(self, host: str, live: bool = False) -> str:
+        """The rule that stands against serving on `host`, with the live page or without; empty if there is none."""
+        if self.token is not None or is_loopback(host) or (self.public_metrics and not live):
             return ""
-        return f"is required for the live page: host {self.host} can be reached from other machines"
+        page = "the live page" if live else "/metrics (or public_metrics: true)"
+        return f"is required for {page}: host {host} can be reached from other machines"
 
 
 class Config(Section):
@@ -574,6 +583,14 @@ class Config(Section):
             refuse([(("timeout",), rule)])
         return canary
 
+    @field_validator("canary")
+    @classmethod
+    def _strangers_need_a_token(cls, canary: Canary | None, info: ValidationInfo) -> Canary | None:
+        telemetry = info.data.get("telemetry")
+        if canary and telemetry and (rule := telemetry.missing_token(canary.host)):
+            refuse([(("host",), f"needs telemetry.token, which {rule}")])
+        return canary
+
     @field_validator("sinks")
     @classmethod
     def _destinations(cls, sinks: dict[str, Sink], info: ValidationInfo) -> dict[str, Sink]:
@@ -585,8 +602,8 @@ class Config(Section):
 def with_live(config: Config) -> Config:
     """The same with the live page on. Raises ConfigError where that needs more than a flag."""
     telemetry = config.telemetry
-    if rule := telemetry.missing_token():
-        raise ConfigError(f"--live: telemetry.live.token {rule}")
+    if rule := telemetry.missing_token(telemetry.host, live=True):
+        raise ConfigError(f"--live: telemetry.token {rule}")
     live = telemetry.live.model_copy(update={"enabled": True})
     return config.model_copy(update={"telemetry": telemetry.model_copy(update={"live": live})})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from errno import EADDRINUSE
@@ -11,6 +10,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from pipeline import telemetry
+from pipeline.access import Access
 from pipeline.config import Telemetry
 from pipeline.live.page import Page
 from schemas.errors import ConfigError
@@ -34,6 +34,7 @@ class Server:
     ) -> None:
         self._section = section
         self._settings, self._ready, self._unread = settings, ready, unread
+        self._access = Access(settings)
         self._runner: web.AppRunner | None = None
         self.port = settings.port
         self.page: Page | None = None
@@ -78,20 +79,22 @@ class Server:
             for role, records in (await self._unread()).items():
                 telemetry.gauge("tailrace_unread_records", records, role=role)
 
-    async def _metrics(self, _: web.Request) -> web.Response:
+    async def _metrics(self, request: web.Request) -> web.Response:
+        if not self._settings.public_metrics and (refusal := self._access.refusal(request)) is not None:
+            return refusal
         await self.refresh()
         return web.Response(body=generate_latest(telemetry.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})
 
-    async def _readiness(self, _: web.Request) -> web.Response:
+    async def _readiness(self, request: web.Request) -> web.Response:
+        """A word for everybody, since probes have no token; which role and why for those who are known."""
         roles = self._ready()
-        told: dict[str, object] = {"ready": all(roles.values()), "roles": roles}
-        if self.configuration is not None:
-            told["config"] = self.configuration()
-        return web.Response(
-            status=200 if all(roles.values()) else 503,
-            text=json.dumps(told),
-            content_type="application/json",
-        )
+        ready = all(roles.values())
+        told: dict[str, object] = {"ready": ready}
+        if self._access.refusal(request) is None:
+            told["roles"] = roles
+            if self.configuration is not None:
+                told["config"] = self.configuration()
+        return web.json_response(told, status=200 if ready else 503)

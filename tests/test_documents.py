@@ -35,7 +35,7 @@ def configurations() -> list[Any]:
 
 @pytest.mark.parametrize("text", configurations())
 def test_configurations_are_valid(text: str) -> None:
-    text = re.sub(r"\$\{file:[^}]+\}", "from a file", text)
+    text = re.sub(r"\$\{file:[^}]+\}", "that is in a file", text)
     parse(text, "page", dict.fromkeys(re.findall(r"\$\{(\w+)", text), "from the environment"))
 
 
@@ -51,7 +51,10 @@ def test_the_readme_begins_with_the_two_commands() -> None:
 
 def test_the_picture_in_the_readme_has_every_role_and_every_topic() -> None:
     """Names only; the roles of one sink of each kind."""
-    config = load(ROOT / "deploy" / "compose" / "tailrace.yaml", {"ELASTIC_PASSWORD": "from the environment"})
+    config = load(
+        ROOT / "deploy" / "compose" / "tailrace.yaml",
+        dict.fromkeys(("ELASTIC_PASSWORD", "TAILRACE_TOKEN"), "from the environment"),
+    )
     roles = diagram(config)
     picture = (ROOT / "README.md").read_text(encoding="utf-8").split("```")[1]
     assert set(re.findall(r"\[([a-z.]+)\]", picture)) == {role.name for role in roles}

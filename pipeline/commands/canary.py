@@ -10,7 +10,7 @@ import sys
 import click
 
 from pipeline.commands.console import EX_CONFIG, bad, good, loaded
-from pipeline.config import Config, Telemetry
+from pipeline.config import Config
 from pipeline.logs import configure
 from pipeline.overheard import Overheard
 from pipeline.topics import canary_topics
@@ -65,9 +65,8 @@ async def _run(config: Config) -> int:
     assert config.canary is not None
     configure(config.telemetry.log_level)
     watch = Watch(config, lookers(config))
-    server = Server(
-        Telemetry(host=config.canary.host, port=config.canary.port), lambda: {"canary": True}, section="canary"
-    )
+    address = {"host": config.canary.host, "port": config.canary.port}
+    server = Server(config.telemetry.model_copy(update=address), lambda: {"canary": True}, section="canary")
     await server.start()
     running = asyncio.create_task(watch.run())
     for number in (signal.SIGTERM, signal.SIGINT):

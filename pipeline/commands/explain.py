@@ -46,7 +46,7 @@ class TraceId(click.ParamType):
 @click.option(
     "--worker", "urls", multiple=True, metavar="URL", help="Ask these workers' live pages first; again for more."
 )
-@click.option("--token", envvar="TAILRACE_LIVE_TOKEN", default="", help="telemetry.live.token of these workers.")
+@click.option("--token", envvar="TAILRACE_TOKEN", default="", help="telemetry.token of these workers.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 def explain_command(trace_id: bytes, file: str, urls: tuple[str, ...], token: str, as_json: bool) -> None:
     """Say why a trace was kept or dropped: every policy's vote, and the spans that it rests on.
@@ -55,16 +55,14 @@ def explain_command(trace_id: bytes, file: str, urls: tuple[str, ...], token: st
     on; else it reads the decisions and the trace's own records from Kafka. Either way the policies vote again, on the
     rows that counted, also for a trace that was dropped or still waits. Told are the verdict, when it was made and by
     which version of the policies, the deadline and what set it, and the records that the trace came in. The token can
-    be in TAILRACE_LIVE_TOKEN. Exit code 0, or 1 when the trace is not known or nobody can be asked.
+    be in TAILRACE_TOKEN. Exit code 0, or 1 when the trace is not known or nobody can be asked.
 
     \b
       tailrace explain --config tailrace.yaml 4bf92f3577b34da6a3ce929d0e0e4736
       tailrace explain --config tailrace.yaml --worker http://10.0.0.7:9464 4bf92f3577b34da6a3ce929d0e0e4736 --json
     """
     config = loaded(file)
-    settings = config.telemetry.live
-    token = token or (settings.token.get_secret_value() if settings.token else "")
-    peers = [Peer(url, token) for url in urls or settings.peers]
+    peers = [Peer(url, token or config.telemetry.bearer) for url in urls or config.telemetry.live.peers]
     try:
         with Overheard() as overheard:
             found = asyncio.run(_found(config, trace_id, peers))

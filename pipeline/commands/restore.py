@@ -35,7 +35,7 @@ MOST_READ = 8 << 30  # bytes
 @click.option("--config", "file", required=True, type=click.Path(dir_okay=False), help="The configuration file.")
 @click.option("--why", default="", help="A word on the reason; it stays with the decision.")
 @click.option("--worker", "urls", multiple=True, metavar="URL", help="Ask these workers; again for more.")
-@click.option("--token", envvar="TAILRACE_LIVE_TOKEN", default="", help="telemetry.live.token of these workers.")
+@click.option("--token", envvar="TAILRACE_TOKEN", default="", help="telemetry.token of these workers.")
 @click.option("--wait", default=60.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds.")
 @click.option(
     "--max-read-bytes",
@@ -54,16 +54,14 @@ def restore_command(
     The owner of the trace's partition does it: --worker or telemetry.live.peers name the workers, whose live page
     must be on. Every span goes to the backends exactly once, with those that come later; logs that waited or were
     dropped follow. The decision says who asked and why, and `tailrace explain` shows it. Asking twice does it once. The
-    token can be in TAILRACE_LIVE_TOKEN. Exit code 0 when the trace is kept now, 1 when it is not, with the reason.
+    token can be in TAILRACE_TOKEN. Exit code 0 when the trace is kept now, 1 when it is not, with the reason.
 
     \b
       tailrace restore --config tailrace.yaml --why "incident 4711" 4bf92f3577b34da6a3ce929d0e0e4736
       tailrace restore --config tailrace.yaml --worker http://10.0.0.7:9464 4bf92f3577b34da6a3ce929d0e0e4736 --json
     """
     config = loaded(file)
-    settings = config.telemetry.live
-    token = token or (settings.token.get_secret_value() if settings.token else "")
-    peers = [Peer(url, token) for url in urls or settings.peers]
+    peers = [Peer(url, token or config.telemetry.bearer) for url in urls or config.telemetry.live.peers]
     if not peers:
         bad("no worker to ask: name them with --worker URL or in telemetry.live.peers")
         sys.exit(1)

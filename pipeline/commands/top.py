@@ -22,14 +22,14 @@ PIPE_COLUMNS = 140  # of what goes to a file
 
 @click.command()
 @click.argument("urls", nargs=-1, metavar="[URL]…")
-@click.option("--token", envvar="TAILRACE_LIVE_TOKEN", default="", help="telemetry.live.token of these workers.")
+@click.option("--token", envvar="TAILRACE_TOKEN", default="", help="telemetry.token of these workers.")
 @click.option("--once", is_flag=True, help="Look for --every seconds, print one screen and end.")
 @click.option("--every", type=click.FloatRange(0.2), default=EVERY, show_default=True, help="Seconds between looks.")
 def top(urls: tuple[str, ...], token: str, once: bool, every: float) -> None:
     """Show what workers do right now: roles, policies, drops, requests, limits, kept traces.
 
-    Several workers are added up. Without a URL it asks http://127.0.0.1:9464. Of a worker whose live page is off or
-    wants another token, only /metrics is shown: no requests and no traces. The token can be in TAILRACE_LIVE_TOKEN.
+    Several workers are added up. Without a URL it asks http://127.0.0.1:9464. Of a worker whose live page is off, only
+    /metrics is shown: no requests and no traces. The token can be in TAILRACE_TOKEN.
     Ctrl-C ends it. Exit code 1 if no worker answers.
 
     \b

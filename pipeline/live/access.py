@@ -1,8 +1,6 @@
-"""Who may see the page: whoever is on this machine, or whoever has the token.
+"""Who may see the live page: whoever may see the others (pipeline/access.py), in a browser by a cookie as well.
 
-Beyond loopback a token is a must (pipeline/config.py refuses the file otherwise). On loopback without one, requests
-must name loopback as their host: a foreign name that resolves to 127.0.0.1 (DNS rebinding) would let any web page that
-a developer visits read the data. Nothing here answers across origins.
+Nothing here answers across origins.
 """
 
 from __future__ import annotations
@@ -10,12 +8,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
 
 from aiohttp import web
-from pydantic import SecretStr
 
-from schemas.settings import is_loopback
+from pipeline.access import Access, same
+from pipeline.config import Telemetry
 
 COOKIE = "tailrace_live"
 HEADERS = {
@@ -32,20 +29,20 @@ HEADERS = {
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Guard:
+class Guard(Access):
     """Wraps the handlers of the page. `root` is where a token in the address leads, once it is a cookie."""
 
-    def __init__(self, token: SecretStr | None, root: str) -> None:
-        self._token = token.get_secret_value().encode() if token else b""
+    def __init__(self, settings: Telemetry, root: str) -> None:
+        super().__init__(settings)
         # Not the token itself: a cookie jar is no place for it.
-        self._cookie = hmac.new(self._token, b"tailrace live page", hashlib.sha256).hexdigest() if token else ""
+        self._cookie = hmac.new(self.token, b"tailrace live page", hashlib.sha256).hexdigest()
         self._root = root
 
     def __call__(self, handler: Handler) -> Handler:
         """The handler for those who may; 403 for a foreign host, 401 without the token."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
-            refusal = self._refused(request)
+            refusal = self.refusal(request)
             response = await handler(request) if refusal is None else refusal
             if not response.prepared:
                 response.headers.update(HEADERS)
@@ -53,23 +50,14 @@ class Guard:
 
         return guarded
 
-    def _refused(self, request: web.Request) -> web.Response | None:
-        if not self._token:
-            if is_loopback(_host(request)):
-                return None
-            return web.Response(status=403, text="this page is for loopback only: ask for it as 127.0.0.1\n")
-        scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._is_token(sent.strip()):
+    def refusal(self, request: web.Request) -> web.Response | None:
+        """None also with the cookie; a token in the address is answered with it."""
+        refusal = super().refusal(request)
+        if refusal is None or not self.token:
+            return refusal
+        if same(request.cookies.get(COOKIE, ""), self._cookie.encode()):
             return None
-        if hmac.compare_digest(_bytes(request.cookies.get(COOKIE, "")), self._cookie.encode()):
-            return None
-        if self._is_token(request.query.get("token", "")):
-            return self._remembered(request)
-        text = "the live page wants its token: open /live?token=…, or send it as a bearer token\n"
-        return web.Response(status=401, text=text, headers={"WWW-Authenticate": 'Bearer realm="tailrace"'})
-
-    def _is_token(self, sent: str) -> bool:
-        return hmac.compare_digest(_bytes(sent), self._token)
+        return self._remembered(request) if same(request.query.get("token", ""), self.token) else refusal
 
     def _remembered(self, request: web.Request) -> web.Response:
         """The address without the token: it must not stay in histories and screenshots."""
@@ -78,16 +66,3 @@ class Guard:
             COOKIE, self._cookie, path=self._root, httponly=True, samesite="Strict", secure=request.secure
         )
         return response
-
-
-def _host(request: web.Request) -> str:
-    """The name by which the client asked, without the port; empty for what is none."""
-    try:
-        return urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
-    except ValueError:
-        return ""
-
-
-def _bytes(sent: str) -> bytes:
-    """As it came: aiohttp decodes headers with surrogates for what is not UTF-8."""
-    return sent.encode(errors="surrogateescape")

@@ -56,9 +56,8 @@ class Page:
         self._watch, self._refresh = watch, refresh
         self._graph = drawing(diagram(config))
         self._policies = {policy.name: policy.type for policy in config.sampling.policies}
-        self._guard = Guard(settings.token, ROOT)
-        token = settings.token.get_secret_value() if settings.token else ""
-        self._peers = [Peer(url, token) for url in settings.peers]
+        self._guard = Guard(config.telemetry, ROOT)
+        self._peers = [Peer(url, config.telemetry.bearer) for url in settings.peers]
         self._past = Past()
         self._latest = b"{}"
         self._watching = 0

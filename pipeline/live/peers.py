@@ -21,7 +21,7 @@ NO_PAGE = (401, 403, 404)  # it is off, or wants another token
 
 
 class Peer:
-    """A worker by the address of its pages. A token is sent only to `/live`."""
+    """A worker by the address of its pages, and the token for them."""
 
     def __init__(self, url: str, token: str = "") -> None:
         self.url, self.name = url.rstrip("/"), urlsplit(url).netloc
@@ -41,12 +41,12 @@ class Peer:
             if status == 200:
                 return Snapshot.decode(body)
             if status in NO_PAGE:
-                status, body = await self._get(session, "/metrics", {})
+                status, body = await self._get(session, "/metrics", self._headers)
             if status == 200:
                 return of_text(body.decode(errors="replace"), time.time())
         except Malformed as error:
             raise Unavailable(f"{self.url}: {error}") from error
-        raise Unavailable(f"{self.url}: HTTP {status}")
+        raise Unavailable(f"{self.url}: HTTP {status}" + ": it wants another token (telemetry.token)" * (status == 401))
 
     async def trace(self, session: aiohttp.ClientSession, trace_id: str) -> bytes | None:
         """The JSON of a kept trace, None if it is not there."""

@@ -57,7 +57,7 @@ def test_ports_are_bound_to_loopback(name: str) -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_no_password_has_a_default(name: str) -> None:
     for key, value in SERVICES[name].get("environment", {}).items():
-        if "PASSWORD" in key:
+        if "PASSWORD" in key or "TOKEN" in key:
             assert REQUIRED.fullmatch(value), f"{key} must be required from the environment"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pipeline.roles import diagram
 from tests.repository import ROOT, committed, read_yaml
 from tests.services.install import ensure
 
+TOLD = "from the environment"
 SERVICES: dict[str, Any] = read_yaml("docker-compose.yml")["services"]
 
 
@@ -32,13 +34,15 @@ def test_json_parses(path: Path) -> None:
 
 
 def test_the_configuration_of_the_roles_is_valid() -> None:
-    config = load(ROOT / "deploy" / "compose" / "tailrace.yaml", {"ELASTIC_PASSWORD": "from the environment"})
+    config = load(
+        ROOT / "deploy" / "compose" / "tailrace.yaml", dict.fromkeys(("ELASTIC_PASSWORD", "TAILRACE_TOKEN"), TOLD)
+    )
     assert config.sinks.keys() == {"jaeger", "elasticsearch", "prometheus"}
 
 
 def test_the_configuration_for_keyed_topics_is_valid_and_has_no_ingest() -> None:
     text = (ROOT / "deploy" / "tailrace-keyed.yaml").read_text(encoding="utf-8")
-    config = parse(re.sub(r"\$\{file:[^}]+\}", "from a file", text), "tailrace-keyed.yaml", {})
+    config = parse(re.sub(r"\$\{file:[^}]+\}", "that is in a file", text), "tailrace-keyed.yaml", {})
     assert config.regroup == "never"
     assert [role.name for role in diagram(config)][:2] == ["sample", "aggregate"]
 
@@ -65,8 +69,17 @@ def test_a_collector_accepts_the_configuration_of_the_collector() -> None:
     _accepts(ensure("jaeger") / "jaeger", "validate", "--config", ROOT / "deploy" / "otel-collector" / "config.yaml")
 
 
-def test_prometheus_accepts_its_configuration() -> None:
-    _accepts(ensure("prometheus") / "promtool", "check", "config", ROOT / "deploy" / "prometheus" / "prometheus.yml")
+def test_prometheus_accepts_its_configuration(tmp_path: Path) -> None:
+    """With the secret of docker-compose.yml where a container has it."""
+    (secret,) = SERVICES["prometheus"]["secrets"]
+    mounted = tmp_path / secret
+    mounted.write_text(TOLD)
+    text = (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
+    assert f"/run/secrets/{secret}" in text
+    shutil.copytree(ROOT / "deploy" / "prometheus" / "rules", tmp_path / "rules")
+    file = tmp_path / "prometheus.yml"
+    file.write_text(text.replace(f"/run/secrets/{secret}", str(mounted)))
+    _accepts(ensure("prometheus") / "promtool", "check", "config", file)
 
 
 def test_prometheus_scrapes_every_worker() -> None:

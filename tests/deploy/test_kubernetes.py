@@ -71,7 +71,7 @@ def _errors(found: dict[str, Any]) -> list[str]:
 def config() -> Config:
     """What the workers run with; its secrets stand for files that only a pod has."""
     text = (FOLDER / "tailrace.yaml").read_text(encoding="utf-8")
-    return parse(re.sub(r"\$\{file:[^}]+\}", "from a file", text), "tailrace.yaml", {})
+    return parse(re.sub(r"\$\{file:[^}]+\}", "that is in a file", text), "tailrace.yaml", {})
 
 
 @pytest.mark.parametrize("found", OBJECTS, ids=_name)
@@ -152,6 +152,12 @@ def test_a_pod_mounts_what_it_is_told_to_read(workload: dict[str, Any]) -> None:
     text = (FOLDER / "tailrace.yaml").read_text(encoding="utf-8")
     for secret in re.findall(r"\$\{file:([^}]+)\}|ca_file: (\S+)", text):
         assert "".join(secret).startswith(f"{mounts['secrets']}/")
+
+
+def test_the_secret_of_the_how_to_holds_every_file_that_is_read() -> None:
+    text = (FOLDER / "tailrace.yaml").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "deploy-on-kubernetes.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"/run/secrets/tailrace/([a-z-.]+)", text)) <= set(re.findall(r"--from-file=(\S+)", page))
 
 
 @pytest.mark.parametrize("workload", WORKERS, ids=_name)

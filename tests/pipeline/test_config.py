@@ -278,19 +278,32 @@ def test_unless_it_is_asked_for_nothing_is_shown_to_others_and_no_payload_to_any
 
 
 @pytest.mark.parametrize("host", OPEN)
-def test_the_live_page_needs_a_token_beyond_loopback(host: str) -> None:
-    (key,) = refusals(telemetry={"host": host, "live": True})
-    assert key == "telemetry.live.token"
-    rule = refusals(telemetry={"host": host, "live": {"enabled": True}})[key]
-    assert rule.startswith("is required")
-    assert host in rule
-    assert refusals(telemetry={"host": host, "live": {"enabled": True, "token": "x" * 16}}) == {}
-    assert refusals(telemetry={"host": host, "live": {"enabled": False}}) == {}
+def test_pages_need_a_token_beyond_loopback(host: str) -> None:
+    reached = f": host {host} can be reached from other machines"
+    metrics = f"is required for /metrics (or public_metrics: true){reached}"
+    live = f"is required for the live page{reached}"
+    token = {"host": host, "token": "x" * 16}
+    assert refusals(telemetry={"host": host}) == {"telemetry.token": metrics}
+    assert refusals(telemetry={"host": host, "live": True}) == {"telemetry.token": live}
+    assert refusals(telemetry={"host": host, "live": True, "public_metrics": True}) == {"telemetry.token": live}
+    assert refusals(telemetry={"host": host, "public_metrics": True}) == {}
+    assert refusals(telemetry=token) == refusals(telemetry={**token, "live": True}) == {}
+
+
+@pytest.mark.parametrize("host", OPEN)
+def test_so_do_those_of_the_canary(host: str) -> None:
+    canary = {"host": host, "jaeger": {"endpoint": "http://jaeger:16686"}}
+    rule = refusals(canary=canary)["canary.host"]
+    assert rule.startswith("needs telemetry.token, which is required for /metrics")
+    assert f"host {host} can be reached" in rule
+    assert refusals(canary=canary, telemetry={"token": "x" * 16}) == {}
+    assert refusals(canary=canary, telemetry={"public_metrics": True}) == {}
+    assert refusals(canary={**canary, "host": "127.0.0.1"}) == {}
 
 
 def test_a_short_token_is_refused_and_none_is_printed() -> None:
-    assert list(refusals(telemetry={"live": {"token": "short"}})) == ["telemetry.live.token"]
-    config = Config.model_validate({**MINIMAL, "telemetry": {"live": {"enabled": True, "token": "x" * 16}}})
+    assert list(refusals(telemetry={"token": "short"})) == ["telemetry.token"]
+    config = Config.model_validate({**MINIMAL, "telemetry": {"live": True, "token": "x" * 16}})
     assert "x" * 16 not in repr(config) + str(effective(config))
 
 
@@ -303,8 +316,8 @@ def test_peers_are_addresses_without_credentials(peer: str) -> None:
 
 def test_worker_live_turns_it_on_where_that_is_safe() -> None:
     assert with_live(Config.model_validate(MINIMAL)).telemetry.live.enabled
-    with pytest.raises(ConfigError, match=r"--live: telemetry\.live\.token is required .* 0\.0\.0\.0"):
-        with_live(Config.model_validate({**MINIMAL, "telemetry": {"host": "0.0.0.0"}}))
+    with pytest.raises(ConfigError, match=r"--live: telemetry\.token is required .* 0\.0\.0\.0"):
+        with_live(Config.model_validate({**MINIMAL, "telemetry": {"host": "0.0.0.0", "public_metrics": True}}))
 
 
 def test_kinds_have_keys_that_exist() -> None:

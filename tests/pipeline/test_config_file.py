@@ -206,7 +206,7 @@ def test_an_alias_inside_itself() -> None:
         ("telemetry: {host: 127}", "found 127; put it in quotes"),
         ("telemetry: {decision_wait: 3s}", "it belongs to sampling"),
         ("telemetry: {prot: 1}", "did you mean port?"),
-        ("telemetry: {zzz: 1}", "known here: host, port, log_level, metrics_level, live"),
+        ("telemetry: {zzz: 1}", "known here: host, port, token, public_metrics, log_level, metrics_level, live"),
         ("12: {}", "put it in quotes"),
         ("Telemetry: {}", "did you mean telemetry?"),
     ],
@@ -219,8 +219,9 @@ def test_hints(line: str, hint: str) -> None:
 @pytest.mark.parametrize(
     ("line", "rule", "hint"),
     [
-        ("telemetry: {live: {token: hunter2}}", "must have at least 16 characters", ""),
-        ("telemetry: {live: {tokn: x}}", "unknown key", "did you mean token?"),
+        ("telemetry: {token: hunter2}", "must have at least 16 characters", ""),
+        ("telemetry: {tokn: x}", "unknown key", "did you mean token?"),
+        ("telemetry: {live: {token: hunter2}}", "unknown key", "it belongs to telemetry"),
         ("sinks: {jaeger: {endpoint: a:1}}", "must begin with http:// or https://", "found 'a:1'"),
         ("logs: {max_skew: }", f"nothing {NO_DURATION}", ""),
         ("metrics: {interval: 40m}", "must be at least twice the interval (2400s), or 0s", "3600s by default"),
@@ -271,12 +272,12 @@ def test_a_letter_too_few_finds_the_key(key: tuple[str, str], at: int) -> None:
 
 def test_the_example_is_valid(tmp_path: Path) -> None:
     text = (ROOT / "deploy/tailrace.yaml").read_text("utf-8")
-    (tmp_path / "secret").write_text("hunter2\n")
+    (tmp_path / "secret").write_text("hunter2-or-longer\n")
     config = parse(re.sub(r"\$\{file:[^}]*\}", f"${{file:{tmp_path}/secret}}", text), "deploy/tailrace.yaml", {})
     assert set(config.sinks) == {"jaeger", "elasticsearch", "prometheus"}
     assert config.kafka.bootstrap_servers == ["kafka-1:9093", "kafka-2:9093"]
     assert config.kafka.security.password is not None
-    assert config.kafka.security.password.get_secret_value() == "hunter2"
+    assert config.kafka.security.password.get_secret_value() == "hunter2-or-longer"
 
 
 def test_the_example_shows_every_section() -> None:

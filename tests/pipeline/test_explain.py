@@ -38,7 +38,7 @@ class Explained(Stages):
 
     SECTIONS = {
         "sampling": {"decision_wait": "1s", "policies": [FAILED_SHOP, OPERATIONS]},
-        "telemetry": {"port": 0, "live": {"enabled": True, "token": TOKEN}},
+        "telemetry": {"port": 0, "token": TOKEN, "live": True},
     }
 
     async def play(self, producer: AIOKafkaProducer) -> None:
@@ -59,7 +59,7 @@ class Explained(Stages):
 
     def call(self, name: str, *words: str) -> Result:
         base = ["explain", "--config", str(self.file), trace_id(name).hex(), *words]
-        return CliRunner().invoke(cli, base, env={"TAILRACE_LIVE_TOKEN": TOKEN})
+        return CliRunner().invoke(cli, base, env={"TAILRACE_TOKEN": TOKEN})
 
     async def explain(self, name: str, *words: str) -> dict[str, Any]:
         result = await asyncio.to_thread(self.call, name, "--json", *words)

@@ -21,7 +21,7 @@ def changed(section: str, **values: Any) -> Config:
 @pytest.mark.parametrize(
     "same",
     [
-        changed("telemetry", port=1, host="0.0.0.0", log_level="DEBUG"),
+        changed("telemetry", port=1, host="0.0.0.0", token="x" * 16, log_level="DEBUG"),
         changed("kafka", client_rack="eu-1"),
         changed("kafka", security=PASSWORD | {"password": "second"}),
         changed("sampling", decision_wait="30s"),  # the default, said

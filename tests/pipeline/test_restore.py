@@ -32,11 +32,11 @@ TOKEN = "sixteen letters or more"
 class Restoring(Stages):
     """One partition; the live page is on."""
 
-    SECTIONS = {"telemetry": {"port": 0, "live": {"enabled": True, "token": TOKEN}}}
+    SECTIONS = {"telemetry": {"port": 0, "token": TOKEN, "live": True}}
 
     def call(self, command: str, name: str, url: str, *words: str) -> Result:
         base = [command, "--config", str(self.file), trace_id(name).hex(), "--worker", url, *words]
-        return CliRunner().invoke(cli, base, env={"TAILRACE_LIVE_TOKEN": TOKEN, "LOGNAME": "ada"})
+        return CliRunner().invoke(cli, base, env={"TAILRACE_TOKEN": TOKEN, "LOGNAME": "ada"})
 
     async def restore(self, name: str, url: str, *words: str) -> tuple[int, dict[str, Any]]:
         """Exit code and answer of the command."""

@@ -35,7 +35,7 @@ FULL: dict[str, Any] = {
     },
     "canary": {"jaeger": {"endpoint": "https://a", "auth": {"api_key": SECRET}, "headers": {"Cookie": SECRET}}},
     "redaction": {"allow_all_keys": True, "hash_function": "hmac-sha256", "hmac_key": SECRET},
-    "telemetry": {"live": {"enabled": True, "token": SECRET}},
+    "telemetry": {"token": SECRET, "live": True},
 }  # fmt: skip
 
 

@@ -246,7 +246,7 @@ SECRETS = {
     "SINK_TOKEN": "bearer-of-the-sink",
     "SINK_HEADER": "key-in-a-header",
     "SINK_PASSWORD": "password-of-the-sink",
-    "LIVE_TOKEN": "token-of-the-live-page",
+    "PAGES_TOKEN": "token-of-the-pages",
     "HMAC_KEY": "key-of-the-redaction",
     "KEY_PASSWORD": "password-of-a-private-key",
     "CLIENT_SECRET": "secret-of-an-oauth-client",
@@ -277,7 +277,7 @@ async def told(stages: Stages, environment: dict[str, str], until: Callable[[str
             return until(log.read_text())
 
         await eventually(content, 60.0, "the worker has worked and failed")
-        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {SECRETS['LIVE_TOKEN']}"}) as client:
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {SECRETS['PAGES_TOKEN']}"}) as client:
             for page in ("metrics", "readyz", "healthz", "live", "live/view"):
                 async with client.get(f"http://127.0.0.1:{port}/{page}") as answer:
                     assert answer.status in (200, 503), page
@@ -316,9 +316,7 @@ async def test_a_worker_tells_no_secret(guarded: GuardedKafka, tmp_path: Path) -
                     "endpoint": traces.url, "auth": {"api_key": "${API_KEY}"}, "headers": {"Cookie": "${COOKIE}"},
                 },
             },
-            "telemetry": {
-                "port": "${PORT}", "log_level": "DEBUG", "live": {"enabled": True, "token": "${LIVE_TOKEN}"}
-            },
+            "telemetry": {"port": "${PORT}", "token": "${PAGES_TOKEN}", "log_level": "DEBUG", "live": True},
         }  # fmt: skip
         stages.file.write_text(yaml.safe_dump(stages.settings))
         async with stages.producer() as producer:

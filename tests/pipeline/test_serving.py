@@ -46,7 +46,7 @@ async def test_a_port_that_is_taken_is_named_with_its_key(url: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         await Server(Telemetry(port=port), dict).start()
     with pytest.raises(ConfigError, match=r"canary\.host, canary\.port: 192\.0\.2\.1:0: "):
-        await Server(Telemetry(host="192.0.2.1", port=0), dict, section="canary").start()
+        await Server(Telemetry(host="192.0.2.1", port=0, public_metrics=True), dict, section="canary").start()
 
 
 async def test_alive_but_not_ready(url: str) -> None:

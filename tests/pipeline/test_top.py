@@ -33,8 +33,12 @@ async def test_two_workers_are_one_screen() -> None:
         assert any("cart" in line and " 6 " in line for line in result.output.splitlines())
 
 
-async def test_without_the_token_the_metrics_are_left() -> None:
+async def test_without_the_token_nothing_is_left_but_open_metrics() -> None:
     async with live_page(token=TOKEN) as page:
+        result = await top(page.url)
+        assert result.exit_code == 1
+        assert "wants another token (telemetry.token)" in result.output
+    async with live_page(token=TOKEN, public_metrics=True) as page:
         committed(page, kept(span(1, 1)))
         result = await top(page.url)
         assert result.exit_code == 0

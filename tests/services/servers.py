@@ -228,9 +228,10 @@ class Prometheus(Server):
         ]
 
     @contextmanager
-    def scraping(self, job: str, targets: Sequence[str], interval: str = "1s") -> Iterator[None]:
-        """Scrape these addresses while the block runs; afterwards their series end."""
-        scrape = {"job_name": job, "scrape_interval": interval, "static_configs": [{"targets": list(targets)}]}
+    def scraping(self, job: str, targets: Sequence[str], interval: str = "1s", **settings: Any) -> Iterator[None]:
+        """Scrape these addresses while the block runs, with more `settings` of a job; afterwards their series end."""
+        where = [{"targets": list(targets)}]
+        scrape = {"job_name": job, "scrape_interval": interval, "static_configs": where, **settings}
         jobs = self.config.get("scrape_configs", [])
         self._reload(self.config | {"scrape_configs": [*jobs, scrape]})
         try:

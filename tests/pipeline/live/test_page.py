@@ -88,19 +88,24 @@ async def test_streams_are_few() -> None:
 
 
 async def test_other_workers_are_on_the_same_page() -> None:
-    async with live_page(token=TOKEN, payloads=True) as other, live_page(token="another-long-token") as stranger:
+    async with (
+        live_page(token=TOKEN, payloads=True) as other,
+        live_page(token="another-long-token", public_metrics=True) as open_metrics,
+        live_page(token="another-long-token") as stranger,
+    ):
         committed(other, kept(span(1, 1)))
-        peers = [other.url, stranger.url, "http://127.0.0.1:9"]
+        peers = [other.url, open_metrics.url, "http://127.0.0.1:9", stranger.url]
         async with live_page(token=TOKEN, peers=peers) as page:
             committed(page, kept(span(2, 1)))
             bearer = {"Authorization": f"Bearer {TOKEN}"}
             shown = await get(f"{page.url}/live/view", **bearer)
             assert {trace["trace_id"] for trace in shown["traces"]} == {trace_id(n).hex() for n in (1, 2)}
             assert [(service["name"], service["calls"]) for service in shown["services"]] == [("cart", 6)]
-            # The stranger takes another token: its /metrics is read, which needs none.
+            # Two take another token: of one /metrics is read, which needs none there.
             assert [role["workers"] for role in shown["roles"] if role["name"] == "ingest"] == [3]
-            errors = {worker["name"]: bool(worker["error"]) for worker in shown["workers"]}
-            assert list(errors.values()) == [False, False, False, True]
+            errors = [worker["error"] for worker in shown["workers"]]
+            assert [bool(error) for error in errors] == [False, False, False, True, True]
+            assert errors[-1] == f"{stranger.url}: HTTP 401: it wants another token (telemetry.token)"
             whole = await get(f"{page.url}/live/traces/{trace_id(1).hex()}", **bearer)
             assert whole["summary"]["trace_id"] == trace_id(1).hex()
             assert whole["payloads"]
