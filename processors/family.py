@@ -24,7 +24,7 @@ from processors.cardinality import Limits
 from processors.known_rows import KnownRows
 from processors.sketch import Refused
 from processors.values import minus, nothing, observations, plus
-from schemas.point import LEVELS, HistogramValue, Labels, Reading, Shape, SummaryValue, Value
+from schemas.point import LEVELS, HistogramValue, Labels, Reading, Shape, SummaryValue, Value, encode_labels
 from schemas.reasons import Reason
 from schemas.sample import LimitState, SeriesBlock, SourceState
 
@@ -47,7 +47,8 @@ K = TypeVar("K")
 class _Row:
     """`counted` is the time of the tick that its newest delta was in, NOT_TOLD until there is one.
 
-    `told`: it is in a tick. `sources` feed it. `ended`: it is a row of the metric no more.
+    `told`: it is in a tick. `sources` feed it. `ended`: it is a row of the metric no more. `packed` are its label
+    values as a tick has them, empty until one is made.
     """
 
     value: Value
@@ -56,6 +57,7 @@ class _Row:
     told: bool = False
     sources: int = 0
     ended: bool = False
+    packed: bytes = b""
 
 
 @dataclass(slots=True)
@@ -122,6 +124,8 @@ class Family:
             self.shape = self.shape._replace(label_names=own + tuple(new))
             self.limiter.widen(self._limits.of_labels(self.metric, new))
             self.rows = {labels + more: row for labels, row in self.rows.items()}
+            for row in self.rows.values():
+                row.packed = b""
             self._fresh = {labels + more: None for labels in self._fresh}
             self._ended = {labels + more: bounds for labels, bounds in self._ended.items()}
             for source in self.sources.values():
@@ -152,6 +156,8 @@ class Family:
             return
         if sum(map(len, self._known.values())) > SPELLINGS * len(self.rows):
             self._known.clear()
+        if not row.packed and given.label_names == self.shape.label_names:
+            row.packed = packed  # one object for both
         self._known.setdefault((given.label_names, given.bounds), known).remember(packed, row)
 
     def read(self, reading: Reading, bounds: Bounds, now_ms: int) -> float:
@@ -316,12 +322,19 @@ class Family:
 
         for labels in self._fresh:
             self.rows[labels] = self.rows.pop(labels)
-        for labels, row in self.rows.items():
-            block = block_of(row.bounds)
+        block, bounds = None, None
+        for labels, row in self.rows.items():  # no label is looked at here: they would be most of the memory touched
+            if block is None or row.bounds is not bounds:
+                bounds = row.bounds
+                block = block_of(bounds)
+            if not row.packed:
+                row.packed = encode_labels(labels)
             block.rows.append((labels, row.value))
+            block.packed.append(row.packed)
             block.idle.append(time_ms - row.counted)
-            block.fresh += labels in self._fresh
             row.told = True
+        for labels in self._fresh:
+            block_of(self.rows[labels].bounds).fresh += 1
         for labels, bounds in self._ended.items():
             block_of(bounds).stale.append(labels)
         for (number, start), source in self.sources.items():

@@ -16,7 +16,11 @@ _decompressor = zstandard.ZstdDecompressor()
 
 def pack(value: Any) -> bytes:
     """Msgpack, compressed from COMPRESS_FROM bytes on."""
-    packed: bytes = msgpack.packb(value)
+    return compressed(msgpack.packb(value))
+
+
+def compressed(packed: bytes) -> bytes:
+    """The record value of what is packed already."""
     return _compressor.compress(packed) if len(packed) >= COMPRESS_FROM else packed
 
 

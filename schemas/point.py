@@ -206,6 +206,12 @@ def decode_rows(shape: Shape, raw: list[Any]) -> list[tuple[Labels, Value]]:
     return [(decode_labels(shape, labels), decode_value(shape, value)) for labels, value in raw]
 
 
+def encode_labels(labels: Labels) -> bytes:
+    """Label values as every row has them; equal bytes are equal label values."""
+    packed: bytes = msgpack.packb(labels)
+    return packed
+
+
 def decode_labels(shape: Shape, raw: list[str]) -> Labels:
     """Label values as msgpack gives them back; raises ValueError if they do not fit the shape."""
     if len(raw) != len(shape.label_names):

@@ -17,8 +17,18 @@ import msgpack
 
 from schemas.errors import ProtocolError
 from schemas.packed_rows import PackedRows, after, opened
-from schemas.packing import pack, unpack, unpacked
-from schemas.point import Labels, Shape, Value, decode_labels, decode_rows, decode_shape, decode_value, encode_shape
+from schemas.packing import compressed, pack, unpack, unpacked
+from schemas.point import (
+    Labels,
+    Shape,
+    Value,
+    decode_labels,
+    decode_rows,
+    decode_shape,
+    decode_value,
+    encode_labels,
+    encode_shape,
+)
 from schemas.versions import require
 
 # Chunks with an open shape (schemas/point.py) are in version 2, everything else goes on in version 1.
@@ -30,6 +40,8 @@ READS = (CLOSED_VERSION, VERSION)
 CHUNK_BYTES = 512 << 10
 _ROW_BYTES = 16  # of msgpack's heads around a row
 _NUMBER_BYTES = 9  # of the largest number
+_BESIDE = 4  # numbers beside a row's value, or of one: idle time, source, its start and its time
+_OF_NUMBER = _ROW_BYTES + _BESIDE * _NUMBER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +89,7 @@ class SeriesBlock:
     `idle[i]` is how many ms before the tick row i was last counted; none at all: all were counted just now. The last
     `fresh` rows were not there in the tick before: they began at zero. `limits` is empty in ticks of older workers.
     `sources` is what readings to come are compared with. A metric with an open shape has a block for each of the bounds
-    that its rows have.
+    that its rows have. `packed` are the label values of each row as they are written, for whoever has them; else none.
     """
 
     metric: str
@@ -88,6 +100,7 @@ class SeriesBlock:
     fresh: int = 0
     limits: list[LimitState] = field(default_factory=list)
     sources: list[SourceState] = field(default_factory=list)
+    packed: list[bytes] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def label_sets(self) -> int:
@@ -234,7 +247,7 @@ def encode_record(record: TickRecord) -> bytes:
                 "kind": "chunk",
                 "time": record.time_ms,
                 "index": record.index,
-                "blocks": [[b.metric, encode_shape(b.shape), b.rows, b.stale] for b in record.blocks],
+                "blocks": None,
                 **({"since": record.since_ms} if record.since_ms else {}),
             }
             for key, column in (
@@ -249,7 +262,33 @@ def encode_record(record: TickRecord) -> bytes:
                 version = VERSION
         case TickFooter():
             body = {"kind": "footer", "sets": record.label_sets}
-    return pack({"v": version, "tick": record.number, **body})
+    body = {"v": version, "tick": record.number, **body}
+    return _pack_chunk(body, record.blocks) if isinstance(record, TickChunk) else pack(body)
+
+
+def _pack_chunk(body: Mapping[str, Any], blocks: Sequence[SeriesBlock]) -> bytes:
+    """The record of these fields, with the blocks in their place: most of it is bytes that are packed already."""
+    packer = msgpack.Packer()
+    packed = packer.pack
+    parts: list[bytes] = [packer.pack_map_header(len(body))]
+    for key, value in body.items():
+        parts.append(packed(key))
+        if key != "blocks":
+            parts.append(packed(value))
+            continue
+        parts.append(packer.pack_array_header(len(blocks)))
+        row = packer.pack_array_header(2)
+        for block in blocks:
+            parts += packer.pack_array_header(4), packed(block.metric), packed(encode_shape(block.shape))
+            parts.append(packer.pack_array_header(len(block.rows)))
+            for labels, (_, number) in zip(_packed(block), block.rows, strict=True):
+                parts += row, labels, packed(number)
+            parts.append(packed(block.stale))
+    return compressed(b"".join(parts))
+
+
+def _packed(block: SeriesBlock) -> list[bytes]:
+    return block.packed or [encode_labels(labels) for labels, _ in block.rows]
 
 
 def decode_record(value: bytes) -> TickRecord:
@@ -372,10 +411,12 @@ def _chunks(blocks: Iterable[SeriesBlock]) -> Iterator[list[SeriesBlock]]:
         part: SeriesBlock | None = None
         first_fresh = len(block.rows) - block.fresh
         limits, size = block.limits, size + sum(map(_limit_bytes, block.limits))
+        packed = _packed(block)
         first = 0
         while first < len(block.rows):
-            end, size = _fill(block.rows, first, size)
+            end, size = _fill(packed, block.rows, first, size)
             part = SeriesBlock(block.metric, block.shape, block.rows[first:end], limits=limits)
+            part.packed = packed[first:end]
             part.fresh = max(0, end - max(first, first_fresh))
             part.idle = block.idle[first:end]
             chunk.append(part)
@@ -396,7 +437,7 @@ def _chunks(blocks: Iterable[SeriesBlock]) -> Iterator[list[SeriesBlock]]:
                 part.stale.append(labels)
             else:
                 part.sources.append(source)
-            size += _row_bytes(labels, None if source is None else source.last)
+            size += _text_bytes(labels) + _value_bytes(None if source is None else source.last)
             if size >= CHUNK_BYTES:
                 yield chunk
                 chunk, part, size = [], None, 0
@@ -404,10 +445,11 @@ def _chunks(blocks: Iterable[SeriesBlock]) -> Iterator[list[SeriesBlock]]:
         yield chunk
 
 
-def _fill(rows: Sequence[tuple[Labels, Value]], first: int, size: int) -> tuple[int, int]:
+def _fill(packed: list[bytes], rows: list[tuple[Labels, Value]], first: int, size: int) -> tuple[int, int]:
     """The end of the rows from `first` on that make a chunk of so many bytes full, and how many there are then."""
     for number in range(first, len(rows)):
-        size += _row_bytes(*rows[number])
+        value = rows[number][1]
+        size += len(packed[number]) + (_value_bytes(value) if isinstance(value, tuple) else _OF_NUMBER)
         if size >= CHUNK_BYTES:
             return number + 1, size
     return len(rows), size
@@ -418,13 +460,17 @@ def _limit_bytes(limit: LimitState) -> int:
     return _ROW_BYTES + len(limit.label) + 4 * _NUMBER_BYTES + offenders + sum(map(len, limit.sketch))
 
 
-def _row_bytes(labels: Labels, value: Value | None) -> int:
+def _text_bytes(labels: Labels) -> int:
     text = "".join(labels)
-    numbers = 4  # beside the value: idle time, source and its time
+    return (len(text) if text.isascii() else 4 * len(text)) + 5 * len(labels)
+
+
+def _value_bytes(value: Value | None) -> int:
+    """Of a value and what is beside it."""
+    numbers = _BESIDE
     if isinstance(value, tuple):
-        numbers += sum(len(part) if isinstance(part, tuple) else 1 for part in value)
-    size = len(text) if text.isascii() else 4 * len(text)
-    return _ROW_BYTES + size + 5 * len(labels) + _NUMBER_BYTES * numbers
+        numbers += sum([len(part) if isinstance(part, tuple) else 1 for part in value])
+    return _ROW_BYTES + _NUMBER_BYTES * numbers
 
 
 def _join(blocks: list[SeriesBlock], more: list[SeriesBlock]) -> None:
