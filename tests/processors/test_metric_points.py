@@ -16,6 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from processors.metric_points import MOST_NAMES, MetricPoints, Naming
 from processors.otlp_series import KnownSeries, Stream
+from schemas.otlp_check import PointsData
 from schemas.point import ExponentialValue, HistogramValue, PointBatch, Reading, SummaryValue
 from schemas.reasons import Reason
 from tests.schemas.rows import attribute
@@ -322,6 +323,19 @@ def test_the_neighbours_of_a_bad_point_in_its_metric_go_on() -> None:
     assert [reading.value for reading in batches["a_total"].readings] == [1, 2]
     (point,) = MetricsData.FromString(letter).resource_metrics[0].scope_metrics[0].metrics[0].sum.data_points
     assert point.as_int == -1
+
+
+def test_an_attribute_that_is_no_key_value_costs_its_point() -> None:
+    data, metrics = message()
+    points = metrics.add(name="a").gauge.data_points
+    for number in range(3):
+        timed(points.add(as_int=number), n=number)
+    raw: Any = PointsData.FromString(data.SerializeToString())
+    raw.resource_metrics[0].scope_metrics[0].metrics[0].gauge.data_points[1].attributes.append(b"\x0a\x05n")
+    batches, ((reason, letter),) = read(raw.SerializeToString())
+    assert [reading.value for reading in batches["a"].readings] == [0, 2]
+    assert reason == Reason.MALFORMED
+    assert read(letter) == ({}, [(reason, letter)])
 
 
 def spans() -> bytes:
