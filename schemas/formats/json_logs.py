@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
@@ -48,8 +48,10 @@ NESTED = frozenset({"trace", "span", "transaction", "log", "service", "dd", "dep
 CONTEXTS = frozenset({"mdc", "contextmap", "contextdata", "properties", "context", "ctx", "fields", "extra"})
 _OF_CONTEXT = frozenset({"trace", "span", "flags"})
 _DECIMAL = frozenset({"dd.traceid", "dd.spanid"})
+_NO_WORDS = frozenset({"status", "severitynumber"})  # whose text is no word for a severity
 _MAX_DEPTH = 20  # Elasticsearch's depth limit of a mapping; protobuf's parsers stop at 100, three per level
 _INT64 = 1 << 63
+T = TypeVar("T")
 
 
 class LogRow(NamedTuple):
@@ -113,7 +115,9 @@ def _object(value: Any, source: bytes) -> LogRow | BadLine:
     value = _unpacked(value)
     found = _fields(value)
     record = LogRecord()
-    _first(found, "time", nanoseconds, lambda ns: setattr(record, "time_unix_nano", ns))
+    time_ns = _first(found, "time", nanoseconds)
+    if time_ns is not None:
+        record.time_unix_nano = time_ns
     _severity(found, record)
     _body(found, record)
     trace_id = _trace(found, record)
@@ -180,24 +184,28 @@ def _members(name: str, value: dict[str, Any]) -> Iterator[tuple[dict[str, Any],
             yield value, _normal(inner), inner
 
 
-def _first(
-    found: dict[str, list[_Field]], meaning: str, read: Callable[[Any], Any], use: Callable[[Any], None]
-) -> None:
-    """Use the first field of a meaning that can be read; the others stay attributes."""
+def _first(found: dict[str, list[_Field]], meaning: str, read: Callable[[Any], T | None]) -> T | None:
+    """Take the first field of a meaning that can be read; the others stay attributes."""
     for field in found.get(meaning, ()):
         value = read(field.value)
         if value is not None:
             field.take()
-            use(value)
-            return
+            return value
+    return None
 
 
 def _severity(found: dict[str, list[_Field]], record: LogRecord) -> None:
     """The first field whose severity is known; else the first word as it is. severity_text beside a number counts."""
-    fields = found.get("severity", [])
-    words = [
-        field for field in fields if isinstance(field.value, str) and field.name not in ("status", "severitynumber")
-    ]
+    fields = found.get("severity")
+    if fields is None:
+        return
+    words = [field for field in fields if isinstance(field.value, str) and field.name not in _NO_WORDS]
+    if len(words) == len(fields) == 1:  # most logs
+        (word,) = words
+        record.severity_text = word.value
+        record.severity_number = severity_number(word.value)  # type: ignore[assignment]
+        word.take()
+        return
     known = next((field for field in fields if _severity_number(field)), None)
     text = known or next(iter(words), None)
     if known is not None:
@@ -253,7 +261,9 @@ def _trace(found: dict[str, list[_Field]], record: LogRecord) -> bytes:
         record.span_id = span_id(field.value, decimal=field.name in _DECIMAL)
         if record.span_id:
             _forget(field, record.span_id)
-    _first(found, "flags", _flags, lambda flags: setattr(record, "flags", flags))
+    flags = _first(found, "flags", _flags)
+    if flags is not None:
+        record.flags = flags
     return context.trace_id
 
 
@@ -273,9 +283,11 @@ def _flags(value: Any) -> int | None:
 
 
 def _text(found: dict[str, list[_Field]], meaning: str) -> str:
-    taken: list[str] = []
-    _first(found, meaning, lambda value: value if isinstance(value, str) and value else None, taken.append)
-    return taken[0] if taken else ""
+    return _first(found, meaning, _some_text) or ""
+
+
+def _some_text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _put(into: AnyValue, value: Any, depth: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any
 
 NS = 1_000_000_000
@@ -13,6 +14,7 @@ _NUMBER = re.compile(r"\d{9,20}(?:\.\d+)?")
 _ISO = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,18}))?\s?(Z|UTC|[+-]\d\d(?::?\d\d)?)?", re.IGNORECASE
 )
+_TO_MINUTES = len("2026-11-26T08:00")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -50,17 +52,24 @@ def _from_number(value: float) -> int | None:
 
 
 def _from_iso(match: re.Match[str]) -> int | None:
-    year, month, day, hour, minute, second, fraction, zone = match.groups()
-    leap = second == "60"  # a leap second: OTLP's time, like POSIX's, has none, so it is the next second
+    second, fraction, zone = match.group(6, 7, 8)
+    minute = _minute(match[0][:_TO_MINUTES], zone)
+    # 60 is a leap second: OTLP's time, like POSIX's, has none, so it is the next second.
+    if minute is None or int(second) > 60:
+        return None
+    return _in_range((minute + int(second)) * NS + (int(f"{fraction:0<9.9}") if fraction else 0))
+
+
+@lru_cache(1024)  # that of most logs is that of the log before
+def _minute(text: str, zone: str | None) -> int | None:
+    """Seconds since the epoch of a minute, as in `2026-11-26T08:00`; None for one that there is not."""
+    year, month, day, hour, minute = text[:4], text[5:7], text[8:10], text[11:13], text[14:]
     try:
-        moment = datetime(
-            int(year), int(month), int(day), int(hour), int(minute), 59 if leap else int(second), tzinfo=_zone(zone)
-        )  # fmt: skip
+        moment = datetime(int(year), int(month), int(day), int(hour), int(minute), tzinfo=_zone(zone))
     except ValueError:
         return None
     since = moment - _EPOCH
-    seconds = since.days * 86400 + since.seconds + leap
-    return _in_range(seconds * NS + (int(f"{fraction:0<9.9}") if fraction else 0))
+    return since.days * 86400 + since.seconds
 
 
 def _zone(text: str | None) -> timezone:

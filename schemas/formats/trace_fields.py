@@ -49,10 +49,10 @@ def trace_context(value: object, *, decimal: bool = False) -> TraceContext | Non
         return _context(_number(value, TRACE_ID_BYTES))
     if not isinstance(value, str):
         return None
-    text = value.strip().lower()
     plain = identifier(value, TRACE_ID_BYTES, decimal=decimal)
     if plain:
         return TraceContext(plain)
+    text = value.strip().lower()
     if match := _TRACEPARENT.fullmatch(text):
         return _context(bytes.fromhex(match[1]), bytes.fromhex(match[2]), int(match[3], 16))
     if match := _XRAY.search(text):
@@ -81,6 +81,13 @@ def span_id(value: object, *, decimal: bool = False) -> bytes:
 
 def identifier(value: str, size: int, *, decimal: bool = False) -> bytes:
     """An id of `size` bytes alone in its field; b"" for zero and for anything that is not one."""
+    if len(value) == 2 * size and not decimal:  # as nearly all are
+        try:
+            raw = bytes.fromhex(value)
+        except ValueError:
+            raw = b""
+        if len(raw) == size:  # it passes over spaces
+            return _nonzero(raw)
     text = value.strip().lower().removeprefix("0x")
     if _UUID.fullmatch(text):
         text = text.replace("-", "")
