@@ -30,27 +30,27 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _UTIME, _STIME, _CUTIME, _CSTIME = (field - 3 for field in (14, 15, 16, 17))
 
 
-def family(pid: int) -> list[int]:
-    """A process and its living descendants."""
+def family(pid: int, apart: Collection[int] = ()) -> list[int]:
+    """A process and its living descendants, without those `apart` and theirs."""
     found, left = [], [pid]
     while left:
         parent = left.pop()
         found.append(parent)
         for task in Path(f"/proc/{parent}/task").glob("*/children"):
             try:
-                left += map(int, task.read_text().split())
+                left += (child for child in map(int, task.read_text().split()) if child not in apart)
             except OSError:
                 continue  # the thread has ended
     return found
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU seconds of a process and its children so far. Raises ProcessLookupError when it is gone."""
+def cpu_seconds(pid: int, apart: Collection[int] = ()) -> float:
+    """CPU seconds of a process's family so far, see `family`. Raises ProcessLookupError when it is gone."""
     try:
         total = _ticks(pid)
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(f"process {pid} is gone") from None
-    for child in family(pid)[1:]:
+    for child in family(pid, apart)[1:]:
         try:
             total += _ticks(child)
         except (FileNotFoundError, ProcessLookupError):
@@ -84,7 +84,7 @@ def native_modules(pid: int) -> list[str]:
 
 
 class Meter:
-    """CPU of named processes between two moments.
+    """CPU of named processes between two moments, each with its children, but for those that have a name themselves.
 
     `idle` is CPU seconds per second that a process spends whatever is asked of it; it is subtracted,
     and a small negative rest is left to be seen: it says how noisy the figures are.
@@ -93,12 +93,15 @@ class Meter:
     def __init__(self, pids: Mapping[str, int], idle: Mapping[str, float] | None = None) -> None:
         self._pids, self._idle = dict(pids), dict(idle or {})
         self.began = time.monotonic()
-        self._before = {name: cpu_seconds(pid) for name, pid in self._pids.items()}
+        self._before = {name: self._seconds(name) for name in self._pids}
+
+    def _seconds(self, name: str) -> float:
+        return cpu_seconds(self._pids[name], self._pids.values())
 
     def read_one(self, name: str) -> float:
         """CPU seconds of one process since the beginning."""
         elapsed = time.monotonic() - self.began
-        return cpu_seconds(self._pids[name]) - self._before[name] - self._idle.get(name, 0.0) * elapsed
+        return self._seconds(name) - self._before[name] - self._idle.get(name, 0.0) * elapsed
 
     def read(self) -> tuple[float, dict[str, float]]:
         """Seconds since it was made, and CPU seconds of each process in them."""
