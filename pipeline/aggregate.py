@@ -25,9 +25,10 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from pipeline import telemetry
+from pipeline.alarm import Alarm
 from pipeline.commit import Committer, Output, committer, dead_letters
 from pipeline.config import Config
-from pipeline.consume import POLL, Group, Lease, Leases
+from pipeline.consume import Group, Lease, Leases
 from pipeline.live.watch import Watch
 from pipeline.reader import Reader
 from pipeline.told_limits import ToldLimits, limits_of
@@ -40,7 +41,6 @@ from schemas.point import Shape
 from schemas.sample import read_tick
 
 ROLE = "aggregate"
-LOOKS = 100  # at what is due in each interval
 RECORDS_PER_TURN = 100  # counted before other partitions and heartbeats get their turn
 UNREAD_LIMIT = 2  # times commit_bytes of points that may wait to be counted before fetching pauses
 DELETE_INTERVAL = 600.0  # seconds between deletions of old ticks
@@ -108,6 +108,7 @@ class PointsPartition(Lease):
         self._deleted_at = time.monotonic()
         self._complained_at = -inf
         self._rounds = 0
+        self._alarm = Alarm()
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
 
     async def open(self) -> Mapping[TopicPartition, int]:
@@ -166,6 +167,7 @@ class PointsPartition(Lease):
                 self._unread.append(record)
                 self._unread_bytes += len(record.value)
                 self._fetched = record.offset + 1
+        self._alarm.ring()
 
     def saturated(self) -> bool:
         """Whether enough points wait to be counted."""
@@ -180,11 +182,14 @@ class PointsPartition(Lease):
                 async with self._group.turns.work():
                     due = self._ticks.due(time.monotonic())
                 await self._commit(due)
-            await asyncio.sleep(0 if self._unread else min(POLL, self._config.metrics.interval / LOOKS))
+            if self._unread:
+                await asyncio.sleep(0)
+                continue
+            await self._alarm.wait(self._ticks.due_in(time.monotonic()))
 
-    def progress(self) -> Hashable:
-        """Rounds of `work`."""
-        return self._rounds
+    def progress(self) -> Hashable | None:
+        """Rounds of `work`; None while it waits for points or for the end of an interval."""
+        return None if self._alarm.waiting else self._rounds
 
     async def finish(self) -> None:
         """Count what was fetched and say so, so that the next owner need not count it again."""

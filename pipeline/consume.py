@@ -43,10 +43,10 @@ from schemas.settings import parse_duration
 
 log = logging.getLogger(__name__)
 
-POLL = 0.05  # seconds between looks at what is due
 FETCH_WAIT_MS = 100  # how long a fetch waits for data at most; also how old an end-of-partition can be
 FETCH_SHARE = 0.1  # of the time that records may wait a fetch waits for more: an answer for each costs both sides
 FETCH_LEAST_MS = 5  # however great the hurry
+IDLE_MS = 1_000  # that the group waits for what is fetched, unless something is held: it may have to go on
 FETCH_BYTES = 256 << 10  # that are worth an answer at once
 CHANNEL_SIZE = 4  # fetches between consumer and agent: enough to overlap, few enough to bound memory
 REVOKE_LIMIT = 2.0  # seconds a rebalance waits for answers, and for a commit that is under way
@@ -127,12 +127,6 @@ class Fetched:
     assignment: int
     partition: TopicPartition
     records: Sequence[ConsumerRecord]
-
-
-async def nap(last: float, interval: float) -> None:
-    """Sleep until `interval` seconds after `last` (monotonic), POLL at most; when that is over, a tenth of it."""
-    left = last + interval - time.monotonic()
-    await asyncio.sleep(min(POLL, left if left > 0 else interval / 10))
 
 
 def consumer_kwargs(kafka: Kafka, limits: Limits | None = None, patience: float = inf) -> dict[str, Any]:
@@ -307,9 +301,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 await asyncio.wait_for(client.stop() if client is self.consumer else client.close(), CLOSE_LIMIT)
 
     async def _fetch(self) -> None:
+        holds = False
         while not self.should_stop:
             try:
-                batches = await self.consumer.getmany(timeout_ms=FETCH_WAIT_MS)
+                batches = await self.consumer.getmany(timeout_ms=FETCH_WAIT_MS if holds else IDLE_MS)
             except OffsetOutOfRangeError as error:
                 await self.crash(ProtocolError(f"records are gone before they were read: {error}"))
                 return
@@ -328,7 +323,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             self._in_hand.update(item.partition for item in fetched)
             for item in fetched:
                 await self._channel.put(item)
-            self._throttle()
+            holds = self._throttle()
 
     def _fails_for_good(self, now: float) -> bool:
         """Whether fetching has raised for longer than a session.
@@ -388,15 +383,18 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 found[name] = progress, f"its work is at {awaited(holder)}"
         return found
 
-    def _throttle(self) -> None:
-        """Pause the partitions of saturated leases, resume the others."""
+    def _throttle(self) -> bool:
+        """Pause the partitions of saturated leases, resume the others. Whether any are paused by that."""
         assigned = self.consumer.assignment()
         paused = self.consumer.paused() if hasattr(self.consumer, "paused") else set()
+        holds = False
         for lease in self._leases.values():
             held = lease.held()
             partitions = [p for p in lease.positions() if p in assigned]
             self.consumer.pause(*[p for p in partitions if p in held and p not in paused])
             self.consumer.resume(*[p for p in partitions if p not in held and p in paused])
+            holds |= any(p in held for p in partitions)
+        return holds
 
     # ---- rebalances --------------------------------------------------------------------------------------
 

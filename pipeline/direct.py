@@ -157,6 +157,8 @@ class KeyedPair(PartitionPair):
             for offset, batch in self._batches(topic, rows):
                 self._share(topic, batch)
                 self._window.head(topic, offset, now, batch)
+        if self.is_full():
+            self._alarm.ring()
         for signal, redactor in self._redactors.items():
             for rule, number in redactor.take().items():
                 telemetry.count("tailrace_redacted_total", number, signal=signal, rule=rule)

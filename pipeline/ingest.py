@@ -20,9 +20,10 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from pipeline import telemetry
+from pipeline.alarm import Alarm, breath
 from pipeline.commit import Committer, Output, committer, dead_letters
 from pipeline.config import Config, Input
-from pipeline.consume import POLL, Group, Lease, Leases, nap
+from pipeline.consume import Group, Lease, Leases
 from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.ingested import Ingested
 from pipeline.topics import Topics
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 ROLE = "ingest"
 MARKS_PER_WAIT = 10  # idle marks per decision_wait
 MARKS_PER_STALL = 4  # and at least per stall limit
+LEAST_SILENCE = 0.05  # seconds between two of them, whatever the intervals are
 AHEAD_OF_SLOWEST = 4  # decision_waits that a raw partition may run ahead of the slowest one read here
 DOUBTS, DOUBT = 10, 1.0  # times, and seconds between them, that a group is asked which should have an offset
 UNREAD_LIMIT = 2  # times commit_bytes that may wait for a transaction before fetching pauses
@@ -108,9 +110,9 @@ def _silences(source: Input, config: Config) -> tuple[float, float]:
         return inf, inf
     sampling = config.sampling
     stall = sampling.ingest_stall_limit if source.signal == "traces" else config.logs.max_skew
-    longest = max(POLL, min(sampling.decision_wait / MARKS_PER_WAIT, stall / MARKS_PER_STALL))
+    longest = max(LEAST_SILENCE, min(sampling.decision_wait / MARKS_PER_WAIT, stall / MARKS_PER_STALL))
     slowest = max(_interval(item, config) for item in config.inputs if item.topic in config.traced)
-    return min(max(POLL, slowest), longest), longest
+    return min(max(LEAST_SILENCE, slowest), longest), longest
 
 
 class _Pace:
@@ -171,6 +173,7 @@ class RawPartition(Lease):
         self._marked_at = 0.0
         self._first_silence, self._longest_silence = _silences(source, config)
         self._silence = self._first_silence  # seconds until the next mark, while there is nothing else to commit
+        self._alarm = Alarm()
         self._known = 0  # partitions that the topic had when the group first read it
         self._ending: tuple[int, int | None] | None = None  # where the partition ended, and the broker's time before
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
@@ -285,6 +288,7 @@ class RawPartition(Lease):
 
     def process(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
         """Decode and regroup."""
+        idle = self._next == self._committed
         for record in records:
             if record.offset < self._next:
                 continue
@@ -292,6 +296,12 @@ class RawPartition(Lease):
             self._next = record.offset + 1
             self._read += 1
             self._mark.read(record.timestamp)
+        if idle or self._is_full():
+            self._alarm.ring()
+
+    def _is_full(self) -> bool:
+        """Whether a transaction holds no more."""
+        return self._processor.size >= self._committer.size.bytes
 
     def saturated(self) -> bool:
         """Whether a transaction has to come first, or the other raw partitions have to catch up."""
@@ -302,21 +312,28 @@ class RawPartition(Lease):
         """Commit by size or age; mark when idle."""
         while True:
             self._rounds += 1
-            now = time.monotonic()
-            moved = self._next > self._committed
-            due = self._processor.size >= self._committer.size.bytes or now - self._flushed_at >= self._interval
             async with self._turn:
-                if moved and due:
+                if self._due_in() > 0:
+                    pass
+                elif self._next > self._committed:
                     await self._look_at_end()
                     await self._commit()
                     await self._ask_for_end()
-                elif not moved and now - self._marked_at >= self._silence:
+                else:
                     await self._mark_idle()
-            await nap(self._flushed_at, self._interval)
+            left = self._due_in()
+            await self._alarm.wait(left if left > 0 else breath(self._interval))
 
-    def progress(self) -> Hashable:
-        """Rounds of `work`: each ends with the answer to a transaction, or soon."""
-        return self._rounds
+    def _due_in(self) -> float:
+        """Seconds until what was read has to be committed, or a mark if nothing was."""
+        now = time.monotonic()
+        if self._next > self._committed:
+            return 0.0 if self._is_full() else self._flushed_at + self._interval - now
+        return self._marked_at + self._silence - now
+
+    def progress(self) -> Hashable | None:
+        """Rounds of `work`: each ends with the answer to a transaction, or soon; None while nothing is due."""
+        return None if self._alarm.waiting else self._rounds
 
     async def finish(self) -> None:
         """Commit what has been read."""
@@ -368,7 +385,7 @@ class RawPartition(Lease):
             mark = self._mark.cut(now)
             self._marked_at = 0.0 if now is None else self._flushed_at  # no mark before the broker's time is known
             self._silence = self._first_silence if read else min(2 * self._silence, self._longest_silence)
-            until, full = self._next, self._processor.size >= self._committer.size.bytes
+            until, full = self._next, self._is_full()
             rows, outputs, letters = self._flush(mark)
             self._read = 0
         redactor = self._processor.redactor

@@ -17,10 +17,11 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline import telemetry
+from pipeline.alarm import Alarm, breath
 from pipeline.budget_exchange import BudgetExchange
 from pipeline.commit import Output, committer, dead_letters
 from pipeline.config import Config
-from pipeline.consume import Group, Lease, Leases, nap
+from pipeline.consume import Group, Lease, Leases
 from pipeline.live.watch import Watch
 from pipeline.log_start import LogStart, Retention
 from pipeline.reader import Reader
@@ -152,6 +153,7 @@ class PartitionPair(Lease):
         self._exchange: BudgetExchange | None = None
         self._limit = settings.cache_bytes
         self._rounds = self._loaded = 0
+        self._alarm = Alarm()
         self._logs_topic = settings.logs_topic
         self._stalled: set[tuple[str, int]] = set()
         self._first_append = -1
@@ -216,13 +218,14 @@ class PartitionPair(Lease):
     async def work(self) -> None:
         """Burst by burst, every `commit_interval` or sooner while the tail has more to forward."""
         every = interval(self._config)
-        burst_at, more = time.monotonic(), False
+        burst_at = rested_at = time.monotonic()
+        more = False
         while True:
             self._rounds += 1
-            if not more:
-                await nap(burst_at, every)
             await self._reread()
-            if not (more or time.monotonic() - burst_at >= every or self.is_full()):
+            due = rested_at if self.is_full() else max(burst_at + every, rested_at)
+            if not more and (left := due - time.monotonic()) > 0:
+                await self._alarm.wait(left)
                 continue
             burst_at = time.monotonic()
             await self._ask_ends()
@@ -237,14 +240,15 @@ class PartitionPair(Lease):
             self.restores.look(late, burst_at)  # their verdicts are in the log now
             self._show()
             await self._log_start.look(self._window.oldest())
+            rested_at = time.monotonic() + breath(every)
 
     def is_full(self) -> bool:
         """Whether so much waits between tail and head that a burst should come at once."""
         return False
 
-    def progress(self) -> Hashable:
-        """Rounds of `work`."""
-        return self._rounds
+    def progress(self) -> Hashable | None:
+        """Rounds of `work`; None between two bursts."""
+        return None if self._alarm.waiting else self._rounds
 
     async def finish(self) -> None:
         """One last burst; what is undecided stays in the log for the next owner."""

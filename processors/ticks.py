@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 from processors.cardinality import Limits
 from processors.series import SeriesStore
@@ -135,10 +136,15 @@ class Ticks:
     def due(self, monotonic: float) -> DueTick | None:
         """The tick of an interval that is over."""
         now = self._now(monotonic)
+        return None if now is None or self.due_in(monotonic) > 0 else self._tick(now)
+
+    def due_in(self, monotonic: float) -> float:
+        """Seconds until an interval is over; inf while there is nothing to tell."""
+        now = self._now(monotonic)
         told = self._changed or len(self._store) > 0  # what was read may all have been refused: that is told too
-        if now is None or self._last is None or not told or now < self._last + self._interval:
-            return None
-        return self._tick(now)
+        if now is None or self._last is None or not told:
+            return inf
+        return (self._last + self._interval - now) / 1000
 
     def last(self, monotonic: float) -> DueTick | None:
         """A tick before letting go, so that the next owner need not count again; None when nothing was counted."""
