@@ -104,10 +104,12 @@ def test_a_meter_counts_from_its_beginning_and_subtracts_what_is_idle() -> None:
 def test_a_meter_counts_a_child_with_a_name_of_its_own_once() -> None:
     with busy("print('r', flush=True)\nwhile True: pass") as pid:
         (child,) = family(pid)[1:]
-        meter = Meter({"parent": pid, "child": child})
-        wait_for(lambda: meter.read_one("child") > 0.3, 60, "CPU is used")
-        assert meter.read_one("parent") < 0.1
-        os.kill(child, 9)
+        try:
+            meter = Meter({"parent": pid, "child": child})
+            wait_for(lambda: meter.read_one("child") > 0.3, 60, "CPU is used")
+            assert meter.read_one("parent") < 0.1
+        finally:
+            os.kill(child, 9)
 
 
 def _burn() -> float:
