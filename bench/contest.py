@@ -104,6 +104,7 @@ def run(
             "spans_per_second": made.spans / max(POLL_SECONDS, ended - side.waits * task.decision_wait),
             # After the last message, and without the wait that both must make: small if the side kept up.
             "drained_seconds": ended - written_at - task.decision_wait if given.paced else None,
+            "late_seconds": made.late_seconds if given.paced else None,
             "cpu_seconds": used,
             "cpu_per_million": sum(used.values()) / millions,
             "broker_cpu_per_million": broker / millions,

@@ -74,7 +74,10 @@ class Message(NamedTuple):
 
 @dataclass(slots=True)
 class Written:
-    """What a load came to. `value_bytes` is before Kafka's compression."""
+    """What a load came to. `value_bytes` is before Kafka's compression.
+
+    `late_seconds`: the longest time between a message's timestamp and its acknowledgement, of a paced load.
+    """
 
     traces: int = 0
     spans: int = 0
@@ -84,6 +87,7 @@ class Written:
     first_ms: int = 0
     last_ms: int = 0
     seconds: float = 0.0
+    late_seconds: float = 0.0
 
 
 class _Agent:

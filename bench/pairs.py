@@ -81,6 +81,17 @@ class Paced(Tailrace):
         self.idle = sum(meter.rates()[1].values())
 
 
+def why_not_whole(run: Mapping[str, Any]) -> str:
+    """What to do about a run that did not keep what the policies keep."""
+    missing, late = f"{run['missing_traces']:,} traces are missing or cut", run["late_seconds"] or 0.0
+    if late < DECISION_WAIT:
+        return missing
+    return (
+        f"{missing}: the load was up to {late:.1f} s late, decision_wait is {DECISION_WAIT:g} s, so that spans came after "
+        "the verdict on their trace; this machine needs a lower --pace"
+    )
+
+
 def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
     """Geometric mean of at least two ratios, and the interval of 95 % around it."""
     logs = [math.log(ratio) for ratio in ratios]
@@ -112,7 +123,7 @@ def measured(case: Case, name: str, pairs: int, spans: int, partitions: int, pac
                 side = kind(kafka, f"{name}-{number}", task, not case.pace, workers, over)
                 figures = run(kafka, side, given, task, (), idle, lambda text: None)
                 if not is_whole(figures):
-                    raise RuntimeError(f"{name}: not the same traces: {figures['missing_traces']} missing")
+                    raise RuntimeError(f"{name}: {why_not_whole(figures)}")
                 out.print(
                     f"  pair {pair + 1}/{pairs} {member}: {figures['cpu_per_million']:.2f} CPU-s per million spans"
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from bench.load import Load, Signal, Written, messages
 
@@ -44,12 +44,14 @@ def write(
         }
     )
     refused: list[str] = []
+    done = Written()
 
-    def acknowledged(error: KafkaError | None, _: object) -> None:
+    def acknowledged(error: KafkaError | None, message: Message) -> None:
         if error is not None:
             refused.append(str(error))
+        elif paced:
+            done.late_seconds = max(done.late_seconds, time.time() - message.timestamp()[1] / 1000)
 
-    done = Written()
     turn: dict[Signal, int] = {"traces": 0, "logs": 0}
     began = said = time.monotonic()
     for message in messages(load, done):

@@ -6,7 +6,7 @@ import pytest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 
 from bench.hops import Waits
-from bench.pairs import interval
+from bench.pairs import interval, why_not_whole
 from bench.sustained import Look, slope
 from bench.untraced import texts
 
@@ -36,6 +36,12 @@ def test_a_slope_is_what_was_not_read_of_what_came() -> None:
     grows, comes = slope(keeps_up)
     assert abs(grows) < 0.01
     assert comes == pytest.approx(100)
+
+
+def test_traces_are_missing_because_the_load_was_late_or_for_no_such_reason() -> None:
+    assert why_not_whole({"missing_traces": 1958, "late_seconds": 4.9}) == "1,958 traces are missing or cut"
+    assert why_not_whole({"missing_traces": 1, "late_seconds": None}) == "1 traces are missing or cut"
+    assert "the load was up to 21.7 s late" in why_not_whole({"missing_traces": 179, "late_seconds": 21.67})
 
 
 def test_an_interval_holds_the_ratio_and_shrinks_with_more_pairs() -> None:
