@@ -87,7 +87,7 @@ def why_not_whole(run: Mapping[str, Any]) -> str:
     if late < DECISION_WAIT:
         return missing
     return (
-        f"{missing}: the load was up to {late:.1f} s late, decision_wait is {DECISION_WAIT:g} s, so that spans came after "
+        f"{missing}: the load was up to {late:.1f} s late, decision_wait is {DECISION_WAIT:g} s, so spans came after "
         "the verdict on their trace; this machine needs a lower --pace"
     )
 
