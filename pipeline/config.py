@@ -72,8 +72,8 @@ class Kafka(Section):
     transactions: bool = Field(True, description="False only for brokers without transactions: at-least-once.")
     commit_interval: Positive = Field(
         1.0,
-        description="Longest time between two transactions while records move. Sinks commit this often, but not more "
-        "than once a second.",
+        description="Longest time between two transactions while records move. Sinks commit as soon as something is "
+        "delivered, but not more than four times a second.",
     )
     commit_bytes: int = Field(
         8 << 20,

@@ -29,7 +29,7 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError, RebalanceInProgressError, for_code
-from aiokafka.structs import OffsetAndMetadata
+from aiokafka.structs import OffsetAndMetadata, OffsetAndTimestamp
 from mode import Service
 
 from pipeline import decompression, telemetry
@@ -49,7 +49,8 @@ FETCH_LEAST_MS = 5  # however great the hurry
 IDLE_MS = 1_000  # that the group waits for what is fetched, unless something is held: it may have to go on
 FETCH_BYTES = 256 << 10  # that are worth an answer at once
 CHANNEL_SIZE = 4  # fetches between consumer and agent: enough to overlap, few enough to bound memory
-REVOKE_LIMIT = 2.0  # seconds a rebalance waits for answers, and for a commit that is under way
+PAUSE_LIMIT = 3.0  # seconds a rebalance waits for answers, and for what is committed then
+REVOKE_LIMIT = 2.0  # seconds it waits for a commit that is under way; both are less than a session
 RETAKE_BACKOFF = 0.5  # seconds between attempts to fetch
 CLOSE_LIMIT = 10.0  # seconds after which a lease that was told to end is no longer waited for
 FEW_ERRORS = 5  # of fetching, that say nothing yet
@@ -403,7 +404,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._assignment += 1
         self._rebalancing = True
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(REVOKE_LIMIT):
+            async with asyncio.timeout(PAUSE_LIMIT):
                 pausing = [lease.pause() for lease in self._leases.values()]
                 await asyncio.gather(*pausing, return_exceptions=True)
         self._joining = True
@@ -616,9 +617,14 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def at_time(self, partition: TopicPartition, timestamp: int) -> int | None:
         """First offset at or after a time (ms), None when there is none."""
+        found = await self.written(partition, timestamp)
+        return None if found is None else found.offset
+
+    async def written(self, partition: TopicPartition, timestamp: int) -> OffsetAndTimestamp | None:
+        """Where the first record at or after a time (ms) is, and its time."""
+        found: dict[TopicPartition, OffsetAndTimestamp | None]
         found = await self.consumer.offsets_for_times({partition: timestamp})
-        answer = found.get(partition)
-        return None if answer is None else answer.offset
+        return found.get(partition)
 
     async def first_times(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """Timestamp (ms) of the first record that still exists, per partition; an empty partition is absent."""

@@ -1,13 +1,15 @@
 """The role `sink.NAME`: from an internal topic to one destination, at least once.
 
 Each sink is a consumer group of its own, so a slow one delays nobody else. An offset is committed once everything
-before it is settled (pipeline/delivery.py). The writes of a predecessor that died unheard of are recognised by the
-destination: by `_id` in Elasticsearch, by time in Prometheus; Jaeger may show a span twice.
+before it is settled (pipeline/delivery.py), and says what is settled behind it (pipeline/settled.py), so what moves to
+another worker is not sent again. The writes of a predecessor that died unheard of are recognised by the destination: by
+`_id` in Elasticsearch, by time in Prometheus; Jaeger may show a span twice.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -15,7 +17,6 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 import faust
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata
 
 from pipeline import telemetry
 from pipeline.commit import MAX_REQUEST_BYTES
@@ -23,8 +24,9 @@ from pipeline.config import Config
 from pipeline.consume import Group, Lease
 from pipeline.dead_letter_share import NEVER, DeadLetterShare
 from pipeline.delivery import Delivery
-from pipeline.pace import Turns
+from pipeline.offsets import Offsets
 from pipeline.security import client_kwargs
+from pipeline.settled import Settled
 from pipeline.settlement import Account
 from pipeline.topics import Topics
 from schemas.dead_letter import OTLP, DeadLetter
@@ -34,7 +36,7 @@ from sinks import create, signals
 from sinks.contract import Item, Refusal, Signal, SourceRecord
 
 UNREAD_LIMIT = 8 << 20  # bytes of one partition that may wait to be encoded before fetching pauses
-COMMIT_EVERY = 1.0  # seconds at least between two commits of a partition: nothing waits for them
+ANSWERS_LIMIT = 1.5  # seconds that a partition which may move waits for answers: half of consume.PAUSE_LIMIT
 LAST_ANSWERS = 5.0  # seconds that a worker which stops waits for requests under way: less than a session
 
 log = logging.getLogger(__name__)
@@ -55,13 +57,13 @@ def group(app: faust.App, config: Config, name: str) -> Group:
     """The consumer group of one entry of `sinks`."""
     topics = Topics(config.kafka.prefix)
     role = f"sink.{name}"
-    outlet, topics_read = Outlet(name, config, app.turns), sources(config, name)
+    topics_read = sources(config, name)
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions
         return SinkPartition(owner, partition, topics_read[partition.topic], config, outlet)
 
-    return Group(
+    made = Group(
         app,
         role,
         topics.group(role),
@@ -71,13 +73,20 @@ def group(app: faust.App, config: Config, name: str) -> Group:
         watchdog=config.watchdog.timeout,
         patience=config.sinks[name].batch.max_age,
     )
+    outlet = Outlet(name, config, made)
+    return made
 
 
 class Outlet:
-    """What all partitions of a sink share: its delivery and its dead letters, open while any of them is held."""
+    """What all partitions of a sink share: offsets, and its delivery and dead letters, open while any of them is held.
 
-    def __init__(self, name: str, config: Config, turns: Turns) -> None:
-        self._name, self._config, self._turns = name, config, turns
+    `had` is what became of the partitions that this worker has had.
+    """
+
+    def __init__(self, name: str, config: Config, owner: Group) -> None:
+        self._name, self._config, self._turns = name, config, owner.turns
+        self.offsets = Offsets(owner)
+        self.had: dict[TopicPartition, Account] = {}
         self._dead_letters = DeadLetters(f"sink.{name}", config)
         # Samples that came too late are refused for good, and newer ones say all that they say: no reason to stop.
         counts = "samples" not in sources(config, name).values()
@@ -94,7 +103,8 @@ class Outlet:
                 settings = self._config.sinks[self._name]
                 destination = create(self._name, settings, self._config.sampling.compat == "none")
                 bury, share = self._dead_letters.write, self._share
-                delivery = Delivery(self._name, destination, settings, bury, share, self._turns)
+                confirmed = self.offsets.confirmed
+                delivery = Delivery(self._name, destination, settings, bury, share, self._turns, confirmed)
                 try:
                     await self._dead_letters.start()
                     await delivery.open()
@@ -169,7 +179,7 @@ class SinkPartition(Lease):
         self._unread: deque[SourceRecord] = deque()
         self._unread_bytes = 0
         self._arrived = asyncio.Event()
-        self._next = self._committed = self._known = 0
+        self._next = self._known = 0
         self._delivery: Delivery | None = None
         self._account = Account(0)
 
@@ -180,14 +190,33 @@ class SinkPartition(Lease):
         committed = (await self._group.committed([partition])).get(partition)
         first = (await self._group.beginning([partition]))[partition]
         self._known = (await self._group.end([partition]))[partition]
-        self._next = self._committed = first if committed is None else max(first, committed.offset)
-        lost = 0 if committed is None else await self._group.gone(partition, committed.offset)
+        position, metadata = (first, "") if committed is None else (committed.offset, committed.metadata)
+        settled = Settled.unpack(metadata, position)
+        if any(stop > self._known for _, stop in settled.records):
+            settled = Settled()  # the log was cut
+        begin, mine = position, self._outlet.had.get(partition)
+        if committed is not None and mine is not None and await self._same_log(mine):
+            begin = max(position, mine.position)
+            settled.add(mine.settled())
+        lost = 0 if committed is None else await self._group.gone(partition, begin)
         if lost > 0:
             log.error("records are gone before they were delivered", extra={"role": self._group.role, "records": lost})
             telemetry.count("tailrace_dropped_total", lost, signal=self._topic, reason="retention", intentional="false")
-        self._account = Account(self._next)
+        offsets = self._outlet.offsets
+        self._account = Account(max(first, begin), settled, self._signal != "samples", offsets.settled)
+        self._next = self._account.position
+        self._outlet.had[partition] = self._account
+        offsets.begin(partition, self._account, position, metadata)
         self._delivery.resume()  # whoever paused it in a rebalance may have gone
         return {partition: self._next}
+
+    async def _same_log(self, mine: Account) -> bool:
+        """Whether the log still has the newest record that this worker had of it: a topic may be made anew."""
+        if mine.last is None:
+            return False
+        offset, timestamp = mine.last
+        found = await self._group.written(self._partition, timestamp)
+        return found is not None and found.offset <= offset < self._known and found.timestamp == timestamp
 
     def opening(self) -> Hashable | None:
         """Whether the destination was reached, which may be away for as long as it likes."""
@@ -200,7 +229,7 @@ class SinkPartition(Lease):
 
     def positions(self) -> Mapping[TopicPartition, int]:
         """The next offset to fetch."""
-        return {self._partition: self._next}
+        return {self._partition: max(self._next, self._account.position)}
 
     def process(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
         """Keep for `work`, which waits for room. What was there when the lease began may be a repetition."""
@@ -228,7 +257,10 @@ class SinkPartition(Lease):
     async def work(self) -> None:
         """Feed the delivery and commit what it has settled."""
         delivery = self._opened
-        tasks = [asyncio.create_task(self._feed(delivery)), asyncio.create_task(self._commit_regularly())]
+        tasks = [
+            asyncio.create_task(self._feed(delivery)),
+            asyncio.create_task(self._outlet.offsets.commit_regularly()),
+        ]
         try:
             await asyncio.wait([*tasks, delivery.failed], return_when=asyncio.FIRST_COMPLETED)
             for done in (*tasks, delivery.failed):
@@ -240,10 +272,15 @@ class SinkPartition(Lease):
             await asyncio.wait(tasks)
 
     async def pause(self) -> None:
-        """What the destination has is committed before the partition may move, so the next owner does not send it."""
+        """What the destination has is committed before the partition may move, so the next owner does not send it.
+
+        An answer that takes longer than the group can wait is not waited for.
+        """
         if self._delivery is not None:
-            await self._delivery.pause()
-            await self._commit()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWERS_LIMIT):
+                    await self._delivery.pause()
+            await self._outlet.offsets.commit()
 
     def resume(self, kept: bool) -> None:
         """Send again; what is queued of a partition that moved is the next owner's to send."""
@@ -264,11 +301,12 @@ class SinkPartition(Lease):
     async def finish(self) -> None:
         """Wait for the answers to what was sent; commit what is settled by then, leave the rest to the next owner."""
         await self._opened.drain(LAST_ANSWERS)
-        await self._commit()
+        await self._outlet.offsets.commit()
 
     async def close(self) -> None:
         """Forget what is queued; the next owner reads it again."""
         delivery, self._delivery = self._delivery, None
+        self._outlet.offsets.end(self._partition, self._account)
         if delivery is not None:
             delivery.drop(self._account, self._partition.topic, self._partition.partition)
             await self._outlet.leave()
@@ -288,18 +326,3 @@ class SinkPartition(Lease):
             await delivery.add(self._account, record)
             self._unread_bytes -= len(record.value)
             await asyncio.sleep(0)  # one record may hold thousands of rows: let heartbeats through
-
-    async def _commit_regularly(self) -> None:
-        while True:
-            await asyncio.sleep(max(COMMIT_EVERY, self._config.kafka.commit_interval))
-            try:
-                await self._commit()
-            except KafkaError as error:
-                # Nothing is lost but time: the position is committed next time, by us or by the next owner.
-                log.warning("commit failed", extra={"role": self._group.role, "error": repr(error)})
-
-    async def _commit(self) -> None:
-        position = self._account.position
-        if position > self._committed:
-            await self._group.commit({self._partition: OffsetAndMetadata(position, "")})
-            self._committed = position

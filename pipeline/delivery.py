@@ -12,13 +12,13 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from pipeline import telemetry
 from pipeline.dead_letter_share import NEVER, DeadLetterShare
 from pipeline.pace import Turns
-from pipeline.settlement import Account, Backoff, Entry, Lane, singles, sizes
+from pipeline.settlement import Account, Backoff, Entry, Lane, entries_of, singles, sizes
 from schemas.errors import Retryable, Unavailable
 from schemas.reasons import Reason
 from sinks.contract import Destination, Item, Outcome, Refusal, SourceRecord
@@ -34,11 +34,17 @@ Bury = Callable[[Item, Refusal], Awaitable[None]]
 log = logging.getLogger(__name__)
 
 
+async def always() -> bool:
+    """Whatever was queued may be sent."""
+    return True
+
+
 class Delivery:
     """Drives one destination. `bury` writes a dead letter and returns when it is stored; Retryable: try again.
 
     `failed` is resolved with the exception of a bug in the destination, or with TooManyDeadLetters; nothing is
-    delivered after it. Encoding takes turns with the transactions that are open in this worker (`turns`).
+    delivered after it. Encoding takes turns with the transactions that are open in this worker (`turns`). `confirmed`
+    says whether what is queued still is this worker's to send, or finds out: then look again.
     """
 
     def __init__(
@@ -49,13 +55,14 @@ class Delivery:
         bury: Bury,
         share: DeadLetterShare | None = None,
         turns: Turns | None = None,
+        confirmed: Callable[[], Awaitable[bool]] = always,
         *,
         uniform: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self._destination, self._settings, self._bury = name, destination, settings, bury
         self._share, self._clock = share or DeadLetterShare(f"sink.{name}", name, NEVER), clock
-        self._turns = turns or Turns()
+        self._turns, self._confirmed = turns or Turns(), confirmed
         self._backoff = Backoff(settings.retry, uniform)
         parallel = destination.lanes * destination.requests_per_lane * BATCHES_QUEUED
         self._most_rows = parallel * settings.batch.max_items
@@ -101,6 +108,8 @@ class Delivery:
 
     async def add(self, account: Account, record: SourceRecord) -> None:
         """Queue what a record holds, once there is room. Raises ProtocolError for bytes that are not Tailrace's."""
+        if account.has(record.offset):
+            return
         while self._rows >= self._most_rows or self._bytes >= self._most_bytes:
             self._room.clear()
             await self._room.wait()
@@ -109,11 +118,11 @@ class Delivery:
         if items is None:
             return
         rows = sum(item.rows for item in items)
-        ticket = account.open(record.offset + 1, rows)
+        ticket = account.open(record, rows)
         now = self._clock()
         defects = []
-        for item in items:
-            entry = Entry(ticket, item, now)
+        for entry in entries_of(ticket, items, now):
+            item = entry.item
             if item.defect:
                 defects += singles([entry])
                 continue
@@ -127,7 +136,8 @@ class Delivery:
             if await self._buried(defects, refused):
                 self._count_items("refused", len(defects))
                 self._share.add(now, len(defects), len(defects))
-                ticket.settle(len(defects))
+                for entry in defects:
+                    ticket.settle(entry.row)
 
     def drop(self, account: Account, topic: str, partition: int) -> None:
         """The partition is no longer ours: what is queued of it is not sent. Requests under way are not recalled."""
@@ -138,13 +148,9 @@ class Delivery:
         self._destination.forget(topic, partition)
 
     async def pause(self) -> None:
-        """Begin no record until `resume`; send the rest of those begun, and wait for the answers to what is under way.
-
-        What waits to be sent again goes on waiting, and what is behind it. Several partitions may ask.
-        """
+        """Send nothing until `resume`, and wait for the answers to what is under way. Several partitions may ask."""
         self._going.clear()
-        self._wake()
-        while self._under_way > self._waiting or (not self._waiting and any(lane.begun for lane in self._lanes)):
+        while self._under_way > self._waiting:
             self._quiet.clear()
             await self._quiet.wait()
 
@@ -206,10 +212,9 @@ class Delivery:
     async def _batch(self, lane: Lane, filled: asyncio.Event) -> list[Entry]:
         """Wait for the next batch; empty when stopping."""
         while not self._stopping.is_set():
-            going = self._going.is_set()
-            due = lane.due_in(self._clock()) if going else 0.0 if lane.begun else None
+            due = lane.due_in(self._clock()) if self._going.is_set() else None
             if due == 0:
-                return lane.cut(rest=not going)
+                return lane.cut()
             filled.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(due):
@@ -220,6 +225,10 @@ class Delivery:
         """Send until every row is settled, its partition is gone, or the worker stops."""
         failures, repeated = 0, False
         while entries := [entry for entry in entries if not entry.ticket.account.closed]:
+            if not await self._may_send():
+                if self._stopping.is_set():
+                    return
+                continue
             outcome = await self._send(entries, repeated)
             rows, _ = sizes(entries)
             if outcome.refused or 0 < len(outcome.retry) < rows:
@@ -235,15 +244,29 @@ class Delivery:
             wait = self._backoff.wait(failures, outcome.retry_after)
             telemetry.count("tailrace_sink_retries_total", sink=self.name, reason=outcome.reason)
             self._complain(outcome.reason, outcome.detail, len(outcome.retry), wait)
-            self._waiting += 1
-            self._quiet.set()
-            try:
+            with self._waits():
                 await self._stops_within(wait)
                 await self._going.wait()
-            finally:
-                self._waiting -= 1
             if self._stopping.is_set():
                 return
+
+    @contextlib.contextmanager
+    def _waits(self) -> Iterator[None]:
+        """A batch waits while the block runs: nobody waits for its answer."""
+        self._waiting += 1
+        self._quiet.set()
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+
+    async def _may_send(self) -> bool:
+        """Whether a batch is still ours to send; if that had to be found out, look again."""
+        with self._waits():
+            if self._going.is_set() and await self._confirmed():
+                return True
+            await self._going.wait()
+            return False
 
     async def _settle(self, entries: Sequence[Entry], outcome: Outcome, rows: int) -> bool:
         """Do as the outcome of so many rows says; False if the worker stops before that.
@@ -261,7 +284,7 @@ class Delivery:
         if settled:
             for index, entry in enumerate(entries):
                 if index not in again:
-                    entry.ticket.settle(entry.item.rows)
+                    entry.ticket.settle(entry.row, entry.item.rows)
         self._count_items("accepted", outcome.accepted)
         self._count_items("already_delivered", outcome.already_delivered)
         self._count_items("refused", refused)

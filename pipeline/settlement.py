@@ -1,44 +1,76 @@
 """What a sink's offsets, batches and waits are made of: no Kafka, no loop, no clock of its own.
 
 A `Ticket` stands for the rows of one record (or of several, when a sink answers for them together); an `Account`
-is one partition's tickets in offset order, and moves its position only past tickets whose rows are all settled. A
-`Lane` is a queue cut into batches by count, bytes and age. A `Backoff` says how long to wait.
+is one partition's tickets in offset order, moves its position only past tickets whose rows are all settled, and knows
+what is settled beyond it. A `Lane` is a queue cut into batches by count, bytes and age. A `Backoff` says how long to
+wait.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from sinks.contract import Item
+from pipeline.settled import Ranges, Settled
+from sinks.contract import Item, SourceRecord
 from sinks.settings import Batch, Retry
 
 LONGEST_RETRY_AFTER = 300.0  # seconds: one wrong header must not stop a sink for a day
 
 
-@dataclass(slots=True)
 class Account:
     """How far one partition is settled. `position` is the offset to commit: everything before it is settled.
 
-    `closed`: the partition is somebody else's now; what is still queued of it is not sent.
+    `known` is settled already when it begins. With `by_row` a record's rows are the same whoever encodes it, in the
+    same order: then those of a record that is not settled as a whole are worth naming. `changed` is called whenever
+    something is settled. `closed`: the partition is somebody else's now; what is still queued of it is not sent.
     """
 
-    position: int
-    closed: bool = False
-    _tickets: deque[Ticket] = field(default_factory=deque)
+    def __init__(
+        self,
+        position: int,
+        known: Settled | None = None,
+        by_row: bool = True,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._known, self._by_row, self._changed = known or Settled(), by_row, changed
+        self.position, self.closed = self._known.records.behind(position), False
+        self.last: tuple[int, int] | None = None  # offset and append time (ms) of the newest record that has a ticket
+        self._tickets: deque[Ticket] = deque()
 
-    def open(self, upto: int, rows: int) -> Ticket:
-        """A ticket for so many rows; when they are settled, and all before them, the position becomes `upto`."""
-        ticket = Ticket(self, upto, rows)
+    def open(self, record: SourceRecord, rows: int) -> Ticket:
+        """A ticket for the rows of a record; when they are settled, and all before, the position is behind it."""
+        known = self._known.rows.pop(record.offset, Ranges()) if self._by_row else ()
+        done = Ranges((start, min(stop, rows)) for start, stop in known)
+        ticket = Ticket(self, record.offset + 1, rows - sum(stop - start for start, stop in done), done)
+        self.last = record.offset, record.timestamp
         self._tickets.append(ticket)
-        self._move()
+        self.settle()
         return ticket
 
-    def _move(self) -> None:
+    def has(self, offset: int) -> bool:
+        """Whether a record is settled already, so that nobody needs to encode it."""
+        return offset < self.position or offset in self._known.records
+
+    def settled(self) -> Settled:
+        """What is settled beyond the position."""
+        found = Settled(Ranges(self._known.records), dict(self._known.rows))
+        before = self.position
+        for ticket in self._tickets:  # each answers for what the one before leaves out: markers, parts of a tick
+            if not ticket.unsettled:
+                found.records.add(before, ticket.upto)
+            elif ticket.done and self._by_row:
+                found.rows[ticket.upto - 1] = ticket.done
+            before = ticket.upto
+        return found
+
+    def settle(self) -> None:
+        """Some row is settled."""
         while self._tickets and not self._tickets[0].unsettled:
-            self.position = self._tickets.popleft().upto
+            self.position = self._known.records.behind(self._tickets.popleft().upto)
+        self._changed()
 
     @property
     def unsettled(self) -> int:
@@ -48,26 +80,27 @@ class Account:
 
 @dataclass(slots=True)
 class Ticket:
-    """The rows that must be settled before an account's position may become `upto`. `begun`: some were cut out."""
+    """The rows that must be settled before an account's position may become `upto`; `done` are settled."""
 
     account: Account
     upto: int
     unsettled: int
-    begun: bool = False
+    done: Ranges
 
-    def settle(self, rows: int = 1) -> None:
-        """So many rows are done with."""
+    def settle(self, row: int, rows: int = 1) -> None:
+        """So many rows, from this one on, are done with."""
         self.unsettled -= rows
-        if not self.unsettled:
-            self.account._move()
+        self.done.add(row, row + rows)
+        self.account.settle()
 
 
 class Entry(NamedTuple):
-    """An item on its way. `since` is when it was queued (monotonic seconds)."""
+    """An item on its way. `since` is when it was queued (monotonic seconds), `row` where it begins in the record."""
 
     ticket: Ticket
     item: Item
     since: float
+    row: int = 0
 
 
 class Lane:
@@ -95,25 +128,14 @@ class Lane:
             return 0.0
         return max(0.0, self._entries[0].since + self._batch.max_age - now)
 
-    @property
-    def begun(self) -> bool:
-        """Whether the rest of a record comes next."""
-        return bool(self._entries) and self._entries[0].ticket.begun
-
-    def cut(self, rest: bool = False) -> list[Entry]:
-        """The next batch: at most `max_items` rows and `max_bytes`, unless the first item alone has more.
-
-        With `rest` only of records that are begun; there must be one.
-        """
+    def cut(self) -> list[Entry]:
+        """The next batch: at most `max_items` rows and `max_bytes`, unless the first item alone has more."""
         batch: list[Entry] = []
         rows = size = 0
         while self._entries:
-            ticket, item, _ = self._entries[0]
+            item = self._entries[0].item
             if batch and (rows + item.rows > self._batch.max_items or size + item.size > self._batch.max_bytes):
                 break
-            if rest and not ticket.begun:
-                break
-            ticket.begun = True
             rows += item.rows
             size += item.size
             batch.append(self._entries.popleft())
@@ -158,4 +180,21 @@ def sizes(entries: Collection[Entry]) -> tuple[int, int]:
 
 def singles(entries: Collection[Entry]) -> list[Entry]:
     """The same with an entry for each row."""
-    return [Entry(ticket, item, since) for ticket, whole, since in entries for item in whole.singles()]
+    return [
+        Entry(ticket, item, since, row + number)
+        for ticket, whole, since, row in entries
+        for number, item in enumerate(whole.singles())
+    ]
+
+
+def entries_of(ticket: Ticket, items: Iterable[Item], since: float) -> list[Entry]:
+    """An entry for each item of a record, or for what of it is not settled."""
+    found, row = [], 0
+    for item in items:
+        entry = Entry(ticket, item, since, row)
+        if not ticket.done.touches(row, row + item.rows):
+            found.append(entry)
+        else:
+            found += [single for single in singles([entry]) if single.row not in ticket.done]
+        row += item.rows
+    return found

@@ -20,28 +20,29 @@ Action = Callable[[Stage, Fault], Awaitable[None]]
 
 async def kill(stage: Stage, fault: Fault) -> None:
     async with stage.taking(fault.target) as (slot, worker):
-        with stage.disturbing("killed", slot):
-            worker.kill()
-            await asyncio.sleep(fault.lasts)
-            await stage.start(slot)
+        stage.disturbed("killed", time.monotonic(), slot=slot)
+        worker.kill()
+        await asyncio.sleep(fault.lasts)
+        await stage.start(slot)
 
 
 async def freeze(stage: Stage, fault: Fault) -> None:
     async with stage.taking(fault.target) as (slot, worker):
-        with stage.disturbing("frozen", slot):
-            worker.pause()
-            try:
-                await asyncio.sleep(fault.lasts)
-            finally:
-                worker.resume()
+        began = time.monotonic()
+        worker.pause()
+        try:
+            await asyncio.sleep(fault.lasts)
+        finally:
+            if fault.kind == "zombie":  # within a session nothing is sent again
+                stage.disturbed("frozen", began, time.monotonic(), slot)
+            worker.resume()
 
 
 async def join(stage: Stage, fault: Fault) -> None:
     slot = stage.slot(stage.slots[fault.target].roles, len(stage.slots))
-    with stage.disturbing("moved", slot):
-        await stage.start(slot)
-        await asyncio.sleep(fault.lasts)
-        await leave(slot)
+    await stage.start(slot)
+    await asyncio.sleep(fault.lasts)
+    await leave(slot)
 
 
 async def leave(slot: Slot) -> None:
@@ -54,27 +55,26 @@ async def leave(slot: Slot) -> None:
 async def roll(stage: Stage, fault: Fault) -> None:
     for number in range(len(stage.slots)):
         async with stage.taking(number) as (slot, _):
-            with stage.disturbing("moved", slot):
-                await leave(slot)
-                await stage.start(slot)
+            await leave(slot)
+            await stage.start(slot)
 
 
 async def kill_broker(stage: Stage, fault: Fault) -> None:
     async with stage.broker:
-        with stage.disturbing("broker away"):
-            stage.kafka.kill()
-            await asyncio.sleep(fault.lasts)
-            await asyncio.to_thread(stage.kafka.start)
+        stage.disturbed("broker away", time.monotonic())
+        stage.kafka.kill()
+        await asyncio.sleep(fault.lasts)
+        await asyncio.to_thread(stage.kafka.start)
 
 
 async def freeze_broker(stage: Stage, fault: Fault) -> None:
     async with stage.broker:
-        with stage.disturbing("broker away"):
-            stage.kafka.pause()
-            try:
-                await asyncio.sleep(fault.lasts)
-            finally:
-                stage.kafka.resume()
+        stage.disturbed("broker away", time.monotonic())
+        stage.kafka.pause()
+        try:
+            await asyncio.sleep(fault.lasts)
+        finally:
+            stage.kafka.resume()
 
 
 async def abort(stage: Stage, fault: Fault) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from pipeline.deliver import ANSWERS_LIMIT
 from tests.end_to_end.truth import Holdings
 from tests.faults.ledger import Ledger
 from tests.faults.proxy import Passage
@@ -131,9 +132,9 @@ def _spans_twice(row: Row, found: Found) -> None:
 
 def _cause(before: Passage, after: Passage, disturbances: Iterable[Disturbance]) -> str:
     """Why a span was sent again; "" if nothing explains it."""
-    if not before.answered:
+    if not before.answered or before.seconds > min(ANSWERS_LIMIT, after.at - before.at):
         return UNANSWERED
-    return next((d.cause for d in disturbances if d.begin <= after.at and before.at <= d.end), "")
+    return next((d.cause for d in disturbances if d.explains(before.at, after.at)), "")
 
 
 def _logs(row: Row, ledger: Ledger, kept: Mapping[str, str], found: Found) -> None:

@@ -31,12 +31,13 @@ PRODUCT = {"X-Elastic-Product": "Elasticsearch"}  # without it the client of Ela
 
 @dataclass(slots=True)
 class Passage:
-    """A request that went through to the server. Times are of this process (monotonic)."""
+    """A request that went through to the server. `at` is of this process (monotonic), `seconds` until the answer."""
 
     at: float
     keys: list[str]
     accepted: bool = False
     answered: bool = False
+    seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -128,6 +129,7 @@ class Proxy:
         # The kernel may still lose it: then the sink or the worker is gone, which is a fault of its own.
         transport = request.transport
         passage.answered = answers and transport is not None and not transport.is_closing()
+        passage.seconds = time.monotonic() - passage.at
         return answer
 
     async def _send(self, request: web.Request, body: bytes, passage: Passage) -> Answer | None:

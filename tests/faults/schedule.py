@@ -19,7 +19,7 @@ class Kind:
 
 WORKERS: Mapping[str, Kind] = {
     "kill": Kind((0.0, 4.0), "SIGKILL of a worker; it is started again afterwards"),
-    "freeze": Kind((0.5, 4.0), "SIGSTOP, SIGCONT within the session"),
+    "freeze": Kind((0.5, 3.0), "SIGSTOP, SIGCONT within the session"),
     "zombie": Kind((8.0, 11.0), "SIGSTOP for longer than the session: it wakes when its partitions have moved"),
     "join": Kind((3.0, 8.0), "one more worker joins, and leaves with SIGTERM"),
     "roll": Kind((0.0, 0.0), "every worker in turn: SIGTERM, exit code 0, started again"),

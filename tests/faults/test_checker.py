@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from pipeline.deliver import ANSWERS_LIMIT
 from tests.end_to_end.traffic import KINDS, Shop
 from tests.end_to_end.truth import Holdings
 from tests.faults.checker import COLUMNS, ROLLED_OVER, UNANSWERED, Found, check
@@ -178,14 +179,40 @@ def test_what_was_sent_again_for_want_of_an_answer_is_counted_and_allowed() -> N
     assert row.allowed == {"duplicated in Jaeger": {UNANSWERED: 1}}
 
 
-def test_what_a_successor_sent_again_is_counted_and_allowed() -> None:
+def test_what_was_not_answered_while_its_partition_moved_is_counted_and_allowed() -> None:
+    """The answer came late, or after another worker had sent it."""
+    ledger = made(1)
+    for seconds in (ANSWERS_LIMIT + 0.1, 1.0):
+        found = right(ledger)
+        first = found.requests[0]
+        first.seconds = seconds
+        found.requests = [*found.requests, Passage(first.at + 0.9, first.keys, accepted=True, answered=True)]
+        row = check(ledger, found)
+        assert row.clean
+        assert row.allowed == {"duplicated in Jaeger": {UNANSWERED: 1}}
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "allowed"),
+    [
+        (4.0, 9.0, True),  # it could not say that it had sent it
+        (9.0, 21.0, True),  # it woke with a request half-way in a socket
+        (9.0, 19.0, False),  # while it stood still, two others sent it
+        (9.0, 29.0, False),  # it woke, and sent what was queued
+        (2.0, 4.0, False),  # before anything had happened
+    ],
+)
+def test_what_the_successor_of_a_dead_sink_sent_again_is_counted_and_allowed(
+    first: float, again: float, allowed: bool
+) -> None:
     ledger = made(1)
     found = right(ledger)
-    found.requests = [*found.requests, Passage(9.0, found.requests[0].keys, accepted=True, answered=True)]
-    found.disturbances = [Disturbance(5.0, 6.0, "killed")]
+    keys = found.requests[0].keys
+    found.requests = [Passage(at, keys, accepted=True, answered=True) for at in (first, again)]
+    found.disturbances = [Disturbance(5.0, "frozen", end=20.0)]
     row = check(ledger, found)
-    assert row.clean
-    assert row.allowed == {"duplicated in Jaeger": {"killed": 1}}
+    assert row.counts["duplicated in Jaeger"] == (not allowed)
+    assert row.allowed == ({"duplicated in Jaeger": {"frozen": 1}} if allowed else {})
 
 
 def test_a_document_in_two_indices_is_counted_and_allowed() -> None:

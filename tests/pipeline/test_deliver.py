@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
+from aiohttp import web
 from aiokafka import AIOKafkaProducer, TopicPartition
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
@@ -331,6 +332,40 @@ async def test_nothing_is_sent_twice_because_partitions_move(kafka: Kafka) -> No
         got = Counter(key for seen in server.seen for key in spans_in(seen.path, seen.body))
     assert got.keys() == sent
     assert got.total() == len(sent)
+
+
+async def test_what_is_delivered_behind_what_waits_is_not_sent_again_by_the_next_worker(kafka: Kafka) -> None:
+    """Of a record that two requests share, one half is refused for as long as the first worker lives."""
+    rows = [span() for _ in range(60)]
+    first = f"{rows[0].trace_id.hex()}/{rows[0].span_id.hex()}"
+    taken, lets_through = Counter[str](), asyncio.Event()
+
+    def reply(request: web.Request, body: bytes) -> web.StreamResponse:
+        keys = spans_in(request.path, body)
+        if first in keys and not lets_through.is_set():
+            return web.Response(status=503)
+        taken.update(keys)
+        return web.Response()
+
+    async with faulty.faulty(reply) as server:
+        batch = {"max_items": 20, "max_age": "100ms"}
+        setup = await Setup(kafka, {"jaeger": {"endpoint": server.url, "batch": batch}}).create()
+        topic = setup.topics.kept_spans
+        async with setup.producer(fresh("sample")) as producer:  # so that there are markers between the records
+            for part in (rows[:30], rows[30:40], rows[40:]):
+                async with producer.transaction():
+                    await producer.send(topic, envelope(part, [KEPT] * len(part)).encode(), partition=0)
+        async with running(setup.config, ["sink.jaeger"]):
+
+            async def waits() -> bool:
+                return taken.total() == 40
+
+            await eventually(waits, DEADLINE, "all but the first request is accepted")
+        assert await committed(kafka.bootstrap, setup.topics.group("sink.jaeger"), TopicPartition(topic, 0)) == 0
+        lets_through.set()
+        async with running(setup.config, ["sink.jaeger"]):
+            await setup.delivered("sink.jaeger", topic)
+    assert taken.total() == len(taken) == 60
 
 
 async def _ready(worker: Any) -> bool:

@@ -14,9 +14,10 @@ import pytest
 
 from pipeline.config import DeadLetters
 from pipeline.dead_letter_share import DeadLetterShare
-from pipeline.delivery import SAID_CHARACTERS, Delivery
+from pipeline.delivery import SAID_CHARACTERS, Delivery, always
 from pipeline.logs import JsonLines
 from pipeline.pace import Turns
+from pipeline.settled import Settled
 from pipeline.settlement import Account
 from pipeline.telemetry import REGISTRY
 from schemas.errors import Retryable, TooManyDeadLetters, Unavailable
@@ -139,6 +140,7 @@ class Bench:
         share: DeadLetterShare | None = None,
         clock: Callable[[], float] = time.monotonic,
         turns: Turns | None = None,
+        confirmed: Callable[[], Awaitable[bool]] = always,
         **batch: Any,
     ) -> None:
         self.name = fresh("sink")
@@ -148,7 +150,7 @@ class Bench:
             retry={"initial_interval": "1ms", "max_interval": "2ms"},
         )
         self.destination, self.grave = destination, grave
-        self.delivery = Delivery(self.name, destination, settings, grave, share, turns, clock=clock)
+        self.delivery = Delivery(self.name, destination, settings, grave, share, turns, confirmed, clock=clock)
         self.account = Account(0)
         self._offset = 0
 
@@ -483,26 +485,62 @@ async def test_a_pause_waits_for_answers_and_begins_nothing() -> None:
         assert destination.sent == [["a"], ["c"]]
 
 
-@pytest.mark.parametrize("end", ["pause", "drain"])
-async def test_a_record_that_is_begun_is_finished(end: str) -> None:
-    """Its offset can be committed then: the next owner does not send the first half of it again."""
-    release, begun = asyncio.Event(), asyncio.Event()
+async def test_rows_that_a_predecessor_has_delivered_are_not_sent() -> None:
+    """An item of several rows is taken apart for that."""
+    destination = Scripted(Script(Outcome.retry_all(1, "503", "")))
+    async with bench(destination, max_items=10) as b:
+        b.account = Account(0, Settled.unpack("1 1-3 3:0-2", 0))
+        await b.add("a", "b c", "d", "e f-g h-i-j", "k")
+        await b.reaches(5)
+        assert {row for request in destination.sent for row in request} == {"a", "g", "h-i-j", "k"}
 
-    async def later(request: Request[Word]) -> Outcome:
-        begun.set()
-        await release.wait()
+
+async def test_what_is_settled_behind_what_waits_is_known() -> None:
+    """The first request is not answered until the end; of a record that two requests share, one half is settled."""
+    release = asyncio.Event()
+
+    async def answer(request: Request[Word]) -> Outcome:
+        if request.items[0].word == "a":
+            await release.wait()
         return accept(request)
 
-    destination = Scripted(later)
+    destination = Scripted(answer, requests_per_lane=2)
     async with bench(destination, max_items=3) as b:
-        await b.add("a b c d", "e f")
-        await begun.wait()
-        ending = asyncio.create_task(b.delivery.pause() if end == "pause" else b.delivery.drain(DEADLINE))
-        await asyncio.sleep(0)
+        await b.add("a b c d", "e f", "g")
+
+        async def known() -> bool:
+            return b.account.settled().pack(b.account.position) == "1 0:3-4 1-3"
+
+        await eventually(known, DEADLINE, "what is behind is settled")
+        assert b.account.position == 0
         release.set()
-        await ending
-        assert b.account.position == 1
-        assert destination.sent == [["a", "b", "c"], ["d"]]
+        await b.reaches(3)
+        assert b.account.settled().pack(3) == ""
+
+
+async def test_what_is_queued_waits_until_the_group_has_counted_this_worker_in() -> None:
+    """Asked again and again; a partition that has moved meanwhile is not sent."""
+    answers, asked = [False, False, True], asyncio.Event()
+
+    async def confirmed() -> bool:
+        asked.set()
+        await asyncio.sleep(0)
+        return answers.pop(0) if answers else True
+
+    destination = Scripted(accept)
+    async with bench(destination, confirmed=confirmed) as b:
+        await b.add("a")
+        await b.reaches(1)
+        assert not answers
+        answers += [False] * 1000
+        await b.add("b")
+        asked.clear()
+        await asked.wait()
+        await b.delivery.pause()  # nothing is under way
+        b.delivery.drop(b.account, "topic", 3)
+        b.delivery.resume()
+        await b.delivery.drain(DEADLINE)
+        assert destination.sent == [["a"]]
 
 
 async def test_a_pause_does_not_wait_for_an_outage_to_end() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.settlement import LONGEST_RETRY_AFTER, Account, Backoff, Entry, Lane
-from sinks.contract import Coordinates, Item
+from pipeline.settled import Settled
+from pipeline.settlement import LONGEST_RETRY_AFTER, Account, Backoff, Entry, Lane, entries_of
+from sinks.contract import Coordinates, Item, SourceRecord
 from sinks.settings import Batch, Retry
 
 
@@ -17,15 +18,23 @@ class Sized(Item):
         return b""
 
 
+def at(offset: int) -> SourceRecord:
+    return SourceRecord("t", 0, offset, 1000 + offset, b"", "spans")
+
+
+def sized(size: int = 1) -> Sized:
+    return Sized(origin=Coordinates("t", 0, 0, 0, 0), size=size)
+
+
 def entry(size: int, since: float = 0.0, account: Account | None = None) -> Entry:
-    ticket = (account or Account(0)).open(1, 1)
-    return Entry(ticket, Sized(origin=Coordinates("t", 0, 0, 0, 0), size=size), since)
+    ticket = (account or Account(0)).open(at(0), 1)
+    return Entry(ticket, sized(size), since)
 
 
 @given(st.lists(st.integers(0, 3), max_size=20), st.randoms(use_true_random=False))
 def test_the_position_moves_past_what_is_settled_and_no_further(counts: list[int], order: object) -> None:
     account = Account(100)
-    tickets = [account.open(101 + n, items) for n, items in enumerate(counts)]
+    tickets = [account.open(at(100 + n), items) for n, items in enumerate(counts)]
     pending = [n for n, items in enumerate(counts) for _ in range(items)]
     order.shuffle(pending)  # type: ignore[attr-defined]
     left = list(counts)
@@ -37,8 +46,41 @@ def test_the_position_moves_past_what_is_settled_and_no_further(counts: list[int
             break
         n = pending.pop()
         left[n] -= 1
-        tickets[n].settle()
+        tickets[n].settle(left[n])
     assert account.position == 100 + len(counts)
+
+
+@given(st.data())
+def test_owner_after_owner_sends_each_row_that_was_not_settled_and_no_other(data: st.DataObject) -> None:
+    """Offsets have gaps: markers of transactions. A third is told by a second one that has not read everything."""
+    gaps = data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=8))
+    rows = data.draw(st.lists(st.integers(0, 4), min_size=len(gaps), max_size=len(gaps)))
+    records = {100 + sum(gaps[:n]): rows[n] for n in range(len(gaps))}
+    offset, metadata, settled = 100, "", set[tuple[int, int]]()
+    for _ in range(3):
+        account = Account(offset, Settled.unpack(metadata, offset))
+        sent: list[Entry] = []
+        read = data.draw(st.integers(0, len(records)))
+        for place, count in [*records.items()][:read]:
+            if place < account.position or account.has(place):
+                assert all((place, row) in settled for row in range(count))
+                continue
+            ticket = account.open(at(place), count)
+            entries = entries_of(ticket, [sized() for _ in range(count)], 0.0)
+            assert {(place, e.row) for e in entries} == {(place, row) for row in range(count)} - settled
+            sent += entries
+        for one in data.draw(st.lists(st.sampled_from(sent), unique_by=id)) if sent else ():
+            one.ticket.settle(one.row)
+            settled.add((one.ticket.upto - 1, one.row))
+        offset, metadata = account.position, account.settled().pack(account.position)
+
+
+def test_rows_in_an_order_of_their_own_are_not_named() -> None:
+    account = Account(0, by_row=False)
+    account.open(at(0), 2)
+    account.open(at(1), 2).settle(0)
+    account.open(at(2), 1).settle(0)
+    assert account.settled().pack(0) == "1 2-3"
 
 
 @given(

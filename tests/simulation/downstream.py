@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
-from pipeline.settlement import Account, Entry, Lane
+from pipeline.settled import Settled
+from pipeline.settlement import Account, Entry, Lane, entries_of
 from processors.cardinality import Limits
 from processors.span_metrics import span_metric_names
 from processors.ticks import DueTick, Ticks
@@ -16,7 +17,7 @@ from schemas.envelope import Envelope
 from schemas.errors import ProtocolError
 from schemas.point import Labels
 from schemas.sample import Tick, read_tick
-from sinks.contract import Coordinates, Item
+from sinks.contract import Coordinates, Item, SourceRecord
 from sinks.settings import Batch
 from tests.simulation.kafka import Fenced, Offsets, Place
 
@@ -113,10 +114,14 @@ class Row(Item):
 
 @dataclass(slots=True)
 class Destination:
-    """Takes rows; `unexplained` were taken twice although the first time was answered to an owner that lives on."""
+    """Takes rows; `unexplained` were taken twice although the sender could know: it had the answer, or had taken the
+    partition over from offsets (`commits` counts them) that say so.
+    """
 
     taken: Counter[RowId] = field(default_factory=Counter)
     answered: dict[RowId, Sink] = field(default_factory=dict)
+    committed: dict[RowId, int] = field(default_factory=dict)
+    commits: int = 0
     unexplained: Counter[RowId] = field(default_factory=Counter)
 
     def take(self, rows: list[Entry], sink: Sink, answered: bool) -> None:
@@ -124,9 +129,15 @@ class Destination:
         for row in rows:
             assert isinstance(row.item, Row)
             self.taken[row.item.id] += 1
-            self.unexplained[row.item.id] += self.answered.get(row.item.id) is sink
+            told = self.committed.get(row.item.id, sink.began) < sink.began
+            self.unexplained[row.item.id] += told or self.answered.get(row.item.id) is sink
             if answered:
                 self.answered[row.item.id] = sink
+
+    def commit(self, rows: list[RowId]) -> None:
+        """The group knows that these are delivered."""
+        self.committed |= dict.fromkeys(rows, self.commits)
+        self.commits += 1
 
 
 def check_ticks(ticks: list[Tick], made: int) -> None:
@@ -151,9 +162,11 @@ class Sink:
         self.epoch = sim.broker.init(self.id)  # stands for the generation of the group, where there is none
         self.commits: Callable[[Sink, Offsets], bool] = _by_epoch
         log = sim.broker.logs[place]
-        self.next = max(log.start, sim.broker.offsets.get(place, (log.start, ""))[0])
-        self.account, self.lane = Account(self.next), Lane(BATCH)
-        self.committed = self.next
+        offset, metadata = sim.broker.offsets.get(place, (log.start, ""))
+        self.account = Account(max(log.start, offset), Settled.unpack(metadata, offset))
+        self.lane, self.next, self.began = Lane(BATCH), self.account.position, to.commits
+        self.committed = offset, metadata
+        self.settled: list[RowId] = []  # and not committed
         self.again: list[list[Entry]] = []  # batches that wait for their next try, while others go
 
     def step(self) -> None:
@@ -167,30 +180,34 @@ class Sink:
             self.commit()
 
     def read(self, most: int) -> None:
-        """Queue the rows of some records."""
+        """Queue the rows of some records; what the offset has passed already may be deleted by now."""
+        self.next = max(self.next, self.account.position)
         records, after = self.sim.read(self, self.place, self.next, most)
         for record in records:
+            if self.account.has(record.offset):
+                continue
             rows = range(len(Envelope.decode(record.value)))
-            ticket = self.account.open(record.offset + 1, len(rows))
+            source = SourceRecord(*self.place, record.offset, record.append, record.value, "spans")
+            ticket = self.account.open(source, len(rows))
             at = Coordinates(*self.place, record.offset, record.append, 0)
-            for row in rows:
-                item = Row(origin=at, size=1, id=(self.place, record.offset, row))
-                self.lane.put(Entry(ticket, item, 0.0))
+            items = [Row(origin=at, size=1, id=(self.place, record.offset, row)) for row in rows]
+            for entry in entries_of(ticket, items, 0.0):
+                self.lane.put(entry)
         self.next = after
 
     def send(self) -> None:
         """A batch: taken and answered, taken and not answered, or not even taken. What was not answered goes again."""
         rng = self.sim.rng
-        if (self.again and rng.random() < 0.3) or not len(self.lane):
+        if (self.again and rng.random() < 0.2) or not len(self.lane):
             batch = self.again.pop() if self.again else []
         else:
             batch = self.lane.cut()
         chance = rng.random() if self.sim.faults else 0.0
-        if chance < 0.85:
+        if chance < 0.7:
             self.to.take(batch, self, answered=True)
             self.settle(batch)
             return
-        if chance < 0.95:
+        if chance < 0.9:
             self.to.take(batch, self, answered=False)
         self.again.append(batch)
 
@@ -202,13 +219,18 @@ class Sink:
     def settle(self, batch: list[Entry]) -> None:
         """They are delivered."""
         for entry in batch:
-            entry.ticket.settle()
+            assert isinstance(entry.item, Row)
+            entry.ticket.settle(entry.row)
+            self.settled.append(entry.item.id)
 
     def commit(self) -> None:
         """What is settled, if the group still counts this owner in."""
         position = self.account.position
-        if position > self.committed and self.commits(self, {self.place: (position, "")}):
-            self.committed = position
+        mark = position, self.account.settled().pack(position)
+        if mark != self.committed and self.commits(self, {self.place: mark}):
+            self.committed = mark
+            self.to.commit(self.settled)
+            self.settled = []
 
 
 def _by_epoch(sink: Sink, offsets: Offsets) -> bool:

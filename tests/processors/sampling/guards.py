@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.settled import Settled
 from pipeline.settlement import Account
 from processors.sampling.limits import Limits
 from processors.sampling.restore import Restoration
@@ -358,7 +359,25 @@ def _offset_past_the_unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
         if settled:
             self.position = max(self.position, settled[-1].upto)
 
-    monkeypatch.setattr(Account, "_move", newest)
+    monkeypatch.setattr(Account, "settle", newest)
+
+
+def _begun_taken_for_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An offset names the records behind it of which some rows are delivered, as if all were."""
+    settled = Account.settled
+
+    def careless(self: Account) -> Settled:
+        found = settled(self)
+        for offset in found.rows:
+            found.records.add(offset, offset + 1)
+        return found
+
+    monkeypatch.setattr(Account, "settled", careless)
+
+
+def _settled_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new owner delivers everything behind the offset, whatever its metadata says."""
+    monkeypatch.setattr(Settled, "unpack", lambda metadata, position: Settled())
 
 
 def _series_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,6 +474,8 @@ GUARDS: list[Guard] = [
     Guard(_old_offsets_believed, LOADS),
     Guard(_settled_when_sent, WHOLE),
     Guard(_offset_past_the_unsettled, WHOLE),
+    Guard(_begun_taken_for_settled, WHOLE),
+    Guard(_settled_unread, WHOLE),
     Guard(_series_not_loaded, WHOLE),
     Guard(_points_of_the_head, WHOLE),
     Guard(_kept_over_a_failure, SESSIONS),

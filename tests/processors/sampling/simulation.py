@@ -620,7 +620,7 @@ class Simulation:
             for row in range(len(Envelope.decode(value)))
         }
         assert self.destination.taken.keys() == forwarded, "rows were not delivered, or were never forwarded"
-        assert not self.destination.unexplained.total(), "rows were delivered twice by the owner that had the answer"
+        assert not self.destination.unexplained.total(), "rows were delivered twice by an owner that could know"
 
     def verdicts(self) -> dict[int, Verdict]:
         """The one verdict of every trace, or the one that superseded a drop; any other second one is an error."""

@@ -1,0 +1,108 @@
+"""The offsets of a sink, committed together: as soon as something is settled, but a few times a second at most.
+
+What a worker that is killed has delivered since its last commit, its successor delivers again. A commit is an answer to
+another question too: whether the group still counts this worker in. One that was stopped for longer than its session
+wakes with a queue that its successor has delivered by then, so nothing is sent that long after the last commit; nor
+while one is not answered, since a broker that is away may give the partition to another worker when it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from math import inf
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError, OffsetMetadataTooLargeError
+from aiokafka.structs import OffsetAndMetadata
+
+from pipeline.consume import Group
+from pipeline.settlement import Account
+
+COMMIT_EVERY = 0.25  # seconds at least between two commits, for all partitions of a sink
+ANSWER_LIMIT = 1.0  # seconds that a commit may take before nothing more is sent
+ASK_EVERY = 0.05  # seconds between two looks at whether it is answered
+
+log = logging.getLogger(__name__)
+
+
+class Offsets:
+    """What a sink's group knows of the partitions that this worker has, beside what has become of them."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._accounts: dict[TopicPartition, Account] = {}
+        self._committed: dict[TopicPartition, tuple[int, str]] = {}
+        self._turn, self._settled = asyncio.Lock(), asyncio.Event()
+        self._next, self._heard = 0.0, -inf  # monotonic
+        self._asked = inf  # since when no commit has succeeded
+
+    def settled(self) -> None:
+        """Something may have to be committed."""
+        self._settled.set()
+
+    def begin(self, partition: TopicPartition, account: Account, offset: int, metadata: str) -> None:
+        """The group has this offset of a partition."""
+        self._accounts[partition], self._committed[partition] = account, (offset, metadata)
+        self._settled.set()
+
+    def end(self, partition: TopicPartition, account: Account) -> None:
+        """Somebody else may have it."""
+        if self._accounts.get(partition) is account:
+            del self._accounts[partition]
+
+    async def commit_regularly(self) -> None:
+        """Commit whatever is settled, for ever. Any number of partitions may ask for it."""
+        while True:
+            await self._settled.wait()
+            await asyncio.sleep(self._next - time.monotonic())
+            try:
+                await self._commit(again=False)
+            except KafkaError as error:
+                # Nothing is lost but time: the position is committed next time, by us or by the next owner.
+                log.warning("commit failed", extra={"role": self._group.role, "error": repr(error)})
+
+    async def commit(self) -> None:
+        """What has changed, now."""
+        await self._commit(again=True)
+
+    async def confirmed(self) -> bool:
+        """Whether the group has counted this worker in within a session, and answers; if not, it is asked."""
+        if self._counted_in:
+            return True
+        if not self._turn.locked():
+            with contextlib.suppress(KafkaError):
+                await self._commit(again=True, unchanged=True)
+        await asyncio.sleep(0 if self._counted_in else ASK_EVERY)
+        return False
+
+    @property
+    def _counted_in(self) -> bool:
+        now = time.monotonic()
+        return now - self._heard < self._group.kafka.session_timeout and now - self._asked < ANSWER_LIMIT
+
+    async def _commit(self, again: bool, unchanged: bool = False) -> None:
+        """One at a time. Without `again` nothing if another one has done it meanwhile."""
+        async with self._turn:
+            if not again and not self._settled.is_set():
+                return
+            self._settled.clear()
+            assigned, began = self._group.consumer.assignment(), time.monotonic()
+            found = {p: (a.position, a.settled().pack(a.position)) for p, a in self._accounts.items() if p in assigned}
+            changed = {p: mark for p, mark in found.items() if unchanged or mark != self._committed[p]}
+            if not changed:
+                return
+            self._next, self._asked = began + COMMIT_EVERY, min(self._asked, began)
+            try:
+                try:
+                    await self._group.commit({p: OffsetAndMetadata(*mark) for p, mark in changed.items()})
+                except OffsetMetadataTooLargeError:  # offset.metadata.max.bytes is less than usual
+                    changed = {p: (position, "") for p, (position, _) in changed.items()}
+                    await self._group.commit({p: OffsetAndMetadata(*mark) for p, mark in changed.items()})
+            except BaseException:
+                self._settled.set()
+                raise
+            self._committed |= changed
+            self._heard, self._asked = began, inf
