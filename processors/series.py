@@ -207,7 +207,8 @@ def _read(family: Family, given: Shape, relabel: Relabel, readings: Iterable[Rea
         if squeezed and family.shape.kind in ("gauge", "info"):
             family.refuse(placed)
         else:
-            overflow += family.read(reading._replace(labels=placed), bounds, now_ms)
+            told = reading if placed is reading.labels else reading._replace(labels=placed)
+            overflow += family.read(told, bounds, now_ms)
     return overflow
 
 

@@ -10,8 +10,8 @@ Series of a metric are in the order in which they were admitted: loading them in
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -63,11 +63,11 @@ class LimitState:
     sketch: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SourceState:
+class SourceState(NamedTuple):
     """The newest reading of one source (schemas/point.py: Reading) that feeds the row of `labels`.
 
     `last` is what it had counted, within its own bounds, None if that is the row's value. `idle` as in `SeriesBlock`.
+    Packed as it is: fields stay in this order.
     """
 
     labels: Labels
@@ -253,8 +253,8 @@ def encode_record(record: TickRecord) -> bytes:
             for key, column in (
                 ("idle", [block.idle for block in record.blocks]),
                 ("fresh", [block.fresh for block in record.blocks]),
-                ("limits", [[list(astuple(limit)) for limit in block.limits] for block in record.blocks]),
-                ("sources", [[_source_fields(source) for source in block.sources] for block in record.blocks]),
+                ("limits", [list(map(_limit_fields, block.limits)) for block in record.blocks]),
+                ("sources", [block.sources for block in record.blocks]),
             ):
                 if any(column):
                     body[key] = column
@@ -379,15 +379,15 @@ def _blocks(chunk: Mapping[str, Any]) -> list[SeriesBlock]:
     return blocks
 
 
-def _source_fields(source: SourceState) -> tuple[Any, ...]:
-    return source.labels, source.source, source.start_ms, source.time_ms, source.idle, source.last
-
-
 def _source(
     shape: Shape, labels: list[str], source: int, start_ms: int, time_ms: int, idle: int, last: Any
 ) -> SourceState:
     counted = None if last is None else decode_value(shape, last, any_bounds=True)
     return SourceState(decode_labels(shape, labels), source, start_ms, time_ms, idle, counted)
+
+
+def _limit_fields(limit: LimitState) -> tuple[Any, ...]:
+    return limit.label, limit.limit, limit.active, limit.demand, limit.folded, limit.offenders, limit.sketch
 
 
 def _limit(
