@@ -38,13 +38,17 @@ ALL_ROLES = ("ingest", "sample", "aggregate", "sink.jaeger", "sink.elasticsearch
 
 
 class Worker(Server):
-    """One `tailrace worker` process. `kill`, `stop` (SIGTERM), `pause` and `start` are those of any server."""
+    """One `tailrace worker` process. `kill`, `stop` (SIGTERM), `pause` and `start` are those of any server.
+
+    `flags` are further ones of the command line, from the next start on.
+    """
 
     name = "worker"
 
     def __init__(self, config: Path, roles: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         super().__init__()
         self._environment = dict(environment or {})
+        self.flags: list[str] = []
         self.roles = tuple(",".join(roles).split(","))
         self._config, self._port = config, free_port()
         self.address = f"{HOST}:{self._port}"
@@ -54,7 +58,7 @@ class Worker(Server):
         ours = {"PYTHONPATH": python_path(), "TELEMETRY_PORT": str(self._port)}
         environment = [f"{key}={value}" for key, value in {**ours, **self._environment}.items()]
         worker = [sys.executable, "-m", "pipeline.cli", "worker", "--config", str(self._config)]
-        return ["env", *environment, *worker, "--role", ",".join(self.roles)]
+        return ["env", *environment, *worker, "--role", ",".join(self.roles), *self.flags]
 
     def is_ready(self) -> bool:
         """Whether every role holds its partitions."""

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,9 +113,12 @@ def made_of(ledger: Ledger) -> dict[str, int]:
     }
 
 
-async def judged(stage: Stage, ledger: Ledger) -> Row:
-    """Look, and compare with the truth; dead letters are wrong too. What is wrong is followed by the workers' logs."""
-    row = check(ledger, await look(stage, ledger))
+async def judged(stage: Stage, ledger: Ledger, found: Found | None = None) -> Row:
+    """Look, unless that is done, and compare with the truth; dead letters are wrong too.
+
+    What is wrong is followed by the workers' logs.
+    """
+    row = check(ledger, await look(stage, ledger) if found is None else found)
     if dead := len(await stage.pipeline.records([stage.pipeline.topics.dlq])):
         row.add("otherwise wrong", f"{dead} dead letters", dead)
     if not row.clean:
@@ -123,8 +126,8 @@ async def judged(stage: Stage, ledger: Ledger) -> Row:
     return row
 
 
-async def look(stage: Stage, ledger: Ledger) -> Found:
-    """Ask everybody. Jaeger is asked for what must be kept, and for what the sink was given of others."""
+async def look(stage: Stage, ledger: Ledger, apart: Collection[str] = ()) -> Found:
+    """Ask everybody. Jaeger is asked for what must be kept, and for what the sink was given of others, but `apart`."""
     pipeline = stage.pipeline
     topics = await holdings.of_kept_topics(pipeline)
     verdicts: dict[str, set[str]] = defaultdict(set)
@@ -134,6 +137,6 @@ async def look(stage: Stage, ledger: Ledger) -> Found:
             verdicts[f"{key:016x}"].add(verdict.policy)
     jaeger = stage.proxies["jaeger"].passages
     sent = {key.partition("/")[0] for passage in jaeger for key in passage.keys}
-    traces = sorted(ledger.kept.keys() | ledger.late | topics.spans.keys() | sent)
+    traces = sorted((ledger.kept.keys() | ledger.late | topics.spans.keys() | sent) - set(apart))
     servers = await holdings.of_servers(pipeline, ledger, traces)
     return Found(servers, topics, verdicts, jaeger, stage.disturbances)

@@ -18,7 +18,6 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
-from bench.measure import peak_rss
 from pipeline.pace import TRANSACTION_TIMEOUT_MS
 from tests.end_to_end.harness import DECISION_WAIT, RAW_PARTITIONS, Destinations
 from tests.end_to_end.traffic import BATCH_SECONDS, SPREAD_SECONDS, Batches, Feed, Message, Shop, producer, send
@@ -26,11 +25,14 @@ from tests.end_to_end.truth import Log, Span, Truth
 from tests.faults import crowd
 from tests.faults.checker import Row
 from tests.faults.contest import contest
+from tests.faults.huge_trace import beside_a_huge_trace
 from tests.faults.ledger import Ledger
 from tests.faults.measure import Measured, Say
+from tests.faults.overtaken import overtaken
 from tests.faults.run import Report, judged, made_of, run
 from tests.faults.schedule import DESTINATIONS, Fault, Schedule, Shape
 from tests.faults.stage import Stage, staged
+from tests.faults.watch import Watch
 from tests.services import Kafka
 from tests.services.waiting import POLL_SECONDS
 
@@ -49,7 +51,6 @@ SHARE = 0.05
 OVERLOAD_SECONDS = 120.0
 OVERLOAD = 3.0  # times what the pipeline passes
 OVERLOAD_ROOM = 1.1  # sent above that, since a sender may be late
-MEMORY_BOUND = 1 << 30  # bytes, of each worker; the default of sampling.cache_bytes is a quarter of it
 PASSED_SECONDS = 1500.0
 SETTLED_SECONDS = 600.0
 SAY_SECONDS = 10.0
@@ -179,11 +180,25 @@ async def collector(kafka: Kafka, to: Destinations, folder: Path, say: Say) -> O
     return Outcome(rows, facts=facts)
 
 
+async def huge_trace(kafka: Kafka, to: Destinations, folder: Path, say: Say) -> Outcome:
+    """A trace of a million spans beside usual traffic."""
+    row, figures, facts = await beside_a_huge_trace(kafka, to, folder, say)
+    return Outcome({"Tailrace": row}, figures, facts)
+
+
+async def retention(kafka: Kafka, to: Destinations, folder: Path, say: Say) -> Outcome:
+    """Retention overtakes the tail, on a broker of its own, which deletes soon: what warns of it, what is counted."""
+    row, figures, facts = await overtaken(to, folder, say)
+    return Outcome({"Tailrace": row}, figures, facts)
+
+
 SCENARIOS = {
     "outage": outage,
     "time-outs": time_outs,
     "cold-start": cold_start,
     "overload": overload,
+    "huge-trace": huge_trace,
+    "retention": retention,
     "collector": collector,
 }
 
@@ -269,65 +284,6 @@ def _some(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # ---- workers --------------------------------------------------------------------------------------------------
-
-
-class Watch:
-    """Looks at the workers of a stage again and again."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._workers = {slot.roles: slot.worker for slot in stage.slots if slot.worker is not None}
-        self.not_ready = 0
-        self.window = self.limit = self.passed = 0.0
-
-    @asynccontextmanager
-    async def watching(self) -> AsyncIterator[Watch]:
-        """While the block runs."""
-        task = asyncio.create_task(self._watch())
-        try:
-            yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        while True:
-            await self.look()
-            await asyncio.sleep(1.0)
-
-    async def look(self) -> None:
-        """Once."""
-        worker = self._workers["sample"]
-        try:
-            samples = await asyncio.to_thread(worker.samples)
-        except OSError:
-            self.not_ready += 1
-            return
-
-        def total(name: str, **labels: str) -> float:
-            return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
-
-        self.window = max(self.window, total("tailrace_window_bytes"))
-        self.limit = max(self.limit, total("tailrace_window_limit_bytes"))
-        self.passed = total("tailrace_spans_kept_total") + total("tailrace_dropped_total", signal="spans")
-        for each in self._workers.values():
-            self.not_ready += not await asyncio.to_thread(each.is_ready)
-
-    def takeovers(self) -> float:
-        """Partitions that workers got so far."""
-        return sum(worker.metric("tailrace_takeovers_total") for worker in self._workers.values())
-
-    def measured(self) -> list[Measured]:
-        """Memory beside its bounds, and what was dropped that no policy dropped."""
-        found = [
-            Measured(f"peak RSS of {roles}", peak_rss(worker.pid) / 2**20, MEMORY_BOUND / 2**20, "MiB")
-            for roles, worker in self._workers.items()
-        ]
-        lost = sum(worker.metric("tailrace_dropped_total", intentional="false") for worker in self._workers.values())
-        return [
-            Measured("window in the cache of sample, at most", self.window / 2**20, self.limit / 2**20, "MiB"),
-            *found,
-            Measured("spans, logs, points dropped against the will", lost, 0, ""),
-        ]
 
 
 async def _start(stage: Stage) -> None:
