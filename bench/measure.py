@@ -21,6 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from schemas.otlp_scan import __file__ as hot
+
 RESULTS = Path(__file__).resolve().parent / "results"
 PAGE_WIDTH = 120
 COMPILED = "otlp_scan"  # a hot module that every role loads
@@ -132,6 +134,16 @@ def machine() -> dict[str, Any]:
     }
 
 
+def in_process(**options: Any) -> dict[str, Any]:
+    """What the figures of a benchmark begin with that runs the hot modules itself: `machine`, and how it ran."""
+    return {"machine": machine(), "options": {**options, "compiled": compiled()}}
+
+
+def compiled() -> bool:
+    """Whether the hot modules of this process are native code."""
+    return hot.endswith(EXTENSION_SUFFIXES[0])
+
+
 def _commit() -> str:
     """The checkout's commit, with a plus sign if the code differs from it; "" outside a clone."""
     root = Path(__file__).resolve().parent.parent
@@ -155,9 +167,12 @@ def save(name: str, figures: Mapping[str, Any]) -> Path:
 
 
 def keep(out: Console, name: str, figures: Mapping[str, Any], native: Iterable[Collection[str]] = ()) -> None:
-    """`save`, and say where; and if a worker, by its `native_modules`, ran the hot modules as plain Python."""
+    """`save`, and say where; and if a worker, by its `native_modules`, or this process ran the hot modules as plain
+    Python."""
     if not all(COMPILED in names for names in native):
         out.print("NOT COMPILED: the workers ran the hot modules as plain Python; `make bench` compiles them")
+    if not figures.get("options", {}).get("compiled", True):
+        out.print(f"NOT COMPILED: `make bench BENCH=micro.{name}` compiles the hot modules")
     file = save(name, figures)
     out.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
 

@@ -258,7 +258,75 @@ class Wire:
 
 
 @cython.cclass
-class KeyedColumns(Wire):
+class Columns(Wire):
+    """Cells of the rows of one batch after another: row i has `cells[i * width:(i + 1) * width]`."""
+
+    cells = cython.declare(object, visibility="readonly")
+    width = cython.declare(cython.Py_ssize_t, visibility="readonly")
+    rows = cython.declare(cython.Py_ssize_t, visibility="readonly")
+    data = cython.declare(bytes, visibility="readonly")
+    _view: cython.ulonglong[::1]
+
+    def __init__(self, width: int) -> None:
+        self._value = 0
+        self._room = MAX_DEPTH
+        self.width = width
+        self.rows = 0
+        self.data = b""
+        self._reserve(_ROWS)
+
+    def _reserve(self, rows: int) -> None:
+        self.cells = array("Q", bytes(8 * rows * self.width))
+        self._view = self.cells
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _walk(self, data: bytes, ends: array[int], starts: array[int] | None, count: cython.Py_ssize_t) -> cython.int:
+        """Read the first `count` of the messages data[starts[i]:ends[i]]; without `starts` they lie end to end."""
+        p: cython.p_const_uchar = data
+        size: cython.Py_ssize_t = len(data)
+        row: cython.Py_ssize_t
+        start: cython.Py_ssize_t = 0
+        stop: cython.Py_ssize_t
+        gaps: cython.bint = starts is not None
+        to: cython.const[cython.uint][::1] = ends
+        begins: cython.const[cython.uint][::1] = starts if gaps else ends
+        if count > min(len(to), len(begins)):
+            raise IndexError("fewer bounds than rows")
+        self.data = data
+        for row in range(count):
+            stop = to[row]
+            if gaps:
+                start = begins[row]
+            if start > stop or stop > size:
+                raise _truncated()
+            self._row(p, start, stop, row)
+            start = stop
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _row(
+        self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, row: cython.Py_ssize_t
+    ) -> cython.int:
+        """Read one message."""
+        raise NotImplementedError
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _rows(self, data: bytes, ends: array[int], starts: array[int] | None) -> cython.int:
+        """Read all of the messages data[starts[i]:ends[i]], a row each."""
+        count: cython.Py_ssize_t = len(ends)
+        if count * self.width > len(self.cells):
+            self._reserve(2 * count)
+        self.rows = count
+        return self._walk(data, ends, starts, count)
+
+
+@cython.cclass
+class KeyedColumns(Columns):
     """Cells of messages that have attributes: `first` cells each, then a slot for each of `keys`.
 
     `keys` maps an attribute's key to its slot, 0 ≤ slot < len(keys). Slot s has the bounds of its AnyValue at
@@ -267,33 +335,29 @@ class KeyedColumns(Wire):
     A key that occurs twice: the first wins, as in the Collector (pdata's Map.Get).
     """
 
-    cells = cython.declare(object, visibility="readonly")
-    width = cython.declare(cython.Py_ssize_t, visibility="readonly")
-    rows = cython.declare(cython.Py_ssize_t, visibility="readonly")
-    data = cython.declare(bytes, visibility="readonly")
     _merged: bytes  # values that came in several parts, put together: they count as lying behind the data
     _keys: dict
     _keyed: cython.bint
-    _view: cython.ulonglong[::1]
     _lists: cython.int[::1]
     _key_bounds: cython.int[::1]
     _key_bytes: bytes
 
     def __init__(self, first: int, keys: Mapping[bytes, int]) -> None:
-        self._value = 0
-        self._room = MAX_DEPTH
+        super().__init__(first + 2 * len(keys))
         self._keys = dict(keys)
         self._keyed = bool(keys)
-        self.width = first + 2 * len(keys)
-        self.rows = 0
-        self.data = b""
         self._merged = b""
-        self._reserve(_ROWS)
         self._index_keys()
 
-    def _reserve(self, rows: int) -> None:
-        self.cells = array("Q", bytes(8 * rows * self.width))
-        self._view = self.cells
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _walk(self, data: bytes, ends: array[int], starts: array[int] | None, count: cython.Py_ssize_t) -> cython.int:
+        """The same, with what had to be merged behind the data."""
+        self._merged = b""
+        Columns._walk(self, data, ends, starts, count)
+        if self._merged:
+            self.data = data + self._merged
+        return 0
 
     def _index_keys(self) -> None:
         """Keys by a hash of length, first and last byte, in linked lists: (begin, end, slot, next) each."""
@@ -415,46 +479,22 @@ class SpanColumns(KeyedColumns):
         super().__init__(ATTRIBUTES, keys)
         self.starts, self.ends = None, array("I")
 
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
     def scan(self, data: bytes, ends: array[int], starts: array[int] | None = None) -> None:
         """Read the spans data[starts[i]:ends[i]]; without `starts` they lie end to end.
 
         Raises Malformed; never on rows that `RawRows` found.
         """
-        p: cython.p_const_uchar = data
-        size: cython.Py_ssize_t = len(data)
-        count: cython.Py_ssize_t = len(ends)
-        row: cython.Py_ssize_t
-        start: cython.Py_ssize_t = 0
-        stop: cython.Py_ssize_t
-        to: cython.const[cython.uint][::1] = ends
-        begins: cython.const[cython.uint][::1] = ends if starts is None else starts
-        gaps: cython.bint = starts is not None
-        if count * self.width > len(self.cells):
-            self._reserve(2 * count)
-        self.data = data
-        self.rows = count
         self.starts, self.ends = starts, ends
-        self._merged = b""
-        for row in range(count):
-            stop = to[row]
-            if gaps:
-                start = begins[row]
-            if start > stop or stop > size:
-                raise _truncated()
-            self._row(p, start, stop, row * self.width)
-            start = stop
-        if self._merged:
-            self.data = data + self._merged
+        self._rows(data, ends, starts)
 
     @cython.cfunc
     @cython.boundscheck(False)
     @cython.wraparound(False)
     @cython.exceptval(-1)
     def _row(
-        self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, base: cython.Py_ssize_t
+        self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, row: cython.Py_ssize_t
     ) -> cython.int:
+        base: cython.Py_ssize_t = row * self.width
         cell: cython.Py_ssize_t
         tag: cython.ulonglong
         stop: cython.Py_ssize_t
@@ -542,40 +582,17 @@ class EventColumns(KeyedColumns):
     def __init__(self, keys: Mapping[bytes, int]) -> None:
         super().__init__(EVENT_ATTRIBUTES, keys)
 
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
     def scan(self, spans: SpanColumns) -> None:
         """Read the events of the spans that were scanned last. Raises Malformed; never on rows of `RawRows`."""
-        data: bytes = spans.data
-        p: cython.p_const_uchar = data
-        size: cython.Py_ssize_t = len(data)
-        row: cython.Py_ssize_t
-        start: cython.Py_ssize_t = 0
-        stop: cython.Py_ssize_t
-        gaps: cython.bint = spans.starts is not None
-        to: cython.const[cython.uint][::1] = spans.ends
-        begins: cython.const[cython.uint][::1] = spans.starts if gaps else spans.ends
-        if spans.rows > min(len(to), len(begins)):
-            raise IndexError("fewer bounds than rows")
-        self.data = data
         self.rows = 0
-        self._merged = b""
-        for row in range(spans.rows):
-            stop = to[row]
-            if gaps:
-                start = begins[row]
-            if start > stop or stop > size:
-                raise _truncated()
-            self._span(p, start, stop, row)
-            start = stop
-        if self._merged:
-            self.data = data + self._merged
+        self._walk(spans.data, spans.ends, spans.starts, spans.rows)
 
     @cython.cfunc
     @cython.exceptval(-1)
-    def _span(
+    def _row(
         self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, row: cython.Py_ssize_t
     ) -> cython.int:
+        """The events of a span, each a row of its own."""
         tag: cython.ulonglong
         stop: cython.Py_ssize_t
         while pos < end:
@@ -642,65 +659,31 @@ def _key_list(p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ss
 
 
 @cython.cclass
-class LogColumns(Wire):
-    """The cells of the log records of one batch: row i has `cells[i * LOG_CELLS:(i + 1) * LOG_CELLS]`.
+class LogColumns(Columns):
+    """The cells of the log records of one batch, LOG_CELLS each.
 
     TRACE_ID and SPAN_ID are bounds as in `SpanColumns`; SEVERITY is the low 32 bits of the number; times ns, 0 when
     absent.
     """
 
-    cells = cython.declare(object, visibility="readonly")
-    rows = cython.declare(cython.Py_ssize_t, visibility="readonly")
-    data = cython.declare(bytes, visibility="readonly")
-    _view: cython.ulonglong[::1]
-
     def __init__(self) -> None:
-        self._value = 0
-        self._room = MAX_DEPTH
-        self.rows = 0
-        self.data = b""
-        self._reserve(_ROWS)
+        super().__init__(LOG_CELLS)
 
-    def _reserve(self, rows: int) -> None:
-        self.cells = array("Q", bytes(8 * rows * LOG_CELLS))
-        self._view = self.cells
-
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
     def scan(self, data: bytes, ends: array[int], starts: array[int] | None = None) -> None:
         """Read the log records data[starts[i]:ends[i]], as `SpanColumns.scan`.
 
         Raises Malformed; never on rows that `RawRows` found.
         """
-        p: cython.p_const_uchar = data
-        size: cython.Py_ssize_t = len(data)
-        count: cython.Py_ssize_t = len(ends)
-        row: cython.Py_ssize_t
-        start: cython.Py_ssize_t = 0
-        stop: cython.Py_ssize_t
-        to: cython.const[cython.uint][::1] = ends
-        begins: cython.const[cython.uint][::1] = ends if starts is None else starts
-        gaps: cython.bint = starts is not None
-        if count * LOG_CELLS > len(self.cells):
-            self._reserve(2 * count)
-        self.data = data
-        self.rows = count
-        for row in range(count):
-            stop = to[row]
-            if gaps:
-                start = begins[row]
-            if start > stop or stop > size:
-                raise _truncated()
-            self._row(p, start, stop, row * _LOG_CELLS)
-            start = stop
+        self._rows(data, ends, starts)
 
     @cython.cfunc
     @cython.boundscheck(False)
     @cython.wraparound(False)
     @cython.exceptval(-1)
     def _row(
-        self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, base: cython.Py_ssize_t
+        self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, row: cython.Py_ssize_t
     ) -> cython.int:
+        base: cython.Py_ssize_t = row * _LOG_CELLS
         cell: cython.Py_ssize_t
         tag: cython.ulonglong
         stop: cython.Py_ssize_t

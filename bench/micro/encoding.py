@@ -13,9 +13,8 @@ from random import Random
 from statistics import median
 from typing import Any
 
-from bench.measure import console, machine, save, table
+from bench.measure import console, in_process, keep, table
 from schemas.formats.write_request import Slices
-from schemas.packed_rows import __file__ as hot
 from schemas.point import HistogramValue, Labels, Shape, Value
 from schemas.sample import PackedChunk, SeriesBlock, Tick, find_record
 from sinks.contract import Coordinates
@@ -100,16 +99,10 @@ def rows(figures: Mapping[str, Any]) -> list[list[str]]:
 
 def main() -> None:
     """Measure, print, save."""
-    figures: dict[str, Any] = {
-        "machine": machine(),
-        "options": {"labels": LABELS, "rounds": ROUNDS, "compiled": not hot.endswith(".py")},
-        "cases": {name: measured(shape) for name, shape in SHAPES.items()},
-    }
+    figures = in_process(labels=LABELS, rounds=ROUNDS)
+    figures["cases"] = {name: measured(shape) for name, shape in SHAPES.items()}
     out.print(table(COLUMNS, rows(figures)))
-    if not figures["options"]["compiled"]:
-        out.print("NOT COMPILED: `make bench BENCH=micro.encoding` compiles the hot modules")
-    file = save("encoding", figures)
-    out.print(f"saved as bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
+    keep(out, "encoding", figures)
 
 
 if __name__ == "__main__":

@@ -24,13 +24,12 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
 
-from bench.measure import console, keep, machine, table
+from bench.measure import console, in_process, keep, table
 from bench.micro.memory import trace_ids
 from bench.verdicts import Mix
 from processors.sampling.compile import compile_policies
 from processors.sampling.policies import Policy
 from processors.sampling.window import Settings, Window
-from schemas.otlp_scan import __file__ as hot
 from schemas.raw_batch import RawReader, Record
 from tests.repository import ROOT
 
@@ -170,14 +169,12 @@ def rows(figures: Mapping[str, Any]) -> list[list[str]]:
 
 def main() -> None:
     """Measure, print, save."""
-    figures: dict[str, Any] = {"machine": machine(), "options": {"compiled": not hot.endswith(".py")}, "us": {}}
+    figures = in_process() | {"us": {}}
     for number, (name, given) in enumerate(LOADS.items(), 1):
         figures["us"][name] = measure(given)
         out.print(f"[{number}/{len(LOADS) + 1}] {name}: {figures['us'][name]:.2f} µs")
     figures["us"]["the usual, uncompiled"] = uncompiled()
     out.print(table(COLUMNS, rows(figures)))
-    if not figures["options"]["compiled"]:
-        out.print("NOT COMPILED: `make bench BENCH=micro.growth` compiles the hot modules")
     keep(out, "growth", figures)
 
 

@@ -21,14 +21,13 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from bench.load import Load, Message, messages
-from bench.measure import console, keep, machine, table
+from bench.measure import console, in_process, keep, table
 from bench.verdicts import Mix
 from pipeline.config import Limits
 from pipeline.decompression import bound
 from processors.sampling.compile import compile_policies
 from processors.sampling.policies import Policy
 from processors.sampling.window import Settings, Window
-from schemas.otlp_scan import __file__ as hot
 from schemas.raw_batch import RawReader
 
 FEW, MANY = 3, 30
@@ -145,11 +144,8 @@ def rows(figures: Mapping[str, Any]) -> list[list[str]]:
 
 def main() -> None:
     """Measure, print, save."""
-    figures: dict[str, Any] = {"machine": machine(), "options": {"compiled": not hot.endswith(".py")}}
-    figures["ns"] = measure(sets())
+    figures = in_process() | {"ns": measure(sets())}
     out.print(table(COLUMNS, rows(figures)))
-    if not figures["options"]["compiled"]:
-        out.print("NOT COMPILED: `make bench BENCH=micro.policies` compiles the hot modules")
     keep(out, "policies", figures)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from processors.sampling.adaptive import Adaptive, Keyed
+from processors.sampling.answers import WORD, Term, words_of
 from processors.sampling.blocks import (
     REMEMBERED,
     BooleanAttribute,
@@ -58,7 +59,7 @@ from processors.sampling.predicates import KeyPredicates, Lookup, Tests, attribu
 from processors.sampling.probability import hash_limit_of, salted, threshold_of
 from processors.sampling.rare import Rarity
 from processors.sampling.shares import Shares, SharesBySecond
-from processors.sampling.span_bits import WORD, FieldBits, SpanBits, Term, words_of
+from processors.sampling.span_bits import FieldBits, SpanBits
 from processors.sampling.trace_state import States
 from schemas.severity import HIGHEST as HIGHEST_SEVERITY
 from schemas.severity import NUMBERS as SEVERITY_NUMBERS

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from processors.sampling import ballot
+from processors.sampling.answers import words_of
 from processors.sampling.probability import NEVER
-from processors.sampling.span_bits import words_of
 
 NS_PER_MS = 1_000_000
 NO_BOUND = (1 << 64) - 1

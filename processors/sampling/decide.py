@@ -6,12 +6,12 @@ from array import array
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from processors.sampling.answers import words_of
 from processors.sampling.ballot import Ballot
 from processors.sampling.compile import Plan
 from processors.sampling.evidence import Evidence
 from processors.sampling.features import FeatureSets
 from processors.sampling.limits import NO_LIMITS, Limits
-from processors.sampling.span_bits import words_of
 from processors.sampling.trace_table import BITS, BYTES, HIGH, KEY, MAX_END, MIN_START, RANDOM, SMALL, SPANS, U64_MAX
 
 

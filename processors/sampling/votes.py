@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from processors.sampling.adaptive import KeyState
+from processors.sampling.answers import words_of
 from processors.sampling.compile import Compat, Plan, compile_policies
 from processors.sampling.conditions import AllOf, AnyOf, Condition, NoneOf
 from processors.sampling.decide import Vote, decide
@@ -22,7 +23,6 @@ from processors.sampling.features import MOST_FEATURES, FeatureSets
 from processors.sampling.key_text import KeyText, key_text
 from processors.sampling.limits import Limits
 from processors.sampling.policies import Policy
-from processors.sampling.span_bits import words_of
 from processors.sampling.trace_table import TraceTable
 from processors.span_labels import SpanLabels
 from schemas.envelope import Envelope

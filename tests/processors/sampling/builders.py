@@ -10,10 +10,11 @@ from typing import Any
 from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
+from processors.sampling.answers import words_of
 from processors.sampling.compile import Plan
 from processors.sampling.evidence import Evidence
 from processors.sampling.policies import Policy
-from processors.sampling.span_bits import NO_RANDOMNESS, words_of
+from processors.sampling.span_bits import NO_RANDOMNESS
 from processors.sampling.trace_table import TraceTable
 from processors.span_labels import SpanLabels
 from schemas.decision import Enrichment

@@ -16,7 +16,7 @@ from processors.sampling.conditions import AnyOf
 from processors.sampling.ottl import alternatives
 from schemas.otlp_scan import AttributeValue, SpanColumns
 from tests.processors.sampling.builders import bits_of, policy, slots
-from tests.processors.sampling.test_ottl import VALUES, Tree, literal, true_of
+from tests.processors.sampling.ottl_trees import MAYBE, TEXTS, Tree, text_of, trees, true_of
 from tests.schemas.rows import attribute
 
 Attributes = Mapping[str, AttributeValue | None]
@@ -136,31 +136,7 @@ FIELDS = {
     "name": "name",
     "of": "span.name",
 }
-TEXTS = st.sampled_from(["", "a", "b"])
-MAYBE = st.sampled_from([None, *VALUES])
-LEAVES = st.one_of(
-    st.tuples(st.sampled_from(["e", "k", "r"]), st.sampled_from(["==", "!="]), MAYBE),
-    st.tuples(st.sampled_from(["e", "k"]), st.sampled_from(["<", ">="]), st.sampled_from(["a", 1, 1.5])),
-    st.tuples(st.sampled_from(["name", "of"]), st.sampled_from(["==", "!=", "<"]), TEXTS),
-)
-TREES = st.recursive(
-    LEAVES,
-    lambda part: st.one_of(st.tuples(st.sampled_from(["and", "or"]), part, part), st.tuples(st.just("not"), part)),
-    max_leaves=5,
-)
-
-
-def text(tree: Tree) -> str:
-    match tree:
-        case ("and" | "or" as word, left, right):
-            return f"({text(left)} {word} {text(right)})"
-        case ("not", part):
-            return f"not {text(part)}"
-        case (field, operator, value):
-            return f"{FIELDS[field]} {operator} {literal(value)}"
-    raise AssertionError(tree)
-
-
+TREES = trees(["e", "k", "r"], ["e", "k"], ["name", "of"])
 EVENTS = st.lists(st.tuples(TEXTS, MAYBE), max_size=3)
 
 
@@ -168,13 +144,13 @@ EVENTS = st.lists(st.tuples(TEXTS, MAYBE), max_size=3)
     st.lists(TREES, min_size=1, max_size=2), st.lists(st.tuples(TEXTS, MAYBE, EVENTS), min_size=1, max_size=4), MAYBE
 )
 def test_any_condition_is_met_by_the_events_of_which_it_says_so(
-    trees: list[Tree],
+    conditions: list[Tree],
     rows: list[tuple[str, AttributeValue | None, list[tuple[str, AttributeValue | None]]]],
     r: AttributeValue | None,
 ) -> None:
     spans = [span(*(event(n, {"k": e}) for n, e in events), name=of, attributes={"k": k}) for of, k, events in rows]
     expected = [
-        any(true_of(tree, {"e": e, "name": n, "k": k, "of": of, "r": r}) for n, e in events for tree in trees)
+        any(true_of(tree, {"e": e, "name": n, "k": k, "of": of, "r": r}) for n, e in events for tree in conditions)
         for of, k, events in rows
     ]
-    assert meeting([text(tree) for tree in trees], spans, {"r": r}) == expected
+    assert meeting([text_of(tree, FIELDS) for tree in conditions], spans, {"r": r}) == expected

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +11,7 @@ from processors.sampling.decide import decide
 from processors.sampling.ottl import alternatives
 from schemas.otlp_scan import AttributeValue
 from tests.processors.sampling.builders import MS, NOON, Table, gather, policy, slots, span
+from tests.processors.sampling.ottl_trees import MAYBE, TEXTS, Tree, text_of, trees, true_of
 from tests.schemas.rows import SpanScan
 
 
@@ -172,62 +171,14 @@ def test_conditions_are_bounded() -> None:
 
 # ---- any condition ------------------------------------------------------------------------------------------
 
-VALUES: list[AttributeValue] = ["", "a", "b", 0, 1, 1.5, True, False]
 FIELDS = {"k": 'attributes["k"]', "r": 'resource.attributes["r"]', "name": "name"}
 
 
-def literal(value: AttributeValue | None) -> str:
-    if isinstance(value, str):
-        return f'"{value}"'
-    return "nil" if value is None else str(value).lower()
-
-
-Tree = Any
-LEAVES = st.one_of(
-    st.tuples(st.sampled_from(["k", "r"]), st.sampled_from(["==", "!="]), st.sampled_from([*VALUES, None])),
-    st.tuples(st.sampled_from(["k", "r"]), st.sampled_from(["<", ">="]), st.sampled_from(["a", 1, 1.5])),
-    st.tuples(st.just("name"), st.sampled_from(["==", "!=", "<"]), st.sampled_from(["", "a", "b"])),
-)
-TREES = st.recursive(
-    LEAVES,
-    lambda part: st.one_of(st.tuples(st.sampled_from(["and", "or"]), part, part), st.tuples(st.just("not"), part)),
-    max_leaves=5,
-)
-
-
-def text(tree: Tree) -> str:
-    match tree:
-        case ("and" | "or" as word, left, right):
-            return f"({text(left)} {word} {text(right)})"
-        case ("not", part):
-            return f"not {text(part)}"
-        case (field, operator, value):
-            return f"{FIELDS[field]} {operator} {literal(value)}"
-    raise AssertionError(tree)
-
-
-def true_of(tree: Tree, found: dict[str, AttributeValue | None]) -> bool:
-    match tree:
-        case ("and", left, right):
-            return true_of(left, found) and true_of(right, found)
-        case ("or", left, right):
-            return true_of(left, found) or true_of(right, found)
-        case ("not", part):
-            return not true_of(part, found)
-    field, operator, wanted = tree
-    value: Any = found[field]
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (value, wanted))
-    alike = numbers or type(value) is type(wanted)
-    if operator in ("==", "!="):
-        return (alike and value == wanted) is (operator == "==")
-    return alike and bool(value < wanted if operator == "<" else value >= wanted)
-
-
-@given(TREES, st.lists(st.tuples(*[st.sampled_from([None, *VALUES])] * 2, st.sampled_from(["", "a", "b"])), max_size=3))
+@given(trees(["k", "r"], ["k", "r"], ["name"]), st.lists(st.tuples(MAYBE, MAYBE, TEXTS), max_size=3))
 def test_any_condition_is_true_of_the_spans_of_which_it_says_so(
     tree: Tree, rows: list[tuple[AttributeValue | None, AttributeValue | None, str]]
 ) -> None:
-    plan = compile_policies([policy("p", "ottl_condition", span=[text(tree)])], extra_keys=["k", "r"])
+    plan = compile_policies([policy("p", "ottl_condition", span=[text_of(tree, FIELDS)])], extra_keys=["k", "r"])
     table, expected = Table(plan.words, plan), False
     for k, r, name in rows:
         mine = slots(plan, {"k": k} if k is not None else {})
