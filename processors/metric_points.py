@@ -8,7 +8,7 @@ which win; the scope's name, version, schema URL and attributes as `otel_scope_�
 for. All others are on `target_info`, once for each job and instance. Source: OpenTelemetry specification, "Prometheus
 and OpenMetrics Compatibility".
 
-A point of a series that was there before costs 6 µs here, four times as much the first time, and 10 in `aggregate`
+A point of a series that was there before costs 6 µs here, four times as much the first time, and 7 in `aggregate`
 (numbers and histograms of 16 buckets, three attributes: `python -m bench.micro.otlp_points`).
 """
 

@@ -1,15 +1,25 @@
 """What a point costs the aggregate: ns, the best of several rounds. `python -m bench.micro.series`
 
+What a series costs it from tick to tick, one point each: ns of process CPU to count it, to gather the tick, to pack and
+compress it. One load has ten labels as in bench.series, one is OTLP metrics as in bench.micro.otlp_points: readings.
+
 And what it holds: bytes per label set and per label that refuses values, by the number of values that came.
 """
 
 from __future__ import annotations
 
+import time
 import tracemalloc
+from collections.abc import Sequence
+from itertools import pairwise
 from timeit import default_timer
 
+from bench.micro import otlp_points
+from bench.series import Options, counted
 from processors.cardinality import Limits
+from processors.metric_points import MetricPoints, Naming
 from processors.series import SeriesStore
+from processors.ticks import Ticks
 from schemas.point import HistogramValue, Labels, PointBatch, Shape, Value
 
 ROWS = 20_000
@@ -45,6 +55,37 @@ def cost(limits: Limits, shape: Shape, values: int, warm: bool) -> float:
     return best / ROWS * 1e9
 
 
+def ticks(records: Sequence[Sequence[bytes]], interval: int) -> list[float]:
+    """ns a series to count, gather and pack, of the fastest tick; `records` by tick, `interval` in ms."""
+    state, offset = Ticks(1, interval, ROOMY, {}), 0
+    fastest = [float("inf")] * 3
+    for number, values in enumerate(records):
+        now = NOON + interval * number
+        took = [time.process_time()]
+        for value in values:
+            state.point(offset, now, value, now / 1000)
+            offset += 1
+        took.append(time.process_time())
+        due = state.due((now + interval) / 1000)
+        took.append(time.process_time())
+        if due is None:
+            raise RuntimeError("no tick is due")
+        due.tick.encode()
+        took.append(time.process_time())
+        if number:  # in the first one every series is new
+            series = sum(block.label_sets for block in due.tick.blocks)
+            spent = [(after - before) / series * 1e9 for before, after in pairwise(took)]
+            fastest = list(map(min, fastest, spent))
+    return fastest
+
+
+def otlp(number: int) -> list[bytes]:
+    """The records of points that a message of OTLP metrics becomes."""
+    points = MetricPoints("raw", 0, "otlp_proto", Naming(), 16 << 20)
+    points.add(number, NOON, otlp_points.message(number))
+    return [batch.encode() for batch in points.flush().batches]
+
+
 def held(limits: Limits, batches: int) -> int:
     """Bytes after so many batches of values that were not there before."""
     tracemalloc.start()
@@ -66,6 +107,13 @@ def main() -> None:
         ("its series is refused", Limits(10_000, 1_000_000), ROWS, True),
     ):
         print(f"{name:40} " + " ".join(f"{cost(limits, shape, values, warm):9.0f}" for shape in SHAPES.values()))
+    wide = [value for _, value in counted(Options(5 * ROWS, 10, 1)).records]
+    print(f"\n{'a series from tick to tick, ns':40} {'count':>9} {'gather':>9} {'pack':>9}")
+    for name, records, interval in (
+        ("counted, ten labels", [wide] * ROUNDS, 1000),
+        ("OTLP metrics", [otlp(number) for number in range(3 * ROUNDS)], otlp_points.EVERY * 1000),
+    ):
+        print(f"{name:40} " + " ".join(f"{ns:9.0f}" for ns in ticks(records, interval)))
     one = held(ROOMY, 1)
     print(f"\n{'bytes per admitted label set':40} {one / ROWS:9.0f}")
     for batches in (1, 5, 25):
