@@ -44,8 +44,8 @@ class Answers:
     """
 
     _values: object
-    _table: object
-    _answer: object
+    _table = cython.declare(object)
+    _answer = cython.declare(object)
     _words: cython.Py_ssize_t
     _stride: cython.Py_ssize_t
 
@@ -77,11 +77,11 @@ class Answers:
         number: cython.Py_ssize_t
         if rows * words > len(bits) or (beside is not None and (rows > len(beside) or stride == words)):
             raise IndexError("fewer places than rows")
-        self._number(columns, at, numbers)
-        if not len(self._table):
+        answers = self.number(columns, at, numbers)
+        if not len(answers):
             return
         known: cython.const[cython.uint][::1] = numbers
-        table: cython.const[cython.ulonglong][::1] = self._table
+        table: cython.const[cython.ulonglong][::1] = answers
         into: cython.ulonglong[::1] = bits
         above: cython.ulonglong[::1] = bits if beside is None else beside
         has_above: cython.bint = beside is not None
@@ -93,15 +93,15 @@ class Answers:
                 if has_above:
                     above[row] = table[number * stride + words]
 
-    def _number(self, columns: SpanColumns | EventColumns, at: int, numbers: array[int]) -> None:
-        """Number the values of a batch, and answer for those that are new."""
+    def number(self, columns: SpanColumns | EventColumns, at: int, numbers: array[int]) -> array[int]:
+        """Number the values of a batch, 0xFFFFFFFF where there is none; the answers by number, empty without any."""
         if len(self._values) > VALUES:
             self._values.clear()
             self._table = array("Q")
         self._values.assign(columns.data, columns.cells, columns.width, at, columns.rows, numbers)
         for number in range(len(self._table) // self._stride, len(self._values)):
-            found = self._answer(self._values.text(number))  # type: ignore[operator]  # to Cython it is an object
-            self._table.extend(words_of(found, self._stride))
+            self._table.extend(words_of(self._answer(self._values.text(number)), self._stride))
+        return self._table
 
 
 @cython.cclass

@@ -18,8 +18,8 @@ from typing import Literal, NamedTuple
 
 import cython
 
+from processors.sampling.answers import Answers
 from processors.sampling.predicates import text_of
-from processors.sampling.span_bits import Answers
 from schemas.columns import grown
 from schemas.otlp_scan import (
     ATTRIBUTES,
@@ -216,12 +216,9 @@ class SpanFeatures:
             answers = self._answers[place]
             slot: cython.Py_ssize_t = self._keys[place]
             theirs = array("Q", [found[place] for found in resources] or [0])
-            answers.prepare()
-            at: cython.Py_ssize_t = NAME if slot < 0 else ATTRIBUTES + 2 * slot
-            answers.values.assign(columns.data, columns.cells, width, at, rows, self._numbers)
-            answers.extend()
+            found = answers.number(columns, NAME if slot < 0 else ATTRIBUTES + 2 * slot, self._numbers)
             numbers: cython.const[cython.uint][::1] = self._numbers
-            table: cython.const[cython.ulonglong][::1] = answers.table if len(answers.table) else array("Q", [0])
+            table: cython.const[cython.ulonglong][::1] = found if len(found) else array("Q", [0])
             for row in range(rows):
                 values[place * rows + row] = 0
                 if numbers[row] != _ABSENT:
