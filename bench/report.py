@@ -23,6 +23,7 @@ from bench import (
     pairs,
     rare,
     sizing,
+    split,
     stages,
     sustained,
     throughput_tables,
@@ -188,6 +189,20 @@ def flame_text(figures: Mapping[str, Any]) -> str:
     return "\n".join((*tables, provenance(figures, command)))
 
 
+def split_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance.md."""
+    options = figures["options"]
+    command = f"python -m bench.split --spans {' '.join(map(str, options['spans']))} --runs {options['runs']}"
+    return "\n".join(
+        (
+            markdown(split.COST_COLUMNS, split.cost_rows(figures)),
+            f"{split.verdict(figures)}\n",
+            markdown(split.STEP_COLUMNS, split.step_rows(figures)),
+            provenance(figures, command),
+        )
+    )
+
+
 def rare_text(figures: Mapping[str, Any]) -> str:
     """Rare shapes kept at a budget."""
     command = f"python -m bench.rare --seeds {' '.join(map(str, figures['options']['seeds']))}"
@@ -270,6 +285,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "hops": hops_text,
     "pairs": pairs_text,
     "flame": flame_text,
+    "split": split_text,
     "rare": rare_text,
     "budget": budget_text,
     "history": history_text,
