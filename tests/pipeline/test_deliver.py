@@ -19,6 +19,7 @@ import pytest
 import yaml
 from aiohttp import web
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import CommitFailedError
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
@@ -366,6 +367,51 @@ async def test_what_is_delivered_behind_what_waits_is_not_sent_again_by_the_next
         async with running(setup.config, ["sink.jaeger"]):
             await setup.delivered("sink.jaeger", topic)
     assert taken.total() == len(taken) == 60
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["the same topic", "a topic made anew"])
+async def test_what_could_not_be_committed_is_not_sent_again_by_the_same_worker(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch, anew: bool
+) -> None:
+    """If its record still is where it was: another one may have its offset, and that was not delivered."""
+    taken = Counter[str]()
+
+    def reply(request: web.Request, body: bytes) -> web.StreamResponse:
+        taken.update(spans_in(request.path, body))
+        return web.Response()
+
+    async def refused(offsets: object) -> None:
+        raise CommitFailedError
+
+    async with faulty.faulty(reply) as server:
+        setup = await Setup(kafka, {"jaeger": {"endpoint": server.url}}).create()
+        topic, role = setup.topics.kept_spans, "sink.jaeger"
+        partition = TopicPartition(topic, 0)
+        async with running(setup.config, [role]) as worker:
+            (group,) = worker.services
+            await setup.write(topic, [envelope([span()], [KEPT]).encode()])
+            await setup.delivered(role, topic)
+            monkeypatch.setattr(group, "commit", refused)
+            before: Any = group.lease(partition)
+            await setup.write(topic, [envelope([span()], [KEPT]).encode()])
+
+            async def accepted() -> bool:
+                return len(taken) == 2 and not before._account.unsettled
+
+            await eventually(accepted, DEADLINE, "the second span is accepted")
+            if anew:
+                offset, time = before._account.last
+                before._account.last = offset, time + 1
+            group._hold(partition, doubt=False)
+
+            async def again() -> bool:
+                return group.lease(partition) not in (None, before)
+
+            await eventually(again, DEADLINE, "the partition is taken over again")
+            monkeypatch.undo()
+            await setup.write(topic, [envelope([span()], [KEPT]).encode()])
+            await setup.delivered(role, topic)
+    assert sorted(taken.values()) == ([1, 1, 2] if anew else [1, 1, 1])
 
 
 async def _ready(worker: Any) -> bool:
