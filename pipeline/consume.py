@@ -61,7 +61,9 @@ PARTITION_FETCH_BYTES = 1 << 20  # of one partition in one fetch: bounds how lon
 
 
 class Lease(ABC):
-    """The ownership of some partitions for one epoch."""
+    """The ownership of some partitions for one epoch; without one (`fenced`) only the group says whose they are."""
+
+    fenced = True
 
     @abstractmethod
     async def open(self) -> Mapping[TopicPartition, int]:
@@ -218,7 +220,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._opening: dict[Hashable, tuple[Lease, float]] = {}  # and since when
         self._holders: dict[Hashable, asyncio.Task[None]] = {}
         self._renewing: dict[Hashable, float] = {}  # units whose lease is being made anew, until when that counts
-        self._assignment = 0
+        self._assignment, self._generation = 0, -1
         self._in_hand: Counter[TopicPartition] = Counter()
         self._joined = self._stopping = False
         self._rebalancing = self._joining = False  # positions cannot be relied on; nothing may be committed
@@ -415,27 +417,35 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Keep the leases that came back, let go of the rest, take the new ones.
 
-        Not a coroutine on purpose: positions are set before the consumer asks the group for them.
+        In a generation that the group had without this worker another one may have had its partitions: what no epoch
+        fences is taken over again. Not a coroutine on purpose: positions are set before the consumer asks the group for
+        them.
         """
+        before, self._generation = self._generation, self.consumer._coordinator.generation
+        held = {unit: lease for unit, (lease, _) in self._opening.items()} | self._leases
+        missed = {u for u, lease in held.items() if not lease.fenced and self._generation != before + 1}
         self._assignment += 1
         self._joined, self._rebalancing, self._joining = True, False, False
         units: dict[Hashable, list[TopicPartition]] = {}
         for partition in assigned:
             units.setdefault(self._unit(partition), []).append(partition)
         for unit, lease in self._leases.items():
-            lease.resume(unit in units)
+            lease.resume(unit in units and unit not in missed)
             if unit in units and set(lease.positions()) == set(units[unit]):
                 for partition, offset in lease.positions().items():
                     self.consumer.seek(partition, offset)
         for unit in [u for u in self._holders if u not in units]:
             self.add_future(self._release(unit))
+        for unit in missed & units.keys():
+            self._leases.pop(unit, None)
         for unit, partitions in units.items():
             if unit not in self._leases:
                 for partition in partitions:
                     self.consumer.seek(partition, 0)  # paused: only so that nobody asks for the committed one
                 self.consumer.pause(*partitions)
             holder = self._holders.get(unit)
-            if holder is None or holder.done():  # done: it found its partitions revoked in the middle of a takeover
+            # done: it found its partitions revoked in the middle of a takeover
+            if holder is None or holder.done() or unit in missed:
                 self._hold(unit)
         log.info(
             "assigned", extra={"role": self.role, "partitions": sorted(f"{p.topic}/{p.partition}" for p in assigned)}

@@ -173,6 +173,8 @@ class DeadLetters:
 class SinkPartition(Lease):
     """One partition of what a sink reads; `signal` is what it holds."""
 
+    fenced = False
+
     def __init__(self, owner: Group, partition: TopicPartition, signal: Signal, config: Config, outlet: Outlet) -> None:
         self._group, self._partition, self._signal = owner, partition, signal
         self._config, self._outlet = config, outlet

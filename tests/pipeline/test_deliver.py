@@ -414,6 +414,24 @@ async def test_what_could_not_be_committed_is_not_sent_again_by_the_same_worker(
     assert sorted(taken.values()) == ([1, 1, 2] if anew else [1, 1, 1])
 
 
+async def test_a_partition_that_another_worker_may_have_had_is_taken_over_again(kafka: Kafka) -> None:
+    """What it still holds of it the other one may have sent."""
+    async with faulty.faulty(faulty.status(200)) as server:
+        setup = await Setup(kafka, {"jaeger": {"endpoint": server.url}}).create()
+        role = "sink.jaeger"
+        async with running(setup.config, [role]) as worker:
+            (group,) = worker.services
+            await eventually(lambda: _ready(worker), DEADLINE, "it has partitions")
+            before = {partition: group.lease(partition) for partition in group.consumer.assignment()}
+            group._generation -= 1  # as if one had gone by
+            async with running(setup.config, [role]) as second:
+                await eventually(lambda: _ready(second), DEADLINE, "it has partitions")
+                await eventually(lambda: _ready(worker), DEADLINE, "the first one has what is left")
+                left = group.consumer.assignment()
+                assert 0 < len(left) < len(before)
+                assert not any(group.lease(partition) is before[partition] for partition in left)
+
+
 async def _ready(worker: Any) -> bool:
     return all(service.ready and service.consumer.assignment() for service in worker.services)
 

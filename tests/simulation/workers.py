@@ -170,7 +170,7 @@ class Worker:
         self.leases: dict[Slot, Owner] = {}
         self.assigned: list[Slot] = []
         self.asleep_until, self.release, self.era = 0, sim.release(), sim.era
-        self.generation = -1
+        self.generation = self.served = -1  # that it has joined, that it was given partitions in
         self.joining = True
         self.member = group.join("", sim.broker.now)
 
@@ -254,10 +254,16 @@ class Worker:
         self.member = self.group.join("" if anew else self.member, self.sim.broker.now)
 
     def _assign(self, slots: list[Slot]) -> None:
+        missed, self.served = self.generation != self.served + 1, self.generation
         for slot in [slot for slot in self.leases if slot not in slots]:
             self.sim.tell(f"{slot}: moves away from {self.member}")
             self.sim.owning.moved += 1
             del self.leases[slot]
+        for slot, owner in list(self.leases.items()):
+            if isinstance(owner, Sink):
+                owner.began = owner.to.commits  # it can know whether another one has had the slot meanwhile
+                if missed:
+                    del self.leases[slot]
         self.assigned, self.joining = slots, False
 
     def leave(self) -> None:
