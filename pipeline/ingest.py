@@ -289,13 +289,12 @@ class RawPartition(Lease):
     def process(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
         """Decode and regroup."""
         idle = self._next == self._committed
-        for record in records:
-            if record.offset < self._next:
-                continue
-            self._processor.add(record.offset, record.timestamp, record.value)
-            self._next = record.offset + 1
-            self._read += 1
-            self._mark.read(record.timestamp)
+        found = [(r.offset, r.timestamp, r.value) for r in records if r.offset >= self._next]
+        if found:
+            self._processor.add_all(found)
+            self._next = found[-1][0] + 1
+            self._read += len(found)
+            self._mark.read_all(timestamp for _, timestamp, _ in found)
         if idle or self._is_full():
             self._alarm.ring()
 

@@ -1,8 +1,8 @@
 """Envelopes in the making: the rows of many raw messages, sorted by output partition.
 
 Memory layout: for each envelope one byte string of rows end to end, six columns and the distinct headers, all growing
-by doubling. A row costs a copy of its bytes and six numbers, never an object; a header is looked up once per message
-and envelope. `python -m bench.micro.regroup` measures it.
+by doubling. A row costs a copy of its bytes and six numbers, never an object; a message a pair of them in each envelope
+that has rows of it. `python -m bench.micro.regroup` measures it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ class EnvelopeBuilder:
     rows = cython.declare(cython.Py_ssize_t, visibility="readonly")
     _end: cython.Py_ssize_t
     _allowed: cython.Py_ssize_t  # bytes beyond those of others: headers that would leave no room for rows
-    _serial: cython.Py_ssize_t  # of the message whose header numbers are known below
-    _resource: cython.Py_ssize_t  # of the newest row: its number in its message, and here
+    _serial: cython.Py_ssize_t  # of the messages whose numbers are known below
+    _message: cython.Py_ssize_t  # of the newest row: its number among those that came together, and here
+    _resource: cython.Py_ssize_t
     _scope: cython.Py_ssize_t
     _resource_here: cython.uint
     _scope_here: cython.uint
@@ -55,7 +56,7 @@ class EnvelopeBuilder:
 
     def __init__(self) -> None:
         self.size = self.rows = self._end = self._allowed = 0
-        self._serial = self._resource = self._scope = -1
+        self._serial = self._message = self._resource = self._scope = -1
         self._resource_here = self._scope_here = self._message_here = 0
         self._resources, self._scopes, self._messages = {}, {}, []
         self._body = self._bytes = bytearray(_BYTES)
@@ -79,12 +80,13 @@ class EnvelopeBuilder:
         larger[: len(self._body)] = self._body
         self._body = self._bytes = larger
 
-    def begin(self, serial: int, offset: int, timestamp: int) -> None:
-        """Rows from now on are of this raw message; `serial` tells one call of `add` from the others."""
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def begin(self, serial: cython.Py_ssize_t) -> cython.int:
+        """Rows from now on are of other messages; `serial` tells one call of `add` from the others."""
         self._serial = serial
-        self._resource = self._scope = -1
-        self._messages.append((offset, timestamp))
-        self._message_here = len(self._messages) - 1
+        self._message = self._resource = self._scope = -1
+        return 0
 
     @cython.cfunc
     @cython.exceptval(-1)
@@ -98,6 +100,16 @@ class EnvelopeBuilder:
         if scope != self._scope and scopes[scope] not in self._scopes:
             size += len(scopes[scope])
         return size
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def message(self, message: cython.Py_ssize_t, messages: list[tuple[int, int]]) -> cython.int:
+        """The next row is of this message."""
+        if message != self._message:
+            self._message = message
+            self._message_here = len(self._messages)
+            self._messages.append(messages[message])
+        return 0
 
     @cython.cfunc
     @cython.exceptval(-1)
@@ -166,8 +178,8 @@ class EnvelopeBuilders:
 
     @cython.boundscheck(False)
     @cython.wraparound(False)
-    def add(self, data: bytes, rows: Rows | RawRows, offset: int, timestamp: int, traced: bool) -> list[int]:
-        """The rows of one raw message, `offset` and `timestamp` (ms) of which are their coordinates.
+    def add(self, data: bytes, rows: Rows | RawRows, messages: list[tuple[int, int]], traced: bool) -> list[int]:
+        """The rows of raw messages, of which `messages` has the coordinates: offset and timestamp (ms).
 
         `traced`: they have keys. Returns the rows that are too large.
         """
@@ -177,6 +189,7 @@ class EnvelopeBuilders:
         resource_of: cython.const[cython.uint][::1] = rows.resource
         scope_of: cython.const[cython.uint][::1] = rows.scope
         keys: cython.const[cython.ulonglong][::1] = rows.keys
+        message_of: cython.const[cython.uint][::1] = rows.message
         item_of: cython.const[cython.uint][::1] = rows.item
         resources: list[bytes] = rows.resources
         scopes: list[bytes] = rows.scopes
@@ -201,18 +214,19 @@ class EnvelopeBuilders:
             target = keys[row] % self._partitions if keyed else self._partitions
             one = self._building[target] or self._begin(target)
             if one._serial != self._serial:
-                one.begin(self._serial, offset, timestamp)
+                one.begin(self._serial)
             headers = one.header_bytes(resource, resources, scope, scopes)
             more = _OVERHEAD + length + headers
             if one.rows and one.size + more > self._envelope_bytes + one._allowed:
                 self._full.append((UNTRACED if target == self._partitions else target, one))
                 one = self._begin(target)
-                one.begin(self._serial, offset, timestamp)
+                one.begin(self._serial)
                 headers = one.header_bytes(resource, resources, scope, scopes)
                 more = _OVERHEAD + length + headers
             if not one.rows and 2 * headers > self._envelope_bytes:
                 one._allowed = headers
             one.head(resource, resources, scope, scopes)
+            one.message(message_of[row], messages)
             if one.rows == len(one._ends):
                 one.more_rows()
             end = one._end + length

@@ -124,6 +124,11 @@ class MetricPoints:
     _dead: list[DeadLetter] = field(default_factory=list)
     _resources: dict[bytes, _Resource] = field(default_factory=dict)
 
+    def add_all(self, records: Iterable[tuple[int, int, bytes | None]]) -> None:
+        """Raw messages: offset, timestamp and value, see `add`."""
+        for offset, timestamp, value in records:
+            self.add(offset, timestamp, value)
+
     def add(self, offset: int, timestamp: int, value: bytes | None) -> None:
         """Take in a raw message; `timestamp` (ms) is that of points without a time of their own."""
         value = value or b""

@@ -1,15 +1,18 @@
 """What ingest does to a raw partition: decode, take apart by trace id, pack for the partitions of the pipeline.
 
-One instance per raw partition. `add` takes raw messages, `flush` returns everything since the last flush: one or
+One instance per raw partition. `add_all` takes raw messages, `flush` returns everything since the last flush: one or
 more envelopes for each of the N output partitions (the last of each carries the mark), rows without a trace id,
-and dead letters. The spans themselves are sliced, never re-encoded.
+and dead letters. The spans themselves are sliced, never re-encoded. Messages that are OTLP once they are decoded are
+taken apart together: many have a single span, and a call costs more than a span.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from processors.envelope_builder import UNTRACED, EnvelopeBuilders
 from processors.redaction import Redactor
@@ -20,7 +23,7 @@ from schemas.formats import detect, jaeger_json, jaeger_proto, otlp_json, text_l
 from schemas.formats.json_logs import BadLine, LogRow, parse
 from schemas.ids import TRACE_ID_BYTES, trace_key
 from schemas.otlp_build import logs_data, traces_data
-from schemas.otlp_scan import RawRows, Rows
+from schemas.otlp_scan import Apart, RawRows, Rows
 from schemas.raw_message import checked, encoding_of
 from schemas.reasons import Reason
 
@@ -28,7 +31,9 @@ ENVELOPE_BYTES = 512 << 10  # of rows and headers; it is split beyond, far below
 NO_TRACE = bytes(TRACE_ID_BYTES)
 STAGE = "ingest"
 AUTO = "auto"
-_Unfit = tuple[Rows | RawRows, int, Reason]
+BATCH_BYTES = 1 << 20  # of OTLP that are taken apart together: what one fetch of a partition returns
+_Decoded = tuple[int, int, bytes, bytes, str]
+"""Offset, timestamp, the raw message, the OTLP that it was decoded to, its encoding."""
 JSON_LINES = "json"  # a line of its own may be bad, so it does not become one OTLP message
 
 _DETECT: dict[str, Callable[[bytes], str]] = {"traces": detect.detect_traces, "logs": detect.detect_logs}
@@ -89,58 +94,80 @@ class Regroup:
         return int(self._builders.size) + self._dead_bytes
 
     def add(self, offset: int, timestamp: int, value: bytes | None) -> None:
-        """One raw message with its raw timestamp (ms). Never raises: what does not decode is a dead letter."""
-        value = value or b""
-        encoding = ""
-        try:
-            checked(value, self.max_message_bytes)
-            encoding = _DETECT[self.signal](value) if self.encoding == AUTO else self.encoding
-            if encoding == JSON_LINES:
-                self._add_json(offset, timestamp, value)
-            else:
-                otlp = _TO_OTLP[self.signal][encoding](value)
+        """One raw message, as `add_all`."""
+        self.add_all([(offset, timestamp, value)])
+
+    def add_all(self, records: Iterable[tuple[int, int, bytes | None]]) -> None:
+        """Raw messages: offset, raw timestamp (ms) and value. Never raises: what does not decode is a dead letter."""
+        named, size, found = None if self.encoding == AUTO else self.encoding, 0, list[_Decoded]()
+        detect_one, decoders = _DETECT[self.signal], _TO_OTLP[self.signal]
+        for offset, timestamp, value in records:
+            value = value or b""
+            encoding = ""
+            try:
+                checked(value, self.max_message_bytes)
+                encoding = named or detect_one(value)
+                if encoding == JSON_LINES:
+                    self._add_otlp(found)
+                    size, found = 0, []
+                    self._add_json(offset, timestamp, value)
+                    continue
+                otlp = decoders[encoding](value)
                 if self.redactor is not None:
                     otlp = self.redactor.message(otlp, self.signal)
-                self._add_otlp(offset, timestamp, value, otlp)
-        except Malformed as error:
-            detail = f"taken for {encoding}: {error.detail}" if self.encoding == AUTO and encoding else error.detail
-            self._bury_raw(offset, timestamp, 0, value, error.reason, detail)
-            self.lost += 1
-
-    def _add_otlp(self, offset: int, timestamp: int, raw: bytes, value: bytes) -> None:
-        """`value` is the OTLP that `raw` was decoded to."""
-        rows, traces = self._raw, self.signal == "traces"
-        rows.scan(value, array("I", [len(value)]))
-        if rows.bad:
-            raise Malformed(Reason.MALFORMED, rows.bad[0][1])
-        nameless = Rows.apart(rows.nameless, rows.resources, rows.scopes)
-        spanless = Rows.apart(rows.spanless, rows.resources, rows.scopes)
-        large = self._builders.add(value, rows, offset, timestamp, True)
-        unfit: list[_Unfit] = [(rows, row, Reason.SPAN_TOO_LARGE) for row in large]
-        if traces:
-            unfit += [(nameless, row, Reason.NO_TRACE_ID) for row in range(len(nameless))]
-            unfit += [(spanless, row, Reason.NO_SPAN_ID) for row in range(len(spanless))]
-        elif len(nameless):
-            large = self._builders.add(value, nameless, offset, timestamp, False)
-            unfit += [(nameless, row, Reason.SPAN_TOO_LARGE) for row in large]
-        # A row of several is buried alone, as OTLP; a message's only row in the bytes it came in; many together.
-        every = len(rows.starts) + len(nameless) + len(spanless)
-        only = every == 1 and self.redactor is None
-        self.lost += 0 < every == len(unfit)
-        wrap = traces_data if traces else logs_data
-        by_reason: dict[Reason, list[tuple[Rows | RawRows, int]]] = {}
-        for columns, row, reason in unfit:
-            by_reason.setdefault(reason, []).append((columns, row))
-        for reason, found in by_reason.items():
-            if len(found) > MOST_ALONE:
-                found.sort(key=lambda place: place[0].item[place[1]])
-                together = wrap(_group(value, columns, row) for columns, row in found)
-                first = found[0][0].item[found[0][1]]
-                self._bury(offset, timestamp, first, together, reason, f"{len(found)} rows", wrapped=True)
+            except Malformed as error:
+                self._bury_message(offset, timestamp, value, encoding, error.reason, error.detail)
                 continue
-            for columns, row in found:
-                alone = raw if only else wrap([_group(value, columns, row)])
-                self._bury(offset, timestamp, columns.item[row], alone, reason, "", wrapped=not only)
+            found.append((offset, timestamp, value, otlp, encoding))
+            size += len(otlp)
+            if size >= BATCH_BYTES:
+                self._add_otlp(found)
+                size, found = 0, []
+        self._add_otlp(found)
+
+    def _add_otlp(self, messages: list[_Decoded]) -> None:
+        """Messages that lie behind each other."""
+        if not messages:
+            return
+        rows, traces, values = self._raw, self.signal == "traces", [message[3] for message in messages]
+        data = b"".join(values)
+        rows.scan(data, array("I", accumulate(map(len, values))))
+        places = [message[:2] for message in messages]
+        unfit = [(_place(rows, row), Reason.SPAN_TOO_LARGE) for row in self._builders.add(data, rows, places, True)]
+        if traces:
+            unfit += [(place, Reason.NO_TRACE_ID) for place in rows.nameless]
+            unfit += [(place, Reason.NO_SPAN_ID) for place in rows.spanless]
+        elif rows.nameless:
+            nameless = Rows.apart(rows.nameless, rows.resources, rows.scopes)
+            large = self._builders.add(data, nameless, places, False)
+            unfit += [(rows.nameless[row], Reason.SPAN_TOO_LARGE) for row in large]
+        for number, detail in rows.bad:
+            offset, timestamp, raw, _, encoding = messages[number]
+            self._bury_message(offset, timestamp, raw, encoding, Reason.MALFORMED, detail)
+        if unfit:
+            self._bury_rows(messages, data, unfit)
+
+    def _bury_rows(self, messages: list[_Decoded], data: bytes, unfit: list[tuple[Apart, Reason]]) -> None:
+        """A row of several is buried alone, as OTLP; a message's only row in the bytes it came in; many together."""
+        rows, wrap = self._raw, traces_data if self.signal == "traces" else logs_data
+        of_message = Counter(rows.message) + Counter(place[0] for place in (*rows.nameless, *rows.spanless))
+        buried = Counter(place[0] for place, _ in unfit)
+        self.lost += sum(number == of_message[message] for message, number in buried.items())
+        found: dict[tuple[int, Reason], list[Apart]] = {}
+        for place, reason in unfit:
+            found.setdefault((place[0], reason), []).append(place)
+        for (message, reason), places in found.items():
+            offset, timestamp, raw, _, _ = messages[message]
+            if len(places) > MOST_ALONE:
+                places.sort()
+                together = wrap(_group(data, rows, place) for place in places)
+                detail = f"{len(places)} rows"
+                self._bury(offset, timestamp, places[0][1], together, reason, detail, wrapped=True)
+                continue
+            only = of_message[message] == 1 and self.redactor is None
+            for place in places:
+                alone = raw if only else wrap([_group(data, rows, place)])
+                self._bury(offset, timestamp, place[1], alone, reason, "", wrapped=not only)
 
     def _add_json(self, offset: int, timestamp: int, value: bytes) -> None:
         lines = list(parse(value))
@@ -154,8 +181,8 @@ class Regroup:
                 self._bury_raw(offset, timestamp, item, line.data, line.reason, line.detail)
         for traced in (True, False):
             data, rows = _rows({item: line for item, line in found.items() if _traced(line) == traced})
-            for row in self._builders.add(data, rows, offset, timestamp, traced):
-                alone = logs_data([_group(data, rows, row)])
+            for row in self._builders.add(data, rows, [(offset, timestamp)], traced):
+                alone = logs_data([_group(data, rows, _place(rows, row))])
                 self._bury(offset, timestamp, rows.item[row], alone, Reason.SPAN_TOO_LARGE, "", wrapped=True)
 
     def _redacted(self, line: LogRow) -> LogRow:
@@ -167,6 +194,12 @@ class Regroup:
             resource=part(line.resource, "logs.v1.ResourceLogs"),
             scope=part(line.scope, "logs.v1.ScopeLogs"),
         )
+
+    def _bury_message(self, offset: int, timestamp: int, value: bytes, encoding: str, reason: str, detail: str) -> None:
+        """Bury a message of which nothing can be used; `encoding` is what it was taken for, if it came to that."""
+        detail = f"taken for {encoding}: {detail}" if self.encoding == AUTO and encoding else detail
+        self._bury_raw(offset, timestamp, 0, value, reason, detail)
+        self.lost += 1
 
     def _bury_raw(self, offset: int, timestamp: int, index: int, value: bytes, reason: str, detail: str) -> None:
         """Bury bytes that could not be redacted."""
@@ -200,15 +233,20 @@ class Regroup:
             mine[-1].mark = NO_MARK if mark is None else mark
             mine[-1].raw_topics = dict(raw_topics)
             envelopes[target] = [envelope.encode() for envelope in mine]
+        self._dead.sort(key=lambda letter: (letter.offset, letter.index))
         flushed = Flush(envelopes, [(len(e), e.encode()) for e in untraced], self._dead, count)
         self._dead, self._dead_bytes, self.lost = [], 0, 0
         return flushed
 
 
-def _group(data: bytes, rows: Rows | RawRows, row: int) -> tuple[bytes, bytes, list[bytes]]:
+def _place(rows: Rows | RawRows, row: int) -> Apart:
+    return rows.message[row], rows.item[row], rows.starts[row], rows.ends[row], rows.resource[row], rows.scope[row]
+
+
+def _group(data: bytes, rows: Rows | RawRows, place: Apart) -> tuple[bytes, bytes, list[bytes]]:
     """A row with its headers, as `schemas.otlp_build` takes it."""
-    headers = rows.resources[rows.resource[row]], rows.scopes[rows.scope[row]]
-    return *headers, [data[rows.starts[row] : rows.ends[row]]]
+    _, _, start, end, resource, scope = place
+    return rows.resources[resource], rows.scopes[scope], [data[start:end]]
 
 
 def _traced(line: LogRow) -> bool:
@@ -227,6 +265,7 @@ def _rows(lines: Mapping[int, LogRow]) -> tuple[bytes, Rows]:
         rows.ends.append(end)
         rows.resource.append(resources.setdefault(line.resource, len(resources)))
         rows.scope.append(scopes.setdefault(line.scope, len(scopes)))
+        rows.message.append(0)
         rows.item.append(item)
         rows.keys.append(trace_key(line.trace_id) if _traced(line) else 0)
     rows.resources, rows.scopes = list(resources), list(scopes)

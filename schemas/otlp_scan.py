@@ -103,8 +103,8 @@ Apart = tuple[int, int, int, int, int, int]
 class Rows:
     """Rows of some bytes, as columns.
 
-    Row i is `data[starts[i]:ends[i]]`; `resource[i]` and `scope[i]` index into `resources` and `scopes`, `item[i]` is
-    its index in its message and `keys[i]` its `schemas.ids.trace_key`, 0 if it has none.
+    Row i is `data[starts[i]:ends[i]]`; `resource[i]` and `scope[i]` index into `resources` and `scopes`, `message[i]`
+    is its message, `item[i]` its index there and `keys[i]` its `schemas.ids.trace_key`, 0 if it has none.
     """
 
     resources: list[bytes] = field(default_factory=list)
@@ -113,6 +113,7 @@ class Rows:
     ends: array[int] = field(default_factory=_u32)
     resource: array[int] = field(default_factory=_u32)
     scope: array[int] = field(default_factory=_u32)
+    message: array[int] = field(default_factory=_u32)
     item: array[int] = field(default_factory=_u32)
     keys: array[int] = field(default_factory=lambda: array("Q"))
 
@@ -124,8 +125,8 @@ class Rows:
         """Rows that a scan has set apart: without keys."""
         if not places:
             return cls()
-        _, item, starts, ends, resource, scope = (array("I", column) for column in zip(*places, strict=True))
-        return cls(resources, scopes, starts, ends, resource, scope, item, array("Q", bytes(8 * len(places))))
+        message, item, starts, ends, resource, scope = (array("I", column) for column in zip(*places, strict=True))
+        return cls(resources, scopes, starts, ends, resource, scope, message, item, array("Q", bytes(8 * len(places))))
 
 
 @cython.cclass

@@ -310,6 +310,24 @@ LOG_MESSAGES = st.lists(
 
 
 @settings(deadline=None, max_examples=40)
+@given(st.data(), st.sampled_from(["traces", "logs"]), st.sampled_from(["otlp_proto", "auto"]), st.integers(1, 200))
+def test_messages_that_come_together_are_taken_apart_as_if_alone(
+    data: st.DataObject, signal: str, encoding: str, batch_bytes: int
+) -> None:
+    """The same envelopes, dead letters and losses: a bad message harms none beside it."""
+    messages = data.draw(MESSAGES if signal == "traces" else LOG_MESSAGES)
+    records = [(offset, offset * 10, value) for offset, value in enumerate(messages)]
+    alone, together = (regroup(signal, encoding, message=300, row=120) for _ in range(2))
+    for record in records:
+        alone.add(*record)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BATCH_BYTES", batch_bytes)
+        together.add_all(records)
+    assert (together.lost, together.size) == (alone.lost, alone.size)
+    assert together.flush(5, RAW) == alone.flush(5, RAW)
+
+
+@settings(deadline=None, max_examples=40)
 @given(st.data(), st.sampled_from(["traces", "logs"]), st.sampled_from([1, 60, 1 << 19]))
 def test_no_row_is_lost_or_doubled(data: st.DataObject, signal: str, envelope_bytes: int) -> None:
     """Every row of every message is in one envelope or one dead letter, byte for byte, with its headers.
@@ -320,8 +338,7 @@ def test_no_row_is_lost_or_doubled(data: st.DataObject, signal: str, envelope_by
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "ENVELOPE_BYTES", envelope_bytes)
         own = regroup(signal)
-        for offset, value in enumerate(messages):
-            own.add(offset, offset * 10, value)
+        own.add_all((offset, offset * 10, value) for offset, value in enumerate(messages))
         flush = own.flush(5, RAW)
     found = rows_of(flush)
     buried = {(letter.offset, letter.index): letter for letter in flush.dead_letters}
