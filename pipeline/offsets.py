@@ -84,9 +84,9 @@ class Offsets:
         return now - self._heard < self._group.kafka.session_timeout and now - self._asked < ANSWER_LIMIT
 
     async def _commit(self, again: bool, unchanged: bool = False) -> None:
-        """One at a time. Without `again` nothing if another one has done it meanwhile."""
+        """One at a time. Without `again` nothing if another one has done it meanwhile, or has tried to."""
         async with self._turn:
-            if not again and not self._settled.is_set():
+            if not again and (not self._settled.is_set() or time.monotonic() < self._next):
                 return
             self._settled.clear()
             assigned, began = self._group.consumer.assignment(), time.monotonic()
