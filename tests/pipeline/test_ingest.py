@@ -65,8 +65,16 @@ async def test_an_input_may_be_in_more_of_a_hurry_than_the_others(kafka: Kafka, 
     async def there() -> bool:
         return bool(await stages.records(stages.topics.untraced_logs))
 
-    async with stages.producer() as producer, running(stages.config, ["ingest"]):
+    spans = TopicPartition(stages.raw, 0)
+    async with stages.producer() as producer, running(stages.config, ["ingest"]) as worker:
+        (group,) = worker.services
+
+        async def read() -> bool:
+            lease = group.lease(spans)
+            return lease is not None and lease.positions()[spans] == 1
+
         await stages.produce(producer, "t1/1")
+        await eventually(read, DEADLINE, "the span is read")
         await producer.send_and_wait(f"{stages.raw}.logs", log_of("", "urgent"))
         await eventually(there, DEADLINE, "the log is there")
         assert not await stages.names(stages.topics.spans)
