@@ -25,6 +25,7 @@ from tests.services import Kafka, eventually
 FLOWS_SECONDS = 60.0
 SETTLED_SECONDS = 150.0
 FAULTS_SECONDS = 120.0  # everything that was begun is undone by then
+ENDED_CHARACTERS = 100  # that are kept of what a worker which ended by itself said
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ async def run(
             "late": len(ledger.late),
             "faults": dict(Counter(fault.kind for fault in faults)),
             "hindered_requests": sum(proxy.hindered for proxy in stage.proxies.values()),
-            "ended_by_themselves": [words.partition("\n")[0] for words in stage.ended],
+            "ended_by_themselves": [words.partition("\n")[0][:ENDED_CHARACTERS] for words in stage.ended],
             "timed_out": stage.timed_out(),
             "settled_seconds": round(settled, 1),
             "seconds": round(time.monotonic() - began, 1),
