@@ -27,9 +27,9 @@ RESULTS = Path(__file__).resolve().parent / "results"
 PAGE_WIDTH = 120
 COMPILED = "otlp_scan"  # a hot module that every role loads
 NATIVE = {"schemas", "processors", "uvloop"}  # folders of what a worker may run as native code
-_TICKS = os.sysconf("SC_CLK_TCK")
+TICKS = os.sysconf("SC_CLK_TCK")
 # Fields of /proc/PID/stat counted from the one behind the command's name (proc(5) numbers that one 3).
-_UTIME, _STIME, _CUTIME, _CSTIME = (field - 3 for field in (14, 15, 16, 17))
+MINFLT, UTIME, STIME, _CUTIME, _CSTIME = (field - 3 for field in (10, 14, 15, 16, 17))
 
 
 def family(pid: int, apart: Collection[int] = ()) -> list[int]:
@@ -57,12 +57,17 @@ def cpu_seconds(pid: int, apart: Collection[int] = ()) -> float:
             total += _ticks(child)
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended: its parent's fields have it once it was waited for
-    return total / _TICKS
+    return total / TICKS
 
 
 def _ticks(pid: int) -> int:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return sum(int(fields[index]) for index in (_UTIME, _STIME, _CUTIME, _CSTIME))
+    return sum(stat(Path(f"/proc/{pid}"), UTIME, STIME, _CUTIME, _CSTIME))
+
+
+def stat(folder: Path, *fields: int) -> list[int]:
+    """These fields of a process or thread, by its folder in /proc."""
+    found = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+    return [int(found[field]) for field in fields]
 
 
 def peak_rss(pid: int) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from typing import Any
 from bench.contest import Given, catch_up, run
 from bench.contestants import Tailrace, Task
 from bench.load import Load
-from bench.measure import console, keep, machine, native_modules, table
+from bench.measure import MINFLT, STIME, TICKS, UTIME, console, keep, machine, native_modules, stat, table
 from bench.testbed import Starting
 from bench.timed import STEPS, TimedWorker
 from bench.verdicts import Mix
@@ -31,9 +30,6 @@ DECISION_WAIT = 5.0
 PARTITIONS = 4
 IDLE_SECONDS = 5.0
 WARM_UP = 50_000  # spans
-TICKS = os.sysconf("SC_CLK_TCK")
-# Fields of /proc/PID/stat counted from the one behind the command's name (proc(5) numbers that one 3).
-MINFLT, UTIME, STIME = 7, 11, 12
 COST_COLUMNS = ("Spans", "CPU-s", "In user code", "In the kernel", "Beside the main thread", "Page faults", "Seconds")
 STEP_COLUMNS = ("Step", "µs of CPU a span", "Times per million spans")
 REST = "the rest: event loop, client, sockets, start"
@@ -58,14 +54,12 @@ class Usage:
 
 def usage(pid: int) -> Usage:
     """Of a living process."""
-    whole, main = _stat(Path(f"/proc/{pid}")), _stat(Path(f"/proc/{pid}/task/{pid}"))
-    beside = sum(max(0, whole[field] - main[field]) for field in (UTIME, STIME)) / TICKS  # the two are read one by one
-    return Usage(whole[UTIME] / TICKS, whole[STIME] / TICKS, beside, whole[MINFLT])
-
-
-def _stat(folder: Path) -> list[int]:
-    fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-    return [int(field) if field.lstrip("-").isdigit() else 0 for field in fields]
+    process = Path(f"/proc/{pid}")
+    user, system, faults = stat(process, UTIME, STIME, MINFLT)
+    main = stat(process / "task" / str(pid), UTIME, STIME)
+    # The two are read one by one.
+    beside = sum(max(0, whole - own) for whole, own in zip((user, system), main, strict=True))
+    return Usage(user / TICKS, system / TICKS, beside / TICKS, faults)
 
 
 class _Timed(TimedWorker, Starting):
