@@ -34,6 +34,7 @@ from mode import Service
 
 from pipeline import decompression, telemetry
 from pipeline.config import Kafka, Limits
+from pipeline.identity import process_name
 from pipeline.pace import BurstSize, Turns
 from pipeline.security import client_kwargs
 from pipeline.topics import settings
@@ -274,6 +275,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._admin = AIOKafkaAdminClient(**client_kwargs(self.kafka))
         self.consumer = AIOKafkaConsumer(
             group_id=self.group_id,
+            client_id=f"{self.role}-{process_name()}",  # member ids begin with it, and the assignor sorts by them
             partition_assignment_strategy=(self._assignor,),
             session_timeout_ms=int(self.kafka.session_timeout * 1000),
             heartbeat_interval_ms=int(self.kafka.heartbeat_interval * 1000),

@@ -1,9 +1,11 @@
-"""What a worker runs: the version of the program and a hash of the configuration, to see workers that differ."""
+"""Who a worker is, and what it runs: the version of the program and a hash of the configuration."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import socket
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 
@@ -18,6 +20,11 @@ def version() -> str:
         return installed("tailrace")
     except PackageNotFoundError:
         return "unknown"
+
+
+def process_name() -> str:
+    """The same for as long as the process runs, and in a container for every start: host name and process id."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def config_hash(config: Config) -> str:

@@ -20,6 +20,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from pipeline import config, consume
 from pipeline.consume import Group, Lease
+from pipeline.identity import process_name
 from pipeline.telemetry import REGISTRY
 from pipeline.worker import Worker, application
 from schemas.errors import ProtocolError, Unavailable
@@ -153,6 +154,7 @@ async def test_a_rebalance_that_gives_partitions_back_keeps_their_leases(
         kept = dict(group._leases)
         copiers.start()
         await eventually(lambda: owns(PARTITIONS // 2), DEADLINE, "half of them moved")
+        assert group.consumer._coordinator.member_id.startswith(f"{group.role}-{process_name()}-")
         assert len(leases) == PARTITIONS
         assert all(kept[unit] is lease for unit, lease in group._leases.items())
         async with producing(every_kafka, source, fresh("raw")) as producer:
