@@ -80,8 +80,10 @@ def group(app: faust.App, config: Config, name: str) -> Group:
 class Outlet:
     """What all partitions of a sink share: offsets, and its delivery and dead letters, open while any of them is held.
 
-    `had` is what became of the partitions that this worker has had.
+    `had` is what became of the partitions that this worker has had; `committing` ends only with an error.
     """
+
+    committing: asyncio.Task[None]
 
     def __init__(self, name: str, config: Config, owner: Group) -> None:
         self._name, self._config, self._turns = name, config, owner.turns
@@ -113,6 +115,7 @@ class Outlet:
                     await self._dead_letters.stop()
                     raise
                 self._delivery = delivery
+                self.committing = asyncio.create_task(self.offsets.commit_regularly())
             self._users += 1
             return self._delivery
 
@@ -123,6 +126,8 @@ class Outlet:
             delivery = self._delivery
             if not self._users and delivery is not None:
                 self._delivery = None
+                self.committing.cancel()
+                await asyncio.wait([self.committing])
                 await delivery.close()
                 await self._dead_letters.stop()
 
@@ -257,21 +262,18 @@ class SinkPartition(Lease):
         return self._unread_bytes > UNREAD_LIMIT
 
     async def work(self) -> None:
-        """Feed the delivery and commit what it has settled."""
+        """Feed the delivery, whose outlet commits what it has settled."""
         delivery = self._opened
-        tasks = [
-            asyncio.create_task(self._feed(delivery)),
-            asyncio.create_task(self._outlet.offsets.commit_regularly()),
-        ]
+        feeding = asyncio.create_task(self._feed(delivery))
+        needed = (feeding, self._outlet.committing, delivery.failed)
         try:
-            await asyncio.wait([*tasks, delivery.failed], return_when=asyncio.FIRST_COMPLETED)
-            for done in (*tasks, delivery.failed):
+            await asyncio.wait(needed, return_when=asyncio.FIRST_COMPLETED)
+            for done in needed:
                 if done.done():
                     done.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            feeding.cancel()
+            await asyncio.wait([feeding])
 
     async def pause(self) -> None:
         """What the destination has is committed before the partition may move, so the next owner does not send it.

@@ -54,40 +54,19 @@ class Offsets:
             del self._accounts[partition]
 
     async def commit_regularly(self) -> None:
-        """Commit whatever is settled, for ever. Any number of partitions may ask for it."""
+        """Commit whatever is settled, for ever."""
         while True:
             await self._settled.wait()
             await asyncio.sleep(self._next - time.monotonic())
             try:
-                await self._commit(again=False)
+                await self.commit()
             except KafkaError as error:
                 # Nothing is lost but time: the position is committed next time, by us or by the next owner.
                 log.warning("commit failed", extra={"role": self._group.role, "error": repr(error)})
 
-    async def commit(self) -> None:
-        """What has changed, now."""
-        await self._commit(again=True)
-
-    async def confirmed(self) -> bool:
-        """Whether the group has counted this worker in within a session, and answers; if not, it is asked."""
-        if self._counted_in:
-            return True
-        if not self._turn.locked():
-            with contextlib.suppress(KafkaError):
-                await self._commit(again=True, unchanged=True)
-        await asyncio.sleep(0 if self._counted_in else ASK_EVERY)
-        return False
-
-    @property
-    def _counted_in(self) -> bool:
-        now = time.monotonic()
-        return now - self._heard < self._group.kafka.session_timeout and now - self._asked < ANSWER_LIMIT
-
-    async def _commit(self, again: bool, unchanged: bool = False) -> None:
-        """One at a time. Without `again` nothing if another one has done it meanwhile, or has tried to."""
+    async def commit(self, unchanged: bool = False) -> None:
+        """What has changed, now, or everything; one at a time. Raises KafkaError."""
         async with self._turn:
-            if not again and (not self._settled.is_set() or time.monotonic() < self._next):
-                return
             self._settled.clear()
             assigned, began = self._group.consumer.assignment(), time.monotonic()
             found = {p: (a.position, a.settled().pack(a.position)) for p, a in self._accounts.items() if p in assigned}
@@ -106,3 +85,18 @@ class Offsets:
                 raise
             self._committed |= changed
             self._heard, self._asked = began, inf
+
+    async def confirmed(self) -> bool:
+        """Whether the group has counted this worker in within a session, and answers; if not, it is asked."""
+        if self._counted_in:
+            return True
+        if not self._turn.locked():
+            with contextlib.suppress(KafkaError):
+                await self.commit(unchanged=True)
+        await asyncio.sleep(0 if self._counted_in else ASK_EVERY)
+        return False
+
+    @property
+    def _counted_in(self) -> bool:
+        now = time.monotonic()
+        return now - self._heard < self._group.kafka.session_timeout and now - self._asked < ANSWER_LIMIT
