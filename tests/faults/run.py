@@ -79,6 +79,9 @@ async def run(
             for words in stage.ended:
                 say(words)
             row = await judged(stage, ledger)
+        except Exception:
+            say(f"the logs: {stage.keep_logs()}")
+            raise
         finally:
             supervisor.cancel()
             await asyncio.gather(supervisor, return_exceptions=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -128,9 +130,19 @@ class Stage:
                 if not slot.lock.locked() and slot.worker is not None and not slot.worker.is_running:
                     async with slot.lock:
                         words = slot.worker.log.read_text(errors="replace").splitlines()[-3:]
+                        words.append(f"(the logs: {self.keep_logs()})")
                         self.ended.append(f"{slot.roles} ended with {slot.worker.wait()}: " + "\n".join(words))
                         self.disturbed("ended by itself", time.monotonic(), slot=slot)
                         await self.start(slot)
+
+    def keep_logs(self) -> Path:
+        """Copy what all workers and the broker have said so far to a folder that stays."""
+        kept = Path(tempfile.mkdtemp(prefix=f"tailrace-{self.pipeline.name}-logs-"))
+        shutil.copy(self.kafka.log, kept / "kafka.log")
+        for number, slot in enumerate(self.slots):
+            if slot.worker is not None:
+                shutil.copy(slot.worker.log, kept / f"{number}-{slot.roles}.log")
+        return kept
 
     def timed_out(self) -> int:
         """How often workers gave a partition up because commits or takeovers were not answered in time."""

@@ -21,6 +21,7 @@ KAFKA_CLUSTER_ID = "dGFpbHJhY2UtdGVzdHMtMQ"
 KAFKA_MESSAGE_MAX_BYTES = 36 * 1024 * 1024
 # "No topics", version 1: the smallest request whose answer lists the brokers a client could use.
 KAFKA_METADATA_REQUEST = struct.pack(">hhih", 3, 1, 0, -1) + struct.pack(">i", 0)
+KAFKA_TOLD = "org.apache.kafka.coordinator.group"  # who joined, left and was removed, and why a group rebalances
 JAEGER_MAX_TRACES = 500_000
 
 
@@ -64,7 +65,9 @@ class Kafka(Server):
 
     def command(self) -> list[str]:
         """Format the log folder the first time; then the broker."""
-        java = ["java", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{ensure(self._recipe)}/libs/*"]
+        logger = "-Dorg.slf4j.simpleLogger"
+        told = [f"{logger}.defaultLogLevel=warn", f"{logger}.log.{KAFKA_TOLD}=info", f"{logger}.showDateTime=true"]
+        java = ["java", *told, "-cp", f"{ensure(self._recipe)}/libs/*"]
         file = self.data / "server.properties"
         file.write_text("".join(f"{key}={value}\n" for key, value in self.properties.items()))
         if not (self.data / "logs" / "meta.properties").exists():
