@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from math import inf
+from typing import TYPE_CHECKING
 
 import faust
 from aiokafka import ConsumerRecord, TopicPartition
@@ -29,7 +30,6 @@ from pipeline.alarm import Alarm
 from pipeline.commit import Committer, Output, committer, dead_letters
 from pipeline.config import Config
 from pipeline.consume import Group, Lease, Leases
-from pipeline.live.watch import Watch
 from pipeline.reader import Reader
 from pipeline.told_limits import ToldLimits, limits_of
 from pipeline.topics import Topics
@@ -39,6 +39,9 @@ from schemas.dead_letter import DeadLetter
 from schemas.errors import ProtocolError
 from schemas.point import Shape
 from schemas.sample import read_tick
+
+if TYPE_CHECKING:
+    from pipeline.live.watch import Watch
 
 ROLE = "aggregate"
 RECORDS_PER_TURN = 100  # counted before other partitions and heartbeats get their turn

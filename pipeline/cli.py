@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import click
 
-from pipeline.commands.acls import acls
-from pipeline.commands.canary import canary
-from pipeline.commands.cardinality import cardinality
-from pipeline.commands.check import check
-from pipeline.commands.config import config_group
-from pipeline.commands.convert import convert
-from pipeline.commands.demo import demo
-from pipeline.commands.dlq import dlq
-from pipeline.commands.explain import explain_command
-from pipeline.commands.restore import restore_command
-from pipeline.commands.simulate import simulate_command
-from pipeline.commands.size import size
-from pipeline.commands.test import test
-from pipeline.commands.top import top
-from pipeline.commands.topics import topics
-from pipeline.commands.worker import worker
 from pipeline.identity import version
 
+COMMANDS = (
+    *("check", "convert", "test", "simulate", "explain", "restore", "topics", "acls", "worker", "top"),
+    *("cardinality", "size", "dlq", "canary", "demo", "config"),
+)
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class Commands(click.Group):
+    """Each command is in the module of its name, imported when it is asked for: a worker stays for weeks, and what the
+    others import would take 10 MiB of it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        found = vars(import_module(f"pipeline.commands.{cmd_name}")).values()
+        return next(each for each in found if isinstance(each, click.Command) and each.name == cmd_name)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version(), prog_name="tailrace", message="%(prog)s %(version)s")
 def cli() -> None:
     """Tail sampling, log correlation and cardinality limits as workers beside Kafka.
@@ -49,11 +53,6 @@ def cli() -> None:
       tailrace top                                     what workers do right now
     """
 
-
-for command in (check, convert, test, simulate_command, explain_command, restore_command, topics, acls, worker, top):
-    cli.add_command(command)
-for command in (cardinality, size, dlq, canary, demo, config_group):
-    cli.add_command(command)
 
 main: Callable[..., Any] = cli
 """The console script."""

@@ -25,6 +25,7 @@ from pipeline.consume import Group, Lease
 from pipeline.dead_letter_share import NEVER, DeadLetterShare
 from pipeline.delivery import Delivery
 from pipeline.offsets import Offsets
+from pipeline.roles import sources
 from pipeline.security import client_kwargs
 from pipeline.settled import Settled
 from pipeline.settlement import Account
@@ -32,7 +33,7 @@ from pipeline.topics import Topics
 from schemas.dead_letter import OTLP, DeadLetter
 from schemas.errors import Retryable
 from schemas.kafka_client import let_go
-from sinks import create, signals
+from sinks import create
 from sinks.contract import Item, Refusal, Signal, SourceRecord
 
 UNREAD_LIMIT = 8 << 20  # bytes of one partition that may wait to be encoded before fetching pauses
@@ -40,17 +41,6 @@ ANSWERS_LIMIT = 1.5  # seconds that a partition which may move waits for answers
 LAST_ANSWERS = 5.0  # seconds that a worker which stops waits for requests under way: less than a session
 
 log = logging.getLogger(__name__)
-
-
-def sources(config: Config, name: str) -> dict[str, Signal]:
-    """The topics that a sink reads, each with what it holds."""
-    topics = Topics(config.kafka.prefix)
-    holding: dict[Signal, list[str]] = {
-        "spans": [topics.kept_spans],
-        "logs": [topics.kept_logs, topics.untraced_logs],
-        "samples": [topics.samples],
-    }
-    return {topic: signal for signal in signals(name, config.sinks[name]) for topic in holding[signal]}
 
 
 def group(app: faust.App, config: Config, name: str) -> Group:

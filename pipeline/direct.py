@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faust
 from aiokafka import ConsumerRecord, TopicPartition
@@ -21,7 +21,6 @@ from pipeline.config import Config
 from pipeline.consume import Group, Lease, Leases
 from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.key_check import KeyCheck
-from pipeline.live.watch import Watch
 from pipeline.log_start import Retention
 from pipeline.sample import REREAD_BYTES, ROLE, PartitionPair, exchange_of, interval, plan
 from pipeline.topics import Topics
@@ -32,6 +31,9 @@ from processors.sampling.window import Settings
 from processors.stream_time import BrokerClock
 from schemas.errors import ProtocolError
 from schemas.raw_batch import RawBatch, RawReader, Record
+
+if TYPE_CHECKING:
+    from pipeline.live.watch import Watch
 
 BATCH_BYTES = 1 << 20  # of raw values in one batch: what one fetch of a partition returns
 ENDS_PER_WAIT = 10  # times per decision_wait that a partition's end is asked for

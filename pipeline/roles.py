@@ -14,12 +14,14 @@ from pipeline.config import Config
 from pipeline.overheard import Overheard
 from pipeline.topics import Topics, check, partition_counts, topic_specs
 from schemas.errors import ConfigError, Permanent, TailraceError
+from sinks import signals as signals_of
 
 if TYPE_CHECKING:  # commands that only look at the diagram do not wait for Faust
     import faust
 
     from pipeline.consume import Group, Leases
     from pipeline.live.watch import Watch
+    from sinks.contract import Signal
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +45,19 @@ class Role:
     by_signal: bool = False
 
 
+def sources(config: Config, name: str) -> dict[str, Signal]:
+    """The topics that a sink reads, each with what it holds."""
+    topics = Topics(config.kafka.prefix)
+    holding: dict[Signal, list[str]] = {
+        "spans": [topics.kept_spans],
+        "logs": [topics.kept_logs, topics.untraced_logs],
+        "samples": [topics.samples],
+    }
+    return {topic: signal for signal in signals_of(name, config.sinks[name]) for topic in holding[signal]}
+
+
 def diagram(config: Config) -> list[Role]:
     """All roles of a configuration, in the order that data passes them."""
-    from pipeline import deliver
-
     t = Topics(config.kafka.prefix)
     sampled = (t.kept_spans, t.kept_logs, t.decisions, t.points)
     points = (t.points,) if config.measured else ()
@@ -63,8 +74,7 @@ def diagram(config: Config) -> list[Role]:
         found.append(Role("sample", (t.spans, t.logs), sampled, replays=(t.decisions,)))
     found.append(Role("aggregate", (t.points,), (t.samples, t.dlq), replays=(t.samples,), trims=(t.samples,)))
     found += [
-        Role(f"sink.{name}", tuple(deliver.sources(config, name)), (t.dlq,), transactional=False)
-        for name in config.sinks
+        Role(f"sink.{name}", tuple(sources(config, name)), (t.dlq,), transactional=False) for name in config.sinks
     ]
     return found
 
@@ -109,34 +119,53 @@ def build(
 ) -> list[Group]:
     """The groups of the chosen roles; with `signals` ingest has one for each. `watch` is for the live page, if on.
 
-    With `accept_loss` sample goes on after records that retention deleted before it had forwarded them.
+    With `accept_loss` sample goes on after records that retention deleted before it had forwarded them. A role is
+    imported when it is chosen: what only the others need takes 10 MiB.
     """
-    from pipeline import aggregate, deliver, direct, ingest, sample
-
     groups: list[Group] = []
     for name in expand(config, names):
         if name == "ingest":
+            from pipeline import ingest
+
             groups += [ingest.group(app, config, since, signal) for signal in signals or (None,)]
         elif name == "sample" and config.regroup == "never":
+            from pipeline import direct
+
             groups.append(direct.group(app, config, since, watch, accept_loss))
         elif name == "sample":
+            from pipeline import sample
+
             groups.append(sample.group(app, config, watch, accept_loss))
         elif name == "aggregate":
+            from pipeline import aggregate
+
             groups.append(aggregate.group(app, config, watch))
         else:
+            from pipeline import deliver
+
             groups.append(deliver.group(app, config, name.removeprefix("sink.")))
     return groups
 
 
 def leases(old: Config, config: Config, role: str, since: str | None, watch: Watch | None = None) -> Leases | None:
     """What makes a role's leases of this configuration; None for a role to which it says nothing that is new."""
-    from pipeline import aggregate, direct, ingest, sample
-
     if role == "ingest":
+        from pipeline import ingest
+
         return None if ingest.waits(config) == ingest.waits(old) else ingest.leases(config, since)
+    if role == "sample" and config.regroup == "never":
+        from pipeline import direct
+
+        return direct.leases(config, since, watch)
     if role == "sample":
-        return direct.leases(config, since, watch) if config.regroup == "never" else sample.leases(config, watch)
-    return aggregate.leases(config, watch) if role == "aggregate" else None
+        from pipeline import sample
+
+        return sample.leases(config, watch)
+    if role == "aggregate":
+        from pipeline import aggregate
+
+        return aggregate.leases(config, watch)
+    return None
 
 
 async def _check_topics(config: Config, needed: set[str]) -> None:

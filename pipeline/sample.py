@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import faust
 from aiokafka import ConsumerRecord, TopicPartition
@@ -22,7 +23,6 @@ from pipeline.budget_exchange import BudgetExchange
 from pipeline.commit import Output, committer, dead_letters
 from pipeline.config import Config
 from pipeline.consume import Group, Lease, Leases
-from pipeline.live.watch import Watch
 from pipeline.log_start import LogStart, Retention
 from pipeline.reader import Reader
 from pipeline.restore import Restores
@@ -36,6 +36,9 @@ from processors.span_metrics import SpanMetrics
 from schemas.errors import ProtocolError
 from schemas.ids import partition_of_metric
 from schemas.reasons import Reason
+
+if TYPE_CHECKING:
+    from pipeline.live.watch import Watch
 
 log = logging.getLogger(__name__)
 

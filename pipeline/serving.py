@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from errno import EADDRINUSE
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -12,8 +13,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pipeline import telemetry
 from pipeline.access import Access
 from pipeline.config import Telemetry
-from pipeline.live.page import Page
 from schemas.errors import ConfigError
+
+if TYPE_CHECKING:  # imported if it is served
+    from pipeline.live.page import Page
 
 LAST_ANSWERS = 1.0  # seconds that requests under way get when the worker stops
 

@@ -18,8 +18,6 @@ from faust.app.base import BootStrategy
 from pipeline import roles, serving, telemetry, zeros
 from pipeline.config import Config, Telemetry
 from pipeline.consume import Group
-from pipeline.live.page import Page
-from pipeline.live.watch import Watch
 from pipeline.pace import Turns
 from pipeline.reload import File, Reload
 from pipeline.restore import Answer
@@ -178,9 +176,15 @@ async def running(
     told = config.telemetry.metrics_level != "none"
     telemetry.tell(told)
     zeros.begin(config, roles.expand(config, names))
-    watch = Watch(config.telemetry.live.payloads) if told and config.telemetry.live.enabled else None
+    watch = None
+    if told and config.telemetry.live.enabled:
+        from pipeline.live.watch import Watch
+
+        watch = Watch(config.telemetry.live.payloads)
     worker = Worker(app, roles.build(app, config, names, since, watch, signals, accept_loss), config.telemetry)
     if watch is not None:
+        from pipeline.live.page import Page
+
         explained = explainer(lambda: worker.reload.config, worker.services)
         restored = restorer(lambda: worker.reload.config, worker.services)
         worker.server.page = Page(config, watch, worker.server.refresh, explained, restored)

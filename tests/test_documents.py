@@ -13,7 +13,7 @@ from typing import Any
 import click
 import pytest
 
-from pipeline.cli import cli
+from pipeline.cli import COMMANDS, cli
 from pipeline.config_file import load, parse
 from pipeline.demo import command as demo
 from pipeline.roles import diagram
@@ -100,8 +100,9 @@ def assert_exists(words: list[str], where: str) -> None:
     while isinstance(command, click.Group):
         assert words, where
         name, *words = words
-        assert name in command.commands, f"{where}: there is no command {name}"
-        command = command.commands[name]
+        found = command.get_command(click.Context(command), name)
+        assert found is not None, f"{where}: there is no command {name}"
+        command = found
     if command.name == "demo":  # its options are pipeline.demo's own
         command = demo
     options = {option: p for p in command.params if isinstance(p, click.Option) for option in p.opts} | {"--help": None}
@@ -127,7 +128,9 @@ def test_commands_in_documents_exist(page: Path) -> None:
 
 
 def every_command(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
         yield " ".join((*path, name)), command
         if isinstance(command, click.Group):
             yield from every_command(command, (*path, name))
@@ -143,4 +146,4 @@ def test_every_command_has_examples_that_exist(name: str, command: click.Command
 
 def test_the_help_names_every_command() -> None:
     named = {words[0] for words in commands_in(inspect.cleandoc((cli.help or "").replace("\b", "")))}
-    assert named == set(cli.commands) - {"config"}
+    assert named == set(COMMANDS) - {"config"}

@@ -305,3 +305,31 @@ def test_as_a_process_without_the_demo_extra(file: Path) -> None:
         words, cwd=ROOT, env=os.environ | {"PYTHONPATH": python_path()}, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+OTHERS = {
+    "datasketches",
+    "numpy",
+    "rich",
+    "pipeline.aggregate",
+    "pipeline.deliver",
+    "pipeline.ingest",
+    "pipeline.live.page",
+}
+
+
+def test_a_worker_imports_what_its_roles_need(file: Path) -> None:
+    """It stays, and so does what it imported."""
+    code = f"""
+import sys
+from pipeline.cli import cli
+cli.get_command(None, "worker")
+from pipeline import roles
+from pipeline.config_file import load
+from pipeline.worker import application
+roles.build(application("imports"), load({str(file)!r}, {{}}), ["sample"], None)
+print(*sorted({OTHERS!r} & set(sys.modules)))
+"""
+    environ = os.environ | {"PYTHONPATH": python_path()}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("\n", 0), done.stderr
