@@ -100,7 +100,9 @@ def seeds_text(results: Mapping[str, Any]) -> str:
     text = f"{len(runs)} runs (seeds {seeds}): {sum(run['spans'] for run in runs):,} spans of "
     text += f"{sum(run['traces'] for run in runs):,} traces, {sum(run['kept'] for run in runs):,} of them to be kept, "
     text += f"and {sum(run['logs'] for run in runs):,} logs; {sum(run['late'] for run in runs):,} traces came late. "
-    text += f"Workers ended by themselves {ended} times and were started again.\n"
+    text += f"Workers ended by themselves {ended} times and were started again"
+    stuck = sum(run.get("broker_unstuck", 0) for run in runs)
+    text += f", the broker {stuck} times because its group coordinator was stuck.\n" if stuck else ".\n"
     cells = zip(COLUMNS, _cells(runs), strict=True)
     parts = [text, markdown(("", "Found (+ allowed)"), [[column, cell] for column, cell in cells])]
     causes = [

@@ -73,8 +73,7 @@ async def run(
             assert feed.flows
             await feed.finish()
             sent_at = time.monotonic()
-            await stage.admin_again()
-            await stage.pipeline.settled(SETTLED_SECONDS)
+            await stage.settled(SETTLED_SECONDS)
             settled = time.monotonic() - sent_at
             for words in stage.ended:
                 say(words)
@@ -92,6 +91,7 @@ async def run(
             "hindered_requests": sum(proxy.hindered for proxy in stage.proxies.values()),
             "ended_by_themselves": [words.partition("\n")[0][:ENDED_CHARACTERS] for words in stage.ended],
             "timed_out": stage.timed_out(),
+            "broker_unstuck": stage.unstuck,
             "settled_seconds": round(settled, 1),
             "seconds": round(time.monotonic() - began, 1),
         }
