@@ -227,6 +227,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._rebalancing = self._joining = False  # positions cannot be relied on; nothing may be committed
         self._committing = asyncio.Lock()
         self._least: dict[TopicPartition, int] = {}  # what the group's offsets were at least; -1: none
+        self._told: dict[TopicPartition, OffsetAndMetadata] = {}  # what they were when they were asked for last
         self._errors: list[float] = []
         self.consumer: AIOKafkaConsumer = None
         self._admin: AIOKafkaAdminClient = None
@@ -525,12 +526,26 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._opening[unit] = lease, began
         try:
             positions = await lease.open()
+        except ProtocolError as error:
+            if await self._overtaken(unit):
+                raise Retryable(f"somebody else has taken over meanwhile: {error}") from error
+            raise
         finally:
             self._opening.pop(unit, None)
         telemetry.count("tailrace_takeovers_total", role=self.role)
         seconds = round(time.monotonic() - began, 3)
         log.info("taken over", extra={"role": self.role, "unit": name_of(unit), "seconds": seconds})
         return positions
+
+    async def _overtaken(self, unit: Hashable) -> bool:
+        """Whether offsets have moved since the takeover asked for them, as while it was stopped.
+
+        Then they do not contradict what it has read afterwards: both are somebody else's by now.
+        """
+        before = {p: told for p, told in self._told.items() if self._unit(p) == unit}
+        if before:
+            await self.committed(before)
+        return any(self._told[p] != told for p, told in before.items())
 
     async def _close(self, lease: Lease) -> None:
         try:
@@ -566,6 +581,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                     where = f"{partition.topic}/{partition.partition}"
                     raise Unavailable(f"the coordinator of {group} says {offset.offset} for {where}, it was {before}")
             self.moved(found)
+            self._told.update(found)
         return {p: offset for p, offset in found.items() if offset.offset >= 0}
 
     async def members_of(self, group: str) -> int:

@@ -222,6 +222,40 @@ async def test_an_exception_never_acknowledges(
     assert await read_all(kafka.bootstrap, target) == []
 
 
+async def test_a_takeover_that_was_overtaken_is_tried_again(
+    kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped between the offset and the state, it finds a contradiction of its own making when it wakes."""
+    source, target = topics
+    opened: list[int] = []
+    take_over = Copy.open
+
+    async def open_slowly(self: Copy) -> Any:
+        positions = await take_over(self)
+        opened.append(positions[self.partition])
+        if len(opened) == 1:
+            await self.transaction.commit([], {self.partition: OffsetAndMetadata(1, "")})  # as a successor would
+            raise ProtocolError("group offset 0 but its checkpoint says 1")
+        return positions
+
+    monkeypatch.setattr(Copy, "open", open_slowly)
+    await create(kafka.bootstrap, {source: 1, target: 1})
+    async with producing(kafka, source, fresh("raw")) as producer:
+        expected = await produce(producer, source, 0, 1, partitions=1)
+        worker = copier(kafka.bootstrap, source, target)
+        await worker.start()
+        try:
+
+            async def copied() -> bool:
+                return len(await read_all(kafka.bootstrap, target)) >= len(expected) - 1
+
+            await eventually(copied, DEADLINE, "it goes on from the successor's offset")
+        finally:
+            await worker.stop()
+    assert opened == [0, 1]
+    assert [r.value for r in await read_all(kafka.bootstrap, target)] == expected[1:]
+
+
 class Committing(Lease):
     """A lease that commits the same offset without end, as at-least-once roles do, only more often."""
 
