@@ -49,7 +49,7 @@ FETCH_SHARE = 0.1  # of the time that records may wait a fetch waits for more: a
 FETCH_LEAST_MS = 5  # however great the hurry
 IDLE_MS = 1_000  # that the group waits for what is fetched, unless something is held: it may have to go on
 FETCH_BYTES = 256 << 10  # that are worth an answer at once
-CHANNEL_SIZE = 4  # fetches between consumer and agent: enough to overlap, few enough to bound memory
+CHANNEL_SIZE = 1  # fetches between consumer and agent: they wait decompressed, and both have the one loop
 PAUSE_LIMIT = 3.0  # seconds a rebalance waits for answers, and for what is committed then
 REVOKE_LIMIT = 2.0  # seconds it waits for a commit that is under way; both are less than a session
 RETAKE_BACKOFF = 0.5  # seconds between attempts to fetch
@@ -329,7 +329,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             self._in_hand.update(item.partition for item in fetched)
             for item in fetched:
                 await self._channel.put(item)
-            holds = self._throttle()
+            holds = self.throttle()
 
     def _fails_for_good(self, now: float) -> bool:
         """Whether fetching has raised for longer than a session.
@@ -389,7 +389,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 found[name] = progress, f"its work is at {awaited(holder)}"
         return found
 
-    def _throttle(self) -> bool:
+    def throttle(self) -> bool:
         """Pause the partitions of saturated leases, resume the others. Whether any are paused by that."""
         assigned = self.consumer.assignment()
         paused = self.consumer.paused() if hasattr(self.consumer, "paused") else set()

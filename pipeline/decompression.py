@@ -8,21 +8,28 @@ ends with the batch that makes it larger than the bound; what is left of it is f
 Records are bounded as well as bytes: an empty one is eight bytes of a batch, next to nothing when they are compressed,
 and some hundred as an object.
 
-aiokafka has no place for this: its decoders are replaced in the modules that use them, and its fetcher's
-`PartitionRecords` and `MemoryRecords` by those that know the bound. Consumers without a bound read as ever.
+One answer of a broker has records of many partitions, 1 MiB of each, 7 MiB when they are decompressed: a consumer gets
+those of one partition at a time, and the others stay compressed until it asks again.
+
+aiokafka has no place for this: its decoders are replaced in the modules that use them, its fetcher by one that gives
+partitions singly, and the fetcher's `PartitionRecords` and `MemoryRecords` by those that know the bound. Consumers
+without a bound read as ever.
 """
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import struct
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
+import aiokafka.consumer.consumer
 import aiokafka.consumer.fetcher
 import cramjam
 import zstandard
@@ -180,6 +187,28 @@ class _PartitionRecords(aiokafka.consumer.fetcher.PartitionRecords):  # type: ig
         return record if self._bounded else super()._consumer_record(tp, record)
 
 
+class _Fetcher(aiokafka.consumer.fetcher.Fetcher):  # type: ignore[misc]
+    async def fetched_records(self, partitions: Any, timeout: float = 0, max_records: int | None = None) -> Any:
+        """The records of one partition; {} if none came in `timeout` seconds."""
+        until = time.monotonic() + timeout
+        while True:
+            if self._subscriptions.reassignment_in_progress:
+                await self._subscriptions.wait_for_assignment()
+            for partition in list(self._records):
+                if partitions and partition not in partitions:
+                    continue
+                if found := await super().fetched_records([partition], 0, max_records):
+                    return found
+            if (left := until - time.monotonic()) <= 0:
+                return {}
+            waiter = self._create_fetch_waiter()
+            done, _ = await asyncio.wait([waiter], timeout=left)
+            if not done or self._closed:
+                waiter.cancel()
+                return {}
+            waiter.result()  # raises what the group was refused
+
+
 _decompressing: _Records | None = None  # whose batch is being decompressed: nothing is awaited meanwhile
 _room = mmap.mmap(-1, mmap.PAGESIZE)
 
@@ -294,6 +323,7 @@ def _install() -> None:
             setattr(user, name, decoders[name])
     aiokafka.consumer.fetcher.MemoryRecords = _Fetched
     aiokafka.consumer.fetcher.PartitionRecords = _PartitionRecords
+    aiokafka.consumer.consumer.Fetcher = _Fetcher
 
 
 _install()

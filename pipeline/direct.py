@@ -27,7 +27,7 @@ from pipeline.topics import Topics
 from pipeline.window_settings import direct_settings
 from processors.redaction import Redactor
 from processors.sampling.compile import Plan
-from processors.sampling.window import Settings
+from processors.sampling.window import Burst, Settings
 from processors.stream_time import BrokerClock
 from schemas.errors import ProtocolError
 from schemas.raw_batch import RawBatch, RawReader, Record
@@ -39,6 +39,7 @@ BATCH_BYTES = 1 << 20  # of raw values in one batch: what one fetch of a partiti
 ENDS_PER_WAIT = 10  # times per decision_wait that a partition's end is asked for
 AHEAD_OF_OTHER = 4  # decision_waits that one of the pair may be read ahead of the other
 AHEAD_OF_TAIL = 2  # decision_waits; then everything at the tail is decided, so the tail can be waited for
+AHEAD_SHARE = 4  # a part of the cache that is enough to read while a transaction is under way
 CLOSE_LIMIT = 1.0  # seconds that the check of the keys may take to end
 CHECKER = 0  # the partition whose owner looks for traces that are on two partitions
 
@@ -124,6 +125,7 @@ class KeyedPair(PartitionPair):
         self._shares = shares
         self._since = since or config.kafka.start
         self._wait = settings.decision_wait
+        self._ahead = settings.cache_bytes // AHEAD_SHARE
         self._clock = BrokerClock()
         self._ending: dict[str, tuple[int, int]] = {}  # where a topic ended, and the broker's time before
         self._asked_at = 0.0
@@ -194,7 +196,7 @@ class KeyedPair(PartitionPair):
     # ---- how far to read ---------------------------------------------------------------------------------
 
     def held(self) -> Collection[TopicPartition]:
-        """Both while the cache is full and the tail can go on; one that is far ahead of the other."""
+        """Both while enough is read and the tail can go on; one that is far ahead of the other."""
         if self.is_full():
             return self._pair.values()
         marks = {topic: mark for (topic, _), (mark, _) in self._window.marks().items()}
@@ -204,11 +206,18 @@ class KeyedPair(PartitionPair):
         return [self._pair[topic] for topic, mark in marks.items() if mark > limit]
 
     def is_full(self) -> bool:
-        """Whether the cache is full and the tail not held up by what is undecided."""
+        """Whether enough is read for some bursts, and the tail not held up by what is undecided."""
         head, tail = self._window.now, self._window.tail_now
-        if head is None or self._window.cached_bytes < self._limit or not self._window.can_pass():
-            return False  # whatever the tail's clock says: a head that waits for what only it can decide waits for ever
-        return tail is None or head - tail > AHEAD_OF_TAIL * self._wait
+        if head is None or self._window.cached_bytes < self._ahead:
+            return False
+        if tail is not None and head - tail <= AHEAD_OF_TAIL * self._wait:
+            return False
+        return self._window.can_pass()  # a head that waits for what only it can decide waits for ever
+
+    async def _burst(self, final: bool = False) -> Burst | None:
+        burst = await super()._burst(final)
+        self._group.throttle()  # what it has passed made room: the head goes on beside its transaction
+        return burst
 
     async def _reread(self) -> None:
         for name, position in self._window.wanted().items():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from aiokafka import AIOKafkaProducer, TopicPartition, codec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, codec
 from aiokafka.consumer import fetcher
 from aiokafka.record import default_records, legacy_records
 from click.testing import CliRunner
@@ -23,7 +23,7 @@ from pipeline.worker import running
 from schemas.raw_batch import RawReader
 from schemas.raw_message import UnreadBatch
 from schemas.reasons import Reason
-from tests.pipeline.kafka import DEADLINE, committed
+from tests.pipeline.kafka import DEADLINE, committed, create, fresh
 from tests.pipeline.stages import Stages, partition, traces
 from tests.pipeline.test_direct import Keyed
 from tests.services import Kafka, eventually
@@ -266,3 +266,36 @@ async def test_bombs_on_a_broker(
     } | {("1012", "none_batch", "batch_too_large")}
     assert telemetry.REGISTRY.get_sample_value("tailrace_dead_letters_total", labels) == before + 5
     assert await committed(kafka.bootstrap, stages.topics.group(role), partition(stages.raw)) == 1_013
+
+
+async def test_partitions_of_one_answer_come_one_at_a_time(kafka: Kafka) -> None:
+    """The others stay compressed until they are asked for; none is forgotten."""
+    topic = fresh("singly")
+    await create(kafka.bootstrap, {topic: 3})
+    sent = {TopicPartition(topic, place): [b"%d/%d" % (place, number) for number in range(50)] for place in range(3)}
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, compression_type="zstd") as producer:
+        for place, values in sent.items():
+            for value in values:
+                await producer.send(topic, value, partition=place.partition)
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
+    consumer.assign(list(sent))
+    await consumer.start()
+    got: dict[TopicPartition, list[bytes]] = {place: [] for place in sent}
+    try:
+
+        async def buffered() -> bool:
+            return len(consumer._fetcher._records) == 3
+
+        await eventually(buffered, DEADLINE, "all partitions are there, compressed")
+        for left in (2, 1, 0):
+            answer = await consumer.getmany(timeout_ms=1000)
+            assert (len(answer), len(consumer._fetcher._records)) == (1, left)
+            for place, records in answer.items():
+                got[place] += [record.value for record in records]
+        async with asyncio.timeout(DEADLINE):
+            while got != sent:
+                for place, records in (await consumer.getmany(timeout_ms=1000)).items():
+                    got[place] += [record.value for record in records]
+        assert await consumer.getmany(timeout_ms=1) == {}
+    finally:
+        await consumer.stop()

@@ -8,12 +8,14 @@ import zlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from pipeline import telemetry
+from pipeline.direct import AHEAD_SHARE, KeyedPair
 from pipeline.roles import diagram, wait_for_servers
 from pipeline.worker import running
 from processors.keying import is_sampled
@@ -174,6 +176,28 @@ async def test_a_backlog_without_a_cache_is_read_again_and_decided_alike(kafka: 
         async with running(keyed.config, ["sample"]):
             await keyed.settled()
     assert (telemetry.REGISTRY.get_sample_value("tailrace_tail_reads_total", {"partition": "0"}) or 0) > read
+
+
+@pytest.mark.parametrize(
+    ("cached", "ahead", "passes", "full"),
+    [
+        (25, 2.1, True, True),
+        (24, 2.1, True, False),  # too little to be worth a burst
+        (25, 2.0, True, False),  # what the tail stands before may be undecided
+        (25, None, True, True),  # the tail has passed nothing yet
+        (25, 2.1, False, False),  # only the head can decide it
+        (100, 2.1, True, True),
+    ],
+)
+def test_the_head_reads_a_quarter_of_the_cache_ahead(
+    cached: int, ahead: float | None, passes: bool, full: bool
+) -> None:
+    """It must not fill the cache, which is for a window that needs it."""
+    pair, wait = KeyedPair.__new__(KeyedPair), 5_000
+    tail = None if ahead is None else int(100_000 - ahead * wait)
+    window = SimpleNamespace(now=100_000, tail_now=tail, cached_bytes=cached, can_pass=lambda: passes)
+    vars(pair).update(_window=window, _wait=wait, _ahead=100 // AHEAD_SHARE)
+    assert pair.is_full() == full
 
 
 async def test_a_first_start_under_traffic_without_a_cache_does_not_wait_for_itself(keyed: Keyed) -> None:
