@@ -18,7 +18,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -34,6 +34,7 @@ from mode import Service
 
 from pipeline import decompression, telemetry
 from pipeline.config import Kafka, Limits
+from pipeline.fetch_wait import FetchWait
 from pipeline.identity import process_name
 from pipeline.pace import BurstSize, Turns
 from pipeline.security import client_kwargs
@@ -44,10 +45,8 @@ from schemas.settings import parse_duration
 
 log = logging.getLogger(__name__)
 
-FETCH_WAIT_MS = 100  # how long a fetch waits for data at most; also how old an end-of-partition can be
-FETCH_SHARE = 0.1  # of the time that records may wait a fetch waits for more: an answer for each costs both sides
-FETCH_LEAST_MS = 5  # however great the hurry
-IDLE_MS = 1_000  # that the group waits for what is fetched, unless something is held: it may have to go on
+POLL_MS = 100  # that whoever has something to look at meanwhile waits for what is fetched: held partitions may go on
+IDLE_MS = 1_000  # that the group waits otherwise
 FETCH_BYTES = 256 << 10  # that are worth an answer at once
 CHANNEL_SIZE = 1  # fetches between consumer and agent: they wait decompressed, and both have the one loop
 PAUSE_LIMIT = 3.0  # seconds a rebalance waits for answers, and for what is committed then
@@ -58,6 +57,7 @@ FEW_ERRORS = 5  # of fetching, that say nothing yet
 TAKEOVER_LEAST = 30.0  # seconds before a takeover is watched: a predecessor's transaction may have to time out
 STALLED = 60.0  # seconds that a position may stand still before records that are there
 END_LIMIT = 1.0  # seconds that a question for the end may take before rows in hand are committed without the answer
+LOOK_MS = 1_000  # between two looks of aiokafka at what to fetch, if nothing that it waits for has come
 PARTITION_FETCH_BYTES = 1 << 20  # of one partition in one fetch: bounds how long one batch keeps the loop busy
 
 
@@ -117,6 +117,10 @@ class Lease(ABC):
         """True while no more records should be fetched for this lease."""
         return False
 
+    def due(self) -> float:
+        """When it will commit what it has been given by then, by the monotonic clock; infinite if that is not known."""
+        return inf
+
     def held(self) -> Collection[TopicPartition]:
         """Its partitions of which no more records should be fetched now."""
         return self.positions() if self.saturated() else ()
@@ -133,23 +137,28 @@ class Fetched:
     records: Sequence[ConsumerRecord]
 
 
-def consumer_kwargs(kafka: Kafka, limits: Limits | None = None, patience: float = inf) -> dict[str, Any]:
+def consumer_kwargs(
+    kafka: Kafka,
+    limits: Limits | None = None,
+    patience: float = inf,
+    due: Callable[[], Iterable[float]] = tuple,
+) -> dict[str, Any]:
     """What all consumers have in common: committed records only, every position and commit ours.
 
-    What is read may wait for `patience` seconds and for `commit_interval` before it is passed on.
+    What is read may wait for `patience` seconds and for `commit_interval` before it is passed on; `due`: see FetchWait.
 
     `limits` are those of raw topics: whoever writes them, their batches may be anything when they are decompressed.
     """
-    wait_ms = int(FETCH_SHARE * min(patience, kafka.commit_interval) * 1000)
     return {
         "value_deserializer": None if limits is None else decompression.bound(limits),
         "enable_auto_commit": False,
         "auto_offset_reset": "none",
         "isolation_level": "read_committed",
-        "fetch_max_wait_ms": max(FETCH_LEAST_MS, min(FETCH_WAIT_MS, wait_ms)),
+        "fetch_max_wait_ms": FetchWait(min(patience, kafka.commit_interval), due),
         "fetch_min_bytes": FETCH_BYTES,
         "fetch_max_bytes": kafka.fetch_max_bytes,
         "max_partition_fetch_bytes": PARTITION_FETCH_BYTES,
+        "consumer_timeout_ms": LOOK_MS,
         "client_rack": kafka.client_rack,
         **client_kwargs(kafka),
     }
@@ -230,6 +239,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._told: dict[TopicPartition, OffsetAndMetadata] = {}  # what they were when they were asked for last
         self._errors: list[float] = []
         self.consumer: AIOKafkaConsumer = None
+        self._asking: AIOKafkaConsumer = None  # on connections of its own: an answer comes behind a fetch that waits
         self._admin: AIOKafkaAdminClient = None
         app.agent(self._channel, name=group_id)(self._agent)
 
@@ -283,11 +293,13 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             max_poll_interval_ms=300_000,
             rebalance_timeout_ms=int(self.kafka.session_timeout * 1000),
             metadata_max_age_ms=30_000,
-            **consumer_kwargs(self.kafka, self._limits, self._patience),
+            **consumer_kwargs(self.kafka, self._limits, self._patience, self._due),
         )
         self.consumer.subscribe(topics=self._topics, listener=self)
+        self._asking = AIOKafkaConsumer(**{**consumer_kwargs(self.kafka), "isolation_level": "read_uncommitted"})
         await self._admin.start()
         await self._count_others()
+        await self._asking.start()
         await self.consumer.start()
         self.add_future(self._fetch())
         if self._watchdog.timeout:
@@ -302,15 +314,19 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 await asyncio.gather(*finishing, return_exceptions=True)
         await asyncio.gather(*(self._release(unit) for unit in list(self._holders)))
         telemetry.gauge("tailrace_ready", 0, role=self.role)
-        for client in (self.consumer, self._admin):
+        for end in (self.consumer.stop, self._asking.stop, self._admin.close):
             with contextlib.suppress(Exception):  # a consumer whose fetcher ended raises that once more
-                await asyncio.wait_for(client.stop() if client is self.consumer else client.close(), CLOSE_LIMIT)
+                await asyncio.wait_for(end(), CLOSE_LIMIT)
+
+    def _due(self) -> list[float]:
+        """When leases commit; unknown while one is taken over: its partitions wait for the fetch that is under way."""
+        return [] if self._opening else [lease.due() for lease in self._leases.values()]
 
     async def _fetch(self) -> None:
         holds = False
         while not self.should_stop:
             try:
-                batches = await self.consumer.getmany(timeout_ms=FETCH_WAIT_MS if holds else IDLE_MS)
+                batches = await self.consumer.getmany(timeout_ms=POLL_MS if holds else IDLE_MS)
             except OffsetOutOfRangeError as error:
                 await self.crash(ProtocolError(f"records are gone before they were read: {error}"))
                 return
@@ -672,25 +688,21 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     async def drained(self, partition: TopicPartition) -> bool:
         """Whether everything up to the partition's end, asked now, has been given to its lease.
 
-        False while a transaction is open beyond the last stable offset: it may hold older records (F11).
+        False while a transaction is open before it: it may hold older records (F11).
         """
-        end = await self.settled_end(partition)
+        end = await self.written_end(partition)
         return end is not None and await self.passed(partition, end)
 
-    async def settled_end(self, partition: TopicPartition) -> int | None:
-        """The partition's end, asked now.
+    async def written_end(self, partition: TopicPartition) -> int | None:
+        """The partition's end, asked now, open transactions included: none is left before it once it was `passed`.
 
-        None while a transaction is open at it, before anything was fetched, or when there is no quick answer.
+        None when there is no quick answer.
         """
         try:
             async with asyncio.timeout(END_LIMIT):
-                end = (await self.end([partition]))[partition]
+                return int((await self._asking.end_offsets([partition]))[partition])
         except (TimeoutError, KafkaError):
             return None
-        if partition not in self.consumer.assignment():
-            return None
-        highwater: int | None = self.consumer.highwater(partition)
-        return None if highwater is None or highwater > end else end
 
     async def passed(self, partition: TopicPartition, end: int) -> bool:
         """Whether everything before `end` has been given to the partition's lease.

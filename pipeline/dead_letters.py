@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from pipeline.config import Config
-from pipeline.consume import FETCH_WAIT_MS, STALLED, consumer_kwargs
+from pipeline.consume import POLL_MS, STALLED, consumer_kwargs
 from pipeline.topics import Topics, partition_counts
 from schemas.dead_letter import DeadLetter, Receipt
 from schemas.errors import Permanent, Unavailable
@@ -173,7 +173,7 @@ class Queue:
         self._consumer.seek(at, start)
         moved = time.monotonic()
         while await self._consumer.position(at) < end:
-            batches = await self._consumer.getmany(timeout_ms=FETCH_WAIT_MS)
+            batches = await self._consumer.getmany(timeout_ms=POLL_MS)
             if batches:
                 moved = time.monotonic()
             elif time.monotonic() - moved > STALLED:

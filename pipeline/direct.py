@@ -245,7 +245,7 @@ class KeyedPair(PartitionPair):
         for name, partition in self._pair.items():
             if asking and name not in self._ending:
                 before = self._now()
-                end = await self._group.settled_end(partition)
+                end = await self._group.written_end(partition)
                 if end is not None:
                     self._ending[name] = end, before
             if name in self._ending and await self._group.passed(partition, self._ending[name][0]):

@@ -357,10 +357,10 @@ class RawPartition(Lease):
                 self._ending = None
 
     async def _ask_for_end(self) -> None:
-        """After a commit, not before it: the answer may come behind that of a fetch, and records would wait."""
+        """After a commit, not before it: records would wait for the answer."""
         if self._source.signal != "metrics" and self._ending is None:
             before = self._clock.now(time.monotonic())
-            settled = await self._group.settled_end(self._partition)
+            settled = await self._group.written_end(self._partition)
             self._ending = None if settled is None else (settled, before)
 
     async def _mark_idle(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.config import Kafka, Limits
-from pipeline.consume import FETCH_WAIT_MS, STALLED, consumer_kwargs
+from pipeline.consume import POLL_MS, STALLED, consumer_kwargs
 from schemas.errors import Unavailable
 
 CLOSE_LIMIT = 5.0  # seconds that a disconnect may take
@@ -39,7 +39,7 @@ class Reader:
         records: list[tuple[int, int, bytes]] = []
         size, position, moved = 0, start, time.monotonic()
         while position < end and size <= max_bytes:
-            for fetched in (await self._consumer.getmany(timeout_ms=FETCH_WAIT_MS)).values():
+            for fetched in (await self._consumer.getmany(timeout_ms=POLL_MS)).values():
                 records.extend((r.offset, r.timestamp, r.value or b"") for r in fetched)  # raw topics may hold nulls
                 size += sum(len(r.value or b"") for r in fetched)
             before, position = position, await self._consumer.position(partition)
@@ -47,6 +47,7 @@ class Reader:
                 moved = time.monotonic()
             elif time.monotonic() - moved > STALLED:
                 raise Unavailable(f"{partition.topic}/{partition.partition}: nothing read from {position} on")
+        self._consumer.pause(partition)  # or it would be fetched on and on, for nobody
         return Range(records, position)
 
     async def end(self, partition: TopicPartition) -> tuple[int, int]:
@@ -74,12 +75,13 @@ class Reader:
         found: dict[TopicPartition, tuple[int, int, bytes]] = {}
         began = time.monotonic()
         while left:
-            fetched = await self._consumer.getmany(*left, timeout_ms=FETCH_WAIT_MS)
+            fetched = await self._consumer.getmany(*left, timeout_ms=POLL_MS)
             for partition, records in fetched.items():
                 found[partition] = records[-1].offset, records[-1].timestamp, records[-1].value
             left = {p for p in left if await self._consumer.position(p) < ends[p]}
             if left and time.monotonic() - began > STALLED:
                 raise Unavailable(f"{sorted(left)}: the newest record could not be read")
+        self._consumer.pause(*self._consumer.assignment())
         return found
 
     async def at(self, partition: TopicPartition, time_ms: int) -> int:

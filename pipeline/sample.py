@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 import faust
@@ -156,6 +157,7 @@ class PartitionPair(Lease):
         self._exchange: BudgetExchange | None = None
         self._limit = settings.cache_bytes
         self._rounds = self._loaded = 0
+        self._burst_at = inf
         self._alarm = Alarm()
         self._logs_topic = settings.logs_topic
         self._stalled: set[tuple[str, int]] = set()
@@ -221,16 +223,16 @@ class PartitionPair(Lease):
     async def work(self) -> None:
         """Burst by burst, every `commit_interval` or sooner while the tail has more to forward."""
         every = interval(self._config)
-        burst_at = rested_at = time.monotonic()
+        self._burst_at = rested_at = time.monotonic()
         more = False
         while True:
             self._rounds += 1
             await self._reread()
-            due = rested_at if self.is_full() else max(burst_at + every, rested_at)
+            due = rested_at if self.is_full() else max(self.due(), rested_at)
             if not more and (left := due - time.monotonic()) > 0:
                 await self._alarm.wait(left)
                 continue
-            burst_at = time.monotonic()
+            self._burst_at = time.monotonic()
             await self._ask_ends()
             if self._exchange is not None and (states := await self._exchange.look(self._reader)) is not None:
                 self._window.allot(states)
@@ -240,10 +242,14 @@ class PartitionPair(Lease):
                 if burst is not None:
                     await self._commit(burst)
                 more = burst is not None and burst.more
-            self.restores.look(late, burst_at)  # their verdicts are in the log now
+            self.restores.look(late, self._burst_at)  # their verdicts are in the log now
             self._show()
             await self._log_start.look(self._window.oldest())
             rested_at = time.monotonic() + breath(every)
+
+    def due(self) -> float:
+        """An interval after the last burst began."""
+        return self._burst_at + interval(self._config)
 
     def is_full(self) -> bool:
         """Whether so much waits between tail and head that a burst should come at once."""
