@@ -21,7 +21,7 @@ from processors.keying import Sightings
 from schemas.decision import decided_keys
 from schemas.errors import ProtocolError
 
-POLL_MS = 1_000
+WAIT_MS = 2_000  # that a fetch of decisions waits for more of them: nobody is in a hurry to know
 AGAIN_AFTER = 10.0  # seconds, when the decisions cannot be read
 COMPLAIN_EVERY = 60.0  # seconds between log lines
 
@@ -40,7 +40,7 @@ class KeyCheck:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            consumer = AIOKafkaConsumer(**consumer_kwargs(self._kafka))
+            consumer = AIOKafkaConsumer(**{**consumer_kwargs(self._kafka), "fetch_max_wait_ms": WAIT_MS})
             try:
                 await consumer.start()
                 await self._follow(consumer)
@@ -55,7 +55,7 @@ class KeyCheck:
         for partition, end in (await consumer.end_offsets(self._partitions)).items():
             consumer.seek(partition, end)
         while True:
-            for partition, records in (await consumer.getmany(timeout_ms=POLL_MS)).items():
+            for partition, records in (await consumer.getmany(timeout_ms=WAIT_MS)).items():
                 for record in records:
                     self._see(partition.partition, record.value)
 
