@@ -125,19 +125,18 @@ class EnvelopeBuilder:
             self._scope_here = self._scopes.setdefault(scopes[scope], len(self._scopes))
         return 0
 
-    def build(self, envelope: Envelope) -> Envelope:
-        """Fill an empty envelope."""
+    def encode(self, envelope: Envelope) -> bytes:
+        """The record value of an empty envelope with these rows."""
         rows: cython.Py_ssize_t = self.rows
         envelope.resources, envelope.scopes = list(self._resources), list(self._scopes)
         envelope.messages = self._messages
-        envelope.body = bytes(memoryview(self._body)[: self._end])
         envelope.ends = array("I", bytes(memoryview(self._ends)[:rows]))
         envelope.resource = array("I", bytes(memoryview(self._resource_of)[:rows]))
         envelope.scope = array("I", bytes(memoryview(self._scope_of)[:rows]))
         envelope.message = array("I", bytes(memoryview(self._message_of)[:rows]))
         envelope.item = array("I", bytes(memoryview(self._item_of)[:rows]))
         envelope.keys = array("Q", bytes(memoryview(self._keys)[:rows]))
-        return envelope
+        return envelope.encode(memoryview(self._body)[: self._end])
 
 
 @cython.cclass

@@ -11,10 +11,10 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
-from processors.envelope_builder import UNTRACED, EnvelopeBuilders
+from processors.envelope_builder import UNTRACED, EnvelopeBuilder, EnvelopeBuilders
 from processors.redaction import Redactor
 from schemas.dead_letter import MOST_ALONE, OTLP, DeadLetter
 from schemas.envelope import NO_MARK, Envelope
@@ -219,24 +219,22 @@ class Regroup:
     def flush(self, mark: int | None, raw_topics: Mapping[str, int]) -> Flush:
         """Everything since the last flush; every output partition gets an envelope that carries the mark."""
         count = self._builders.rows
-        built = [
-            (target, one.build(Envelope(self.partitions, self.topic, self.partition)))
-            for target, one in self._builders.take()
-        ]
-        own: dict[int, list[Envelope]] = {}
-        for target, envelope in built:
-            own.setdefault(target, []).append(envelope)
-        untraced = own.pop(UNTRACED, [])
+        own: dict[int, list[EnvelopeBuilder]] = {}
+        for target, one in self._builders.take():
+            own.setdefault(target, []).append(one)
+        untraced = [(one.rows, one.encode(self._envelope())) for one in own.pop(UNTRACED, [])]
         envelopes: dict[int, list[bytes]] = {}
         for target in range(self.partitions):
-            mine = own.get(target) or [Envelope(self.partitions, self.topic, self.partition)]
-            mine[-1].mark = NO_MARK if mark is None else mark
-            mine[-1].raw_topics = dict(raw_topics)
-            envelopes[target] = [envelope.encode() for envelope in mine]
+            *full, last = own.get(target) or [EnvelopeBuilder()]
+            marked = replace(self._envelope(), mark=NO_MARK if mark is None else mark, raw_topics=dict(raw_topics))
+            envelopes[target] = [*(one.encode(self._envelope()) for one in full), last.encode(marked)]
         self._dead.sort(key=lambda letter: (letter.offset, letter.index))
-        flushed = Flush(envelopes, [(len(e), e.encode()) for e in untraced], self._dead, count)
+        flushed = Flush(envelopes, untraced, self._dead, count)
         self._dead, self._dead_bytes, self.lost = [], 0, 0
         return flushed
+
+    def _envelope(self) -> Envelope:
+        return Envelope(self.partitions, self.topic, self.partition)
 
 
 def _place(rows: Rows | RawRows, row: int) -> Apart:

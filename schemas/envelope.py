@@ -113,8 +113,8 @@ class Envelope:
         selected.messages = [self.messages[index] for index in messages]
         return selected
 
-    def encode(self) -> bytes:
-        """The record value; `decode` is its inverse."""
+    def encode(self, body: bytes | memoryview | None = None) -> bytes:
+        """The record value; `decode` is its inverse. `body` stands in the place of the envelope's own."""
         return pack(
             {
                 "v": VERSION,
@@ -126,7 +126,7 @@ class Envelope:
                 "sco": self.scopes,
                 "msg": self.messages,
                 "keys": self.keys.tobytes(),
-                "body": self.body,
+                "body": self.body if body is None else body,
                 "col": [column.tobytes() for column in self._columns()],
                 "ver": _pack_verdicts(self.verdicts),
             }

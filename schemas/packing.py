@@ -10,18 +10,24 @@ import zstandard
 COMPRESS_FROM = 512  # bytes; below it zstd's frame costs more than it saves (a mark alone is about 90 bytes)
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no msgpack map starts with it
 MAX_UNPACKED = 256 << 20  # bytes, far above any record; foreign bytes can claim to unpack to 2**64
+_packer = msgpack.Packer(autoreset=False)  # one memory for every record, large ones included: that of each would be new
 _compressor = zstandard.ZstdCompressor(level=1)
 _decompressor = zstandard.ZstdDecompressor()
 
 
 def pack(value: Any) -> bytes:
     """Msgpack, compressed from COMPRESS_FROM bytes on."""
-    return compressed(msgpack.packb(value))
+    try:
+        _packer.pack(value)
+        with _packer.getbuffer() as packed:
+            return compressed(packed)
+    finally:
+        _packer.reset()
 
 
-def compressed(packed: bytes) -> bytes:
+def compressed(packed: bytes | memoryview) -> bytes:
     """The record value of what is packed already."""
-    return _compressor.compress(packed) if len(packed) >= COMPRESS_FROM else packed
+    return _compressor.compress(packed) if len(packed) >= COMPRESS_FROM else bytes(packed)
 
 
 def unpack(value: bytes) -> Any:
