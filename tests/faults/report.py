@@ -95,7 +95,9 @@ def seeds_text(results: Mapping[str, Any]) -> str:
         faults.update(run["faults"])
         for column, causes in run["allowed"].items():
             allowed.setdefault(column, Counter()).update(causes)
-    seeds = ", ".join(map(str, (run["seed"] for run in runs)))
+    numbers = sorted(run["seed"] for run in runs)
+    whole = numbers == list(range(numbers[0], numbers[-1] + 1))
+    seeds = f"{numbers[0]} to {numbers[-1]}" if whole else ", ".join(map(str, numbers))
     ended = sum(len(run["ended_by_themselves"]) for run in runs)
     text = f"{len(runs)} runs (seeds {seeds}): {sum(run['spans'] for run in runs):,} spans of "
     text += f"{sum(run['traces'] for run in runs):,} traces, {sum(run['kept'] for run in runs):,} of them to be kept, "
