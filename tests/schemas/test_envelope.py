@@ -224,6 +224,15 @@ def test_compression_starts_where_it_pays() -> None:
     assert pack(b"x" * COMPRESS_FROM).startswith(ZSTD_MAGIC)
 
 
+def test_what_cannot_be_packed_leaves_nothing_in_the_next_record() -> None:
+    """All records are packed in one memory."""
+    for value in ([1, object()], [1, 1 << 64]):
+        with pytest.raises((TypeError, OverflowError)):
+            pack(value)
+        assert unpack(pack({"large": b"x" * COMPRESS_FROM})) == {"large": b"x" * COMPRESS_FROM}
+        assert unpack(pack([1])) == [1]
+
+
 # --- foreign bytes ---------------------------------------------------------------------------------------------
 
 
