@@ -27,9 +27,6 @@ from schemas.versions import require
 VERSION = 1
 READS = (1,)
 NO_MARK = -1
-EMPTY_BYTES = 2_000  # of one without rows, in memory: its lists, columns and their objects
-ROW_BYTES = 32  # of a row's columns
-MESSAGE_BYTES = 100  # of a message's coordinates: two numbers in a tuple in a list
 
 
 def u64(values: list[int] | None = None) -> array[int]:
@@ -77,13 +74,6 @@ class Envelope:
 
     def __len__(self) -> int:
         return len(self.ends)
-
-    @property
-    def size(self) -> int:
-        """About what it takes in memory, in bytes."""
-        headers = sum(map(len, self.resources)) + sum(map(len, self.scopes))
-        columns = ROW_BYTES * len(self) + MESSAGE_BYTES * len(self.messages)
-        return EMPTY_BYTES + len(self.body) + headers + columns
 
     def row(self, index: int) -> bytes:
         """The OTLP bytes of row `index`."""

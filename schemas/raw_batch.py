@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from schemas.dead_letter import MOST_ALONE, DeadLetter
-from schemas.envelope import MESSAGE_BYTES, ROW_BYTES, Envelope
+from schemas.envelope import Envelope
 from schemas.errors import Malformed
 from schemas.otlp_build import traces_data
 from schemas.otlp_scan import Apart, RawRows
@@ -19,6 +19,8 @@ from schemas.raw_message import checked, encoding_of
 from schemas.reasons import Reason
 
 STAGE = "sample"
+ROW_BYTES = 32  # of a row's columns
+MESSAGE_BYTES = 100  # of a message's coordinates: two numbers in a tuple in a list
 
 Record = tuple[int, int, bytes]
 """Offset, timestamp in ms, value."""

@@ -72,11 +72,8 @@ ENVELOPE_BYTES = 512 << 10  # of kept rows and their headers in one record, as i
 
 ACCEPT = "tailrace worker --role sample --accept-loss"
 
-OPEN_SHARE = 4  # one part in so many of the cache holds envelopes as the head unpacked them
-
 Value = bytes | RawBatch
 """What a record holds: an envelope as ingest wrote it, or raw records."""
-Cached = Value | Envelope
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,6 @@ class Cursor:
     """The two positions in one topic, and the records between them as far as memory allows.
 
     `cached` holds (offset, append time, value) of the *oldest* records from `tail` on: what does not fit is read
-    again. Some of them are envelopes that are unpacked already: several times as large, but the tail need not do it
     again. `cached_to` is where the cache ends; it is contiguous from the tail. `passed` is the append time of the last
     record that the tail has passed.
     """
@@ -116,7 +112,7 @@ class Cursor:
     cached_to: int
     counted: int = 0
     passed: int | None = None
-    cached: deque[tuple[int, int, Cached]] = field(default_factory=deque)
+    cached: deque[tuple[int, int, Value]] = field(default_factory=deque)
 
 
 @dataclass(slots=True)
@@ -294,7 +290,7 @@ class Window:
         if offset < cursor.head:
             return
         envelope = self._envelope(value)
-        self._cache(cursor, offset, append, value, envelope)
+        self._cache(cursor, offset, append, value)
         cursor.head = _after(offset, value)
         raw = (envelope.topic, envelope.partition)
         if len(envelope):
@@ -306,11 +302,9 @@ class Window:
         self._clock.read(topic, envelope, append)
         self._decide_due()
 
-    def _envelope(self, value: Cached) -> Envelope:
+    def _envelope(self, value: Value) -> Envelope:
         if isinstance(value, RawBatch):
             return value.rows
-        if isinstance(value, Envelope):
-            return value
         envelope = Envelope.decode(value)
         self._check_partitions(envelope.partitions, self._settings.partitions)
         return envelope
@@ -470,14 +464,11 @@ class Window:
 
     # ---- the cache between head and tail -----------------------------------------------------------------
 
-    def _cache(self, cursor: Cursor, offset: int, append: int, value: Value, envelope: Envelope) -> None:
-        most = self._settings.cache_bytes
-        if cursor.cached_to == cursor.head and self._cached_bytes < most:
-            is_open = envelope.messages and self._cached_bytes + envelope.size <= most // OPEN_SHARE
-            cached = envelope if is_open and not isinstance(value, RawBatch) else value
-            cursor.cached.append((offset, append, cached))
-            cursor.cached_to = _after(offset, cached)
-            self._cached_bytes += _size(cached)
+    def _cache(self, cursor: Cursor, offset: int, append: int, value: Value) -> None:
+        if cursor.cached_to == cursor.head and self._cached_bytes < self._settings.cache_bytes:
+            cursor.cached.append((offset, append, value))
+            cursor.cached_to = _after(offset, value)
+            self._cached_bytes += _size(value)
 
     def wanted(self) -> dict[str, int]:
         """Topics whose tail has to be read again, and from which position: nothing of theirs is cached."""
@@ -615,7 +606,7 @@ class Window:
             self._pass_ends(topic, cursor)
             cursor.cached.popleft()
             self._cached_bytes -= _size(value)
-            records, rows, read = records + 1, rows + len(envelope), read + len(envelope.body)
+            records, rows, read = records + 1, rows + len(envelope), read + _size(value)
         if not cursor.cached:
             cursor.tail = max(cursor.tail, cursor.cached_to)
         self._pass_ends(topic, cursor)
@@ -843,7 +834,7 @@ def _text(value: AttributeValue | None) -> str:
     return value if isinstance(value, str) else "" if value is None else str(value)
 
 
-def _after(offset: int, value: Cached) -> int:
+def _after(offset: int, value: Value) -> int:
     """The position behind a record."""
     return value.after if isinstance(value, RawBatch) else offset + 1
 
@@ -854,9 +845,9 @@ def _appended(cursor: Cursor) -> int:
     return value.rows.messages[0][1] if isinstance(value, RawBatch) else append
 
 
-def _size(value: Cached) -> int:
+def _size(value: Value) -> int:
     """Bytes in memory."""
-    return len(value) if isinstance(value, bytes) else value.size
+    return value.size if isinstance(value, RawBatch) else len(value)
 
 
 def _encoded(envelope: Envelope, rows: array[int], verdicts: list[RowVerdict | None]) -> list[bytes]:

@@ -191,32 +191,6 @@ def test_the_cache_is_bounded_and_what_does_not_fit_is_read_again(cache_bytes: i
     assert (again > 0) == (cache_bytes < 1 << 20)
 
 
-@pytest.mark.parametrize("cache_bytes", [1 << 20, 40_000, 0])
-def test_the_tail_unpacks_again_only_what_the_cache_has_no_room_for(
-    cache_bytes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Unpacked, an envelope is several times as large: a quarter of the cache holds such; all of it is bounded."""
-    pair = Pair(replace(SETTINGS, cache_bytes=cache_bytes))
-    for second in range(9):
-        pair.spans(second, f"{chr(65 + second)}1!")
-    quiet(pair, 8 + DUE)
-    owner, decode, decoded = pair.own(), Envelope.decode, list[bytes]()
-
-    def noted(value: bytes) -> Envelope:
-        decoded.append(value)
-        return decode(value)
-
-    monkeypatch.setattr(Envelope, "decode", noted)
-    owner.read()
-    assert owner.window.cached_bytes <= cache_bytes + max(len(value) for _, value in pair.topics[SPANS])
-    decoded.clear()
-    while owner.burst() is not None:
-        pass
-    again = len({value for _, value in pair.topics[SPANS] if len(decode(value))} & set(decoded))
-    assert owner.kept_spans == [f"{chr(65 + second)}1!" for second in range(9)]
-    assert {1 << 20: again == 0, 40_000: 0 < again < 9, 0: again == 9}[cache_bytes]
-
-
 def test_the_head_never_stops_for_the_cache() -> None:
     """Second pass 3: the mark of the slowest raw partition may lie behind any amount of data."""
     pair = Pair(replace(SETTINGS, cache_bytes=0), raw={"raw_spans": 2, "raw_logs": 1})
