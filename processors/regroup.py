@@ -11,8 +11,9 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import accumulate
+from types import MappingProxyType
 
 from processors.envelope_builder import UNTRACED, EnvelopeBuilder, EnvelopeBuilders
 from processors.redaction import Redactor
@@ -225,16 +226,17 @@ class Regroup:
         untraced = [(one.rows, one.encode(self._envelope())) for one in own.pop(UNTRACED, [])]
         envelopes: dict[int, list[bytes]] = {}
         for target in range(self.partitions):
-            *full, last = own.get(target) or [EnvelopeBuilder()]
-            marked = replace(self._envelope(), mark=NO_MARK if mark is None else mark, raw_topics=dict(raw_topics))
-            envelopes[target] = [*(one.encode(self._envelope()) for one in full), last.encode(marked)]
+            mine = own.get(target, [])
+            marked = self._envelope(NO_MARK if mark is None else mark, raw_topics)
+            last = mine[-1].encode(marked) if mine else marked.encode()
+            envelopes[target] = [*(one.encode(self._envelope()) for one in mine[:-1]), last]
         self._dead.sort(key=lambda letter: (letter.offset, letter.index))
         flushed = Flush(envelopes, untraced, self._dead, count)
         self._dead, self._dead_bytes, self.lost = [], 0, 0
         return flushed
 
-    def _envelope(self) -> Envelope:
-        return Envelope(self.partitions, self.topic, self.partition)
+    def _envelope(self, mark: int = NO_MARK, raw_topics: Mapping[str, int] = MappingProxyType({})) -> Envelope:
+        return Envelope(self.partitions, self.topic, self.partition, mark, dict(raw_topics))
 
 
 def _place(rows: Rows | RawRows, row: int) -> Apart:
