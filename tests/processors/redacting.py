@@ -50,9 +50,9 @@ def _pair(pair: Any, redactor: Redactor, numbers: bool, body: bool) -> None:
     if decided == IGNORE:
         return
     if decided == MASK:
-        pair.value.Clear()
-        pair.value.string_value = b"****"
-        pair.key = redactor.text(pair.key)
+        key = redactor.text(pair.key)
+        pair.Clear()  # of an index into a table of keys as well, which spans and logs have no use for
+        pair.key, pair.value.string_value = key, b"****"
         return
     pair.key = redactor.text(pair.key)
     _walk(pair.value, redactor, numbers, body)
