@@ -29,7 +29,8 @@ from pipeline import telemetry
 from pipeline.alarm import Alarm
 from pipeline.commit import Committer, Output, committer, dead_letters
 from pipeline.config import Config
-from pipeline.consume import Group, Lease, Leases
+from pipeline.consume import Group, Leases
+from pipeline.lease import Lease
 from pipeline.reader import Reader
 from pipeline.told_limits import ToldLimits, limits_of
 from pipeline.topics import Topics

@@ -5,9 +5,10 @@ spans and of logs go to the same worker; read_committed; no auto-commit; every p
 of the Faust app. It feeds the role's Faust agent through an in-memory channel with everything that one fetch
 returned for a partition (docs/adr/0001).
 
-A `Lease` is the ownership of one input partition (of a pair for `sample`) under one epoch (I3). The group makes it
-when the partition is assigned and keeps it across a rebalance that gives the partition back. When a lease raises
-a Kafka error its state is gone: it is closed, ownership is confirmed by waiting a heartbeat, and a new one is made.
+A `Lease` (pipeline/lease.py) is the ownership of one input partition (of a pair for `sample`) under one epoch (I3).
+The group makes it when the partition is assigned and keeps it across a rebalance that gives the partition back. When a
+lease raises a Kafka error its state is gone: it is closed, ownership is confirmed by waiting a heartbeat, and a new one
+is made.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +36,7 @@ from pipeline import decompression, telemetry
 from pipeline.config import Kafka, Limits
 from pipeline.fetch_wait import FetchWait
 from pipeline.identity import process_name
+from pipeline.lease import Lease
 from pipeline.pace import BurstSize, Turns
 from pipeline.security import client_kwargs
 from pipeline.topics import settings
@@ -59,71 +60,6 @@ STALLED = 60.0  # seconds that a position may stand still before records that ar
 END_LIMIT = 1.0  # seconds that a question for the end may take before rows in hand are committed without the answer
 LOOK_MS = 1_000  # between two looks of aiokafka at what to fetch, if nothing that it waits for has come
 PARTITION_FETCH_BYTES = 1 << 20  # of one partition in one fetch: bounds how long one batch keeps the loop busy
-
-
-class Lease(ABC):
-    """The ownership of some partitions for one epoch; without one (`fenced`) only the group says whose they are."""
-
-    fenced = True
-
-    @abstractmethod
-    async def open(self) -> Mapping[TopicPartition, int]:
-        """Take over: fence the predecessor, load state, and return where to read each partition from.
-
-        Raises Retryable or KafkaError to be tried again, ProtocolError to stop the worker.
-        """
-
-    def opening(self) -> Hashable | None:
-        """What changes as long as `open` gets on; None: it waits for something that may be away for long.
-
-        What stands for `watchdog.timeout` stops the worker.
-        """
-        return "open"
-
-    @abstractmethod
-    def process(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
-        """Everything that one fetch returned for a partition, in order. Never waits."""
-
-    @abstractmethod
-    def positions(self) -> Mapping[TopicPartition, int]:
-        """Where reading goes on after a rebalance that gave the partitions back."""
-
-    @abstractmethod
-    async def work(self) -> None:
-        """Run until cancelled: commit what is due. Any error ends the lease."""
-
-    async def pause(self) -> None:  # noqa: B027  an epoch needs no such care
-        """A rebalance begins, and somebody else may get the partitions: commit what can be, begin nothing new."""
-
-    def resume(self, kept: bool) -> None:  # noqa: B027
-        """The rebalance is over; without `kept` the partitions are somebody else's, and `close` will follow."""
-
-    def progress(self) -> Hashable | None:
-        """What changes as long as it gets on with what it has to do.
-
-        None: it has nothing to do, or waits for something that may be away for long. What stands for
-        `watchdog.timeout` stops the worker.
-        """
-        return None
-
-    async def finish(self) -> None:  # noqa: B027  most leases have nothing more to do than what work() does
-        """The worker stops: commit what can be committed now. Never waits for a window to pass."""
-
-    @abstractmethod
-    async def close(self) -> None:
-        """Let go of everything; must not raise and must not commit."""
-
-    def saturated(self) -> bool:
-        """True while no more records should be fetched for this lease."""
-        return False
-
-    def due(self) -> float:
-        """When it will commit what it has been given by then, by the monotonic clock; infinite if that is not known."""
-        return inf
-
-    def held(self) -> Collection[TopicPartition]:
-        """Its partitions of which no more records should be fetched now."""
-        return self.positions() if self.saturated() else ()
 
 
 @dataclass(frozen=True, slots=True)

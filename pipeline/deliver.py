@@ -21,9 +21,10 @@ from aiokafka.errors import KafkaError
 from pipeline import telemetry
 from pipeline.commit import MAX_REQUEST_BYTES
 from pipeline.config import Config
-from pipeline.consume import Group, Lease
+from pipeline.consume import Group
 from pipeline.dead_letter_share import NEVER, DeadLetterShare
 from pipeline.delivery import Delivery
+from pipeline.lease import Lease
 from pipeline.offsets import Offsets
 from pipeline.roles import sources
 from pipeline.security import client_kwargs

@@ -18,9 +18,10 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from pipeline import telemetry
 from pipeline.config import Config
-from pipeline.consume import Group, Lease, Leases
+from pipeline.consume import Group, Leases
 from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.key_check import KeyCheck
+from pipeline.lease import Lease
 from pipeline.log_start import Retention
 from pipeline.sample import REREAD_BYTES, ROLE, PartitionPair, exchange_of, interval, plan
 from pipeline.topics import Topics

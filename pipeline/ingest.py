@@ -23,9 +23,10 @@ from pipeline import telemetry
 from pipeline.alarm import Alarm, breath
 from pipeline.commit import Committer, Output, committer, dead_letters
 from pipeline.config import Config, Input
-from pipeline.consume import Group, Lease, Leases
+from pipeline.consume import Group, Leases
 from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.ingested import Ingested
+from pipeline.lease import Lease
 from pipeline.topics import Topics
 from processors.metric_points import MetricPoints, Naming
 from processors.otlp_series import KnownSeries

@@ -23,7 +23,8 @@ from pipeline.alarm import Alarm, breath
 from pipeline.budget_exchange import BudgetExchange
 from pipeline.commit import Output, committer, dead_letters
 from pipeline.config import Config
-from pipeline.consume import Group, Lease, Leases
+from pipeline.consume import Group, Leases
+from pipeline.lease import Lease
 from pipeline.log_start import LogStart, Retention
 from pipeline.reader import Reader
 from pipeline.restore import Restores

@@ -19,8 +19,9 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline import config, consume
-from pipeline.consume import Group, Lease
+from pipeline.consume import Group
 from pipeline.identity import process_name
+from pipeline.lease import Lease
 from pipeline.telemetry import REGISTRY
 from pipeline.worker import Worker, application
 from schemas.errors import ProtocolError, Unavailable
