@@ -25,6 +25,7 @@ SPANS_PER_REQUEST = 5
 KILLED_RATE = 5_000.0  # spans per second
 PACED_RATE = 1_500.0
 STEADY_SECONDS = 10.0
+RATE_SECONDS = 20.0  # batches are half a second long: a window may have one more or less
 CAUGHT_UP_SECONDS = 60.0
 USUAL_ROOM = 1.0  # seconds that a trace may take longer than before the fault
 LOAD_BYTES_PER_SECOND = 30e6
@@ -148,17 +149,20 @@ async def _delivered(stage: Stage) -> list[Delivered]:
 
 
 async def beside(kafka: Kafka, to: Destinations, folder: Path, say: Say) -> list[Measured]:
-    """Each sink dead, then slow: what the other two deliver, against what they deliver just before."""
+    """Each sink dead, then slow: what the other two deliver, against what they deliver just before and afterwards."""
     measured = []
     async with under_load(900_003, ("ingest,sample,aggregate", "sinks"), PACED_RATE, kafka, to, folder) as stage:
         worker = _running(stage.slots[1])
+        before = await _rates(worker)
         for mode in ("refuse", "time out", "slow"):
             for hindered in DESTINATIONS:
-                usual = await _rates(worker)
                 await stage.proxies[hindered].behave(mode)
                 rates = await _rates(worker)
                 await stage.proxies[hindered].behave("pass")
                 await asyncio.sleep(STEADY_SECONDS / 2)
+                after = await _rates(worker)
+                usual = {name: (before[name] + after[name]) / 2 for name in DESTINATIONS}
+                before = after
                 others = {name: rates[name] / usual[name] for name in DESTINATIONS if name != hindered}
                 say(f"{hindered}: {mode}: {others}")
                 what = f"{hindered} {mode}: records/s of the other two, the smaller ratio"
@@ -172,7 +176,7 @@ async def _rates(worker: Worker) -> Mapping[str, float]:
 
     before = {name: await accepted(name) for name in DESTINATIONS}
     began = time.monotonic()
-    await asyncio.sleep(STEADY_SECONDS)
+    await asyncio.sleep(RATE_SECONDS)
     return {name: (await accepted(name) - before[name]) / (time.monotonic() - began) for name in DESTINATIONS}
 
 
