@@ -19,6 +19,7 @@ from schemas.point import Labels
 from schemas.sample import Tick, read_tick
 from sinks.contract import Coordinates, Item, SourceRecord
 from sinks.settings import Batch
+from tests.simulation.groups import SESSION
 from tests.simulation.kafka import Fenced, Offsets, Place
 
 if TYPE_CHECKING:
@@ -114,29 +115,31 @@ class Row(Item):
 
 @dataclass(slots=True)
 class Destination:
-    """Takes rows; `unexplained` were taken twice although the sender could know: it had the answer, or had taken the
-    partition over from offsets (`commits` counts them) that say so.
+    """Takes rows; `unexplained` were taken twice although the sender could know: it had the answer, or the offsets said
+    so when it was given the partition (`commits` counts them), or have said so for a session.
     """
 
     taken: Counter[RowId] = field(default_factory=Counter)
     answered: dict[RowId, Sink] = field(default_factory=dict)
-    committed: dict[RowId, int] = field(default_factory=dict)
+    committed: dict[RowId, tuple[int, int]] = field(default_factory=dict)  # by which commit, and when (ms)
     commits: int = 0
     unexplained: Counter[RowId] = field(default_factory=Counter)
 
     def take(self, rows: list[Entry], sink: Sink, answered: bool) -> None:
         """A request that arrives, and perhaps its answer."""
+        now = sink.sim.broker.now
         for row in rows:
             assert isinstance(row.item, Row)
             self.taken[row.item.id] += 1
-            told = self.committed.get(row.item.id, sink.began) < sink.began
+            commit, at = self.committed.get(row.item.id, (sink.began, now))
+            told = commit < sink.began or now - at > SESSION
             self.unexplained[row.item.id] += told or self.answered.get(row.item.id) is sink
             if answered:
                 self.answered[row.item.id] = sink
 
-    def commit(self, rows: list[RowId]) -> None:
+    def commit(self, rows: list[RowId], now: int) -> None:
         """The group knows that these are delivered."""
-        self.committed |= dict.fromkeys(rows, self.commits)
+        self.committed |= dict.fromkeys(rows, (self.commits, now))
         self.commits += 1
 
 
@@ -166,6 +169,7 @@ class Sink:
         self.account = Account(max(log.start, offset), Settled.unpack(metadata, offset))
         self.lane, self.next, self.began = Lane(BATCH), self.account.position, to.commits
         self.committed = offset, metadata
+        self.heard = -SESSION  # when it was counted in last (ms)
         self.settled: list[RowId] = []  # and not committed
         self.again: list[list[Entry]] = []  # batches that wait for their next try, while others go
 
@@ -197,6 +201,8 @@ class Sink:
 
     def send(self) -> None:
         """A batch: taken and answered, taken and not answered, or not even taken. What was not answered goes again."""
+        if not self.confirmed():
+            return
         rng = self.sim.rng
         if (self.again and rng.random() < 0.2) or not len(self.lane):
             batch = self.again.pop() if self.again else []
@@ -223,13 +229,19 @@ class Sink:
             entry.ticket.settle(entry.row)
             self.settled.append(entry.item.id)
 
-    def commit(self) -> None:
+    def confirmed(self) -> bool:
+        """Whether the group has counted this owner in within a session; if not, it is asked."""
+        if self.sim.broker.now - self.heard >= SESSION:
+            self.commit(unchanged=True)
+        return self.sim.broker.now - self.heard < SESSION
+
+    def commit(self, unchanged: bool = False) -> None:
         """What is settled, if the group still counts this owner in."""
         position = self.account.position
         mark = position, self.account.settled().pack(position)
-        if mark != self.committed and self.commits(self, {self.place: mark}):
-            self.committed = mark
-            self.to.commit(self.settled)
+        if (unchanged or mark != self.committed) and self.commits(self, {self.place: mark}):
+            self.committed, self.heard = mark, self.sim.broker.now
+            self.to.commit(self.settled, self.heard)
             self.settled = []
 
 

@@ -14,6 +14,8 @@ from typing import Literal
 
 from tests.simulation.kafka import Place
 
+SESSION = 3_000  # ms, of workers
+
 
 class UnknownMember(Exception):
     """Its session ended, or it has left."""
@@ -48,11 +50,13 @@ class Group:
     _since: int = 0
     _ids: int = 0
 
-    def join(self, member: str, now: int) -> str:
-        """JoinGroup; "" to become a member. Its id; once all have joined, `joined` answers. Raises UnknownMember."""
+    def join(self, member: str, now: int, client: str = "member") -> str:
+        """JoinGroup; "" to become a member, whose id begins with that of the client; once all have joined, `joined`
+        answers. Raises UnknownMember.
+        """
         if not member:
             self._ids += 1
-            member = f"member-{self._ids}"
+            member = f"{client}-{self._ids}"
             self.members[member] = Member(now)
         known = self._known(member)
         if self.state != "preparing":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.errors import ProtocolError
 from tests.simulation.downstream import Aggregate, Sink
-from tests.simulation.groups import Group, IllegalGeneration, Rebalancing, UnknownMember, ranges
+from tests.simulation.groups import SESSION, Group, IllegalGeneration, Rebalancing, UnknownMember, ranges
 from tests.simulation.kafka import Fenced, Offsets, OutOfRange, Place
 from tests.simulation.owners import Ingest, Sample
 from tests.simulation.releases import Release
@@ -16,7 +16,6 @@ from tests.simulation.releases import Release
 if TYPE_CHECKING:
     from tests.processors.sampling.simulation import Simulation
 
-SESSION = 3_000  # ms
 UNOWNED = (500, 6_000)  # ms that a partition is left without an owner
 MOST_WORKERS = 3  # of a role
 
@@ -165,14 +164,14 @@ class Anybody(Owning):
 class Worker:
     """A member of the group of its role, as pipeline.consume does it: leases come back from a rebalance, or go."""
 
-    def __init__(self, sim: Simulation, role: str, group: Group) -> None:
-        self.sim, self.role, self.group = sim, role, group
+    def __init__(self, sim: Simulation, client: str, role: str, group: Group) -> None:
+        self.sim, self.client, self.role, self.group = sim, client, role, group
         self.leases: dict[Slot, Owner] = {}
         self.assigned: list[Slot] = []
         self.asleep_until, self.release, self.era = 0, sim.release(), sim.era
         self.generation = self.served = -1  # that it has joined, that it was given partitions in
         self.joining = True
-        self.member = group.join("", sim.broker.now)
+        self.member = group.join("", sim.broker.now, client)
 
     @property
     def asleep(self) -> bool:
@@ -180,11 +179,14 @@ class Worker:
         return self.sim.broker.now < self.asleep_until
 
     def step(self) -> None:
-        """Hear of the group, or work on a lease."""
+        """Hear of the group, or work on a lease; those of a sink go on together."""
         if self.sim.rng.random() < 0.4 or not self.assigned:
             self.poll()
             return
-        slot = self.sim.rng.choice(self.assigned)
+        for slot in self.assigned if self.role == "sink" else [self.sim.rng.choice(self.assigned)]:
+            self._work(slot)
+
+    def _work(self, slot: Slot) -> None:
         owner = self.own(slot)
         if owner is None:
             return
@@ -214,14 +216,12 @@ class Worker:
         return self.leases.get(slot)
 
     def commit(self, _: Sink, offsets: Offsets) -> bool:
-        """A plain commit, and whether it was made: it waits outside rebalances. Raises Fenced."""
+        """A plain commit, and whether it was made; if not, a heartbeat will tell why."""
         if self.joining:
             return False
         try:
             self.sim.broker.commit_plain(self.group, self.member, self.generation, offsets)
-        except (UnknownMember, IllegalGeneration) as error:
-            raise Fenced from error
-        except Rebalancing:
+        except (UnknownMember, IllegalGeneration, Rebalancing):
             return False
         return True
 
@@ -251,10 +251,14 @@ class Worker:
                 if isinstance(owner, Sink) and self.sim.rng.random() < 0.5:
                     owner.commit()
         self.joining = True
-        self.member = self.group.join("" if anew else self.member, self.sim.broker.now)
+        self.member = self.group.join("" if anew else self.member, self.sim.broker.now, self.client)
+
+    def missed(self) -> bool:
+        """Whether the group had a generation without it: somebody else may have had its slots."""
+        return self.generation != self.served + 1
 
     def _assign(self, slots: list[Slot]) -> None:
-        missed, self.served = self.generation != self.served + 1, self.generation
+        missed, self.served = self.missed(), self.generation
         for slot in [slot for slot in self.leases if slot not in slots]:
             self.sim.tell(f"{slot}: moves away from {self.member}")
             self.sim.owning.moved += 1
@@ -270,10 +274,7 @@ class Worker:
         """SIGTERM: what was sent is committed, then it goes."""
         for owner in list(self.leases.values()):
             if isinstance(owner, Sink):
-                try:
-                    owner.commit()
-                except Fenced:
-                    continue
+                owner.commit()
         try:
             self.group.leave(self.member, self.sim.broker.now)
         except UnknownMember:
@@ -287,6 +288,7 @@ class Members(Owning):
         self._sim = sim
         self._groups: dict[str, Group] = {}
         self._workers: list[Worker] = []
+        self._started = 0
 
     def expire(self) -> None:
         """Time goes on for the coordinator."""
@@ -295,7 +297,10 @@ class Members(Owning):
 
     def _start(self, role: str) -> Worker:
         group = self._groups.setdefault(role, Group(SESSION))
-        worker = Worker(self._sim, role, group)
+        self._started += 1
+        # Who takes a sink's partitions comes back as the same one, and is given them again; elsewhere more may move.
+        client = f"sink-{self._started}" if role == "sink" else "member"
+        worker = Worker(self._sim, client, role, group)
         self._workers.append(worker)
         self._sim.tell(f"{role}: {worker.member} joins")
         return worker
@@ -362,6 +367,8 @@ class Members(Owning):
                 worker.poll()
         for worker in list(self._workers):
             for slot in worker.assigned:
+                if worker not in self._workers:
+                    break  # it has ended at the slot before
                 if (owner := worker.own(slot)) is not None:
                     yield slot, owner
 

@@ -380,6 +380,16 @@ def _settled_unread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Settled, "unpack", lambda metadata, position: Settled())
 
 
+def _lease_of_a_missed_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sink's lease comes back from a rebalance although the group had a generation without this worker."""
+    monkeypatch.setattr(Worker, "missed", lambda *_: False)
+
+
+def _sent_unconfirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sink sends although the group may have given its partition away for longer than a session."""
+    monkeypatch.setattr(Sink, "confirmed", lambda *_: True)
+
+
 def _series_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next owner of points begins at zero instead of at the last tick."""
     monkeypatch.setattr(SeriesStore, "load", lambda *_: None)
@@ -446,6 +456,7 @@ def _old_offsets_believed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 DIRECT, WHOLE, RESTORES = Kind(direct=True), Kind(whole=True), Kind(restores=True)
+WHOLE_SESSIONS = Kind(whole=True, sessions=True)
 SESSIONS, RESIZES, MIXED, LOADS = Kind(sessions=True), Kind(resizes=True), Kind(mixed=True), Kind(loads=True)
 GUARDS: list[Guard] = [
     Guard(_commit_without_fencing),
@@ -476,6 +487,8 @@ GUARDS: list[Guard] = [
     Guard(_offset_past_the_unsettled, WHOLE),
     Guard(_begun_taken_for_settled, WHOLE),
     Guard(_settled_unread, WHOLE),
+    Guard(_lease_of_a_missed_generation, WHOLE_SESSIONS),
+    Guard(_sent_unconfirmed, WHOLE),
     Guard(_series_not_loaded, WHOLE),
     Guard(_points_of_the_head, WHOLE),
     Guard(_kept_over_a_failure, SESSIONS),

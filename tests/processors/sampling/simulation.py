@@ -41,6 +41,7 @@ from tests.processors.sampling.oracle import Row, Rules
 from tests.schemas.rows import scan_span
 from tests.simulation import releases
 from tests.simulation.downstream import Aggregate, Destination, Sink, check_ticks, ticks_of
+from tests.simulation.groups import SESSION
 from tests.simulation.kafka import Fenced, Fetched, Offsets, OutOfRange, Place, SimulatedKafka
 from tests.simulation.owners import (
     DECISIONS,
@@ -57,7 +58,7 @@ from tests.simulation.owners import (
 )
 from tests.simulation.releases import ROLLING, THIS, Release
 from tests.simulation.resizing import Resizing
-from tests.simulation.workers import SESSION, Anybody, Members, Owner, Slot
+from tests.simulation.workers import Anybody, Members, Owner, Slot
 
 PARTITIONS = 2
 SIZES = (1, 2, 3)  # N that a resize may ask for
@@ -292,7 +293,7 @@ class Simulation:
             slots[Slot("sample", (self.topics[0], index))] = partial(owner, self, index)
         if self.kind.whole:
             for topic in (KEPT_SPANS, KEPT_LOGS):
-                for index in range(max(SIZES)):
+                for index in range(max(SIZES) if self.kind.resizes else PARTITIONS):
                     slots[Slot("sink", (topic, index))] = partial(Sink, self, (topic, index), self.destination)
             slots[Slot("aggregate", (POINTS, 0))] = partial(Aggregate, self, (POINTS, 0), (SAMPLES, 0))
         return slots
@@ -554,7 +555,7 @@ class Simulation:
             owner.commit(owner.ticks.last(self.broker.now / 1000))
         elif isinstance(owner, Sink):
             owner.read(10**6)
-            while owner.busy:
+            while owner.busy and owner.confirmed():
                 owner.send()
             owner.commit()
         else:
