@@ -361,8 +361,8 @@ class RawPartition(Lease):
         """After a commit, not before it: records would wait for the answer."""
         if self._source.signal != "metrics" and self._ending is None:
             before = self._clock.now(time.monotonic())
-            settled = await self._group.written_end(self._partition)
-            self._ending = None if settled is None else (settled, before)
+            end = await self._group.written_end(self._partition)
+            self._ending = None if end is None else (end, before)
 
     async def _mark_idle(self) -> None:
         """At the end of the partition the mark is the broker's time before the request that found nothing left."""

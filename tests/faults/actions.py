@@ -60,11 +60,7 @@ async def roll(stage: Stage, fault: Fault) -> None:
 
 
 async def kill_broker(stage: Stage, fault: Fault) -> None:
-    async with stage.broker:
-        stage.disturbed("broker away", time.monotonic())
-        stage.kafka.kill()
-        await asyncio.sleep(fault.lasts)
-        await asyncio.to_thread(stage.kafka.start)
+    await stage.restart_broker(fault.lasts)
 
 
 async def freeze_broker(stage: Stage, fault: Fault) -> None:

@@ -151,11 +151,16 @@ class Stage:
             said = log.read()
         self._heard += len(said)
         if STUCK in said:
-            async with self.broker:
-                self.unstuck += 1
-                self.disturbed("broker away", time.monotonic())
-                self.kafka.kill()
-                await asyncio.to_thread(self.kafka.start)
+            self.unstuck += 1
+            await self.restart_broker()
+
+    async def restart_broker(self, after: float = 0) -> None:
+        """SIGKILL of the broker; it is started again `after` so many seconds."""
+        async with self.broker:
+            self.disturbed("broker away", time.monotonic())
+            self.kafka.kill()
+            await asyncio.sleep(after)
+            await asyncio.to_thread(self.kafka.start)
 
     async def settled(self, deadline: float) -> None:
         """Wait until everything has arrived; anew if the broker had to be started again meanwhile."""
