@@ -23,7 +23,7 @@ from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.key_check import KeyCheck
 from pipeline.lease import Lease
 from pipeline.log_start import Retention
-from pipeline.sample import REREAD_BYTES, ROLE, PartitionPair, exchange_of, interval, plan
+from pipeline.sample import ROLE, PartitionPair, exchange_of, interval, plan
 from pipeline.topics import Topics
 from pipeline.window_settings import direct_settings
 from processors.redaction import Redactor
@@ -221,19 +221,18 @@ class KeyedPair(PartitionPair):
         return burst
 
     async def _reread(self) -> None:
-        for name, position in self._window.wanted().items():
-            head = self._window.positions()[name]
-            again = await self._reader.read(self._pair[name], position, head, REREAD_BYTES)
-            records = [record for record in again.records if record[0] < head]
+        for name, (position, end) in self._window.wanted().items():
+            again = await self._reader.read(self._pair[name], position, end, self._reread_bytes)
+            records = [record for record in again.records if record[0] < end]
             now, made, batches = self._now(), self._batches(name, records), []
             while True:
                 async with self._group.turns.work():
                     if (batch := next(made, None)) is None:
                         break
+                    for redactor in self._redactors.values():
+                        redactor.take()  # counted when the head passed
                 batches.append((batch[0], now, batch[1]))
-            for redactor in self._redactors.values():
-                redactor.take()  # counted when the head passed
-            self._window.reread(name, batches, min(again.position, head))
+            self._window.reread(name, batches, min(again.position, end))
 
     async def _ask_ends(self) -> None:
         """Mark a partition that was read to its end with the broker's time, whatever its producers' clocks say.

@@ -56,7 +56,8 @@ POLICY_COUNTERS: Mapping[str, MetricName] = {
     "keys_shared": "tailrace_policy_keys_shared_total",
 }
 """Of the statistics of a burst: those that are counted by policy."""
-REREAD_BYTES = 8 << 20  # of values that the tail reads again in one go
+REREAD_BYTES = 8 << 20  # of values that are read in one go, when all is in Kafka
+REREAD_SHARE, REREAD_LEAST = 8, 1 << 20  # a part of the cache, and bytes, that the tail reads again in one go
 
 
 def plan(config: Config) -> Plan:
@@ -157,6 +158,7 @@ class PartitionPair(Lease):
         self._log_start = LogStart(owner, index, retention)
         self._exchange: BudgetExchange | None = None
         self._limit = settings.cache_bytes
+        self._reread_bytes = min(REREAD_BYTES, max(REREAD_LEAST, self._limit // REREAD_SHARE))
         self._rounds = self._loaded = 0
         self._burst_at = inf
         self._alarm = Alarm()
@@ -242,7 +244,7 @@ class PartitionPair(Lease):
                 burst = await self._burst()
                 if burst is not None:
                     await self._commit(burst)
-                more = burst is not None and burst.more
+                more = burst is not None and (burst.more or self._window.reads_on())
             self.restores.look(late, self._burst_at)  # their verdicts are in the log now
             self._show()
             await self._log_start.look(self._window.oldest())
@@ -279,9 +281,8 @@ class PartitionPair(Lease):
         await self._reader.close()
 
     async def _reread(self) -> None:
-        for name, position in self._window.wanted().items():
-            head = self._window.positions()[name]
-            again = await self._reader.read(self._pair[name], position, head, REREAD_BYTES)
+        for name, (position, end) in self._window.wanted().items():
+            again = await self._reader.read(self._pair[name], position, end, self._reread_bytes)
             self._window.reread(name, again.records, again.position)
 
     async def _ask_ends(self) -> None:

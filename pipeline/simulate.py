@@ -190,8 +190,8 @@ class _Partition:
         self._report.comparison.old.close(self.replays[-1])
 
     async def _reread(self, replay: Replay) -> None:
-        for topic, position in replay.wanted().items():
-            replay.reread(topic, *await self.history.again(topic, position, replay.positions()[topic]))
+        for topic, (position, end) in replay.wanted().items():
+            replay.reread(topic, *await self.history.again(topic, position, end))
         replay.settle()
 
     async def _compare(self, newest: float) -> None:

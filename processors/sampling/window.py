@@ -67,6 +67,7 @@ DECISION_BYTES = 1 << 20  # of verdicts in one record: a clock that was held up 
 DECISION_OVERHEAD = 24  # bytes of a verdict without names: key, time, and what msgpack adds
 RESOURCE_BYTES = 4 << 20  # of resources whose answers are remembered: some ten thousand pods
 LABEL_SETS = 1 << 14  # remembered while nothing is counted
+REFILL_SHARE = 4  # a part of the cache that must be free before it takes anything, once it was full
 INPUT_PER_OUTPUT = 8  # a burst may read this many times its output limit while it keeps little
 ENVELOPE_BYTES = 512 << 10  # of kept rows and their headers in one record, as in processors/regroup.py
 
@@ -102,17 +103,25 @@ class Settings:
 class Cursor:
     """The two positions in one topic, and the records between them as far as memory allows.
 
-    `cached` holds (offset, append time, value) of the *oldest* records from `tail` on: what does not fit is read
-    again. `cached_to` is where the cache ends; it is contiguous from the tail. `passed` is the append time of the last
-    record that the tail has passed.
+    `cached` holds (offset, append time, value) in order. `gaps` are the stretches [first, after) between tail and head
+    that it has not: they are read again when the tail stands before them. The first `again` records were read again;
+    `cut`: not up to the end of their stretch. `passed` is the append time of the last record that the tail has passed.
     """
 
     tail: int
     head: int
-    cached_to: int
     counted: int = 0
     passed: int | None = None
     cached: deque[tuple[int, int, Value]] = field(default_factory=deque)
+    gaps: deque[tuple[int, int]] = field(default_factory=deque)
+    again: int = 0
+    cut: bool = False
+
+    def next(self) -> tuple[int, int, Value] | None:
+        """The record that the tail stands before, if it is in memory."""
+        if not self.cached or (self.gaps and self.gaps[0][0] <= self.cached[0][0]):
+            return None
+        return self.cached[0]
 
 
 @dataclass(slots=True)
@@ -183,7 +192,8 @@ class Window:
         self._last_full: int | None = None
         self._last_burst: int | None = None
         self._written: tuple[int, bool, tuple[int, ...]] = (-1, False, ())
-        self._cached_bytes = 0
+        self._cached_bytes = self._again_bytes = 0  # kept from the head on, and read again
+        self._cache_was_full = False
         self._ends: dict[str, deque[tuple[int, int]]] = {topic: deque() for topic in self._topics}  # (head, append)
         self._left_out: set[tuple[str, int]] = set()
         self._untraced: list[bytes] = []
@@ -260,7 +270,7 @@ class Window:
                         f"yet are gone: retention overtook the tail. To go on after them: {ACCEPT}"
                     )
                 self.lost[topic], tail = lost, starts[topic]
-            self._cursors[topic] = Cursor(tail, tail, tail, point.counted.get(topic, 0) if point else 0)
+            self._cursors[topic] = Cursor(tail, tail, point.counted.get(topic, 0) if point else 0)
         if point is not None:
             self._clock.restore(point.marks, point.raw_topics)
             self._tail_clock.restore(point.marks, point.raw_topics)
@@ -465,34 +475,50 @@ class Window:
     # ---- the cache between head and tail -----------------------------------------------------------------
 
     def _cache(self, cursor: Cursor, offset: int, append: int, value: Value) -> None:
-        if cursor.cached_to == cursor.head and self._cached_bytes < self._settings.cache_bytes:
-            cursor.cached.append((offset, append, value))
-            cursor.cached_to = _after(offset, value)
-            self._cached_bytes += _size(value)
+        """Keep the head's next record, or leave it out.
 
-    def wanted(self) -> dict[str, int]:
-        """Topics whose tail has to be read again, and from which position: nothing of theirs is cached."""
+        Once the cache was full it takes nothing until a part of it is free, so that stretches are worth a read each.
+        """
+        most = self._settings.cache_bytes
+        self._cache_was_full = self._cached_bytes >= (most - most // REFILL_SHARE if self._cache_was_full else most)
+        if not self._cache_was_full:
+            cursor.cached.append((offset, append, value))
+            self._cached_bytes += _size(value)
+        elif cursor.gaps and cursor.gaps[-1][1] == cursor.head:
+            cursor.gaps[-1] = cursor.gaps[-1][0], _after(offset, value)
+        else:
+            cursor.gaps.append((cursor.head, _after(offset, value)))
+
+    def wanted(self) -> dict[str, tuple[int, int]]:
+        """Topics whose tail stands before what is not in memory, and the stretch that has to be read again."""
         return {
-            topic: cursor.cached_to
-            for topic, cursor in self._cursors.items()
-            if not cursor.cached and cursor.cached_to < cursor.head
+            topic: cursor.gaps[0] for topic, cursor in self._cursors.items() if cursor.gaps and cursor.next() is None
         }
 
     def reread(self, topic: str, records: Sequence[tuple[int, int, Value]], position: int) -> None:
-        """Records (offset, append, value) from the position that was wanted; `position` is what follows them."""
+        """Records (offset, append, value) of the stretch that was wanted; `position` is what follows them."""
         cursor = self._cursors[topic]
-        for offset, append, value in records:
-            if cursor.cached_to <= offset < cursor.head:
-                cursor.cached.append((offset, append, value))
-                cursor.cached_to = _after(offset, value)
-                self._cached_bytes += _size(value)
-        cursor.cached_to = max(cursor.cached_to, min(position, cursor.head))
-        self._stats["tail_reads", ""] += len(records)
+        first, after = cursor.gaps.popleft()
+        again = [record for record in records if first <= record[0] < after]
+        cursor.cached.extendleft(reversed(again))
+        cursor.again, cursor.cut = len(again), position < after
+        self._again_bytes += sum(_size(value) for _, _, value in again)
+        if cursor.cut:
+            cursor.gaps.appendleft((position, after))
+        self._stats["tail_reads", ""] += sum(_records(value) for _, _, value in again)
+
+    def reads_on(self) -> bool:
+        """Whether the tail stands before a stretch that is there to be read for long, not one that is just coming."""
+        return any(
+            cursor.next() is None and (cursor.cut or cursor.gaps[0][1] < cursor.head)
+            for cursor in self._cursors.values()
+            if cursor.gaps
+        )
 
     @property
     def cached_bytes(self) -> int:
         """Bytes of raw batches in memory."""
-        return self._cached_bytes
+        return self._cached_bytes + self._again_bytes
 
     def allot(self, states: Sequence[Mapping[str, Sequence[tuple[int, int]]] | None]) -> None:
         """What all partitions say of their limiters, None if silent: budgets take the share of this one."""
@@ -500,9 +526,11 @@ class Window:
             self._limits.allot(self.partition, states, now)
 
     def can_pass(self) -> bool:
-        """Whether the next burst passes something in memory; if not, only what the head still has to read helps."""
-        oldest = [self._envelope(cursor.cached[0][2]) for cursor in self._cursors.values() if cursor.cached]
-        return any(self._verdicts.missing(envelope.keys) < 0 for envelope in oldest)
+        """Whether the next burst may pass something; if not, only what the head still has to read helps."""
+        if self.wanted():
+            return True  # it is read first
+        oldest = [found[2] for cursor in self._cursors.values() if (found := cursor.next()) is not None]
+        return any(self._verdicts.missing(self._envelope(value).keys) < 0 for value in oldest)
 
     # ---- the tail ----------------------------------------------------------------------------------------
 
@@ -587,11 +615,11 @@ class Window:
         records = rows = size = read = 0
         forward = self._forward_spans if topic == self._settings.spans_topic else self._forward_logs
         full = False
-        while cursor.cached:
+        while (oldest := cursor.next()) is not None:
             if size >= limit or read >= limit * INPUT_PER_OUTPUT or (records and is_long()):
                 full = True
                 break
-            offset, append, value = cursor.cached[0]
+            offset, append, value = oldest
             envelope = self._envelope(value)
             if len(envelope):
                 if not self._all_decided(envelope.keys, topic, offset):
@@ -605,10 +633,14 @@ class Window:
             cursor.tail, cursor.passed = _after(offset, value), _appended(cursor)
             self._pass_ends(topic, cursor)
             cursor.cached.popleft()
-            self._cached_bytes -= _size(value)
+            if cursor.again:
+                cursor.again -= 1
+                self._again_bytes -= _size(value)
+            else:
+                self._cached_bytes -= _size(value)
             records, rows, read = records + 1, rows + len(envelope), read + _size(value)
-        if not cursor.cached:
-            cursor.tail = max(cursor.tail, cursor.cached_to)
+        if cursor.next() is None:
+            cursor.tail = max(cursor.tail, cursor.gaps[0][0] if cursor.gaps else cursor.head)
         self._pass_ends(topic, cursor)
         return kept, records, rows, full
 
@@ -776,7 +808,7 @@ class Window:
         While that record has to be read again, the time of the one before it.
         """
         return {
-            topic: _appended(cursor) if cursor.cached else cursor.passed if cursor.tail < cursor.head else None
+            topic: _appended(cursor) if cursor.next() else cursor.passed if cursor.tail < cursor.head else None
             for topic, cursor in self._cursors.items()
         }
 
@@ -843,6 +875,11 @@ def _appended(cursor: Cursor) -> int:
     """The append time of the oldest record in memory; a raw record says it itself, at least to retention."""
     _, append, value = cursor.cached[0]
     return value.rows.messages[0][1] if isinstance(value, RawBatch) else append
+
+
+def _records(value: Value) -> int:
+    """Records of the topic."""
+    return len(value.rows.messages) if isinstance(value, RawBatch) else 1
 
 
 def _size(value: Value) -> int:

@@ -148,10 +148,9 @@ class Sample:
             self.window.head(topic, *record)
 
     def reread(self, count: int) -> None:
-        for topic, position in self.window.wanted().items():
-            head = self.window.positions()[topic]
+        for topic, (position, end) in self.window.wanted().items():
             records, after = self.sim.read(self, (topic, self.index), position, count)
-            self.feed_again(topic, [r for r in records if r[0] < head], min(after, head))
+            self.feed_again(topic, [r for r in records if r[0] < end], min(after, end))
 
     def feed_again(self, topic: str, records: list[Fetched], position: int) -> None:
         self.window.reread(topic, records, position)

@@ -138,6 +138,7 @@ class Owner:
         self.kept_logs: list[tuple[str, RowVerdict | None]] = []
         self.counted = 0.0
         self.stats: Counter[tuple[str, str]] = Counter()
+        self.most_again = 1 << 30  # records that the tail reads again in one go
 
     def read(self, *topics: str, count: int = 1 << 30) -> Owner:
         """The head of these topics (both), `count` records each."""
@@ -149,10 +150,10 @@ class Owner:
 
     def reread(self) -> None:
         """What the tail wants."""
-        for topic, position in self.window.wanted().items():
-            head = self.window.positions()[topic]
-            records = [(o, *self.pair.topics[topic][o]) for o in range(position, head)]
-            self.window.reread(topic, records, head)
+        for topic, (position, end) in self.window.wanted().items():
+            end = min(end, position + self.most_again)
+            records = [(o, *self.pair.topics[topic][o]) for o in range(position, end)]
+            self.window.reread(topic, records, end)
 
     def burst(self, final: bool = False) -> Burst | None:
         """One transaction, if there is anything to write; what it forwards is added to `kept_*`."""

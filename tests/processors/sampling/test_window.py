@@ -20,6 +20,7 @@ from schemas.raw_batch import RawBatch, RawReader
 from schemas.reasons import Reason
 from tests.processors.sampling.builders import drop, policy
 from tests.processors.sampling.pair import HORIZON, LOGS, SETTINGS, SPANS, WAIT, Owner, Pair, key, ms, span, state
+from tests.schemas.rows import scan_span
 
 DUE = WAIT // 1000 + 1  # seconds after which a trace that began at 0 is decided
 KEPT_BY_ERRORS = RowVerdict(True, "errors")
@@ -174,7 +175,7 @@ def test_a_record_that_was_seen_is_ignored() -> None:
 
 @pytest.mark.parametrize("cache_bytes", [0, 1, 700, 1 << 20])
 def test_the_cache_is_bounded_and_what_does_not_fit_is_read_again(cache_bytes: int) -> None:
-    """F29: the oldest records stay, the newest are read again; 0 caches nothing at all."""
+    """F29: what fitted when it came stays, the rest is read again; 0 caches nothing at all."""
     pair = Pair(replace(SETTINGS, cache_bytes=cache_bytes))
     for second in range(9):
         pair.spans(second, f"{chr(65 + second)}1!")
@@ -189,6 +190,95 @@ def test_the_cache_is_bounded_and_what_does_not_fit_is_read_again(cache_bytes: i
     assert owner.window.wanted() == {}
     again = owner.stats["tail_reads", ""]
     assert (again > 0) == (cache_bytes < 1 << 20)
+
+
+def live(owner: Owner, seconds: range, records: int) -> int:
+    """Head and tail in live traffic of so many records a second, all kept: how many the tail reads again meanwhile."""
+    before = owner.stats["tail_reads", ""]
+    for second in seconds:
+        for place in range(records):
+            owner.pair.spans(second, f"{chr(1000 + 100 * second + place)}1!")
+        owner.pair.logs(second)
+        owner.read()
+        while owner.burst() is not None:
+            pass
+    return owner.stats["tail_reads", ""] - before
+
+
+def in_order(owner: Owner) -> bool:
+    """Whether what was kept is what came, from the first record on."""
+    values = [Envelope.decode(value) for _, value in owner.pair.topics[SPANS]]
+    names = [scan_span(row, 0, len(row), {}).name.decode() for e in values for row in map(e.row, range(len(e)))]
+    return owner.kept_spans == names[: len(owner.kept_spans)]
+
+
+def test_a_window_that_does_not_fit_is_read_again_as_far_as_it_does_not() -> None:
+    """A cache of half of it saves half of the reading; what is left out are stretches, not a record here and there."""
+    whole = Pair().own()
+    assert live(whole, range(100), 10) == 0
+    size = whole.window.cached_bytes
+    owner = Pair(replace(SETTINGS, cache_bytes=size // 2)).own()
+    owner.most_again = 5
+    share = live(owner, range(100), 10) / len(owner.kept_spans)
+    assert 0.4 < share < 0.65
+    assert in_order(owner)
+    assert max(len(cursor.gaps) for cursor in owner.window._cursors.values()) <= 4
+
+
+def test_after_a_spike_the_cache_is_what_it_was() -> None:
+    """What did not fit is read again, once; what comes later is kept in memory as before."""
+    usual = Pair().own()
+    live(usual, range(100), 1)
+    owner = Pair(replace(SETTINGS, cache_bytes=2 * usual.window.cached_bytes)).own()
+    owner.most_again = 5
+    assert live(owner, range(50), 1) == 0
+    assert live(owner, range(50, 55), 30) <= 5, "marks of logs, whose tail waits for nothing"
+    again = live(owner, range(55, 90), 1)
+    assert 75 < again < 150, "of 150 in the spike"
+    assert live(owner, range(90, 150), 1) == 0
+    assert in_order(owner)
+
+
+def test_the_head_goes_on_while_the_tail_reads_again() -> None:
+    """Between what is wanted and what is read a gap grows, a burst makes room, and the head fills the cache again."""
+    pair = Pair(replace(SETTINGS, cache_bytes=1))
+    owner = pair.own()
+    pair.spans(0, "A1!")
+    pair.spans(1, "B1!")
+    owner.read()
+    assert owner.window.wanted() == {}, "A is in memory"
+    quiet(pair, DUE)
+    owner.read().burst()
+    assert owner.window.wanted() == {SPANS: (1, 3)}
+    assert not owner.window.reads_on(), "it ends where the head is"
+    pair.spans(DUE + 1, "C1!")
+    owner.read(SPANS)
+    assert owner.window.reads_on(), "C is in memory behind it"
+    owner.window.reread(SPANS, [(o, *record) for o, record in enumerate(pair.topics[SPANS])][1:], 3)
+    assert owner.window.wanted() == {}
+    quiet(pair, 2 * DUE)
+    owner.settle()
+    quiet(pair, 3 * DUE)
+    owner.settle()
+    assert owner.kept_spans == ["A1!", "B1!", "C1!"]
+
+
+def test_a_stretch_that_was_not_read_to_its_end_is_gone_on_with() -> None:
+    """At one piece an interval a tail would not catch up: the next burst need not wait."""
+    pair = Pair(replace(SETTINGS, cache_bytes=0))
+    for second in range(4):
+        pair.spans(second, f"{chr(65 + second)}1!")
+    quiet(pair, DUE + 4)
+    owner = pair.own().read()
+    owner.most_again = 1
+    assert owner.burst() is not None
+    assert owner.window.reads_on()
+    assert owner.window.can_pass()
+    owner.most_again = 9
+    while owner.burst() is not None:
+        pass
+    assert not owner.window.reads_on()
+    assert owner.kept_spans == ["A1!", "B1!", "C1!", "D1!"]
 
 
 def test_the_head_never_stops_for_the_cache() -> None:
@@ -211,7 +301,7 @@ def test_a_reread_ends_where_the_head_is() -> None:
     pair.spans(0, "A1!")
     pair.spans(1, "A2!")
     owner = pair.own().read(SPANS, count=1)
-    assert owner.window.wanted() == {SPANS: 0}
+    assert owner.window.wanted() == {SPANS: (0, 1)}
     owner.window.reread(SPANS, [(o, *r) for o, r in enumerate(pair.topics[SPANS])], 2)
     assert owner.window.wanted() == {}
     owner.read(SPANS)
@@ -519,8 +609,9 @@ def test_one_tail_ahead_of_the_other_forgets_nothing() -> None:
         pair.spans(second, f"{chr(1000 + second)}1")
     owner = pair.own().read()
     for _ in range(100):
-        position = owner.window.wanted().get(SPANS)
-        if position is not None:
+        stretch = owner.window.wanted().get(SPANS)
+        if stretch is not None:
+            position = stretch[0]
             records = [(o, *record) for o, record in enumerate(pair.topics[SPANS])][position : position + 5]
             owner.window.reread(SPANS, records, position + 5)
         burst = owner.window.burst()
