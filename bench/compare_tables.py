@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from bench.contestants import TAILRACE
+from bench.contestants import LEAN, TAILRACE
 from bench.measure import COMPILED, middle
 
 COLUMNS = (
@@ -19,7 +19,7 @@ COLUMNS = (
     "Spans/s, or behind, s",
     "Runs that kept the same traces",
 )
-RATIO_COLUMNS = ("Tailrace against", "CPU", "CPU, broker included", "Peak RSS")
+RATIO_COLUMNS = ("", "Against", "CPU", "CPU, broker included", "Peak RSS")
 MIB = 1 << 20
 # Of bench.compare's command line: what a command need not say.
 DEFAULTS = {"spans_per_message": 200, "partitions": 4, "percentage": 5.0, "unmet": 0, "decision_wait": None}
@@ -91,18 +91,21 @@ def _row(name: str, runs: Sequence[Run]) -> list[str]:
     ]
 
 
+def ratio(series: Mapping[str, Any], own: str, other: str, find: Callable[[Run], float]) -> float | None:
+    """How many times the median of `own` that of `other` is; None if one of them has no run that counts."""
+    sides = ([find(run) for run in series["sides"].get(name, []) if is_whole(run)] for name in (other, own))
+    theirs, ours = sides
+    return median(theirs) / median(ours) if theirs and ours else None
+
+
 def ratios(series: Mapping[str, Any]) -> list[list[str]]:
-    """The columns `RATIO_COLUMNS`: how many times Tailrace's medians each other side's are."""
-    sides = {name: [run for run in runs if is_whole(run)] for name, runs in series["sides"].items()}
-    own = sides.pop(TAILRACE, [])
-    if not own:
-        return []
-
-    def times(runs: Sequence[Run], find: Callable[[Run], float]) -> str:
-        return f"{median(map(find, runs)) / median(map(find, own)):.1f}×"
-
-    figures = (cpu, cpu_with_broker, rss)
-    return [[name, *(times(runs, find) for find in figures)] for name, runs in sides.items() if runs]
+    """The columns `RATIO_COLUMNS`: each of Tailrace's sides against each other one."""
+    found = []
+    for own in (TAILRACE, LEAN):
+        for other in (name for name in series["sides"] if name not in (TAILRACE, LEAN)):
+            times = [ratio(series, own, other, find) for find in (cpu, cpu_with_broker, rss)]
+            found.append([own, other, *(f"{each:.1f}×" for each in times if each is not None)])
+    return [row for row in found if len(row) == len(RATIO_COLUMNS)]
 
 
 def key(series: Mapping[str, Any]) -> str:

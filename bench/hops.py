@@ -407,11 +407,11 @@ def run(options: Options) -> dict[str, Any]:
     return figures
 
 
-def rows(figures: Mapping[str, Any]) -> list[list[str]]:
-    """The columns `COLUMNS`."""
+def _shown(figures: Mapping[str, Any]) -> list[tuple[str, Any, float | None]]:
+    """Each hop's name, waits and bar in ms."""
     options, hops, logs = figures["options"], figures["hops"], figures["logs"]
     commit, tick = options["commit_interval"] * 1000, options["metrics_interval"] * 1000
-    shown = [
+    return [
         ("ingest: raw span → envelope", hops["ingest"], OWN_MS + commit),
         ("sample: deadline passed → kept span", hops["sample"], OWN_MS + commit),
         ("aggregate: points → tick", hops["aggregate"], OWN_MS + tick),
@@ -419,9 +419,18 @@ def rows(figures: Mapping[str, Any]) -> list[list[str]]:
         ("log of a trace: deadline passed → Elasticsearch has acknowledged it", logs["traced"], LOG_MS),
         ("both: what Elasticsearch says that it took", logs.get("took"), None),
     ]
+
+
+def told(figures: Mapping[str, Any]) -> list[tuple[str, int, float]]:
+    """Each hop that has a bar: its name, its p99 and the bar in ms."""
+    return [(name, found["p99"], bar) for name, found, bar in _shown(figures) if bar is not None]
+
+
+def rows(figures: Mapping[str, Any]) -> list[list[str]]:
+    """The columns `COLUMNS`."""
     return [
         [name, *(f"{found[what]:,}" for what in ("count", "p50", "p99", "max")), "" if bar is None else f"{bar:,.0f}"]
-        for name, found, bar in shown
+        for name, found, bar in _shown(figures)
         if found is not None
     ]
 

@@ -1,13 +1,14 @@
 """Tailrace against itself, in pairs that take turns: `make bench BENCH=pairs` or `python -m bench.pairs`.
 
 - telemetry: self-telemetry on (the usual) against off (`telemetry.metrics_level: none`), keyed topic, one process;
-- workers: three processes of each role against one, un-keyed topic.
+- workers: three processes of each role against one, un-keyed topic;
+- paced-workers: the same, 40,000 spans/s.
 
-Of the first both catch up with the same topic. Of the second each gets a topic of its own, paced: several processes do
-not start at one moment, and what the first of them did before the last was up would go uncounted. The load begins when
-all of them hold their partitions, and what they use until then with nothing to do is told as well. The ratio of a pair
-is of CPU-seconds, start-up left out; beside the mean there is the interval that holds the true one with 95 %
-(Student's t of the logarithms).
+Of the first two both catch up with the same topic. Several processes do not start at one moment: the brokers wait for
+GATHER_MS before they give out the partitions, and until then the last is up. Of the last each gets a topic of its own;
+the load begins when all of them hold their partitions, and what they use until then with nothing to do is told as well.
+The ratio of a pair is of CPU-seconds, start-up left out; beside the mean there is the interval that holds the true one
+with 95 % (Student's t of the logarithms).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from bench.compare_tables import is_whole
 from bench.contest import Given, catch_up, run
 from bench.contestants import Tailrace, Task
 from bench.load import Load
-from bench.measure import Meter, console, keep, machine, table
+from bench.measure import Meter, console, keep, load_results, machine, table
 from bench.testbed import create_topics, idle_cpu
 from bench.verdicts import Mix, judged
 from tests.end_to_end.harness import Worker
@@ -33,6 +34,8 @@ from tests.services import Kafka
 
 DECISION_WAIT = 5.0
 PACE = 40_000.0  # spans/s
+TELEMETRY_BAR, WORKERS_BAR = 1.02, 1.15
+GATHER_MS = 12_000  # that brokers wait for more members of a new group: longer than six processes take to start
 CALM_SECONDS, IDLE_SECONDS = 2.0, 5.0  # after the last process is ready: until it is idle, and while it is
 # Student's t for 95 % and so many degrees of freedom, from 1 on.
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
@@ -46,20 +49,24 @@ out = console()
 class Case:
     """Two ways to run Tailrace; `bar` is for the first one's CPU over the second one's.
 
-    `pace`: spans/s; 0: all are there before it starts, keyed by trace.
+    `paced`: the spans come while they run; else all are there before. `keyed`: by trace, and nothing regroups them.
     """
 
     title: str
     bar: str
-    pace: float
+    paced: bool
+    keyed: bool
     first: tuple[int, Mapping[str, Any]]
     second: tuple[int, Mapping[str, Any]]
 
 
 OFF: Mapping[str, Any] = {"telemetry": {"port": "${TELEMETRY_PORT:-0}", "metrics_level": "none"}}
 CASES = {
-    "telemetry": Case("self-telemetry on against off", "upper bound < 1.02", 0, (1, {}), (1, OFF)),
-    "workers": Case("three workers against one", "≤ 1.15", PACE, (3, {}), (1, {})),
+    "telemetry": Case(
+        "self-telemetry on against off", f"upper bound < {TELEMETRY_BAR}", False, True, (1, {}), (1, OFF)
+    ),
+    "workers": Case("three workers against one", f"≤ {WORKERS_BAR}", False, False, (3, {}), (1, {})),
+    "paced-workers": Case("three workers against one", f"≤ {WORKERS_BAR}", True, False, (3, {}), (1, {})),
 }
 
 
@@ -105,22 +112,24 @@ def measured(case: Case, name: str, pairs: int, spans: int, partitions: int, pac
     """The pairs of a case, the first member first in every other one."""
     numbers = itertools.count()
     found: dict[str, list[dict[str, Any]]] = {"first": [], "second": []}
-    with Kafka() as kafka:
-        if case.pace:
+    gathers = not case.paced and case.first[0] > 1
+    with Kafka({"group.initial.rebalance.delay.ms": str(GATHER_MS)} if gathers else {}) as kafka:
+        if case.paced:
             load = Load(spans, 0, logs_per_span=0, spans_per_second=pace)
             made = Given("", load, None, judged(load, Mix()))
         else:
-            made = catch_up(kafka, f"{name}-raw", Load(spans, 0, logs_per_span=0, keyed=partitions), Mix(), partitions)
+            load = Load(spans, 0, logs_per_span=0, keyed=partitions if case.keyed else 0)
+            made = catch_up(kafka, f"{name}-raw", load, Mix(), partitions)
         for pair in range(-1, pairs):  # the first is a warm-up
             idle = idle_cpu({"broker": kafka.pid})["broker"]
             for member in ("first", "second") if pair % 2 else ("second", "first"):
                 (workers, over), number = getattr(case, member), next(numbers)
-                given = replace(made, topic=f"{name}-raw-{number}") if case.pace else made
-                if case.pace:
+                given = replace(made, topic=f"{name}-raw-{number}") if case.paced else made
+                if case.paced:
                     create_topics(kafka, [given.topic], partitions)
                 task = Task(given.topic, partitions, given.truth.traces, Mix(), DECISION_WAIT)
-                kind = Paced if case.pace else Tailrace
-                side = kind(kafka, f"{name}-{number}", task, not case.pace, workers, over)
+                kind = Paced if case.paced else Tailrace
+                side = kind(kafka, f"{name}-{number}", task, case.keyed, workers, over)
                 figures = run(kafka, side, given, task, (), idle, lambda text: None)
                 if not is_whole(figures):
                     raise RuntimeError(f"{name}: {why_not_whole(figures)}")
@@ -131,16 +140,27 @@ def measured(case: Case, name: str, pairs: int, spans: int, partitions: int, pac
                     figures["idle_cpu"] = side.idle
                 if pair >= 0:
                     found[member].append(figures)
-    title = f"{case.title}, {pace:,.0f} spans/s" if case.pace else case.title
-    return {"title": title, "bar": case.bar, **found}
+    title = f"{case.title}, {f'{pace:,.0f} spans/s' if case.paced else 'catch-up'}"
+    options = {"pairs": pairs, "spans": spans, "partitions": partitions, "pace": pace}
+    return {"title": title, "bar": case.bar, "machine": machine(), "options": options, **found}
+
+
+def _costs(case: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    first, second = ([run["cpu_per_million"] for run in case[member]] for member in ("first", "second"))
+    return first, second
+
+
+def ratio(case: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Of the first one's cost to the second one's, and the interval around it."""
+    return interval([a / b for a, b in zip(*_costs(case), strict=True)])
 
 
 def rows(figures: Mapping[str, Any]) -> list[list[str]]:
     """The columns `COLUMNS`."""
     shown = []
     for case in figures["cases"].values():
-        first, second = ([run["cpu_per_million"] for run in case[member]] for member in ("first", "second"))
-        middle, low, high = interval([a / b for a, b in zip(first, second, strict=True)])
+        first, second = _costs(case)
+        middle, low, high = ratio(case)
         costs = [f"{median(first):.2f}", f"{median(second):.2f}", f"{middle:.3f}", f"{low:.3f} to {high:.3f}"]
         idle = [[run["idle_cpu"] for run in case[member] if "idle_cpu" in run] for member in ("first", "second")]
         rates = " against ".join(f"{median(found):.3f}" for found in idle if found)
@@ -156,18 +176,17 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=10, help="of each case (default: 10)")
     parser.add_argument("--spans", type=int, default=1_000_000, help="of a run (default: 1,000,000)")
     parser.add_argument("--partitions", type=int, default=6, help="of every topic (default: 6)")
-    parser.add_argument("--pace", type=float, default=PACE, help=f"spans/s of workers (default: {PACE:,.0f})")
+    parser.add_argument("--pace", type=float, default=PACE, help=f"spans/s of paced-workers (default: {PACE:,.0f})")
     return parser.parse_args(arguments)
 
 
 def main() -> None:
     """Measure, print, save."""
     given = parsed()
-    options = {"pairs": given.pairs, "spans": given.spans, "partitions": given.partitions, "pace": given.pace}
-    figures: dict[str, Any] = {"machine": machine(), "options": options, "cases": {}}
+    figures = load_results("pairs") or {"cases": {}}
     for name in given.cases:
         out.print(CASES[name].title)
-        figures["cases"][name] = measured(CASES[name], name, **options)
+        figures["cases"][name] = measured(CASES[name], name, given.pairs, given.spans, given.partitions, given.pace)
         out.print(table(COLUMNS, rows(figures)))
         runs = figures["cases"][name]["first"]
         keep(out, "pairs", figures, [modules for each in runs for modules in each["native"].values()])

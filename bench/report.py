@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import (
+    bars,
     budget,
     compare_tables,
     flame,
@@ -56,6 +57,11 @@ def provenance(figures: Mapping[str, Any], command: str) -> str:
         f"{machine['memory_gib']:g} GiB, {machine['kernel']}, Python {machine['python']}; "
         f"load average before it {busy:.2f}. `{command}`\n"
     )
+
+
+def bars_text(*results: Mapping[str, Any]) -> str:
+    """For docs/performance.md."""
+    return markdown(bars.COLUMNS, bars.rows(*results))
 
 
 def transaction_text(figures: Mapping[str, Any]) -> str:
@@ -170,12 +176,14 @@ def hops_text(figures: Mapping[str, Any]) -> str:
 
 def pairs_text(figures: Mapping[str, Any]) -> str:
     """For docs/performance.md."""
-    options = figures["options"]
-    cases = " ".join(figures["cases"])
-    command = f"python -m bench.pairs --cases {cases} --pairs {options['pairs']} --spans {options['spans']}"
-    if options.get("pace", pairs.PACE) != pairs.PACE:
-        command += f" --pace {options['pace']:g}"
-    return "\n".join((markdown(pairs.COLUMNS, pairs.rows(figures)), provenance(figures, command)))
+    told = [markdown(pairs.COLUMNS, pairs.rows(figures))]
+    for name, case in figures["cases"].items():
+        options = case["options"]
+        command = f"python -m bench.pairs --cases {name} --pairs {options['pairs']} --spans {options['spans']}"
+        if options["pace"] != pairs.PACE:
+            command += f" --pace {options['pace']:g}"
+        told.append(provenance(case, command))
+    return "\n".join(told)
 
 
 def flame_text(figures: Mapping[str, Any]) -> str:
@@ -279,6 +287,7 @@ def series_text(figures: Mapping[str, Any]) -> str:
 
 
 TABLES: dict[str, Callable[..., str]] = {
+    "bars": bars_text,
     "transactions": transaction_text,
     "throughput": throughput_text,
     "sustained": sustained_text,
@@ -300,7 +309,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "sizing": sizing_tables,
     "size": size_example,
 }
-SOURCES = {"sizing": sizing.RESULTS, "size": sizing.RESULTS}
+SOURCES = {"bars": bars.RESULTS, "sizing": sizing.RESULTS, "size": sizing.RESULTS}
 """The results that a table is made of, where they are not those of its own name."""
 
 

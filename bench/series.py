@@ -163,10 +163,15 @@ def rows(figures: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
+def is_exact(figures: Mapping[str, Any]) -> bool:
+    """Whether Prometheus says what was counted."""
+    return all(figures["truth"][name] == figures["found"][name] for name in figures["truth"])
+
+
 def verdict(figures: Mapping[str, Any]) -> str:
     """Whether what Prometheus says is what was counted, and what it cost."""
     options, truth, found = figures["options"], figures["truth"], figures["found"]
-    exact = "exact" if all(truth[name] == found[name] for name in truth) else "NOT EXACT"
+    exact = "exact" if is_exact(figures) else "NOT EXACT"
     return (
         f"`count` {found['count']:,.0f} of {truth['count']:,}, `sum` {found['sum']:,.0f} of {truth['sum']:,}: {exact}. "
         f"{figures['samples']:,.0f} samples were accepted in {figures['elapsed_seconds']:.0f} s. aggregate and sink: "

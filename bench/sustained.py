@@ -155,14 +155,18 @@ def rows(figures: Mapping[str, Any]) -> list[list[str]]:
     return shown
 
 
+def worst(figures: Mapping[str, Any]) -> tuple[float, float]:
+    """What the bars are for: the steepest slope, a share; seconds until everything had arrived, beyond the wait."""
+    beyond = figures["drained_seconds"] - figures["options"]["decision_wait"]
+    return max(found["slope_share"] for found in figures["roles"].values()), beyond
+
+
 def verdict(figures: Mapping[str, Any]) -> str:
     """The bars, in a sentence."""
-    options = figures["options"]
-    worst = max(found["slope_share"] for found in figures["roles"].values())
-    beyond = figures["drained_seconds"] - options["decision_wait"]
+    steepest, beyond = worst(figures)
     return (
-        f"The steepest slope is {100 * worst:.2f} % of what came (bar: {100 * SLOPE_BAR:g} %). Everything had arrived "
-        f"{figures['drained_seconds']:.1f} s after the load's end: decision_wait and {beyond:.1f} s "
+        f"The steepest slope is {100 * steepest:.2f} % of what came (bar: {100 * SLOPE_BAR:g} %). Everything had "
+        f"arrived {figures['drained_seconds']:.1f} s after the load's end: decision_wait and {beyond:.1f} s "
         f"(bar: {DRAIN_BAR:g} s). Missing or too many: {'none' if figures['exact'] else '**some**'}."
     )
 

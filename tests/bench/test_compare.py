@@ -9,7 +9,7 @@ from typing import Any
 from bench.compare import options_of, parsed, told
 from bench.compare_tables import COLUMNS, DEFAULTS, RATIO_COLUMNS, command, heading, key, native, ratios, rows
 from bench.contest import catch_up, run, task_of
-from bench.contestants import MODES, TAILRACE
+from bench.contestants import LEAN, MODES, TAILRACE
 from bench.load import Load
 from bench.measure import COMPILED
 from bench.verdicts import Mix
@@ -49,7 +49,7 @@ def test_medians_with_extremes_and_ratios() -> None:
     assert own[:5] == ["Tailrace", "2.00 (1.00 to 3.00)", "2.00 (2.00 to 2.00)", "0.50 (0.50 to 0.50)",
                        "200 (200 to 200)"]  # fmt: skip
     assert peer[1] == "20.00"
-    assert ratios(found) == [["peer", "10.0×", "5.5×", "4.0×"]]
+    assert ratios(found) == [[TAILRACE, "peer", "10.0×", "5.5×", "4.0×"]]
     assert {len(own), len(peer)} == {len(COLUMNS)}
     assert len(ratios(found)[0]) == len(RATIO_COLUMNS)
 
@@ -58,8 +58,17 @@ def test_a_run_that_lost_something_does_not_count_as_cheap() -> None:
     found = series(own=[one(2.0)], peer=[one(1.0, missing=5), one(8.0)], other=[one(1.0, missing=70)])
     assert [row[1] for row in rows(found)] == ["2.00", "8.00", "–"]
     assert rows(found)[1][-1] == "1 of 2; lost or cut in the others: 5 traces"
-    assert [row[:2] for row in ratios(found)] == [["peer", "4.0×"]]
+    assert [row[1:3] for row in ratios(found)] == [["peer", "4.0×"]]
     assert "NOT THE SAME TRACES: 5 missing" in told(one(1.0, missing=5))
+
+
+def test_both_settings_of_tailrace_are_told_against_each_other_side() -> None:
+    found = series(own=[one(2.0, rss=300)], peer=[one(20.0, rss=600)])
+    found["sides"][LEAN] = [one(4.0, rss=150)]
+    assert [(row[0], row[1], row[2], row[4]) for row in ratios(found)] == [
+        (TAILRACE, "peer", "10.0×", "2.0×"),
+        (LEAN, "peer", "5.0×", "4.0×"),
+    ]
 
 
 def test_it_is_said_whether_the_workers_ran_compiled() -> None:
