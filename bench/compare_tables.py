@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from bench.contestants import LEAN, TAILRACE
+from bench.contestants import LEAN, MODES, TAILRACE
 from bench.measure import COMPILED, middle
 
 COLUMNS = (
@@ -122,7 +123,9 @@ def command(series: Mapping[str, Any]) -> str:
     """How to have it again."""
     options = series["options"]
     size = f"--seconds {options['seconds']:g}" if series["load"] == "paced" else f"--spans {options['spans']}"
-    return f"python -m bench.compare {key(series)} {size} --runs {options['runs']}"
+    sides = [name for name in MODES[series["mode"]].sides if name in series["sides"]]
+    chosen = "" if len(sides) == len(MODES[series["mode"]].sides) else f" --sides {shlex.join(sides)}"
+    return f"python -m bench.compare {key(series)} {size} --runs {options['runs']}{chosen}"
 
 
 def heading(series: Mapping[str, Any]) -> str:

@@ -44,6 +44,7 @@ VARIED = {
         f"GOGC=off, GOMEMLIMIT=4GiB, {' and '.join(over)}": Tuning("tuned", over, LEAST_CPU)
         for over in (("batch",), ("linger",), ("fetch",), ("batch", "fetch"))
     },
+    "GOGC=off, GOMEMLIMIT=8GiB, batch": Tuning("tuned", ("batch",), {"GOGC": "off", "GOMEMLIMIT": "8GiB"}),
     "GOGC=50, batch": Tuning("tuned", ("batch",), LEAST_MEMORY),
     "defaults": Tuning("defaults"),
 }

@@ -87,7 +87,10 @@ def test_a_paced_series_shows_how_far_behind_a_side_was() -> None:
 def test_what_is_not_as_usual_tells_series_apart() -> None:
     found = series(own=[one(1.0)])
     assert key(found) == "--modes b --loads paced --placements free"
-    assert command(found) == "python -m bench.compare --modes b --loads paced --placements free --seconds 120 --runs 3"
+    said = "python -m bench.compare --modes b --loads paced --placements free --seconds 120 --runs 3"
+    assert command(found) == f"{said} --sides {TAILRACE}"
+    found["sides"] = dict.fromkeys(MODES["b"].sides, [one(1.0)])
+    assert command(found) == said
     found["options"] |= {"unmet": 27, "failures": False}
     assert key(found) == "--modes b --loads paced --placements free --unmet 27 --no-failures"
     assert heading(found).startswith("Regrouping: paced, free, unmet 27, nothing kept")
