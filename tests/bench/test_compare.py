@@ -89,7 +89,7 @@ def test_what_is_not_as_usual_tells_series_apart() -> None:
     assert key(found) == "--modes b --loads paced --placements free"
     said = "python -m bench.compare --modes b --loads paced --placements free --seconds 120 --runs 3"
     assert command(found) == f"{said} --sides {TAILRACE}"
-    found["sides"] = dict.fromkeys(MODES["b"].sides, [one(1.0)])
+    found["sides"] = {name: [one(1.0)] for name in MODES["b"].sides}
     assert command(found) == said
     found["options"] |= {"unmet": 27, "failures": False}
     assert key(found) == "--modes b --loads paced --placements free --unmet 27 --no-failures"
