@@ -163,15 +163,19 @@ def hops_text(figures: Mapping[str, Any]) -> str:
         f"`decision_wait` {options['decision_wait']:g} s.\n"
     )
     command = f"python -m bench.hops --seconds {options['seconds']:g}"
-    told = [text, markdown(hops.COLUMNS, hops.rows(figures)), f"{hops.cost(figures)}\n"]
-    if "stages" in figures["hops"]:
-        told += [
-            "Where the time goes:\n",
+    rows = markdown(hops.COLUMNS, hops.rows(figures))
+    return "\n".join((text, rows, f"{hops.cost(figures)}\n", provenance(figures, command)))
+
+
+def stages_text(figures: Mapping[str, Any]) -> str:
+    """For docs/explanation/where-the-time-goes.md."""
+    return "\n".join(
+        (
             markdown(stages.STAGE_COLUMNS, stages.stage_rows(hops.stages(figures))),
             "The requests of each transaction:\n",
             markdown(stages.REQUEST_COLUMNS, stages.request_rows(hops.asked(figures))),
-        ]
-    return "\n".join((*told, provenance(figures, command)))
+        )
+    )
 
 
 def pairs_text(figures: Mapping[str, Any]) -> str:
@@ -292,6 +296,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "throughput": throughput_text,
     "sustained": sustained_text,
     "hops": hops_text,
+    "stages": stages_text,
     "pairs": pairs_text,
     "flame": flame_text,
     "split": split_text,
@@ -309,7 +314,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "sizing": sizing_tables,
     "size": size_example,
 }
-SOURCES = {"bars": bars.RESULTS, "sizing": sizing.RESULTS, "size": sizing.RESULTS}
+SOURCES = {"bars": bars.RESULTS, "stages": ("hops",), "sizing": sizing.RESULTS, "size": sizing.RESULTS}
 """The results that a table is made of, where they are not those of its own name."""
 
 
