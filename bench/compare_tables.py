@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.contestants import LEAN, MODES, TAILRACE
 from bench.measure import COMPILED, middle
+from bench.verdicts import Mix
 
 COLUMNS = (
     "Side",
@@ -128,11 +129,21 @@ def command(series: Mapping[str, Any]) -> str:
     return f"python -m bench.compare {key(series)} {size} --runs {options['runs']}{chosen}"
 
 
+def unusual(series: Mapping[str, Any]) -> list[str]:
+    """What of its load and its policies is not as usual, in words."""
+    options = series["options"]
+    messages, percentage, unmet = (options[name] for name in ("spans_per_message", "percentage", "unmet"))
+    policies = len(Mix(percentage, options["failures"], unmet).policies())
+    words = {
+        "spans_per_message": f"{messages:g} span{'' if messages == 1 else 's'} a message",
+        "percentage": f"{percentage:g} % of all kept",
+        "unmet": f"{policies} policies, {unmet} of which match nothing",
+    }
+    different = [name for name, usual in DEFAULTS.items() if options[name] != usual]
+    told = [words[name] if name in words else f"{name.replace('_', ' ')} {options[name]:g}" for name in different]
+    return told if options["failures"] else [*told, "nothing kept for an error or a long duration"]
+
+
 def heading(series: Mapping[str, Any]) -> str:
     """What it is, with what is not as usual."""
-    options = series["options"]
-    unusual = [
-        f"{name.replace('_', ' ')} {options[name]:g}" for name, usual in DEFAULTS.items() if options[name] != usual
-    ]
-    unusual += [] if options["failures"] else ["nothing kept for an error or a long duration"]
-    return ": ".join((series["title"].capitalize(), ", ".join((series["load"], series["placement"], *unusual))))
+    return ": ".join((series["title"].capitalize(), ", ".join((series["load"], series["placement"], *unusual(series)))))

@@ -21,6 +21,7 @@ from bench import (
     flame,
     history,
     hops,
+    loads,
     pairs,
     rare,
     sizing,
@@ -62,6 +63,11 @@ def provenance(figures: Mapping[str, Any], command: str) -> str:
 def bars_text(*results: Mapping[str, Any]) -> str:
     """For docs/performance.md."""
     return markdown(bars.COLUMNS, bars.rows(*results))
+
+
+def loads_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance.md."""
+    return markdown(loads.COLUMNS, loads.rows(figures))
 
 
 def transaction_text(figures: Mapping[str, Any]) -> str:
@@ -129,7 +135,7 @@ def size_example(whole: Mapping[str, Any], memory: Mapping[str, Any]) -> str:
 
 
 def compare_text(figures: Mapping[str, Any]) -> str:
-    """For docs/performance.md: each series with its own machine, date and command."""
+    """For docs/performance.md and docs/performance-loads.md: each series with its own machine, date and command."""
     parts = []
     for series in figures["series"].values():
         parts.append(f"### {compare_tables.heading(series)}\n")
@@ -238,12 +244,12 @@ def history_text(figures: Mapping[str, Any]) -> str:
 
 
 def policies_text(figures: Mapping[str, Any]) -> str:
-    """For docs/performance.md."""
+    """For docs/performance-loads.md."""
     return _micro(figures, policies.COLUMNS, policies.rows(figures), "policies")
 
 
 def growth_text(figures: Mapping[str, Any]) -> str:
-    """For docs/performance.md."""
+    """For docs/performance-loads.md."""
     return _micro(figures, growth.COLUMNS, growth.rows(figures), "growth")
 
 
@@ -292,6 +298,7 @@ def series_text(figures: Mapping[str, Any]) -> str:
 
 TABLES: dict[str, Callable[..., str]] = {
     "bars": bars_text,
+    "loads": loads_text,
     "transactions": transaction_text,
     "throughput": throughput_text,
     "sustained": sustained_text,
@@ -314,7 +321,13 @@ TABLES: dict[str, Callable[..., str]] = {
     "sizing": sizing_tables,
     "size": size_example,
 }
-SOURCES = {"bars": bars.RESULTS, "stages": ("hops",), "sizing": sizing.RESULTS, "size": sizing.RESULTS}
+SOURCES = {
+    "bars": bars.RESULTS,
+    "loads": loads.RESULTS,
+    "stages": ("hops",),
+    "sizing": sizing.RESULTS,
+    "size": sizing.RESULTS,
+}
 """The results that a table is made of, where they are not those of its own name."""
 
 

@@ -93,7 +93,10 @@ def test_what_is_not_as_usual_tells_series_apart() -> None:
     assert command(found) == said
     found["options"] |= {"unmet": 27, "failures": False}
     assert key(found) == "--modes b --loads paced --placements free --unmet 27 --no-failures"
-    assert heading(found).startswith("Regrouping: paced, free, unmet 27, nothing kept")
+    assert heading(found).startswith("Regrouping: paced, free, 28 policies, 27 of which match nothing, nothing kept")
+    found["options"] |= {"failures": True, "spans_per_message": 1, "decision_wait": 20.0}
+    told = "1 span a message, 30 policies, 27 of which match nothing, decision wait 20"
+    assert heading(found) == f"Regrouping: paced, free, {told}"
 
 
 def test_a_key_is_a_command_line_that_makes_it_again() -> None:
