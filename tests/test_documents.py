@@ -21,6 +21,7 @@ from tests.repository import ROOT, committed
 
 PAGES = committed("*.md")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINES_OF_THE_FIRST_CONFIGURATION = 10
 FEWEST_LINES_OF_THE_README = 30
 
 
@@ -39,14 +40,19 @@ def test_configurations_are_valid(text: str) -> None:
     parse(text, "page", dict.fromkeys(re.findall(r"\$\{(\w+)", text), "from the environment"))
 
 
-def test_the_readme_shows_thirty_lines_of_configuration() -> None:
-    (text,) = blocks(ROOT / "README.md", "yaml")
-    assert text.startswith("kafka:")
-    assert len(text.splitlines()) >= FEWEST_LINES_OF_THE_README
+def test_the_readme_shows_ten_lines_of_configuration_and_then_thirty() -> None:
+    short, long = blocks(ROOT / "README.md", "yaml")
+    assert short.startswith("kafka:")
+    assert len(short.splitlines()) == LINES_OF_THE_FIRST_CONFIGURATION
+    assert long.startswith("kafka:")
+    assert len(long.splitlines()) >= FEWEST_LINES_OF_THE_README
 
 
-def test_the_readme_begins_with_the_two_commands() -> None:
-    assert [text.strip() for text in blocks(ROOT / "README.md", "sh")] == ["make demo", "make test"]
+def test_the_readme_shows_how_to_see_it_run_it_and_test_it() -> None:
+    demo, run, test = blocks(ROOT / "README.md", "sh")
+    assert demo == "make demo\n"
+    assert [words[0] for words in commands_in(run)] == ["check", "topics", "worker"]
+    assert test == "make test\n"
 
 
 def test_the_picture_in_the_readme_has_every_role_and_every_topic() -> None:
