@@ -10,4 +10,5 @@ from hypothesis import settings
 # failure there says something about the change; everywhere else each run tries new ones.
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
+settings.register_profile("few", deadline=None, derandomize=True, max_examples=5)  # tests.test_wheels
 settings.load_profile("ci" if os.environ.get("CI") else "default")
