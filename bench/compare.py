@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.compare_tables import COLUMNS, DEFAULTS, RATIO_COLUMNS, heading, is_whole, key, native, ratios, rows
+from bench.compare_tables import COLUMNS, DEFAULTS, RATIO_COLUMNS, heading, is_whole, kept, key, native, ratios, rows
 from bench.contest import Given, catch_up, run, task_of, to_be_paced
 from bench.contestants import MODES, Mode
 from bench.load import Load
@@ -57,6 +57,12 @@ class Options:
     def mix(self) -> Mix:
         """The policies."""
         return Mix(self.percentage, self.failures, self.unmet)
+
+
+def load_of(options: Options, mode: Mode, spans: int) -> Load:
+    """What both sides read: spans alone, each trace within a second (tests/bench/test_load.py)."""
+    keyed = options.partitions if mode.keyed else 0
+    return Load(spans, 0, options.spans_per_message, logs_per_span=0, keyed=keyed)
 
 
 class Series:
@@ -106,16 +112,12 @@ class Series:
 
     def _catch_up(self, kafka: Kafka, spans: int) -> Given:
         options = self._options
-        return catch_up(kafka, self._topic(), self._made(spans), options.mix, options.partitions)
+        return catch_up(kafka, self._topic(), load_of(options, self._mode, spans), options.mix, options.partitions)
 
     def _paced(self, kafka: Kafka) -> Given:
         options = self._options
-        load = self._made(round(options.seconds * SPANS_PER_SECOND))
+        load = load_of(options, self._mode, round(options.seconds * SPANS_PER_SECOND))
         return to_be_paced(kafka, self._topic(), load, options.mix, options.partitions)
-
-    def _made(self, spans: int) -> Load:
-        keyed = self._options.partitions if self._mode.keyed else 0
-        return Load(spans, 0, self._options.spans_per_message, logs_per_span=0, keyed=keyed)
 
     def _topic(self) -> str:
         return f"raw-{next(self._topics)}"
@@ -138,7 +140,8 @@ def told(figures: dict[str, Any]) -> str:
     verdict = "the same traces" if is_whole(figures) else "NOT THE SAME TRACES"
     return (
         f"{figures['cpu_per_million']:.1f} CPU-s per million spans, broker {figures['broker_cpu_per_million']:.1f}, "
-        f"{rss:.0f} MiB, {figures['seconds']:.1f} s; kept {figures['kept_traces']:,} traces, {verdict}: "
+        f"{rss:.0f} MiB, {figures['seconds']:.1f} s; "
+        f"kept {figures['kept_traces']:,} traces, ids {figures['kept_ids']}, {verdict}: "
         f"{figures['missing_traces']} missing, {figures['surplus_traces']} too many"
         f"{'; compiled' if compiled else ''}"
     )
@@ -206,6 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if times := ratios(found):
             out.print(table(RATIO_COLUMNS, times))
             out.print(native(found))
+        out.print(kept(found))
         figures = load_results(given.results) or {"series": {}}
         figures["series"][key(found)] = found
         file = save(given.results, figures)

@@ -66,6 +66,15 @@ def native(series: Mapping[str, Any]) -> str:
     return f"Tailrace's hot modules compiled: {'yes' if compiled else '**no**'}; {loop}." if runs else ""
 
 
+def kept(series: Mapping[str, Any]) -> str:
+    """The traces of the runs that count, all sides': one number and one digest of their ids (bench/verdicts.py) if they
+    are the same. "" for results that have no digest."""
+    whole = [run for runs in series["sides"].values() for run in runs if is_whole(run) and "kept_ids" in run]
+    found = sorted({(run["kept_traces"], run["kept_ids"]) for run in whole})
+    sets = " or ".join(f"{traces:,} traces, ids `{ids}`" for traces, ids in found)
+    return f"Kept in each of the {len(whole)} runs that count: {sets}." if whole else ""
+
+
 def rows(series: Mapping[str, Any]) -> list[list[str]]:
     """The columns `COLUMNS` of each side: of the runs that kept what they should, or dashes and what was lost."""
     return [_row(name, runs) for name, runs in series["sides"].items()]

@@ -19,7 +19,7 @@ from bench.load import Load, Written
 from bench.measure import Meter, cpu_seconds, native_modules, peak_rss
 from bench.outputs import Tally
 from bench.testbed import create_topics, stored_bytes
-from bench.verdicts import Mix, Truth, difference, judged
+from bench.verdicts import Mix, Truth, difference, digest, judged
 from bench.write import write
 from tests.services import Kafka
 
@@ -113,6 +113,7 @@ def run(
             "kafka_bytes": {name: size for name, size in stored.items() if size},
             "kafka_bytes_per_raw_byte": sum(stored.values()) / raw,
             "kept_traces": len(tally.traces),
+            "kept_ids": digest(tally.traces),
             "kept_spans": tally.spans,
             "repeated_spans": tally.repeated,
             "missing_traces": missing,

@@ -143,6 +143,8 @@ def compare_text(figures: Mapping[str, Any]) -> str:
         if ratios := compare_tables.ratios(series):
             parts.append(markdown(compare_tables.RATIO_COLUMNS, ratios))
             parts.append(f"{compare_tables.native(series)}\n")
+        if same := compare_tables.kept(series):
+            parts.append(f"{same}\n")
         parts.append(provenance(series, compare_tables.command(series)))
     return "\n".join(parts)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from processors.sampling.probability import DEFAULT_SALT, fnv1a_64, hash_limit_o
 
 SLOW_MS = 500
 NEVER_MS = 3_600_000
+DIGEST_DIGITS = 12
 COMPAT = "otel"  # Tailrace decides as the Collector: the same hash of the trace id, durations in whole milliseconds
 
 
@@ -97,3 +99,8 @@ def difference(truth: Mapping[bytes, int], found: Mapping[bytes, int]) -> tuple[
     """Traces that are missing or not whole, and traces that should not be there."""
     missing = sum(found.get(trace, 0) < spans for trace, spans in truth.items())
     return missing, len(found.keys() - truth.keys())
+
+
+def digest(kept: Iterable[bytes]) -> str:
+    """A set of trace ids in a word: the first hex digits of SHA-256 over the ids, sorted."""
+    return hashlib.sha256(b"".join(sorted(kept))).hexdigest()[:DIGEST_DIGITS]

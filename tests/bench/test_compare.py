@@ -7,12 +7,14 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
 from bench.compare import options_of, parsed, told
-from bench.compare_tables import COLUMNS, DEFAULTS, RATIO_COLUMNS, command, heading, key, native, ratios, rows
+from bench.compare_tables import COLUMNS, DEFAULTS, RATIO_COLUMNS, command, heading, kept, key, native, ratios, rows
 from bench.contest import catch_up, run, task_of
 from bench.contestants import LEAN, MODES, TAILRACE
 from bench.load import Load
 from bench.measure import COMPILED
-from bench.verdicts import Mix
+from bench.report import compare_text
+from bench.verdicts import Mix, digest
+from tests.bench.test_report import MACHINE
 from tests.services import Kafka
 
 PARTITIONS = 2
@@ -29,6 +31,7 @@ def one(cpu: float, *, missing: int = 0, rss: int = 100) -> dict[str, Any]:
         "spans_per_second": 20_000.0,
         "drained_seconds": None,
         "kept_traces": 7,
+        "kept_ids": "0c1d2e3f4a5b",
         "missing_traces": missing,
         "surplus_traces": 0,
         "native": {"x": ["otlp_scan"]},
@@ -78,6 +81,26 @@ def test_it_is_said_whether_the_workers_ran_compiled() -> None:
     assert native(found) == "Tailrace's hot modules compiled: **no**; uvloop."
 
 
+def test_both_sides_are_seen_to_have_kept_the_same_trace_ids() -> None:
+    found = series(
+        own=[one(1.0), one(1.0)], peer=[one(8.0), one(8.0, missing=3) | {"kept_traces": 4, "kept_ids": "no"}]
+    )
+    assert kept(found) == "Kept in each of the 3 runs that count: 7 traces, ids `0c1d2e3f4a5b`."
+    assert "kept 7 traces, ids 0c1d2e3f4a5b, the same traces: 0 missing" in told(one(1.0))
+    found["sides"]["peer"][0]["kept_ids"] = "ffffffffffff"
+    assert "7 traces, ids `0c1d2e3f4a5b` or 7 traces, ids `ffffffffffff`" in kept(found)
+
+
+def test_results_without_the_digest_are_still_shown() -> None:
+    found = series(own=[one(1.0)], peer=[one(8.0)]) | {"machine": MACHINE}
+    assert f"{kept(found)}\n" in compare_text({"series": {"x": found}})
+    for runs in found["sides"].values():
+        del runs[0]["kept_ids"]
+    assert kept(found) == ""
+    assert "Kept in each" not in compare_text({"series": {"x": found}})
+    assert "8.0×" in compare_text({"series": {"x": found}})
+
+
 def test_a_paced_series_shows_how_far_behind_a_side_was() -> None:
     found = series(own=[one(1.0) | {"drained_seconds": 1.25}])
     assert rows(found)[0][6] == "1.2"
@@ -114,6 +137,7 @@ def test_a_run_counts_what_came_out(kafka: Kafka) -> None:
     task = task_of(mode, given, PARTITIONS, mix, 2.0)
     figures = run(kafka, mode.sides[TAILRACE](kafka, "compare-own", task), given, task, (), 0.0, print)
     assert figures["kept_traces"] == len(given.truth.kept) > 20
+    assert figures["kept_ids"] == digest(given.truth.kept)
     assert figures["kept_spans"] == given.truth.spans
     assert (figures["missing_traces"], figures["surplus_traces"], figures["repeated_spans"]) == (0, 0, 0)
     assert set(figures["cpu_seconds"]) == set(figures["peak_rss_bytes"]) == {"ingest", "sample"}

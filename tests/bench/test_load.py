@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from random import Random
 
 import pytest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
-from bench.load import Load, Message, Written, messages
+from bench.compare import load_of, options_of, parsed
+from bench.contestants import MODES
+from bench.load import SHAPES, Load, Message, Written, messages
+from bench.shop import MS, shapes
+from bench.verdicts import SLOW_MS
 
 START_MS = 1_700_000_000_000
+SECOND = 1_000_000_000  # ns
 
 
 def spans_of(message: Message) -> list[Span]:
@@ -53,8 +59,24 @@ def test_traces_are_trees_within_a_second_and_spread_over_messages() -> None:
         assert {span.parent_span_id for span in spans} <= ids | {b""}
         assert sum(not span.parent_span_id for span in spans) == 1
         lasts = max(span.end_time_unix_nano for span in spans) - min(span.start_time_unix_nano for span in spans)
-        assert 0 < lasts < 1.5e9
+        assert 0 < lasts < SECOND
     assert sum(len(where) > 1 for where in places.values()) > len(places) / 2
+
+
+@pytest.mark.parametrize("mode", ["a", "b"])
+def test_every_trace_of_the_comparison_closes_within_a_second(mode: str) -> None:
+    """In the bytes that both sides read; and, as each trace is the first spans of one of these shapes, however many
+    spans the load has."""
+    load = load_of(options_of(parsed([])), MODES[mode], 30_000)
+    times: dict[bytes, list[int]] = defaultdict(list)
+    for message in messages(load):
+        for span in spans_of(message):
+            times[span.trace_id] += [span.start_time_unix_nano, span.end_time_unix_nano]
+    assert len(times) > 2_000
+    assert max(max(each) - min(each) for each in times.values()) < SECOND
+    pool = shapes(Random(load.seed), SHAPES, load.spans_per_trace, load.logs_per_span)
+    lasts = [max(span.end for span in shape.spans) - min(span.start for span in shape.spans) for shape in pool]
+    assert SLOW_MS * MS < max(lasts) < SECOND
 
 
 def test_shares_and_sizes() -> None:

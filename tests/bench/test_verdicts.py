@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
 from bench.load import Load, messages
-from bench.verdicts import SLOW_MS, Mix, difference, judged
+from bench.verdicts import SLOW_MS, Mix, difference, digest, judged
 from processors.sampling.policies import Policy
 from processors.sampling.probability import DEFAULT_SALT, fnv1a_64, hash_limit_of, salted
 
@@ -53,6 +53,11 @@ def test_policies_that_keep_nothing_are_valid_and_differ() -> None:
     policies = Mix(unmet=27).policies()
     assert len(policies) == 30
     assert len({Policy.model_validate(policy).model_dump_json(exclude={"name"}) for policy in policies}) == 30
+
+
+def test_a_digest_is_of_the_ids_whatever_their_order() -> None:
+    assert digest({b"b" * 16: 3, b"a" * 16: 1}) == digest([b"a" * 16, b"b" * 16]) == "abf8fedeb2a9"
+    assert digest([b"a" * 16]) != digest([b"a" * 16, b"c" * 16]) != digest([b"a" * 16, b"b" * 16])
 
 
 def test_differences_are_counted_by_trace() -> None:
