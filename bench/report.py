@@ -33,7 +33,7 @@ from bench import (
     window,
 )
 from bench.measure import load_results
-from bench.micro import encoding, growth, policies
+from bench.micro import codecs, encoding, growth, policies
 from bench.series import COLUMNS as SERIES_COLUMNS
 from bench.series import LABELS, verdict
 from bench.series import rows as series_rows
@@ -255,6 +255,11 @@ def growth_text(figures: Mapping[str, Any]) -> str:
     return _micro(figures, growth.COLUMNS, growth.rows(figures), "growth")
 
 
+def codecs_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance.md."""
+    return _micro(figures, codecs.COLUMNS, codecs.rows(figures), "codecs")
+
+
 def _micro(figures: Mapping[str, Any], columns: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> str:
     text = "" if figures["options"]["compiled"] else "**Not compiled.**\n"
     return "\n".join((text, markdown(columns, rows), provenance(figures, f"make bench BENCH=micro.{name}"))).lstrip()
@@ -314,6 +319,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "history": history_text,
     "policies": policies_text,
     "growth": growth_text,
+    "codecs": codecs_text,
     "window": window_text,
     "compare": compare_text,
     "sweep": compare_text,

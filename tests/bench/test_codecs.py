@@ -1,0 +1,23 @@
+"""The codecs of envelopes that are compared have among them what `ingest` writes."""
+
+from __future__ import annotations
+
+from bench.load import Load, messages
+from bench.micro.codecs import COLUMNS, codecs, measure, rows
+from schemas.packing import compressed
+
+SPANS = 2_000
+VALUES = [message.value for message in messages(Load(SPANS, 0, logs_per_span=0))]
+
+
+def test_level_1_of_zstd_is_what_envelopes_are_written_with() -> None:
+    assert [codecs()["zstd, level 1"].compress(value) for value in VALUES] == [compressed(value) for value in VALUES]
+
+
+def test_every_codec_has_a_row_and_gives_back_what_it_got() -> None:
+    found = measure(VALUES, SPANS)
+    plain = sum(map(len, VALUES)) / SPANS
+    assert all(0 < each["bytes"] < plain / 2 for each in found.values())
+    shown = rows({"codecs": found, "bytes": plain})
+    assert [row[0] for row in shown] == [*codecs(), "none"]
+    assert {len(row) for row in shown} == {len(COLUMNS)}
