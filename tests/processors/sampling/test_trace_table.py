@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from random import Random
+from statistics import median
+from time import perf_counter_ns
 
 import pytest
 from hypothesis import given
@@ -17,6 +20,7 @@ from tests.schemas.rows import columns_of
 
 WAIT = 10
 TRACE_ID = bytes(range(16))
+BATCH = 1_000  # rows
 
 
 class Table:
@@ -37,6 +41,15 @@ class Table:
         rows = array("Q", [key]), array("q", [time]), array("B", [0])
         self.table.fold_spans(columns, *rows, now, answers, self.labels)
         return bit
+
+    def rows(self, keys: Sequence[int], times: Sequence[int], now: int) -> None:
+        """Fold a row of each of many traces, BATCH at a time."""
+        columns = columns_of([span(trace_id=TRACE_ID)] * BATCH)
+        self.labels.assign(columns, array("I", bytes(4 * BATCH)), [("", ())])
+        answers = Answers(array("Q", [1]) * BATCH, array("Q", [NO_RANDOMNESS]) * BATCH)
+        for first in range(0, len(keys), BATCH):
+            rows = (array(kind, values[first : first + BATCH]) for kind, values in (("Q", keys), ("q", times)))
+            self.table.fold_spans(columns, *rows, array("B", bytes(BATCH)), now, answers, self.labels)
 
     def due(self, now: int) -> dict[int, int]:
         """Traces that are due, in order, with the bits that count."""
@@ -241,3 +254,21 @@ def test_more_traces_than_one_list_holds_are_due_in_order() -> None:
         table.table.settle(settled)
     assert found == order
     assert len(table.table) == 0
+
+
+def test_asking_what_is_due_does_not_look_at_what_is_not() -> None:
+    """One trace is due at each of many moments, while 1,000 or 100,000 others wait: a scan would cost far more."""
+    tables, spent = [Table(), Table()], [list[int](), list[int]()]
+    for table, waiting in zip(tables, (BATCH, 100 * BATCH), strict=True):
+        table.rows(range(BATCH), range(BATCH), now=0)
+        table.rows(range(BATCH, BATCH + waiting), [30_000 + number % 30_000 for number in range(waiting)], now=0)
+    for moment in range(WAIT, WAIT + BATCH):
+        for table, ns in zip(tables, spent, strict=True):
+            began = perf_counter_ns()
+            count = table.table.list_due(moment)
+            ns.append(perf_counter_ns() - began)
+            assert (count, table.table.due_keys[0]) == (1, moment - WAIT)
+            table.table.settle(count)
+    assert [len(table.table) for table in tables] == [BATCH, 100 * BATCH]
+    few, many = (median(each) for each in spent)
+    assert many < 5 * few
