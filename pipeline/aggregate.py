@@ -119,7 +119,7 @@ class PointsPartition(Lease):
         """Fence the predecessor, then ask for the offset and load the tick that it names, in this order (F8)."""
         await self._committer.start()
         committed = (await self._group.committed([self._partition])).get(self._partition)
-        first = (await self._group.beginning([self._partition]))[self._partition]
+        first = (await self._group.brokers.beginning([self._partition]))[self._partition]
         reader = Reader(self._config.kafka)
         try:
             if committed is None:
@@ -129,7 +129,7 @@ class PointsPartition(Lease):
                 await self._load(reader, committed)
         finally:
             await reader.close()
-        lost = await self._group.gone(self._partition, committed.offset if committed else 0)
+        lost = await self._group.brokers.gone(self._partition, committed.offset if committed else 0)
         if lost > 0:  # retention overtook an outage: those counts are gone, the series go on
             log.error("points are gone before they were counted", extra={"role": ROLE, "records": lost})
             telemetry.count("tailrace_dropped_total", lost, signal="metrics", reason="retention", intentional="false")
@@ -274,7 +274,7 @@ class PointsPartition(Lease):
     async def _delete_old(self, now: int, state: int) -> None:
         """Delete ticks older than `kafka.retention`, never what is at `state` or after it."""
         try:
-            young = await self._group.at_time(self._samples, now - int(self._config.kafka.retention * 1000))
-            await self._group.delete_before(self._samples, state if young is None else min(young, state))
+            young = await self._group.brokers.at_time(self._samples, now - int(self._config.kafka.retention * 1000))
+            await self._group.brokers.delete_before(self._samples, state if young is None else min(young, state))
         except KafkaError as error:  # needs DELETE on the topic; without it the topic only grows
             log.warning("old ticks cannot be deleted", extra={"role": ROLE, "error": repr(error)})

@@ -18,7 +18,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -26,29 +26,24 @@ from typing import Any
 import faust
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError, RebalanceInProgressError, for_code
-from aiokafka.structs import OffsetAndMetadata, OffsetAndTimestamp
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError, RebalanceInProgressError
+from aiokafka.structs import OffsetAndMetadata
 from mode import Service
 
-from pipeline import decompression, telemetry
+from pipeline import telemetry
+from pipeline.brokers import Brokers
 from pipeline.config import Kafka, Limits
-from pipeline.fetch_wait import FetchWait
+from pipeline.fetching import POLL_MS, STALLED, consumer_kwargs
 from pipeline.identity import process_name
 from pipeline.lease import Lease
 from pipeline.pace import BurstSize, Turns
-from pipeline.security import client_kwargs
-from pipeline.topics import settings
 from pipeline.watchdog import LOOKS, Watchdog, awaited
 from schemas.errors import ProtocolError, Retryable, Unavailable
-from schemas.settings import parse_duration
 
 log = logging.getLogger(__name__)
 
-POLL_MS = 100  # that whoever has something to look at meanwhile waits for what is fetched: held partitions may go on
-IDLE_MS = 1_000  # that the group waits otherwise
-FETCH_BYTES = 256 << 10  # that are worth an answer at once
+IDLE_MS = 1_000  # that the group waits for what is fetched, while no partition is held
 CHANNEL_SIZE = 1  # fetches between consumer and agent: they wait decompressed, and both have the one loop
 PAUSE_LIMIT = 3.0  # seconds a rebalance waits for answers, and for what is committed then
 REVOKE_LIMIT = 2.0  # seconds it waits for a commit that is under way; both are less than a session
@@ -56,10 +51,6 @@ RETAKE_BACKOFF = 0.5  # seconds between attempts to fetch
 CLOSE_LIMIT = 10.0  # seconds after which a lease that was told to end is no longer waited for
 FEW_ERRORS = 5  # of fetching, that say nothing yet
 TAKEOVER_LEAST = 30.0  # seconds before a takeover is watched: a predecessor's transaction may have to time out
-STALLED = 60.0  # seconds that a position may stand still before records that are there
-END_LIMIT = 1.0  # seconds that a question for the end may take before rows in hand are committed without the answer
-LOOK_MS = 1_000  # between two looks of aiokafka at what to fetch, if nothing that it waits for has come
-PARTITION_FETCH_BYTES = 1 << 20  # of one partition in one fetch: bounds how long one batch keeps the loop busy
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,33 +62,6 @@ class Fetched:
     assignment: int
     partition: TopicPartition
     records: Sequence[ConsumerRecord]
-
-
-def consumer_kwargs(
-    kafka: Kafka,
-    limits: Limits | None = None,
-    patience: float = inf,
-    due: Callable[[], Iterable[float]] = tuple,
-) -> dict[str, Any]:
-    """What all consumers have in common: committed records only, every position and commit ours.
-
-    What is read may wait for `patience` seconds and for `commit_interval` before it is passed on; `due`: see FetchWait.
-
-    `limits` are those of raw topics: whoever writes them, their batches may be anything when they are decompressed.
-    """
-    return {
-        "value_deserializer": None if limits is None else decompression.bound(limits),
-        "enable_auto_commit": False,
-        "auto_offset_reset": "none",
-        "isolation_level": "read_committed",
-        "fetch_max_wait_ms": FetchWait(min(patience, kafka.commit_interval), due),
-        "fetch_min_bytes": FETCH_BYTES,
-        "fetch_max_bytes": kafka.fetch_max_bytes,
-        "max_partition_fetch_bytes": PARTITION_FETCH_BYTES,
-        "consumer_timeout_ms": LOOK_MS,
-        "client_rack": kafka.client_rack,
-        **client_kwargs(kafka),
-    }
 
 
 def first_partitions(count: int) -> type[RangePartitionAssignor]:
@@ -175,8 +139,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._told: dict[TopicPartition, OffsetAndMetadata] = {}  # what they were when they were asked for last
         self._errors: list[float] = []
         self.consumer: AIOKafkaConsumer = None
-        self._asking: AIOKafkaConsumer = None  # on connections of its own: an answer comes behind a fetch that waits
-        self._admin: AIOKafkaAdminClient = None
+        self.brokers = Brokers(kafka, self._topics)
         app.agent(self._channel, name=group_id)(self._agent)
 
     # ---- the agent ---------------------------------------------------------------------------------------
@@ -219,7 +182,6 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_start(self) -> None:
         """Connect and join the group."""
-        self._admin = AIOKafkaAdminClient(**client_kwargs(self.kafka))
         self.consumer = AIOKafkaConsumer(
             group_id=self.group_id,
             client_id=f"{self.role}-{process_name()}",  # member ids begin with it, and the assignor sorts by them
@@ -232,10 +194,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             **consumer_kwargs(self.kafka, self._limits, self._patience, self._due),
         )
         self.consumer.subscribe(topics=self._topics, listener=self)
-        self._asking = AIOKafkaConsumer(**{**consumer_kwargs(self.kafka), "isolation_level": "read_uncommitted"})
-        await self._admin.start()
+        await self.brokers.start(self.consumer)
         await self._count_others()
-        await self._asking.start()
         await self.consumer.start()
         self.add_future(self._fetch())
         if self._watchdog.timeout:
@@ -250,9 +210,9 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 await asyncio.gather(*finishing, return_exceptions=True)
         await asyncio.gather(*(self._release(unit) for unit in list(self._holders)))
         telemetry.gauge("tailrace_ready", 0, role=self.role)
-        for end in (self.consumer.stop, self._asking.stop, self._admin.close):
-            with contextlib.suppress(Exception):  # a consumer whose fetcher ended raises that once more
-                await asyncio.wait_for(end(), CLOSE_LIMIT)
+        with contextlib.suppress(Exception):  # a consumer whose fetcher ended raises that once more
+            await asyncio.wait_for(self.consumer.stop(), CLOSE_LIMIT)
+        await self.brokers.close()
 
     def _due(self) -> list[float]:
         """When leases commit; unknown while one is taken over: its partitions wait for the fetch that is under way."""
@@ -326,7 +286,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         since = time.monotonic() - TAKEOVER_LEAST
         opening = {unit: lease for unit, (lease, began) in self._opening.items() if began <= since}
         taken = [p for p in self.consumer.assignment() if self._unit(p) in opening]
-        ends = await self.end(asked) if (asked := [*watched, *taken]) else {}  # raises if the brokers are away
+        ends = await self.brokers.end(asked) if (asked := [*watched, *taken]) else {}  # raises if the brokers are away
         for partition in watched:
             position = await self.consumer.position(partition)
             if position < ends[partition]:
@@ -519,14 +479,11 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         """The group's offsets, or another's, asked afresh; partitions without one are absent.
 
         Only right after InitProducerId is the answer final: before, a transaction may be pending (M8, M9). Raises
-        Unavailable while the coordinator is loading or moving: aiokafka 0.14 overlooks the error of the whole answer
-        and finds no partitions in it, whereas one that was asked for by name is always answered, with -1 for none.
-        And if its own group has less than was known: a coordinator may not know that it still loads (M21).
+        Unavailable while the coordinator is loading or moving, and if the own group has less than was known: a
+        coordinator may not know that it still loads (M21).
         """
         group = group or self.group_id
-        found = await self._admin.list_consumer_group_offsets(group, partitions=list(partitions))
-        if missing := set(partitions) - set(found):
-            raise Unavailable(f"the coordinator of {group} did not answer for {len(missing)} partitions")
+        found = await self.brokers.offsets(group, partitions)
         if group == self.group_id:  # another one may be deleted
             for partition, offset in found.items():
                 if offset.offset < (before := self._least.get(partition, offset.offset)):
@@ -535,14 +492,6 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             self.moved(found)
             self._told.update(found)
         return {p: offset for p, offset in found.items() if offset.offset >= 0}
-
-    async def members_of(self, group: str) -> int:
-        """How many members another group has now; 0 if there is no such group. Raises KafkaError."""
-        (answer,) = await self._admin.describe_consumer_groups([group])
-        ((code, _, _, _, _, members, *_),) = answer.groups
-        if code:
-            raise for_code(code)(group)
-        return len(members)
 
     async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
         """A plain commit, for roles that are at-least-once. Raises RebalanceInProgressError while the group rebalances.
@@ -561,84 +510,13 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         """The group's offsets are these at least; they never go back while it has members."""
         self._least.update((partition, offset.offset) for partition, offset in offsets.items())
 
-    async def beginning(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """First offset that still exists, per partition."""
-        found: dict[TopicPartition, int] = await self.consumer.beginning_offsets(list(partitions))
-        return found
-
-    async def end(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """The last stable offset, per partition: everything before it is decided."""
-        found: dict[TopicPartition, int] = await self.consumer.end_offsets(list(partitions))
-        return found
-
-    async def gone(self, partition: TopicPartition, position: int) -> int:
-        """How many offsets from `position` on an internal partition has no more: records, and markers between them.
-
-        What a transaction wrote ends with its marker: a partition with nothing left has lost none with its last offset.
-        """
-        first = (await self.beginning([partition]))[partition]
-        emptied = self.kafka.transactions and first == (await self.end([partition]))[partition]
-        return max(0, first - position - emptied)
-
-    async def first(self, partition: TopicPartition, since: str) -> int:
-        """Where a group that is new to a raw partition begins: `since` as in `kafka.start`."""
-        if since == "earliest":
-            return (await self.beginning([partition]))[partition]
-        end = (await self.end([partition]))[partition]
-        if since == "latest":
-            log.warning(
-                "first start at the end of the raw topic: what is in it already will not be read; "
-                "set kafka.start or --since to read it",
-                extra={"topic": partition.topic, "partition": partition.partition, "offset": end},
-            )
-            return end
-        found = await self.at_time(partition, int((time.time() - parse_duration(since)) * 1000))
-        return end if found is None else found
-
-    async def at_time(self, partition: TopicPartition, timestamp: int) -> int | None:
-        """First offset at or after a time (ms), None when there is none."""
-        found = await self.written(partition, timestamp)
-        return None if found is None else found.offset
-
-    async def written(self, partition: TopicPartition, timestamp: int) -> OffsetAndTimestamp | None:
-        """Where the first record at or after a time (ms) is, and its time."""
-        found: dict[TopicPartition, OffsetAndTimestamp | None]
-        found = await self.consumer.offsets_for_times({partition: timestamp})
-        return found.get(partition)
-
-    async def first_times(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """Timestamp (ms) of the first record that still exists, per partition; an empty partition is absent."""
-        found = await self.consumer.offsets_for_times(dict.fromkeys(partitions, 0))
-        return {p: answer.timestamp for p, answer in found.items() if answer is not None}
-
-    async def retention(self) -> dict[str, float]:
-        """Seconds that each topic of the group keeps its records; those whose settings are not told are absent."""
-        found = await settings(self._admin, self._topics)
-        told = {topic: float(values["retention.ms"]) for topic, values in found.items() if "retention.ms" in values}
-        return {topic: float("inf") if ms < 0 else ms / 1000 for topic, ms in told.items()}
-
-    async def delete_before(self, partition: TopicPartition, offset: int) -> None:
-        """Let the brokers forget a partition's records below an offset."""
-        await self._admin.delete_records({partition: RecordsToDelete(offset)})
-
     async def drained(self, partition: TopicPartition) -> bool:
         """Whether everything up to the partition's end, asked now, has been given to its lease.
 
         False while a transaction is open before it: it may hold older records (F11).
         """
-        end = await self.written_end(partition)
+        end = await self.brokers.written_end(partition)
         return end is not None and await self.passed(partition, end)
-
-    async def written_end(self, partition: TopicPartition) -> int | None:
-        """The partition's end, asked now, open transactions included: none is left before it once it was `passed`.
-
-        None when there is no quick answer.
-        """
-        try:
-            async with asyncio.timeout(END_LIMIT):
-                return int((await self._asking.end_offsets([partition]))[partition])
-        except (TimeoutError, KafkaError):
-            return None
 
     async def passed(self, partition: TopicPartition, end: int) -> bool:
         """Whether everything before `end` has been given to the partition's lease.
@@ -656,7 +534,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _count_others(self) -> None:
         if self._others:
-            found = {topic["topic"]: len(topic["partitions"]) for topic in await self._admin.describe_topics(None)}
+            found = await self.brokers.counts()
             self._others = {topic: found.get(topic, count) for topic, count in self._others.items()}
 
     async def unread(self) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from pipeline.config import Config
-from pipeline.consume import POLL_MS, STALLED, consumer_kwargs
+from pipeline.fetching import POLL_MS, STALLED, consumer_kwargs
 from pipeline.topics import Topics, partition_counts
 from schemas.dead_letter import DeadLetter, Receipt
 from schemas.errors import Permanent, Unavailable

@@ -186,8 +186,8 @@ class SinkPartition(Lease):
         self._delivery = await self._outlet.enter()
         partition = self._partition
         committed = (await self._group.committed([partition])).get(partition)
-        first = (await self._group.beginning([partition]))[partition]
-        self._known = (await self._group.end([partition]))[partition]
+        first = (await self._group.brokers.beginning([partition]))[partition]
+        self._known = (await self._group.brokers.end([partition]))[partition]
         position, metadata = (first, "") if committed is None else (committed.offset, committed.metadata)
         settled = Settled.unpack(metadata, position)
         if any(stop > self._known for _, stop in settled.records):
@@ -196,7 +196,7 @@ class SinkPartition(Lease):
         if committed is not None and mine is not None and await self._same_log(mine):
             begin = max(position, mine.position)
             settled.add(mine.settled())
-        lost = 0 if committed is None else await self._group.gone(partition, begin)
+        lost = 0 if committed is None else await self._group.brokers.gone(partition, begin)
         if lost > 0:
             log.error("records are gone before they were delivered", extra={"role": self._group.role, "records": lost})
             telemetry.count("tailrace_dropped_total", lost, signal=self._topic, reason="retention", intentional="false")
@@ -213,7 +213,7 @@ class SinkPartition(Lease):
         if mine.last is None:
             return False
         offset, timestamp = mine.last
-        found = await self._group.written(self._partition, timestamp)
+        found = await self._group.brokers.written(self._partition, timestamp)
         return found is not None and found.offset <= offset < self._known and found.timestamp == timestamp
 
     def opening(self) -> Hashable | None:

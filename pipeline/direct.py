@@ -150,7 +150,7 @@ class KeyedPair(PartitionPair):
     async def _starts(self) -> dict[str, int]:
         starts = await super()._starts()
         for name in self._window.starting():
-            starts[name] = await self._group.first(self._pair[name], self._since)
+            starts[name] = await self._group.brokers.first(self._pair[name], self._since)
         return starts
 
     def process(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
@@ -245,7 +245,7 @@ class KeyedPair(PartitionPair):
         for name, partition in self._pair.items():
             if asking and name not in self._ending:
                 before = self._now()
-                end = await self._group.written_end(partition)
+                end = await self._group.brokers.written_end(partition)
                 if end is not None:
                     self._ending[name] = end, before
             if name in self._ending and await self._group.passed(partition, self._ending[name][0]):

@@ -181,7 +181,7 @@ class RawPartition(Lease):
 
     async def open(self) -> Mapping[TopicPartition, int]:
         """Fence the predecessor, then ask for the offset: in this order (docs/adr/0003, F8)."""
-        if self._config.kafka.transactions and (members := await self._group.members_of(self._other_group)):
+        if self._config.kafka.transactions and (members := await self._group.brokers.members_of(self._other_group)):
             raise Unavailable(
                 f"group {self._other_group} still has {members} members: stop the workers that run ingest with other "
                 f"--signals; {self._group.group_id} then goes on where they ended"
@@ -192,7 +192,7 @@ class RawPartition(Lease):
             place = RawOffset.unpack(committed.metadata)
             self._check_partitions([place])
             await self._look(committed.offset, place)
-            first = (await self._group.beginning([self._partition]))[self._partition]
+            first = (await self._group.brokers.beginning([self._partition]))[self._partition]
             lost = first - committed.offset
             if lost > 0:
                 telemetry.count(
@@ -245,10 +245,10 @@ class RawPartition(Lease):
         known = [place.known for partition, place in places if partition.topic == topic]
         self._known = min(known, default=counts[topic])
         if self._partition.partition >= self._known:
-            return await self._group.first(self._partition, "earliest")
+            return await self._group.brokers.first(self._partition, "earliest")
         if await self._ingested.fed(self._target) and await self._has_offset_after_all():
             raise Unavailable(f"the coordinator of {self._group.group_id} answered while it was loading")
-        return await self._group.first(self._partition, self._since)
+        return await self._group.brokers.first(self._partition, self._since)
 
     async def _has_offset_after_all(self) -> bool:
         """Ask for a while: a coordinator of Kafka 4.1 may say that there is none while it loads (adr/0003, M21)."""
@@ -361,7 +361,7 @@ class RawPartition(Lease):
         """After a commit, not before it: records would wait for the answer."""
         if self._source.signal != "metrics" and self._ending is None:
             before = self._clock.now(time.monotonic())
-            end = await self._group.written_end(self._partition)
+            end = await self._group.brokers.written_end(self._partition)
             self._ending = None if end is None else (end, before)
 
     async def _mark_idle(self) -> None:

@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 
 from pipeline import telemetry
 from pipeline.config import Config
-from pipeline.consume import consumer_kwargs
+from pipeline.fetching import consumer_kwargs
 from pipeline.topics import Topics
 from processors.keying import Sightings
 from schemas.decision import decided_keys

@@ -35,7 +35,7 @@ class Retention:
         """Seconds; infinite for a topic that keeps everything. Raises KafkaError."""
         if time.monotonic() - self._asked >= RETENTION_AGE:
             self._asked = time.monotonic()
-            self._known = await group.retention()
+            self._known = await group.brokers.retention()
         return self._known.get(topic, self._configured)
 
 
@@ -56,7 +56,9 @@ class LogStart:
         self._looked = time.monotonic()
         try:
             async with asyncio.timeout(ANSWER_LIMIT):
-                first = await self._group.first_times([TopicPartition(topic, self._partition) for topic in oldest])
+                first = await self._group.brokers.first_times(
+                    [TopicPartition(topic, self._partition) for topic in oldest]
+                )
                 retention = {topic: await self._retention.of(self._group, topic) for topic in oldest}
         except (TimeoutError, KafkaError):
             return

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.config import Kafka, Limits
-from pipeline.consume import POLL_MS, STALLED, consumer_kwargs
+from pipeline.fetching import POLL_MS, STALLED, consumer_kwargs
 from schemas.errors import Unavailable
 
 CLOSE_LIMIT = 5.0  # seconds that a disconnect may take

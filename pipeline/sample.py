@@ -212,7 +212,7 @@ class PartitionPair(Lease):
 
     async def _starts(self) -> dict[str, int]:
         """Where the topics start: for the very first owner, and to see whether retention overtook the tail."""
-        return {p.topic: offset for p, offset in (await self._group.beginning(self._pair.values())).items()}
+        return {p.topic: offset for p, offset in (await self._group.brokers.beginning(self._pair.values())).items()}
 
     def positions(self) -> Mapping[TopicPartition, int]:
         """The heads."""

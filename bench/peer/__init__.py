@@ -16,8 +16,8 @@ from tests.services.process import HOST, answers
 from tests.services.recipes import ensure
 
 FOLDER = Path(__file__).resolve().parent
-# Of the sweep in bench/results/tuning.json: the least CPU, and the least memory with nothing lost. With the spans of
-# the comparison, which reach the limit, twice of it is no cheaper, and larger fetches lose traces (tuning-check.json).
+# Of the sweep in bench/results/tuning.json: the least CPU, and the least memory with nothing lost. With as many spans as
+# the comparison has, which reach the limit, twice of it is no cheaper, and larger fetches lose traces (tuningcheck.json).
 LEAST_CPU = {"GOGC": "off", "GOMEMLIMIT": "4GiB"}
 LEAST_MEMORY = {"GOGC": "50"}
 

@@ -17,7 +17,8 @@ from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.commit import Output, Transaction
 from pipeline.config import Kafka, Telemetry
-from pipeline.consume import STALLED, Group
+from pipeline.consume import Group
+from pipeline.fetching import STALLED
 from pipeline.lease import Lease
 from pipeline.worker import Worker, application
 

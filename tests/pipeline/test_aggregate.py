@@ -281,7 +281,7 @@ async def test_points_are_lost_only_if_retention_overtook_them(pipeline: Pipelin
             await eventually(lambda: _ready(worker), DEADLINE, "the partition is ours")
             group = worker.services[0]
             (lease,) = group._leases.values()
-            end = (await group.end([pipeline.points]))[pipeline.points]
+            end = (await group.brokers.end([pipeline.points]))[pipeline.points]
 
             async def read() -> bool:
                 return lease.positions()[pipeline.points] >= end - 1  # a marker is the last

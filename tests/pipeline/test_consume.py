@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline import config, consume
+from pipeline import config, fetching
 from pipeline.consume import Group
 from pipeline.identity import process_name
 from pipeline.lease import Lease
@@ -329,7 +329,7 @@ async def test_an_answer_without_the_partition_is_no_first_start(
         async def loading(*_: object, **__: object) -> dict[TopicPartition, object]:
             return {}
 
-        monkeypatch.setattr(group._admin, "list_consumer_group_offsets", loading)
+        monkeypatch.setattr(group.brokers.admin, "list_consumer_group_offsets", loading)
         with pytest.raises(Unavailable, match="did not answer"):
             await group.committed([partition])
 
@@ -353,7 +353,7 @@ async def test_an_answer_that_goes_back_is_not_believed(
             return {partition: OffsetAndMetadata(answer, "")}
 
         with monkeypatch.context() as patch:
-            patch.setattr(group._admin, "list_consumer_group_offsets", loading)
+            patch.setattr(group.brokers.admin, "list_consumer_group_offsets", loading)
             with pytest.raises(Unavailable, match=f"says {answer} for .*, it was 7"):
                 await group.committed([partition])
         assert (await group.committed([partition]))[partition].offset == 7
@@ -370,7 +370,7 @@ async def test_another_group_may_be_deleted(
         async def told(*_: object, **__: object) -> dict[TopicPartition, OffsetAndMetadata]:
             return {partition: answers.pop(0)}
 
-        monkeypatch.setattr(group._admin, "list_consumer_group_offsets", told)
+        monkeypatch.setattr(group.brokers.admin, "list_consumer_group_offsets", told)
         assert (await group.committed([partition], "before"))[partition].offset == 7
         assert await group.committed([partition], "before") == {}
 
@@ -442,4 +442,4 @@ async def test_a_worker_leaves_nothing_on_disk(
 def test_consumers_name_their_rack() -> None:
     """KIP-392: brokers let them read from the replica in their own availability zone."""
     kafka = config.Kafka(bootstrap_servers=["a:1"], client_rack="eu-1a")
-    assert consume.consumer_kwargs(kafka)["client_rack"] == "eu-1a"
+    assert fetching.consumer_kwargs(kafka)["client_rack"] == "eu-1a"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import commit, consume, sample, worker
+from pipeline import commit, fetching, sample, worker
 from pipeline.pace import LEAST_BYTES, TRANSACTION_TIMEOUT_MS, BurstSize, Turns
 from pipeline.worker import running
 from processors.sampling.window import Value, Window
@@ -146,7 +146,7 @@ async def test_a_slow_worker_with_a_backlog_gets_on(
     """Its transactions used to be open while its heads read on, for longer than they may be, and so on for ever."""
     monkeypatch.setattr(commit, "TRANSACTION_TIMEOUT_MS", TIMEOUT_MS)
     monkeypatch.setattr(worker, "Turns", lambda: Turns(beside=TIMEOUT_MS / 1000 / 5))
-    monkeypatch.setattr(consume, "PARTITION_FETCH_BYTES", 1)  # a record each
+    monkeypatch.setattr(fetching, "PARTITION_FETCH_BYTES", 1)  # a record each
     monkeypatch.setattr(sample, "Window", Slow)
     fed = Fed(kafka, tmp_path)
     await fed.create(raw=1)

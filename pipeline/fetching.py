@@ -1,0 +1,45 @@
+"""How consumers fetch, of whatever group: committed records only, every position and commit ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import Any
+
+from pipeline import decompression
+from pipeline.config import Kafka, Limits
+from pipeline.fetch_wait import FetchWait
+from pipeline.security import client_kwargs
+
+POLL_MS = 100  # that whoever has something to look at meanwhile waits for what is fetched: held partitions may go on
+FETCH_BYTES = 256 << 10  # that are worth an answer at once
+PARTITION_FETCH_BYTES = 1 << 20  # of one partition in one fetch: bounds how long one batch keeps the loop busy
+LOOK_MS = 1_000  # between two looks of aiokafka at what to fetch, if nothing that it waits for has come
+STALLED = 60.0  # seconds that a position may stand still before records that are there
+
+
+def consumer_kwargs(
+    kafka: Kafka,
+    limits: Limits | None = None,
+    patience: float = inf,
+    due: Callable[[], Iterable[float]] = tuple,
+) -> dict[str, Any]:
+    """What all consumers have in common.
+
+    What is read may wait for `patience` seconds and for `commit_interval` before it is passed on; `due`: see FetchWait.
+
+    `limits` are those of raw topics: whoever writes them, their batches may be anything when they are decompressed.
+    """
+    return {
+        "value_deserializer": None if limits is None else decompression.bound(limits),
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none",
+        "isolation_level": "read_committed",
+        "fetch_max_wait_ms": FetchWait(min(patience, kafka.commit_interval), due),
+        "fetch_min_bytes": FETCH_BYTES,
+        "fetch_max_bytes": kafka.fetch_max_bytes,
+        "max_partition_fetch_bytes": PARTITION_FETCH_BYTES,
+        "consumer_timeout_ms": LOOK_MS,
+        "client_rack": kafka.client_rack,
+        **client_kwargs(kafka),
+    }
