@@ -15,7 +15,7 @@ FETCH_WAIT = 0.1  # seconds at most, of what commits at no time that is known
 FETCH_SHARE = 0.1  # of the time that records may wait a fetch waits for more
 FETCH_LEAST = 0.005  # seconds, however great the hurry
 LONGEST = 0.25  # seconds and share of the interval: a partition that is resumed waits for the fetch that is under way
-LEAD = 0.03  # seconds and share of the interval: to take what came apart before the commit
+LEAD, LEAD_SHARE = 0.03, 0.2  # seconds, and at most a share of the interval: to take what came apart before the commit
 
 
 class FetchWait:
@@ -33,7 +33,7 @@ class FetchWait:
         self._due, self._clock = due, clock
         self.least = max(FETCH_LEAST, min(FETCH_WAIT, FETCH_SHARE * interval))
         self._longest = max(self.least, LONGEST * min(1.0, interval))
-        self._lead = LEAD * min(1.0, interval)
+        self._lead = min(LEAD, LEAD_SHARE * interval)
 
     def seconds(self) -> float:
         """Until the first commit that is not too near; what commits sooner is served by the fetch before.

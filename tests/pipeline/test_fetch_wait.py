@@ -43,7 +43,7 @@ def test_it_ends_shortly_before_a_commit(due: tuple[float, ...], expected: int) 
 def test_never_more_fetches_than_with_the_least_wait_nor_older_records(interval: float, due: list[float]) -> None:
     """Either nobody commits while it waits, or whoever does comes so soon that the least wait would be as late."""
     seconds, least = wait(interval, *due) / 1000, wait(interval) / 1000
-    lead = 0.03 * min(1.0, interval)
+    lead = min(0.03, 0.2 * interval)
     assert seconds >= least
     assert all(at < least + lead + 0.001 or at >= seconds + lead - 0.002 for at in due if at >= 0)
 
