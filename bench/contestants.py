@@ -41,10 +41,10 @@ VARIED = {
         for limit in ("1GiB", "2GiB", "4GiB")
     },
     **{
-        f"GOGC=off, GOMEMLIMIT=4GiB, {' and '.join(over)}": Tuning("tuned", over, LEAST_CPU)
+        f"GOGC=off, GOMEMLIMIT=4GiB, {' and '.join(over)}": Tuning("tuned", over, {"GOGC": "off", "GOMEMLIMIT": "4GiB"})
         for over in (("batch",), ("linger",), ("fetch",), ("batch", "fetch"))
     },
-    "GOGC=off, GOMEMLIMIT=8GiB, batch": Tuning("tuned", ("batch",), {"GOGC": "off", "GOMEMLIMIT": "8GiB"}),
+    "GOGC=off, GOMEMLIMIT=12GiB, batch": Tuning("tuned", ("batch",), LEAST_CPU),
     "GOGC=50, batch": Tuning("tuned", ("batch",), LEAST_MEMORY),
     "defaults": Tuning("defaults"),
 }
