@@ -16,8 +16,8 @@ from tests.services.process import HOST, answers
 from tests.services.recipes import ensure
 
 FOLDER = Path(__file__).resolve().parent
-# Of the sweep in bench/results/tuning.json, of 200,000 spans: the least CPU, and the least memory with nothing lost. Four
-# million spans reach a limit of 4 GiB, and garbage is collected; of them larger fetches lose traces.
+# Of the sweep in bench/results/tuning.json, of 200,000 spans: the least CPU, and the least memory with nothing lost.
+# Four million spans reach a limit of 4 GiB, and garbage is collected; of them larger fetches lose traces.
 LEAST_CPU = {"GOGC": "off", "GOMEMLIMIT": "12GiB"}
 LEAST_MEMORY = {"GOGC": "50"}
 
