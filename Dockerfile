@@ -10,7 +10,7 @@ COPY processors processors
 COPY sinks sinks
 COPY pipeline pipeline
 # Wheels only, but for Tailrace itself. The demo extra carries the embedded broker of `tailrace demo`.
-RUN TAILRACE_COMPILE=1 /opt/tailrace/bin/pip install --no-cache-dir --only-binary :all: '.[demo]'
+RUN /opt/tailrace/bin/pip install --no-cache-dir --only-binary :all: '.[demo]'
 
 FROM python:3.11.15-slim-bookworm
 COPY --from=build /opt/tailrace /opt/tailrace
