@@ -8,7 +8,7 @@ placement. In each, all sides run in turn, `--runs` times, on one broker and one
 - pinned: all processes of a side share one core, the broker and the bench have the others; free: nobody is pinned.
 
 A run counts only if what it kept is exactly what the policies keep (bench/verdicts.py): else it is shown as lossy.
-Each series goes into bench/results/compare.json as soon as it ends, in the place of an older one.
+Each series goes into bench/results/compare.json after each turn of all sides, in the place of an older one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -76,8 +76,8 @@ class Series:
         self._rest, self._cpus = _cores(placement)
         self._topics = itertools.count()
 
-    def run(self) -> dict[str, list[dict[str, Any]]]:
-        """Every side's runs. The first, smaller and thrown away, warms the broker and the file caches."""
+    def run(self) -> Iterator[dict[str, list[dict[str, Any]]]]:
+        """Every side's runs so far, after each turn. A smaller one, thrown away, warms broker and file caches."""
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, self._rest)
         kafka = Kafka()
@@ -89,11 +89,11 @@ class Series:
                     given = self._catch_up(kafka, self._options.warm_up_spans)
                     for name in self._sides:
                         self._run(kafka, name, given, 0.0)
-                return self._runs(kafka)
+                yield from self._runs(kafka)
         finally:
             os.sched_setaffinity(0, before)
 
-    def _runs(self, kafka: Kafka) -> dict[str, list[dict[str, Any]]]:
+    def _runs(self, kafka: Kafka) -> Iterator[dict[str, list[dict[str, Any]]]]:
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in self._sides}
         lying = self._catch_up(kafka, self._options.spans) if self._load == "catch-up" else None
         for number in range(1, self._options.runs + 1):
@@ -103,7 +103,7 @@ class Series:
                 figures = self._run(kafka, name, lying or self._paced(kafka), idle)
                 found[name].append(figures)
                 out.print(f"    {told(figures)}")
-        return found
+            yield found
 
     def _run(self, kafka: Kafka, name: str, given: Given, idle: float) -> dict[str, Any]:
         task = task_of(self._mode, given, self._options.partitions, self._options.mix, self._wait)
@@ -204,15 +204,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "machine": machine(),
         }
         out.print(heading(found))
-        found["sides"] = Series(mode, load, placement, options, given.sides).run()
+        for sides in Series(mode, load, placement, options, given.sides).run():
+            found["sides"], found["options"]["runs"] = sides, len(next(iter(sides.values())))
+            figures = load_results(given.results) or {"series": {}}
+            figures["series"][key(found)] = found
+            file = save(given.results, figures)
         out.print(table(COLUMNS, rows(found)))
         if times := ratios(found):
             out.print(table(RATIO_COLUMNS, times))
             out.print(native(found))
         out.print(kept(found))
-        figures = load_results(given.results) or {"series": {}}
-        figures["series"][key(found)] = found
-        file = save(given.results, figures)
         out.print(f"saved in bench/results/{file.name}; `python -m bench.report` writes the tables of the documents")
 
 
