@@ -212,7 +212,8 @@ def flame_text(figures: Mapping[str, Any]) -> str:
 def split_text(figures: Mapping[str, Any]) -> str:
     """For docs/performance.md."""
     options = figures["options"]
-    command = f"python -m bench.split --spans {' '.join(map(str, options['spans']))} --runs {options['runs']}"
+    command = f"python -m bench.split --role {options['role']} --spans {' '.join(map(str, options['spans']))}"
+    command += f" --runs {options['runs']}"
     return "\n".join(
         (
             markdown(split.COST_COLUMNS, split.cost_rows(figures)),
@@ -314,6 +315,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "pairs": pairs_text,
     "flame": flame_text,
     "split": split_text,
+    "ingest": split_text,
     "rare": rare_text,
     "budget": budget_text,
     "history": history_text,
@@ -331,6 +333,7 @@ TABLES: dict[str, Callable[..., str]] = {
 }
 SOURCES = {
     "bars": bars.RESULTS,
+    "ingest": (split.RESULTS["ingest"],),
     "loads": loads.RESULTS,
     "stages": ("hops",),
     "sizing": sizing.RESULTS,

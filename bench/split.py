@@ -1,9 +1,10 @@
-"""What the CPU of `sample` grows with: `make bench BENCH=split` or `python -m bench.split`.
+"""What the CPU of `sample` or `ingest` grows with: `make bench BENCH=split` or `python -m bench.split`.
 
-One process catches up with a keyed topic, as in `bench.compare`, with loads of several sizes in turn: what they cost
-alike is the start (group, partitions, connections, memory that is used for the first time), and what the larger ones
-cost more is what a span costs. Then it waits with nothing to do, which is what a second costs. Every other run is
-that of a worker that adds up the CPU of its steps (bench/timed.py).
+One process of `sample` catches up with a keyed topic, or one of `ingest` with one that is not keyed (and `sample`
+behind it), as in `bench.compare`, with loads of several sizes in turn: what they cost alike is the start (group,
+partitions, connections, memory that is used for the first time), and what the larger ones cost more is what a span
+costs. Then it waits with nothing to do, which is what a second costs. Every other run is that of a worker that adds
+up the CPU of its steps (bench/timed.py).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ IDLE_SECONDS = 5.0
 WARM_UP = 50_000  # spans
 COST_COLUMNS = ("Spans", "CPU-s", "In user code", "In the kernel", "Beside the main thread", "Page faults", "Seconds")
 STEP_COLUMNS = ("Step", "µs of CPU a span", "Times per million spans")
+RESULTS = {"sample": "split", "ingest": "split-ingest"}
 REST = "the rest: event loop, client, sockets, start"
 
 out = console()
@@ -69,19 +71,20 @@ class _Timed(TimedWorker, Starting):
 class Looked(Tailrace):
     """The side; `used` is what its process used from when it had started, `idle` CPU-s a second once it was through."""
 
-    def __init__(self, kafka: Kafka, name: str, task: Task, timed: bool) -> None:
-        super().__init__(kafka, name, task, direct=True)
+    def __init__(self, kafka: Kafka, name: str, task: Task, role: str, timed: bool) -> None:
+        super().__init__(kafka, name, task, direct=role == "sample")
+        self._role = role
         if timed:
             self.last = _Timed
 
     def start(self, cpus: Collection[int]) -> None:
         """Start it, and look."""
         super().start(cpus)
-        self._before = usage(self.servers["sample"].pid)
+        self._before = usage(self.servers[self._role].pid)
 
     def close(self) -> None:
         """Look, wait and look again; then end it, and read its steps."""
-        worker = self.servers["sample"]
+        worker = self.servers[self._role]
         after = usage(worker.pid)
         self.used = after.since(self._before)
         self.native = native_modules(worker.pid)
@@ -96,16 +99,16 @@ class Looked(Tailrace):
         super().close()
 
 
-def measured(sizes: Sequence[int], runs: int) -> tuple[list[dict[str, Any]], list[list[str]]]:
+def measured(role: str, sizes: Sequence[int], runs: int) -> tuple[list[dict[str, Any]], list[list[str]]]:
     """Every run, in order, and the native modules of each."""
     found, native = [], []
     with Kafka() as kafka:
-        givens = {spans: _given(kafka, spans) for spans in (WARM_UP, *sizes)}
+        givens = {spans: _given(kafka, role, spans) for spans in (WARM_UP, *sizes)}
         turns = [(WARM_UP, False), *[(size, timed) for _ in range(runs) for timed in (False, True) for size in sizes]]
         for number, (spans, timed) in enumerate(turns):
             given = givens[spans]
             task = Task(given.topic, PARTITIONS, given.truth.traces, Mix(), DECISION_WAIT)
-            side = Looked(kafka, f"split-{number}", task, timed)
+            side = Looked(kafka, f"split-{number}", task, role, timed)
             seconds = run(kafka, side, given, task, (), 0.0, out.print)["seconds"]
             row = {"spans": spans, "timed": timed, "seconds": seconds, "idle": side.idle, "steps": side.steps}
             row |= asdict(side.used)
@@ -116,8 +119,8 @@ def measured(sizes: Sequence[int], runs: int) -> tuple[list[dict[str, Any]], lis
     return found, native
 
 
-def _given(kafka: Kafka, spans: int) -> Given:
-    load = Load(spans, 0, logs_per_span=0, keyed=PARTITIONS)
+def _given(kafka: Kafka, role: str, spans: int) -> Given:
+    load = Load(spans, 0, logs_per_span=0, keyed=PARTITIONS if role == "sample" else 0)
     return catch_up(kafka, f"split-raw-{spans}", load, Mix(), PARTITIONS)
 
 
@@ -169,12 +172,13 @@ def step_rows(figures: Mapping[str, Any]) -> list[list[str]]:
     """Of the largest load: every step, and what is left."""
     spans = max(figures["options"]["spans"])
     found = _runs(figures, spans, True)
-    spent = {step: [row["steps"].get(step, (0, 0.0)) for row in found] for step in STEPS}
+    steps = STEPS[figures["options"]["role"]]
+    spent = {step: [row["steps"].get(step, (0, 0.0)) for row in found] for step in steps}
     rows = [
         [step, f"{median(s for _, s in took) / spans * 1e6:.3f}", f"{median(n for n, _ in took) / spans * 1e6:,.0f}"]
         for step, took in spent.items()
     ]
-    rest = [_cpu(row) - sum(seconds for _, seconds in row["steps"].values()) for row in found]
+    rest = [_cpu(row) - sum(seconds for step, (_, seconds) in row["steps"].items() if step in steps) for row in found]
     return [*rows, [REST, f"{median(rest) / spans * 1e6:.3f}", "–"]]
 
 
@@ -183,6 +187,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.split", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     sizes = [2_000, 1_000_000, 3_000_000]
+    parser.add_argument("--role", choices=STEPS, default="sample", help="(default: sample)")
     parser.add_argument("--spans", type=int, nargs="+", default=sizes, help="of the loads (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="of each load and kind (default: %(default)s)")
     return parser.parse_args(arguments)
@@ -192,11 +197,11 @@ def main() -> None:
     """Measure, print, save."""
     options = vars(parsed())
     figures: dict[str, Any] = {"machine": machine(), "options": options}
-    figures["runs"], native = measured(options["spans"], options["runs"])
+    figures["runs"], native = measured(options["role"], options["spans"], options["runs"])
     out.print(table(COST_COLUMNS, cost_rows(figures)))
     out.print(verdict(figures))
     out.print(table(STEP_COLUMNS, step_rows(figures)))
-    keep(out, "split", figures, native)
+    keep(out, RESULTS[options["role"]], figures, native)
 
 
 if __name__ == "__main__":

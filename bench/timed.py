@@ -22,23 +22,41 @@ from aiokafka.producer.message_accumulator import MessageBatch
 
 from pipeline.cli import main
 from pipeline.consume import Group
+from processors.regroup import Regroup
 from processors.sampling.window import Window
-from schemas import decision, envelope, point
+from schemas import decision, envelope, packing, point
 from schemas.raw_batch import RawReader
 from tests.end_to_end.harness import Worker
 
-STEPS: dict[str, list[tuple[Any, str]]] = {
+Places = dict[str, list[tuple[Any, str]]]
+"""Steps, and what is wrapped for each: owner and attribute."""
+READ: Places = {
     "bytes of the broker's answers put together": [(StreamReader, "feed_data")],
     "answers decoded": [(AIOKafkaConnection, "_handle_frame")],
     "record batches checked, decompressed, split": [(FetchResult, "getall")],
-    "messages taken apart": [(RawReader, "read")],
-    "head: spans read, folded, decided": [(Window, "head")],
-    "tail: kept spans cut out, counted": [(Window, "burst")],
+}
+WRITTEN: Places = {
     "batches handed over": [(Group, "_hand_over")],
     "outputs packed (zstd)": [(module, "pack") for module in (envelope, decision, point)],
     "requests encoded and written": [(AIOKafkaConnection, "send"), (MessageBatch, "append")],
 }
-"""What is wrapped, by the names that the tables show."""
+STEPS: dict[str, Places] = {
+    "sample": {
+        **READ,
+        "messages taken apart": [(RawReader, "read")],
+        "head: spans read, folded, decided": [(Window, "head")],
+        "tail: kept spans cut out, counted": [(Window, "burst")],
+        **WRITTEN,
+    },
+    "ingest": {
+        **READ,
+        "messages taken apart, rows copied to their envelopes": [(Regroup, "add_all")],
+        "envelopes packed": [(Regroup, "flush")],
+        "envelopes compressed (zstd)": [(packing, "compressed")],
+        **{step: places for step, places in WRITTEN.items() if "packed" not in step},
+    },
+}
+"""What is wrapped in each role, by the names that the tables show."""
 
 
 class TimedWorker(Worker):
@@ -90,7 +108,8 @@ class Steps:
 
 if __name__ == "__main__":
     steps, target = Steps(), Path(sys.argv.pop(1))
-    for step, places in STEPS.items():
+    every = {step: places for of_role in STEPS.values() for step, places in of_role.items()}
+    for step, places in every.items():
         for owner, attribute in places:
             setattr(owner, attribute, steps.timed(step, getattr(owner, attribute)))
     try:

@@ -19,7 +19,7 @@ def one_run(spans: int, timed: bool = False, **steps: tuple[int, float]) -> dict
 
 
 FIGURES = {
-    "options": {"spans": [2_000, 1_000_000, 3_000_000], "runs": 1},
+    "options": {"role": "sample", "spans": [2_000, 1_000_000, 3_000_000], "runs": 1},
     "runs": [
         *(one_run(spans) for spans in (2_000, 1_000_000, 3_000_000)),
         one_run(3_000_000, timed=True, **{HEAD: (1_500, 1.2)}),
@@ -45,9 +45,9 @@ def test_a_step_is_counted_without_the_steps_within_it_even_if_it_fails() -> Non
     assert steps.spent == {"inner": (2, 20), "outer": (1, 50 - 20)}
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_every_step_is_there_to_be_wrapped(step: str) -> None:
-    assert all(callable(getattr(owner, attribute)) for owner, attribute in STEPS[step])
+@pytest.mark.parametrize("role", STEPS)
+def test_every_step_is_there_to_be_wrapped(role: str) -> None:
+    assert all(callable(getattr(owner, name)) for places in STEPS[role].values() for owner, name in places)
 
 
 def test_what_all_runs_cost_alike_is_told_from_what_a_span_costs() -> None:
