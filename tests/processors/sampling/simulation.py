@@ -66,6 +66,7 @@ WAIT = 2_000  # ms
 HORIZON = 20_000
 ROOT_WAITS = (150, 600)
 RATES = {"some": (1, 6, 1), "large": (1, 5, 3)}  # policy: spans per second, burst, fewest spans
+TRIES = 20_000  # ms that all is well, for transactions that are tried again a second later and half as large
 CLOCK_STEP = 60_000
 START = 1_700_000_000_000
 ERROR_LOG = 17
@@ -272,7 +273,7 @@ class Simulation:
         self.story: list[str] = []
         self.by_evidence = 0  # restores that late errors set off
         self.quiet_at = 0
-        self.quiet_for = 5 * WAIT + 2 * CLOCK_STEP * kind.hasty + 3 * SESSION * kind.sessions
+        self.quiet_for = 5 * WAIT + 2 * CLOCK_STEP * kind.hasty + 3 * SESSION * kind.sessions + TRIES * kind.narrow
         self.truth: dict[int, TraceTruth] = {}
         traces = range(kind.traces) if self.part.traces is None else self.part.traces
         self.events = sorted((event for n in traces for event in self._program(n)), key=lambda event: event[0])
