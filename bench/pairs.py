@@ -1,10 +1,11 @@
-"""Tailrace against itself, in pairs that take turns: `make bench BENCH=pairs` or `python -m bench.pairs`.
+"""Tailrace against itself, in pairs: `make bench BENCH=pairs` or `python -m bench.pairs`.
 
 - telemetry: self-telemetry on (the usual) against off (`telemetry.metrics_level: none`), keyed topic, one process;
 - workers: three processes of each role against one, un-keyed topic;
 - paced-workers: the same, 40,000 spans/s.
 
-Of the first two both catch up with the same topic. Several processes do not start at one moment: the brokers wait for
+Of the first two both catch up with the same topic: of the first at the same time, so that whatever slows the machine
+slows both, of the others in turn. Several processes do not start at one moment: the brokers wait for
 GATHER_MS before they give out the partitions, and until then the last is up. Of the last each gets a topic of its own;
 the load begins when all of them hold their partitions, and what they use until then with nothing to do is told as well.
 The ratio of a pair is of CPU-seconds, start-up left out; beside the mean there is the interval that holds the true one
@@ -18,6 +19,7 @@ import itertools
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from statistics import mean, median, stdev
 from typing import Any
@@ -50,12 +52,14 @@ class Case:
     """Two ways to run Tailrace; `bar` is for the first one's CPU over the second one's.
 
     `paced`: the spans come while they run; else all are there before. `keyed`: by trace, and nothing regroups them.
+    `at_once`: both at the same time.
     """
 
     title: str
     bar: str
     paced: bool
     keyed: bool
+    at_once: bool
     first: tuple[int, Mapping[str, Any]]
     second: tuple[int, Mapping[str, Any]]
 
@@ -63,10 +67,10 @@ class Case:
 OFF: Mapping[str, Any] = {"telemetry": {"port": "${TELEMETRY_PORT:-0}", "metrics_level": "none"}}
 CASES = {
     "telemetry": Case(
-        "self-telemetry on against off", f"upper bound < {TELEMETRY_BAR}", False, True, (1, {}), (1, OFF)
+        "self-telemetry on against off", f"upper bound < {TELEMETRY_BAR}", False, True, True, (1, {}), (1, OFF)
     ),
-    "workers": Case("three workers against one", f"≤ {WORKERS_BAR}", False, False, (3, {}), (1, {})),
-    "paced-workers": Case("three workers against one", f"≤ {WORKERS_BAR}", True, False, (3, {}), (1, {})),
+    "workers": Case("three workers against one", f"≤ {WORKERS_BAR}", False, False, False, (3, {}), (1, {})),
+    "paced-workers": Case("three workers against one", f"≤ {WORKERS_BAR}", True, False, False, (3, {}), (1, {})),
 }
 
 
@@ -122,15 +126,20 @@ def measured(case: Case, name: str, pairs: int, spans: int, partitions: int, pac
             made = catch_up(kafka, f"{name}-raw", load, Mix(), partitions)
         for pair in range(-1, pairs):  # the first is a warm-up
             idle = idle_cpu({"broker": kafka.pid})["broker"]
-            for member in ("first", "second") if pair % 2 else ("second", "first"):
-                (workers, over), number = getattr(case, member), next(numbers)
-                given = replace(made, topic=f"{name}-raw-{number}") if case.paced else made
-                if case.paced:
-                    create_topics(kafka, [given.topic], partitions)
-                task = Task(given.topic, partitions, given.truth.traces, Mix(), DECISION_WAIT)
-                kind = Paced if case.paced else Tailrace
-                side = kind(kafka, f"{name}-{number}", task, case.keyed, workers, over)
-                figures = run(kafka, side, given, task, (), idle, lambda text: None)
+            members = ("first", "second") if pair % 2 else ("second", "first")
+            with ThreadPoolExecutor(max_workers=len(members) if case.at_once else 1) as turns:
+                running = {}
+                for member in members:
+                    (workers, over), number = getattr(case, member), next(numbers)
+                    given = replace(made, topic=f"{name}-raw-{number}") if case.paced else made
+                    if case.paced:
+                        create_topics(kafka, [given.topic], partitions)
+                    task = Task(given.topic, partitions, given.truth.traces, Mix(), DECISION_WAIT)
+                    kind = Paced if case.paced else Tailrace
+                    side = kind(kafka, f"{name}-{number}", task, case.keyed, workers, over)
+                    running[member] = side, turns.submit(run, kafka, side, given, task, (), idle, lambda text: None)
+            for member, (side, ran) in running.items():
+                figures = ran.result()
                 if not is_whole(figures):
                     raise RuntimeError(f"{name}: {why_not_whole(figures)}")
                 out.print(
