@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -21,9 +22,13 @@ Ids = Iterator[tuple[bytes, bytes]]
 """Trace id and span id of each span."""
 
 
+_decoding = threading.Lock()  # zstd's contexts are for one thread; two sides may be looked at at once
+
+
 def of_envelope(value: bytes) -> Ids:
     """A record of Tailrace's kept spans."""
-    envelope = Envelope.decode(value)
+    with _decoding:
+        envelope = Envelope.decode(value)
     for index in range(len(envelope)):
         row = envelope.row(index)
         yield row[_TRACE_ID], row[_SPAN_ID]
