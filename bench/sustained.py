@@ -29,6 +29,7 @@ LAST_SECONDS = 30.0  # of the load, through which the line is drawn
 SLOPE_BAR = 0.01  # of the rate at which records come
 DRAIN_BAR = 10.0  # seconds beyond decision_wait
 LIMIT_SECONDS = 300.0
+LOGS_PER_SPAN = 0.0625  # of the shapes that are drawn; it comes to a little more than 1,000 a second
 COLUMNS = ("Role", "Records/s", "Head lag, records", "Its slope, % of the rate", "CPU-s per second", "Peak RSS, MiB")
 
 out = console()
@@ -90,6 +91,7 @@ def _loaded(bed: Testbed, servers: Servers, options: Options) -> dict[str, Any]:
         round(options.seconds * options.spans_per_second),
         int(time.time() * 1000) + 1000,
         options.spans_per_message,
+        logs_per_span=LOGS_PER_SPAN,
         spans_per_second=options.spans_per_second,
     )
     pids = {role: bed.workers[role].pid for role in ROLES}
