@@ -1,6 +1,6 @@
 """Builds the hot modules with Cython; everything else about the package is in pyproject.toml.
 
-Without a C compiler the build fails: uncompiled the same files run, but cost 50 times as much, which nobody should have
+Without a C compiler the build fails: uncompiled the same files run, but cost 55 times as much, which nobody should have
 without knowing. TAILRACE_COMPILE=0 makes that wheel, without native code (py3-none-any).
 """
 

@@ -67,10 +67,10 @@ def _row(goal: str, bar: str, measured: str, reached: bool) -> list[str]:
 
 def _against(found: Mapping[str, Any]) -> Iterator[list[str]]:
     for goal, key, own, other, figure, bar in AGAINST:
-        if key not in found or own not in found[key]["sides"]:
+        if key not in found or not {own, other} <= found[key]["sides"].keys():
             yield [goal, f"≥ {bar:g}×", "not measured", "–"]
         elif (times := ratio(found[key], own, other, figure)) is None:
-            yield [goal, f"≥ {bar:g}×", "no run of theirs kept the right traces", "–"]
+            yield [goal, f"≥ {bar:g}×", "no run of one of them kept the right traces", "–"]
         else:
             yield _row(goal, f"≥ {bar:g}×", f"{times:.1f}×", times >= bar)
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import mean, median, stdev
 from typing import Any
 
@@ -127,19 +128,20 @@ def measured(case: Case, name: str, pairs: int, spans: int, partitions: int, pac
         for pair in range(-1, pairs):  # the first is a warm-up
             idle = idle_cpu({"broker": kafka.pid})["broker"]
             members = ("first", "second") if pair % 2 else ("second", "first")
+            tried = {}
+            for member in members:
+                (workers, over), number = getattr(case, member), next(numbers)
+                given = replace(made, topic=f"{name}-raw-{number}") if case.paced else made
+                if case.paced:
+                    create_topics(kafka, [given.topic], partitions)
+                task = Task(given.topic, partitions, given.truth.traces, Mix(), DECISION_WAIT)
+                kind = Paced if case.paced else Tailrace
+                side = kind(kafka, f"{name}-{number}", task, case.keyed, workers, over)
+                tried[member] = side, partial(run, kafka, side, given, task, (), idle, lambda text: None)
             with ThreadPoolExecutor(max_workers=len(members) if case.at_once else 1) as turns:
-                running = {}
-                for member in members:
-                    (workers, over), number = getattr(case, member), next(numbers)
-                    given = replace(made, topic=f"{name}-raw-{number}") if case.paced else made
-                    if case.paced:
-                        create_topics(kafka, [given.topic], partitions)
-                    task = Task(given.topic, partitions, given.truth.traces, Mix(), DECISION_WAIT)
-                    kind = Paced if case.paced else Tailrace
-                    side = kind(kafka, f"{name}-{number}", task, case.keyed, workers, over)
-                    running[member] = side, turns.submit(run, kafka, side, given, task, (), idle, lambda text: None)
-            for member, (side, ran) in running.items():
-                figures = ran.result()
+                ran = [turns.submit(attempt) for _, attempt in tried.values()]
+            for (member, (side, _)), ended in zip(tried.items(), ran, strict=True):
+                figures = ended.result()
                 if not is_whole(figures):
                     raise RuntimeError(f"{name}: {why_not_whole(figures)}")
                 out.print(

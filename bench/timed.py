@@ -108,8 +108,7 @@ class Steps:
 
 if __name__ == "__main__":
     steps, target = Steps(), Path(sys.argv.pop(1))
-    every = {step: places for of_role in STEPS.values() for step, places in of_role.items()}
-    for step, places in every.items():
+    for step, places in STEPS[sys.argv[sys.argv.index("--role") + 1]].items():
         for owner, attribute in places:
             setattr(owner, attribute, steps.timed(step, getattr(owner, attribute)))
     try:

@@ -56,7 +56,7 @@ POLICY_COUNTERS: Mapping[str, MetricName] = {
     "keys_shared": "tailrace_policy_keys_shared_total",
 }
 """Of the statistics of a burst: those that are counted by policy."""
-REREAD_BYTES = 8 << 20  # of values that are read in one go, when all is in Kafka
+REREAD_BYTES = 8 << 20  # of values that are read in one go at most, of the decisions as well
 REREAD_SHARE, REREAD_LEAST = 8, 1 << 20  # a part of the cache, and bytes, that the tail reads again in one go
 
 

@@ -45,6 +45,7 @@ def test_the_plain_wheel_has_no_native_code_and_passes_the_scanners_suite(tmp_pa
 
 
 @pytest.mark.compiled
+@pytest.mark.timeout(900)  # if it compiles everything after all
 def test_the_native_wheel_has_every_hot_module_and_passes_the_scanners_suite(tmp_path: Path) -> None:
     folder = source(tmp_path)
     for name in HOT:
@@ -129,5 +130,7 @@ def suite_on(wheel: Path, folder: Path) -> dict[str, Path]:
 
 def run(command: list[str], folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """In a folder, where nothing of the checkout can be found."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | more
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTEST_ADDOPTS")
+    } | more
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

@@ -271,4 +271,4 @@ def test_asking_what_is_due_does_not_look_at_what_is_not() -> None:
             table.table.settle(count)
     assert [len(table.table) for table in tables] == [BATCH, 100 * BATCH]
     few, many = (median(each) for each in spent)
-    assert many < 5 * few
+    assert many < 20 * few, "a look at all of them would be a hundred times as dear"
