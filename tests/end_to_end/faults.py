@@ -13,6 +13,7 @@ from tests.end_to_end.harness import Pipeline, Worker
 from tests.services.waiting import POLL_SECONDS
 
 IN_HAND_SECONDS = 20.0
+ENDING_SECONDS = 0.5  # that brokers take to end a transaction whose end was asked for
 STUCK_SECONDS = 1.0  # a transaction that stays open for this long while its worker is frozen is that worker's
 
 
@@ -65,7 +66,7 @@ class Victim:
             assert taken == self._takeovers, f"{self._role} took over again: some records were counted as read twice"
             self._worker.pause()
             stuck = await self._stuck(opened)
-            if (stuck or not self._writes) and await self._in_hand(read, owned) > 0:
+            if (stuck or not self._writes) and await self._holds(read, owned):
                 at = time.monotonic()
                 self._worker.kill()
                 in_hand = await self._in_hand(read, owned)
@@ -90,6 +91,13 @@ class Victim:
 
     def _records_read(self) -> int:
         return round(self._worker.metric("tailrace_records_read_total", role=self._role))
+
+    async def _holds(self, read: int, owned: Collection[TopicPartition]) -> bool:
+        """Whether more is read than committed, also once a commit that was asked for before the freeze has ended."""
+        if await self._in_hand(read, owned) <= 0:
+            return False
+        await asyncio.sleep(0 if self._writes else ENDING_SECONDS)
+        return await self._in_hand(read, owned) > 0
 
     async def _in_hand(self, read: int, owned: Collection[TopicPartition]) -> int:
         now = await self._pipeline.read(self._role, self._topics)
