@@ -117,11 +117,15 @@ class Cursor:
     again: int = 0
     cut: bool = False
 
+    def gap(self) -> tuple[int, int] | None:
+        """The stretch that the tail stands before, if it is not in memory."""
+        if self.gaps and (not self.cached or self.gaps[0][0] <= self.cached[0][0]):
+            return self.gaps[0]
+        return None
+
     def next(self) -> tuple[int, int, Value] | None:
         """The record that the tail stands before, if it is in memory."""
-        if not self.cached or (self.gaps and self.gaps[0][0] <= self.cached[0][0]):
-            return None
-        return self.cached[0]
+        return self.cached[0] if self.cached and self.gap() is None else None
 
 
 @dataclass(slots=True)
@@ -491,9 +495,7 @@ class Window:
 
     def wanted(self) -> dict[str, tuple[int, int]]:
         """Topics whose tail stands before what is not in memory, and the stretch that has to be read again."""
-        return {
-            topic: cursor.gaps[0] for topic, cursor in self._cursors.items() if cursor.gaps and cursor.next() is None
-        }
+        return {topic: gap for topic, cursor in self._cursors.items() if (gap := cursor.gap()) is not None}
 
     def reread(self, topic: str, records: Sequence[tuple[int, int, Value]], position: int) -> None:
         """Records (offset, append, value) of the stretch that was wanted; `position` is what follows them."""
@@ -509,11 +511,8 @@ class Window:
 
     def reads_on(self) -> bool:
         """Whether the tail stands before a stretch that is there to be read for long, not one that is just coming."""
-        return any(
-            cursor.next() is None and (cursor.cut or cursor.gaps[0][1] < cursor.head)
-            for cursor in self._cursors.values()
-            if cursor.gaps
-        )
+        cursors = self._cursors.values()
+        return any((gap := each.gap()) is not None and (each.cut or gap[1] < each.head) for each in cursors)
 
     @property
     def cached_bytes(self) -> int:
