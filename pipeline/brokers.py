@@ -48,9 +48,13 @@ class Brokers:
         await self._asking.start()
 
     async def close(self) -> None:
-        """Disconnect. Does not raise."""
-        for client, end in ((self._asking, AIOKafkaConsumer.stop), (self.admin, AIOKafkaAdminClient.close)):
-            with contextlib.suppress(Exception):
+        """Disconnect, the role's consumer first. Does not raise."""
+        for client, end in (
+            (self._consumer, AIOKafkaConsumer.stop),
+            (self._asking, AIOKafkaConsumer.stop),
+            (self.admin, AIOKafkaAdminClient.close),
+        ):
+            with contextlib.suppress(Exception):  # a consumer whose fetcher ended raises that once more
                 await asyncio.wait_for(end(client), CLOSE_LIMIT)
 
     # ---- partitions --------------------------------------------------------------------------------------

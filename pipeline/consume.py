@@ -210,8 +210,6 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 await asyncio.gather(*finishing, return_exceptions=True)
         await asyncio.gather(*(self._release(unit) for unit in list(self._holders)))
         telemetry.gauge("tailrace_ready", 0, role=self.role)
-        with contextlib.suppress(Exception):  # a consumer whose fetcher ended raises that once more
-            await asyncio.wait_for(self.consumer.stop(), CLOSE_LIMIT)
         await self.brokers.close()
 
     def _due(self) -> list[float]:
