@@ -109,14 +109,20 @@ def ratio(series: Mapping[str, Any], own: str, other: str, find: Callable[[Run],
     return median(theirs) / median(ours) if theirs and ours else None
 
 
+def times(series: Mapping[str, Any], own: str, other: str, find: Callable[[Run], float]) -> str:
+    """The `ratio` in a table, – where there is none."""
+    found = ratio(series, own, other, find)
+    return "–" if found is None else f"{found:.1f}×"
+
+
 def ratios(series: Mapping[str, Any]) -> list[list[str]]:
-    """The columns `RATIO_COLUMNS`: each of Tailrace's sides against each other one."""
-    found = []
-    for own in (TAILRACE, LEAN):
-        for other in (name for name in series["sides"] if name not in (TAILRACE, LEAN)):
-            times = [ratio(series, own, other, find) for find in (cpu, cpu_with_broker, rss)]
-            found.append([own, other, *(f"{each:.1f}×" for each in times if each is not None)])
-    return [row for row in found if len(row) == len(RATIO_COLUMNS)]
+    """The columns `RATIO_COLUMNS`: each of Tailrace's sides against each other one, if both have runs that count."""
+    return [
+        [own, other, *(times(series, own, other, find) for find in (cpu, cpu_with_broker, rss))]
+        for own in (TAILRACE, LEAN)
+        for other in series["sides"]
+        if other not in (TAILRACE, LEAN) and ratio(series, own, other, cpu) is not None
+    ]
 
 
 def key(series: Mapping[str, Any]) -> str:

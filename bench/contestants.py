@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from bench.outputs import Ids, of_envelope, of_otlp
 from bench.peer import LEAST_CPU, LEAST_MEMORY, Peer
-from bench.testbed import Starting, Testbed, create_topics
+from bench.testbed import Starting, Testbed, create_topics, laid_over
 from bench.verdicts import COMPAT, Mix
 from tests.end_to_end.harness import Worker
 from tests.services import Kafka, Server
@@ -128,9 +128,7 @@ class Tailrace(Contestant):
         roles = ("sample",) if direct else ("sample", "ingest")
         self._starts = [role for role in roles for _ in range(workers)]
         given = [{"topic": task.raw, "signal": "traces"}]
-        for section, values in (over or {}).items():
-            sections[section] = sections.get(section, {}) | dict(values)
-        self._bed = Testbed(kafka, name, task.partitions, sections, given)
+        self._bed = Testbed(kafka, name, task.partitions, laid_over(sections, over or {}), given)
         self.output = self._bed.topics.kept_spans
         self.written = self._bed.internal
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench.bars import LEAST_CPU, LEAST_MEMORY, TWO
-from bench.compare_tables import Run, cpu, cpu_with_broker, ratio, rss, unusual
+from bench.compare_tables import Run, cpu, cpu_with_broker, rss, times, unusual
 from bench.contestants import TAILRACE
 
 RESULTS = ("sweep",)
@@ -18,6 +18,7 @@ AGAINST: Sequence[tuple[str, str, str, Callable[[Run], float]]] = (
     ("Un-keyed, broker included, against one", "b", LEAST_CPU, cpu_with_broker),
 )
 """Column, mode of bench.compare, the other side, figure."""
+NONE: Mapping[str, Any] = {"sides": {}}  # a load that a mode was not run with
 COLUMNS = ("Load", *(column for column, *_ in AGAINST))
 
 
@@ -27,11 +28,6 @@ def rows(figures: Mapping[str, Any]) -> list[list[str]]:
     for series in figures["series"].values():
         loads.setdefault(", ".join(unusual(series)), {})[series["mode"]] = series
     return [
-        [load, *(_times(modes.get(mode), other, figure) for _, mode, other, figure in AGAINST)]
+        [load, *(times(modes.get(mode, NONE), TAILRACE, other, figure) for _, mode, other, figure in AGAINST)]
         for load, modes in loads.items()
     ]
-
-
-def _times(series: Mapping[str, Any] | None, other: str, figure: Callable[[Run], float]) -> str:
-    times = None if series is None else ratio(series, TAILRACE, other, figure)
-    return "–" if times is None else f"{times:.1f}×"

@@ -58,20 +58,20 @@ class Case:
 
     title: str
     bar: str
-    paced: bool
-    keyed: bool
-    at_once: bool
     first: tuple[int, Mapping[str, Any]]
     second: tuple[int, Mapping[str, Any]]
+    paced: bool = False
+    keyed: bool = False
+    at_once: bool = False
 
 
 OFF: Mapping[str, Any] = {"telemetry": {"port": "${TELEMETRY_PORT:-0}", "metrics_level": "none"}}
 CASES = {
     "telemetry": Case(
-        "self-telemetry on against off", f"upper bound < {TELEMETRY_BAR}", False, True, True, (1, {}), (1, OFF)
+        "self-telemetry on against off", f"upper bound < {TELEMETRY_BAR}", (1, {}), (1, OFF), keyed=True, at_once=True
     ),
-    "workers": Case("three workers against one", f"≤ {WORKERS_BAR}", False, False, False, (3, {}), (1, {})),
-    "paced-workers": Case("three workers against one", f"≤ {WORKERS_BAR}", True, False, False, (3, {}), (1, {})),
+    "workers": Case("three workers against one", f"≤ {WORKERS_BAR}", (3, {}), (1, {})),
+    "paced-workers": Case("three workers against one", f"≤ {WORKERS_BAR}", (3, {}), (1, {}), paced=True),
 }
 
 

@@ -199,7 +199,7 @@ def pairs_text(figures: Mapping[str, Any]) -> str:
 
 
 def flame_text(figures: Mapping[str, Any]) -> str:
-    """For docs/performance.md."""
+    """For docs/explanation/where-the-time-goes.md."""
     options = figures["options"]
     command = f"python -m bench.flame --spans {options['spans']} --partitions {options['partitions']}"
     tables = (
@@ -210,7 +210,7 @@ def flame_text(figures: Mapping[str, Any]) -> str:
 
 
 def split_text(figures: Mapping[str, Any]) -> str:
-    """For docs/performance.md."""
+    """For docs/explanation/where-the-time-goes.md."""
     options = figures["options"]
     command = f"python -m bench.split --role {options['role']} --spans {' '.join(map(str, options['spans']))}"
     command += f" --runs {options['runs']}"
@@ -257,7 +257,7 @@ def growth_text(figures: Mapping[str, Any]) -> str:
 
 
 def codecs_text(figures: Mapping[str, Any]) -> str:
-    """For docs/performance.md."""
+    """For docs/explanation/where-the-time-goes.md."""
     return _micro(figures, codecs.COLUMNS, codecs.rows(figures), "codecs")
 
 

@@ -61,6 +61,14 @@ class Starting(Worker):
         return answers(f"http://{HOST}:{self._port}/healthz")
 
 
+def laid_over(settings: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with those of `sections` in their place, key by key of a section."""
+    merged = dict(settings)
+    for section, values in sections.items():
+        merged[section] = merged.get(section, {}) | values if isinstance(values, Mapping) else values
+    return merged
+
+
 class Testbed:
     """One pipeline with a prefix of its own. Close it to end its workers.
 
@@ -98,9 +106,7 @@ class Testbed:
             "sampling": {"policies": POLICIES},
             "telemetry": {"port": "${TELEMETRY_PORT:-0}"},
         }
-        for section, values in sections.items():
-            settings[section] = settings.get(section, {}) | values if isinstance(values, Mapping) else values
-        return settings
+        return laid_over(settings, sections)
 
     @property
     def file(self) -> Path:

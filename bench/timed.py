@@ -35,25 +35,25 @@ READ: Places = {
     "answers decoded": [(AIOKafkaConnection, "_handle_frame")],
     "record batches checked, decompressed, split": [(FetchResult, "getall")],
 }
-WRITTEN: Places = {
-    "batches handed over": [(Group, "_hand_over")],
-    "outputs packed (zstd)": [(module, "pack") for module in (envelope, decision, point)],
-    "requests encoded and written": [(AIOKafkaConnection, "send"), (MessageBatch, "append")],
-}
+HANDED: Places = {"batches handed over": [(Group, "_hand_over")]}
+SENT: Places = {"requests encoded and written": [(AIOKafkaConnection, "send"), (MessageBatch, "append")]}
 STEPS: dict[str, Places] = {
     "sample": {
         **READ,
         "messages taken apart": [(RawReader, "read")],
         "head: spans read, folded, decided": [(Window, "head")],
         "tail: kept spans cut out, counted": [(Window, "burst")],
-        **WRITTEN,
+        **HANDED,
+        "outputs packed (zstd)": [(module, "pack") for module in (envelope, decision, point)],
+        **SENT,
     },
     "ingest": {
         **READ,
         "messages taken apart, rows copied to their envelopes": [(Regroup, "add_all")],
         "envelopes packed": [(Regroup, "flush")],
         "envelopes compressed (zstd)": [(packing, "compressed")],
-        **{step: places for step, places in WRITTEN.items() if "packed" not in step},
+        **HANDED,
+        **SENT,
     },
 }
 """What is wrapped in each role, by the names that the tables show."""
