@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 BATCH_BYTES = 1 << 20  # of raw values in one batch: what one fetch of a partition returns
 ENDS_PER_WAIT = 10  # times per decision_wait that a partition's end is asked for
 AHEAD_OF_OTHER = 4  # decision_waits that one of the pair may be read ahead of the other
-AHEAD_OF_TAIL = 2  # decision_waits; then everything at the tail is decided, so the tail can be waited for
 AHEAD_SHARE = 4  # a part of the cache that is enough to read while a transaction is under way
 CLOSE_LIMIT = 1.0  # seconds that the check of the keys may take to end
 CHECKER = 0  # the partition whose owner looks for traces that are on two partitions
@@ -208,12 +207,12 @@ class KeyedPair(PartitionPair):
 
     def is_full(self) -> bool:
         """Whether enough is read for some bursts, and the tail not held up by what is undecided."""
-        head, tail = self._window.now, self._window.tail_now
-        if head is None or self._window.cached_bytes < self._ahead:
+        window = self._window
+        if window.now is None or window.cached_bytes < self._ahead:
             return False
-        if tail is not None and head - tail <= AHEAD_OF_TAIL * self._wait:
+        if window.tail_now is not None and window.waits():
             return False
-        return self._window.can_pass()  # a head that waits for what only it can decide waits for ever
+        return window.can_pass()  # a head that waits for what only it can decide waits for ever
 
     async def _burst(self, final: bool = False) -> Burst | None:
         burst = await super()._burst(final)

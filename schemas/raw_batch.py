@@ -2,13 +2,18 @@
 
 The values of consecutive records lie end to end in one body; the rows stay where they are in it, and columns say
 where (`RawRows`). It is the envelope that ingest would have made of the same records, but in memory.
+
+A batch that has to wait for long can be made smaller (`shrunk`): its body by a block of lz4, the quickest both ways of
+what there is (`python -m bench.micro.codecs`).
 """
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import cramjam
 
 from schemas.dead_letter import MOST_ALONE, DeadLetter
 from schemas.envelope import Envelope
@@ -30,7 +35,8 @@ Record = tuple[int, int, bytes]
 class RawBatch:
     """Consecutive records: the rows that belong to traces, logs that belong to none, and what cannot be handled.
 
-    `after` is the offset behind the last record, `size` about what the batch takes in memory, in bytes.
+    `after` is the offset behind the last record, `size` about what the batch takes in memory, in bytes. `block` is the
+    body while it is compressed; then the envelopes have none.
     """
 
     rows: Envelope
@@ -38,6 +44,24 @@ class RawBatch:
     dead_letters: list[DeadLetter]
     after: int
     size: int
+    block: bytes | None = None
+
+    def shrunk(self) -> RawBatch:
+        """The same with its body compressed, if that saves anything."""
+        block = bytes(cramjam.lz4.compress_block(self.rows.body))
+        if (saved := len(self.rows.body) - len(block)) <= 0:
+            return self
+        return replace(self._with(b""), size=self.size - saved, block=block)
+
+    def whole(self) -> RawBatch:
+        """The inverse of `shrunk`."""
+        if self.block is None:
+            return self
+        body = bytes(cramjam.lz4.decompress_block(self.block))
+        return replace(self._with(body), size=self.size + len(body) - len(self.block), block=None)
+
+    def _with(self, body: bytes) -> RawBatch:
+        return replace(self, rows=replace(self.rows, body=body), untraced=replace(self.untraced, body=body))
 
     @property
     def lost(self) -> int:

@@ -1,8 +1,8 @@
-"""What compressing an envelope costs by codec and level: bench/results/codecs.json. `python -m bench.micro.codecs`
+"""What compressing costs by codec and level: bench/results/codecs.json. `python -m bench.micro.codecs`
 
-Envelopes as `ingest` writes them: the shop's messages of 200 spans, fetches of a MB, eight of them to four output
-partitions. Each is compressed and decompressed alone, as schemas/packing.py does it; rounds of all codecs alternate,
-and the best of each counts.
+The shop's messages of 200 spans in fetches of a MB: *envelopes* as `ingest` writes them of eight fetches, to four
+output partitions (schemas/packing.py), and *raw batches* as `sample` keeps one of each fetch (schemas/raw_batch.py).
+Each is compressed and decompressed alone; rounds of all codecs alternate, and the best of each counts.
 """
 
 from __future__ import annotations
@@ -18,13 +18,19 @@ from bench.measure import console, in_process, keep, table
 from bench.micro.regroup import START, fetches
 from processors.regroup import Regroup
 from schemas.packing import unpacked
+from schemas.raw_batch import Record
 
 LEVELS = (3, 1, -1, -5)  # of zstd; its own default first, then what ingest uses
 SPANS_PER_MESSAGE = 200
 PARTITIONS = 4
 FETCHES_A_FLUSH = 8
 ROUNDS = 7
-COLUMNS = ("Codec", "µs to compress a span", "To decompress", "Bytes a span")
+LOADS = ("envelopes", "raw batches")
+COLUMNS = (
+    "Codec",
+    *("Envelopes: µs to compress a span", "To decompress", "Bytes a span"),
+    *("Raw batches: µs to compress a span", "To decompress", "Bytes a span"),
+)
 
 out = console()
 
@@ -42,15 +48,15 @@ def codecs() -> dict[str, Codec]:
     zstd = {
         f"zstd, level {level}": Codec(zstandard.ZstdCompressor(level=level).compress, decompress) for level in LEVELS
     }
-    return {**zstd, "lz4, a block": Codec(cramjam.lz4.compress_block, cramjam.lz4.decompress_block)}
+    lz4 = Codec(cramjam.lz4.compress_block, cramjam.lz4.decompress_block)
+    return {**zstd, "lz4, a block": lz4, "snappy": Codec(cramjam.snappy.compress_raw, cramjam.snappy.decompress_raw)}
 
 
-def envelopes() -> tuple[list[bytes], int]:
+def envelopes(fetched: Sequence[Sequence[Record]]) -> tuple[list[bytes], int]:
     """Packed and not compressed; and how many spans are in them."""
     regroup = Regroup("raw", 0, "traces", "otlp_proto", PARTITIONS, 16 << 20, 1 << 20)
     found: list[bytes] = []
     spans = 0
-    fetched = fetches(SPANS_PER_MESSAGE)
     for first in range(0, len(fetched), FETCHES_A_FLUSH):
         for records in fetched[first : first + FETCHES_A_FLUSH]:
             regroup.add_all(records)
@@ -89,18 +95,24 @@ def measure(given: Sequence[bytes], spans: int) -> dict[str, dict[str, float]]:
 
 def rows(figures: Mapping[str, Any]) -> list[list[str]]:
     """The columns `COLUMNS`."""
-    shown = [
-        [name, f"{found['compress']:.2f}", f"{found['decompress']:.2f}", f"{found['bytes']:.0f}"]
-        for name, found in figures["codecs"].items()
-    ]
-    return [*shown, ["none", "–", "–", f"{figures['bytes']:.0f}"]]
+    loads = [figures[load] for load in LOADS]
+    shown = [[name, *(cell for load in loads for cell in _cells(load["codecs"][name]))] for name in codecs()]
+    return [*shown, ["none", *(cell for load in loads for cell in ("–", "–", f"{load['bytes']:.0f}"))]]
+
+
+def _cells(found: Mapping[str, float]) -> list[str]:
+    return [f"{found['compress']:.2f}", f"{found['decompress']:.2f}", f"{found['bytes']:.0f}"]
 
 
 def main() -> None:
     """Measure, print, save."""
-    given, spans = envelopes()
-    figures = in_process(spans=spans, envelopes=len(given), rounds=ROUNDS)
-    figures |= {"bytes": sum(map(len, given)) / spans, "codecs": measure(given, spans)}
+    fetched = fetches(SPANS_PER_MESSAGE)
+    packed, spans = envelopes(fetched)
+    bodies = [b"".join(value for _, _, value in records) for records in fetched]
+    figures = in_process(spans=spans, rounds=ROUNDS)
+    for load, given in zip(LOADS, (packed, bodies), strict=True):
+        size = sum(map(len, given)) / spans
+        figures[load] = {"count": len(given), "bytes": size, "codecs": measure(given, spans)}
     out.print(table(COLUMNS, rows(figures)))
     keep(out, "codecs", figures)
 

@@ -68,6 +68,8 @@ DECISION_OVERHEAD = 24  # bytes of a verdict without names: key, time, and what 
 RESOURCE_BYTES = 4 << 20  # of resources whose answers are remembered: some ten thousand pods
 LABEL_SETS = 1 << 14  # remembered while nothing is counted
 REFILL_SHARE = 4  # a part of the cache that must be free before it takes anything, once it was full
+WHOLE_SHARE = 4  # a part of the cache for raw batches as they are: what else has to wait is compressed
+WAITS = 2  # decision_waits from the tail to the head; if there are more everything at the tail is decided
 INPUT_PER_OUTPUT = 8  # a burst may read this many times its output limit while it keeps little
 ENVELOPE_BYTES = 512 << 10  # of kept rows and their headers in one record, as in processors/regroup.py
 
@@ -197,6 +199,7 @@ class Window:
         self._last_burst: int | None = None
         self._written: tuple[int, bool, tuple[int, ...]] = (-1, False, ())
         self._cached_bytes = self._again_bytes = 0  # kept from the head on, and read again
+        self._whole_bytes = 0  # of what is kept: raw batches that are not compressed
         self._cache_was_full = False
         self._ends: dict[str, deque[tuple[int, int]]] = {topic: deque() for topic in self._topics}  # (head, append)
         self._left_out: set[tuple[str, int]] = set()
@@ -479,15 +482,18 @@ class Window:
     # ---- the cache between head and tail -----------------------------------------------------------------
 
     def _cache(self, cursor: Cursor, offset: int, append: int, value: Value) -> None:
-        """Keep the head's next record, or leave it out.
+        """Keep the head's next record, or leave it out. Raw batches that a tail will not come to soon are compressed.
 
         Once the cache was full it takes nothing until a part of it is free, so that stretches are worth a read each.
         """
         most = self._settings.cache_bytes
         self._cache_was_full = self._cached_bytes >= (most - most // REFILL_SHARE if self._cache_was_full else most)
         if not self._cache_was_full:
+            if isinstance(value, RawBatch) and self.waits() and self._whole_bytes + value.size > most // WHOLE_SHARE:
+                value = value.shrunk()
             cursor.cached.append((offset, append, value))
             self._cached_bytes += _size(value)
+            self._whole_bytes += _whole_size(value)
         elif cursor.gaps and cursor.gaps[-1][1] == cursor.head:
             cursor.gaps[-1] = cursor.gaps[-1][0], _after(offset, value)
         else:
@@ -523,6 +529,11 @@ class Window:
         """What all partitions say of their limiters, None if silent: budgets take the share of this one."""
         if (now := self._clock.now()) is not None:
             self._limits.allot(self.partition, states, now)
+
+    def waits(self) -> bool:
+        """Whether the tail waits for verdicts. One that is further behind has them, and waits for its turn."""
+        head, tail = self._clock.now(), self._tail_clock.now()
+        return head is None or tail is None or head - tail <= WAITS * self._settings.decision_wait
 
     def can_pass(self) -> bool:
         """Whether the next burst may pass something; if not, only what the head still has to read helps."""
@@ -620,14 +631,16 @@ class Window:
                 break
             offset, append, value = oldest
             envelope = self._envelope(value)
+            if len(envelope) and not self._all_decided(envelope.keys, topic, offset):
+                break
+            if isinstance(value, RawBatch):
+                whole = value.whole()
+                envelope = whole.rows
+                size += self._set_aside(whole)
             if len(envelope):
-                if not self._all_decided(envelope.keys, topic, offset):
-                    break
                 outputs = forward(envelope)
                 kept += outputs
                 size += sum(map(len, outputs))
-            if isinstance(value, RawBatch):
-                size += self._set_aside(value)
             self._tail_clock.read(topic, envelope, append)
             cursor.tail, cursor.passed = _after(offset, value), _appended(cursor)
             self._pass_ends(topic, cursor)
@@ -637,6 +650,7 @@ class Window:
                 self._again_bytes -= _size(value)
             else:
                 self._cached_bytes -= _size(value)
+                self._whole_bytes -= _whole_size(value)
             records, rows, read = records + 1, rows + len(envelope), read + _size(value)
         if cursor.next() is None:
             cursor.tail = max(cursor.tail, cursor.gaps[0][0] if cursor.gaps else cursor.head)
@@ -884,6 +898,11 @@ def _records(value: Value) -> int:
 def _size(value: Value) -> int:
     """Bytes in memory."""
     return value.size if isinstance(value, RawBatch) else len(value)
+
+
+def _whole_size(value: Value) -> int:
+    """Bytes of a raw batch that is not compressed; 0 of anything else."""
+    return value.size if isinstance(value, RawBatch) and value.block is None else 0
 
 
 def _encoded(envelope: Envelope, rows: array[int], verdicts: list[RowVerdict | None]) -> list[bytes]:

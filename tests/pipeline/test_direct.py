@@ -19,6 +19,7 @@ from pipeline.direct import AHEAD_SHARE, KeyedPair
 from pipeline.roles import diagram, wait_for_servers
 from pipeline.worker import running
 from processors.keying import is_sampled
+from processors.sampling.window import WAITS
 from schemas.decision import Checkpoint, DecisionRecord
 from schemas.errors import ConfigError
 from schemas.ids import trace_key
@@ -195,7 +196,9 @@ def test_the_head_reads_a_quarter_of_the_cache_ahead(
     """It must not fill the cache, which is for a window that needs it."""
     pair, wait = KeyedPair.__new__(KeyedPair), 5_000
     tail = None if ahead is None else int(100_000 - ahead * wait)
-    window = SimpleNamespace(now=100_000, tail_now=tail, cached_bytes=cached, can_pass=lambda: passes)
+    window = SimpleNamespace(
+        now=100_000, tail_now=tail, cached_bytes=cached, can_pass=lambda: passes, waits=lambda: (ahead or 0) <= WAITS
+    )
     vars(pair).update(_window=window, _wait=wait, _ahead=100 // AHEAD_SHARE)
     assert pair.is_full() == full
 

@@ -86,3 +86,21 @@ def test_selected_rows_leave_the_batch_as_an_ordinary_envelope() -> None:
     batch = RawReader("raw", 1, 1, "traces", MAX_MESSAGE, MAX_ROW).read(SPANS)
     selected = batch.rows.select([1, 2], [None, None])
     assert rows_of(Envelope.decode(selected.encode())) == rows_of(batch.rows)[1:3]
+
+
+def test_a_batch_that_waits_compressed_is_the_same_afterwards() -> None:
+    for signal, records in (("traces", SPANS), ("logs", LOGS)):
+        batch = RawReader("raw", 1, 1, signal, MAX_MESSAGE, MAX_ROW).read(records)
+        small = batch.shrunk()
+        assert small.block is not None
+        assert (small.rows.body, small.untraced.body) == (b"", b"")
+        assert batch.size - small.size == len(batch.rows.body) - len(small.block) > 0
+        assert (small.rows.keys, small.dead_letters, small.after) == (batch.rows.keys, batch.dead_letters, batch.after)
+        assert small.whole() == batch
+        assert batch.whole() is batch
+
+
+def test_what_does_not_become_smaller_is_left_as_it_is() -> None:
+    records = [(0, 1_000, traces(span(name="", trace_id=bytes(range(100, 116)), span_id=bytes(range(200, 208)))))]
+    batch = RawReader("raw", 1, 1, "traces", MAX_MESSAGE, MAX_ROW).read(records)
+    assert batch.shrunk() is batch

@@ -902,3 +902,60 @@ def test_what_can_be_passed_is_known_before_it_is() -> None:
     assert window.can_pass()
     window.burst()
     assert not window.can_pass(), "nothing is there"
+
+
+def paced(owner: Owner, seconds: range, names: int) -> int:
+    """Head and tail on raw spans, a message a second, all kept: how many raw batches wait compressed at the end."""
+    for second in seconds:
+        message = raw(second, second, *(f"{chr(1000 + names * second + place)}1!" for place in range(names)))
+        owner.window.head(SPANS, second, ms(second), message)
+        for topic in (SPANS, LOGS):
+            owner.window.ended(topic, ms(second))
+        while owner.burst() is not None:
+            pass
+    return sum(value.block is not None for value in waiting(owner))
+
+
+def waiting(owner: Owner) -> list[RawBatch]:
+    """The raw batches between tail and head."""
+    cursors = owner.window._cursors.values()
+    return [value for cursor in cursors for _, _, value in cursor.cached if isinstance(value, RawBatch)]
+
+
+def test_of_a_long_window_a_quarter_of_the_cache_waits_as_it_is_and_the_rest_compressed() -> None:
+    usual = Owner(Pair(), replace(SETTINGS, direct=True))
+    usual.window.resume({}, {SPANS: 0, LOGS: 0})
+    assert paced(usual, range(60), 40) == 0
+    whole = usual.window.cached_bytes
+    owner = Owner(Pair(), replace(SETTINGS, direct=True, cache_bytes=2 * whole))
+    owner.window.resume({}, {SPANS: 0, LOGS: 0})
+    small = paced(owner, range(60), 40)
+    found = waiting(owner)
+    assert 0 < small < len(found)
+    assert 0 < sum(value.size for value in found if value.block is None) == owner.window._whole_bytes <= whole / 2
+    assert owner.window.cached_bytes == sum(value.size for value in found) < 0.9 * whole
+    assert owner.kept_spans == usual.kept_spans
+    for topic in (SPANS, LOGS):
+        owner.window.ended(topic, ms(60 + DUE))
+    while owner.burst() is not None:
+        pass
+    assert owner.kept_spans == [f"{chr(1000 + number)}1!" for number in range(60 * 40)]
+    assert (owner.window.cached_bytes, owner.window._whole_bytes) == (0, 0)
+    assert owner.stats["tail_reads", ""] == 0
+
+
+def test_what_a_tail_in_a_backlog_comes_to_soon_is_not_compressed() -> None:
+    """Its verdicts are there: it is passed as fast as transactions go."""
+    owner = Owner(Pair(), replace(SETTINGS, direct=True, cache_bytes=1 << 14))
+    owner.window.resume({}, {SPANS: 0, LOGS: 0})
+    assert paced(owner, range(20), 1) == 0
+    for second in range(20, 140):
+        names = (f"{chr(1000 + second * 9 + place)}1" for place in range(9))
+        owner.window.head(SPANS, second, ms(second), raw(second, second, *names))
+        for topic in (SPANS, LOGS):
+            owner.window.ended(topic, ms(second))
+    small = [value.block is not None for value in waiting(owner)]
+    behind = 2 * WAIT // 1000
+    assert True in small[:behind], "while the tail may wait for verdicts"
+    assert True not in small[behind + 2 :]
+    assert owner.window._whole_bytes > (1 << 14) // 4
