@@ -520,9 +520,10 @@ class Config(Section):
     kafka: Kafka = Field(description="The brokers and the internal topics.")
     regroup: Literal["always", "never"] = Field(
         "always",
-        description="never: the raw topics are keyed by trace id already, so `sample` reads them itself and there is "
-        "no `ingest` between (but for metrics). One topic of traces and at most one of logs, both otlp_proto and with "
-        "`kafka.partitions` partitions, keyed alike (docs/how-to/keyed-topics.md).",
+        description="never: `sample` reads the raw topics itself and there is no `ingest` between (but for metrics). "
+        "One topic of traces and at most one of logs, both otlp_proto and with `kafka.partitions` partitions, keyed by "
+        "trace id (docs/how-to/keyed-topics.md); or with `kafka.partitions: 1`, keyed or not, all of whose partitions "
+        "one worker reads (docs/how-to/one-worker.md).",
     )
     inputs: list[Input] = Field(min_length=1, description="The raw topics.")
     sampling: Sampling = Field(description="When and how whole traces are decided.")
@@ -570,6 +571,11 @@ class Config(Section):
     def ingested(self) -> list[str]:
         """The raw topics that `ingest` reads."""
         return self.measured if self.regroup == "never" else [item.topic for item in self.inputs]
+
+    @property
+    def reads_whole_topics(self) -> bool:
+        """Whether one window of `sample` reads all partitions of the raw topics, keyed or not."""
+        return self.regroup == "never" and self.kafka.partitions == 1
 
     def raw_topic(self, signal: str) -> str | None:
         """The first raw topic of a signal; with `regroup: never` its only one."""

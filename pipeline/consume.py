@@ -27,6 +27,7 @@ import faust
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError, RebalanceInProgressError
 from aiokafka.structs import OffsetAndMetadata
 from mode import Service
@@ -83,6 +84,16 @@ def first_partitions(count: int) -> type[RangePartitionAssignor]:
     return FirstPartitions
 
 
+class OneMember(RangePartitionAssignor):  # type: ignore[misc]
+    """All partitions for the member whose id is the first; the others wait to take over."""
+
+    @classmethod
+    def assign(cls, cluster: Any, members: Any) -> Any:
+        first = min(members, default=None)
+        waiting = {member: ConsumerProtocolMemberAssignment(cls.version, [], b"") for member in members}
+        return waiting | super().assign(cluster, {member: members[member] for member in members if member == first})
+
+
 def name_of(unit: Hashable) -> str:
     """A unit, for people."""
     return "/".join(map(str, unit)) if isinstance(unit, tuple) else str(unit)
@@ -96,7 +107,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     """One role's consumer group in this worker. `unit` maps a partition to its lease's key.
 
     `others` are raw topics that another group of the role reads: `raw_topics` has them too.
-    With `partitions` only so many of each topic are read. `watchdog` as in `watchdog.timeout`, in seconds.
+    With `partitions` only so many of each topic are read; with `one_member` one worker reads them all. `watchdog` as in
+    `watchdog.timeout`, in seconds.
     `limits` if the topics are raw ones. `patience` in seconds, see `consumer_kwargs`.
     """
 
@@ -111,6 +123,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         unit: Callable[[TopicPartition], Hashable] = lambda partition: partition,
         others: Collection[str] = (),
         partitions: int | None = None,
+        one_member: bool = False,
         watchdog: float = STALLED,
         limits: Limits | None = None,
         patience: float = inf,
@@ -122,7 +135,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self.role, self.group_id, self.kafka = role, group_id, kafka
         self._topics = sorted(topics)
         self._make, self._unit = lease, unit
-        self._assignor = RangePartitionAssignor if partitions is None else first_partitions(partitions)
+        spread = RangePartitionAssignor if partitions is None else first_partitions(partitions)
+        self._assignor = OneMember if one_member else spread
         self.turns: Turns = app.turns
         self.sizes: dict[str, BurstSize] = {}  # by transactional id, whatever epochs come and go
         self._channel = app.channel(maxsize=CHANNEL_SIZE)
@@ -331,8 +345,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         """Keep the leases that came back, let go of the rest, take the new ones.
 
         In a generation that the group had without this worker another one may have had its partitions: what no epoch
-        fences is taken over again. Not a coroutine on purpose: positions are set before the consumer asks the group for
-        them.
+        fences is taken over again. So is a unit whose partitions are not the same. Not a coroutine on purpose:
+        positions are set before the consumer asks the group for them.
         """
         before, self._generation = self._generation, self.consumer._coordinator.generation
         held = {unit: lease for unit, (lease, _) in self._opening.items()} | self._leases
@@ -342,9 +356,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         units: dict[Hashable, list[TopicPartition]] = {}
         for partition in assigned:
             units.setdefault(self._unit(partition), []).append(partition)
+        missed |= {u for u, lease in self._leases.items() if u in units and set(lease.positions()) != set(units[u])}
         for unit, lease in self._leases.items():
             lease.resume(unit in units and unit not in missed)
-            if unit in units and set(lease.positions()) == set(units[unit]):
+            if unit in units and unit not in missed:
                 for partition, offset in lease.positions().items():
                     self.consumer.seek(partition, offset)
         for unit in [u for u in self._holders if u not in units]:
@@ -397,8 +412,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             try:
                 lease = self._make(self, unit, partitions)
                 positions = await self._take_over(unit, lease)
-                assigned = self.consumer.assignment()
-                if not all(partition in assigned for partition in partitions):
+                if {p for p in self.consumer.assignment() if self._unit(p) == unit} != set(partitions):
                     continue  # a rebalance came in between: look again
                 for partition, offset in positions.items():
                     self.consumer.seek(partition, offset)

@@ -1,8 +1,9 @@
-"""The sample role on raw topics that are keyed by trace id already (`regroup: never`): no ingest, no hop.
+"""The sample role on raw topics (`regroup: never`): no ingest, no hop.
 
-Partition i of the raw topics is to `sample` what partition i of spans and logs is otherwise: `PartitionPair` does the
-rest. This module turns fetched records into batches, finds out where a partition ends, and keeps the head from running
-away: with nobody in between there is no other reason to read far ahead of the tail.
+Where they are keyed by trace id, partition i of them is to `sample` what partition i of spans and logs is otherwise:
+`PartitionPair` does the rest. With `kafka.partitions: 1` one window reads all their partitions, keyed or not. This
+module turns fetched records into batches, finds out where a partition ends, and keeps the head from running away: with
+nobody in between there is no other reason to read far ahead of the tail.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pipeline.log_start import Retention
 from pipeline.sample import ROLE, PartitionPair, exchange_of, interval, plan
 from pipeline.topics import Topics
 from pipeline.window_settings import direct_settings
+from processors.feeds import feed_of, topic_of
 from processors.redaction import Redactor
 from processors.sampling.compile import Plan
 from processors.sampling.window import Burst, Settings
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 1 << 20  # of raw values in one batch: what one fetch of a partition returns
 ENDS_PER_WAIT = 10  # times per decision_wait that a partition's end is asked for
-AHEAD_OF_OTHER = 4  # decision_waits that one of the pair may be read ahead of the other
+AHEAD_OF_OTHER = 4  # decision_waits that one partition may be read ahead of another
 AHEAD_SHARE = 4  # a part of the cache that is enough to read while a transaction is under way
 CLOSE_LIMIT = 1.0  # seconds that the check of the keys may take to end
 CHECKER = 0  # the partition whose owner looks for traces that are on two partitions
@@ -56,13 +58,19 @@ def leases(config: Config, since: str | None, watch: Watch | None = None, accept
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         assert isinstance(unit, int)
-        if {p.topic for p in partitions} != set(raw) or unit >= n:
-            counts = ", ".join(f"{topic} has {count}" for topic, count in sorted(owner.raw_topics().items()))
+        found = {topic: sorted(p.partition for p in partitions if p.topic == topic) for topic in raw}
+        told = ", ".join(f"{topic} has {count}" for topic, count in sorted(owner.raw_topics().items()))
+        if config.reads_whole_topics:
+            if not all(numbers and numbers == list(range(len(numbers))) for numbers in found.values()):
+                raise ProtocolError(f"all partitions of the raw topics belong together, but some did not come: {told}")
+            window = direct_settings(config, 1, {topic: len(numbers) for topic, numbers in found.items()})
+        elif all(found.values()) and unit < n:
+            window = direct_settings(config, len(owner.consumer.assignment()) // len(raw), {})
+        else:
             raise ProtocolError(
-                f"with regroup: never all raw topics must have kafka.partitions ({n}) partitions: {counts}"
+                f"with regroup: never all raw topics must have kafka.partitions ({n}) partitions, or kafka.partitions "
+                f"must be 1: {told}"
             )
-        owned = len(owner.consumer.assignment()) // len(raw)
-        window = direct_settings(config, owned)
         pair = KeyedPair(owner, unit, config, topics, compiled, window, retention, shares, since, watch, accept_loss)
         pair.exchange(exchange)
         return pair
@@ -82,7 +90,8 @@ def group(
         config.traced,
         config.kafka,
         made,
-        unit=lambda partition: partition.partition,
+        unit=lambda partition: 0 if config.reads_whole_topics else partition.partition,
+        one_member=config.reads_whole_topics,
         watchdog=config.watchdog.timeout,
         limits=config.limits,
         patience=interval(config),
@@ -90,7 +99,7 @@ def group(
 
 
 class KeyedPair(PartitionPair):
-    """Partition i of the raw topics under one epoch."""
+    """Partition i of the raw topics, or all of them, under one epoch."""
 
     def __init__(
         self,
@@ -109,18 +118,18 @@ class KeyedPair(PartitionPair):
         super().__init__(owner, index, config, topics, compiled, settings, retention, watch, accept_loss)
         limits = config.limits
         self._redactors: dict[str, Redactor] = {}
+        signals = {item.topic: item.signal for item in config.inputs}
         self._readers = {
-            item.topic: RawReader(
-                item.topic,
-                index,
+            name: RawReader(
+                partition.topic,
+                partition.partition,
                 config.kafka.partitions,
-                item.signal,
+                signals[partition.topic],
                 limits.max_message_bytes,
                 limits.max_span_bytes,
-                *self._redacting(item.signal),
+                *self._redacting(signals[partition.topic]),
             )
-            for item in config.inputs
-            if item.signal != "metrics"
+            for name, partition in self._pair.items()
         }
         self._shares = shares
         self._since = since or config.kafka.start
@@ -135,7 +144,7 @@ class KeyedPair(PartitionPair):
         """What a reader is told if there is something to take out: the tail takes out what the head did."""
         if self._config.redaction is None:
             return ()
-        redactor = self._redactors[signal] = Redactor(self._config.redaction)
+        redactor = self._redactors.setdefault(signal, Redactor(self._config.redaction))
         return partial(redactor.message, signal=signal), redactor.buried
 
     async def open(self) -> Mapping[TopicPartition, int]:
@@ -147,20 +156,22 @@ class KeyedPair(PartitionPair):
         return positions
 
     async def _starts(self) -> dict[str, int]:
-        starts = await super()._starts()
-        for name in self._window.starting():
-            starts[name] = await self._group.brokers.first(self._pair[name], self._since)
+        starts, starting = await super()._starts(), self._window.starting()
+        known = {topic_of(name) for name in self._pair.keys() - set(starting)}
+        for name in starting:
+            since = "earliest" if topic_of(name) in known else self._since  # a partition that was added since
+            starts[name] = await self._group.brokers.first(self._pair[name], since)
         return starts
 
     def process(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
         """Feed the head, batch by batch. Raises TooManyDeadLetters: the tail, which acknowledges, is far behind."""
-        topic = partition.topic
-        now, first, counted = self._now(), self._window.positions()[topic], self._window.uncounted(topic)
+        name = feed_of(partition.topic, partition.partition, self._index)
+        now, first, counted = self._now(), self._window.positions()[name], self._window.uncounted(name)
         found = [(r.offset, r.timestamp, r.value or b"") for r in records if r.offset >= first]
         for rows in ([r for r in found if r[0] < counted], [r for r in found if r[0] >= counted]):
-            for offset, batch in self._batches(topic, rows):
-                self._share(topic, batch)
-                self._window.head(topic, offset, now, batch)
+            for offset, batch in self._batches(name, rows):
+                self._share(partition.topic, batch)
+                self._window.head(name, offset, now, batch)
         if self.is_full():
             self._alarm.ring()
         for signal, redactor in self._redactors.items():
@@ -172,16 +183,16 @@ class KeyedPair(PartitionPair):
         share.check(now, read, lost)
         share.add(now, read, lost)
 
-    def _batches(self, topic: str, records: Sequence[Record]) -> Iterator[tuple[int, RawBatch]]:
+    def _batches(self, name: str, records: Sequence[Record]) -> Iterator[tuple[int, RawBatch]]:
         """Consecutive records as batches of about BATCH_BYTES, each with its first offset."""
         first = size = 0
         for place, (_, _, value) in enumerate(records):
             size += len(value)
             if size > BATCH_BYTES and place > first:
-                yield records[first][0], self._readers[topic].read(records[first:place])
+                yield records[first][0], self._readers[name].read(records[first:place])
                 first, size = place, len(value)
         if first < len(records):
-            yield records[first][0], self._readers[topic].read(records[first:])
+            yield records[first][0], self._readers[name].read(records[first:])
 
     def _now(self) -> int:
         now = self._clock.now(time.monotonic())
@@ -196,14 +207,14 @@ class KeyedPair(PartitionPair):
     # ---- how far to read ---------------------------------------------------------------------------------
 
     def held(self) -> Collection[TopicPartition]:
-        """Both while enough is read and the tail can go on; one that is far ahead of the other."""
+        """All while enough is read and the tail can go on; one that is far ahead of another."""
         if self.is_full():
             return self._pair.values()
-        marks = {topic: mark for (topic, _), (mark, _) in self._window.marks().items()}
+        marks = {TopicPartition(*raw): mark for raw, (mark, _) in self._window.marks().items()}
         if len(marks) < len(self._pair):
             return ()
         limit = min(marks.values()) + AHEAD_OF_OTHER * self._wait
-        return [self._pair[topic] for topic, mark in marks.items() if mark > limit]
+        return [partition for partition, mark in marks.items() if mark > limit]
 
     def is_full(self) -> bool:
         """Whether enough is read for some bursts, and the tail not held up by what is undecided."""
@@ -255,7 +266,7 @@ class KeyedPair(PartitionPair):
 
     async def work(self) -> None:
         """Burst by burst; and look for traces that are on two partitions, once in all workers."""
-        if self._index == CHECKER:
+        if self._index == CHECKER and not self._config.reads_whole_topics:
             check = KeyCheck(self._config, self._topics)
             self._checking = asyncio.create_task(check.run(), name="check of the keys")
         await super().work()

@@ -18,6 +18,7 @@ from pipeline.decision_log import Decision, DecisionLog, Restored
 from pipeline.history import Batch, History
 from pipeline.topics import places
 from pipeline.window_settings import window_settings
+from processors.feeds import topic_of
 from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.evidence import Evidence
 from processors.sampling.votes import Known, PolicyVote, Rows, Trace, as_plain, counted, evidence, verdict, vote
@@ -79,14 +80,14 @@ def _plan(config: Config) -> Plan:
 async def _explain(config: Config, trace_id: bytes, index: int) -> Explanation:
     sampling, plan = config.sampling, _plan(config)
     found = Explanation(trace_id.hex(), index, plan.version)
-    decisions, history = DecisionLog(config, index), History(config, index)
+    decisions, history = DecisionLog(config, index), await History.of(config, index)
     try:
         place = await decisions.find(trace_key(trace_id), int(sampling.late_horizon * 1000))
         found.decision, found.restored = place.decision, place.restored
         beginnings, ends = await history.beginnings(), await history.ends()
         for feed in history.feeds:
-            start = max(beginnings[feed.topic], place.before.tails.get(feed.topic, 0))
-            feed.between(start, place.heads.get(feed.topic, ends[feed.topic]))
+            start = max(beginnings[feed.name], place.before.tails.get(feed.name, 0))
+            feed.between(start, place.heads.get(feed.name, ends[feed.name]))
         rows = await _rows(config, history, trace_key(trace_id), place.before)
     finally:
         await history.close()
@@ -111,11 +112,10 @@ async def _explain(config: Config, trace_id: bytes, index: int) -> Explanation:
 
 async def _rows(config: Config, history: History, key: int, before: Checkpoint) -> list[Rows]:
     """The rows of a trace within the bounds of `history`, with their stream times, as the head met them."""
-    found = window_settings(config, 0)
-    topics = tuple(feed.topic for feed in history.feeds)
+    found = window_settings(config, 0, history.raw_partitions)
     limits = found.stall_limits, found.ingest_stall_limit
     index = history.feeds[0].partition.partition
-    clock = RawClock(*limits, topics, partition=index) if found.direct else StreamClock(*limits, topics)
+    clock = RawClock(*limits, found.feeds, partition=index) if found.direct else StreamClock(*limits, found.feeds)
     clock.restore(before.marks, before.raw_topics)
     rows: list[Rows] = []
     async for batch in history.batches():
@@ -126,12 +126,12 @@ async def _rows(config: Config, history: History, key: int, before: Checkpoint) 
                 stamps = [envelope.messages[envelope.message[row]][1] for row in chosen]
                 times = array("q", [clock.row_time(raw, stamp, append) for stamp in stamps])
                 part = envelope.select(chosen, [])
-                rows.append(Rows(part, times, clock.now(), logs=batch.topic == found.logs_topic))
-            clock.read(batch.topic, envelope, append)
+                rows.append(Rows(part, times, clock.now(), logs=topic_of(batch.feed) == found.logs_topic))
+            clock.read(batch.feed, envelope, append)
         quiet = clock.quiet()
-        for topic in history.silent(batch.newest):
-            if found.direct or topic in quiet:
-                clock.ended(topic, batch.newest)
+        for feed in history.silent(batch.newest):
+            if found.direct or feed in quiet:
+                clock.ended(feed, batch.newest)
     return rows
 
 

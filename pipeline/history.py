@@ -1,9 +1,9 @@
-"""What `sample` has read of one partition, read once more in the order in which it was appended, outside any group."""
+"""What a window of `sample` has read, read once more in the order in which it was appended, outside any group."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,9 @@ from aiokafka import TopicPartition
 
 from pipeline.config import Config
 from pipeline.reader import Reader
+from pipeline.topics import partition_counts
 from pipeline.window_settings import window_settings
+from processors.feeds import place_of
 from processors.redaction import Redactor
 from processors.sampling.window import Value
 from schemas.raw_batch import RawReader
@@ -22,10 +24,13 @@ BATCH_BYTES = 1 << 20  # of values in one batch; with `regroup: never` they are 
 
 
 class Feed:
-    """The records of one partition from `position` to `end`; `buffer` has (offset, time in ms, value)."""
+    """The records of one partition from `position` to `end`; `buffer` has (offset, time in ms, value).
 
-    def __init__(self, config: Config, partition: TopicPartition) -> None:
-        self.partition, self.topic = partition, partition.topic
+    `name` is what a window calls it (processors/feeds.py).
+    """
+
+    def __init__(self, config: Config, partition: TopicPartition, name: str = "") -> None:
+        self.partition, self.name = partition, name
         self.reader = Reader(config.kafka, config.limits)
         self.position = self.start = self.end = 0
         self.buffer: deque[tuple[int, int, bytes]] = deque()
@@ -51,9 +56,9 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Consecutive records of a topic as a Window takes them, and the time (ms) of the newest."""
+    """Consecutive records of a feed as a Window takes them, and the time (ms) of the newest."""
 
-    topic: str
+    feed: str
     records: Sequence[tuple[int, int, Value]]
     newest: int
 
@@ -67,38 +72,47 @@ def _redacting(config: Config, signal: str) -> tuple[Any, ...]:
 
 
 class History:
-    """Partition `index` of spans and logs, or of the raw topics. Set the bounds of its `feeds`, then read `batches`."""
+    """What the window of partition `index` reads. Set the bounds of its `feeds`, then read `batches`."""
 
-    def __init__(self, config: Config, index: int) -> None:
-        found = window_settings(config, 0)
-        names = [name for name in (found.spans_topic, found.logs_topic) if name is not None]
+    def __init__(self, config: Config, index: int, raw_partitions: Mapping[str, int]) -> None:
+        found = window_settings(config, 0, raw_partitions)
+        self.raw_partitions = raw_partitions
+        self.topics = [name for name in (found.spans_topic, found.logs_topic) if name is not None]
         self.direct, self._limits = found.direct, config.limits
-        self.feeds = [Feed(config, TopicPartition(name, index)) for name in names]
+        self.feeds = [Feed(config, TopicPartition(*place_of(name, index)), name) for name in found.feeds]
+        signals = {item.topic: item.signal for item in config.inputs}
         self._raw = {
-            item.topic: RawReader(
-                item.topic,
-                index,
+            feed.name: RawReader(
+                feed.partition.topic,
+                feed.partition.partition,
                 config.kafka.partitions,
-                item.signal,
+                signals[feed.partition.topic],
                 config.limits.max_message_bytes,
                 config.limits.max_span_bytes,
-                *_redacting(config, item.signal),
+                *_redacting(config, signals[feed.partition.topic]),
             )
-            for item in config.inputs
-            if item.signal != "metrics"
+            for feed in self.feeds
+            if self.direct
         }
+
+    @classmethod
+    async def of(cls, config: Config, index: int) -> History:
+        """With the raw partitions that there are now. Raises Unavailable if Kafka does not tell."""
+        if not config.reads_whole_topics:
+            return cls(config, index, {})
+        return cls(config, index, await partition_counts(config, config.traced))
 
     async def beginnings(self) -> dict[str, int]:
         """The first offsets that Kafka has."""
-        return {feed.topic: (await feed.reader.end(feed.partition))[0] for feed in self.feeds}
+        return {feed.name: (await feed.reader.end(feed.partition))[0] for feed in self.feeds}
 
     async def at(self, time_ms: int) -> dict[str, int]:
         """The first offsets at or after a time."""
-        return {feed.topic: await feed.reader.at(feed.partition, time_ms) for feed in self.feeds}
+        return {feed.name: await feed.reader.at(feed.partition, time_ms) for feed in self.feeds}
 
     async def ends(self) -> dict[str, int]:
         """What lies behind the last committed records."""
-        return {feed.topic: (await feed.reader.end(feed.partition))[1] for feed in self.feeds}
+        return {feed.name: (await feed.reader.end(feed.partition))[1] for feed in self.feeds}
 
     @property
     def done(self) -> int:
@@ -106,7 +120,7 @@ class History:
         return sum(feed.position - feed.start - len(feed.buffer) for feed in self.feeds)
 
     async def batches(self, span_ms: float = float("inf")) -> AsyncIterator[Batch]:
-        """Everything within the bounds; no record before an older one of the other topic.
+        """Everything within the bounds; no record before an older one of another feed.
 
         In one batch no record is `span_ms` newer than its first.
         """
@@ -124,26 +138,26 @@ class History:
                 taken.append(feed.buffer.popleft())
                 size += len(taken[-1][2])
             newest = max(when for _, when, _ in taken)
-            yield Batch(feed.topic, self._values(feed.topic, taken, newest), newest)
+            yield Batch(feed.name, self._values(feed.name, taken, newest), newest)
 
     def _values(
-        self, topic: str, records: Sequence[tuple[int, int, bytes]], newest: int
+        self, feed: str, records: Sequence[tuple[int, int, bytes]], newest: int
     ) -> Sequence[tuple[int, int, Value]]:
         if not self.direct or not records:
             return records
-        return [(records[0][0], newest, self._raw[topic].read(records))]
+        return [(records[0][0], newest, self._raw[feed].read(records))]
 
     def silent(self, newest: int) -> list[str]:
-        """Topics without an unread record up to a time."""
-        return [feed.topic for feed in self.feeds if feed.next_time > newest]
+        """Feeds without an unread record up to a time."""
+        return [feed.name for feed in self.feeds if feed.next_time > newest]
 
-    async def again(self, topic: str, position: int, end: int) -> tuple[Sequence[tuple[int, int, Value]], int]:
+    async def again(self, name: str, position: int, end: int) -> tuple[Sequence[tuple[int, int, Value]], int]:
         """Some records that were read before, and the position behind them."""
-        (feed,) = (feed for feed in self.feeds if feed.topic == topic)
+        (feed,) = (feed for feed in self.feeds if feed.name == name)
         found = await feed.reader.read(feed.partition, position, end, CHUNK)
         records = [record for record in found.records if record[0] < end]
         newest = max((when for _, when, _ in records), default=0)
-        return self._values(topic, records, newest), min(found.position, end)
+        return self._values(name, records, newest), min(found.position, end)
 
     async def close(self) -> None:
         """Disconnect."""

@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 
 from pipeline import telemetry
 from pipeline.consume import Group
+from processors.feeds import place_of, topic_of
 
 INTERVAL = 15.0  # seconds between looks
 ANSWER_LIMIT = 1.0  # seconds that a look may keep a partition from its next burst
@@ -47,7 +48,7 @@ class LogStart:
         self._looked = float("-inf")
 
     async def look(self, oldest: Mapping[str, int | None]) -> None:
-        """Look if it is time to. `oldest`: append time (ms) of what each topic's tail stands before; None: of nothing.
+        """Look if it is time to. `oldest`: append time (ms) of what each feed's tail stands before; None: of nothing.
 
         What cannot be asked now is asked at the next look; the gauges keep what they say.
         """
@@ -56,16 +57,15 @@ class LogStart:
         self._looked = time.monotonic()
         try:
             async with asyncio.timeout(ANSWER_LIMIT):
-                first = await self._group.brokers.first_times(
-                    [TopicPartition(topic, self._partition) for topic in oldest]
-                )
-                retention = {topic: await self._retention.of(self._group, topic) for topic in oldest}
+                places = {feed: TopicPartition(*place_of(feed, self._partition)) for feed in oldest}
+                first = await self._group.brokers.first_times(list(places.values()))
+                retention = {feed: await self._retention.of(self._group, topic_of(feed)) for feed in oldest}
         except (TimeoutError, KafkaError):
             return
         now = int(time.time() * 1000)
-        tails = {topic: now if append is None else append for topic, append in oldest.items()}
-        distances = [(tails[partition.topic] - append) / 1000 for partition, append in first.items()]
-        shares = [max(0, now - append) / 1000 / retention[topic] for topic, append in tails.items()]
+        tails = {feed: now if append is None else append for feed, append in oldest.items()}
+        distances = [(tails[feed] - first[place]) / 1000 for feed, place in places.items() if place in first]
+        shares = [max(0, now - append) / 1000 / retention[feed] for feed, append in tails.items()]
         for gauge, value in zip(GAUGES, (max(0.0, min(distances, default=0.0)), max(shares)), strict=True):
             telemetry.gauge(gauge, value, partition=str(self._partition))
 

@@ -123,11 +123,11 @@ class Restores:
         if place.restored is not None or place.decision.verdict.kept:
             told = place.restored.why if place.restored else f"kept by {place.decision.verdict.policy}"
             return Answer(Outcome.KEPT, self._index, why=told)
-        history = History(self._config, self._index)
+        history = await History.of(self._config, self._index)
         try:
             first, tails = await history.beginnings(), place.before.tails
-            starts = {topic: max(offset, tails.get(topic, 0)) for topic, offset in first.items()}
-            partial = any(starts[topic] > tails.get(topic, 0) for topic in starts)
+            starts = {feed: max(offset, tails.get(feed, 0)) for feed, offset in first.items()}
+            partial = any(starts[feed] > tails.get(feed, 0) for feed in starts)
             found = Restoration(key, why, starts, place.heads, self._config.kafka.partitions, partial)
             await self._read(history, found, most)
             async with self._turn:
@@ -143,7 +143,7 @@ class Restores:
             return Answer(outcome, self._index, partial=found.partial)
         assert self._durable is not None
         await self._durable
-        spans, *logs = (found.count(topic) for topic in found.rows)  # in the order of the feeds
+        spans, *logs = (found.count(topic) for topic in history.topics)
         return Answer(outcome, self._index, spans, sum(logs), found.partial, why)
 
     async def _place(self, key: int) -> Place:
@@ -156,8 +156,8 @@ class Restores:
     async def _read(self, history: History, found: Restoration, most: float) -> None:
         """Up to the tails, or until more than `most` bytes have been read."""
         while found.read <= most and (behind := found.behind(self._window.tails())):
-            for topic, (position, tail) in behind.items():
-                records, found.positions[topic] = await history.again(topic, position, tail)
+            for feed, (position, tail) in behind.items():
+                records, found.positions[feed] = await history.again(feed, position, tail)
                 for _, _, value in records:
                     found.read += value.size if isinstance(value, RawBatch) else len(value)
-                    found.add(topic, value.rows if isinstance(value, RawBatch) else Envelope.decode(value))
+                    found.add(feed, value.rows if isinstance(value, RawBatch) else Envelope.decode(value))

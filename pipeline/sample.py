@@ -31,6 +31,7 @@ from pipeline.restore import Restores
 from pipeline.telemetry import MetricName
 from pipeline.topics import Topics
 from pipeline.window_settings import settings
+from processors.feeds import place_of, topic_of
 from processors.sampling.budget import Budget
 from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.window import ACCEPT, Burst, Settings, Window
@@ -150,8 +151,7 @@ class PartitionPair(Lease):
             if metrics.enabled
             else None,
         )
-        names = [name for name in (settings.spans_topic, settings.logs_topic) if name is not None]
-        self._pair = {name: TopicPartition(name, index) for name in names}
+        self._pair = {feed: TopicPartition(*place_of(feed, index)) for feed in settings.feeds}
         self._committer = committer(config.kafka, owner, topics.transactional_id(ROLE, index))
         self._window.limit = self._committer.size.bytes
         self._reader = Reader(config.kafka, config.limits)
@@ -202,7 +202,7 @@ class PartitionPair(Lease):
         )
         for name, records in self._window.lost.items():
             log.error("records are gone before they were forwarded", extra={"topic": name, "records": records})
-            signal = "logs" if name == self._logs_topic else "spans"
+            signal = "logs" if topic_of(name) == self._logs_topic else "spans"
             telemetry.count("tailrace_dropped_total", records, signal=signal, reason="retention", intentional="false")
         return {self._pair[name]: offset for name, offset in positions.items()}
 
@@ -212,7 +212,8 @@ class PartitionPair(Lease):
 
     async def _starts(self) -> dict[str, int]:
         """Where the topics start: for the very first owner, and to see whether retention overtook the tail."""
-        return {p.topic: offset for p, offset in (await self._group.brokers.beginning(self._pair.values())).items()}
+        first = await self._group.brokers.beginning(self._pair.values())
+        return {name: first[partition] for name, partition in self._pair.items()}
 
     def positions(self) -> Mapping[TopicPartition, int]:
         """The heads."""

@@ -81,7 +81,9 @@ async def simulate(
     shared = any(isinstance(rate, Budget) for each in (new, old) for rate in _plan(each).rates)
     count = config.kafka.partitions
     cache = CACHE_BYTES // count if shared else CACHE_BYTES
-    partitions = [_Partition(config, index, new, old, report, cache) for index in range(count)]
+    partitions = [
+        _Partition(config, index, await History.of(config, index), new, old, report, cache) for index in range(count)
+    ]
     try:
         for partition in partitions:
             await partition.find(since, until)
@@ -127,17 +129,24 @@ async def _side_by_side(partitions: Sequence[_Partition], tell_ms: float) -> Asy
 
 
 class _Partition:
-    def __init__(self, config: Config, index: int, new: Sampling, old: Sampling, report: Report, cache: int) -> None:
+    def __init__(
+        self, config: Config, index: int, history: History, new: Sampling, old: Sampling, report: Report, cache: int
+    ) -> None:
         self._config, self._index, self._report, self._cache = config, index, report, cache
         self._new, self._old = new, old
-        self.history = History(config, index)
+        self.history = history
         self._decisions = Feed(config, TopicPartition(Topics(config.kafka.prefix).decisions, index))
         self.replays: list[Replay] = []
         self.total = 0
 
     def _replay(self, sampling: Sampling) -> Replay:
         config = self._config.model_copy(update={"sampling": sampling})
-        return Replay(self._index, window_settings(config, self._cache), sampling.policies, sampling.compat)
+        return Replay(
+            self._index,
+            window_settings(config, self._cache, self.history.raw_partitions),
+            sampling.policies,
+            sampling.compat,
+        )
 
     async def find(self, since: int, until: int | None) -> None:
         """Where to read, with what a worker would have known there."""
@@ -163,7 +172,7 @@ class _Partition:
             raise ProtocolError(f"{error}; begin later (--since)") from error
         ends = await (history.ends() if until is None else history.at(until))
         for feed in history.feeds:
-            feed.between(positions[feed.topic], ends[feed.topic])
+            feed.between(positions[feed.name], ends[feed.name])
             self.total += feed.end - feed.start
 
     async def step(self, batch: Batch) -> None:
@@ -172,11 +181,11 @@ class _Partition:
         silent = history.silent(batch.newest)
         for replay in self.replays:
             for offset, append, value in batch.records:
-                replay.head(batch.topic, offset, append, value)
+                replay.head(batch.feed, offset, append, value)
             quiet = replay.quiet()
-            for topic in silent:  # as an end-offset request would have told the worker
-                if history.direct or topic in quiet:
-                    replay.ended(topic, batch.newest)
+            for feed in silent:  # as an end-offset request would have told the worker
+                if history.direct or feed in quiet:
+                    replay.ended(feed, batch.newest)
             await self._reread(replay)
         await self._compare(batch.newest)
 
@@ -190,8 +199,8 @@ class _Partition:
         self._report.comparison.old.close(self.replays[-1])
 
     async def _reread(self, replay: Replay) -> None:
-        for topic, (position, end) in replay.wanted().items():
-            replay.reread(topic, *await self.history.again(topic, position, end))
+        for feed, (position, end) in replay.wanted().items():
+            replay.reread(feed, *await self.history.again(feed, position, end))
         replay.settle()
 
     async def _compare(self, newest: float) -> None:

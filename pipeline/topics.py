@@ -188,10 +188,10 @@ def _keyed(
     problems = []
     for name in keyed_topics(config):
         found, n = partitions.get(name), config.kafka.partitions
-        if found is not None and found != n:
+        if found is not None and found != n and not config.reads_whole_topics:
             text = (
                 f"has {found} partitions, the configuration says {n}; with regroup: never all raw topics must have the "
-                f"same number of partitions, and kafka.partitions must be that number"
+                f"same number of partitions, and kafka.partitions must be that number, or 1: then one worker reads all"
             )
             problems.append(TopicProblem(name, text))
         needed = 2 * _milliseconds(config.sampling.decision_wait)

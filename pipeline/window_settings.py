@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pipeline.config import Config
@@ -29,14 +30,21 @@ def settings(config: Config, owned: int) -> Settings:
     )
 
 
-def direct_settings(config: Config, owned: int) -> Settings:
-    """As `settings`, with the raw topics in the place of spans and logs."""
+def direct_settings(config: Config, owned: int, raw_partitions: Mapping[str, int]) -> Settings:
+    """As `settings`, with the raw topics in the place of spans and logs, `raw_partitions` of each if it reads all."""
     spans, logs = config.raw_topic("traces"), config.raw_topic("logs")
     assert spans is not None
-    return replace(settings(config, owned), direct=True, spans_topic=spans, logs_topic=logs, stall_limits={})
+    return replace(
+        settings(config, owned),
+        direct=True,
+        spans_topic=spans,
+        logs_topic=logs,
+        stall_limits={},
+        raw_partitions=raw_partitions,
+    )
 
 
-def window_settings(config: Config, cache_bytes: int) -> Settings:
+def window_settings(config: Config, cache_bytes: int, raw_partitions: Mapping[str, int]) -> Settings:
     """The settings of a partition of `sample` in this configuration."""
     owned = config.model_copy(update={"sampling": config.sampling.model_copy(update={"cache_bytes": cache_bytes})})
-    return direct_settings(owned, 1) if config.regroup == "never" else settings(owned, 1)
+    return direct_settings(owned, 1, raw_partitions) if config.regroup == "never" else settings(owned, 1)

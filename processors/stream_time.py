@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from processors.feeds import feed_of, place_of
 from schemas.envelope import Envelope
 
 RawPartition = tuple[str, int]
@@ -161,7 +162,7 @@ class StreamClock:
 
 @dataclass(slots=True)
 class RawClock(StreamClock):
-    """The clock of one reader of raw partition `partition` of each feed, without ingest between.
+    """The clock of one reader of raw partitions, its feeds, without ingest between (`partition`: processors/feeds.py).
 
     It marks what it has read as ingest would (`RawMark`), and waits for its own partitions alone. One that is silent
     moves it when it has been read to its end (`ended`). The clock at the tail has that at the head as its `leader`: it
@@ -175,13 +176,13 @@ class RawClock(StreamClock):
     def __post_init__(self) -> None:
         for feed in self.feeds:
             self._reading[feed] = RawMark()
-            self._heard[feed, self.partition] = self._active()
+            self._heard[place_of(feed, self.partition)] = self._active()
 
     def restore(self, marks: Mapping[RawPartition, tuple[int, int]], raw_topics: Mapping[str, int]) -> None:
         """Continue from a checkpoint."""
         StreamClock.restore(self, marks, raw_topics)
-        for (feed, _), (mark, _) in self.marks.items():
-            self._reading[feed] = RawMark(mark)
+        for raw, (mark, _) in self.marks.items():
+            self._reading[feed_of(*raw, self.partition)] = RawMark(mark)
 
     def read(self, feed: str, envelope: Envelope, append: int) -> None:
         """Raw records were read when it was `append` or later."""
@@ -198,11 +199,11 @@ class RawClock(StreamClock):
     def _cut(self, feed: str, append: int) -> int | None:
         if self.leader is None:
             return append
-        led = self.leader.marks.get((feed, self.partition))
+        led = self.leader.marks.get(place_of(feed, self.partition))
         return None if led is None else min(append, led[0])
 
     def _go_on(self, feed: str, mark: int | None, append: int) -> None:
-        self.observe(feed, (feed, self.partition), -1 if mark is None else mark, append, {})
+        self.observe(feed, place_of(feed, self.partition), -1 if mark is None else mark, append, {})
 
 
 @dataclass(slots=True)

@@ -7,11 +7,12 @@ out in one transaction with the verdict that supersedes the drop, and the tail f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
 from processors.correlation import SPANS_PER_TRACE, enrichment
+from processors.feeds import topic_of
 from schemas.decision import RESTORED, Enrichment, Verdict
 from schemas.envelope import Envelope
 from schemas.ids import SPAN_ID_BYTES
@@ -44,7 +45,7 @@ class LateError(NamedTuple):
 
 
 class Restoration:
-    """The rows of one trace, read up to `positions` (by topic, the next offset); `why` is recorded with the verdict.
+    """The rows of one trace, read up to `positions` (by feed, the next offset); `why` is recorded with the verdict.
 
     `heads` are where the heads stood when it was dropped: the rows that counted lie before. `partitions` is N.
     `partial`: some of its rows may be missing, because they were deleted or lie in another partition.
@@ -62,39 +63,37 @@ class Restoration:
         self.key, self.why, self.heads = key, why, heads
         self.partial, self._partitions = partial, partitions
         self.positions = dict(positions)
-        self.rows: dict[str, list[Envelope]] = {topic: [] for topic in positions}
+        self.rows: dict[str, list[Envelope]] = {feed: [] for feed in positions}
         self.bytes = self.read = 0
 
     def behind(self, tails: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-        """What is still to be read, by topic: from where, and up to which tail."""
-        return {
-            topic: (position, tails[topic]) for topic, position in self.positions.items() if position < tails[topic]
-        }
+        """What is still to be read, by feed: from where, and up to which tail."""
+        return {feed: (position, tails[feed]) for feed, position in self.positions.items() if position < tails[feed]}
 
-    def add(self, topic: str, envelope: Envelope) -> None:
-        """The next record of a topic. One that was placed by another N says that more may lie elsewhere."""
+    def add(self, feed: str, envelope: Envelope) -> None:
+        """The next record of a feed. One that was placed by another N says that more may lie elsewhere."""
         self.partial |= envelope.partitions != self._partitions
         if self.key in envelope.keys:
             chosen = [row for row, key in enumerate(envelope.keys) if key == self.key]
-            self.rows[topic].append(envelope.select(chosen, []))
-            self.bytes += len(self.rows[topic][-1].body)
+            self.rows[feed].append(envelope.select(chosen, []))
+            self.bytes += len(self.rows[feed][-1].body)
 
     def is_gone(self, tails: Mapping[str, int]) -> bool:
         """Whether nothing of it was found and nothing is to come: all that it was dropped by lies before the tails."""
-        return not any(map(self.count, self.rows)) and all(tails[t] >= self.heads.get(t, 0) for t in self.rows)
+        return not any(self.rows.values()) and all(tails[f] >= self.heads.get(f, 0) for f in self.rows)
 
     def count(self, topic: str) -> int:
         """Rows of a topic."""
-        return sum(map(len, self.rows[topic]))
+        return sum(len(each) for feed, found in self.rows.items() if topic_of(feed) == topic for each in found)
 
-    def verdict(self, spans_topic: str, service: Mapping[bytes, str]) -> Verdict:
+    def verdict(self, spans_found: Iterable[Envelope], service: Mapping[bytes, str]) -> Verdict:
         """The verdict that supersedes the drop; its logs learn from the spans that were found.
 
         `service` has the service's name of every resource in them.
         """
         root: tuple[int, Enrichment] | None = None
         spans: dict[bytes, Enrichment] = {}
-        for envelope in self.rows[spans_topic]:
+        for envelope in spans_found:
             columns = SpanColumns({})
             columns.scan(envelope.body, envelope.ends, envelope.starts)
             for row in range(columns.rows):

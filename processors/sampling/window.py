@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from processors.correlation import correlate
+from processors.feeds import feed_of, place_of, topic_of
 from processors.sampling.ballot import Ballot
 from processors.sampling.compile import Plan
 from processors.sampling.limits import Limits
@@ -83,6 +84,7 @@ Value = bytes | RawBatch
 class Settings:
     """What a partition needs to know; times in ms. `direct`: both topics are raw; there may be none of logs.
 
+    `raw_partitions`: how many each raw topic has, if this window reads them all; none: it reads the one of its number.
     `late_evidence`: the lowest severity number of a late log that is told in `late_errors`, None: nothing is.
     """
 
@@ -99,11 +101,18 @@ class Settings:
     wait_after_root: int | None = None
     direct: bool = False
     late_evidence: int | None = None
+    raw_partitions: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def feeds(self) -> tuple[str, ...]:
+        """What a window reads (processors/feeds.py), spans first."""
+        topics = [topic for topic in (self.spans_topic, self.logs_topic) if topic is not None]
+        return tuple(feed_of(topic, p, 0) for topic in topics for p in range(self.raw_partitions.get(topic, 1)))
 
 
 @dataclass(slots=True)
 class Cursor:
-    """The two positions in one topic, and the records between them as far as memory allows.
+    """The two positions in one feed, and the records between them as far as memory allows.
 
     `cached` holds (offset, append time, value) in order. `gaps` are the stretches [first, after) between tail and head
     that it has not: they are read again when the tail stands before them. The first `again` records were read again;
@@ -146,6 +155,18 @@ class Burst:
     stats: Counter[tuple[str, str]]
 
 
+@dataclass(slots=True)
+class _Passed:
+    """What the tails of one signal have passed in a burst: bytes that they forward and read; `full`: it was enough."""
+
+    kept: list[bytes] = field(default_factory=list)
+    records: int = 0
+    rows: int = 0
+    size: int = 0
+    read: int = 0
+    full: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class _Segment:
     """One record of the decisions: its offset, the newest stream time in it, where the heads stood when it was made."""
@@ -174,11 +195,11 @@ class Window:
         self._resource_bytes = 0
         self._spans = SpanColumns(plan.keys)
         self._logs = LogColumns()
-        self._topics = tuple(topic for topic in (settings.spans_topic, settings.logs_topic) if topic is not None)
-        self.limit = settings.burst_bytes  # bytes that a burst forwards of a topic, or has of verdicts
-        self._order = self._topics  # in which tails move
+        self._feeds = settings.feeds
+        self.limit = settings.burst_bytes  # bytes that a burst forwards of a feed, or has of verdicts
+        self._order = self._feeds  # in which tails move
         self._cursors: dict[str, Cursor] = {}
-        self.lost: dict[str, int] = {}  # records of a topic that were gone when this owner came
+        self.lost: dict[str, int] = {}  # records of a feed that were gone when this owner came
         self._clock, self._tail_clock = self._clocks()
         self._traces = TraceTable(
             settings.decision_wait,
@@ -201,20 +222,21 @@ class Window:
         self._cached_bytes = self._again_bytes = 0  # kept from the head on, and read again
         self._whole_bytes = 0  # of what is kept: raw batches that are not compressed
         self._cache_was_full = False
-        self._ends: dict[str, deque[tuple[int, int]]] = {topic: deque() for topic in self._topics}  # (head, append)
+        self._ends: dict[str, deque[tuple[int, int]]] = {feed: deque() for feed in self._feeds}  # (head, append)
         self._left_out: set[tuple[str, int]] = set()
         self._untraced: list[bytes] = []
         self._dead: list[DeadLetter] = []
-        self._restored: dict[str, list[bytes]] = {topic: [] for topic in self._topics}
+        self._restored_spans: list[bytes] = []
+        self._restored_logs: list[bytes] = []
         self.late_errors: dict[int, LateError] = {}  # by trace; whoever reads them forgets them
 
     def _clocks(self) -> tuple[StreamClock, StreamClock]:
         """Of the head and of the tail."""
         limits = self._settings.stall_limits, self._settings.ingest_stall_limit
         if self._settings.direct:
-            head = RawClock(*limits, self._topics, partition=self.partition)
-            return head, RawClock(*limits, self._topics, partition=self.partition, leader=head)
-        return StreamClock(*limits, self._topics), StreamClock(*limits, self._topics)
+            head = RawClock(*limits, self._feeds, partition=self.partition)
+            return head, RawClock(*limits, self._feeds, partition=self.partition, leader=head)
+        return StreamClock(*limits, self._feeds), StreamClock(*limits, self._feeds)
 
     # ---- taking over -------------------------------------------------------------------------------------
 
@@ -228,18 +250,18 @@ class Window:
             self._verdicts.put(key, time, verdict, heads)
         if self._loaded is not None and not point.full:
             point.marks = self._loaded.marks | point.marks
-        if strange := sorted(set(point.tails) - set(self._topics)):
+        if strange := sorted(set(point.tails) - set(self._feeds)):
             raise ProtocolError(
                 f"the last owner of partition {self.partition} read {', '.join(strange)}, this one reads "
-                f"{', '.join(self._topics)}: `regroup` or the inputs were changed; let the old configuration forward "
+                f"{', '.join(self._feeds)}: `regroup` or the inputs were changed; let the old configuration forward "
                 "everything first, then go on under another kafka.prefix"
             )
         self._loaded = point
         self._segments.append(_Segment(offset, max(record.times, default=-1), point.full, heads))
 
     def starting(self) -> list[str]:
-        """Topics that no checkpoint knows yet, once all decisions are loaded."""
-        return [topic for topic in self._topics if self._loaded is None or topic not in self._loaded.tails]
+        """Feeds that no checkpoint knows yet, once all decisions are loaded."""
+        return [feed for feed in self._feeds if self._loaded is None or feed not in self._loaded.tails]
 
     def resume(
         self, committed: Mapping[str, int | None], starts: Mapping[str, int], accept_loss: bool = False
@@ -251,33 +273,33 @@ class Window:
         that were not forwarded yet, unless `accept_loss`: then `lost` says how many, and it goes on after them.
         """
         point = self._loaded
-        for topic in self._topics:
-            offset = committed.get(topic)
-            if topic in self.starting():
+        for feed in self._feeds:
+            offset = committed.get(feed)
+            if feed in self.starting():
                 if offset is not None and not accept_loss:
                     raise ProtocolError(
-                        f"group offset {offset} of {topic}/{self.partition} but no checkpoint: the decisions topic was "
+                        f"group offset {offset} of {self._named(feed)} but no checkpoint: the decisions topic was "
                         "emptied or recreated; delete the group's offsets to start anew, or let it go on after what "
                         f"is gone with {ACCEPT}"
                     )
-                tail = starts[topic] if offset is None else offset
+                tail = starts[feed] if offset is None else offset
             else:
                 assert point is not None
-                tail = point.tails[topic]
+                tail = point.tails[feed]
                 if offset is not None and offset != tail:
                     raise ProtocolError(
-                        f"group offset {offset} of {topic}/{self.partition} but its checkpoint says {tail}: offsets of "
+                        f"group offset {offset} of {self._named(feed)} but its checkpoint says {tail}: offsets of "
                         "this group must not be reset by hand"
                     )
-            if tail < starts[topic]:
-                lost = starts[topic] - tail
+            if tail < starts[feed]:
+                lost = starts[feed] - tail
                 if not accept_loss:
                     raise ProtocolError(
-                        f"{topic}/{self.partition} starts at {starts[topic]}, {lost} records that were not forwarded "
+                        f"{self._named(feed)} starts at {starts[feed]}, {lost} records that were not forwarded "
                         f"yet are gone: retention overtook the tail. To go on after them: {ACCEPT}"
                     )
-                self.lost[topic], tail = lost, starts[topic]
-            self._cursors[topic] = Cursor(tail, tail, point.counted.get(topic, 0) if point else 0)
+                self.lost[feed], tail = lost, starts[feed]
+            self._cursors[feed] = Cursor(tail, tail, point.counted.get(feed, 0) if point else 0)
         if point is not None:
             self._clock.restore(point.marks, point.raw_topics)
             self._tail_clock.restore(point.marks, point.raw_topics)
@@ -285,25 +307,25 @@ class Window:
             self._limits.restore(point.limiters)
             self._limits.restore_keys(point.keyed)
             self._expire()
-        return {topic: cursor.tail for topic, cursor in self._cursors.items()}
+        return {feed: cursor.tail for feed, cursor in self._cursors.items()}
 
     # ---- the head ----------------------------------------------------------------------------------------
 
     def positions(self) -> dict[str, int]:
         """The head, per topic."""
-        return {topic: cursor.head for topic, cursor in self._cursors.items()}
+        return {feed: cursor.head for feed, cursor in self._cursors.items()}
 
-    def uncounted(self, topic: str) -> int:
+    def uncounted(self, feed: str) -> int:
         """Spans before this position are in the span metrics already: no batch may reach across it."""
-        return self._cursors[topic].counted
+        return self._cursors[feed].counted
 
-    def head(self, topic: str, offset: int, append: int, value: Value) -> None:
-        """The next record of a topic: count it, gather evidence, decide what is due.
+    def head(self, feed: str, offset: int, append: int, value: Value) -> None:
+        """The next record of a feed: count it, gather evidence, decide what is due.
 
         A record that was seen already is ignored. `append` is when it was appended; with raw records, which may not
         say so, a time before now. Raises ProtocolError on anything but this pipeline's envelopes.
         """
-        cursor = self._cursors[topic]
+        cursor = self._cursors[feed]
         if offset < cursor.head:
             return
         envelope = self._envelope(value)
@@ -312,12 +334,18 @@ class Window:
         raw = (envelope.topic, envelope.partition)
         if len(envelope):
             times = [self._clock.row_time(raw, timestamp, append) for _, timestamp in envelope.messages]
-            if topic == self._settings.spans_topic:
+            if self._has_spans(feed):
                 self._fold_spans(envelope, times, counted=offset < cursor.counted)
             else:
                 self._fold_logs(envelope, times)
-        self._clock.read(topic, envelope, append)
+        self._clock.read(feed, envelope, append)
         self._decide_due()
+
+    def _has_spans(self, feed: str) -> bool:
+        return topic_of(feed) == self._settings.spans_topic
+
+    def _named(self, feed: str) -> str:
+        return "{}/{}".format(*place_of(feed, self.partition))
 
     def _envelope(self, value: Value) -> Envelope:
         if isinstance(value, RawBatch):
@@ -330,16 +358,16 @@ class Window:
         """Topics that have fallen silent, or that are read more slowly than the others: `ended` tells which."""
         return self._clock.quiet()
 
-    def ended(self, topic: str, append: int) -> None:
-        """Nothing of `topic` that was appended up to then is unread: it is silent, not merely read more slowly.
+    def ended(self, feed: str, append: int) -> None:
+        """Nothing of `feed` that was appended up to then is unread: it is silent, not merely read more slowly.
 
-        `append` is `newest_append` as it was before the end of the topic was asked for.
+        `append` is `newest_append` as it was before the end of the feed was asked for.
         """
-        ends, head = self._ends[topic], self._cursors[topic].head
+        ends, head = self._ends[feed], self._cursors[feed].head
         if ends and ends[-1][0] == head:
             ends.pop()
         ends.append((head, append))
-        self._clock.ended(topic, append)
+        self._clock.ended(feed, append)
         self._decide_due()
 
     def _fold_spans(self, envelope: Envelope, times: list[int], counted: bool) -> None:
@@ -501,11 +529,11 @@ class Window:
 
     def wanted(self) -> dict[str, tuple[int, int]]:
         """Topics whose tail stands before what is not in memory, and the stretch that has to be read again."""
-        return {topic: gap for topic, cursor in self._cursors.items() if (gap := cursor.gap()) is not None}
+        return {feed: gap for feed, cursor in self._cursors.items() if (gap := cursor.gap()) is not None}
 
-    def reread(self, topic: str, records: Sequence[tuple[int, int, Value]], position: int) -> None:
+    def reread(self, feed: str, records: Sequence[tuple[int, int, Value]], position: int) -> None:
         """Records (offset, append, value) of the stretch that was wanted; `position` is what follows them."""
-        cursor = self._cursors[topic]
+        cursor = self._cursors[feed]
         first, after = cursor.gaps.popleft()
         again = [record for record in records if first <= record[0] < after]
         cursor.cached.extendleft(reversed(again))
@@ -552,15 +580,16 @@ class Window:
         It ends at `limit`, or when `is_long`, asked in between, says so. The instance has moved on when this returns:
         if the transaction fails, drop it and take over again.
         """
-        passed = {topic: self._pass(topic, is_long) for topic in self._order}
-        if passed[self._order[0]][-1]:
-            self._order = self._order[::-1]  # or the other one might never have its time
-        kept_spans, spans_read, rows, more = passed[self._settings.spans_topic]
-        kept_logs, logs_read, log_rows, more_logs = passed.get(self._settings.logs_topic or "", ([], 0, 0, False))
-        kept_spans, kept_logs = self._with_restored(kept_spans, kept_logs)
+        spans, logs = _Passed(), _Passed()
+        for feed in self._order:
+            self._pass(feed, spans if self._has_spans(feed) else logs, is_long)
+        if spans.full or logs.full:
+            self._order = (*self._order[1:], self._order[0])  # or the others might never have their time
+        kept_spans, kept_logs = self._with_restored(spans.kept, logs.kept)
         points = self._metrics.flush() if self._metrics else []
-        moved = bool(rows or log_rows or points or self._pending.keys or self._untraced or self._dead)
-        if not (moved or always) and not ((spans_read or logs_read or self._unsaved()) and (final or self._idle_due())):
+        moved = bool(spans.rows or logs.rows or points or self._pending.keys or self._untraced or self._dead)
+        read = spans.records or logs.records or self._unsaved()
+        if not (moved or always) and not (read and (final or self._idle_due())):
             return None
         now = self._tail_clock.now()
         full = self._last_full is None or (now is not None and now - self._last_full >= FULL_CHECKPOINT_MS)
@@ -571,8 +600,8 @@ class Window:
         self._pending_bytes = 0
         marks = self._marks_to_save(full)
         record.checkpoint = Checkpoint(
-            tails={topic: cursor.tail for topic, cursor in self._cursors.items()},
-            counted={topic: max(cursor.counted, cursor.head) for topic, cursor in self._cursors.items()},
+            tails={feed: cursor.tail for feed, cursor in self._cursors.items()},
+            counted={feed: max(cursor.counted, cursor.head) for feed, cursor in self._cursors.items()},
             marks=marks,
             raw_topics=dict(self._tail_clock.raw_topics),
             policy_version=self._plan.version,
@@ -596,7 +625,7 @@ class Window:
             record.encode(),
             dict(record.checkpoint.tails),
             self._load_from(),
-            more or more_logs or bool(self._pending.keys),
+            spans.full or logs.full or bool(self._pending.keys),
             stats,
         )
 
@@ -618,32 +647,29 @@ class Window:
         now = self._tail_clock.now()
         return now is not None and (self._last_burst is None or now - self._last_burst >= IDLE_BURST_MS)
 
-    def _pass(self, topic: str, is_long: Callable[[], bool]) -> tuple[list[bytes], int, int, bool]:
-        """Move one tail: (kept envelopes, records passed, rows passed, whether the limit ended it)."""
-        cursor, limit = self._cursors[topic], self.limit
-        kept: list[bytes] = []
-        records = rows = size = read = 0
-        forward = self._forward_spans if topic == self._settings.spans_topic else self._forward_logs
-        full = False
+    def _pass(self, feed: str, passed: _Passed, is_long: Callable[[], bool]) -> None:
+        """Move one tail."""
+        cursor, limit = self._cursors[feed], self.limit
+        forward = self._forward_spans if self._has_spans(feed) else self._forward_logs
         while (oldest := cursor.next()) is not None:
-            if size >= limit or read >= limit * INPUT_PER_OUTPUT or (records and is_long()):
-                full = True
+            if passed.size >= limit or passed.read >= limit * INPUT_PER_OUTPUT or (passed.records and is_long()):
+                passed.full = True
                 break
             offset, append, value = oldest
             envelope = self._envelope(value)
-            if len(envelope) and not self._all_decided(envelope.keys, topic, offset):
+            if len(envelope) and not self._all_decided(envelope.keys, feed, offset):
                 break
             if isinstance(value, RawBatch):
                 whole = value.whole()
                 envelope = whole.rows
-                size += self._set_aside(whole)
+                passed.size += self._set_aside(whole)
             if len(envelope):
                 outputs = forward(envelope)
-                kept += outputs
-                size += sum(map(len, outputs))
-            self._tail_clock.read(topic, envelope, append)
+                passed.kept += outputs
+                passed.size += sum(map(len, outputs))
+            self._tail_clock.read(feed, envelope, append)
             cursor.tail, cursor.passed = _after(offset, value), _appended(cursor)
-            self._pass_ends(topic, cursor)
+            self._pass_ends(feed, cursor)
             cursor.cached.popleft()
             if cursor.again:
                 cursor.again -= 1
@@ -651,22 +677,23 @@ class Window:
             else:
                 self._cached_bytes -= _size(value)
                 self._whole_bytes -= _whole_size(value)
-            records, rows, read = records + 1, rows + len(envelope), read + _size(value)
+            passed.records += 1
+            passed.rows += len(envelope)
+            passed.read += _size(value)
         if cursor.next() is None:
             cursor.tail = max(cursor.tail, cursor.gaps[0][0] if cursor.gaps else cursor.head)
-        self._pass_ends(topic, cursor)
-        return kept, records, rows, full
+        self._pass_ends(feed, cursor)
 
-    def _pass_ends(self, topic: str, cursor: Cursor) -> None:
+    def _pass_ends(self, feed: str, cursor: Cursor) -> None:
         """What `ended` said when the head was where the tail is now. A tail with a record always before it comes by."""
-        ends = self._ends[topic]
+        ends = self._ends[feed]
         while ends and ends[0][0] <= cursor.tail:
-            self._tail_clock.ended(topic, ends.popleft()[1])
+            self._tail_clock.ended(feed, ends.popleft()[1])
 
-    def _all_decided(self, keys: array[int], topic: str, offset: int) -> bool:
+    def _all_decided(self, keys: array[int], feed: str, offset: int) -> bool:
         row: int = self._verdicts.missing(keys)
         if row >= 0 and keys[row] not in self._traces:
-            raise ProtocolError(f"trace {keys[row]:016x} at {topic}/{self.partition}/{offset} has no verdict (I2)")
+            raise ProtocolError(f"trace {keys[row]:016x} at {self._named(feed)}/{offset} has no verdict (I2)")
         return row < 0
 
     def _set_aside(self, batch: RawBatch) -> int:
@@ -721,7 +748,7 @@ class Window:
 
     def tails(self) -> dict[str, int]:
         """The tail, per topic."""
-        return {topic: cursor.tail for topic, cursor in self._cursors.items()}
+        return {feed: cursor.tail for feed, cursor in self._cursors.items()}
 
     def restore(self, found: Restoration) -> Outcome:
         """Keep a trace that was dropped: the one second verdict, in the next burst together with what was found.
@@ -730,26 +757,28 @@ class Window:
         """
         if found.behind(self.tails()):
             raise ValueError("not read up to the tails")
-        now, spans_topic = self._clock.now(), self._settings.spans_topic
+        now = self._clock.now()
         if now is None or (fate := self.fate(found.key)) is not None:
             return Outcome.UNDECIDED if now is None else fate or Outcome.UNDECIDED
         if found.is_gone(self.tails()):
             return Outcome.GONE
         if found.bytes > MOST_BYTES:
             return Outcome.TOO_LARGE
-        headers = {header for envelope in found.rows[spans_topic] for header in envelope.resources}
-        verdict = found.verdict(spans_topic, {header: self._resource(header)[0][0] for header in headers})
-        for topic, envelopes in found.rows.items():
+        spans = [each for feed, envelopes in found.rows.items() if self._has_spans(feed) for each in envelopes]
+        headers = {header for envelope in spans for header in envelope.resources}
+        verdict = found.verdict(spans, {header: self._resource(header)[0][0] for header in headers})
+        for feed, envelopes in found.rows.items():
+            restored = self._restored_spans if self._has_spans(feed) else self._restored_logs
             for envelope in envelopes:
-                self._restored[topic] += self._after_all(topic, envelope, verdict)
+                restored += self._after_all(feed, envelope, verdict)
         self._verdicts.put(found.key, now, verdict, self._heads())
         self._record(found.key, now, verdict)
         self._pending.restored[found.key] = found.why
         return Outcome.RESTORED
 
-    def _after_all(self, topic: str, envelope: Envelope, verdict: Verdict) -> list[bytes]:
+    def _after_all(self, feed: str, envelope: Envelope, verdict: Verdict) -> list[bytes]:
         """The rows of a trace that the tail did not forward when it passed them."""
-        if topic == self._settings.spans_topic:
+        if self._has_spans(feed):
             rows = array("I", range(len(envelope)))
             verdicts: list[RowVerdict | None] = [_row_verdict(verdict.policy, verdict.threshold)] * len(rows)
             self._stats["restored", "spans"] += len(rows)
@@ -769,11 +798,9 @@ class Window:
 
     def _with_restored(self, spans: list[bytes], logs: list[bytes]) -> tuple[list[bytes], list[bytes]]:
         """What the tail forwards now, behind what was restored since the last burst."""
-        restored, self._restored = self._restored, {topic: [] for topic in self._topics}
-        return (
-            restored[self._settings.spans_topic] + spans,
-            restored.get(self._settings.logs_topic or "", []) + logs,
-        )
+        found = self._restored_spans + spans, self._restored_logs + logs
+        self._restored_spans, self._restored_logs = [], []
+        return found
 
     # ---- what is over ------------------------------------------------------------------------------------
 
@@ -800,8 +827,8 @@ class Window:
         return tuple(cursor.tail for cursor in self._cursors.values())
 
     def _in_order(self, positions: Mapping[str, int]) -> tuple[int, ...]:
-        """Positions by topic as a tuple, in the order of the cursors."""
-        return tuple(positions.get(topic, 0) for topic in self._topics)
+        """Positions by feed as a tuple, in the order of the cursors."""
+        return tuple(positions.get(feed, 0) for feed in self._feeds)
 
     # ---- what an operator sees ---------------------------------------------------------------------------
 
@@ -816,13 +843,13 @@ class Window:
         return self._clock.newest_append
 
     def oldest(self) -> dict[str, int | None]:
-        """Append time (ms) of the first record that the tail has not passed, per topic; None: it has passed all.
+        """Append time (ms) of the first record that the tail has not passed, per feed; None: it has passed all.
 
         While that record has to be read again, the time of the one before it.
         """
         return {
-            topic: _appended(cursor) if cursor.next() else cursor.passed if cursor.tail < cursor.head else None
-            for topic, cursor in self._cursors.items()
+            feed: _appended(cursor) if cursor.next() else cursor.passed if cursor.tail < cursor.head else None
+            for feed, cursor in self._cursors.items()
         }
 
     @property

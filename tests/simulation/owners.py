@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.ingested import marks
 from pipeline.pace import BurstSize
+from processors.feeds import place_of
 from processors.regroup import Regroup
 from processors.sampling.restore import Outcome, Restoration
 from processors.sampling.window import Window
@@ -94,7 +95,8 @@ class Sample:
     """The owner of partition i of spans and logs, as pipeline.sample does it."""
 
     def __init__(self, sim: Simulation, index: int) -> None:
-        self.sim, self.index, self.topics = sim, index, sim.topics
+        self.sim, self.index = sim, index
+        self.places = {feed: place_of(feed, index) for feed in sim.feeds}
         self.id, self.release = f"sample.{index}", sim.release()
         broker, plan = sim.broker, sim.plan
         self.window = Window(index, sim.settings, plan, SpanMetrics("traces", [], [100.0], plan.keys))
@@ -105,7 +107,7 @@ class Sample:
         log = broker.logs[DECISIONS, index]
         for offset, _, value in sim.read(self, (DECISIONS, index), int(pointer or log.start), log.end)[0]:
             self.window.load(offset, value)
-        starts = {topic: broker.logs[topic, index].start for topic in self.topics}
+        starts = {feed: broker.logs[place].start for feed, place in self.places.items()}
         self.window.resume({t: found[0] if found else None for t, found in committed.items()}, starts)
         self.restoring: Restoration | None = None
         self.restored = False  # in the next burst: the next one begins when the log has it (pipeline/restore.py)
@@ -115,7 +117,7 @@ class Sample:
         """Fence the predecessor, then ask for the offsets (F8)."""
         self.epoch = self.sim.broker.init(self.id)
         self.sim.interrupt()
-        return {topic: self.sim.broker.offsets.get((topic, self.index)) for topic in self.topics}
+        return {feed: self.sim.broker.offsets.get(place) for feed, place in self.places.items()}
 
     def step(self) -> None:
         """Read a head, or let the tail catch up, or burst."""
@@ -125,35 +127,34 @@ class Sample:
             return
         choice = rng.random()
         if choice < 0.6:
-            topic = rng.choice(self.topics)
-            self.read(topic, rng.randint(1, 6))
+            self.read(rng.choice(list(self.places)), rng.randint(1, 6))
         elif choice < 0.75:
             self.reread(rng.randint(1, 5))
         else:
             self.burst()
 
-    def read(self, topic: str, count: int) -> None:
-        log, before = self.sim.broker.logs[topic, self.index], self.before()
-        records, after = self.sim.read(self, (topic, self.index), self.window.positions()[topic], count)
-        self.feed(topic, records)
+    def read(self, feed: str, count: int) -> None:
+        log, before = self.sim.broker.logs[self.places[feed]], self.before()
+        records, after = self.sim.read(self, self.places[feed], self.window.positions()[feed], count)
+        self.feed(feed, records)
         if after >= log.end:
-            self.window.ended(topic, before)
+            self.window.ended(feed, before)
 
     def before(self) -> int:
         """What counts as read when the end of a topic is found."""
         return self.window.newest_append
 
-    def feed(self, topic: str, records: list[Fetched]) -> None:
+    def feed(self, name: str, records: list[Fetched]) -> None:
         for record in records:
-            self.window.head(topic, *record)
+            self.window.head(name, *record)
 
     def reread(self, count: int) -> None:
-        for topic, (position, end) in self.window.wanted().items():
-            records, after = self.sim.read(self, (topic, self.index), position, count)
-            self.feed_again(topic, [r for r in records if r[0] < end], min(after, end))
+        for feed, (position, end) in self.window.wanted().items():
+            records, after = self.sim.read(self, self.places[feed], position, count)
+            self.feed_again(feed, [r for r in records if r[0] < end], min(after, end))
 
-    def feed_again(self, topic: str, records: list[Fetched], position: int) -> None:
-        self.window.reread(topic, records, position)
+    def feed_again(self, feed: str, records: list[Fetched], position: int) -> None:
+        self.window.reread(feed, records, position)
 
     def restore(self, count: int) -> None:
         """Begin to bring a dropped trace back, read a little more for it, or hand it over."""
@@ -172,18 +173,18 @@ class Sample:
             key = late[0] if late else self.sim.rng.choice(sorted(dropped))
             self.sim.by_evidence += bool(late)
             heads = next(record.checkpoint.counted for record in decided if key in record.keys)
-            self.restoring = Restoration(key, "seen again", dict.fromkeys(self.topics, 0), heads, self.sim.partitions)
+            self.restoring = Restoration(key, "seen again", dict.fromkeys(self.places, 0), heads, self.sim.partitions)
         found = self.restoring
-        for topic, (position, tail) in found.behind(self.window.tails()).items():
-            records, after = self.sim.read(self, (topic, self.index), position, count)
-            for value in self.values(topic, [record for record in records if record[0] < tail]):
-                found.add(topic, value)
-            found.positions[topic] = min(after, tail)
+        for feed, (position, tail) in found.behind(self.window.tails()).items():
+            records, after = self.sim.read(self, self.places[feed], position, count)
+            for value in self.values(feed, [record for record in records if record[0] < tail]):
+                found.add(feed, value)
+            found.positions[feed] = min(after, tail)
         if not found.behind(self.window.tails()):
             self.restored = self.window.restore(found) is Outcome.RESTORED
             self.restoring = None
 
-    def values(self, topic: str, records: list[Fetched]) -> list[Envelope]:
+    def values(self, feed: str, records: list[Fetched]) -> list[Envelope]:
         """These records as envelopes."""
         return [Envelope.decode(value) for _, _, value in records]
 
@@ -201,7 +202,7 @@ class Sample:
         outputs += [((KEPT_LOGS, index), value) for value in burst.kept_logs]
         outputs += [((POINTS, 0), points.encode()) for points in burst.points]
         pointer = "" if burst.load_from is None else str(burst.load_from)
-        offsets = {(topic, index): (offset, pointer) for topic, offset in burst.tails.items()}
+        offsets = {self.places[feed]: (offset, pointer) for feed, offset in burst.tails.items()}
         if size is not None and sum(len(value) for _, value in outputs) > NARROW:
             self.sim.timed_out += 1
             size.failed()
@@ -233,14 +234,15 @@ class Sample:
 
 
 class Direct(Sample):
-    """The owner of partition i of the raw topics, as pipeline.direct does it."""
+    """The owner of partition i of the raw topics, or of all of them, as pipeline.direct does it."""
 
     def __init__(self, sim: Simulation, index: int) -> None:
         super().__init__(sim, index)
         self.clock = BrokerClock()
+        signals = {"raw_spans": "traces", "raw_logs": "logs"}
         self.readers = {
-            topic: RawReader(topic, index, sim.partitions, signal, 1 << 20, 1 << 20)
-            for topic, signal in zip(self.topics, ("traces", "logs"), strict=True)
+            feed: RawReader(*place, sim.partitions, signals[place[0]], 1 << 20, 1 << 20)
+            for feed, place in self.places.items()
         }
         self.burst(always=True)
 
@@ -253,15 +255,15 @@ class Direct(Sample):
         assert now is not None
         return now
 
-    def feed(self, topic: str, records: list[Fetched]) -> None:
-        counted = self.window.uncounted(topic)
+    def feed(self, name: str, records: list[Fetched]) -> None:
+        counted = self.window.uncounted(name)
         for part in ([r for r in records if r[0] < counted], [r for r in records if r[0] >= counted]):
             if part:
-                self.window.head(topic, part[0][0], self.before(), self.readers[topic].read(part))
+                self.window.head(name, part[0][0], self.before(), self.readers[name].read(part))
 
-    def values(self, topic: str, records: list[Fetched]) -> list[Envelope]:
-        return [self.readers[topic].read(records).rows] if records else []
+    def values(self, feed: str, records: list[Fetched]) -> list[Envelope]:
+        return [self.readers[feed].read(records).rows] if records else []
 
-    def feed_again(self, topic: str, records: list[Fetched], position: int) -> None:
-        batches = [(records[0][0], self.before(), self.readers[topic].read(records))] if records else []
-        self.window.reread(topic, batches, position)
+    def feed_again(self, feed: str, records: list[Fetched], position: int) -> None:
+        batches = [(records[0][0], self.before(), self.readers[feed].read(records))] if records else []
+        self.window.reread(feed, batches, position)

@@ -281,7 +281,7 @@ def _offsets_before_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Offsets are asked for before the predecessor is fenced, which then still commits (F8)."""
 
     def early(self: Sample) -> dict[str, tuple[int, str] | None]:
-        committed = {topic: self.sim.broker.offsets.get((topic, self.index)) for topic in self.topics}
+        committed = {feed: self.sim.broker.offsets.get(place) for feed, place in self.places.items()}
         self.sim.interrupt()
         self.epoch = self.sim.broker.init(self.id)
         return committed

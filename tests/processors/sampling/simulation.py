@@ -92,6 +92,7 @@ class Kind:
     - `hasty`: silent raw partitions are left out after seconds, and the broker's clock is set by minutes either way:
       decisions may then be made on half the evidence, but everything else holds.
     - `direct`: no ingest; the owners read raw topics that are keyed by trace, as pipeline.direct does.
+    - `alone`: with `direct`, one owner reads all partitions of the raw topics, wherever the rows of a trace are.
     - `narrow`: many traces; a transaction of `sample` with more than some bytes times out, and its bursts are cut at
       any record.
     - `loads`: the broker that tells ingest's offsets loads them now and then, and tells old ones meanwhile (M21).
@@ -104,6 +105,7 @@ class Kind:
     mixed: bool = False
     hasty: bool = False
     direct: bool = False
+    alone: bool = False
     narrow: bool = False
     loads: bool = False
     restores: bool = False
@@ -136,6 +138,9 @@ KINDS = (
     Kind(whole=True, sessions=True),
     Kind(sessions=True, direct=True),
     Kind(direct=True, restores=True),
+    Kind(direct=True, alone=True),
+    Kind(sessions=True, direct=True, alone=True),
+    Kind(direct=True, alone=True, restores=True),
 )
 
 
@@ -239,18 +244,18 @@ class Simulation:
         self.broker = Broker(self.rng)
         kind, eager = self.kind, seed % 2 == 1
         self.steps = kind.steps
-        self.topics = ("raw_spans", "raw_logs") if kind.direct else (SPANS, LOGS)
+        topics = ("raw_spans", "raw_logs") if kind.direct else (SPANS, LOGS)
+        self.partitions = 1 if kind.alone else PARTITIONS
         self.restores = kind.restores
-        self.rules = Rules(WAIT, self.rng.choice(ROOT_WAITS) if eager else None, PARTITIONS)
+        self.rules = Rules(WAIT, self.rng.choice(ROOT_WAITS) if eager else None, self.partitions)
         if eager and not kind.resizes:
             self.rules.rates = RATES
-        if kind.direct:
+        if kind.direct and not kind.alone:
             self.rules.placed = placed
         self.plan = compile_policies(_policies(self.rules.rates), extra_keys=["service.name"])
-        self.partitions = PARTITIONS
         self.settings = Settings(
-            PARTITIONS,
-            *self.topics,
+            self.partitions,
+            *topics,
             WAIT,
             HORIZON + 3 * CLOCK_STEP * kind.hasty,
             cache_bytes=self.rng.choice((0, 400, 2_000, 1 << 20)),
@@ -260,7 +265,9 @@ class Simulation:
             wait_after_root=self.rules.after_root,
             direct=kind.direct,
             late_evidence=ERROR_LOG if kind.restores else None,
+            raw_partitions=RAW if kind.alone else {},
         )
+        self.feeds = self.settings.feeds
         self.backlog = self.rng.random() < 0.3  # a cold start: everything is there before the first owner
         self.resize_at = {self.rng.randrange(self.steps): self.rng.choice(SIZES) for _ in range(2 * kind.resizes)}
         self.sizes: dict[str, BurstSize] = {}  # of transactions of sample, as a worker knows them
@@ -291,7 +298,7 @@ class Simulation:
                 slots[Slot("ingest", (topic, number))] = partial(Ingest, self, (topic, number))
         owner = Direct if self.kind.direct else Sample
         for index in range(self.partitions):
-            slots[Slot("sample", (self.topics[0], index))] = partial(owner, self, index)
+            slots[Slot("sample", (self.feeds[0], index))] = partial(owner, self, index)
         if self.kind.whole:
             for topic in (KEPT_SPANS, KEPT_LOGS):
                 for index in range(max(SIZES) if self.kind.resizes else PARTITIONS):
@@ -341,7 +348,7 @@ class Simulation:
             truth.spans.append(span.span_id)
             data = TracesData()
             data.resource_spans.add().scope_spans.add().spans.append(span)
-            place = placed(trace_id) if self.kind.direct else rng.randrange(RAW["raw_spans"])
+            place = placed(trace_id) if self.rules.placed else rng.randrange(RAW["raw_spans"])
             events.append((at, ("raw_spans", place), data.SerializeToString()))
         for _ in range(rng.randint(0, 2)):
             at = first + rng.randrange(0, 1_500)
@@ -352,7 +359,7 @@ class Simulation:
             logs.resource_logs.add().scope_logs.add().log_records.add(
                 trace_id=trace_id, severity_number=severity, time_unix_nano=at * 10**6
             )
-            place = placed(trace_id) if self.kind.direct else 0
+            place = placed(trace_id) if self.rules.placed else 0
             events.append((at, ("raw_logs", place), logs.SerializeToString()))
         return events
 
@@ -469,9 +476,9 @@ class Simulation:
             return
         offset, pointer = self.broker.offsets[place]
         self.broker.delete_before(place, offset)
-        state = DECISIONS if place[0] in self.topics else SAMPLES if place[0] == POINTS else ""
+        state = DECISIONS if place[0] in self.feeds else SAMPLES if place[0] == POINTS else ""
         if state and pointer:
-            self.broker.delete_before((state, place[1]), int(pointer))
+            self.broker.delete_before((state, 0 if self.kind.alone else place[1]), int(pointer))
 
     def _resize(self) -> None:
         """Once ingest and sample are stopped; again, or back to the N in force, if it failed."""
@@ -560,8 +567,8 @@ class Simulation:
                 owner.send()
             owner.commit()
         else:
-            for topic in self.topics:
-                owner.read(topic, 10**6)
+            for feed in self.feeds:
+                owner.read(feed, 10**6)
             moved = True
             while moved:
                 owner.reread(50)
