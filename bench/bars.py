@@ -17,6 +17,9 @@ KEYED = "--modes a --loads catch-up --placements pinned"
 KEYED_PACED = "--modes a --loads paced --placements pinned"
 METRICS = "--modes am --loads catch-up --placements pinned"
 UNKEYED = "--modes b --loads catch-up --placements pinned"
+UNKEYED_PACED = "--modes b --loads paced --placements pinned"
+ONE = "--modes one --loads catch-up --placements pinned"
+ONE_PACED = "--modes one --loads paced --placements pinned"
 UNKEYED_WAITS = f"{UNKEYED} --decision-wait 20"  # two Collectors lose traces with 5 s
 LEAST_CPU, LEAST_MEMORY = "Collector, least CPU", "Collector, least memory"
 TWO, TWO_LEAN = "two Collectors, least CPU", "two Collectors, least memory"
@@ -26,15 +29,20 @@ AGAINST: Sequence[tuple[str, str, str, str, Callable[[Run], float], float]] = (
     ("CPU of a span, keyed topic, span metrics on both sides", METRICS, TAILRACE, LEAST_CPU, cpu, 10),
     ("CPU of a span, un-keyed topic, against two Collectors", UNKEYED_WAITS, TAILRACE, TWO, cpu, 10),
     ("CPU of a span, un-keyed topic, against one Collector", UNKEYED, TAILRACE, LEAST_CPU, cpu, 4),
+    ("CPU of a span, un-keyed topic, one worker against one Collector", ONE, TAILRACE, LEAST_CPU, cpu, 4),
     ("CPU with the broker's, keyed topic", KEYED, TAILRACE, LEAST_CPU, cpu_with_broker, 3),
     ("CPU with the broker's, span metrics on both sides", METRICS, TAILRACE, LEAST_CPU, cpu_with_broker, 3),
     ("CPU with the broker's, un-keyed topic, against two Collectors", UNKEYED_WAITS, TAILRACE, TWO, cpu_with_broker, 3),
     ("CPU with the broker's, un-keyed topic, against one Collector", UNKEYED, TAILRACE, LEAST_CPU, cpu_with_broker, 3),
+    ("CPU with the broker's, one worker against one Collector", ONE, TAILRACE, LEAST_CPU, cpu_with_broker, 3),
     ("Peak memory, keyed topic, catch-up", KEYED, TAILRACE, LEAST_MEMORY, rss, 4),
     ("Peak memory, span metrics on both sides, catch-up", METRICS, TAILRACE, LEAST_MEMORY, rss, 4),
     ("Peak memory, un-keyed topic, catch-up, against two Collectors", UNKEYED_WAITS, TAILRACE, TWO_LEAN, rss, 4),
     ("Peak memory, keyed topic, paced, as it comes", KEYED_PACED, TAILRACE, LEAST_MEMORY, rss, 4),
     ("Peak memory, keyed topic, paced, both set for it", KEYED_PACED, LEAN, LEAST_MEMORY, rss, 4),
+    ("Peak memory, un-keyed topic, paced, against two Collectors", UNKEYED_PACED, TAILRACE, TWO_LEAN, rss, 4),
+    ("Peak memory, un-keyed topic, catch-up, one worker against one Collector", ONE, TAILRACE, LEAST_MEMORY, rss, 4),
+    ("Peak memory, un-keyed topic, paced, one worker against one Collector", ONE_PACED, TAILRACE, LEAST_MEMORY, rss, 4),
 )
 """Goal, series of bench.compare, own side, other side, figure, bar: how many times ours the other side's must be."""
 

@@ -151,7 +151,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=["a", "am", "b"])
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=["a", "am", "b", "one"])
     parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS))
     parser.add_argument("--placements", nargs="+", choices=PLACEMENTS, default=["pinned"])
     parser.add_argument("--sides", nargs="+", default=[], metavar="NAME", help="as in the tables (default: all)")

@@ -15,6 +15,8 @@ from tests.end_to_end.harness import Worker
 from tests.services import Kafka, Server
 
 LATE_HORIZON = 600.0
+ONE_WORKER: Mapping[str, Any] = {"kafka": {"partitions": 1}}
+"""With a raw topic that `sample` reads itself: all of its partitions, keyed or not."""
 LITTLE_CACHE: Mapping[str, Any] = {"sampling": {"cache_bytes": 64 << 20}}
 """Tailrace set for little memory: of a longer window the rest waits in Kafka, and is read twice."""
 
@@ -215,6 +217,12 @@ MODES = {
         False,
         False,
         {TAILRACE: _tailrace(direct=False), **_TWO, "Collector, least CPU": _ONE["Collector, least CPU"]},
+    ),
+    "one": Mode(
+        "un-keyed topic, one process on each side",
+        False,
+        False,
+        {TAILRACE: _tailrace(True, ONE_WORKER), **_ONE},
     ),
     "tuning": Mode(
         "keyed topic, one Collector, its settings",

@@ -1,0 +1,175 @@
+"""One worker that reads all partitions of raw topics, keyed or not (`kafka.partitions: 1`), on a real Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import NewPartitions
+from click.testing import CliRunner
+
+from pipeline import telemetry
+from pipeline.cli import cli
+from pipeline.consume import OneMember
+from pipeline.explain import explain
+from pipeline.topics import keyed_topics
+from pipeline.worker import running
+from tests.pipeline.kafka import DEADLINE, committed, create
+from tests.pipeline.stages import administration, busy, holds, log_of, more_kept, partition, trace_id
+from tests.pipeline.test_restore import Restoring
+from tests.services import Kafka, eventually
+from tests.services.process import HOST
+
+SPANS, LOGS = 3, 2  # raw partitions
+
+
+class Alone(Restoring):
+    """No ingest; the spans of a trace lie in any partition."""
+
+    SECTIONS = {**Restoring.SECTIONS, "regroup": "never"}
+    partitions = SPANS
+
+    async def create(self, raw: int = SPANS) -> Alone:
+        await create(self.bootstrap, {self.raw: raw, f"{self.raw}.logs": LOGS})
+        await self.ensured()
+        return self
+
+    def placed(self, name: str) -> int:
+        """Span n of a trace is in partition n, and so on."""
+        return int(name.split("/")[1].rstrip("!")) % self.partitions
+
+    async def produce(
+        self, producer: AIOKafkaProducer, *names: str, partition: int | None = None, at: int | None = None
+    ) -> None:
+        """Each span by itself, all at once; `partition` is for one alone."""
+        alone = partition if len(names) == 1 else None
+        places = [self.placed(name) if alone is None else alone for name in names]
+        sent = [
+            super(Alone, self).produce(producer, name, partition=place, at=at)
+            for name, place in zip(names, places, strict=True)
+        ]
+        await asyncio.gather(*sent)
+
+    async def reads(self, place: int) -> bool:
+        """Whether the group has an offset for a partition of spans."""
+        return await committed(self.bootstrap, self.topics.group("sample"), partition(self.raw, place)) >= 0
+
+    async def grow(self, count: int) -> None:
+        """Give the topic of spans more partitions."""
+        async with administration(self.bootstrap) as admin:
+            await admin.create_partitions({self.raw: NewPartitions(count)})
+        await self.create_seen(self.raw, count)
+
+
+@pytest.fixture
+async def alone(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Alone]:
+    found = Alone(kafka.bootstrap, tmp_path, partitions=1)
+    await found.create()
+    yield found
+    found.stop()
+
+
+async def test_a_trace_on_all_partitions_is_decided_once(alone: Alone) -> None:
+    """Kept whole, explained and restored from all partitions, replayed alike; logs find it anywhere."""
+    bad, calm = ("bad/1", "bad/2!", "bad/3", "bad/4"), ("calm/1", "calm/2", "calm/3", "calm/4")
+    async with alone.producer() as producer, running(alone.config, ["sample"]) as worker:
+        await holds(worker, "sample")
+        url = f"http://{HOST}:{worker.server.port}"
+        await alone.produce(producer, *bad, *calm)
+        for place, name in enumerate(("bad", "calm")):
+            await producer.send_and_wait(f"{alone.raw}.logs", log_of(name, f"{name} said"), partition=place)
+        await producer.send_and_wait(alone.raw, b"\xff", partition=2, key=b"poison")
+        await alone.decided("bad", "calm")
+        await alone.produce(producer, "last/1")  # or a replay would end before they are due
+        await alone.settled()
+        for name, state in (("bad", "kept"), ("calm", "dropped")):
+            found = await explain(alone.config, trace_id(name))
+            assert (found.state, found.agrees, found.partition) == (state, True, 0)
+            assert {topic for topic, _, _ in found.sources} <= {alone.raw, f"{alone.raw}.logs"}
+            assert {place for topic, place, _ in found.sources if topic == alone.raw} == set(range(SPANS))
+
+        async def passed() -> bool:
+            ends = {partition(alone.raw, place): 1 for place in range(SPANS)}
+            group = alone.topics.group("sample")
+            return all([(await committed(alone.bootstrap, group, place) or 0) >= end for place, end in ends.items()])
+
+        await eventually(passed, DEADLINE, "all tails have moved")
+        code, told = await alone.restore("calm", url)
+        assert (code, told["outcome"], told["spans"], told["logs"]) == (0, "restored", 4, 1)
+        await alone.kept(*bad, *calm)
+
+        async def logs() -> bool:
+            return {name: kept for name, (kept, _) in (await alone.kept_logs()).items()} == {
+                "bad said": True,
+                "calm said": True,
+            }
+
+        await eventually(logs, DEADLINE, "both logs are kept")
+    (letter,) = await alone.records(alone.topics.dlq)
+    assert dict(letter.headers)["partition"] == b"2"
+    assert await alone.verdicts() == {"bad": ["errors"], "calm": ["", "restored"], "last": [""]}
+    words = ["simulate", "--config", str(alone.file), "--policies", str(alone.file), "--since", "earliest", "--json"]
+    result = await asyncio.to_thread(CliRunner().invoke, cli, words)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert (report["live"]["same"], report["live"]["different"], report["new"]["traces"]) == (2, 0, 2)
+
+
+async def test_the_others_wait_and_one_of_them_takes_over(alone: Alone) -> None:
+    """Of two workers one has everything. It is killed, and nothing is lost or doubled; so when partitions are added."""
+    workers = [alone.start("sample"), alone.start("sample")]
+    async with busy(alone, whole=True):
+        await eventually(lambda: alone.has_members("sample", 2), DEADLINE, "both are there")
+        for turn in range(2):
+            await more_kept(alone)
+            workers.append(alone.start("sample"))
+            workers.pop(0).kill()
+            if turn:
+                await alone.grow(SPANS + 2)
+            await more_kept(alone)
+        async with alone.producer() as producer:
+            await alone.produce(producer, "new/1!", partition=SPANS + 1)
+            await alone.produce(producer, "new/2", partition=0)
+        await more_kept(alone)
+    await alone.settled(2 * DEADLINE)
+
+
+async def test_a_partition_that_is_added_is_read_from_its_beginning(kafka: Kafka, tmp_path: Path) -> None:
+    """Though a first start is at the end of what is there: nothing is lost before anybody knows the partition."""
+    before = telemetry.REGISTRY.get_sample_value("tailrace_takeovers_total", {"role": "sample"}) or 0
+    alone = Alone(kafka.bootstrap, tmp_path, partitions=1, start="latest")
+    await alone.create(raw=1)
+    alone.partitions = 1
+    async with alone.producer() as producer:
+        await producer.send_and_wait(alone.raw, b"\xff")  # not read, so not in the dead-letter queue
+        async with running(alone.config, ["sample"]) as worker:
+            await holds(worker, "sample")
+            await alone.produce(producer, "old/1!")
+            await alone.decided("old")
+    await alone.grow(2)
+    async with alone.producer() as producer:
+        await alone.produce(producer, "young/1!", partition=1)
+        async with running(alone.config, ["sample"]):
+            await alone.settled()
+    assert await alone.records(alone.topics.dlq) == []
+    assert (telemetry.REGISTRY.get_sample_value("tailrace_takeovers_total", {"role": "sample"}) or 0) == before + 2
+
+
+def test_any_number_of_raw_partitions_is_right(alone: Alone) -> None:
+    assert keyed_topics(alone.config) == [alone.raw, f"{alone.raw}.logs"]
+    assert yaml.safe_load(alone.file.read_text())["kafka"]["partitions"] == 1
+
+
+def test_one_member_has_all_partitions() -> None:
+    cluster = SimpleNamespace(partitions_for_topic=lambda topic: set(range({"a": 3, "b": 1}[topic])))
+    members = {name: OneMember.metadata(["a", "b"]) for name in ("y", "x", "z")}
+    found = OneMember.assign(cluster, members)
+    assert found["x"].assignment == [("a", [0, 1, 2]), ("b", [0])]
+    assert found["y"].assignment == found["z"].assignment == []
+    assert OneMember.assign(cluster, {}) == {}
