@@ -27,7 +27,7 @@ import faust
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError, RebalanceInProgressError
 from aiokafka.structs import OffsetAndMetadata
 from mode import Service
@@ -84,14 +84,27 @@ def first_partitions(count: int) -> type[RangePartitionAssignor]:
     return FirstPartitions
 
 
-class OneMember(RangePartitionAssignor):  # type: ignore[misc]
-    """All partitions for the member whose id is the first; the others wait to take over."""
+def one_member() -> type[RangePartitionAssignor]:
+    """All partitions for one member, for a group of one worker: it keeps them while others come and go."""
 
-    @classmethod
-    def assign(cls, cluster: Any, members: Any) -> Any:
-        first = min(members, default=None)
-        waiting = {member: ConsumerProtocolMemberAssignment(cls.version, [], b"") for member in members}
-        return waiting | super().assign(cluster, {member: members[member] for member in members if member == first})
+    class OneMember(RangePartitionAssignor):  # type: ignore[misc]
+        has = b""
+
+        @classmethod
+        def assign(cls, cluster: Any, members: Any) -> Any:
+            first = min(members, key=lambda member: (not members[member].user_data, member))
+            waiting = {member: ConsumerProtocolMemberAssignment(cls.version, [], b"") for member in members}
+            return waiting | super().assign(cluster, {first: members[first]})
+
+        @classmethod
+        def metadata(cls, topics: Any) -> Any:
+            return ConsumerProtocolMemberMetadata(cls.version, list(topics), cls.has)
+
+        @classmethod
+        def on_assignment(cls, assignment: Any) -> None:
+            cls.has = b"all" if assignment.assignment else b""
+
+    return OneMember
 
 
 def name_of(unit: Hashable) -> str:
@@ -107,7 +120,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     """One role's consumer group in this worker. `unit` maps a partition to its lease's key.
 
     `others` are raw topics that another group of the role reads: `raw_topics` has them too.
-    With `partitions` only so many of each topic are read; with `one_member` one worker reads them all. `watchdog` as in
+    With `partitions` only so many of each topic are read; with `alone` one worker reads them all. `watchdog` as in
     `watchdog.timeout`, in seconds.
     `limits` if the topics are raw ones. `patience` in seconds, see `consumer_kwargs`.
     """
@@ -123,7 +136,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         unit: Callable[[TopicPartition], Hashable] = lambda partition: partition,
         others: Collection[str] = (),
         partitions: int | None = None,
-        one_member: bool = False,
+        alone: bool = False,
         watchdog: float = STALLED,
         limits: Limits | None = None,
         patience: float = inf,
@@ -136,7 +149,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._topics = sorted(topics)
         self._make, self._unit = lease, unit
         spread = RangePartitionAssignor if partitions is None else first_partitions(partitions)
-        self._assignor = OneMember if one_member else spread
+        self._assignor = one_member() if alone else spread
         self.turns: Turns = app.turns
         self.sizes: dict[str, BurstSize] = {}  # by transactional id, whatever epochs come and go
         self._channel = app.channel(maxsize=CHANNEL_SIZE)

@@ -91,7 +91,7 @@ def group(
         config.kafka,
         made,
         unit=lambda partition: 0 if config.reads_whole_topics else partition.partition,
-        one_member=config.reads_whole_topics,
+        alone=config.reads_whole_topics,
         watchdog=config.watchdog.timeout,
         limits=config.limits,
         patience=interval(config),

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 
 from pipeline import telemetry
 from pipeline.cli import cli
-from pipeline.consume import OneMember
+from pipeline.consume import one_member
 from pipeline.explain import explain
 from pipeline.topics import keyed_topics
 from pipeline.worker import running
@@ -122,13 +123,14 @@ async def test_a_trace_on_all_partitions_is_decided_once(alone: Alone) -> None:
 
 
 async def test_the_others_wait_and_one_of_them_takes_over(alone: Alone) -> None:
-    """Of two workers one has everything. It is killed, and nothing is lost or doubled; so when partitions are added."""
-    workers = [alone.start("sample"), alone.start("sample")]
+    """The first worker has everything. It is killed, and nothing is lost or doubled; so when partitions are added."""
+    workers = [alone.start("sample")]
+    await eventually(lambda: alone.has_members("sample", 1), DEADLINE, "the first is there")
     async with busy(alone, whole=True):
-        await eventually(lambda: alone.has_members("sample", 2), DEADLINE, "both are there")
         for turn in range(2):
-            await more_kept(alone)
             workers.append(alone.start("sample"))
+            await eventually(lambda: alone.has_members("sample", 2), DEADLINE, "both are there")
+            await more_kept(alone)
             workers.pop(0).kill()
             if turn:
                 await alone.grow(SPANS + 2)
@@ -167,9 +169,19 @@ def test_any_number_of_raw_partitions_is_right(alone: Alone) -> None:
 
 
 def test_one_member_has_all_partitions() -> None:
+    """The first by its id, who keeps them when another one comes; and when it is gone, another one."""
     cluster = SimpleNamespace(partitions_for_topic=lambda topic: set(range({"a": 3, "b": 1}[topic])))
-    members = {name: OneMember.metadata(["a", "b"]) for name in ("y", "x", "z")}
-    found = OneMember.assign(cluster, members)
-    assert found["x"].assignment == [("a", [0, 1, 2]), ("b", [0])]
-    assert found["y"].assignment == found["z"].assignment == []
-    assert OneMember.assign(cluster, {}) == {}
+    members = {name: one_member() for name in ("y", "z")}
+
+    def rebalance() -> dict[str, Any]:
+        found = members["z"].assign(cluster, {name: member.metadata(["a", "b"]) for name, member in members.items()})
+        for name, assignment in found.items():
+            members[name].on_assignment(assignment)
+        return {name: assignment.assignment for name, assignment in found.items()}
+
+    everything = [("a", [0, 1, 2]), ("b", [0])]
+    assert rebalance() == {"y": everything, "z": []}
+    members["x"] = one_member()
+    assert rebalance() == {"x": [], "y": everything, "z": []}
+    del members["y"]
+    assert rebalance() == {"x": everything, "z": []}
