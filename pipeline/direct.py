@@ -68,8 +68,8 @@ def leases(config: Config, since: str | None, watch: Watch | None = None, accept
             window = direct_settings(config, len(owner.consumer.assignment()) // len(raw), {})
         else:
             raise ProtocolError(
-                f"with regroup: never all raw topics must have kafka.partitions ({n}) partitions: {told}; or one worker "
-                "reads any number of them, with kafka.partitions: 1 under another kafka.prefix"
+                f"with regroup: never all raw topics must have kafka.partitions ({n}) partitions: {told}; or one "
+                "worker reads any number of them, with kafka.partitions: 1 under another kafka.prefix"
             )
         pair = KeyedPair(owner, unit, config, topics, compiled, window, retention, shares, since, watch, accept_loss)
         pair.exchange(exchange)
