@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from pipeline.config import Config
 from pipeline.roles import Role, diagram, expand
-from pipeline.topics import Topics, canary_topics, keyed_topics, placed_by_trace, topic_specs
+from pipeline.topics import Topics, canary_topics, direct_topics, placed_by_trace, topic_specs
 from schemas.kafka_client import Security
 
 CREATOR = "topics"
@@ -99,7 +99,7 @@ def grouped(acls: Iterable[Acl]) -> list[tuple[Resource, list[Operation]]]:
 def _of_role(config: Config, role: Role) -> list[Acl]:
     topics = Topics(config.kafka.prefix)
     # A worker refuses to run on topics whose settings break the protocol.
-    checked = {spec.name for spec in topic_specs(config)} | set(keyed_topics(config))
+    checked = {spec.name for spec in topic_specs(config)} | set(direct_topics(config))
     found = []
     touched = dict.fromkeys((*role.reads, *role.writes))
     for name in touched:

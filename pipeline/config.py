@@ -545,7 +545,7 @@ class Config(Section):
     def _raw_topics(cls, inputs: list[Input], info: ValidationInfo) -> list[Input]:
         refuse(_input_rules(inputs, info.data.get("kafka")))
         if info.data.get("regroup") == "never":
-            refuse(_keyed_rules(inputs))
+            refuse(_direct_rules(inputs))
         return inputs
 
     @field_validator("sampling")
@@ -625,7 +625,7 @@ def _input_rules(inputs: list[Input], kafka: Kafka | None) -> Iterator[Broken]:
         first.setdefault(item.topic, i)
 
 
-def _keyed_rules(inputs: list[Input]) -> Iterator[Broken]:
+def _direct_rules(inputs: list[Input]) -> Iterator[Broken]:
     """What `regroup: never` asks of the inputs."""
     for signal in ("traces", "logs"):
         places = [i for i, item in enumerate(inputs) if item.signal == signal]

@@ -358,7 +358,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         """Keep the leases that came back, let go of the rest, take the new ones.
 
         In a generation that the group had without this worker another one may have had its partitions: what no epoch
-        fences is taken over again. So is a unit whose partitions are not the same. Not a coroutine on purpose:
+        fences is taken over again. So is a unit that has more partitions than before. Not a coroutine on purpose:
         positions are set before the consumer asks the group for them.
         """
         before, self._generation = self._generation, self.consumer._coordinator.generation
@@ -369,12 +369,12 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         units: dict[Hashable, list[TopicPartition]] = {}
         for partition in assigned:
             units.setdefault(self._unit(partition), []).append(partition)
-        missed |= {u for u, lease in self._leases.items() if u in units and set(lease.positions()) != set(units[u])}
+        missed |= {u for u, lease in self._leases.items() if u in units and not set(units[u]) <= {*lease.positions()}}
         for unit, lease in self._leases.items():
             lease.resume(unit in units and unit not in missed)
             if unit in units and unit not in missed:
-                for partition, offset in lease.positions().items():
-                    self.consumer.seek(partition, offset)
+                for partition in units[unit]:
+                    self.consumer.seek(partition, lease.positions()[partition])
         for unit in [u for u in self._holders if u not in units]:
             self.add_future(self._release(unit))
         for unit in missed & units.keys():

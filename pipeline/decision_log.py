@@ -9,6 +9,7 @@ from aiokafka import TopicPartition
 
 from pipeline.config import Config
 from pipeline.history import Feed
+from pipeline.reader import Reader
 from pipeline.topics import Topics
 from schemas.decision import Checkpoint, DecisionRecord, Verdict, decided_keys
 
@@ -50,7 +51,9 @@ class DecisionLog:
     """The decisions of one partition, from the newest back."""
 
     def __init__(self, config: Config, index: int) -> None:
-        self.feed = Feed(config, TopicPartition(Topics(config.kafka.prefix).decisions, index))
+        self.feed = Feed(
+            Reader(config.kafka, config.limits), TopicPartition(Topics(config.kafka.prefix).decisions, index)
+        )
         self._records: list[tuple[int, int, bytes]] = []  # (offset, append time, value): the newest, and those around
         self._first = self._position = self._fresh = 0
 

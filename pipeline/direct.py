@@ -32,7 +32,7 @@ from processors.redaction import Redactor
 from processors.sampling.compile import Plan
 from processors.sampling.window import Burst, Settings
 from processors.stream_time import BrokerClock
-from schemas.errors import ProtocolError
+from schemas.errors import ProtocolError, Unavailable
 from schemas.raw_batch import RawBatch, RawReader, Record
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ BATCH_BYTES = 1 << 20  # of raw values in one batch: what one fetch of a partiti
 ENDS_PER_WAIT = 10  # times per decision_wait that a partition's end is asked for
 AHEAD_OF_OTHER = 4  # decision_waits that one partition may be read ahead of another
 AHEAD_SHARE = 4  # a part of the cache that is enough to read while a transaction is under way
+MOST_REREADS = 2  # partitions that are read again for one burst, each as far as one may be
 CLOSE_LIMIT = 1.0  # seconds that the check of the keys may take to end
 CHECKER = 0  # the partition whose owner looks for traces that are on two partitions
 
@@ -62,7 +63,7 @@ def leases(config: Config, since: str | None, watch: Watch | None = None, accept
         told = ", ".join(f"{topic} has {count}" for topic, count in sorted(owner.raw_topics().items()))
         if config.reads_whole_topics:
             if not all(numbers and numbers == list(range(len(numbers))) for numbers in found.values()):
-                raise ProtocolError(f"all partitions of the raw topics belong together, but some did not come: {told}")
+                raise Unavailable(f"all partitions of the raw topics belong together, but some did not come: {told}")
             window = direct_settings(config, 1, {topic: len(numbers) for topic, numbers in found.items()})
         elif all(found.values()) and unit < n:
             window = direct_settings(config, len(owner.consumer.assignment()) // len(raw), {})
@@ -71,7 +72,7 @@ def leases(config: Config, since: str | None, watch: Watch | None = None, accept
                 f"with regroup: never all raw topics must have kafka.partitions ({n}) partitions: {told}; or one "
                 "worker reads any number of them, with kafka.partitions: 1 under another kafka.prefix"
             )
-        pair = KeyedPair(owner, unit, config, topics, compiled, window, retention, shares, since, watch, accept_loss)
+        pair = RawPair(owner, unit, config, topics, compiled, window, retention, shares, since, watch, accept_loss)
         pair.exchange(exchange)
         return pair
 
@@ -98,7 +99,7 @@ def group(
     )
 
 
-class KeyedPair(PartitionPair):
+class RawPair(PartitionPair):
     """Partition i of the raw topics, or all of them, under one epoch."""
 
     def __init__(
@@ -231,8 +232,12 @@ class KeyedPair(PartitionPair):
         return burst
 
     async def _reread(self) -> None:
+        left = MOST_REREADS * self._reread_bytes
         for name, (position, end) in self._window.wanted().items():
-            again = await self._reader.read(self._pair[name], position, end, self._reread_bytes)
+            if left <= 0:
+                break  # the rest after what this makes room for
+            again = await self._reader.read(self._pair[name], position, end, min(left, self._reread_bytes))
+            left -= sum(len(value) for _, _, value in again.records)
             records = [record for record in again.records if record[0] < end]
             now, made, batches = self._now(), self._batches(name, records), []
             while True:
@@ -252,12 +257,10 @@ class KeyedPair(PartitionPair):
         asking = time.monotonic() - self._asked_at >= self._wait / 1000 / ENDS_PER_WAIT
         if asking:
             self._asked_at = time.monotonic()
+            before, names = self._now(), [name for name in self._pair if name not in self._ending]
+            ends = await asyncio.gather(*(self._group.brokers.written_end(self._pair[name]) for name in names))
+            self._ending |= {name: (end, before) for name, end in zip(names, ends, strict=True) if end is not None}
         for name, partition in self._pair.items():
-            if asking and name not in self._ending:
-                before = self._now()
-                end = await self._group.brokers.written_end(partition)
-                if end is not None:
-                    self._ending[name] = end, before
             if name in self._ending and await self._group.passed(partition, self._ending[name][0]):
                 _, before = self._ending.pop(name)
                 self._window.ended(name, before)

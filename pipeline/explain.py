@@ -87,7 +87,7 @@ async def _explain(config: Config, trace_id: bytes, index: int) -> Explanation:
         beginnings, ends = await history.beginnings(), await history.ends()
         for feed in history.feeds:
             start = max(beginnings[feed.name], place.before.tails.get(feed.name, 0))
-            feed.between(start, place.heads.get(feed.name, ends[feed.name]))
+            feed.between(start, place.heads.get(feed.name, start if place.heads else ends[feed.name]))
         rows = await _rows(config, history, trace_key(trace_id), place.before)
     finally:
         await history.close()

@@ -29,9 +29,8 @@ class Feed:
     `name` is what a window calls it (processors/feeds.py).
     """
 
-    def __init__(self, config: Config, partition: TopicPartition, name: str = "") -> None:
-        self.partition, self.name = partition, name
-        self.reader = Reader(config.kafka, config.limits)
+    def __init__(self, reader: Reader, partition: TopicPartition, name: str = "") -> None:
+        self.reader, self.partition, self.name = reader, partition, name
         self.position = self.start = self.end = 0
         self.buffer: deque[tuple[int, int, bytes]] = deque()
 
@@ -79,7 +78,8 @@ class History:
         self.raw_partitions = raw_partitions
         self.topics = [name for name in (found.spans_topic, found.logs_topic) if name is not None]
         self.direct, self._limits = found.direct, config.limits
-        self.feeds = [Feed(config, TopicPartition(*place_of(name, index)), name) for name in found.feeds]
+        self._reader = Reader(config.kafka, config.limits)
+        self.feeds = [Feed(self._reader, TopicPartition(*place_of(name, index)), name) for name in found.feeds]
         signals = {item.topic: item.signal for item in config.inputs}
         self._raw = {
             feed.name: RawReader(
@@ -161,5 +161,4 @@ class History:
 
     async def close(self) -> None:
         """Disconnect."""
-        for feed in self.feeds:
-            await feed.reader.close()
+        await self._reader.close()

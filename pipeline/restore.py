@@ -123,7 +123,7 @@ class Restores:
         if place.restored is not None or place.decision.verdict.kept:
             told = place.restored.why if place.restored else f"kept by {place.decision.verdict.policy}"
             return Answer(Outcome.KEPT, self._index, why=told)
-        history = await History.of(self._config, self._index)
+        history = History(self._config, self._index, self._window.raw_partitions)
         try:
             first, tails = await history.beginnings(), place.before.tails
             starts = {feed: max(offset, tails.get(feed, 0)) for feed, offset in first.items()}

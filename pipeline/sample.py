@@ -201,7 +201,8 @@ class PartitionPair(Lease):
             self._accept_loss,
         )
         for name, records in self._window.lost.items():
-            log.error("records are gone before they were forwarded", extra={"topic": name, "records": records})
+            lost = {"topic": topic_of(name), "partition": self._pair[name].partition, "records": records}
+            log.error("records are gone before they were forwarded", extra=lost)
             signal = "logs" if topic_of(name) == self._logs_topic else "spans"
             telemetry.count("tailrace_dropped_total", records, signal=signal, reason="retention", intentional="false")
         return {self._pair[name]: offset for name, offset in positions.items()}

@@ -19,6 +19,7 @@ from aiokafka import TopicPartition
 from pipeline.budget_exchange import EVERY
 from pipeline.config import Config, Sampling
 from pipeline.history import CHUNK, Batch, Feed, History
+from pipeline.reader import Reader
 from pipeline.topics import Topics
 from pipeline.window_settings import window_settings
 from processors.sampling.budget import Budget
@@ -135,7 +136,8 @@ class _Partition:
         self._config, self._index, self._report, self._cache = config, index, report, cache
         self._new, self._old = new, old
         self.history = history
-        self._decisions = Feed(config, TopicPartition(Topics(config.kafka.prefix).decisions, index))
+        reader = Reader(config.kafka, config.limits)
+        self._decisions = Feed(reader, TopicPartition(Topics(config.kafka.prefix).decisions, index))
         self.replays: list[Replay] = []
         self.total = 0
 

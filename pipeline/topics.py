@@ -178,15 +178,15 @@ def compare(
             if key in effective and not _satisfies(key, value, effective[key]):
                 least = "at least " if key in _MAY_EXCEED else ""
                 problems.append(TopicProblem(spec.name, f"{key} is {effective[key]}, must be {least}{value}"))
-    return problems + _outlived(config, settings) + _keyed(config, partitions, settings)
+    return problems + _outlived(config, settings) + _direct(config, partitions, settings)
 
 
-def _keyed(
+def _direct(
     config: Config, partitions: Mapping[str, int], settings: Mapping[str, Mapping[str, str]]
 ) -> list[TopicProblem]:
     """What is wrong with the raw topics that `sample` reads itself (`regroup: never`)."""
     problems = []
-    for name in keyed_topics(config):
+    for name in direct_topics(config):
         found, n = partitions.get(name), config.kafka.partitions
         if found is not None and found != n and not config.reads_whole_topics:
             text = (
@@ -201,7 +201,7 @@ def _keyed(
     return problems
 
 
-def keyed_topics(config: Config) -> list[str]:
+def direct_topics(config: Config) -> list[str]:
     """The raw topics that `sample` reads itself; none unless `regroup: never`."""
     return config.traced if config.regroup == "never" else []
 
@@ -313,7 +313,7 @@ async def with_admin(config: Config, work: Callable[[AIOKafkaAdminClient, Config
 
 async def _problems(admin: AIOKafkaAdminClient, config: Config) -> list[TopicProblem]:
     partitions = await _partitions(admin)
-    wanted = [*(spec.name for spec in topic_specs(config)), *keyed_topics(config)]
+    wanted = [*(spec.name for spec in topic_specs(config)), *direct_topics(config)]
     names = [name for name in wanted if name in partitions]
     return compare(config, partitions, await settings(admin, names), await _in_force(admin, config))
 

@@ -123,7 +123,8 @@ class Watch:
             messages = [(spans, value) for value in sent.spans()] + [(logs, value) for value in sent.logs()]
             # Spread over the partitions, as producers that know nothing of traces do it, or all by the trace id.
             by_id = partition_of(sent.trace_id, self._config.kafka.partitions)
-            partition = by_id if self._config.regroup == "never" else None
+            keyed = self._config.regroup == "never" and not self._config.reads_whole_topics
+            partition = by_id if keyed else None
             acks = [await producer.send(topic, value, partition=partition) for topic, value in messages]
             await asyncio.gather(*acks)
 

@@ -46,7 +46,7 @@ from schemas.columns import gathered, totals
 from schemas.dead_letter import DeadLetter
 from schemas.decision import DROPPED, Checkpoint, DecisionRecord, Enrichment, Verdict
 from schemas.envelope import Envelope, RowVerdict
-from schemas.errors import ProtocolError
+from schemas.errors import ProtocolError, Unavailable
 from schemas.otlp_scan import (
     LOG_CELLS,
     SEVERITY,
@@ -196,7 +196,8 @@ class Window:
         self._spans = SpanColumns(plan.keys)
         self._logs = LogColumns()
         self._feeds = settings.feeds
-        self.limit = settings.burst_bytes  # bytes that a burst forwards of a feed, or has of verdicts
+        self._span_feeds = {feed for feed in self._feeds if topic_of(feed) == settings.spans_topic}
+        self.limit = settings.burst_bytes  # bytes that a burst forwards of a signal, or has of verdicts
         self._order = self._feeds  # in which tails move
         self._cursors: dict[str, Cursor] = {}
         self.lost: dict[str, int] = {}  # records of a feed that were gone when this owner came
@@ -251,6 +252,8 @@ class Window:
         if self._loaded is not None and not point.full:
             point.marks = self._loaded.marks | point.marks
         if strange := sorted(set(point.tails) - set(self._feeds)):
+            if all(topic_of(feed) in map(topic_of, self._feeds) for feed in strange):
+                raise Unavailable(f"{', '.join(map(self._named, strange))}: not among what the group reads now")
             raise ProtocolError(
                 f"the last owner of partition {self.partition} read {', '.join(strange)}, this one reads "
                 f"{', '.join(self._feeds)}: `regroup` or the inputs were changed; let the old configuration forward "
@@ -266,9 +269,9 @@ class Window:
     def resume(
         self, committed: Mapping[str, int | None], starts: Mapping[str, int], accept_loss: bool = False
     ) -> dict[str, int]:
-        """All decisions are loaded: where to read from, per topic.
+        """All decisions are loaded: where to read from, per feed.
 
-        `committed` are the group's offsets (None: none), `starts` the first offsets of the topics, for the very
+        `committed` are the group's offsets (None: none), `starts` the first offsets of the feeds, for the very
         first start. Raises ProtocolError when offsets and checkpoint contradict each other; and when records are gone
         that were not forwarded yet, unless `accept_loss`: then `lost` says how many, and it goes on after them.
         """
@@ -312,7 +315,7 @@ class Window:
     # ---- the head ----------------------------------------------------------------------------------------
 
     def positions(self) -> dict[str, int]:
-        """The head, per topic."""
+        """The head, per feed."""
         return {feed: cursor.head for feed, cursor in self._cursors.items()}
 
     def uncounted(self, feed: str) -> int:
@@ -342,7 +345,7 @@ class Window:
         self._decide_due()
 
     def _has_spans(self, feed: str) -> bool:
-        return topic_of(feed) == self._settings.spans_topic
+        return feed in self._span_feeds
 
     def _named(self, feed: str) -> str:
         return "{}/{}".format(*place_of(feed, self.partition))
@@ -355,7 +358,7 @@ class Window:
         return envelope
 
     def quiet(self) -> list[str]:
-        """Topics that have fallen silent, or that are read more slowly than the others: `ended` tells which."""
+        """Feeds that have fallen silent, or that are read more slowly than the others: `ended` tells which."""
         return self._clock.quiet()
 
     def ended(self, feed: str, append: int) -> None:
@@ -528,8 +531,9 @@ class Window:
             cursor.gaps.append((cursor.head, _after(offset, value)))
 
     def wanted(self) -> dict[str, tuple[int, int]]:
-        """Topics whose tail stands before what is not in memory, and the stretch that has to be read again."""
-        return {feed: gap for feed, cursor in self._cursors.items() if (gap := cursor.gap()) is not None}
+        """Feeds whose tail stands before what is not in memory, and what has to be read again; the oldest first."""
+        found = {feed: gap for feed, cursor in self._cursors.items() if (gap := cursor.gap()) is not None}
+        return dict(sorted(found.items(), key=lambda item: self._cursors[item[0]].passed or 0))
 
     def reread(self, feed: str, records: Sequence[tuple[int, int, Value]], position: int) -> None:
         """Records (offset, append, value) of the stretch that was wanted; `position` is what follows them."""
@@ -656,12 +660,12 @@ class Window:
                 passed.full = True
                 break
             offset, append, value = oldest
-            envelope = self._envelope(value)
+            size, envelope = _size(value), self._envelope(value)
             if len(envelope) and not self._all_decided(envelope.keys, feed, offset):
                 break
             if isinstance(value, RawBatch):
                 whole = value.whole()
-                envelope = whole.rows
+                size, envelope = whole.size, whole.rows
                 passed.size += self._set_aside(whole)
             if len(envelope):
                 outputs = forward(envelope)
@@ -679,7 +683,7 @@ class Window:
                 self._whole_bytes -= _whole_size(value)
             passed.records += 1
             passed.rows += len(envelope)
-            passed.read += _size(value)
+            passed.read += size
         if cursor.next() is None:
             cursor.tail = max(cursor.tail, cursor.gaps[0][0] if cursor.gaps else cursor.head)
         self._pass_ends(feed, cursor)
@@ -746,8 +750,13 @@ class Window:
         verdict = self._verdicts.get(key)
         return Outcome.KEPT if verdict is not None and verdict.kept else None
 
+    @property
+    def raw_partitions(self) -> Mapping[str, int]:
+        """How many each raw topic had when this owner came, if it reads them all."""
+        return self._settings.raw_partitions
+
     def tails(self) -> dict[str, int]:
-        """The tail, per topic."""
+        """The tail, per feed."""
         return {feed: cursor.tail for feed, cursor in self._cursors.items()}
 
     def restore(self, found: Restoration) -> Outcome:

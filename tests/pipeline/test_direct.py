@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from pipeline import telemetry
-from pipeline.direct import AHEAD_SHARE, KeyedPair
+from pipeline.direct import AHEAD_SHARE, RawPair
 from pipeline.roles import diagram, wait_for_servers
 from pipeline.worker import running
 from processors.keying import is_sampled
@@ -194,7 +194,7 @@ def test_the_head_reads_a_quarter_of_the_cache_ahead(
     cached: int, ahead: float | None, passes: bool, full: bool
 ) -> None:
     """It must not fill the cache, which is for a window that needs it."""
-    pair, wait = KeyedPair.__new__(KeyedPair), 5_000
+    pair, wait = RawPair.__new__(RawPair), 5_000
     tail = None if ahead is None else int(100_000 - ahead * wait)
     window = SimpleNamespace(
         now=100_000, tail_now=tail, cached_bytes=cached, can_pass=lambda: passes, waits=lambda: (ahead or 0) <= WAITS

@@ -19,7 +19,7 @@ from pipeline import telemetry
 from pipeline.cli import cli
 from pipeline.consume import one_member
 from pipeline.explain import explain
-from pipeline.topics import keyed_topics
+from pipeline.topics import direct_topics
 from pipeline.worker import running
 from tests.pipeline.kafka import DEADLINE, committed, create
 from tests.pipeline.stages import administration, busy, holds, log_of, more_kept, partition, trace_id
@@ -164,7 +164,7 @@ async def test_a_partition_that_is_added_is_read_from_its_beginning(kafka: Kafka
 
 
 def test_any_number_of_raw_partitions_is_right(alone: Alone) -> None:
-    assert keyed_topics(alone.config) == [alone.raw, f"{alone.raw}.logs"]
+    assert direct_topics(alone.config) == [alone.raw, f"{alone.raw}.logs"]
     assert yaml.safe_load(alone.file.read_text())["kafka"]["partitions"] == 1
 
 

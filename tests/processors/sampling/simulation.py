@@ -459,7 +459,8 @@ class Simulation:
 
     def _disturb(self) -> None:
         if self.kind.hasty and self.rng.random() < 0.005:
-            self.broker.step += self.rng.choice((-CLOCK_STEP, CLOCK_STEP))
+            step = self.rng.choice((-CLOCK_STEP, CLOCK_STEP))  # and back: a verdict lives through three of them
+            self.broker.step += step if abs(self.broker.step + step) <= CLOCK_STEP else -step
             self.tell(f"the broker's clock is {self.broker.step // 1000} s ahead")
         if self.kind.loads and self.rng.random() < LOADS:
             self.broker.load(LOADING)
