@@ -69,6 +69,7 @@ RATES = {"some": (1, 6, 1), "large": (1, 5, 3)}  # policy: spans per second, bur
 TRIES = 20_000  # ms that all is well, for transactions that are tried again a second later and half as large
 CLOCK_STEP = 60_000
 START = 1_700_000_000_000
+GROWTH = START + 6_000
 ERROR_LOG = 17
 INFO_LOG = 9
 
@@ -93,6 +94,7 @@ class Kind:
       decisions may then be made on half the evidence, but everything else holds.
     - `direct`: no ingest; the owners read raw topics that are keyed by trace, as pipeline.direct does.
     - `alone`: with `direct`, one owner reads all partitions of the raw topics, wherever the rows of a trace are.
+    - `grows`: the raw topic of spans has one partition at first, then more.
     - `narrow`: many traces; a transaction of `sample` with more than some bytes times out, and its bursts are cut at
       any record.
     - `loads`: the broker that tells ingest's offsets loads them now and then, and tells old ones meanwhile (M21).
@@ -106,6 +108,7 @@ class Kind:
     hasty: bool = False
     direct: bool = False
     alone: bool = False
+    grows: bool = False
     narrow: bool = False
     loads: bool = False
     restores: bool = False
@@ -138,7 +141,7 @@ KINDS = (
     Kind(whole=True, sessions=True),
     Kind(sessions=True, direct=True),
     Kind(direct=True, restores=True),
-    Kind(direct=True, alone=True),
+    Kind(direct=True, alone=True, grows=True),
     Kind(sessions=True, direct=True, alone=True),
     Kind(direct=True, alone=True, restores=True),
 )
@@ -265,7 +268,7 @@ class Simulation:
             wait_after_root=self.rules.after_root,
             direct=kind.direct,
             late_evidence=ERROR_LOG if kind.restores else None,
-            raw_partitions=RAW if kind.alone else {},
+            raw_partitions=({**RAW, "raw_spans": 1} if kind.grows else RAW) if kind.alone else {},
         )
         self.feeds = self.settings.feeds
         self.backlog = self.rng.random() < 0.3  # a cold start: everything is there before the first owner
@@ -349,6 +352,7 @@ class Simulation:
             data = TracesData()
             data.resource_spans.add().scope_spans.add().spans.append(span)
             place = placed(trace_id) if self.rules.placed else rng.randrange(RAW["raw_spans"])
+            place *= not self.kind.grows or at >= GROWTH
             events.append((at, ("raw_spans", place), data.SerializeToString()))
         for _ in range(rng.randint(0, 2)):
             at = first + rng.randrange(0, 1_500)
@@ -409,11 +413,25 @@ class Simulation:
     def _advance(self, ms: int) -> None:
         broker = self.broker
         broker.now += ms
+        if self.kind.grows and broker.now >= GROWTH and self.settings.raw_partitions != RAW:
+            self._grow()
         self._produce(broker.now)
         for transactional_id, since in list(broker.opened.items()):
             if broker.now - since > TRANSACTION_TIMEOUT:
                 broker.time_out(transactional_id)
         self.owning.expire()
+
+    def _grow(self) -> None:
+        """The raw topic of spans has all its partitions from now on, and whoever comes next reads them."""
+        self.tell("partitions are added")
+        self.settings = replace(self.settings, raw_partitions=RAW)
+        self.feeds = self.settings.feeds
+        lost, self.broker.lost = self.broker.lost, 0.0
+        answers, self.answers_lost = self.answers_lost, 0.0
+        self.owning.stop("sample")
+        for slot, _ in self.owning.everybody():
+            self.tell(f"{slot}: knows of them")
+        self.broker.lost, self.answers_lost = lost, answers
 
     def interrupt(self) -> None:
         """Between two effects of somebody: who stopped in the middle of a transaction may go on with it."""
