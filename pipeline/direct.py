@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import faust
 from aiokafka import ConsumerRecord, TopicPartition
@@ -24,16 +23,16 @@ from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.key_check import KeyCheck
 from pipeline.lease import Lease
 from pipeline.log_start import Retention
+from pipeline.raw_reader import raw_reader, redactors
 from pipeline.sample import ROLE, PartitionPair, exchange_of, interval, plan
 from pipeline.topics import Topics
 from pipeline.window_settings import direct_settings
 from processors.feeds import feed_of, topic_of
-from processors.redaction import Redactor
 from processors.sampling.compile import Plan
 from processors.sampling.window import Burst, Settings
 from processors.stream_time import BrokerClock
 from schemas.errors import ProtocolError, Unavailable
-from schemas.raw_batch import RawBatch, RawReader, Record
+from schemas.raw_batch import RawBatch, Record
 
 if TYPE_CHECKING:
     from pipeline.live.watch import Watch
@@ -117,21 +116,8 @@ class RawPair(PartitionPair):
         accept_loss: bool = False,
     ) -> None:
         super().__init__(owner, index, config, topics, compiled, settings, retention, watch, accept_loss)
-        limits = config.limits
-        self._redactors: dict[str, Redactor] = {}
-        signals = {item.topic: item.signal for item in config.inputs}
-        self._readers = {
-            name: RawReader(
-                partition.topic,
-                partition.partition,
-                config.kafka.partitions,
-                signals[partition.topic],
-                limits.max_message_bytes,
-                limits.max_span_bytes,
-                *self._redacting(signals[partition.topic]),
-            )
-            for name, partition in self._pair.items()
-        }
+        self._redactors = redactors(config)
+        self._readers = {name: raw_reader(config, partition, self._redactors) for name, partition in self._pair.items()}
         self._shares = shares
         self._since = since or config.kafka.start
         self._wait = settings.decision_wait
@@ -140,13 +126,6 @@ class RawPair(PartitionPair):
         self._ending: dict[str, tuple[int, int]] = {}  # where a topic ended, and the broker's time before
         self._asked_at = 0.0
         self._checking: asyncio.Task[None] | None = None
-
-    def _redacting(self, signal: str) -> tuple[Any, ...]:
-        """What a reader is told if there is something to take out: the tail takes out what the head did."""
-        if self._config.redaction is None:
-            return ()
-        redactor = self._redactors.setdefault(signal, Redactor(self._config.redaction))
-        return partial(redactor.message, signal=signal), redactor.buried
 
     async def open(self) -> Mapping[TopicPartition, int]:
         """As for any pair; then a checkpoint, which pins a first start and tells the broker's time."""

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 from aiokafka import TopicPartition
 
 from pipeline.config import Config
+from pipeline.raw_reader import raw_reader, redactors
 from pipeline.reader import Reader
 from pipeline.topics import partition_counts
 from pipeline.window_settings import window_settings
 from processors.feeds import place_of
-from processors.redaction import Redactor
 from processors.sampling.window import Value
-from schemas.raw_batch import RawReader
 
 CHUNK = 4 << 20  # bytes of values that are fetched of a topic at a time
 BATCH_BYTES = 1 << 20  # of values in one batch; with `regroup: never` they are taken apart together
@@ -62,14 +59,6 @@ class Batch:
     newest: int
 
 
-def _redacting(config: Config, signal: str) -> tuple[Any, ...]:
-    """As in pipeline/direct.py: policies see what is left. Nothing is counted, it was when it was read first."""
-    if config.redaction is None:
-        return ()
-    redactor = Redactor(config.redaction)
-    return partial(redactor.message, signal=signal), redactor.buried
-
-
 class History:
     """What the window of partition `index` reads. Set the bounds of its `feeds`, then read `batches`."""
 
@@ -80,20 +69,8 @@ class History:
         self.direct, self._limits = found.direct, config.limits
         self._reader = Reader(config.kafka, config.limits)
         self.feeds = [Feed(self._reader, TopicPartition(*place_of(name, index)), name) for name in found.feeds]
-        signals = {item.topic: item.signal for item in config.inputs}
-        self._raw = {
-            feed.name: RawReader(
-                feed.partition.topic,
-                feed.partition.partition,
-                config.kafka.partitions,
-                signals[feed.partition.topic],
-                config.limits.max_message_bytes,
-                config.limits.max_span_bytes,
-                *_redacting(config, signals[feed.partition.topic]),
-            )
-            for feed in self.feeds
-            if self.direct
-        }
+        taken_out = redactors(config)  # and not counted: it was when it was read first
+        self._raw = {feed.name: raw_reader(config, feed.partition, taken_out) for feed in self.feeds if self.direct}
 
     @classmethod
     async def of(cls, config: Config, index: int) -> History:
