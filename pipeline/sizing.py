@@ -53,7 +53,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The answer."""
+    """The answer. `one_worker`: one of `sample` could do it alone."""
 
     partitions: int
     roles: tuple[Role, ...]
@@ -63,6 +63,7 @@ class Size:
     kafka_bytes_per_second: float
     kafka_disk_bytes: float
     reread_seconds: float
+    one_worker: bool
 
 
 class Measured:
@@ -136,6 +137,7 @@ def size(load: Load, known: Measured) -> Size:
         kafka_bytes_per_second=sum(per_raw_byte.values()) * raw_per_second,
         kafka_disk_bytes=disk * raw_per_second * load.replication,
         reread_seconds=work / spare,
+        one_worker=cores["sample"] <= BUSY,
     )
 
 
@@ -169,6 +171,10 @@ def lines(load: Load, found: Size, known: Measured) -> Iterable[str]:
     for role in found.roles:
         yield f"{role.name:<20} {role.workers:>7} {role.busy:>10.0%} {_binary(role.memory):>13}"
     yield ""
+    if found.one_worker:
+        yield "One worker of sample is enough: with kafka.partitions: 1 and regroup: never there is no ingest,"
+        yield "and producers need no keys (docs/how-to/one-worker.md)."
+        yield ""
     yield f"added Kafka bytes per raw byte       {found.kafka_bytes_per_raw_byte:.2f}   (before replication)"
     yield f"added Kafka bytes per second         {_binary(found.kafka_bytes_per_second)}"
     yield (
