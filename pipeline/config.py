@@ -187,8 +187,9 @@ class Sampling(Section):
     cache_bytes: int = Field(
         256 << 20,
         ge=0,
-        description="Per worker: raw batches kept between head and tail; beyond it the tail re-reads Kafka, an eighth "
-        "of it (1 to 8 MiB of a partition and topic) at a time.",
+        description="Per worker: what is kept between head and tail; with `regroup: never` a quarter as it is, the "
+        "rest compressed. Beyond it the tail re-reads Kafka, an eighth of it (1 to 8 MiB of a partition and topic) at "
+        "a time.",
     )
     late_evidence: LateEvidence = Field(LateEvidence(), description="Late errors that restore dropped traces.")
     commit_interval: Positive | None = Field(
