@@ -186,7 +186,8 @@ class Stages:
 
         with contextlib.suppress(TimeoutError):  # what is missing is told below
             await eventually(all_there, deadline, "everything that was produced is decided, forwarded and counted")
-        assert await self.names(self.topics.kept_spans) == Counter(kept)
+        found = await self.names(self.topics.kept_spans)
+        assert found == Counter(kept), f"missing {Counter(kept) - found}, surplus {found - Counter(kept)}"
         assert await self.counted() == total
         for trace, policies in (await self.verdicts()).items():
             assert set(policies) == {"errors" if trace in failed else ""}
