@@ -2,9 +2,9 @@
 
 `sample` catches up with a keyed topic whose spans come over more stream time than `decision_wait` (10 min), so that the
 head has read the whole window before the first trace is decided. `cache_bytes` leaves room in BOUND for everything else
-that the process holds: batches wait in it compressed, and what it does not take even so is read again. The load is as that of
-bench.compare, in stream time of its own: the run lasts as long as the work does. It counts only if every trace that the
-policies keep came out whole and once, and no other one: nothing was evicted.
+that the process holds: batches wait in it compressed, and what it does not take even so is read again. The load is as
+that of bench.compare, in stream time of its own: the run lasts as long as the work does. It counts only if every trace
+that the policies keep came out whole and once, and no other one: nothing was evicted.
 """
 
 from __future__ import annotations
