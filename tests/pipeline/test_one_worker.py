@@ -134,6 +134,7 @@ async def test_the_others_wait_and_one_of_them_takes_over(alone: Alone) -> None:
             if turn:
                 await alone.grow(SPANS + 2)
             await more_kept(alone)
+        await eventually(lambda: alone.reads(SPANS + 1), DEADLINE, "the group knows of the new partitions")
         async with alone.producer() as producer:
             await alone.produce(producer, "new/1!", partition=SPANS + 1)
             await alone.produce(producer, "new/2", partition=0)
