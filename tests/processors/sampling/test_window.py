@@ -14,7 +14,7 @@ from processors.sampling.verdicts import Verdicts
 from processors.sampling.window import FULL_CHECKPOINT_MS, IDLE_BURST_MS, Settings
 from schemas.decision import DecisionRecord, Enrichment
 from schemas.envelope import Envelope, RowVerdict
-from schemas.errors import ProtocolError
+from schemas.errors import ProtocolError, Unavailable
 from schemas.otlp_build import traces_data
 from schemas.raw_batch import RawBatch, RawReader
 from schemas.reasons import Reason
@@ -959,3 +959,47 @@ def test_what_a_tail_in_a_backlog_comes_to_soon_is_not_compressed() -> None:
     assert True in small[:behind], "while the tail may wait for verdicts"
     assert True not in small[behind + 2 :]
     assert owner.window._whole_bytes > (1 << 14) // 4
+
+
+# ---- one window for all raw partitions -------------------------------------------------------------------
+
+
+def whole(count: int, burst_bytes: int = 1 << 20) -> Owner:
+    """The owner of a raw topic of spans with so many partitions, and of one partition of logs."""
+    raw_partitions = {SPANS: count, LOGS: 1}
+    return Owner(Pair(), replace(SETTINGS, direct=True, raw_partitions=raw_partitions, burst_bytes=burst_bytes))
+
+
+def test_feeds_share_a_burst_and_each_has_its_turn() -> None:
+    owner = whole(3, burst_bytes=1)
+    feeds = owner.window._feeds
+    assert feeds == (SPANS, f"{SPANS}/1", f"{SPANS}/2", LOGS)
+    owner.window.resume({}, dict.fromkeys(feeds, 0))
+    for second in range(12):
+        for number, feed in enumerate(feeds[:-1]):
+            owner.window.head(feed, second, ms(second), raw(second, second, f"{chr(1000 + 3 * second + number)}1!"))
+    for feed in feeds:
+        owner.window.ended(feed, ms(12 + DUE))
+    passed = []
+    while owner.burst() is not None:
+        tails = owner.window.tails()
+        passed.append(sum(tails[feed] for feed in feeds[:-1]))
+        assert max(tails[feed] for feed in feeds[:-1]) - min(tails[feed] for feed in feeds[:-1]) <= 2
+    assert passed[:3] == [1, 2, 3], "one record is more than a burst may have"
+    assert len(owner.kept_spans) == len(set(owner.kept_spans)) == 36
+
+
+def test_who_has_fewer_partitions_than_the_last_owner_waits_for_them() -> None:
+    """The member that gave out the partitions did not know all of them yet."""
+    last = whole(2)
+    last.window.resume({}, dict.fromkeys(last.window._feeds, 0))
+    last.window.head(f"{SPANS}/1", 0, ms(0), raw(0, 0, "A1!"))
+    for feed in last.window._feeds:
+        last.window.ended(feed, ms(DUE))
+    assert last.burst() is not None
+    owner = whole(1)
+    with pytest.raises(Unavailable, match=f"{SPANS}/1: not among what the group reads now"):
+        owner.window.load(0, last.pair.decisions[0])
+    again = whole(3)
+    again.window.load(0, last.pair.decisions[0])
+    assert again.window.starting() == [f"{SPANS}/2"]
