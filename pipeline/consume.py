@@ -371,10 +371,11 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             units.setdefault(self._unit(partition), []).append(partition)
         missed |= {u for u, lease in self._leases.items() if u in units and not set(units[u]) <= {*lease.positions()}}
         for unit, lease in self._leases.items():
-            lease.resume(unit in units and unit not in missed)
-            if unit in units and unit not in missed:
-                for partition in units[unit]:
-                    self.consumer.seek(partition, lease.positions()[partition])
+            kept = unit in units and unit not in missed
+            lease.resume(kept)
+            positions = lease.positions()
+            for partition in units[unit] if kept else ():
+                self.consumer.seek(partition, positions[partition])
         for unit in [u for u in self._holders if u not in units]:
             self.add_future(self._release(unit))
         for unit in missed & units.keys():

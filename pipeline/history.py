@@ -65,8 +65,7 @@ class History:
     def __init__(self, config: Config, index: int, raw_partitions: Mapping[str, int]) -> None:
         found = window_settings(config, 0, raw_partitions)
         self.raw_partitions = raw_partitions
-        self.topics = [name for name in (found.spans_topic, found.logs_topic) if name is not None]
-        self.direct = found.direct
+        self.topics, self.direct = found.topics, found.direct
         self._reader = Reader(config.kafka, config.limits)
         self.feeds = [Feed(self._reader, TopicPartition(*place_of(name, index)), name) for name in found.feeds]
         taken_out = redactors(config)  # and not counted: it was when it was read first

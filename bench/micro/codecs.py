@@ -96,7 +96,8 @@ def measure(given: Sequence[bytes], spans: int) -> dict[str, dict[str, float]]:
 def rows(figures: Mapping[str, Any]) -> list[list[str]]:
     """The columns `COLUMNS`."""
     loads = [figures[load] for load in LOADS]
-    shown = [[name, *(cell for load in loads for cell in _cells(load["codecs"][name]))] for name in codecs()]
+    names = loads[0]["codecs"]
+    shown = [[name, *(cell for load in loads for cell in _cells(load["codecs"][name]))] for name in names]
     return [*shown, ["none", *(cell for load in loads for cell in ("–", "–", f"{load['bytes']:.0f}"))]]
 
 

@@ -104,10 +104,14 @@ class Settings:
     raw_partitions: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def topics(self) -> tuple[str, ...]:
+        """That of spans, and that of logs if there is one."""
+        return (self.spans_topic,) if self.logs_topic is None else (self.spans_topic, self.logs_topic)
+
+    @property
     def feeds(self) -> tuple[str, ...]:
         """What a window reads (processors/feeds.py), spans first."""
-        topics = [topic for topic in (self.spans_topic, self.logs_topic) if topic is not None]
-        return tuple(feed_of(topic, p, 0) for topic in topics for p in range(self.raw_partitions.get(topic, 1)))
+        return tuple(feed_of(topic, p, 0) for topic in self.topics for p in range(self.raw_partitions.get(topic, 1)))
 
 
 @dataclass(slots=True)

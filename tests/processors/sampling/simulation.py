@@ -142,7 +142,7 @@ KINDS = (
     Kind(sessions=True, direct=True),
     Kind(direct=True, restores=True),
     Kind(direct=True, alone=True, grows=True),
-    Kind(sessions=True, direct=True, alone=True),
+    Kind(whole=True, sessions=True, direct=True, alone=True),
     Kind(direct=True, alone=True, restores=True),
 )
 
