@@ -33,6 +33,8 @@ LOADS = ("paced", "catch-up")
 PLACEMENTS = ("pinned", "free")
 DECISION_WAIT = {"paced": 30.0, "catch-up": 5.0}  # seconds
 SPANS_PER_SECOND = 16_700
+LIVE_SECONDS = 10  # of stream time, in which all traces of `--live` begin
+READ_A_SECOND = 30_000  # spans, at least, by either side: none of them is decided before the last has begun
 RESULTS = "compare"
 
 out = console()
@@ -52,6 +54,9 @@ class Options:
     percentage: float
     failures: bool
     unmet: int
+    spans_per_trace: int
+    more_attributes: int
+    live: int
 
     @property
     def mix(self) -> Mix:
@@ -61,8 +66,16 @@ class Options:
 
 def load_of(options: Options, mode: Mode, spans: int) -> Load:
     """What both sides read: spans alone, each trace within a second (tests/bench/test_load.py)."""
-    keyed = options.partitions if mode.keyed else 0
-    return Load(spans, 0, options.spans_per_message, logs_per_span=0, keyed=keyed)
+    return Load(
+        spans,
+        0,
+        options.spans_per_message,
+        options.spans_per_trace,
+        spans_per_second=spans / LIVE_SECONDS if options.live else SPANS_PER_SECOND,
+        logs_per_span=0,
+        keyed=options.partitions if mode.keyed else 0,
+        more_attributes=options.more_attributes,
+    )
 
 
 class Series:
@@ -73,6 +86,8 @@ class Series:
         self._load, self._options = load, options
         self._sides = [name for name in self._mode.sides if not sides or name in sides]
         self._wait = DECISION_WAIT[load] if options.decision_wait is None else options.decision_wait
+        if options.live:
+            self._wait = LIVE_SECONDS + options.spans / READ_A_SECOND
         self._rest, self._cpus = _cores(placement)
         self._topics = itertools.count()
 
@@ -169,6 +184,11 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--unmet", type=int, default=DEFAULTS["unmet"], metavar="COUNT", help="more policies, which keep nothing"
     )
+    parser.add_argument("--spans-per-trace", type=int, help="on average (default: 12)")
+    parser.add_argument("--more-attributes", type=int, metavar="COUNT", help="of each span, beside its four to seven")
+    parser.add_argument(
+        "--live", type=int, metavar="TRACES", help="so many are undecided at once: sets --spans and the decision wait"
+    )
     parser.add_argument("--results", default=RESULTS, help=f"file in bench/results (default: {RESULTS})")
     parser.set_defaults(**DEFAULTS)
     return parser.parse_args(arguments)
@@ -179,7 +199,7 @@ def options_of(given: argparse.Namespace) -> Options:
     return Options(
         runs=given.runs,
         seconds=given.seconds,
-        spans=given.spans,
+        spans=given.live * given.spans_per_trace or given.spans,
         spans_per_message=given.spans_per_message,
         partitions=given.partitions,
         warm_up_spans=given.warm_up,
@@ -187,6 +207,9 @@ def options_of(given: argparse.Namespace) -> Options:
         percentage=given.percentage,
         failures=not given.no_failures,
         unmet=given.unmet,
+        spans_per_trace=given.spans_per_trace,
+        more_attributes=given.more_attributes,
+        live=given.live,
     )
 
 

@@ -24,7 +24,16 @@ COLUMNS = (
 RATIO_COLUMNS = ("", "Against", "CPU", "CPU, broker included", "Peak RSS")
 MIB = 1 << 20
 # Of bench.compare's command line: what a command need not say.
-DEFAULTS = {"spans_per_message": 200, "partitions": 4, "percentage": 5.0, "unmet": 0, "decision_wait": None}
+DEFAULTS = {
+    "spans_per_message": 200,
+    "partitions": 4,
+    "percentage": 5.0,
+    "unmet": 0,
+    "decision_wait": None,
+    "spans_per_trace": 12,
+    "more_attributes": 0,
+    "live": 0,
+}
 
 Run = Mapping[str, Any]
 
@@ -102,6 +111,12 @@ def _row(name: str, runs: Sequence[Run]) -> list[str]:
     ]
 
 
+def middles(series: Mapping[str, Any], side: str, find: Callable[[Run], float], form: str) -> str:
+    """A figure of the runs of one side that count, – if none does."""
+    whole = [find(run) for run in series["sides"].get(side, []) if is_whole(run)]
+    return middle(whole, form) if whole else "–"
+
+
 def ratio(series: Mapping[str, Any], own: str, other: str, find: Callable[[Run], float]) -> float | None:
     """How many times the median of `own` that of `other` is; None if one of them has no run that counts."""
     sides = ([find(run) for run in series["sides"].get(name, []) if is_whole(run)] for name in (other, own))
@@ -125,13 +140,17 @@ def ratios(series: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
+def _unusual(options: Mapping[str, Any]) -> list[str]:
+    """Names; older results do not have all of them."""
+    return [name for name, usual in DEFAULTS.items() if options.get(name, usual) != usual]
+
+
 def key(series: Mapping[str, Any]) -> str:
     """The options of bench.compare that tell this series from others."""
     options = series["options"]
     words = ["--modes", series["mode"], "--loads", series["load"], "--placements", series["placement"]]
-    for name, usual in DEFAULTS.items():
-        if options[name] != usual:
-            words += [f"--{name.replace('_', '-')}", f"{options[name]:g}"]
+    for name in _unusual(options):
+        words += [f"--{name.replace('_', '-')}", f"{options[name]:.12g}"]
     return " ".join(words if options["failures"] else [*words, "--no-failures"])
 
 
@@ -139,22 +158,30 @@ def command(series: Mapping[str, Any]) -> str:
     """How to have it again."""
     options = series["options"]
     size = f"--seconds {options['seconds']:g}" if series["load"] == "paced" else f"--spans {options['spans']}"
+    size = "" if options.get("live") else f" {size}"
     sides = [name for name in MODES[series["mode"]].sides if name in series["sides"]]
     chosen = "" if len(sides) == len(MODES[series["mode"]].sides) else f" --sides {shlex.join(sides)}"
-    return f"python -m bench.compare {key(series)} {size} --runs {options['runs']}{chosen}"
+    return f"python -m bench.compare {key(series)}{size} --runs {options['runs']}{chosen}"
+
+
+def _counted(count: int, what: str, of: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'} {of}"
 
 
 def unusual(series: Mapping[str, Any]) -> list[str]:
     """What of its load and its policies is not as usual, in words."""
-    options = series["options"]
+    options = DEFAULTS | series["options"]
     messages, percentage, unmet = (options[name] for name in ("spans_per_message", "percentage", "unmet"))
     policies = len(Mix(percentage, options["failures"], unmet).policies())
     words = {
-        "spans_per_message": f"{messages:g} span{'' if messages == 1 else 's'} a message",
+        "spans_per_message": _counted(messages, "span", "a message"),
+        "spans_per_trace": _counted(options["spans_per_trace"], "span", "a trace"),
+        "more_attributes": f"{options['more_attributes']} more attributes a span",
+        "live": f"{options['live']:,} traces undecided at once",
         "percentage": f"{percentage:g} % of all kept",
         "unmet": f"{policies} policies, {unmet} of which match nothing",
     }
-    different = [name for name, usual in DEFAULTS.items() if options[name] != usual]
+    different = _unusual(options)
     told = [words[name] if name in words else f"{name.replace('_', ' ')} {options[name]:g}" for name in different]
     return told if options["failures"] else [*told, "nothing kept for an error or a long duration"]
 

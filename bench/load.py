@@ -20,7 +20,7 @@ from schemas.ids import partition_of
 
 Signal = Literal["traces", "logs"]
 
-SHAPES = 512
+SHAPES, POOL_SPANS, FEWEST_SHAPES = 512, 16_384, 8  # fewer of large traces: so many spans are made once
 AGENTS = 8  # each batches for PODS / AGENTS pods
 LOGS_PER_MESSAGE = 0.25  # of spans_per_message: logs are fewer, and agents flush them by age
 FAR = 1 << 63  # ns: after every end
@@ -33,7 +33,7 @@ class Load:
 
     `spans_per_second` is the pace of stream time; `start_ms` (ms since the epoch) its beginning. `keyed` is the number
     of partitions of a topic keyed by trace id; 0: any message goes anywhere. `skew`: how much of all
-    traces each partition of as many has, by their ids; empty: alike.
+    traces each partition of as many has, by their ids; empty: alike. `more_attributes`: of each span, beside its own.
     """
 
     spans: int
@@ -45,6 +45,12 @@ class Load:
     keyed: int = 0
     seed: int = 1
     skew: tuple[int, ...] = ()
+    more_attributes: int = 0
+
+    def shapes(self, random: Random) -> list[Shape]:
+        """What its traces are made of."""
+        count = max(FEWEST_SHAPES, min(SHAPES, POOL_SPANS // self.spans_per_trace))
+        return shapes(random, count, self.spans_per_trace, self.logs_per_span, self.more_attributes)
 
 
 class Trace(NamedTuple):
@@ -123,7 +129,7 @@ class _Agent:
 def traces(load: Load) -> Iterator[Trace]:
     """The traces, in the order of their beginnings."""
     random = Random(load.seed)
-    pool = shapes(random, SHAPES, load.spans_per_trace, load.logs_per_span)
+    pool = load.shapes(random)
     mean = sum(len(shape.spans) for shape in pool) / len(pool)
     gap_ns = mean / load.spans_per_second * 1e9
     clock, left = load.start_ms * 1_000_000, load.spans

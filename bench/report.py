@@ -149,6 +149,27 @@ def compare_text(figures: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def sweep_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance-loads.md: a table for each mode, then when and how each series was measured."""
+    modes: dict[str, list[Mapping[str, Any]]] = {}
+    for series in figures["series"].values():
+        modes.setdefault(series["title"], []).append(series)
+    parts = []
+    for title, found in modes.items():
+        named = [(", ".join(compare_tables.unusual(series)), series) for series in found]
+        parts.append(f"### {title.capitalize()}\n")
+        rows = [[load, *row] for load, series in named for row in compare_tables.rows(series)]
+        parts.append(markdown(("Load", *compare_tables.COLUMNS), rows))
+        runs = [provenance(series, compare_tables.command(series)) for _, series in named]
+        parts.append("".join(f"- {run}" for run in runs))
+    return "\n".join(parts)
+
+
+def growing_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance-loads.md."""
+    return markdown(loads.GROWTH_COLUMNS, loads.growth_rows(figures))
+
+
 def sustained_text(figures: Mapping[str, Any]) -> str:
     """For docs/performance.md."""
     options, load = figures["options"], figures["load"]
@@ -324,7 +345,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "codecs": codecs_text,
     "window": window_text,
     "compare": compare_text,
-    "sweep": compare_text,
+    "sweep": sweep_text,
+    "growing": growing_text,
     "tuning": compare_text,
     "encoding": encoding_text,
     "series": series_text,
@@ -335,6 +357,7 @@ SOURCES = {
     "bars": bars.RESULTS,
     "ingest": (split.RESULTS["ingest"],),
     "loads": loads.RESULTS,
+    "growing": loads.RESULTS,
     "stages": ("hops",),
     "sizing": sizing.RESULTS,
     "size": sizing.RESULTS,

@@ -41,6 +41,7 @@ AGENTS = (
 ERROR_EVERY = 50  # one shape in 50 has an error (2 % of the traces)
 SLOW_EVERY = 64  # one in 64 takes longer than SLOW_NS
 SLOW_NS = 600 * MS
+LARGE = 100  # spans; those of a larger trace are shorter by as much, so that it closes within a second as well
 LOG_SEVERITIES = (
     ("INFO", SeverityNumber.SEVERITY_NUMBER_INFO, 0.86),
     ("WARN", SeverityNumber.SEVERITY_NUMBER_WARN, 0.13),
@@ -73,9 +74,17 @@ class Shape(NamedTuple):
     logs: tuple[ShapeLog, ...]
 
 
-def shapes(random: Random, count: int, spans_per_trace: int, logs_per_span: float) -> list[Shape]:
-    """A pool of `count` shapes with `spans_per_trace` spans on average, between a third of it and three times it."""
-    return [_shape(random, number, _size(random, spans_per_trace), logs_per_span) for number in range(count)]
+def shapes(
+    random: Random, count: int, spans_per_trace: int, logs_per_span: float, more_attributes: int = 0
+) -> list[Shape]:
+    """A pool of `count` shapes with `spans_per_trace` spans on average, between a third of it and three times it.
+
+    Each span has its four to seven attributes, and `more_attributes`.
+    """
+    return [
+        _shape(random, number, _size(random, spans_per_trace), logs_per_span, more_attributes)
+        for number in range(count)
+    ]
 
 
 def headers() -> list[tuple[bytes, bytes]]:
@@ -98,18 +107,21 @@ class _Node:
         self.error = False
 
 
-def _shape(random: Random, number: int, size: int, logs_per_span: float) -> Shape:
-    nodes = [_server(random, -1, 0)]
+def _shape(random: Random, number: int, size: int, logs_per_span: float, more_attributes: int) -> Shape:
+    nodes, servers = [_server(random, -1, 0)], [0]
     while len(nodes) < size:
-        caller = random.choice([i for i, node in enumerate(nodes) if node.kind == Span.SPAN_KIND_SERVER])
+        caller = random.choice(servers)
         if size - len(nodes) >= 2 and random.random() < 0.5:
             callee = random.randrange(1, len(SERVICES))
             nodes.append(_client(random, caller, nodes[caller].service, SERVICES[callee]))
+            servers.append(len(nodes))
             nodes.append(_server(random, len(nodes) - 1, callee))
         else:
             nodes.append(_leaf(random, caller, nodes[caller].service))
     for node in nodes:
-        node.own_ns = round(random.lognormvariate(0.9, 0.7) * MS)
+        node.own_ns = round(random.lognormvariate(0.9, 0.7) * MS * min(1.0, LARGE / size))
+        for more in range(more_attributes):
+            node.attributes[f"app.attribute.{more}"] = f"value {random.randrange(1_000)}"
     if number % SLOW_EVERY == SLOW_EVERY - 1:
         nodes[-1].own_ns = SLOW_NS + round(random.random() * 300 * MS)
     if number % ERROR_EVERY == ERROR_EVERY - 1:

@@ -11,8 +11,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
 from bench.compare import load_of, options_of, parsed
 from bench.contestants import MODES
-from bench.load import SHAPES, Load, Message, Written, messages
-from bench.shop import MS, shapes
+from bench.load import Load, Message, Written, messages
+from bench.shop import MS
 from bench.verdicts import SLOW_MS
 
 START_MS = 1_700_000_000_000
@@ -74,7 +74,7 @@ def test_every_trace_of_the_comparison_closes_within_a_second(mode: str) -> None
             times[span.trace_id] += [span.start_time_unix_nano, span.end_time_unix_nano]
     assert len(times) > 2_000
     assert max(max(each) - min(each) for each in times.values()) < SECOND
-    pool = shapes(Random(load.seed), SHAPES, load.spans_per_trace, load.logs_per_span)
+    pool = load.shapes(Random(load.seed))
     lasts = [max(span.end for span in shape.spans) - min(span.start for span in shape.spans) for shape in pool]
     assert SLOW_MS * MS < max(lasts) < SECOND
 
