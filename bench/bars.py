@@ -9,7 +9,8 @@ from bench import hops, pairs, series, sustained, window
 from bench.compare_tables import Run, cpu, cpu_with_broker, ratio, rss
 from bench.contestants import TAILRACE
 
-RESULTS = ("compare", "window", "sustained", "series", "encoding", "hops", "pairs")
+HOPS = tuple(hops.results(partitions) for partitions in (hops.PARTITIONS, 1))
+RESULTS = ("compare", "window", "sustained", "series", "encoding", *HOPS, "pairs")
 COLUMNS = ("Goal", "Bar", "Measured", "Reached")
 ENCODED_BAR = 1_000_000  # samples per CPU second
 
@@ -46,7 +47,7 @@ AGAINST: Sequence[tuple[str, str, str, str, Callable[[Run], float], float]] = (
 
 def rows(*results: Mapping[str, Any]) -> list[list[str]]:
     """The columns `COLUMNS`, from what the benchmarks in `RESULTS` saved, in that order."""
-    compared, windowed, paced, ticked, encoded, hopped, paired = results
+    compared, windowed, paced, ticked, encoded, *hopped, paired = results
     return [
         *_against(compared["series"]),
         _row("A window of 10 min in 1 GiB, larger than that", "nothing evicted, ≤ 1.2 GiB", *_window(windowed["run"])),
@@ -60,7 +61,8 @@ def rows(*results: Mapping[str, Any]) -> list[list[str]]:
         _encoding(encoded["cases"]["counter"]),
         *(
             _row(f"p99 of a hop, {name}", f"≤ {bar:,.0f} ms", f"{p99:,} ms", p99 <= bar)
-            for name, p99, bar in hops.told(hopped)
+            for figures in hopped
+            for name, p99, bar in hops.told(figures)
         ),
         *_pairs(paired["cases"]),
     ]

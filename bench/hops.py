@@ -12,7 +12,8 @@ Everything is told by the broker's own clock: all topics stamp what is appended 
 Where the time goes is told by stamps of the workers (bench/stamped.py, bench/stages.py).
 
 Two runs: hops at 16,700 spans/s with `commit_interval` 100 ms, and logs at 1,000/s of each kind with 25 ms for the
-topic of logs and for `sample`, 100 ms for that of spans.
+topic of logs and for `sample`, 100 ms for that of spans. `--partitions 1` is kept apart, as hops-1.json: one partition
+carries that load as well, with a quarter of the transactions.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ END_SECONDS = 5.0  # beyond decision_wait, for what is under way
 COLUMNS = ("From … to …", "Count", "p50, ms", "p99, ms", "Largest, ms", "Bar for p99, ms")
 OWN_MS = 10  # what a hop may add to the interval at which it commits
 LOG_MS = 100
+PARTITIONS = 4
 LOAD = "load"  # this process: what makes the load, and the proxy before Elasticsearch
 
 out = console()
@@ -407,6 +409,11 @@ def run(options: Options) -> dict[str, Any]:
     return figures
 
 
+def results(partitions: int) -> str:
+    """The file of so many."""
+    return "hops" if partitions == PARTITIONS else f"hops-{partitions}"
+
+
 def _shown(figures: Mapping[str, Any]) -> list[tuple[str, Any, float | None]]:
     """Each hop's name, waits and bar in ms."""
     options, hops, logs = figures["options"], figures["hops"], figures["logs"]
@@ -422,8 +429,9 @@ def _shown(figures: Mapping[str, Any]) -> list[tuple[str, Any, float | None]]:
 
 
 def told(figures: Mapping[str, Any]) -> list[tuple[str, int, float]]:
-    """Each hop that has a bar: its name, its p99 and the bar in ms."""
-    return [(name, found["p99"], bar) for name, found, bar in _shown(figures) if bar is not None]
+    """Each hop that has a bar: its name with N, its p99 and the bar in ms."""
+    n = figures["options"]["partitions"]
+    return [(f"{name}, N = {n}", found["p99"], bar) for name, found, bar in _shown(figures) if bar is not None]
 
 
 def rows(figures: Mapping[str, Any]) -> list[list[str]]:
@@ -469,7 +477,7 @@ def parsed(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--spans-per-second", type=float, default=16_700.0)
     parser.add_argument("--spans-per-message", type=int, default=200)
     parser.add_argument("--logs-per-second", type=float, default=1_000.0, help="of each kind (default: 1,000)")
-    parser.add_argument("--partitions", type=int, default=4, help="of every topic (default: 4)")
+    parser.add_argument("--partitions", type=int, default=PARTITIONS, help="of every topic (default: 4)")
     parser.add_argument("--decision-wait", type=float, default=5.0, help="seconds (default: 5)")
     parser.add_argument("--commit-interval", type=float, default=0.1, help="seconds, of the hops (default: 0.1)")
     parser.add_argument("--log-commit-interval", type=float, default=0.025, help="seconds, of the logs")
@@ -484,7 +492,12 @@ def main() -> None:
     out.print(table(STAGE_COLUMNS, stage_rows(stages(figures))))
     out.print(table(REQUEST_COLUMNS, request_rows(asked(figures))))
     out.print(cost(figures))
-    keep(out, "hops", figures, [names for name in ("hops", "logs") for names in figures[name]["native"].values()])
+    keep(
+        out,
+        results(figures["options"]["partitions"]),
+        figures,
+        [names for name in ("hops", "logs") for names in figures[name]["native"].values()],
+    )
 
 
 if __name__ == "__main__":

@@ -189,9 +189,9 @@ def hops_text(figures: Mapping[str, Any]) -> str:
         f"Hops at {options['spans_per_second']:,.0f} spans/s with `commit_interval` {options['commit_interval']:g} s "
         f"and `metrics.interval` {options['metrics_interval']:g} s; logs at {options['logs_per_second']:,.0f}/s of "
         f"each kind with `commit_interval` {options['log_commit_interval']:g} s. "
-        f"`decision_wait` {options['decision_wait']:g} s.\n"
+        f"`decision_wait` {options['decision_wait']:g} s. N = {options['partitions']}.\n"
     )
-    command = f"python -m bench.hops --seconds {options['seconds']:g}"
+    command = f"python -m bench.hops --seconds {options['seconds']:g} --partitions {options['partitions']}"
     rows = markdown(hops.COLUMNS, hops.rows(figures))
     return "\n".join((text, rows, f"{hops.cost(figures)}\n", provenance(figures, command)))
 
@@ -200,6 +200,7 @@ def stages_text(figures: Mapping[str, Any]) -> str:
     """For docs/explanation/where-the-time-goes.md."""
     return "\n".join(
         (
+            f"N = {figures['options']['partitions']}:\n",
             markdown(stages.STAGE_COLUMNS, stages.stage_rows(hops.stages(figures))),
             "The requests of each transaction:\n",
             markdown(stages.REQUEST_COLUMNS, stages.request_rows(hops.asked(figures))),
@@ -332,7 +333,9 @@ TABLES: dict[str, Callable[..., str]] = {
     "throughput": throughput_text,
     "sustained": sustained_text,
     "hops": hops_text,
+    "hopsalone": hops_text,
     "stages": stages_text,
+    "stagesalone": stages_text,
     "pairs": pairs_text,
     "flame": flame_text,
     "split": split_text,
@@ -359,6 +362,8 @@ SOURCES = {
     "loads": loads.RESULTS,
     "growing": loads.RESULTS,
     "stages": ("hops",),
+    "hopsalone": ("hops-1",),
+    "stagesalone": ("hops-1",),
     "sizing": sizing.RESULTS,
     "size": sizing.RESULTS,
 }

@@ -27,6 +27,7 @@ from pipeline.consume import Group, Leases
 from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.ingested import Ingested
 from pipeline.lease import Lease
+from pipeline.pace import Lead
 from pipeline.topics import Topics
 from processors.metric_points import MetricPoints, Naming
 from processors.otlp_series import KnownSeries
@@ -158,6 +159,7 @@ class RawPartition(Lease):
         self._group, self._partition, self._source = owner, partition, source
         self._config, self._topics, self._pace, self._ingested = config, topics, pace, ingested
         self._interval = _interval(source, config)
+        self._lead = Lead(self._interval)
         self._share, self._read = share, 0  # records since the last commit
         self._other_group = other_group  # of the same partition, with or without --signals
         self._since = since or config.kafka.start
@@ -328,7 +330,7 @@ class RawPartition(Lease):
         """Seconds until what was read has to be committed, or a mark if nothing was."""
         now = time.monotonic()
         if self._next > self._committed:
-            return 0.0 if self._is_full() else self._flushed_at + self._interval - now
+            return 0.0 if self._is_full() else self._flushed_at + self._interval - self._lead.seconds - now
         return self._marked_at + self._silence - now
 
     def progress(self) -> Hashable | None:
@@ -393,7 +395,9 @@ class RawPartition(Lease):
         outputs += dead_letters(self._topics, letters, self._config)
         place = RawOffset(mark, self._known, self._config.kafka.partitions, self._place)
         offsets = {self._partition: OffsetAndMetadata(until, place.pack())}
+        began = time.monotonic()
         written = await self._committer.commit(outputs, offsets, full)
+        self._lead.took(time.monotonic() - began)
         self._committed = until
         self._share.add(time.monotonic(), read, lost)
         self._observe(written)

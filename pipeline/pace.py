@@ -19,6 +19,8 @@ BESIDE_SECONDS = 2.0  # of work beside a transaction, while it is open; a share 
 PIECE_SECONDS = 0.5  # after which a piece of work that can be cut ends; heartbeats wait for it as well
 LONG_SECONDS = 0.01  # a piece of work after which sockets get their turn first
 LOOKS = 3  # at the sockets, between two long pieces: an answer takes more than one
+LEAD_SHARE = 1 / 3  # of an interval, at most, that a transaction begins before its end
+LEAD_USUAL, LEAD_KEPT = 0.1, 0.95  # what one transaction counts in the mean; what each leaves of the slowest before it
 LEAST_BYTES = 64 << 10  # what may always go into a transaction
 GROWTH = 4  # a quarter more is tried after a transaction that was full and quick
 
@@ -67,6 +69,29 @@ class Turns:
                 took = self._clock() - began
                 self._worked += took
                 self._was_long = took >= LONG_SECONDS
+
+
+class Lead:
+    """How long before the end of an interval a transaction begins, so that what it writes can be read at its end.
+
+    As long as the slowest of the last ones took, `LEAD_SHARE` of the interval at most. None while they usually take
+    longer than that: more of them would only make each slower.
+    """
+
+    def __init__(self, interval: float) -> None:
+        """`interval` in seconds."""
+        self._most = LEAD_SHARE * interval
+        self._usual = self._slowest = 0.0
+
+    def took(self, seconds: float) -> None:
+        """A transaction took so long."""
+        self._usual += LEAD_USUAL * (seconds - self._usual)
+        self._slowest = max(seconds, LEAD_KEPT * self._slowest)
+
+    @property
+    def seconds(self) -> float:
+        """Of the next one."""
+        return min(self._slowest, self._most) if self._usual <= self._most else 0.0
 
 
 class BurstSize:

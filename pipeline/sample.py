@@ -161,6 +161,7 @@ class PartitionPair(Lease):
         self._reread_bytes = min(REREAD_BYTES, max(REREAD_LEAST, self._limit // REREAD_SHARE))
         self._rounds = self._loaded = 0
         self._burst_at = inf
+        self._marked = 0  # the newest mark, ms, when the last burst began
         self._alarm = Alarm()
         self._logs_topic = settings.logs_topic
         self._stalled: set[tuple[str, int]] = set()
@@ -224,6 +225,13 @@ class PartitionPair(Lease):
         """Feed the head."""
         for record in records:
             self._window.head(partition.topic, record.offset, record.timestamp, record.value)
+        if self._has_round():
+            self._alarm.ring()
+
+    def _has_round(self) -> bool:
+        """Whether every raw partition was marked since the last burst: what was due by then can be passed now."""
+        now = self._window.now
+        return now is not None and now > self._marked
 
     async def work(self) -> None:
         """Burst by burst, every `commit_interval` or sooner while the tail has more to forward."""
@@ -238,6 +246,7 @@ class PartitionPair(Lease):
                 await self._alarm.wait(left)
                 continue
             self._burst_at = time.monotonic()
+            self._marked = max((mark for mark, _ in self._window.marks().values()), default=0)
             await self._ask_ends()
             if self._exchange is not None and (states := await self._exchange.look(self._reader)) is not None:
                 self._window.allot(states)
@@ -253,8 +262,9 @@ class PartitionPair(Lease):
             rested_at = time.monotonic() + breath(every)
 
     def due(self) -> float:
-        """An interval after the last burst began."""
-        return self._burst_at + interval(self._config)
+        """An interval after the last burst began, or half of it if there is a round of marks."""
+        every = interval(self._config)
+        return self._burst_at + (every / 2 if self._has_round() else every)
 
     def is_full(self) -> bool:
         """Whether so much waits between tail and head that a burst should come at once."""

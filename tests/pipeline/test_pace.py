@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import commit, fetching, sample, worker
-from pipeline.pace import LEAST_BYTES, TRANSACTION_TIMEOUT_MS, BurstSize, Turns
+from pipeline.pace import LEAD_SHARE, LEAST_BYTES, TRANSACTION_TIMEOUT_MS, BurstSize, Lead, Turns
 from pipeline.worker import running
 from processors.sampling.window import Value, Window
 from tests.pipeline.test_sample import Fed
@@ -130,6 +130,26 @@ def test_half_is_tried_after_a_failure_and_more_again_bit_by_bit() -> None:
     small = BurstSize(100)
     small.failed()
     assert small.bytes == 100, "kafka.commit_bytes may be less than that"
+
+
+def test_a_transaction_begins_earlier_by_what_the_slowest_took() -> None:
+    lead = Lead(1.0)
+    assert lead.seconds == 0, "nothing is known"
+    for seconds in (0.02, 0.1, 0.02):
+        lead.took(seconds)
+    assert 0.08 < lead.seconds <= 0.1
+    for _ in range(100):
+        lead.took(0.02)
+    assert lead.seconds == 0.02, "what was slow once is forgotten"
+    lead.took(0.9)
+    assert lead.seconds == LEAD_SHARE, "of the interval"
+
+
+def test_transactions_that_fill_their_interval_do_not_come_sooner() -> None:
+    lead = Lead(0.025)
+    for _ in range(50):
+        lead.took(0.012)
+    assert lead.seconds == 0
 
 
 class Slow(Window):

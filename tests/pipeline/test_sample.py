@@ -7,6 +7,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ from tests.pipeline.stages import (
 from tests.services import Kafka, eventually
 
 HOUR = 3_600_000
+FED_EVERY = 0.2  # seconds
 
 
 @pytest.fixture
@@ -306,6 +308,20 @@ async def test_sample_may_be_in_more_of_a_hurry_than_the_others(kafka: Kafka, tm
     async with stages.producer() as producer, running(stages.config, ["ingest", "sample"]):
         await stages.produce(producer, "a/1!", "b/1")
         await stages.settled()
+
+
+async def test_a_round_of_marks_is_worth_a_burst(kafka: Kafka, tmp_path: Path) -> None:
+    """Once every raw partition was marked again, half an interval after the last burst."""
+    interval = 4.0
+    fed = Fed(kafka, tmp_path, commit_interval=f"{interval}s")
+    await fed.create(raw=1)
+    async with fed.producer() as producer, running(fed.config, ["sample"]):
+        for number in range(int(3 * interval / FED_EVERY)):
+            await fed.feed(producer, number * 1_000, f"{number}/1!")
+            await asyncio.sleep(FED_EVERY)
+        bursts = [record.timestamp / 1000 for record in await fed.records(fed.topics.decisions)]
+    gaps = [after - before for before, after in pairwise(bursts)]
+    assert interval / 3 < min(gaps) < 3 / 4 * interval, gaps
 
 
 async def test_a_restart_of_the_broker_loses_and_doubles_nothing(tmp_path: Path) -> None:
