@@ -17,6 +17,7 @@ ENCODED_BAR = 1_000_000  # samples per CPU second
 KEYED = "--modes a --loads catch-up --placements pinned"
 KEYED_PACED = "--modes a --loads paced --placements pinned"
 METRICS = "--modes am --loads catch-up --placements pinned"
+METRICS_PACED = "--modes am --loads paced --placements pinned"
 UNKEYED = "--modes b --loads catch-up --placements pinned"
 UNKEYED_PACED = "--modes b --loads paced --placements pinned"
 ONE = "--modes one --loads catch-up --placements pinned"
@@ -39,6 +40,7 @@ AGAINST: Sequence[tuple[str, str, str, str, Callable[[Run], float], float]] = (
     ("Peak memory, span metrics on both sides, catch-up", METRICS, TAILRACE, LEAST_MEMORY, rss, 4),
     ("Peak memory, un-keyed topic, catch-up, against two Collectors", UNKEYED_WAITS, TAILRACE, TWO_LEAN, rss, 4),
     ("Peak memory, keyed topic, paced", KEYED_PACED, TAILRACE, LEAST_MEMORY, rss, 4),
+    ("Peak memory, span metrics on both sides, paced", METRICS_PACED, TAILRACE, LEAST_MEMORY, rss, 4),
     ("Peak memory, un-keyed topic, paced, against two Collectors", UNKEYED_PACED, TAILRACE, TWO_LEAN, rss, 4),
     ("Peak memory, un-keyed topic, catch-up, one worker against one Collector", ONE, TAILRACE, LEAST_MEMORY, rss, 4),
 )

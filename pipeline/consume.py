@@ -91,6 +91,11 @@ def one_member() -> type[RangePartitionAssignor]:
         has = b""
 
         @classmethod
+        def forget(cls) -> None:
+            """The group has gone on without this member: what it had is another's."""
+            cls.has = b""
+
+        @classmethod
         def assign(cls, cluster: Any, members: Any) -> Any:
             first = min(members, key=lambda member: (not members[member].user_data, member))
             waiting = {member: ConsumerProtocolMemberAssignment(cls.version, [], b"") for member in members}
@@ -149,6 +154,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._topics = sorted(topics)
         self._make, self._unit = lease, unit
         spread = RangePartitionAssignor if partitions is None else first_partitions(partitions)
+        self._alone = alone
         self._assignor = one_member() if alone else spread
         self.turns: Turns = app.turns
         self.sizes: dict[str, BurstSize] = {}  # by transactional id, whatever epochs come and go
@@ -345,6 +351,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         """Every rebalance revokes everything (eager protocol). The epochs stay ours until somebody takes them."""
         self._assignment += 1
         self._rebalancing = True
+        if self._alone and self.consumer._coordinator.generation < 0:
+            self._assignor.forget()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PAUSE_LIMIT):
                 pausing = [lease.pause() for lease in self._leases.values()]

@@ -41,6 +41,7 @@ BATCH_BYTES = 1 << 20  # of raw values in one batch: what one fetch of a partiti
 ENDS_PER_WAIT = 10  # times per decision_wait that a partition's end is asked for
 AHEAD_OF_OTHER = 4  # decision_waits that one partition may be read ahead of another
 AHEAD_SHARE = 4  # a part of the cache that is enough to read while a transaction is under way
+REREAD_LEAST = 256 << 10  # bytes, of one of many partitions: each may hold so much beside the cache
 MOST_REREADS = 2  # partitions that are read again for one burst, each as far as one may be
 CLOSE_LIMIT = 1.0  # seconds that the check of the keys may take to end
 CHECKER = 0  # the partition whose owner looks for traces that are on two partitions
@@ -116,6 +117,7 @@ class RawPair(PartitionPair):
         accept_loss: bool = False,
     ) -> None:
         super().__init__(owner, index, config, topics, compiled, settings, retention, watch, accept_loss)
+        self._reread_bytes = max(REREAD_LEAST, 2 * self._reread_bytes // max(2, len(self._pair)))
         self._redactors = redactors(config)
         self._readers = {name: raw_reader(config, partition, self._redactors) for name, partition in self._pair.items()}
         self._shares = shares
@@ -135,13 +137,18 @@ class RawPair(PartitionPair):
         await self._commit(burst)
         return positions
 
-    async def _starts(self) -> dict[str, int]:
-        starts, starting = await super()._starts(), self._window.starting()
+    async def _starts(self, offsets: Mapping[str, int | None]) -> dict[str, int]:
+        starts, starting = await super()._starts(offsets), self._window.starting()
         known = {topic_of(name) for name in self._pair.keys() - set(starting)}
         for name in starting:
+            if offsets[name] is not None:
+                continue  # whoever wants to go on without its checkpoint goes on from there
             since = "earliest" if topic_of(name) in known else self._since  # a partition that was added since
             starts[name] = await self._group.brokers.first(self._pair[name], since)
         return starts
+
+    async def _emptied(self, starts: Mapping[str, int]) -> Collection[str]:
+        return ()  # nobody knows whether its producers wrote in transactions
 
     def process(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
         """Feed the head, batch by batch. Raises TooManyDeadLetters: the tail, which acknowledges, is far behind."""
@@ -244,8 +251,8 @@ class RawPair(PartitionPair):
             self._ending |= {name: (end, before) for name, end in zip(names, ends, strict=True) if end is not None}
         for name, partition in self._pair.items():
             if name in self._ending and await self._group.passed(partition, self._ending[name][0]):
-                _, before = self._ending.pop(name)
-                self._window.ended(name, before)
+                end, before = self._ending.pop(name)
+                self._window.ended(name, before, end)
 
     # ---- the check of the keys ---------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ PIECE_SECONDS = 0.5  # after which a piece of work that can be cut ends; heartbe
 LONG_SECONDS = 0.01  # a piece of work after which sockets get their turn first
 LOOKS = 3  # at the sockets, between two long pieces: an answer takes more than one
 LEAD_SHARE = 1 / 3  # of an interval, at most, that a transaction begins before its end
+SHORT_SHARE = 1 / 6  # of an interval: a transaction that usually takes longer is not a short one
 LEAD_USUAL, LEAD_KEPT = 0.1, 0.95  # what one transaction counts in the mean; what each leaves of the slowest before it
 LEAST_BYTES = 64 << 10  # what may always go into a transaction
 GROWTH = 4  # a quarter more is tried after a transaction that was full and quick
@@ -74,13 +75,13 @@ class Turns:
 class Lead:
     """How long before the end of an interval a transaction begins, so that what it writes can be read at its end.
 
-    As long as the slowest of the last ones took, `LEAD_SHARE` of the interval at most. None while they usually take
-    longer than that: more of them would only make each slower.
+    As long as the slowest of the last ones took, `LEAD_SHARE` of the interval at most. None unless they are usually
+    much shorter than the interval: where the machine or the brokers are busy, more of them would only make each slower.
     """
 
     def __init__(self, interval: float) -> None:
         """`interval` in seconds."""
-        self._most = LEAD_SHARE * interval
+        self._interval = interval
         self._usual = self._slowest = 0.0
 
     def took(self, seconds: float) -> None:
@@ -89,9 +90,14 @@ class Lead:
         self._slowest = max(seconds, LEAD_KEPT * self._slowest)
 
     @property
+    def has_room(self) -> bool:
+        """Whether there is time for more transactions than one in an interval."""
+        return self._usual <= SHORT_SHARE * self._interval
+
+    @property
     def seconds(self) -> float:
         """Of the next one."""
-        return min(self._slowest, self._most) if self._usual <= self._most else 0.0
+        return min(self._slowest, LEAD_SHARE * self._interval) if self.has_room else 0.0
 
 
 class BurstSize:

@@ -58,7 +58,8 @@ configuration."""
 _REASONS = """\
 ## Reasons
 
-The label `reason` of drops and dead letters. What is dropped unintentionally has its bytes in the dead-letter queue."""
+The label `reason` of drops and dead letters. What is dropped unintentionally has its bytes in the dead-letter queue,
+but for `retention`: Kafka had deleted it before it was read."""
 _DURATION = typing.get_args(Duration)[1:]
 
 
@@ -77,6 +78,7 @@ def metrics() -> str:
         rows.append(f"| `{metric.name}` | {metric.kind} | {labels} | {_cell(metric.help)} |")
     reasons = ["| Reason | Intentional |", "|---|---|"]
     reasons += [f"| `{reason.value}` | {'yes' if reason.intentional else 'no'} |" for reason in Reason]
+    reasons.append("| `retention` | no |")
     parts = [_GENERATED, _METRICS, "\n".join(rows), _REASONS, "\n".join(reasons)]
     return "\n\n".join(parts) + "\n"
 

@@ -26,6 +26,7 @@ from pipeline.config import Config
 from pipeline.consume import Group, Leases
 from pipeline.lease import Lease
 from pipeline.log_start import LogStart, Retention
+from pipeline.pace import Lead
 from pipeline.reader import Reader
 from pipeline.restore import Restores
 from pipeline.telemetry import MetricName
@@ -161,6 +162,7 @@ class PartitionPair(Lease):
         self._reread_bytes = min(REREAD_BYTES, max(REREAD_LEAST, self._limit // REREAD_SHARE))
         self._rounds = self._loaded = 0
         self._burst_at = inf
+        self._lead = Lead(interval(config))
         self._marked = 0  # the newest mark, ms, when the last burst began
         self._alarm = Alarm()
         self._logs_topic = settings.logs_topic
@@ -193,14 +195,11 @@ class PartitionPair(Lease):
                 async with self._group.turns.work():
                     self._window.load(offset, value)
             start = self._loaded = loaded.position
-        starts = await self._starts()
         # Without transactions the offsets may lag behind the checkpoint, which is then the truth.
         trusted = committed if self._config.kafka.transactions else {}
-        positions = self._window.resume(
-            {name: o.offset if (o := trusted.get(p)) else None for name, p in self._pair.items()},
-            starts,
-            self._accept_loss,
-        )
+        offsets = {name: o.offset if (o := trusted.get(p)) else None for name, p in self._pair.items()}
+        starts = await self._starts(offsets)
+        positions = self._window.resume(offsets, starts, self._accept_loss, await self._emptied(starts))
         for name, records in self._window.lost.items():
             lost = {"topic": topic_of(name), "partition": self._pair[name].partition, "records": records}
             log.error("records are gone before they were forwarded", extra=lost)
@@ -212,10 +211,18 @@ class PartitionPair(Lease):
         """Up to where decisions were loaded."""
         return self._loaded
 
-    async def _starts(self) -> dict[str, int]:
-        """Where the topics start: for the very first owner, and to see whether retention overtook the tail."""
+    async def _starts(self, offsets: Mapping[str, int | None]) -> dict[str, int]:
+        """Where the topics start: for the very first owner, and to see whether retention overtook the tail.
+
+        `offsets`: the group's, by feed.
+        """
         first = await self._group.brokers.beginning(self._pair.values())
         return {name: first[partition] for name, partition in self._pair.items()}
+
+    async def _emptied(self, starts: Mapping[str, int]) -> Collection[str]:
+        """Feeds with nothing left: ingest writes in transactions, so the last that went was a marker."""
+        ends = await self._group.brokers.end(self._pair.values()) if self._config.kafka.transactions else {}
+        return {name for name, partition in self._pair.items() if ends.get(partition) == starts[name]}
 
     def positions(self) -> Mapping[TopicPartition, int]:
         """The heads."""
@@ -231,7 +238,7 @@ class PartitionPair(Lease):
     def _has_round(self) -> bool:
         """Whether every raw partition was marked since the last burst: what was due by then can be passed now."""
         now = self._window.now
-        return now is not None and now > self._marked
+        return now is not None and now > self._marked and self._lead.has_room
 
     async def work(self) -> None:
         """Burst by burst, every `commit_interval` or sooner while the tail has more to forward."""
@@ -301,8 +308,9 @@ class PartitionPair(Lease):
         """Tell a silent topic from one that is read behind the other (only the former lets the clock go on)."""
         for name in self._window.quiet():
             newest = self._window.newest_append
-            if await self._group.drained(self._pair[name]):
-                self._window.ended(name, newest)
+            end = await self._group.brokers.written_end(self._pair[name])
+            if end is not None and await self._group.passed(self._pair[name], end):
+                self._window.ended(name, newest, end)
 
     async def _burst(self, final: bool = False) -> Burst | None:
         async with self._group.turns.work() as is_long:
@@ -320,11 +328,13 @@ class PartitionPair(Lease):
             partition = partition_of_metric(points.metric, self._config.kafka.metric_partitions)
             outputs.append(Output(topics.points, points.encode(), partition, points.metric.encode()))
         pointer = "" if burst.load_from is None else str(burst.load_from)
+        began = time.monotonic()
         written = await self._committer.commit(
             outputs,
             {self._pair[name]: OffsetAndMetadata(offset, pointer) for name, offset in burst.tails.items()},
             burst.more,
         )
+        self._lead.took(time.monotonic() - began)
         self._window.committed(written[0].offset)
         self.restores.committed()
         self._appended(written[0].timestamp)

@@ -25,6 +25,7 @@ from schemas.reasons import Reason
 
 STAGE = "sample"
 ROW_BYTES = 32  # of a row's columns
+HEADER_BYTES = 41  # of a resource or a scope beside its own: an object and a place in a list
 MESSAGE_BYTES = 100  # of a message's coordinates: two numbers in a tuple in a list
 
 Record = tuple[int, int, bytes]
@@ -137,6 +138,8 @@ class RawReader:
         dead.sort(key=lambda letter: (letter.offset, letter.index))
         size = len(body) + ROW_BYTES * (len(rows) + len(untraced)) + MESSAGE_BYTES * len(records)
         size += sum(len(letter.value) for letter in dead)
+        headers = (*raw.resources, *raw.scopes)
+        size += sum(map(len, headers)) + HEADER_BYTES * len(headers)
         return RawBatch(rows, untraced, dead, records[-1][0] + 1, size)
 
     def _envelope(self, records: Sequence[Record], body: bytes) -> Envelope:

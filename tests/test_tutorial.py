@@ -77,7 +77,7 @@ async def test_from_nothing_to_kept_traces(
     (text,) = blocks("yaml")
     for address, real in {
         "localhost:9092": kafka.bootstrap,
-        "http://localhost:4318": jaeger.otlp_http,
+        "http://localhost:14318": jaeger.otlp_http,
         "http://localhost:9200": elasticsearch.url,
         "http://localhost:9090": prometheus.url,
     }.items():

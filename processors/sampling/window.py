@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -271,13 +271,18 @@ class Window:
         return [feed for feed in self._feeds if self._loaded is None or feed not in self._loaded.tails]
 
     def resume(
-        self, committed: Mapping[str, int | None], starts: Mapping[str, int], accept_loss: bool = False
+        self,
+        committed: Mapping[str, int | None],
+        starts: Mapping[str, int],
+        accept_loss: bool = False,
+        emptied: Collection[str] = (),
     ) -> dict[str, int]:
         """All decisions are loaded: where to read from, per feed.
 
         `committed` are the group's offsets (None: none), `starts` the first offsets of the feeds, for the very
-        first start. Raises ProtocolError when offsets and checkpoint contradict each other; and when records are gone
-        that were not forwarded yet, unless `accept_loss`: then `lost` says how many, and it goes on after them.
+        first start; of those that are `emptied` the last offset was no record. Raises ProtocolError when offsets and
+        checkpoint contradict each other; and when records are gone that were not forwarded yet, unless `accept_loss`:
+        then `lost` says how many, and it goes on after them.
         """
         point = self._loaded
         for feed in self._feeds:
@@ -299,13 +304,15 @@ class Window:
                         "this group must not be reset by hand"
                     )
             if tail < starts[feed]:
-                lost = starts[feed] - tail
-                if not accept_loss:
+                lost = starts[feed] - tail - (feed in emptied)
+                if lost and not accept_loss:
                     raise ProtocolError(
                         f"{self._named(feed)} starts at {starts[feed]}, {lost} records that were not forwarded "
                         f"yet are gone: retention overtook the tail. To go on after them: {ACCEPT}"
                     )
-                self.lost[feed], tail = lost, starts[feed]
+                tail = starts[feed]
+                if lost:
+                    self.lost[feed] = lost
             self._cursors[feed] = Cursor(tail, tail, point.counted.get(feed, 0) if point else 0)
         if point is not None:
             self._clock.restore(point.marks, point.raw_topics)
@@ -365,15 +372,17 @@ class Window:
         """Feeds that have fallen silent, or that are read more slowly than the others: `ended` tells which."""
         return self._clock.quiet()
 
-    def ended(self, feed: str, append: int) -> None:
+    def ended(self, feed: str, append: int, end: int = 0) -> None:
         """Nothing of `feed` that was appended up to then is unread: it is silent, not merely read more slowly.
 
-        `append` is `newest_append` as it was before the end of the feed was asked for.
+        `append` is `newest_append` as it was before the end of the feed, `end`, was asked for. What lies between the
+        head and `end` are no records: markers of transactions, which may go by retention while the head stands there.
         """
-        ends, head = self._ends[feed], self._cursors[feed].head
-        if ends and ends[-1][0] == head:
+        ends, cursor = self._ends[feed], self._cursors[feed]
+        cursor.head = max(cursor.head, end)
+        if ends and ends[-1][0] == cursor.head:
             ends.pop()
-        ends.append((head, append))
+        ends.append((cursor.head, append))
         self._clock.ended(feed, append)
         self._decide_due()
 

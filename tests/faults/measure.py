@@ -40,6 +40,11 @@ OTHERS_LEAST = 0.9  # of their records per second without the fault
 Say = Callable[[str], None]
 
 
+def shown(value: float) -> str:
+    """A figure for people: what is whole or large with all of its digits."""
+    return f"{value:,.0f}" if value >= 1_000 or value == int(value) else f"{value:.4g}"
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One figure beside its bar; `what` and `unit` are for the table."""
@@ -57,7 +62,7 @@ class Measured:
 
     def as_json(self) -> dict[str, Any]:
         """For the file of results."""
-        bar = f"{'≥' if self.at_least else '≤'} {self.bar:.4g} {self.unit}"
+        bar = f"{'≥' if self.at_least else '≤'} {shown(self.bar)} {self.unit}"
         return {"what": self.what, "value": round(self.value, 2), "unit": self.unit, "bar": bar, "holds": self.holds}
 
 

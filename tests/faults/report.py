@@ -16,6 +16,7 @@ from typing import Any
 from bench.measure import machine
 from bench.report import markdown
 from tests.faults.checker import COLUMNS
+from tests.faults.measure import shown
 from tests.faults.schedule import KINDS
 from tests.repository import ROOT
 
@@ -102,7 +103,8 @@ def seeds_text(results: Mapping[str, Any]) -> str:
     text = f"{len(runs)} runs (seeds {seeds}): {sum(run['spans'] for run in runs):,} spans of "
     text += f"{sum(run['traces'] for run in runs):,} traces, {sum(run['kept'] for run in runs):,} of them to be kept, "
     text += f"and {sum(run['logs'] for run in runs):,} logs; {sum(run['late'] for run in runs):,} traces came late. "
-    text += f"Workers ended by themselves {ended} times and were started again"
+    times = "once" if ended == 1 else f"{ended} times"
+    text += f"Workers ended by themselves {times} and were started again"
     stuck = sum(run.get("broker_unstuck", 0) for run in runs)
     text += f", the broker {stuck} times because its group coordinator was stuck.\n" if stuck else ".\n"
     cells = zip(COLUMNS, _cells(runs), strict=True)
@@ -148,7 +150,9 @@ def scenarios_text(results: Mapping[str, Any]) -> str:
 
 
 def _bars(figures: Sequence[Mapping[str, Any]]) -> str:
-    rows = [[m["what"], f"{m['value']:g} {m['unit']}", m["bar"], "yes" if m["holds"] else "**no**"] for m in figures]
+    rows = [
+        [m["what"], f"{shown(m['value'])} {m['unit']}", m["bar"], "yes" if m["holds"] else "**no**"] for m in figures
+    ]
     return markdown(("", "Measured", "Bar", "Holds"), rows)
 
 

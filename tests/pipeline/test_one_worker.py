@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import NewPartitions
+from aiokafka.admin import NewPartitions, RecordsToDelete
 from click.testing import CliRunner
 
 from pipeline import telemetry
@@ -121,6 +121,24 @@ async def test_a_trace_on_all_partitions_is_decided_once(alone: Alone) -> None:
     assert (report["live"]["same"], report["live"]["different"], report["new"]["traces"]) == (2, 0, 2)
 
 
+async def test_with_the_operators_consent_it_goes_on_where_the_group_was(kafka: Kafka, tmp_path: Path) -> None:
+    """Without any verdicts, and whatever `kafka.start` says: what lies there is forwarded, none of it passed over."""
+    alone = await Alone(kafka.bootstrap, tmp_path, partitions=1, start="latest").create()
+    async with alone.producer() as producer:
+        async with running(alone.config, ["sample"]) as worker:
+            await holds(worker, "sample")
+            await alone.produce(producer, "a/1!", "a/2")
+            await alone.settled()
+        decisions = partition(alone.topics.decisions)
+        async with administration(alone.bootstrap) as admin:
+            end = (await alone.records(alone.topics.decisions))[-1].offset + 1
+            await admin.delete_records({decisions: RecordsToDelete(before_offset=end)})
+        await alone.produce(producer, "b/1!", "b/2", "b/3")
+        async with running(alone.config, ["sample"], accept_loss=True) as worker:
+            await holds(worker, "sample")
+            await alone.kept("a/1!", "a/2", "b/1!", "b/2", "b/3")
+
+
 async def test_the_others_wait_and_one_of_them_takes_over(alone: Alone) -> None:
     """The first worker has everything. It is killed, and nothing is lost or doubled; so when partitions are added."""
     workers = [alone.start("sample")]
@@ -185,3 +203,6 @@ def test_one_member_has_all_partitions() -> None:
     assert rebalance() == {"x": [], "y": everything, "z": []}
     del members["y"]
     assert rebalance() == {"x": everything, "z": []}
+    members["z"].on_assignment(SimpleNamespace(assignment=everything))  # x was away, and z took over
+    members["x"].forget()
+    assert rebalance() == {"x": [], "z": everything}

@@ -143,6 +143,7 @@ def test_a_transaction_begins_earlier_by_what_the_slowest_took() -> None:
     assert lead.seconds == 0.02, "what was slow once is forgotten"
     lead.took(0.9)
     assert lead.seconds == LEAD_SHARE, "of the interval"
+    assert lead.has_room, "one was slow, which is not usual"
 
 
 def test_transactions_that_fill_their_interval_do_not_come_sooner() -> None:
@@ -150,6 +151,7 @@ def test_transactions_that_fill_their_interval_do_not_come_sooner() -> None:
     for _ in range(50):
         lead.took(0.012)
     assert lead.seconds == 0
+    assert not lead.has_room
 
 
 class Slow(Window):

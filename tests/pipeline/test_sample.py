@@ -40,6 +40,7 @@ from tests.services import Kafka, eventually
 
 HOUR = 3_600_000
 FED_EVERY = 0.2  # seconds
+ALL = -1  # to delete records before
 
 
 @pytest.fixture
@@ -226,6 +227,23 @@ async def test_with_the_operators_consent_it_goes_on_after_what_is_gone(
     assert (await fed.names(fed.topics.kept_spans))["z/1!"] == 1
     lost = (telemetry.REGISTRY.get_sample_value("tailrace_dropped_total", labels) or 0) - before
     assert (lost > 0) == (change is _truncate_spans)
+
+
+async def test_a_marker_that_retention_took_is_no_loss(fed: Fed) -> None:
+    """ingest writes in transactions: behind the last record, where the tail stands, is a marker, which goes with it."""
+    async with fed.producer(f"{fed.topics.prefix}.feeder") as producer, running(fed.config, ["sample"]):
+        for time, names in ((0, ["a/1!"]), (2_000, [])):
+            async with producer.transaction():
+                await fed.feed(producer, time, *names)
+        await fed.kept("a/1!")
+    places = [partition(topic) for topic in (fed.topics.spans, fed.topics.logs)]
+    async with administration(fed.bootstrap) as admin:
+        await admin.delete_records({place: RecordsToDelete(before_offset=ALL) for place in places})
+    async with fed.producer() as producer, running(fed.config, ["sample"]) as worker:
+        await holds(worker, "sample")
+        await fed.feed(producer, 9_000, "z/1!")
+        await fed.feed(producer, 20_000)
+        await fed.kept("a/1!", "z/1!")
 
 
 async def test_offsets_that_expired_come_back_from_the_checkpoint(fed: Fed) -> None:

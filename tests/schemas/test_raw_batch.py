@@ -7,7 +7,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from processors.regroup import Regroup
 from schemas.envelope import Envelope
-from schemas.raw_batch import RawReader, Record
+from schemas.raw_batch import ROW_BYTES, RawReader, Record
 
 ID, SPAN_ID = bytes(range(16)), bytes(range(8))
 MAX_MESSAGE, MAX_ROW = 100_000, 2_000
@@ -104,3 +104,14 @@ def test_what_does_not_become_smaller_is_left_as_it_is() -> None:
     records = [(0, 1_000, traces(span(name="", trace_id=bytes(range(100, 116)), span_id=bytes(range(200, 208)))))]
     batch = RawReader("raw", 1, 1, "traces", MAX_MESSAGE, MAX_ROW).read(records)
     assert batch.shrunk() is batch
+
+
+def test_headers_count_as_memory() -> None:
+    """Of many resources they may be as much as the spans themselves."""
+    reader = RawReader("raw", 1, 1, "traces", MAX_MESSAGE, MAX_ROW)
+    batch = reader.read(SPANS)
+    alone = reader.read([(offset, timestamp, b"") for offset, timestamp, _ in SPANS])
+    rows = len(batch.rows) + len(batch.untraced)
+    headers = sum(map(len, (*batch.rows.resources, *batch.rows.scopes)))
+    assert batch.rows.resources
+    assert batch.size - alone.size >= len(batch.rows.body) + ROW_BYTES * rows + headers

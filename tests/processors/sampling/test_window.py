@@ -90,6 +90,31 @@ def test_with_the_operators_consent_it_goes_on_after_rows_that_are_gone() -> Non
     assert (positions[SPANS], owner.window.lost) == (9, {SPANS: 7})
 
 
+def test_a_marker_that_is_gone_is_no_record() -> None:
+    """Retention takes all of a silent topic, and with it the marker behind the last record, where the tail stands."""
+    pair = decided()
+    owner = Owner(pair, SETTINGS)
+    owner.window.load(0, pair.decisions[-1])
+    positions = owner.window.resume(pair.offsets, {SPANS: 3, LOGS: 0}, emptied=[SPANS])
+    assert (positions[SPANS], owner.window.lost) == (3, {})
+    owner = Owner(pair, SETTINGS)
+    owner.window.load(0, pair.decisions[-1])
+    with pytest.raises(ProtocolError, match="starts at 4, 1 records"):
+        owner.window.resume(pair.offsets, {SPANS: 4, LOGS: 0}, emptied=[SPANS])
+
+
+def test_head_and_tail_go_past_markers_once_the_end_is_known() -> None:
+    """Aborted records and markers are never given to the head; with them gone there would be no way back to it."""
+    pair = decided()
+    owner = pair.own()
+    owner.window.ended(SPANS, owner.window.newest_append, 7)
+    assert owner.window.positions()[SPANS] == 7
+    pair.spans(20, mark=21)
+    burst = owner.window.burst(always=True)
+    assert burst is not None
+    assert burst.tails[SPANS] == 7
+
+
 def test_with_the_operators_consent_it_goes_on_where_the_group_was_without_any_verdicts() -> None:
     window = Owner(Pair(), SETTINGS).window
     with pytest.raises(ProtocolError, match="the decisions topic was emptied or recreated"):
