@@ -26,6 +26,7 @@ NONE: Mapping[str, Any] = {"sides": {}}  # a load that a mode was not run with
 COLUMNS = ("Load", *(column for column, *_ in AGAINST))
 GROWTH_COLUMNS = (
     "Load",
+    "Spans",
     "Tailrace, CPU-s per million spans",
     "Collector, least CPU",
     "Ratio",
@@ -53,6 +54,7 @@ def growth_rows(figures: Mapping[str, Any]) -> list[list[str]]:
     return [
         [
             ", ".join(unusual(series)),
+            f"{series['options']['spans']:,}",
             *(middles(series, side, cpu, ".2f") for side in (TAILRACE, LEAST_CPU)),
             times(series, TAILRACE, LEAST_CPU, cpu),
             *(middles(series, side, rss, ",.0f") for side in (TAILRACE, LEAST_MEMORY)),

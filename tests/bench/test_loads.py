@@ -75,8 +75,9 @@ def test_each_load_of_the_sweep_is_told_once() -> None:
 
 
 def test_loads_that_grow_have_a_table_of_their_own() -> None:
-    figures = {"series": {0: series("a", KEYED, spans_per_trace=2, live=100_000), 1: series("a", KEYED, unmet=27)}}
-    grown = ["2 spans a trace, 100,000 traces undecided at once", "2.00 (1.00 to 4.00)", "7.00", "3.5×"]
+    large = series("a", KEYED, spans_per_trace=2, live=100_000, spans=200_000)
+    figures = {"series": {0: large, 1: series("a", KEYED, unmet=27)}}
+    grown = ["2 spans a trace, 100,000 traces undecided at once", "200,000", "2.00 (1.00 to 4.00)", "7.00", "3.5×"]
     assert growth_rows(figures) == [[*grown, "100 (100 to 100)", "250", "2.5×"]]
     assert [row[0] for row in rows(figures)] == ["30 policies, 27 of which match nothing"]
 
