@@ -136,7 +136,7 @@ class Delivery:
             if await self._buried(defects, refused):
                 self._count_items("refused", len(defects))
                 self._share.add(now, len(defects), len(defects))
-                for entry in defects:
+                for entry in defects if not account.closed else ():
                     ticket.settle(entry.row)
 
     def drop(self, account: Account, topic: str, partition: int) -> None:
@@ -281,9 +281,10 @@ class Delivery:
         if not await self._buried(entries, outcome.refused):
             return False
         self._share.add(self._clock(), settled, refused)
+        unburied = {refusal.index for refusal in outcome.refused if entries[refusal.index].ticket.account.closed}
         if settled:
             for index, entry in enumerate(entries):
-                if index not in again:
+                if index not in again and index not in unburied:
                     entry.ticket.settle(entry.row, entry.item.rows)
         self._count_items("accepted", outcome.accepted)
         self._count_items("already_delivered", outcome.already_delivered)

@@ -92,9 +92,13 @@ def leases(config: Config, since: str | None) -> Leases:
     return lease
 
 
-def waits(config: Config) -> tuple[float, ...]:
-    """What of the configuration may change while it runs and sets how often marks come and who waits for whom."""
-    return config.sampling.decision_wait, config.sampling.ingest_stall_limit, config.logs.max_skew
+def reloaded(config: Config) -> tuple[object, ...]:
+    """What of the configuration may change while it runs and concerns ingest.
+
+    How often marks come and who waits for whom; what OTLP metrics are called.
+    """
+    sampling = config.sampling
+    return sampling.decision_wait, sampling.ingest_stall_limit, config.logs.max_skew, config.metrics.otlp
 
 
 def _interval(source: Input, config: Config) -> float:

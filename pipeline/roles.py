@@ -152,7 +152,7 @@ def leases(old: Config, config: Config, role: str, since: str | None, watch: Wat
     if role == "ingest":
         from pipeline import ingest
 
-        return None if ingest.waits(config) == ingest.waits(old) else ingest.leases(config, since)
+        return None if ingest.reloaded(config) == ingest.reloaded(old) else ingest.leases(config, since)
     if role == "sample" and config.regroup == "never":
         from pipeline import direct
 

@@ -186,8 +186,8 @@ def lines(load: Load, found: Size, known: Measured) -> Iterable[str]:
     yield f"Measured on: {known.where()}."
     yield (
         "Measure yourself, for yours differ: --span-bytes (bytes of the raw span topic on disk / spans in it), "
-        "--spans-per-trace, --kept-share; then CPU per span: `make bench BENCH=throughput` for your machine, a trial for "
-        "your policies. "
+        "--spans-per-trace, --kept-share; then CPU per span: `make bench BENCH=throughput` for your machine, a trial "
+        "for your policies. "
         "`tailrace size --constants` lists every constant and its source."
     )
 

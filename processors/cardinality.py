@@ -109,6 +109,11 @@ class SeriesLimiter:
         """The values of a label, never more than its limit."""
         return self._uses[slot].keys()
 
+    @property
+    def overflow(self) -> Labels:
+        """The label set of everything that has no other place."""
+        return self._overflow
+
     def widen(self, values: Sequence[int]) -> None:
         """More labels, with so many values: every label set lacks them so far."""
         more = ("",) * len(values)

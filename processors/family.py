@@ -120,16 +120,24 @@ class Family:
         own = self.shape.label_names
         new = [name for name in names if name not in own][: max(0, MOST_LABELS - len(own))]
         if new:
-            more = ("",) * len(new)
+            more, before, overflow = ("",) * len(new), self.shape, self.limiter.overflow
             self.shape = self.shape._replace(label_names=own + tuple(new))
             self.limiter.widen(self._limits.of_labels(self.metric, new))
-            self.rows = {labels + more: row for labels, row in self.rows.items()}
+
+            def wide(labels: Labels) -> Labels:
+                return self.limiter.overflow if labels == overflow else labels + more
+
+            folded = self.rows.get(overflow)
+            if folded is not None and folded.told:  # it goes on under all names, as another series
+                self.moved.append((before._replace(bounds=folded.bounds), overflow))
+                folded.told = False
+            self.rows = {wide(labels): row for labels, row in self.rows.items()}
             for row in self.rows.values():
                 row.packed = b""
-            self._fresh = {labels + more: None for labels in self._fresh}
+            self._fresh = {wide(labels): None for labels in self._fresh}
             self._ended = {labels + more: bounds for labels, bounds in self._ended.items()}
             for source in self.sources.values():
-                source.labels += more
+                source.labels = wide(source.labels)
 
     def count(self, labels: Labels, value: Value, bounds: Bounds) -> float:
         """Count a delta; returns how many observations went under another label set."""
@@ -155,7 +163,7 @@ class Family:
         if row is None or squeezed or row.bounds != given.bounds or self.shape.kind in ("gauge", "info"):
             return
         if sum(map(len, self._known.values())) > SPELLINGS * len(self.rows):
-            self._known.clear()
+            self._known, known = {}, KnownRows()
         if not row.packed and given.label_names == self.shape.label_names:
             row.packed = packed  # one object for both
         self._known.setdefault((given.label_names, given.bounds), known).remember(packed, row)

@@ -164,7 +164,7 @@ def _merged(
 
 def _zeroed(value: ExponentialValue, threshold: float) -> ExponentialValue:
     """With a larger zero threshold: buckets that lie below it, at least in part, are counted as zero."""
-    if threshold <= value.zero_threshold or threshold == 0:
+    if threshold <= value.zero_threshold or threshold <= 0:
         return value
     index = _bucket_of(threshold, value.scale)
     near: dict[str, Any] = {}

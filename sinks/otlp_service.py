@@ -13,7 +13,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from sinks.contract import Outcome, Refusal
-from sinks.http import Rejected, shortened
+from sinks.http import ANSWER_BYTES, Rejected, shortened
+
+PARTIAL_SUCCESS = 0x0A  # the tag of that field: the first byte of an answer that has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,16 @@ class Service:
         """What a success says of the `items` of its request.
 
         Of a partial success only the number is told, not which rows were rejected: all become dead letters, so that
-        those are among them, and the number counts as refused. A body that is not protobuf rejects none.
+        those are among them, and the number counts as refused. A body that is not protobuf rejects none; of one that
+        was cut, because its text is so long, nobody knows the number, so it is all.
         """
         try:
             partial = self.response.FromString(answer).partial_success
         except DecodeError:
-            return Outcome(accepted=items)
+            if len(answer) < ANSWER_BYTES or answer[0] != PARTIAL_SUCCESS:
+                return Outcome(accepted=items)
+            text = f"partial success: nobody knows of how many of {items} {self.rows}, the answer was too long"
+            return Outcome(0, refused=tuple(Refusal(index, text, said=text) for index in range(items)))
         rejected = min(getattr(partial, self.rejected), items)
         if rejected <= 0:
             return Outcome(accepted=items)

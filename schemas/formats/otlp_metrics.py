@@ -27,6 +27,7 @@ DELTA, CUMULATIVE = 1, 2  # AggregationTemporality
 MOST = 1 << 53
 # Exponents that doubles have: no observation lies in a bucket beyond.
 _LOWEST_EXPONENT, _HIGHEST_EXPONENT = -1075, 1024
+_HIGHEST_SCALE = 64  # two numbers that are next to each other lie in buckets of their own long before
 _KNOWN_BOUNDS = 256  # lists of them that are remembered, of so many at most
 _MOST_KNOWN = 200
 
@@ -166,6 +167,8 @@ def _rise(bounds: tuple[float, ...]) -> bool:
 
 
 def _exponential(point: Any) -> ExponentialValue:
+    if point.scale > _HIGHEST_SCALE:
+        raise Malformed(Reason.BUCKETS_DO_NOT_FIT, f"scale {point.scale}, no number needs more than {_HIGHEST_SCALE}")
     sides: list[Any] = []
     for side in (point.positive, point.negative):
         counts = tuple(side.bucket_counts)
@@ -175,7 +178,7 @@ def _exponential(point: Any) -> ExponentialValue:
             raise Malformed(Reason.BUCKETS_DO_NOT_FIT, f"buckets {first} to {last - 1} of scale {scale}")
         sides += [first, counts]
     observations = _counted(point, [point.zero_count, *sides[1], *sides[3]])
-    threshold = point.zero_threshold if isfinite(point.zero_threshold) else 0.0
+    threshold = point.zero_threshold if isfinite(point.zero_threshold) and point.zero_threshold > 0 else 0.0
     return ExponentialValue(observations, _total(point), point.scale, point.zero_count, threshold, *sides)
 
 

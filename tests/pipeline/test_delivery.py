@@ -596,6 +596,7 @@ async def test_a_partition_that_left_is_neither_sent_nor_buried_nor_settled() ->
         await eventually(settled, DEADLINE, "the other partition goes on")
         assert destination.sent == [["a"], ["c"]]
         assert [word for word, _, _ in b.grave.letters] == ["c"]
+        assert b.account.position == 0
 
 
 async def test_a_bug_in_a_destination_is_loud() -> None:

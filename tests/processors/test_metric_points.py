@@ -293,6 +293,8 @@ def nameless_label(metrics: Any) -> None:
         (bad_histogram(count=1 << 60, bucket_counts=[1 << 60]), Reason.NOT_FINITE),
         (bad_exponential([1, 1], count=3), Reason.BUCKETS_DO_NOT_FIT),
         (bad_exponential([1], count=1, scale=-5), Reason.BUCKETS_DO_NOT_FIT),
+        (bad_exponential([1], count=1, scale=1024), Reason.BUCKETS_DO_NOT_FIT),
+        (bad_exponential([], count=1, zero_count=1, scale=(1 << 31) - 1), Reason.BUCKETS_DO_NOT_FIT),
         (bad_exponential([1], offset=1 << 30, count=1, scale=3), Reason.BUCKETS_DO_NOT_FIT),
         (bad_summary, Reason.BUCKETS_DO_NOT_FIT),
     ],

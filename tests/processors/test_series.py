@@ -150,6 +150,37 @@ def test_what_is_known_of_spellings_is_bounded() -> None:
     assert total(store.blocks(TIME)[0].rows) == [300]
 
 
+def test_what_is_known_of_one_spelling_is_bounded() -> None:
+    """Label sets come and end: what is remembered of those that ended is forgotten."""
+    store = SeriesStore(Limits(100, 10_000, idle_ms=60))
+    for number in range(300):
+        store.apply_packed(PackedBatch.decode(calls(("cart", str(number), 1)).encode()))
+        store.blocks(TIME + 40 * number)
+    (family,) = store._families.values()
+    assert len(family.rows) < 5
+    assert sum(map(len, family._known.values())) < 30
+
+
+def test_what_was_folded_goes_on_when_labels_are_added_and_ends_like_any_other() -> None:
+    """An open metric over its limit gets a new attribute: one overflow series, and a marker for what it was before."""
+
+    def points(*labels: str, names: tuple[str, ...]) -> PointBatch:
+        return PointBatch("c", Shape("counter", names, (), 0, open=True), 0, [(labels, 1)])
+
+    store = SeriesStore(Limits(3, 1000, idle_ms=100))
+    for value in "abcdef":
+        store.apply(points(value, names=("x",)))
+    (block,) = store.blocks(TIME)
+    assert ((OVERFLOW,), 4) in block.rows
+    store.apply(points("g", "1", names=("x", "y")))
+    live, ended = store.blocks(TIME + 50)
+    assert ((OVERFLOW, OVERFLOW), 5) in live.rows
+    assert sum(labels[0] == OVERFLOW for labels, _ in live.rows) == 1
+    assert (ended.shape.label_names, ended.stale) == (("x",), [(OVERFLOW,)])
+    assert [stale for block in store.blocks(TIME + 500) for stale in block.stale].count((OVERFLOW, OVERFLOW)) == 1
+    assert len(store) == 0
+
+
 def _within(block: SeriesBlock, config: Limits) -> None:
     assert len(block.rows) * block.shape.series <= config.series_of.get(block.metric, config.series)
     for slot, label in enumerate(block.shape.label_names):

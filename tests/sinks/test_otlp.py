@@ -24,7 +24,7 @@ from schemas.envelope import Envelope, RowVerdict
 from schemas.errors import ConfigError, Unavailable
 from sinks.contract import Outcome, Signal
 from sinks.endpoints import Endpoints
-from sinks.http import USER_AGENT
+from sinks.http import ANSWER_BYTES, USER_AGENT
 from sinks.otlp import Otlp
 from sinks.otlp_grpc import NO_ANSWER, REFUSING
 from sinks.otlp_service import LOGS, TRACES
@@ -350,3 +350,11 @@ async def test_a_server_alone_that_is_not_there_is_unavailable() -> None:
         await send(nowhere(), envelope([span()]))
     outcome = await send(nowhere(), envelope([span()]), protocol="grpc")
     assert outcome.reason == "UNAVAILABLE"
+
+
+def test_a_partial_success_that_was_cut_rejects_all() -> None:
+    said = ExportLogsPartialSuccess(rejected_log_records=1, error_message="no" * ANSWER_BYTES)
+    whole = ExportLogsServiceResponse(partial_success=said).SerializeToString()
+    outcome = LOGS.accepted(whole[:ANSWER_BYTES], 4)
+    assert (outcome.accepted, len(outcome.refused)) == (0, 4)
+    assert LOGS.accepted(b"<html>".ljust(ANSWER_BYTES, b"."), 4).accepted == 4
