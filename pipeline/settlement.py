@@ -17,6 +17,7 @@ from pipeline.settled import Ranges, Settled
 from sinks.contract import Item, SourceRecord
 from sinks.settings import Batch, Retry
 
+FEW_TICKETS = 1024  # of which most may be settled, but for the first
 LONGEST_RETRY_AFTER = 300.0  # seconds: one wrong header must not stop a sink for a day
 
 
@@ -39,6 +40,7 @@ class Account:
         self.position, self.closed = self._known.records.behind(position), False
         self.last: tuple[int, int] | None = None  # offset and append time (ms) of the newest record that has a ticket
         self._tickets: deque[Ticket] = deque()
+        self._many = FEW_TICKETS
 
     def open(self, record: SourceRecord, rows: int) -> Ticket:
         """A ticket for the rows of a record; when they are settled, and all before, the position is behind it."""
@@ -70,7 +72,20 @@ class Account:
         """Some row is settled."""
         while self._tickets and not self._tickets[0].unsettled:
             self.position = self._known.records.behind(self._tickets.popleft().upto)
+        if len(self._tickets) > self._many:
+            self._drop_settled()
         self._changed()
+
+    def _drop_settled(self) -> None:
+        """Ranges in the place of settled tickets: a record that is never accepted must not make others pile up."""
+        left, before = deque[Ticket](), self.position
+        for ticket in self._tickets:
+            if ticket.unsettled:
+                left.append(ticket)
+            else:
+                self._known.records.add(before, ticket.upto)
+            before = ticket.upto
+        self._tickets, self._many = left, max(FEW_TICKETS, 2 * len(left))
 
     @property
     def unsettled(self) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import settlement
 from pipeline.settled import Settled
-from pipeline.settlement import LONGEST_RETRY_AFTER, Account, Backoff, Entry, Lane, entries_of
+from pipeline.settlement import FEW_TICKETS, LONGEST_RETRY_AFTER, Account, Backoff, Entry, Lane, entries_of
 from sinks.contract import Coordinates, Item, SourceRecord
 from sinks.settings import Batch, Retry
 
@@ -48,6 +50,37 @@ def test_the_position_moves_past_what_is_settled_and_no_further(counts: list[int
         left[n] -= 1
         tickets[n].settle(left[n])
     assert account.position == 100 + len(counts)
+
+
+@pytest.mark.parametrize("few", [1, 3, FEW_TICKETS])
+@given(counts=st.lists(st.integers(0, 3), max_size=20), order=st.randoms(use_true_random=False))
+def test_however_few_tickets_are_kept_the_same_is_settled(few: int, counts: list[int], order: object) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settlement, "FEW_TICKETS", few)
+        account = Account(0)
+        tickets = [account.open(at(n), items) for n, items in enumerate(counts)]
+    pending = [n for n, items in enumerate(counts) for _ in range(items)]
+    order.shuffle(pending)  # type: ignore[attr-defined]
+    left = list(counts)
+    for n in pending:
+        left[n] -= 1
+        tickets[n].settle(left[n])
+        done = account.settled().records
+        assert account.unsettled == sum(left)
+        for offset, items in enumerate(left):
+            assert (offset < account.position or offset in done) == (not items)
+    assert account.position == len(counts)
+
+
+def test_a_record_that_is_never_accepted_costs_no_memory_for_those_behind_it() -> None:
+    account = Account(0)
+    first = account.open(at(0), 1)
+    for offset in range(1, 20 * FEW_TICKETS):
+        account.open(at(offset), 1).settle(0)
+    assert len(account._tickets) <= FEW_TICKETS + 1
+    assert account.position == 0
+    first.settle(0)
+    assert account.position == 20 * FEW_TICKETS
 
 
 @given(st.data())
