@@ -12,7 +12,8 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline import telemetry
@@ -37,6 +38,18 @@ log = logging.getLogger(__name__)
 async def always() -> bool:
     """Whatever was queued may be sent."""
     return True
+
+
+@dataclass(slots=True)
+class _Held:
+    """What of a lane is queued or under way."""
+
+    rows: int = 0
+    bytes: int = 0
+
+    def add(self, rows: int, size: int) -> None:
+        self.rows += rows
+        self.bytes += size
 
 
 class Delivery:
@@ -64,10 +77,11 @@ class Delivery:
         self._share, self._clock = share or DeadLetterShare(f"sink.{name}", name, NEVER), clock
         self._turns, self._confirmed = turns or Turns(), confirmed
         self._backoff = Backoff(settings.retry, uniform)
-        parallel = destination.lanes * destination.requests_per_lane * BATCHES_QUEUED
-        self._most_rows = parallel * settings.batch.max_items
-        self._most_bytes = parallel * settings.batch.max_bytes
-        self._rows = self._bytes = self._under_way = 0
+        batches = destination.requests_per_lane * BATCHES_QUEUED
+        self._most_rows = batches * settings.batch.max_items
+        self._most_bytes = batches * settings.batch.max_bytes
+        self._under_way = 0
+        self._held = [_Held() for _ in range(destination.lanes)]
         self._lanes = [Lane(settings.batch) for _ in range(destination.lanes)]
         self._filled = [asyncio.Event() for _ in self._lanes]
         self._room, self._quiet, self._stopping = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -110,13 +124,12 @@ class Delivery:
         """Queue what a record holds, once there is room. Raises ProtocolError for bytes that are not Tailrace's."""
         if account.has(record.offset):
             return
-        while self._rows >= self._most_rows or self._bytes >= self._most_bytes:
-            self._room.clear()
-            await self._room.wait()
+        await self._wait_for_room(range(len(self._lanes)), all)
         async with self._turns.work():
             items = self._destination.encode(record)
         if items is None:
             return
+        await self._wait_for_room({item.lane for item in items if not item.defect}, any)
         rows = sum(item.rows for item in items)
         ticket = account.open(record, rows)
         now = self._clock()
@@ -127,8 +140,7 @@ class Delivery:
                 defects += singles([entry])
                 continue
             self._lanes[item.lane].put(entry)
-            self._rows += item.rows
-            self._bytes += item.size
+            self._held[item.lane].add(item.rows, item.size)
         self._wake()
         if defects:
             self._share.check(now, rows, len(defects))
@@ -138,6 +150,16 @@ class Delivery:
                 self._share.add(now, len(defects), len(defects))
                 for entry in defects if not account.closed else ():
                     ticket.settle(entry.row)
+
+    async def _wait_for_room(self, lanes: Collection[int], full: Callable[[Iterable[bool]], bool]) -> None:
+        """While all of these lanes are full, or any; none takes the room of another, which may be stuck."""
+        while full(self._is_full(lane) for lane in lanes):
+            self._room.clear()
+            await self._room.wait()
+
+    def _is_full(self, lane: int) -> bool:
+        held = self._held[lane]
+        return held.rows >= self._most_rows or held.bytes >= self._most_bytes
 
     def drop(self, account: Account, topic: str, partition: int) -> None:
         """The partition is no longer ours: what is queued of it is not sent. Requests under way are not recalled."""
@@ -331,9 +353,10 @@ class Delivery:
         return self._stopping.is_set()
 
     def _leave(self, entries: Sequence[Entry]) -> None:
-        rows, size = sizes(entries)
-        self._rows -= rows
-        self._bytes -= size
+        """Entries of one lane."""
+        if entries:
+            rows, size = sizes(entries)
+            self._held[entries[0].item.lane].add(-rows, -size)
         self._room.set()
 
     def _ended(self, worker: asyncio.Task[None]) -> None:

@@ -394,6 +394,35 @@ async def test_a_stuck_lane_does_not_hold_the_others() -> None:
         await b.reaches(3)
 
 
+async def test_a_stuck_lane_takes_no_room_from_the_others() -> None:
+    """Of OTLP, say: a backend that accepts no logs gets all spans."""
+    release = asyncio.Event()
+
+    async def answer(request: Request[Word]) -> Outcome:
+        if request.items[0].word.startswith("+"):
+            await release.wait()
+        return accept(request)
+
+    destination = Scripted(answer, lanes=2)
+    async with bench(destination, max_items=1) as b:
+        stuck, free = Account(0), Account(0)
+
+        async def feed(account: Account, partition: int, text: bytes) -> None:
+            for offset in range(50):
+                await b.delivery.add(account, SourceRecord("topic", partition, offset, 0, text, "logs"))
+
+        feeding = asyncio.create_task(feed(stuck, 1, b"+b"))
+        await asyncio.wait_for(feed(free, 2, b"a"), DEADLINE)
+
+        async def through() -> bool:
+            return free.position == 50
+
+        await eventually(through, DEADLINE, "one lane is through")
+        assert (stuck.position, feeding.done()) == (0, False)
+        release.set()
+        await feeding
+
+
 async def test_unordered_requests_run_side_by_side() -> None:
     arrived = asyncio.Barrier(3)
 
