@@ -280,12 +280,17 @@ class Family:
         return row
 
     def _end_reading(self, reading: Reading) -> None:
-        """The source says that it has no value any more; some give that another start time."""
+        """The source says that it has no value any more; some give that another start time, or no bounds or quantiles.
+
+        Those are part of what a source is. Without them it is known by its labels, if nobody shares them.
+        """
         ended = [key for key in (self._key(reading),) if key in self.sources]
         if not ended and reading.labels in self.rows and not self.rows[reading.labels].sources:
             self._end_row(reading.labels)
         elif not ended:
             ended = [key for key in self.sources if key[0] == reading.source]
+            alike = () if ended else [key for key, source in self.sources.items() if source.labels == reading.labels]
+            ended = list(alike) if len(alike) == 1 else ended
         for key in ended:
             if reading.time_ms > self.sources[key].time_ms:
                 self._end_source(key, ends_row=True)

@@ -464,3 +464,18 @@ def test_every_histogram_has_the_bounds_that_it_began_with() -> None:
         (5.0,): [(A, HistogramValue(3, 1.0, (1, 2)))],
         (1.0, 9.0): [(B, HistogramValue(2, 1.0, (1, 0, 1)))],
     }
+
+
+@pytest.mark.parametrize("kind", ["histogram", "summary"])
+def test_no_recorded_value_ends_a_source_though_it_lacks_the_bounds(kind: Kind) -> None:
+    """They are part of the source's number. Of several that share the labels nobody knows which one it is."""
+    for several in (False, True):
+        store = SeriesStore(Limits(1000, 1000))
+        bounds, labels = (0.5, 0.9), ("shop", "a", "/")
+        for source in (1, 2) if several else (1,):
+            value = value_of(kind, bounds, 3)
+            store.apply(read(kind, (labels, value, source, TIME, TIME), bounds=bounds), TIME)
+        assert labels in rows(tick(store, TIME))
+        store.apply(read(kind, (labels, None, 7, TIME, TIME + 1)), TIME + 1)
+        blocks = tick(store, TIME + 2)
+        assert (labels in rows(blocks), labels in stale(blocks)) == (several, not several)
