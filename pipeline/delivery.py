@@ -143,7 +143,9 @@ class Delivery:
             self._held[item.lane].add(item.rows, item.size)
         self._wake()
         if defects:
-            self._share.check(now, rows, len(defects))
+            # Rows that wait for the destination were read as well: a long outage must not make defects look like most.
+            waiting = sum(held.rows for held in self._held)
+            self._share.check(now, waiting + len(defects), len(defects))
             refused = [Refusal(n, entry.item.defect, Reason.MALFORMED) for n, entry in enumerate(defects)]
             if await self._buried(defects, refused):
                 self._count_items("refused", len(defects))

@@ -338,6 +338,17 @@ async def test_a_destination_that_refuses_everything_stops_the_sink_and_not_one_
     assert [word for word, *_ in grave.letters] == ["c"]
 
 
+async def test_defects_are_no_larger_a_share_while_the_destination_is_away() -> None:
+    share = DeadLetterShare("sink.x", "x", DeadLetters(min_records=4))
+    away = Scripted(lambda request: Outcome.retry_all(len(request.items), "503", "", 60.0))
+    async with bench(away, max_items=100, share=share) as it:
+        for number in range(10):
+            await it.add(f"a b #{number}")
+        assert len(it.grave.letters) == 10
+        with pytest.raises(TooManyDeadLetters, match="x: 31 of the last 51"):
+            await it.add(" ".join(f"#{number}" for number in range(21)))
+
+
 async def test_requests_are_bounded() -> None:
     async with bench(Scripted(accept), max_items=3, max_bytes=4) as b:
         await b.add("a a a a a bbb c dddddd e")
