@@ -16,6 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from processors.metric_points import MOST_NAMES, MetricPoints, Naming
 from processors.otlp_series import KnownSeries, Stream
+from processors.values import observations, plus
 from schemas.otlp_check import PointsData
 from schemas.point import ExponentialValue, HistogramValue, PointBatch, Reading, SummaryValue
 from schemas.reasons import Reason
@@ -313,6 +314,22 @@ def test_a_bad_point_leaves_alone_and_can_be_replayed(add: Callable[[Any], None]
     assert replayed.resource_metrics[0].resource == data.resource_metrics[0].resource
     assert list(replayed.resource_metrics[0].scope_metrics[0].metrics) == [metrics[1]]
     assert [reason for reason, _ in read(letter)[1]] == [reason]
+
+
+@pytest.mark.parametrize("threshold", [-1.0, -0.0, float("nan"), float("-inf"), 0.25])
+def test_a_zero_threshold_below_zero_is_none(threshold: float) -> None:
+    """Two different ones could not be added up."""
+    data, metrics = message()
+    histogram = metrics.add(name="e").exponential_histogram
+    histogram.aggregation_temporality = CUMULATIVE
+    timed(histogram.data_points.add(count=1, sum=0, zero_count=1, zero_threshold=threshold))
+    batches, dead = read(data)
+    (reading,) = batches["e"].readings
+    assert isinstance(reading.value, ExponentialValue)
+    assert (reading.value.zero_threshold, dead) == (0.25 if threshold > 0 else 0.0, [])
+    lower = reading.value._replace(zero_threshold=-0.5)  # as written before
+    total = plus(lower, lower._replace(zero_threshold=-1.0))
+    assert observations(total) == 2
 
 
 def test_the_neighbours_of_a_bad_point_in_its_metric_go_on() -> None:
