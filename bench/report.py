@@ -27,6 +27,7 @@ from bench import (
     sizing,
     split,
     stages,
+    summary,
     sustained,
     throughput_tables,
     transactions,
@@ -135,7 +136,7 @@ def size_example(whole: Mapping[str, Any], memory: Mapping[str, Any]) -> str:
 
 
 def compare_text(figures: Mapping[str, Any]) -> str:
-    """For docs/performance.md and docs/performance-loads.md: each series with its own machine, date and command."""
+    """For docs/performance-series.md and docs/performance-loads.md: each series with its machine, date and command."""
     parts = []
     for series in figures["series"].values():
         parts.append(f"### {compare_tables.heading(series)}\n")
@@ -147,6 +148,11 @@ def compare_text(figures: Mapping[str, Any]) -> str:
             parts.append(f"{same}\n")
         parts.append(provenance(series, compare_tables.command(series)))
     return "\n".join(parts)
+
+
+def summary_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance.md."""
+    return markdown(summary.COLUMNS, summary.rows(figures))
 
 
 def sweep_text(figures: Mapping[str, Any]) -> str:
@@ -347,6 +353,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "growth": growth_text,
     "codecs": codecs_text,
     "window": window_text,
+    "summary": summary_text,
     "compare": compare_text,
     "sweep": sweep_text,
     "growing": growing_text,
@@ -360,6 +367,7 @@ SOURCES = {
     "bars": bars.RESULTS,
     "ingest": (split.RESULTS["ingest"],),
     "loads": loads.RESULTS,
+    "summary": summary.RESULTS,
     "growing": loads.RESULTS,
     "stages": ("hops",),
     "hopsalone": ("hops-1",),
