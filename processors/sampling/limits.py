@@ -9,6 +9,7 @@ All arithmetic is in whole units of 1/(1000 N) span (or byte), so it does not ma
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -190,13 +191,20 @@ class Limits:
         return {policy: buckets for policy, buckets in state.items() if any(filled >= 0 for _, filled in buckets)}
 
     def allot(self, index: int, states: Sequence[Mapping[str, Sequence[BucketState]] | None], now: int) -> None:
-        """What partitions have said newest (`state` of each): shared limiters of partition `index` take their share."""
+        """What partitions have said newest (`state` of each): shared limiters of partition `index` take their share.
+
+        One that has another number of buckets for a policy tells nothing of it: it is of other policies.
+        """
         before: dict[str, int] = {}
+        sizes: Counter[str] = Counter()
+        for policy, limiter in self._limiters:
+            sizes[policy] += len(limiter.state())
         for policy, limiter in self._limiters:
             first = before.get(policy, 0)
             before[policy] = end = first + len(limiter.state())
             if isinstance(limiter, Shared):
-                told = [None if state is None else list(state.get(policy, ()))[first:end] for state in states]
+                said = [None if state is None else list(state.get(policy, ())) for state in states]
+                told = [one if one is None else one[first:end] if len(one) == sizes[policy] else () for one in said]
                 limiter.allot(index, told, now)
 
     def restore(self, state: Mapping[str, Sequence[BucketState]]) -> None:

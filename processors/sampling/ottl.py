@@ -76,10 +76,19 @@ def alternatives(text: str, context: Context = "span") -> list[Alternative]:
 
     `context` is what fields belong to that have no prefix. Raises ValueError with place and rule.
     """
-    found = _alternatives(_Parser(text, context).whole(), True)
-    if len(found) > MOST_ALTERNATIVES:
-        raise ValueError(f"{text!r} is {len(found)} alternatives, more than {MOST_ALTERNATIVES}: split it into several")
+    try:
+        found = _alternatives(_Parser(text, context).whole(), True)
+        if len(found) > MOST_ALTERNATIVES:
+            raise _TooMany(len(found))
+    except _TooMany as many:
+        raise ValueError(
+            f"{text!r} is {many} alternatives, more than {MOST_ALTERNATIVES}: split it into several"
+        ) from None
     return found
+
+
+class _TooMany(Exception):
+    """How many alternatives a part of a condition has."""
 
 
 def _alternatives(condition: Condition, wanted: bool) -> list[Alternative]:
@@ -93,7 +102,7 @@ def _alternatives(condition: Condition, wanted: bool) -> list[Alternative]:
                 found = [(a | c, b | d) for a, b in found for c, d in others if not (a | c) & (b | d)]
                 found = list(dict.fromkeys(found))
                 if len(found) > MOST_ALTERNATIVES:
-                    break  # enough to refuse it
+                    raise _TooMany(len(found))  # what follows might contradict some, but may be very many before
             return found
         case Joined(_, parts):
             return list(dict.fromkeys(one for part in parts for one in _alternatives(part, wanted)))

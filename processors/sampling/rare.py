@@ -55,8 +55,9 @@ class Shapes:
             del self._kept[key]
 
     def state(self) -> list[KeyState]:
-        return [(self._interval, 0), *sorted(self._kept.items())] if self._interval >= 0 else []
+        head = self._interval, self._settings.interval
+        return [head, *sorted(self._kept.items())] if self._interval >= 0 else []
 
     def restore(self, state: Sequence[KeyState]) -> None:
-        if state:
+        if state and state[0][1] == self._settings.interval:  # intervals of another length have other numbers
             self._interval, self._kept = state[0][0], dict(state[1:])

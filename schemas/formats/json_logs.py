@@ -9,6 +9,7 @@ A string of JSON in `log` or `message`, as Docker and Logstash write it, is unpa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -51,6 +52,8 @@ _DECIMAL = frozenset({"dd.traceid", "dd.spanid"})
 _NO_WORDS = frozenset({"status", "severitynumber"})  # whose text is no word for a severity
 _MAX_DEPTH = 20  # Elasticsearch's depth limit of a mapping; protobuf's parsers stop at 100, three per level
 _INT64 = 1 << 63
+TOO_DEEP = "nested too deeply"  # orjson reads 1,024 levels and writes 254
+_HEX_BYTE = re.compile(r"[0-9a-fA-F]{2}", re.ASCII).fullmatch
 T = TypeVar("T")
 
 
@@ -98,13 +101,24 @@ def parse(data: bytes) -> list[LogRow | BadLine]:
     except orjson.JSONDecodeError:
         return [_line(line) for line in map(bytes.strip, data.split(b"\n")) if line]
     if isinstance(whole, list):
-        return [_object(entry, orjson.dumps(entry)) for entry in whole]
-    return [_object(whole, data)]
+        try:
+            sources = [orjson.dumps(entry) for entry in whole]
+        except orjson.JSONEncodeError:
+            return [BadLine(data, Reason.MALFORMED, TOO_DEEP)]
+        return [_row(entry, source) for entry, source in zip(whole, sources, strict=True)]
+    return [_row(whole, data)]
+
+
+def _row(value: Any, source: bytes) -> LogRow | BadLine:
+    try:
+        return _object(value, source)
+    except orjson.JSONEncodeError:
+        return BadLine(source, Reason.MALFORMED, TOO_DEEP)
 
 
 def _line(line: bytes) -> LogRow | BadLine:
     try:
-        return _object(orjson.loads(line), line)
+        return _row(orjson.loads(line), line)
     except orjson.JSONDecodeError as error:
         return BadLine(line, Reason.MALFORMED, f"not JSON: {error}")
 
@@ -275,10 +289,7 @@ def _forget(field: _Field, identity: bytes) -> None:
 
 def _flags(value: Any) -> int | None:
     if isinstance(value, str) and len(value) == 2:
-        try:
-            return int(value, 16)
-        except ValueError:
-            return None
+        return int(value, 16) if _HEX_BYTE(value) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0xFF else None
 
 

@@ -187,6 +187,27 @@ def test_what_is_nested_too_deeply_becomes_text() -> None:
     assert len(split_logs(logs_data([(row.resource, row.scope, [row.record])]))) == 1
 
 
+@pytest.mark.parametrize("levels", [250, 300, 1_000])
+def test_more_levels_are_read_than_can_be_written(levels: int) -> None:
+    """A line of its own, an object, an entry of an array: buried whole, or a row where it can be written."""
+    deep = b'{"a":' * levels + b"1" + b"}" * levels
+    for data in (
+        deep,
+        b'{"x":' + deep + b"}",
+        deep + b'\n{"msg":"b"}',
+        b"[" + deep + b',{"msg":"b"}]',
+        b"[" * 300 + b"]" * 300,
+    ):
+        for row in parse(data):
+            assert isinstance(row, LogRow) or (row.detail and row.data)
+
+
+@pytest.mark.parametrize("flags", ["-1", "+1", " 1", "1_", "٣٤", "zz"])
+def test_flags_that_are_no_byte_are_none(flags: str) -> None:
+    row = one({"trace_id": "0af7651916cd43dd8448eb211c80319c", "trace_flags": flags, "msg": "x"})
+    assert LogRecord.FromString(row.record).flags == 0
+
+
 # --- time ------------------------------------------------------------------------------------------------------
 
 NOON = 1_704_110_400

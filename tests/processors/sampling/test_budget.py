@@ -134,6 +134,17 @@ def test_who_continues_from_a_checkpoint_decides_alike(steps: list[tuple[int, in
     assert told == expected
 
 
+@pytest.mark.parametrize("before", [[Rate("p", 10, 10)], [Budget("p", 10, 10), Rate("p", 10, 10)]])
+def test_a_checkpoint_of_another_policy_of_that_name_tells_nothing(before: list[Rate | Budget]) -> None:
+    """Its type was changed while it runs: the state of others, and one's own, is that of the old one for a while."""
+    old = Limits(before, 2)
+    old.at(NOON).take(0, 1)
+    limits = Limits([Budget("p", 10, 10)], 2)
+    limits.restore(old.state())
+    limits.allot(0, [old.state(), old.state()], NOON)
+    assert limits.at(NOON).take(0, 1)
+
+
 def test_other_limiters_keep_their_nth() -> None:
     limits = Limits([Rate("p", 10, 10), Budget("p", 10, 10)], 2)
     before = limits.state()["p"][0]

@@ -165,6 +165,12 @@ def test_conditions_are_bounded() -> None:
     several = " and ".join(f'(kind == {n % 6} or status.code == {n % 3} or name == "{n}")' for n in range(8))
     with pytest.raises(ValueError, match="more than 64: split it"):
         alternatives(several)
+    # What is left of these after the last part is few, but not all of its parts were joined when it was too many.
+    names = " or ".join(f'name == "a{n}"' for n in range(9))
+    tests = " or ".join(f'attributes["b{n}"] == "1"' for n in range(8))
+    others = " and ".join(f'name != "a{n}"' for n in range(8))
+    with pytest.raises(ValueError, match="more than 64: split it"):
+        alternatives(f'{others} and (({names}) and ({tests}) and attributes["z"] == "1")')
     with pytest.raises(ValueError, match="joins more than 64 conditions"):
         alternatives("(" * 65 + "true" + ")" * 65)
 
