@@ -77,7 +77,7 @@ class Restores:
         for key, (trigger, why) in late.items():
             if key in self._under_way:
                 continue
-            if self._allowed < 1:
+            if self._allowed < 1 or len(self._under_way) >= burst:  # they are read one after the other
                 telemetry.count("tailrace_restores_total", trigger=trigger, outcome=Outcome.LIMITED)
                 continue
             self._allowed -= 1

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import ClientSession
@@ -18,9 +18,12 @@ from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_ERROR, LogRecor
 
 from pipeline import telemetry
 from pipeline.cli import cli
+from pipeline.restore import BURST_SECONDS, Answer, Restores
 from pipeline.sample import PartitionPair
 from pipeline.worker import Worker, running
+from processors.sampling.restore import LateError
 from schemas.decision import RESTORED, DecisionRecord
+from tests.pipeline.configs import config_for
 from tests.pipeline.kafka import DEADLINE, committed, create
 from tests.pipeline.stages import Stages, administration, holds, log_of, partition, trace_id
 from tests.services import Kafka, eventually
@@ -264,3 +267,22 @@ async def its_spans_are_gone(stages: Restoring, producer: AIOKafkaProducer, url:
 def answer(outcome: str, url: str, why: str = "", partition: int = 0) -> dict[str, Any]:
     nothing = {"partition": partition, "spans": 0, "logs": 0, "partial": False}
     return {"outcome": outcome, "why": why, "answered_by": url} | nothing
+
+
+async def test_restores_that_late_evidence_sets_off_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read one after the other: when that takes longer than they come, the rest is `limited`."""
+
+    async def endless(*_: object) -> Answer:
+        await asyncio.Event().wait()
+        raise AssertionError("never")
+
+    monkeypatch.setattr(Restores, "_restore", endless)
+    restores = Restores(config_for("unused:9092"), 0, cast("Any", None), asyncio.Lock())
+    labels = {"trigger": "late_span", "outcome": "limited"}
+    before = telemetry.REGISTRY.get_sample_value("tailrace_restores_total", labels) or 0
+    for second in range(100):
+        restores.look({second: LateError("late_span", "status")}, float(second))
+    assert len(restores._under_way) == BURST_SECONDS
+    limited = (telemetry.REGISTRY.get_sample_value("tailrace_restores_total", labels) or 0) - before
+    assert limited == 100 - BURST_SECONDS
+    await restores.close()
