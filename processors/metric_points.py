@@ -29,12 +29,13 @@ from schemas.errors import Malformed
 from schemas.formats import detect, otlp_json
 from schemas.formats.otlp_metrics import (
     Metric,
-    alone,
+    Part,
     read_attributes,
     read_metric,
     read_metrics,
     read_name,
     read_value,
+    together,
 )
 from schemas.point import ExponentialValue, Kind, PointBatch, Reading, Shape, Value
 from schemas.prometheus_names import Strategy, label_name, metric_name
@@ -145,6 +146,7 @@ class MetricPoints:
             self._bury(offset, timestamp, 0, value, error.reason, detail)
             self.lost += 1
             return
+        bad: dict[str, list[tuple[int, str, Part]]] = {}
         for resource in message.resource_metrics:
             common = self._resource(resource.resource)
             newest = 0
@@ -157,30 +159,35 @@ class MetricPoints:
                         read = read_metric(metric)
                         told = self._name(name, metric, read.kind)
                     except Malformed as error:
-                        value = alone(resource, scope, metric)
-                        self._bury(offset, timestamp, index, value, *_why(error), wrapped=True)
+                        reason, detail = _why(error)
+                        bad.setdefault(reason, []).append((index, detail, Part(resource, scope, metric)))
                         index += 1
                         continue
                     stream = *described, metric.name, metric.unit, read.kind
-                    bad: dict[str, list[tuple[int, Any, str]]] = {}
                     for point in read.points:
                         time_ms = point.time_unix_nano // MS or timestamp
                         newest = max(newest, time_ms)
                         try:
                             self._point(told, read, point, time_ms, common, scoped, stream)
                         except Malformed as error:
-                            bad.setdefault(error.reason, []).append((index, point, error.detail))
+                            part = Part(resource, scope, metric, [point])
+                            bad.setdefault(error.reason, []).append((index, error.detail, part))
                         index += 1
-                    for reason, points in bad.items():
-                        several = [points] if len(points) > MOST_ALONE else [[one] for one in points]
-                        for together in several:
-                            (first, _, detail), rows = together[0], len(together)
-                            value = alone(resource, scope, metric, *(point for _, point, _ in together))
-                            detail = detail if rows == 1 else f"{rows} points; the first: {detail}"
-                            self._bury(offset, timestamp, first, value, reason, detail, wrapped=True)
             if common.info is not None and newest:
                 self._put(TARGET_INFO, "info", (), common.info, 1.0, (0, newest))
+        self._bury_parts(offset, timestamp, bad)
         self.lost += self._rows == rows and len(self._dead) > letters
+
+    def _bury_parts(self, offset: int, timestamp: int, bad: Mapping[str, list[tuple[int, str, Part]]]) -> None:
+        """Each alone, in their order; of one reason many together, for each takes its resource along."""
+        found = []
+        for reason, parts in bad.items():
+            several = [parts] if len(parts) > MOST_ALONE else [[part] for part in parts]
+            found += [(each[0][0], reason, each) for each in several]
+        for first, reason, each in sorted(found, key=lambda letter: letter[0]):
+            detail = each[0][1] if len(each) == 1 else f"{len(each)} points; the first: {each[0][1]}"
+            value = together(part for *_, part in each)
+            self._bury(offset, timestamp, first, value, reason, detail, wrapped=True)
 
     def _point(
         self, metric: str, read: Metric, point: Any, time_ms: int, common: _Resource, scope: _Scope, stream: Stream

@@ -128,7 +128,7 @@ def _bar(span: Span, service: str, depth: int, start: int, payloads: bool) -> Ba
         depth=depth,
         service=service,
         name=span.name,
-        kind=KINDS[span.kind] if span.kind < len(KINDS) else "",
+        kind=KINDS[span.kind] if 0 <= span.kind < len(KINDS) else "",
         error=span.status.code == ERROR,
         at_ms=(span.start_time_unix_nano - start) / NS_PER_MS,
         duration_ms=max(0, span.end_time_unix_nano - span.start_time_unix_nano) / NS_PER_MS,

@@ -27,6 +27,7 @@ DELTA, CUMULATIVE = 1, 2  # AggregationTemporality
 MOST = 1 << 53
 # Exponents that doubles have: no observation lies in a bucket beyond.
 _LOWEST_EXPONENT, _HIGHEST_EXPONENT = -1075, 1024
+MOST_NAME = 1024  # characters of a metric's name: it is the key of a record, whose size is bounded
 _HIGHEST_SCALE = 64  # two numbers that are next to each other lie in buckets of their own long before
 _KNOWN_BOUNDS = 256  # lists of them that are remembered, of so many at most
 _MOST_KNOWN = 200
@@ -53,13 +54,15 @@ def read_metrics(data: bytes) -> Any:
 
 
 def read_name(metric: Any) -> str:
-    """A metric's own name. Raises Malformed if it has none, or one that is no text: spans look like that."""
+    """A metric's own name. Raises Malformed if it has none, one that is no text, as spans have, or a very long one."""
     try:
         name = str(metric.name, "utf-8")
     except UnicodeDecodeError:
         raise Malformed(Reason.NO_NAME, f"the metric's name {metric.name[:100]!r} is not UTF-8") from None
     if not name:
         raise Malformed(Reason.NO_NAME, "the metric has no name")
+    if len(name) > MOST_NAME:
+        raise Malformed(Reason.NO_NAME, f"the metric's name has {len(name)} characters, {MOST_NAME} are the most")
     return name
 
 
@@ -98,12 +101,36 @@ def read_attributes(attributes: Iterable[bytes]) -> list[Any]:
         raise Malformed(Reason.MALFORMED, f"an attribute is no KeyValue: {error}") from None
 
 
-def alone(resource: Any, scope: Any, metric: Any, *points: Any) -> bytes:
-    """A message of some points of a metric, or of the whole metric: what of a message is dead-lettered."""
+class Part(NamedTuple):
+    """Points of a metric, or without any the whole metric, where it lies in its message."""
+
+    resource: Any
+    scope: Any
+    metric: Any
+    points: Sequence[Any] = ()
+
+
+def together(parts: Iterable[Part]) -> bytes:
+    """A message of these parts, in the order of theirs: what of a message is dead-lettered."""
     message: Any = PointsData()
-    outer = message.resource_metrics.add(resource=resource.resource, schema_url=resource.schema_url)
-    inner = outer.scope_metrics.add(scope=scope.scope, schema_url=scope.schema_url)
-    copy, which = inner.metrics.add(), metric.WhichOneof("data")
+    resource = scope = metric = outer = inner = copy = None
+    for part in parts:
+        if part.resource is not resource:
+            resource, scope = part.resource, None
+            outer = message.resource_metrics.add(resource=resource.resource, schema_url=resource.schema_url)
+        if part.scope is not scope:
+            scope, metric = part.scope, None
+            inner = outer.scope_metrics.add(scope=scope.scope, schema_url=scope.schema_url)  # type: ignore[union-attr]
+        if part.metric is metric and part.points:
+            getattr(copy, metric.WhichOneof("data")).data_points.extend(part.points)
+            continue
+        metric, copy = part.metric, inner.metrics.add()  # type: ignore[union-attr]
+        _copy(metric, part.points, copy)
+    return bytes(message.SerializeToString())
+
+
+def _copy(metric: Any, points: Sequence[Any], copy: Any) -> None:
+    which = metric.WhichOneof("data")
     if not points or not which:
         copy.CopyFrom(metric)
     else:  # without its other points, of which there may be very many, all of them bad
@@ -114,7 +141,6 @@ def alone(resource: Any, scope: Any, metric: Any, *points: Any) -> bytes:
             if field in data.DESCRIPTOR.fields_by_name:
                 setattr(data, field, getattr(of, field))
         data.data_points.extend(points)
-    return bytes(message.SerializeToString())
 
 
 def _number(kind: Kind, point: Message) -> float:

@@ -17,6 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from processors.metric_points import MOST_NAMES, MetricPoints, Naming
 from processors.otlp_series import KnownSeries, Stream
 from processors.values import observations, plus
+from schemas.formats.otlp_metrics import MOST_NAME
 from schemas.otlp_check import PointsData
 from schemas.point import ExponentialValue, HistogramValue, PointBatch, Reading, SummaryValue
 from schemas.reasons import Reason
@@ -330,6 +331,34 @@ def test_a_zero_threshold_below_zero_is_none(threshold: float) -> None:
     lower = reading.value._replace(zero_threshold=-0.5)  # as written before
     total = plus(lower, lower._replace(zero_threshold=-1.0))
     assert observations(total) == 2
+
+
+def test_a_name_has_an_end() -> None:
+    data, metrics = message()
+    for length in (MOST_NAME, MOST_NAME + 1):
+        timed(metrics.add(name="n" * length).gauge.data_points.add(as_int=1))
+    batches, ((reason, _),) = read(data)
+    assert list(batches) == ["n" * MOST_NAME]
+    assert reason == Reason.NO_NAME
+
+
+def test_many_bad_metrics_are_one_letter() -> None:
+    """Each takes its resource along, which may be as large as the message."""
+    data, metrics = message({"service.name": "shop", "large": "x" * 100_000})
+    for number in range(500):
+        metrics.add(name="" if number % 2 else f"empty_{number}")
+    timed(metrics.add(name="good").gauge.data_points.add(as_int=1))
+    for _ in range(20):
+        timed(metrics.add(name="bad").gauge.data_points.add())
+    batches, letters = read(data)
+    assert "good" in batches
+    assert {reason for reason, _ in letters} == {Reason.NO_NAME, Reason.UNKNOWN_TYPE, Reason.NO_VALUE}
+    assert len(letters) == 3
+    for reason, letter in letters:
+        assert {found for found, _ in read(letter)[1]} == {reason}
+        (resource,) = MetricsData.FromString(letter).resource_metrics
+        (scope,) = resource.scope_metrics
+        assert len(scope.metrics) == (20 if reason == Reason.NO_VALUE else 250)
 
 
 def test_the_neighbours_of_a_bad_point_in_its_metric_go_on() -> None:

@@ -58,3 +58,21 @@ def test_spans_that_came_twice_circles_and_foreign_bytes_do_no_harm() -> None:
     assert found is not None
     assert [bar.name for bar in found.bars] == ["span 1", "span 2"]
     assert waterfall(held(("logs", kept(log(1, 1)))), payloads=False) is None
+
+
+def test_a_kind_that_nobody_knows_is_none() -> None:
+    """Kinds are numbers of the producer's, negative ones too."""
+    for kind in (-7, 6, 1 << 30):
+        strange = span(1, 1)
+        strange.MergeFromString(b"\x30" + _varint(kind))
+        found = waterfall(held(("spans", kept(strange))), payloads=False)
+        assert found is not None
+        assert [bar.kind for bar in found.bars] == [""]
+
+
+def _varint(number: int) -> bytes:
+    number, out = number % (1 << 64), bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes(out) + bytes([number])
