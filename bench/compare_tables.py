@@ -93,7 +93,7 @@ def _row(name: str, runs: Sequence[Run]) -> list[str]:
     whole = [run for run in runs if is_whole(run)]
 
     def shown(find: Callable[[Run], float], form: str) -> str:
-        return middle([find(run) for run in whole], form) if whole else "–"
+        return _shown(whole, find, form)
 
     verdict = f"{len(whole)} of {len(runs)}"
     if lossy := [run for run in runs if not is_whole(run)]:
@@ -113,8 +113,11 @@ def _row(name: str, runs: Sequence[Run]) -> list[str]:
 
 def middles(series: Mapping[str, Any], side: str, find: Callable[[Run], float], form: str) -> str:
     """A figure of the runs of one side that count, – if none does."""
-    whole = [find(run) for run in series["sides"].get(side, []) if is_whole(run)]
-    return middle(whole, form) if whole else "–"
+    return _shown([run for run in series["sides"].get(side, []) if is_whole(run)], find, form)
+
+
+def _shown(whole: Sequence[Run], find: Callable[[Run], float], form: str) -> str:
+    return middle([find(run) for run in whole], form) if whole else "–"
 
 
 def ratio(series: Mapping[str, Any], own: str, other: str, find: Callable[[Run], float]) -> float | None:

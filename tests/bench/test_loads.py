@@ -68,7 +68,8 @@ def test_each_load_of_the_sweep_is_told_once() -> None:
     assert figures is not None
     found, grown = rows(figures), growth_rows(figures)
     assert {len(row) for row in found} == {len(COLUMNS)}
-    assert {len(row) for row in grown} <= {len(GROWTH_COLUMNS)}
+    assert {len(row) for row in grown} == {len(GROWTH_COLUMNS)}
+    assert len(found) * len(sweep.SIDES) + len(grown) == len(figures["series"])
     told = [load for load, *_ in (*found, *grown)]
     assert len(set(told)) == len(told)
     assert all(heading(each).endswith(tuple(told)) for each in figures["series"].values())

@@ -383,7 +383,8 @@ async def test_a_lane_has_one_request_under_way_and_keeps_its_order_through_retr
     assert arrived == words
 
 
-async def test_a_stuck_lane_does_not_hold_the_others() -> None:
+def one_lane_stuck() -> tuple[Scripted, asyncio.Event]:
+    """Of two, until the event is set."""
     release = asyncio.Event()
 
     async def answer(request: Request[Word]) -> Outcome:
@@ -391,7 +392,11 @@ async def test_a_stuck_lane_does_not_hold_the_others() -> None:
             await release.wait()
         return accept(request)
 
-    destination = Scripted(answer, lanes=2)
+    return Scripted(answer, lanes=2), release
+
+
+async def test_a_stuck_lane_does_not_hold_the_others() -> None:
+    destination, release = one_lane_stuck()
     async with bench(destination) as b:
         await b.add("a", "+b", "c")
         await b.reaches(1)
@@ -407,14 +412,7 @@ async def test_a_stuck_lane_does_not_hold_the_others() -> None:
 
 async def test_a_stuck_lane_takes_no_room_from_the_others() -> None:
     """Of OTLP, say: a backend that accepts no logs gets all spans."""
-    release = asyncio.Event()
-
-    async def answer(request: Request[Word]) -> Outcome:
-        if request.items[0].word.startswith("+"):
-            await release.wait()
-        return accept(request)
-
-    destination = Scripted(answer, lanes=2)
+    destination, release = one_lane_stuck()
     async with bench(destination, max_items=1) as b:
         stuck, free = Account(0), Account(0)
 
