@@ -62,6 +62,7 @@ class Committer(ABC):
     def __init__(self, kafka: Kafka, group: Group, size: BurstSize, **producer: Any) -> None:
         self._group = group
         self.size = size  # of what the next commit should hold
+        self.took = 0.0  # seconds, the last one
         self._open = False  # a commit is under way, or its outcome is unknown
         self._producer = AIOKafkaProducer(
             linger_ms=LINGER_MS,
@@ -96,7 +97,8 @@ class Committer(ABC):
             with self._group.turns.transaction():
                 written = await self._write(outputs, offsets if callable(offsets) else lambda _: offsets)
             self._open = False
-            self.size.took(time.monotonic() - began, full)
+            self.took = time.monotonic() - began
+            self.size.took(self.took, full)
             return written
         except Exception:
             self.size.failed()

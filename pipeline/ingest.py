@@ -399,9 +399,8 @@ class RawPartition(Lease):
         outputs += dead_letters(self._topics, letters, self._config)
         place = RawOffset(mark, self._known, self._config.kafka.partitions, self._place)
         offsets = {self._partition: OffsetAndMetadata(until, place.pack())}
-        began = time.monotonic()
         written = await self._committer.commit(outputs, offsets, full)
-        self._lead.took(time.monotonic() - began)
+        self._lead.took(self._committer.took)
         self._committed = until
         self._share.add(time.monotonic(), read, lost)
         self._observe(written)

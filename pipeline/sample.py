@@ -328,13 +328,12 @@ class PartitionPair(Lease):
             partition = partition_of_metric(points.metric, self._config.kafka.metric_partitions)
             outputs.append(Output(topics.points, points.encode(), partition, points.metric.encode()))
         pointer = "" if burst.load_from is None else str(burst.load_from)
-        began = time.monotonic()
         written = await self._committer.commit(
             outputs,
             {self._pair[name]: OffsetAndMetadata(offset, pointer) for name, offset in burst.tails.items()},
             burst.more,
         )
-        self._lead.took(time.monotonic() - began)
+        self._lead.took(self._committer.took)
         self._window.committed(written[0].offset)
         self.restores.committed()
         self._appended(written[0].timestamp)
