@@ -62,8 +62,11 @@ def correlate(
     return Reason.LOG_OF_DROPPED_TRACE
 
 
-@lru_cache(maxsize=NAMES_SHARED)
 def enrichment(service: str, name: bytes, status: int) -> Enrichment:
     """The one shared Enrichment of these values; `name` is UTF-8 (repaired if not). Both names are cut."""
-    text = name[:NAME_BYTES].decode(errors="replace")
-    return Enrichment(service[:NAME_CHARACTERS], text[:NAME_CHARACTERS], status)
+    return _shared(service[:NAME_CHARACTERS], name[:NAME_BYTES], status)
+
+
+@lru_cache(maxsize=NAMES_SHARED)
+def _shared(service: str, name: bytes, status: int) -> Enrichment:
+    return Enrichment(service, name.decode(errors="replace")[:NAME_CHARACTERS], status)

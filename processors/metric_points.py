@@ -50,7 +50,7 @@ NAMED = ("service.name", "service.namespace", "service.instance.id")  # they are
 # Labels that the kind of metric gives a meaning of its own.
 RESERVED = {"histogram": ("le",), "summary": ("quantile",)}
 MS = 1_000_000  # ns
-RESOURCES = 1024  # whose labels are remembered
+RESOURCES, RESOURCE_BYTES = 1024, 8 << 10  # whose labels are remembered, if they are no longer than that
 # Label names of one record: each of its points has them all, and attribute keys that are data would make a square.
 MOST_NAMES = 128
 POINT_BYTES = 2 << 20  # of a single one: bounds and labels are the producers' own; MOST_NAMES long labels fit
@@ -224,8 +224,8 @@ class MetricPoints:
     ) -> None:
         """Add a point to its group, and count it. Raises Malformed for one that no record takes."""
         size = _size(series, value, bounds)
-        if size > POINT_BYTES:
-            raise Malformed(Reason.MESSAGE_TOO_LARGE, f"a point of about {size} bytes, limit {POINT_BYTES}")
+        if (alone := size + series.size_of_names) > POINT_BYTES:
+            raise Malformed(Reason.MESSAGE_TOO_LARGE, f"a point of about {alone} bytes, limit {POINT_BYTES}")
         self._rows += metric != TARGET_INFO
         self.size += size
         key = metric, kind, bounds
@@ -263,9 +263,11 @@ class MetricPoints:
         key: bytes = resource.SerializeToString()
         found = self._resources.get(key)
         if found is None:
+            found = self._read_resource(key, texts_of(resource.attributes))
             if len(self._resources) >= RESOURCES:
                 self._resources.clear()
-            found = self._resources[key] = self._read_resource(key, texts_of(resource.attributes))
+            if len(key) <= RESOURCE_BYTES:
+                self._resources[key] = found
         return found
 
     def _read_resource(self, message: bytes, attributes: dict[str, str]) -> _Resource:
@@ -280,7 +282,7 @@ class MetricPoints:
         # One attribute whose key gives no label must not cost a service its metrics.
         others = dict(islice(((k, text) for k, text in others.items() if self._is_label(k)), MOST_NAMES - 2))
         info = self._labels(others, {}, labels) if labels and others else {}
-        target = Series(tuple(info), tuple(info.values()), text_bytes(info.values()), number(digest(*labels.items())))
+        target = Series.of(info, number(digest(*labels.items())))
         told = digest(*attributes.items())
         return _Resource(message, labels, self._labels(promoted), target if info else None, told)
 
@@ -297,7 +299,8 @@ class MetricPoints:
             "otel_scope_schema_url": text_of(scope.schema_url),
         }
         for key, text in texts_of(scope.scope.attributes).items():
-            found.setdefault(label_name(f"otel_scope_{key}", self.naming.strategy), text)
+            if self._is_label(key := f"otel_scope_{key}"):
+                found.setdefault(label_name(key, self.naming.strategy), text)
         labels = {name: text for name, text in found.items() if text} if self.naming.scope_labels else {}
         return _Scope(labels, digest(*found.items()))
 
@@ -338,7 +341,7 @@ def _batches(metric: str, kind: Kind, bounds: tuple[float, ...], points: Iterabl
         part.append(point)
         names |= new
         last = series.names
-        size += bytes_of + len(names)
+        size += bytes_of + len(names) + text_bytes(new)
     yield _batch(metric, kind, bounds, part, names)
 
 

@@ -26,12 +26,20 @@ Key = tuple[Stream, tuple[float, ...], tuple[bytes, ...]]
 
 
 class Series(NamedTuple):
-    """A label set, names in order; its text takes about `size` bytes; `source` is the number that readings have."""
+    """A label set, names in order; `source` is the number that readings have; sizes are about those in UTF-8."""
 
     names: tuple[str, ...]
     values: tuple[str, ...]
-    size: int
     source: int
+    size_of_names: int
+    size: int  # of the values alone: names are told once for many points
+
+    @classmethod
+    def of(cls, labels: Mapping[str, str], source: int) -> Series:
+        """That of labels in any order."""
+        names = tuple(sorted(labels))
+        values = tuple([labels[name] for name in names])
+        return cls(names, values, source, text_bytes(names), text_bytes(values))
 
 
 class KnownSeries:
@@ -55,31 +63,31 @@ class KnownSeries:
         """That of a point, if it is known."""
         found = self._new.get(key)
         if found is None and (found := self._old.pop(key, None)) is not None:
-            self._keep(key, found)
+            return self._keep(key, found)
         return found
 
     def remember(self, key: Key, labels: Mapping[str, str], source: int) -> Series:
         """The series that a point with these labels is of. Those with the same names share one object for them."""
-        names = tuple(sorted(labels))
-        values = tuple([labels[name] for name in names])
-        names = self._names.setdefault(names, names)
-        series = Series(names, values, text_bytes(values), source)
-        self._keep(key, series)
-        return series
+        return self._keep(key, Series.of(labels, source))
 
-    def _keep(self, key: Key, series: Series) -> None:
+    def _keep(self, key: Key, series: Series) -> Series:
+        """The same, with names that it shares with others if it is remembered."""
         stream, bounds, attributes = key
         shared = sum(map(len, stream))
-        size = series.size + sum(map(len, attributes)) + _NUMBER_BYTES * len(bounds) + _SERIES_BYTES
+        size = (
+            series.size + series.size_of_names + sum(map(len, attributes)) + _NUMBER_BYTES * len(bounds) + _SERIES_BYTES
+        )
         if size + shared > self._most // LARGEST_SHARE:
-            return
+            return series
         if self._bytes + size + shared > self._most:
             self._old, self._new, self._bytes, self._names, self._streams = self._new, {}, 0, {}, {}
         if stream not in self._streams:
             self._streams[stream] = stream
             self._bytes += shared
+        series = series._replace(names=self._names.setdefault(series.names, series.names))
         self._new[self._streams[stream], bounds, attributes] = series
         self._bytes += size
+        return series
 
 
 def text_bytes(texts: Iterable[str]) -> int:

@@ -29,6 +29,7 @@ from processors.sampling.predicates import expression
 from schemas.dead_letter import hidden
 from schemas.otlp_build import key_value
 from schemas.otlp_texts import IGNORE, KEEP, KINDS, MASK, REMOVE, Texts
+from schemas.remembered import LONGEST
 from schemas.settings import Broken, Section, refuse
 
 MASK_TEXT = b"****"  # the Collector's
@@ -176,7 +177,9 @@ class Redactor:
         if decided is None:
             if len(self._keys) >= REMEMBERED_KEYS:
                 self._keys.clear()
-            decided = self._keys[key] = self._decide(key.decode("utf-8", "replace"))
+            decided = self._decide(key.decode("utf-8", "replace"))
+            if len(key) <= LONGEST:
+                self._keys[key] = decided
         return decided
 
     def _decide(self, key: str) -> int:

@@ -8,8 +8,9 @@ Compatibility" in the OpenTelemetry specification, and where that leaves room, o
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Literal
+
+from schemas.remembered import remembered
 
 Strategy = Literal[
     "UnderscoreEscapingWithSuffixes",
@@ -28,11 +29,12 @@ _UNITS = {
 _PER = {"s": "second", "m": "minute", "h": "hour", "d": "day", "w": "week", "mo": "month", "y": "year"}
 _TOKEN = re.compile(r"[a-zA-Z0-9:]+")
 _CACHED = 4096  # names; a label name of every attribute key is asked for with every point
+LONGEST_NAME = 1024  # characters: names are in the keys of records and in each tick, whose size is bounded
 
 
-@lru_cache(_CACHED)
+@remembered(_CACHED)
 def metric_name(name: str, unit: str, kind: str, strategy: Strategy) -> str:
-    """The name of a metric of this kind (schemas/point.py). Raises ValueError if there is none.
+    """The name of a metric of this kind (schemas/point.py). Raises ValueError if there is none, or a very long one.
 
     >>> metric_name("http.server.request.duration", "s", "histogram", "UnderscoreEscapingWithSuffixes")
     'http_server_request_duration_seconds'
@@ -50,12 +52,12 @@ def metric_name(name: str, unit: str, kind: str, strategy: Strategy) -> str:
         found = f"_{found}"
     if not name or not found or (found != name and not found.strip("_")):
         raise ValueError(f"{name[:100]!r} has nothing to make a metric name of")
-    return found
+    return _short(found)
 
 
-@lru_cache(_CACHED)
+@remembered(_CACHED)
 def label_name(key: str, strategy: Strategy) -> str:
-    """The label of an attribute key. Raises ValueError if there is none.
+    """The label of an attribute key. Raises ValueError if there is none, or a very long one.
 
     >>> label_name("http.route", "UnderscoreEscapingWithSuffixes"), label_name("2xx", "UnderscoreEscapingWithSuffixes")
     ('http_route', 'key_2xx')
@@ -70,7 +72,13 @@ def label_name(key: str, strategy: Strategy) -> str:
             found = f"key_{found}"
     if not found.strip("_"):
         raise ValueError(f"{key[:100]!r} has nothing to make a label name of")
-    return found
+    return _short(found)
+
+
+def _short(name: str) -> str:
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"the name {name[:100]!r}… has {len(name)} characters, {LONGEST_NAME} are the most")
+    return name
 
 
 def _unit_words(unit: str) -> tuple[str, str]:

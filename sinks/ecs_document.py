@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from schemas.envelope import RowVerdict
 from sinks.log_document import log_document
@@ -55,10 +56,10 @@ ATTRIBUTES = {
 
 
 def ecs_document(
-    row: bytes, resource: dict[str, Any], scope: dict[str, Any], verdict: RowVerdict | None, received_ms: int
+    record: LogRecord, resource: dict[str, Any], scope: dict[str, Any], verdict: RowVerdict | None, received_ms: int
 ) -> dict[str, Any]:
-    """The document of a LogRecord; arguments and errors are those of `log_document`."""
-    otel = log_document(row, resource, scope, verdict, received_ms)
+    """The document of a LogRecord; arguments are those of `log_document`."""
+    otel = log_document(record, resource, scope, verdict, received_ms)
     document: dict[str, Any] = {"@timestamp": otel["@timestamp"], "ecs": {"version": ECS_VERSION}}
     labels: dict[str, Any] = {}
     for key, value in (resource["attributes"] | otel.get("attributes", {})).items():

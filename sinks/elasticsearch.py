@@ -13,7 +13,6 @@ import importlib.resources
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,8 +20,9 @@ from urllib.parse import urlsplit
 import orjson
 from elastic_transport import NdjsonSerializer, SerializationError, TransportError
 from elasticsearch import ApiError, AsyncElasticsearch
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from schemas.envelope import Envelope
+from schemas.envelope import Envelope, RowVerdict
 from schemas.errors import Malformed, Unavailable
 from schemas.otlp_build import logs_data
 from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, SourceRecord
@@ -38,7 +38,7 @@ from sinks.http import (
     shortened,
     tls_context,
 )
-from sinks.log_document import log_document, resource_fields, scope_fields
+from sinks.log_document import log_document, log_record, resource_fields, scope_fields
 from sinks.settings import Sink
 
 DOCUMENTS = {"otel": log_document, "ecs": ecs_document}
@@ -46,20 +46,45 @@ ID_BYTES = 16
 CREATED = frozenset({200, 201})
 CONFLICT = 409
 GZIP_FROM = 1024  # bytes: below, headers outweigh what compression saves
+DOCUMENT_BYTES = 400  # about what action, times, ids and verdict take
+
+
+@dataclass(slots=True)
+class _Header:
+    """A resource or a scope of an envelope as it came, and its `fields` in each document: about `size` bytes."""
+
+    message: bytes
+    fields: dict[str, Any]
+    size: int = 0
+    defect: str = ""
+
+    @classmethod
+    def of(cls, message: bytes, read: Callable[[bytes], dict[str, Any]]) -> _Header:
+        """Read one."""
+        try:
+            fields = read(message)
+        except Malformed as error:
+            return cls(message, {}, defect=error.detail)
+        return cls(message, fields, len(orjson.dumps(fields)))
 
 
 @dataclass(slots=True, kw_only=True)
 class LogItem(Item):
-    """One log record: `row` as it came, under its headers; `lines` are its action and document."""
+    """One log record: `row` as it came, under its headers, and `record` read from it.
 
-    resource: bytes
-    scope: bytes
+    Its document is made when it is sent, and again when it is sent again: with its resource, which all records of a
+    message share, it may be a thousand times as large. `size` is a guess at it.
+    """
+
+    resource: _Header
+    scope: _Header
     row: bytes
-    lines: bytes
+    record: LogRecord | None
+    verdict: RowVerdict | None
 
     def dead_letter(self) -> bytes:
         """An ExportLogsServiceRequest with this record as it came."""
-        return logs_data([(self.resource, self.scope, [self.row])])
+        return logs_data([(self.resource.message, self.scope.message, [self.row])])
 
 
 class Elasticsearch(Destination[LogItem]):
@@ -99,38 +124,41 @@ class Elasticsearch(Destination[LogItem]):
             await client.close()
 
     def encode(self, record: SourceRecord) -> list[LogItem]:
-        """The documents of an envelope of `kept.logs` or `untraced.logs`. What is not UTF-8 becomes a defect."""
-        envelope, document = Envelope.decode(record.value), DOCUMENTS[self._settings.mapping]
-        resources = [cache(partial(resource_fields, header)) for header in envelope.resources]
-        scopes = [cache(partial(scope_fields, header)) for header in envelope.scopes]
+        """The log records of an envelope of `kept.logs` or `untraced.logs`. What is not UTF-8 becomes a defect."""
+        envelope = Envelope.decode(record.value)
+        resources = [_Header.of(header, resource_fields) for header in envelope.resources]
+        scopes = [_Header.of(header, scope_fields) for header in envelope.scopes]
         items = []
         for index in range(len(envelope)):
             place = envelope.messages[envelope.message[index]]
             origin = Coordinates(envelope.topic, envelope.partition, *place, envelope.item[index])
-            resource, scope = envelope.resource[index], envelope.scope[index]
-            verdict = envelope.verdicts[index] if envelope.verdicts else None
-            row, lines, defect = envelope.row(index), b"", ""
+            resource, scope = resources[envelope.resource[index]], scopes[envelope.scope[index]]
+            row, read, defect = envelope.row(index), None, resource.defect or scope.defect
             try:
-                fields = resources[resource](), scopes[scope]()
-                lines = self._lines(origin, document(row, *fields, verdict, origin.timestamp))
+                read = log_record(row)
             except Malformed as error:
-                defect = error.detail
+                defect = defect or error.detail
             items.append(
                 LogItem(
                     origin=origin,
-                    size=len(lines),
+                    size=len(row) + resource.size + scope.size + DOCUMENT_BYTES,
                     redelivered=record.redelivered,
                     defect=defect,
-                    resource=envelope.resources[resource],
-                    scope=envelope.scopes[scope],
+                    resource=resource,
+                    scope=scope,
                     row=row,
-                    lines=lines,
+                    record=read,
+                    verdict=envelope.verdicts[index] if envelope.verdicts else None,
                 )
             )
         return items
 
-    def _lines(self, origin: Coordinates, document: dict[str, Any]) -> bytes:
+    def _lines(self, item: LogItem) -> bytes:
         """Action and document."""
+        if item.record is None:
+            raise ValueError(f"no document: {item.defect}")
+        make, origin = DOCUMENTS[self._settings.mapping], item.origin
+        document = make(item.record, item.resource.fields, item.scope.fields, item.verdict, origin.timestamp)
         document["data_stream"] = self._stream_fields
         action = {"create": {"_index": self.stream, "_id": document_id(origin)}}
         newline = orjson.OPT_APPEND_NEWLINE
@@ -138,7 +166,7 @@ class Elasticsearch(Destination[LogItem]):
 
     def request(self, items: Sequence[LogItem]) -> Request[LogItem]:
         """The body of a `_bulk`."""
-        return Request(items, b"".join(item.lines for item in items))
+        return Request(items, b"".join(map(self._lines, items)))
 
     async def send(self, request: Request[LogItem]) -> Outcome:
         """Send it; every document has its own answer. A request that is refused as a whole is halved."""

@@ -52,14 +52,19 @@ def scope_fields(header: bytes) -> dict[str, Any]:
     return fields
 
 
-def log_document(
-    row: bytes, resource: dict[str, Any], scope: dict[str, Any], verdict: RowVerdict | None, received_ms: int
-) -> dict[str, Any]:
-    """The document of a LogRecord. `received_ms` is the raw record's timestamp: it stands in for a missing time.
+def log_record(row: bytes) -> LogRecord:
+    """The message of a row.
 
     Raises Malformed for a string that is not UTF-8, which protobuf forbids and OTLP senders do not all check.
     """
-    record = _parse(LogRecord, row)
+    record: LogRecord = _parse(LogRecord, row)
+    return record
+
+
+def log_document(
+    record: LogRecord, resource: dict[str, Any], scope: dict[str, Any], verdict: RowVerdict | None, received_ms: int
+) -> dict[str, Any]:
+    """The document of a LogRecord. `received_ms` is the raw record's timestamp: it stands in for a missing time."""
     observed = record.observed_time_unix_nano
     document: dict[str, Any] = {"@timestamp": _first_time(record.time_unix_nano, observed, received_ms * 1_000_000)}
     if 0 < observed <= LATEST_NS:

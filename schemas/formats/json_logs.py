@@ -22,6 +22,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from schemas.formats.times import nanoseconds
 from schemas.formats.trace_fields import TraceContext, context_in_text, span_id, trace_context
 from schemas.reasons import Reason
+from schemas.remembered import LONGEST, remembered
 from schemas.severity import HIGHEST, severity_number, severity_of_level, severity_text
 
 #: Meaning of names, best first. Shippers add `@timestamp` on their own: an application's own time goes before it.
@@ -162,8 +163,12 @@ def _unpacked(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-@lru_cache(4096)  # names repeat for ever; hostile ones must not fill memory
 def _normal(name: str) -> str:
+    return _short(name) if len(name) <= LONGEST else name  # no name that long has a meaning
+
+
+@lru_cache(4096)  # names repeat for ever
+def _short(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
 
 
@@ -333,13 +338,13 @@ def _put(into: AnyValue, value: Any, depth: int) -> None:
             _put(entry.value, member, depth - 1)
 
 
-@lru_cache(1024)
+@remembered(1024)
 def _resource(service: str, version: str, environment: str) -> bytes:
     names = {"service.name": service, "service.version": version, "deployment.environment.name": environment}
     attributes = [KeyValue(key=key, value=AnyValue(string_value=text)) for key, text in names.items() if text]
     return ResourceLogs(resource=Resource(attributes=attributes) if attributes else None).SerializeToString()
 
 
-@lru_cache(1024)
+@remembered(1024)
 def _scope(logger: str) -> bytes:
     return ScopeLogs(scope=InstrumentationScope(name=logger) if logger else None).SerializeToString()

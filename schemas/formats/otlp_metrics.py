@@ -9,7 +9,6 @@ Source: opentelemetry-proto metrics.proto; OpenTelemetry specification, "Metrics
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from itertools import pairwise
 from math import inf, isfinite, nan
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from schemas.errors import Malformed
 from schemas.otlp_check import KeyValue, PointsData
 from schemas.point import ExponentialValue, HistogramValue, Kind, SummaryValue, Value
 from schemas.reasons import Reason
+from schemas.remembered import remembered
 
 NO_RECORDED_VALUE = 1  # DataPointFlags
 DELTA, CUMULATIVE = 1, 2  # AggregationTemporality
@@ -27,10 +27,8 @@ DELTA, CUMULATIVE = 1, 2  # AggregationTemporality
 MOST = 1 << 53
 # Exponents that doubles have: no observation lies in a bucket beyond.
 _LOWEST_EXPONENT, _HIGHEST_EXPONENT = -1075, 1024
-MOST_NAME = 1024  # characters of a metric's name: it is the key of a record, whose size is bounded
 _HIGHEST_SCALE = 64  # two numbers that are next to each other lie in buckets of their own long before
-_KNOWN_BOUNDS = 256  # lists of them that are remembered, of so many at most
-_MOST_KNOWN = 200
+_KNOWN_BOUNDS = 256  # lists of them that are remembered
 
 
 class Metric(NamedTuple):
@@ -54,15 +52,13 @@ def read_metrics(data: bytes) -> Any:
 
 
 def read_name(metric: Any) -> str:
-    """A metric's own name. Raises Malformed if it has none, one that is no text, as spans have, or a very long one."""
+    """A metric's own name. Raises Malformed if it has none, or one that is no text, as spans have."""
     try:
         name = str(metric.name, "utf-8")
     except UnicodeDecodeError:
         raise Malformed(Reason.NO_NAME, f"the metric's name {metric.name[:100]!r} is not UTF-8") from None
     if not name:
         raise Malformed(Reason.NO_NAME, "the metric has no name")
-    if len(name) > MOST_NAME:
-        raise Malformed(Reason.NO_NAME, f"the metric's name has {len(name)} characters, {MOST_NAME} are the most")
     return name
 
 
@@ -181,12 +177,12 @@ def _histogram(point: Any) -> tuple[HistogramValue, tuple[float, ...]]:
         counts[-2:] = [sum(counts[-2:])]
         del bounds[-1]
     fixed = tuple(bounds)
-    if not (_rise(fixed) if len(fixed) <= _MOST_KNOWN else _rise.__wrapped__(fixed)):
+    if not _rise(fixed):
         raise Malformed(Reason.BUCKETS_DO_NOT_FIT, f"bounds do not rise: {bounds}")
     return HistogramValue(_counted(point, counts), _total(point), tuple(counts)), fixed
 
 
-@lru_cache(_KNOWN_BOUNDS)
+@remembered(_KNOWN_BOUNDS)
 def _rise(bounds: tuple[float, ...]) -> bool:
     """Whether they are numbers, each greater than the one before: looked at once, for all points that have them."""
     return all(map(isfinite, bounds)) and all(low < high for low, high in pairwise(bounds))

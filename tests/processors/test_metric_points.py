@@ -14,12 +14,12 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
-from processors.metric_points import MOST_NAMES, MetricPoints, Naming
+from processors.metric_points import MOST_NAMES, RESOURCE_BYTES, MetricPoints, Naming
 from processors.otlp_series import KnownSeries, Stream
 from processors.values import observations, plus
-from schemas.formats.otlp_metrics import MOST_NAME
 from schemas.otlp_check import PointsData
 from schemas.point import ExponentialValue, HistogramValue, PointBatch, Reading, SummaryValue
+from schemas.prometheus_names import LONGEST_NAME
 from schemas.reasons import Reason
 from tests.schemas.rows import attribute
 
@@ -334,12 +334,60 @@ def test_a_zero_threshold_below_zero_is_none(threshold: float) -> None:
 
 
 def test_a_name_has_an_end() -> None:
+    """It is in the keys of records and in every tick: what is too long for a record would be refused for ever."""
     data, metrics = message()
-    for length in (MOST_NAME, MOST_NAME + 1):
+    for length in (LONGEST_NAME, LONGEST_NAME + 1):
         timed(metrics.add(name="n" * length).gauge.data_points.add(as_int=1))
-    batches, ((reason, _),) = read(data)
-    assert list(batches) == ["n" * MOST_NAME]
-    assert reason == Reason.NO_NAME
+    timed(metrics.add(name="m", unit="u" * LONGEST_NAME).gauge.data_points.add(as_int=1))
+    for number, length in enumerate((LONGEST_NAME, LONGEST_NAME + 1)):
+        point = metrics.add(name=f"labelled.{number}").gauge.data_points.add(as_int=1)
+        point.attributes.add(key="k" * length).value.string_value = "v"
+        timed(point)
+    batches, dead = read(data)
+    assert list(batches) == ["n" * LONGEST_NAME, "labelled_0"]
+    assert [reason for reason, _ in dead] == [Reason.NO_NAME] * 3
+
+
+def test_a_long_name_in_a_scope_costs_no_point() -> None:
+    data, metrics = message()
+    attribute = data.resource_metrics[0].scope_metrics[0].scope.attributes.add(key="k" * LONGEST_NAME)
+    attribute.value.string_value = "v"
+    timed(metrics.add(name="g").gauge.data_points.add(as_int=1))
+    batches, dead = read(data)
+    assert ("g" in batches, dead) == (True, [])
+
+
+def test_label_names_count_as_what_a_point_takes() -> None:
+    data, metrics = message()
+    for point in range(3):
+        added = metrics.add(name="g").gauge.data_points.add(as_int=1)
+        for number in range(4_000 if point == 1 else 100):
+            added.attributes.add(key=f"{point}.{number}." + "k" * 1000).value.string_value = "v"
+        timed(added)
+    made = processor()
+    made.add(7, NOW, data.SerializeToString())
+    flushed = made.flush()
+    assert [letter.reason for letter in flushed.dead_letters] == [Reason.MESSAGE_TOO_LARGE]
+    assert sum(len(batch.readings) for batch in flushed.batches if batch.metric == "g") == 2
+
+
+def test_long_keys_are_not_remembered() -> None:
+    """What is remembered of label names is bounded in bytes, not only in number."""
+    known = KnownSeries(1 << 16)
+    for number in range(100):
+        key = ((b"r", b"s", b"", b"m", b"", "gauge"), (), (b"%d" % number * 4_000,))
+        known.remember(key, {f"{number}" * 4_000: "v"}, number)
+    assert len(known) == 0
+    assert not known._names
+
+
+def test_a_large_resource_is_not_remembered() -> None:
+    data, metrics = message()
+    data.resource_metrics[0].resource.attributes.add(key="large").value.string_value = "v" * RESOURCE_BYTES
+    timed(metrics.add(name="g").gauge.data_points.add(as_int=1))
+    made = processor()
+    made.add(7, NOW, data.SerializeToString())
+    assert (len(made.flush().batches), made._resources) == (2, {})
 
 
 def test_many_bad_metrics_are_one_letter() -> None:

@@ -21,7 +21,7 @@ TRACE = bytes(range(16))
 
 def document(row: LogRecord, verdict: RowVerdict | None = None, header: bytes | None = None) -> dict[str, Any]:
     fields = resource_fields(resource() if header is None else header)
-    return ecs_document(row.SerializeToString(), fields, scope_fields(scope()), verdict, received_ms=9_000)
+    return ecs_document(row, fields, scope_fields(scope()), verdict, received_ms=9_000)
 
 
 def test_the_whole_document() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import tracemalloc
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -265,6 +266,27 @@ def test_what_is_not_utf8_is_a_defect_and_the_rest_goes_on() -> None:
     assert items[1].dead_letter().count(wrong) == 1
     items = encode([log("a"), log("b")], header=resource("abc").replace(b"abc", b"\xff\xfe\xfd"))
     assert [bool(item.defect) for item in items] == [True, True]
+
+
+@pytest.mark.parametrize("mapping", ["otel", "ecs"])
+def test_a_large_resource_of_many_logs_takes_little_memory(mapping: str) -> None:
+    """Each document has it whole: a message below 1 MB could become gigabytes."""
+    destination = Elasticsearch(sink("http://unused:1", mapping=mapping))
+    header = resource("cart", **{f"key.{n}": "v" * 100 for n in range(2_000)})
+    told = record(envelope([log(str(n)) for n in range(1_000)], header=header).encode())
+    tracemalloc.start()
+    try:
+        items = destination.encode(told)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * len(header)
+    body = destination.request(items[:3]).body
+    lines = [orjson.loads(line) for line in body.splitlines()]
+    assert len(lines) == 6
+    assert [sorted(line) for line in lines[::2]] == [["create"]] * 3
+    for item, document in zip(items, lines[1::2], strict=False):
+        assert 0.9 < item.size / len(orjson.dumps(document)) < 1.1
 
 
 def test_a_dead_letter_is_the_log_as_it_came() -> None:

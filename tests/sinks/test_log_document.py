@@ -15,7 +15,16 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from schemas.decision import Enrichment
 from schemas.envelope import RowVerdict
 from schemas.errors import Malformed
-from sinks.log_document import LATEST_NS, MAX_DEPTH, attributes, log_document, plain, resource_fields, scope_fields
+from sinks.log_document import (
+    LATEST_NS,
+    MAX_DEPTH,
+    attributes,
+    log_document,
+    log_record,
+    plain,
+    resource_fields,
+    scope_fields,
+)
 from tests.sinks.building import any_value, key_values, log, resource, scope
 
 SECOND = 1_000_000_000
@@ -24,7 +33,7 @@ TRACE = bytes(range(16))
 
 def document(row: LogRecord, verdict: RowVerdict | None = None, header: bytes | None = None) -> dict[str, Any]:
     fields = resource_fields(resource() if header is None else header)
-    return log_document(row.SerializeToString(), fields, scope_fields(scope()), verdict, received_ms=9_000)
+    return log_document(row, fields, scope_fields(scope()), verdict, received_ms=9_000)
 
 
 def test_the_whole_document() -> None:
@@ -137,7 +146,7 @@ def test_what_is_too_deep_becomes_text() -> None:
 def test_a_string_that_is_not_utf8_is_malformed() -> None:
     row = LogRecord(body=any_value("abc")).SerializeToString().replace(b"abc", b"\xff\xfe\xfd")
     with pytest.raises(Malformed, match="LogRecord"):
-        log_document(row, resource_fields(resource()), {}, None, 0)
+        log_record(row)
     with pytest.raises(Malformed, match="ResourceLogs"):
         resource_fields(resource("abc").replace(b"abc", b"\xff\xfe\xfd"))
 
