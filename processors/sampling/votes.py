@@ -103,15 +103,15 @@ class Known(NamedTuple):
     partitions: int
     keyed: Mapping[str, Sequence[Sequence[KeyState]]]
 
-    def of(self, policy: Policy, compat: Compat) -> dict[str, Known]:
+    def of(self, policy: Policy, compat: Compat) -> list[Known]:
         """The same for each policy inside one: what the checkpoint has is in the order in which they are compiled."""
         states, found = list(self.keyed.get(policy.name, ())), {}
         strict = compat == "otel"
         for part in inside(policy) if strict or policy.composite is None else policy.composite.ordered:
             mine = len(compile_policies([part], compat=compat).samplers)
-            found[part.name] = Known(self.partitions, {part.name: states[:mine]})
+            found[id(part)] = Known(self.partitions, {part.name: states[:mine]})  # their names may repeat
             del states[:mine]
-        return found
+        return [found[id(part)] for part in inside(policy)]
 
 
 NOTHING = Known(1, {})
@@ -214,8 +214,8 @@ def vote(policy: Policy, compat: Compat, trace: Trace, known: Known = NOTHING) -
     plan = compile_policies([policy.model_copy(update={"shadow": False})], compat=compat)
     seen = evidence(plan, trace)
     outcome = decide(plan, seen, _limits(plan, trace, known))
-    others = known.of(policy, compat)
-    parts = tuple(vote(part, compat, trace, others[part.name]) for part in inside(policy))
+    others = zip(inside(policy), known.of(policy, compat), strict=True)
+    parts = tuple(vote(part, compat, trace, theirs) for part, theirs in others)
     met = [] if parts else list(_meeting(plan, trace))
     names = [] if parts else [name for block in _blocks(policy) for name in getattr(block, "field_list", ())]
     return PolicyVote(

@@ -163,6 +163,23 @@ def test_a_key_is_told_in_words_with_its_rate_among_the_keys_that_were_known() -
     assert from_plain(json.loads(json.dumps(as_plain(inside_all)))) == inside_all
 
 
+def test_parts_of_one_name_vote_by_what_each_knows() -> None:
+    dynamic = policy("part", "dynamic", field_list=["root.name"], goal_sample_rate=10)
+    whole = both("all", dynamic, policy("part", "rare", field_list=["root.name"]))
+    trace = counted([rows(span(1, parent=0))], WAIT, None)
+    plan = compile_policies([whole])
+    limits, sets = Limits(plan.rates, 1, plan.samplers), FeatureSets()
+    sets.put(0, evidence(compile_policies([dynamic]), trace).features)
+    key = sets.key(0, (1 << MOST_FEATURES) - 1)
+    for time in range(0, 40_000, 10):
+        limits.at(time).threshold(0, key if time % 1000 == 0 else key ^ 1, 2)
+    keyed = limits.keys()
+    found = vote(whole, "none", trace, Known(1, keyed))
+    alone = vote(dynamic, "none", trace, Known(1, {"part": keyed["all"][:1]}))
+    assert found.parts[0].key_threshold == alone.key_threshold
+    assert alone.key_threshold != vote(dynamic, "none", trace).key_threshold
+
+
 def test_what_came_after_the_deadline_is_no_evidence() -> None:
     late = rows(span(2, status=FAILED), at=5, now=WAIT + 5)  # it says an early time, but the trace was decided
     ahead = rows(span(3, status=FAILED), at=WAIT + 6, now=0)  # it was read early, but belongs behind the deadline
