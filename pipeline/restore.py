@@ -154,8 +154,8 @@ class Restores:
             await decisions.close()
 
     async def _read(self, history: History, found: Restoration, most: float) -> None:
-        """Up to the tails, or until more than `most` bytes have been read."""
-        while found.read <= most and (behind := found.behind(self._window.tails())):
+        """Up to the tails, until more than `most` bytes have been read, or more was found than can be restored."""
+        while found.read <= most and not found.too_large and (behind := found.behind(self._window.tails())):
             for feed, (position, tail) in behind.items():
                 records, found.positions[feed] = await history.again(feed, position, tail)
                 for _, _, value in records:

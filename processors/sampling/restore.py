@@ -78,6 +78,11 @@ class Restoration:
             self.rows[feed].append(envelope.select(chosen, []))
             self.bytes += len(self.rows[feed][-1].body)
 
+    @property
+    def too_large(self) -> bool:
+        """Whether what was found is more than one transaction takes."""
+        return self.bytes > MOST_BYTES
+
     def is_gone(self, tails: Mapping[str, int]) -> bool:
         """Whether nothing of it was found and nothing is to come: all that it was dropped by lies before the tails."""
         return not any(self.rows.values()) and all(tails[f] >= self.heads.get(f, 0) for f in self.rows)

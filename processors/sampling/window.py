@@ -31,7 +31,6 @@ from processors.sampling.limits import Limits
 from processors.sampling.restore import (
     LATE_LOG,
     LATE_SPAN,
-    MOST_BYTES,
     TRIGGERS,
     LateError,
     Outcome,
@@ -775,8 +774,11 @@ class Window:
     def restore(self, found: Restoration) -> Outcome:
         """Keep a trace that was dropped: the one second verdict, in the next burst together with what was found.
 
-        `found` must have been read up to the tails, and so up to the rows that the tail will meet.
+        `found` must have been read up to the tails, and so up to the rows that the tail will meet, unless it is too
+        large.
         """
+        if found.too_large:
+            return Outcome.TOO_LARGE
         if found.behind(self.tails()):
             raise ValueError("not read up to the tails")
         now = self._clock.now()
@@ -784,8 +786,6 @@ class Window:
             return Outcome.UNDECIDED if now is None else fate or Outcome.UNDECIDED
         if found.is_gone(self.tails()):
             return Outcome.GONE
-        if found.bytes > MOST_BYTES:
-            return Outcome.TOO_LARGE
         spans = [each for feed, envelopes in found.rows.items() if self._has_spans(feed) for each in envelopes]
         headers = {header for envelope in spans for header in envelope.resources}
         verdict = found.verdict(spans, {header: self._resource(header)[0][0] for header in headers})

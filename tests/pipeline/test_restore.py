@@ -21,13 +21,16 @@ from pipeline.cli import cli
 from pipeline.restore import BURST_SECONDS, Answer, Restores
 from pipeline.sample import PartitionPair
 from pipeline.worker import Worker, running
-from processors.sampling.restore import LateError
+from processors.sampling import restore
+from processors.sampling.restore import LateError, Restoration
 from schemas.decision import RESTORED, DecisionRecord
+from schemas.ids import trace_key
 from tests.pipeline.configs import config_for
 from tests.pipeline.kafka import DEADLINE, committed, create
 from tests.pipeline.stages import Stages, administration, holds, log_of, partition, trace_id
 from tests.services import Kafka, eventually
 from tests.services.process import HOST, free_port
+from tests.sinks import building
 
 TOKEN = "sixteen letters or more"
 
@@ -267,6 +270,25 @@ async def its_spans_are_gone(stages: Restoring, producer: AIOKafkaProducer, url:
 def answer(outcome: str, url: str, why: str = "", partition: int = 0) -> dict[str, Any]:
     nothing = {"partition": partition, "spans": 0, "logs": 0, "partial": False}
     return {"outcome": outcome, "why": why, "answered_by": url} | nothing
+
+
+async def test_nobody_reads_on_when_more_was_found_than_can_be_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading to the tail would gather it all in memory, to be refused."""
+    rows = building.envelope([building.span(bytes(15) + b"1")] * 10)
+    monkeypatch.setattr(restore, "MOST_BYTES", 2 * len(rows.body))
+
+    class Log:
+        async def again(self, feed: str, position: int, tail: int) -> tuple[list[tuple[int, int, bytes]], int]:
+            return [(position, 0, rows.encode())], position + 1
+
+    class Passed:
+        def tails(self) -> dict[str, int]:
+            return {"spans": 1_000}
+
+    restores = Restores(config_for("unused:9092"), 0, cast("Any", Passed()), asyncio.Lock())
+    found = Restoration(trace_key(bytes(15) + b"1"), "", {"spans": 0}, {}, 1)
+    await restores._read(cast("Any", Log()), found, float("inf"))
+    assert (found.too_large, found.positions) == (True, {"spans": 3})
 
 
 async def test_restores_that_late_evidence_sets_off_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_WARN
 
-from processors.sampling import window
+from processors.sampling import restore
 from processors.sampling.restore import LATE_LOG, LATE_SPAN, LateError, Outcome, Restoration
 from schemas.decision import RESTORED, Enrichment
 from schemas.envelope import Envelope, RowVerdict
@@ -116,7 +116,7 @@ def test_what_cannot_be_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     assert owner.window.restore(gone) is Outcome.GONE
     with pytest.raises(ValueError, match="up to the tails"):
         owner.window.restore(Restoration(key("A"), "", {SPANS: 0, LOGS: 0}, {}, 1))
-    monkeypatch.setattr(window, "MOST_BYTES", 10)
+    monkeypatch.setattr(restore, "MOST_BYTES", 10)
     assert owner.window.restore(read(owner, "A")) is Outcome.TOO_LARGE
     assert owner.window.restore(read(owner, "A", start=1)) is Outcome.TOO_LARGE
     owner.settle()
