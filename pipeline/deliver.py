@@ -205,7 +205,6 @@ class SinkPartition(Lease):
         self._next = self._account.position
         self._outlet.had[partition] = self._account
         offsets.begin(partition, self._account, position, metadata)
-        self._delivery.resume()  # whoever paused it in a rebalance may have gone
         return {partition: self._next}
 
     async def _same_log(self, mine: Account) -> bool:
@@ -274,7 +273,7 @@ class SinkPartition(Lease):
         if self._delivery is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ANSWERS_LIMIT):
-                    await self._delivery.pause()
+                    await self._delivery.pause(self)
             await self._outlet.offsets.commit()
 
     def resume(self, kept: bool) -> None:
@@ -282,7 +281,7 @@ class SinkPartition(Lease):
         if self._delivery is not None:
             if not kept:
                 self._delivery.drop(self._account, self._partition.topic, self._partition.partition)
-            self._delivery.resume()
+            self._delivery.resume(self)
 
     def progress(self) -> Hashable | None:
         """How far it is settled; None while a request is under way: a destination may be away for as long as it likes.
@@ -304,6 +303,7 @@ class SinkPartition(Lease):
         self._outlet.offsets.end(self._partition, self._account)
         if delivery is not None:
             delivery.drop(self._account, self._partition.topic, self._partition.partition)
+            delivery.resume(self)
             await self._outlet.leave()
 
     @property

@@ -87,6 +87,7 @@ class Delivery:
         self._room, self._quiet, self._stopping = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._waiting, self._going = 0, asyncio.Event()
         self._going.set()
+        self._pausing: set[object] = set()
         self._workers: list[asyncio.Task[None]] = []
         self._drained_by = float("inf")
         self._down_since: float | None = None
@@ -171,17 +172,20 @@ class Delivery:
         self._quiet.set()
         self._destination.forget(topic, partition)
 
-    async def pause(self) -> None:
-        """Send nothing until `resume`, and wait for the answers to what is under way. Several partitions may ask."""
+    async def pause(self, whose: object) -> None:
+        """Wait for the answers to what is under way; nothing else is sent until all who asked for it `resume`."""
+        self._pausing.add(whose)
         self._going.clear()
         while self._under_way > self._waiting:
             self._quiet.clear()
             await self._quiet.wait()
 
-    def resume(self) -> None:
+    def resume(self, whose: object) -> None:
         """Go on after `pause`."""
-        self._going.set()
-        self._wake()
+        self._pausing.discard(whose)
+        if not self._pausing:
+            self._going.set()
+            self._wake()
 
     def _wake(self) -> None:
         for filled in self._filled:
@@ -195,7 +199,7 @@ class Delivery:
         self._drained_by = min(self._drained_by, self._clock() + seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, self._drained_by - self._clock())):
-                await self.pause()
+                await self.pause(self)
                 self._stop()
                 while self._under_way:
                     self._quiet.clear()

@@ -504,7 +504,7 @@ async def test_a_pause_waits_for_answers_and_begins_nothing() -> None:
     async with bench(destination, max_items=1) as b:
         await b.add("a", "b")
         await begun.wait()
-        pausing = asyncio.create_task(b.delivery.pause())
+        pausing = asyncio.create_task(b.delivery.pause("one"))
         await asyncio.sleep(0)
         assert not pausing.done()
         release.set()
@@ -514,13 +514,27 @@ async def test_a_pause_waits_for_answers_and_begins_nothing() -> None:
         other = Account(10)
         await b.delivery.add(other, SourceRecord("topic", 4, 10, 0, b"c", "logs"))
         b.delivery.drop(b.account, "topic", 3)
-        b.delivery.resume()
+        b.delivery.resume("one")
 
         async def settled() -> bool:
             return other.position == 11
 
         await eventually(settled, DEADLINE, "what stays goes on")
         assert destination.sent == [["a"], ["c"]]
+
+
+async def test_all_who_paused_must_resume() -> None:
+    """In a rebalance one partition's lease must not begin what another one still waits for."""
+    destination = Scripted(accept)
+    async with bench(destination) as b:
+        for whose in ("one", "two"):
+            await b.delivery.pause(whose)
+        await b.add("a")
+        b.delivery.resume("one")
+        await asyncio.sleep(0.05)
+        assert destination.sent == []
+        b.delivery.resume("two")
+        await b.reaches(1)
 
 
 async def test_rows_that_a_predecessor_has_delivered_are_not_sent() -> None:
@@ -574,9 +588,9 @@ async def test_what_is_queued_waits_until_the_group_has_counted_this_worker_in()
         await b.add("b")
         asked.clear()
         await asked.wait()
-        await b.delivery.pause()  # nothing is under way
+        await b.delivery.pause("one")  # nothing is under way
         b.delivery.drop(b.account, "topic", 3)
-        b.delivery.resume()
+        b.delivery.resume("one")
         await b.delivery.drain(DEADLINE)
         assert destination.sent == [["a"]]
 
@@ -591,7 +605,7 @@ async def test_a_pause_does_not_wait_for_an_outage_to_end() -> None:
 
         await eventually(sent, DEADLINE, "one try")
         async with asyncio.timeout(DEADLINE):
-            await b.delivery.pause()
+            await b.delivery.pause("one")
         await b.delivery.drain(DEADLINE)
         assert len(destination.sent) == 1, "a pause that ends with the worker sends nothing more"
 
