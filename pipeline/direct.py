@@ -22,13 +22,11 @@ from pipeline.consume import Group, Leases
 from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.key_check import KeyCheck
 from pipeline.lease import Lease
-from pipeline.log_start import Retention
 from pipeline.raw_reader import raw_reader, redactors
-from pipeline.sample import ROLE, PartitionPair, exchange_of, interval, plan
+from pipeline.sample import ROLE, PartitionPair, Shared, interval
 from pipeline.topics import Topics
 from pipeline.window_settings import direct_settings
 from processors.feeds import feed_of, topic_of
-from processors.sampling.compile import Plan
 from processors.sampling.window import Burst, Settings
 from processors.stream_time import BrokerClock
 from schemas.errors import ProtocolError, Unavailable
@@ -52,10 +50,8 @@ def leases(config: Config, since: str | None, watch: Watch | None = None, accept
 
     `since` overrides `kafka.start`; `accept_loss`: see Window.resume.
     """
-    topics, compiled, n = Topics(config.kafka.prefix), plan(config), config.kafka.partitions
-    raw, retention = config.traced, Retention(config.kafka.retention)
+    shared, raw, n = Shared(config, watch, accept_loss), config.traced, config.kafka.partitions
     shares = {topic: DeadLetterShare(ROLE, topic, config.limits.dead_letters) for topic in raw}
-    exchange = exchange_of(config, compiled)
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         assert isinstance(unit, int)
@@ -72,9 +68,7 @@ def leases(config: Config, since: str | None, watch: Watch | None = None, accept
                 f"with regroup: never all raw topics must have kafka.partitions ({n}) partitions: {told}; or one "
                 "worker reads any number of them, with kafka.partitions: 1 under another kafka.prefix"
             )
-        pair = RawPair(owner, unit, config, topics, compiled, window, retention, shares, since, watch, accept_loss)
-        pair.exchange(exchange)
-        return pair
+        return RawPair(owner, unit, shared, window, shares, since)
 
     return lease
 
@@ -106,17 +100,13 @@ class RawPair(PartitionPair):
         self,
         owner: Group,
         index: int,
-        config: Config,
-        topics: Topics,
-        compiled: Plan,
+        shared: Shared,
         settings: Settings,
-        retention: Retention,
         shares: Mapping[str, DeadLetterShare],
         since: str | None,
-        watch: Watch | None = None,
-        accept_loss: bool = False,
     ) -> None:
-        super().__init__(owner, index, config, topics, compiled, settings, retention, watch, accept_loss)
+        super().__init__(owner, index, shared, settings)
+        config = shared.config
         self._reread_bytes = max(REREAD_LEAST, 2 * self._reread_bytes // max(2, len(self._pair)))
         self._redactors = redactors(config)
         self._readers = {name: raw_reader(config, partition, self._redactors) for name, partition in self._pair.items()}

@@ -74,10 +74,8 @@ def leases(config: Config, watch: Watch | None = None, accept_loss: bool = False
 
     `accept_loss`: see Window.resume.
     """
-    topics = Topics(config.kafka.prefix)
-    compiled = plan(config)
-    retention = Retention(config.kafka.retention)
-    exchange = exchange_of(config, compiled)
+    shared = Shared(config, watch, accept_loss)
+    topics = shared.topics
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         assert isinstance(unit, int)
@@ -86,21 +84,9 @@ def leases(config: Config, watch: Watch | None = None, accept_loss: bool = False
                 f"partition {unit} came without its pair ({sorted(p.topic for p in partitions)}): "
                 f"{topics.spans} and {topics.logs} must have the same number of partitions"
             )
-        owned = len(owner.consumer.assignment()) // 2
-        pair = PartitionPair(
-            owner, unit, config, topics, compiled, settings(config, owned), retention, watch, accept_loss
-        )
-        pair.exchange(exchange)
-        return pair
+        return PartitionPair(owner, unit, shared, settings(config, len(owner.consumer.assignment()) // 2))
 
     return lease
-
-
-def exchange_of(config: Config, compiled: Plan) -> BudgetExchange | None:
-    """What partitions tell each other, if a policy needs it."""
-    if not any(isinstance(rate, Budget) for rate in compiled.rates):
-        return None
-    return BudgetExchange(Topics(config.kafka.prefix), config.kafka.partitions)
 
 
 def group(app: faust.App, config: Config, watch: Watch | None = None, accept_loss: bool = False) -> Group:
@@ -125,39 +111,41 @@ def interval(config: Config) -> float:
     return config.sampling.commit_interval or config.kafka.commit_interval
 
 
+class Shared:
+    """What all leases of one configuration have; `exchange` is what partitions tell each other, if a policy needs it.
+
+    `watch` shows what is committed; `accept_loss`: see Window.resume.
+    """
+
+    def __init__(self, config: Config, watch: Watch | None, accept_loss: bool) -> None:
+        self.config, self.watch, self.accept_loss = config, watch, accept_loss
+        self.topics, self.plan = Topics(config.kafka.prefix), plan(config)
+        self.retention = Retention(config.kafka.retention)
+        self.exchange: BudgetExchange | None = None
+        if any(isinstance(rate, Budget) for rate in self.plan.rates):
+            self.exchange = BudgetExchange(self.topics, config.kafka.partitions)
+
+    def window(self, index: int, settings: Settings) -> Window:
+        """An empty one of partition `index`."""
+        metrics, counting = self.config.metrics.span_metrics, None
+        if metrics.enabled:
+            counting = SpanMetrics(metrics.namespace, metrics.dimensions, metrics.buckets_ms, self.plan.keys)
+        return Window(index, settings, self.plan, counting)
+
+
 class PartitionPair(Lease):
     """Partition i of spans and logs under one epoch."""
 
-    def __init__(
-        self,
-        owner: Group,
-        index: int,
-        config: Config,
-        topics: Topics,
-        compiled: Plan,
-        settings: Settings,
-        retention: Retention,
-        watch: Watch | None = None,
-        accept_loss: bool = False,
-    ) -> None:
-        self._accept_loss = accept_loss
-        self._group, self._index, self._config, self._topics = owner, index, config, topics
-        self._watch = watch
-        metrics = config.metrics.span_metrics
-        self._window = Window(
-            index,
-            settings,
-            compiled,
-            SpanMetrics(metrics.namespace, metrics.dimensions, metrics.buckets_ms, compiled.keys)
-            if metrics.enabled
-            else None,
-        )
+    def __init__(self, owner: Group, index: int, shared: Shared, settings: Settings) -> None:
+        config = shared.config
+        self._group, self._index, self._config, self._topics = owner, index, config, shared.topics
+        self._watch, self._accept_loss, self._exchange = shared.watch, shared.accept_loss, shared.exchange
+        self._window = shared.window(index, settings)
         self._pair = {feed: TopicPartition(*place_of(feed, index)) for feed in settings.feeds}
-        self._committer = committer(config.kafka, owner, topics.transactional_id(ROLE, index))
+        self._committer = committer(config.kafka, owner, shared.topics.transactional_id(ROLE, index))
         self._window.limit = self._committer.size.bytes
         self._reader = Reader(config.kafka, config.limits)
-        self._log_start = LogStart(owner, index, retention)
-        self._exchange: BudgetExchange | None = None
+        self._log_start = LogStart(owner, index, shared.retention)
         self._limit = settings.cache_bytes
         self._reread_bytes = min(REREAD_BYTES, max(REREAD_LEAST, self._limit // REREAD_SHARE))
         self._rounds = self._loaded = 0
@@ -170,10 +158,6 @@ class PartitionPair(Lease):
         self._first_append = -1
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
         self.restores = Restores(config, index, self._window, self._turn)
-
-    def exchange(self, exchange: BudgetExchange | None) -> None:
-        """Share budgets of the fleet with the other partitions; before `open`."""
-        self._exchange = exchange
 
     async def open(self) -> Mapping[TopicPartition, int]:
         """InitProducerId, then the committed offset and its pointer, then the decisions up to their end (F8)."""
