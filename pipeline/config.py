@@ -41,9 +41,11 @@ HISTOGRAM_EXTRA_SERIES = 3
 # Kafka's limit is 249 characters; the longest of our suffixes is `.untraced.logs`.
 _PREFIX_LENGTH = 200
 SHORTEST_TOKEN = 16  # characters
+MOST_RECORD_BYTES = 35 << 20  # a row or a dead letter; what goes with it fits into commit.MAX_REQUEST_BYTES
 
 
 Positive = Annotated[Duration, Field(gt=0)]
+Milliseconds = Annotated[Duration, Field(ge=0.001)]
 Wait = Annotated[Duration, Field(ge=0)]
 
 
@@ -250,7 +252,9 @@ class SpanMetrics(Section):
         labels: dict[str, str] = {}
         for i, dimension in enumerate(self.dimensions):
             label = re.sub(r"[^a-zA-Z0-9_]", "_", dimension)
-            if label in IDENTITY_LABELS:
+            if label == "le" or label.startswith("__"):
+                yield ("dimensions", i), f"gives the label {label}, which Prometheus keeps for itself"
+            elif label in IDENTITY_LABELS:
                 yield ("dimensions", i), f"every span metric has the label {label} already"
             elif label in labels:
                 yield ("dimensions", i), f"gives the label {label}, as {labels[label]} does"
@@ -300,7 +304,7 @@ class OtlpMetrics(Section):
     promote_resource_attributes: list[Annotated[str, StringConstraints(min_length=1)]] = Field(
         [], description="Resource attributes that become labels of every series; the rest are on `target_info`."
     )
-    stale_after: Positive = Field(
+    stale_after: Milliseconds = Field(
         300.0,
         description="A gauge, a sum that may fall or a summary without a new point for this long ends; longer than "
         "the slowest exporter's interval.",
@@ -324,7 +328,7 @@ class Metrics(Section):
 
     otlp: OtlpMetrics = Field(OtlpMetrics(), description="Names, labels and sources of OTLP metrics.")
     span_metrics: SpanMetrics = Field(SpanMetrics(), description="Calls and durations of spans.")
-    interval: Positive = Field(15.0, description="One sample per series this often.")
+    interval: Milliseconds = Field(15.0, description="One sample per series this often.")
     series_per_metric: int = Field(
         10_000,
         ge=2,
@@ -410,10 +414,11 @@ class Limits(Section):
     max_span_bytes: int = Field(
         900_000,
         ge=1,
+        le=MOST_RECORD_BYTES,
         description="Larger spans and log records, resource and scope included, go to the dead-letter queue.",
     )
     max_dead_letter_bytes: int = Field(
-        32 << 20, ge=1, description="Larger ones keep coordinates, hash and their first 64 KiB."
+        32 << 20, ge=1, le=MOST_RECORD_BYTES, description="Larger ones keep coordinates, hash and their first 64 KiB."
     )
     dead_letters: DeadLetters = Field(
         DeadLetters(), description="When a role stops rather than send everything to the dead-letter queue."

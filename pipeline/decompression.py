@@ -46,6 +46,7 @@ OLD_ATTRIBUTES = 17  # where they are in a message of the formats before Kafka 0
 CODEC_MASK = default_records.DefaultRecordBase.CODEC_MASK
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")  # by their numbers
 GZIP = 16 + zlib.MAX_WBITS  # zlib's word for "with gzip's header"
+GZIP_PIECE = 8 << 10  # bytes
 XERIAL_HEADER = 16  # bytes before the first block of what Java calls snappy
 XERIAL = b"\x82SNAPPY\x00"
 TOGETHER = 256 << 10  # compressed bytes of several partitions that are given at once: each time costs 50 µs
@@ -237,15 +238,19 @@ _room = mmap.mmap(-1, mmap.PAGESIZE)
 
 def _gzip(data: bytes, most: int) -> bytes:
     """All members, one after the other, as `gzip` does. Raises zlib.error."""
-    out = bytearray()
-    while data:
+    out, at = bytearray(), 0
+    while at < len(data):
         member = zlib.decompressobj(GZIP)
-        out += member.decompress(data, most + 1 - len(out))
-        if len(out) > most:
-            raise _TooLarge
-        if not member.eof:
-            raise zlib.error("it ends too early")
-        data = member.unused_data.lstrip(b"\0")
+        while not member.eof:
+            piece = data[at : at + GZIP_PIECE]  # of many small members each leaves the rest of it, a copy
+            if not piece:
+                raise zlib.error("it ends too early")
+            out += member.decompress(piece, most + 1 - len(out))
+            if len(out) > most:
+                raise _TooLarge
+            at += len(piece) - len(member.unused_data)
+        while at < len(data) and not data[at]:
+            at += 1
     return bytes(out)
 
 

@@ -427,7 +427,7 @@ class RawPartition(Lease):
             return points.rows, outputs, points.dead_letters
         raw_topics = {topic: n for topic, n in self._group.raw_topics().items() if topic in self._config.traced}
         flushed = self._processor.flush(mark, raw_topics)
-        if flushed.rows:
+        if self._read:  # rows or not: whoever reads nothing but what is set aside gets on as well
             self._pace.move(self._partition, mark, at_end=False)
         outputs = [
             Output(self._target, value, partition)

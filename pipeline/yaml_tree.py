@@ -169,7 +169,7 @@ class _Reader:
         if "${" not in node.value:
             try:
                 return self.loader.construct_object(node)
-            except (yaml.YAMLError, ValueError) as error:
+            except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:  # by its tag
                 text = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
                 self.unread(node, path, f"cannot be read as {_kind(node)}: {text}", "put it in quotes")
                 return None
@@ -187,8 +187,9 @@ class _Reader:
             file = self.folder / inner.removeprefix("file:")
             try:
                 return file.read_text("utf-8").removesuffix("\n").removesuffix("\r")
-            except (OSError, UnicodeDecodeError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+            except (OSError, ValueError) as error:
+                told = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+                reason = error.strerror if isinstance(error, OSError) else told
                 self.unread(node, path, f"file {file} cannot be read: {reason}")
                 return ""
         variable = _VARIABLE.fullmatch(inner or "")

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from math import nan
 from typing import TypeVar
 
-from processors.cardinality import Limits
+from processors.cardinality import OVERFLOW, Limits
 from processors.known_rows import KnownRows
 from processors.sketch import Refused
 from processors.values import minus, nothing, observations, plus
@@ -62,12 +62,31 @@ class _Row:
 
 @dataclass(slots=True)
 class _Source:
-    """The newest reading of a source, and the row that it feeds; `counted` as in `_Row`."""
+    """The newest reading of a source within its row's bounds, and the row that it feeds; `counted` as in `_Row`."""
 
     labels: Labels
     time_ms: int
     last: Value
     counted: int = NOT_TOLD
+
+
+class _Alike:
+    """Keys of sources by number and by labels. Made when somebody asks: it costs as much as to look at all of them."""
+
+    def __init__(self, sources: Mapping[tuple[int, int], _Source]) -> None:
+        self.numbers: dict[int, dict[tuple[int, int], None]] = {}
+        self.labels: dict[Labels, dict[tuple[int, int], None]] = {}
+        for key, source in sources.items():
+            self.add(key, source.labels)
+
+    def add(self, key: tuple[int, int], labels: Labels) -> None:
+        """One that began."""
+        self.numbers.setdefault(key[0], {})[key] = None
+        self.labels.setdefault(labels, {})[key] = None
+
+    def remove(self, key: tuple[int, int], labels: Labels) -> None:
+        """One that ended."""
+        del self.numbers[key[0]][key], self.labels[labels][key]
 
 
 @dataclass(slots=True)
@@ -82,6 +101,7 @@ class Family:
     """One metric. `dropped` counts readings that changed nothing, by reason; who reads it empties it."""
 
     __slots__ = (
+        "_alike",
         "_ended",
         "_fresh",
         "_known",
@@ -104,6 +124,7 @@ class Family:
         self.limiter = limits.limiter(metric, shape)
         self.rows: dict[Labels, _Row] = {}
         self.sources: dict[tuple[int, int], _Source] = {}  # by number and start; levels have none
+        self._alike: _Alike | None = None  # until the next tick
         self.dropped: Counter[Reason] = Counter()
         # Label sets of a loaded tick that were renamed, merged or folded here, by the shape that they had.
         self.moved: list[tuple[Shape, Labels]] = []
@@ -138,6 +159,7 @@ class Family:
             self._ended = {labels + more: bounds for labels, bounds in self._ended.items()}
             for source in self.sources.values():
                 source.labels = wide(source.labels)
+            self._alike = None
 
     def count(self, labels: Labels, value: Value, bounds: Bounds) -> float:
         """Count a delta; returns how many observations went under another label set."""
@@ -179,15 +201,18 @@ class Family:
             if self.shape.kind != "info":  # every message of a resource tells it
                 self.dropped[Reason.SUPERSEDED] += 1
             return 0.0
-        if source is not None and self.shape.kind == "info" and source.labels != reading.labels:
+        as_before = source is not None and source.labels == reading.labels
+        if source is not None and not as_before and _relabelled(source.labels, reading.labels):
             self._end_source(key, ends_row=True)
             source = None
         if source is None:
             return self._begin(reading, reading.value, bounds, now_ms)
-        delta = self._since(source.last, reading.value)
-        source.time_ms, source.last, source.counted = reading.time_ms, reading.value, NOT_TOLD
-        self._add(source.labels, delta, bounds)
-        if source.labels == reading.labels:
+        own = self.rows[source.labels].bounds
+        value = conformed(reading.value, bounds, own)
+        delta = self._since(source.last, value)
+        source.time_ms, source.last, source.counted = reading.time_ms, value, NOT_TOLD
+        self._add(source.labels, delta, own)
+        if as_before:
             return 0.0
         return self._folded(reading.labels, self.limiter.within_values(reading.labels), source.labels, delta)
 
@@ -221,8 +246,11 @@ class Family:
             if isinstance(delta, SummaryValue) and isinstance(value, SummaryValue):
                 delta = delta._replace(values=value.values)
         self._add(placed, delta, bounds)
-        self.rows[placed].sources += 1
-        self.sources[self._key(reading)] = _Source(placed, reading.time_ms, value)
+        row, key = self.rows[placed], self._key(reading)
+        row.sources += 1
+        self.sources[key] = _Source(placed, reading.time_ms, conformed(value, bounds, row.bounds))
+        if self._alike is not None:
+            self._alike.add(key, placed)
         return self._folded(labels, within, placed, delta)
 
     def _key(self, reading: Reading) -> tuple[int, int]:
@@ -253,8 +281,12 @@ class Family:
 
     def restore(self, source: SourceState, labels: Labels, last: Value, counted: int) -> None:
         """A loaded source, with the row that it feeds here."""
-        self.sources[source.source, source.start_ms] = _Source(labels, source.time_ms, last, counted)
         row = self.rows[labels]
+        if isinstance(last, HistogramValue) and len(last.buckets) != len(row.bounds) + 1:
+            if row.bounds:
+                return
+            last = last._replace(buckets=(sum(last.buckets),))  # ticks once had it within the source's bounds
+        self.sources[source.source, source.start_ms] = _Source(labels, source.time_ms, last, counted)
         row.sources, row.counted = row.sources + 1, max(row.counted, counted)  # no row ends before its sources
 
     def _place(self, labels: Labels, bounds: Bounds) -> Labels:
@@ -288,15 +320,18 @@ class Family:
         if not ended and reading.labels in self.rows and not self.rows[reading.labels].sources:
             self._end_row(reading.labels)
         elif not ended:
-            ended = [key for key in self.sources if key[0] == reading.source]
-            alike = () if ended else [key for key, source in self.sources.items() if source.labels == reading.labels]
-            ended = list(alike) if len(alike) == 1 else ended
+            if self._alike is None:
+                self._alike = _Alike(self.sources)
+            alike = self._alike.labels.get(reading.labels, {})
+            ended = list(self._alike.numbers.get(reading.source, alike if len(alike) == 1 else {}))
         for key in ended:
             if reading.time_ms > self.sources[key].time_ms:
                 self._end_source(key, ends_row=True)
 
     def _end_source(self, key: tuple[int, int], ends_row: bool) -> None:
         source = self.sources.pop(key)
+        if self._alike is not None:
+            self._alike.remove(key, source.labels)
         row = self.rows[source.labels]
         row.sources -= 1
         if self.shape.kind == "sum":  # what it had is gone; what others told as deltas is not
@@ -317,7 +352,8 @@ class Family:
         """Say that what was counted since the last tick is in this one; end what is idle."""
         level = self.shape.kind in LEVELS
         idle_ms = self._limits.level_idle_ms if level else self._limits.idle_ms
-        for key in _idle(self.sources, time_ms, idle_ms):
+        # Of series that never end the sources do: they are the producers' runs, and there is room for so many.
+        for key in _idle(self.sources, time_ms, idle_ms or YOUNG_MS):
             self._end_source(key, ends_row=level)
         for labels in _idle(self.rows, time_ms, idle_ms):
             self._end_row(labels)
@@ -360,7 +396,7 @@ class Family:
         found = list(blocks.values())
         if found:
             found[0].limits = self._limit_states()
-        self._fresh, self._ended = {}, {}
+        self._fresh, self._ended, self._alike = {}, {}, None
         return found
 
     def rotate(self) -> None:
@@ -393,7 +429,7 @@ class Family:
     def _folded(self, labels: Labels, within: Labels, placed: Labels, value: Value) -> float:
         if placed == labels:
             return 0.0
-        number = 1.0 if self.shape.kind == "sum" else observations(value)
+        number = 1.0 if self.shape.kind in ("sum", "gauge", "info") else observations(value)
         self._tell_limits(labels, within, placed, number)
         return number
 
@@ -423,6 +459,11 @@ def _idle(entries: Mapping[K, _Row] | Mapping[K, _Source], time_ms: int, idle_ms
         elif idle_ms and time_ms - entry.counted >= idle_ms:
             idle.append(key)
     return idle
+
+
+def _relabelled(placed: Labels, given: Labels) -> bool:
+    """Whether a label set was counted as `placed` for another reason than that it was folded."""
+    return any(own not in (value, OVERFLOW) for own, value in zip(placed, given, strict=True))
 
 
 def spelled(names: tuple[str, ...], values: Labels) -> str:

@@ -24,6 +24,7 @@ STANDARD_ERROR = 0.023
 LOG2_FOLLOWED = 6
 # Characters of a refused value that are followed and told; longer ones that agree so far are taken for one offender.
 LONGEST_VALUE = 128
+MOST_WEIGHT = 2.0**53
 
 
 class Refused:
@@ -37,9 +38,9 @@ class Refused:
         self._previous_distinct, self._previous_followed = _generation(state[2:4])
 
     def add(self, value: str, weight: float) -> None:
-        """One refused value. A weight below 1 counts as 1."""
+        """One refused value. A weight below 1 counts as 1, one above MOST_WEIGHT (sums are floats) as that."""
         self._distinct.update(value)
-        self._followed.update(value[:LONGEST_VALUE], max(1, int(weight)))
+        self._followed.update(value[:LONGEST_VALUE], int(max(1.0, min(MOST_WEIGHT, weight))))
 
     def together_with(self, active: Iterable[str]) -> int:
         """Distinct values, these and `active` taken together, within the error of HyperLogLog."""

@@ -66,7 +66,7 @@ class LimitState:
 class SourceState(NamedTuple):
     """The newest reading of one source (schemas/point.py: Reading) that feeds the row of `labels`.
 
-    `last` is what it had counted, within its own bounds, None if that is the row's value. `idle` as in `SeriesBlock`.
+    `last` is what it had counted, within the row's bounds, None if that is the row's value. `idle` as in `SeriesBlock`.
     Packed as it is: fields stay in this order.
     """
 

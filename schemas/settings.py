@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
 from pydantic_core import PydanticCustomError
 
 Broken = tuple[tuple[str | int, ...], str]
@@ -39,6 +39,7 @@ DURATION_PATTERN = rf"^({_DURATION.pattern})+$"
 
 Duration = Annotated[
     float,
+    Field(allow_inf_nan=False),
     BeforeValidator(
         lambda value: value if isinstance(value, float) else parse_duration(value),
         json_schema_input_type=Annotated[str, StringConstraints(pattern=DURATION_PATTERN)],

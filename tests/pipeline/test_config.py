@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pipeline.commands.config import effective
-from pipeline.config import Config, with_live
+from pipeline.commit import MAX_REQUEST_BYTES
+from pipeline.config import MOST_RECORD_BYTES, Config, with_live
 from pipeline.config_file import InvalidConfig, parse
 from processors.regroup import ENCODINGS
 from schemas.errors import ConfigError
@@ -75,6 +76,23 @@ def test_prefix_refused(prefix: str) -> None:
 @pytest.mark.parametrize("key", ["commit_interval", "session_timeout", "heartbeat_interval", "retention"])
 def test_durations_of_nothing_refused(key: str) -> None:
     assert refusals(kafka={key: "0s"})[f"kafka.{key}"] == "must be greater than 0"
+
+
+def test_what_no_role_can_run_with_is_refused() -> None:
+    refused = refusals(
+        metrics={"interval": "0.1ms", "otlp": {"stale_after": "0.1ms"}, "span_metrics": {"dimensions": ["le", "__x"]}},
+        limits={"max_span_bytes": 50_000_000, "max_dead_letter_bytes": 100_000_000},
+    )
+    assert set(refused) == {
+        "metrics.interval",
+        "metrics.otlp.stale_after",
+        "metrics.span_metrics.dimensions[0]",
+        "metrics.span_metrics.dimensions[1]",
+        "limits.max_span_bytes",
+        "limits.max_dead_letter_bytes",
+    }
+    assert "late_horizon" in str(refusals(sampling={"late_horizon": float("inf")}))
+    assert MOST_RECORD_BYTES + (1 << 20) <= MAX_REQUEST_BYTES
 
 
 def test_heartbeats_fit_into_the_session() -> None:

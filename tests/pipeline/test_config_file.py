@@ -240,8 +240,14 @@ def test_a_sink_of_no_kind_gets_the_kind_that_was_meant() -> None:
 
 
 def test_dates_and_unknown_tags_are_problems_not_surprises() -> None:
-    rules = [p.rule for p in problems(as_yaml(MINIMAL) + "telemetry: {host: 2026-01-01, log_level: !x y}\n")]
-    assert len(rules) == 2
+    wrong = [
+        "{host: 2026-01-01, log_level: !x y}",
+        "{port: !!int '', live: !!bool maybe}",
+        '{host: "${file:a\\0}", port: x}',
+    ]
+    for telemetry in wrong:
+        rules = [p.rule for p in problems(as_yaml(MINIMAL) + f"telemetry: {telemetry}\n")]
+        assert len(rules) == 2
 
 
 @given(st.text(max_size=200))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import random
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.record import default_records, legacy_records
 from click.testing import CliRunner
 
-from pipeline import telemetry
+from pipeline import decompression, telemetry
 from pipeline.cli import cli
 from pipeline.config import Limits
 from pipeline.decompression import Bound, bound
@@ -213,6 +216,22 @@ def test_old_formats_are_bounded_as_well(name: str) -> None:
         *records, _ = fetched(bytes(own.build()), SMALL)
         assert len(records) == (count if whole else 1)
         assert isinstance(records[0][1], UnreadBatch) != whole
+
+
+def test_many_small_members_of_gzip_cost_no_copy_of_the_rest_each() -> None:
+    """What they become is small, so no other limit stops it."""
+    costs, empty = {}, gzip.compress(b"")
+    for count in (5_000, 40_000):
+        began = process_time()
+        assert decompression._gzip(gzip.compress(b"x") + count * empty + bytes(9), 100) == b"x"
+        costs[count] = process_time() - began
+    assert costs[40_000] < 3 * 8 * costs[5_000]
+    large = bytes(range(256)) * 4096
+    assert decompression._gzip(2 * gzip.compress(large, 0), 2 * len(large)) == 2 * large
+    with pytest.raises(zlib.error):
+        decompression._gzip(gzip.compress(large, 0)[:-1], len(large))
+    with pytest.raises(decompression._TooLarge):
+        decompression._gzip(gzip.compress(large), len(large) - 1)
 
 
 def test_sample_buries_it_where_it_reads_raw_topics() -> None:

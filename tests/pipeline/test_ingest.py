@@ -336,6 +336,31 @@ async def test_poison_leaves_with_its_reason_and_the_rest_goes_on(stages: Stages
     assert [len(envelope) for _, envelope in untraced] == [1]
 
 
+async def test_a_partition_of_nothing_but_dead_letters_holds_no_other(kafka: Kafka, tmp_path: Path) -> None:
+    """It is read as far as any, though no row comes of it."""
+    stages = Stages(kafka.bootstrap, tmp_path, commit_interval="100ms")
+    stages.settings["sampling"]["decision_wait"] = "500ms"
+    stages.config = Config.model_validate(stages.settings)
+    await stages.create()
+    async with stages.producer() as producer, running(stages.config, ["ingest"]):
+
+        async def poison() -> None:
+            while True:
+                await producer.send_and_wait(stages.raw, b"\xff\xff", partition=1)
+                await asyncio.sleep(0.01)
+
+        await marked(stages, raw=1, least=1)
+        poisoning = asyncio.create_task(poison())
+        await stages.produce(producer, "good/1", partition=1)
+        await regrouped(stages, "good/1")
+        for number in range(12):
+            await stages.produce(producer, f"other/{number}", partition=0)
+            await asyncio.sleep(0.25)
+        await regrouped(stages, *(f"other/{number}" for number in range(12)))
+        assert not poisoning.done()
+        poisoning.cancel()
+
+
 @pytest.mark.parametrize(("before", "after"), [((), ()), (("traces",), ("logs",))])
 async def test_another_n_than_the_one_in_force_writes_nothing(
     stages: Stages, before: tuple[str, ...], after: tuple[str, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
@@ -479,3 +480,91 @@ def test_no_recorded_value_ends_a_source_though_it_lacks_the_bounds(kind: Kind) 
         store.apply(read(kind, (labels, None, 7, TIME, TIME + 1)), TIME + 1)
         blocks = tick(store, TIME + 2)
         assert (labels in rows(blocks), labels in stale(blocks)) == (several, not several)
+
+
+@pytest.mark.parametrize("kind", ["counter", "gauge", "sum"])
+def test_other_labels_of_a_source_are_another_series(kind: Kind) -> None:
+    """`promote_resource_attributes` was changed: nothing was folded, and the old label set ends."""
+    store = SeriesStore(Limits(100, 100))
+    store.apply(read(kind, (("j", "i", "/"), 5.0, 1, TIME, TIME)), TIME)
+    assert rows(tick(store, TIME)) == {("j", "i", "/"): 5.0}
+    value = 7.0 if kind == "counter" else -6.0
+    other = read(kind, (("j", "i", "/", "c"), value, 1, TIME, TIME + 1), names=(*NAMES, "x"))
+    assert store.apply(other, TIME + 1) == 0.0
+    told = tick(store, TIME + 1)
+    assert rows(told) == {("j", "i", "/", "c"): value}
+    assert stale(told) == [("j", "i", "/", "")]
+
+
+def test_a_folded_source_is_not_taken_for_another() -> None:
+    store = SeriesStore(Limits(100, 1))
+    for time, value in ((TIME, 5.0), (TIME + 1, 9.0)):
+        store.apply(read("counter", (("j", "i", "/a"), value, 1, TIME, time)), time)
+        store.apply(read("counter", (("j", "i", "/b"), value, 2, TIME, time)), time)
+    assert rows(tick(store, TIME + 1)) == {("j", "i", "/a"): 9.0, ("j", "i", OVERFLOW): 9.0}
+
+
+def test_a_reading_beyond_the_budget_may_be_any_number() -> None:
+    store = SeriesStore(Limits(100, 1))
+    for source, value in ((1, 1.0), (2, 2e19), (3, 1e300)):
+        store.apply(read("counter", (("j", "i", f"/{source}"), value, source, TIME, TIME)), TIME)
+    assert rows(tick(store, TIME))["j", "i", OVERFLOW] == 2e19 + 1e300
+
+
+def test_a_folded_histogram_keeps_no_buckets_of_its_sources() -> None:
+    """Bounds are the producers' own, and a source is remembered until it is idle."""
+    bounds = tuple(map(float, range(1000)))
+    store, buckets = SeriesStore(Limits(1, 100)), (1,) * 1001
+    for time, times in ((TIME, 1), (TIME + 1, 3)):
+        for source in range(5):
+            value = HistogramValue(1001 * times, 1.0 * times, tuple(times * count for count in buckets))
+            store.apply(read("histogram", (("j", "i", f"/{source}"), value, source, TIME, time), bounds=bounds), time)
+    (block,) = tick(store, TIME + 1)
+    assert rows([block]) == {(OVERFLOW,) * 3: HistogramValue(5 * 3 * 1001, 15.0, (5 * 3 * 1001,))}
+    assert [len(source.last.buckets) for source in block.sources if isinstance(source.last, HistogramValue)] == [1] * 5
+
+
+def test_a_source_of_a_tick_with_bounds_of_its_own_goes_on() -> None:
+    """Ticks once had what a source had counted within the source's bounds, not its row's."""
+    store = SeriesStore(Limits(1, 100))
+    value = HistogramValue(2, 1.0, (2, 0))
+    store.apply(read("histogram", (("j", "i", "/"), value, 1, TIME, TIME), bounds=(1.0,)), TIME)
+    (block,) = tick(store, TIME)
+    old = replace(block, sources=[block.sources[0]._replace(last=HistogramValue(2, 1.0, (1, 1, 0)))])
+    after = SeriesStore(Limits(1, 100))
+    after.load([old], TIME)
+    for time, count in ((TIME + HOUR, 4), (TIME + HOUR + 1, 7)):
+        later = HistogramValue(count, 1.0, (count, 0))
+        after.apply(read("histogram", (("j", "i", "/"), later, 1, TIME, time), bounds=(1.0,)), time)
+    (total,) = rows(tick(after, TIME + HOUR + 1)).values()
+    assert total == HistogramValue(7, 1.0, (7,))
+
+
+def test_sources_end_though_series_never_do() -> None:
+    """Each run of a producer is one, and there is room for so many."""
+    store = SeriesStore(Limits(100, 100, sources=3))
+    for run in range(10):
+        time = TIME + run * 2 * HOUR
+        store.apply(read("counter", (("j", "i", "/"), 7.0, 1, time, time)), time)
+        store.blocks(time)
+        store.blocks(time + HOUR)
+    assert rows(tick(store, TIME + 20 * HOUR)) == {("j", "i", "/"): 70.0}
+    assert not store.dropped()
+
+
+def test_the_end_of_many_unknown_sources_costs_no_look_at_all_of_them() -> None:
+    """A rollout says "no recorded value" of thousands of sources at once, under another start time."""
+    store = SeriesStore(Limits(1 << 20, 1 << 20))
+    number = 20_000
+    known = [((f"{n}", "i", "/"), 1.0, n, TIME, TIME) for n in range(number)]
+    unknown = [((f"x{n}", "i", "/"), None, number + n, TIME + 1, TIME + 1) for n in range(number)]
+    costs = []
+    for readings in (known, unknown):
+        batch, began = read("counter", *readings), process_time()
+        store.apply(batch, TIME)
+        costs.append(process_time() - began)
+    assert costs[1] < 5 * costs[0]
+    ended = read("counter", *[((f"{n}", "i", "/"), None, n, TIME + 1, TIME + 1) for n in range(0, number, 2)])
+    store.blocks(TIME)
+    store.apply(ended, TIME)
+    assert len(store) == number // 2

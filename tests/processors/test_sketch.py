@@ -34,3 +34,11 @@ def test_what_was_refused_is_forgotten_after_two_generations() -> None:
     refused.rotate()
     assert refused.empty
     assert refused.state() == ()
+
+
+@pytest.mark.parametrize("weight", [0.0, 2.0**64, 1e300])
+def test_any_weight_is_taken(weight: float) -> None:
+    """A counter's sum is a float: one beyond 64 bits must not stop whoever reads it."""
+    refused = Refused()
+    refused.add("x", weight)
+    assert [value for value, _ in refused.offenders(1)] == ["x"]
