@@ -323,7 +323,7 @@ class Family:
             if self._alike is None:
                 self._alike = _Alike(self.sources)
             alike = self._alike.labels.get(reading.labels, {})
-            ended = list(self._alike.numbers.get(reading.source, alike if len(alike) == 1 else {}))
+            ended = list(self._alike.numbers.get(reading.source) or (alike if len(alike) == 1 else ()))
         for key in ended:
             if reading.time_ms > self.sources[key].time_ms:
                 self._end_source(key, ends_row=True)
