@@ -32,6 +32,7 @@ from schemas.raw_message import BATCH
 
 RAW_STAGES = ("ingest", "sample")  # of letters that nothing of has been delivered yet
 BATCH_LETTERS = 500
+RECEIPTS_BEFORE = 3_600_000  # ms that a replay may have been before the letter of what came back
 BATCH_BYTES = 8 << 20
 OF, TIMES = "tailrace.replay.of", "tailrace.replays"
 """Headers of a raw record that is a replay: the key of its letter, and how often its bytes have been sent in."""
@@ -78,7 +79,8 @@ class Replay:
     async def look(self, one: Found | None = None) -> Replayed:
         """What `run` would do now with all that are wanted, or with this one. Sends nothing."""
         self._done, self._times = set(), {}
-        async for record in self._queue.records(self._wanted.since_ms):
+        since = self._wanted.since_ms  # a letter may say that what was replayed right before came back
+        async for record in self._queue.records(None if since is None else since - RECEIPTS_BEFORE):
             if isinstance(record, Receipt):
                 self._done.add(record.identity)
                 self._times[record.topic, record.partition, record.offset] = record.replays

@@ -25,6 +25,7 @@ from sinks.otlp_rows import status_name
 
 SERVICE_NAME = "service.name"
 LATEST_NS = (1 << 63) - 1  # 2262-04-11, the last time that Elasticsearch's date_nanos can hold
+DEEP_TEXT = 1024  # bytes of a too deep value that is shown as text
 MAX_DEPTH = 10  # of objects inside a value: Elasticsearch's flattened fields refuse more than 20
 
 
@@ -115,7 +116,10 @@ def attributes(pairs: Iterable[KeyValue], depth: int = 1) -> dict[str, Any]:
 
 
 def plain(value: AnyValue, depth: int = 1) -> Any:
-    """The JSON of a value. Bytes become base64; NaN and infinities, which JSON lacks, and too deep values, text."""
+    """The JSON of a value. Bytes become base64; NaN and infinities, which JSON lacks, and too deep values, text.
+
+    A large value that is too deep becomes base64, too, as it came.
+    """
     kind = value.WhichOneof("value")
     if kind is None:
         return None
@@ -125,8 +129,8 @@ def plain(value: AnyValue, depth: int = 1) -> Any:
         return value.double_value if math.isfinite(value.double_value) else str(value.double_value)
     if kind not in ("array_value", "kvlist_value"):
         return getattr(value, kind)
-    if depth >= MAX_DEPTH:
-        return str(value)
+    if depth >= MAX_DEPTH:  # protobuf's text has a line for each value, indented: a hundred times as long
+        return str(value) if value.ByteSize() <= DEEP_TEXT else base64.b64encode(value.SerializeToString()).decode()
     if kind == "array_value":
         return [plain(element, depth + 1) for element in value.array_value.values]
     return attributes(value.kvlist_value.values, depth + 1)

@@ -41,6 +41,8 @@ NO_ANSWER = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCEL
 # grpc-go: "received message larger than max", "received message after decompression larger than max"; grpc-core:
 # "Received message larger than max"; grpc-java: "gRPC message exceeds maximum size".
 TOO_LARGE = re.compile(r"larger than max|exceeds maximum size")
+# What gRPC makes of the answer of a proxy that is no gRPC: 413 and 422 are in sinks/http.py's REFUSING as well.
+OF_PROXY = re.compile(r"status(?: code)?:? *(?:413|422)\b")
 # The client's own INTERNAL for a stream that was cut: no answer.
 CUT = re.compile(r"RST_STREAM")
 DETAILS = "grpc-status-details-bin"
@@ -101,7 +103,9 @@ class OverGrpc:
         if code in NO_ANSWER or CUT.search(said):
             self._endpoints.failed(server)
             raise Unavailable(detail)
-        if code in REFUSING or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and TOO_LARGE.search(said)):
+        too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and TOO_LARGE.search(said)
+        by_proxy = code is grpc.StatusCode.UNKNOWN and OF_PROXY.search(said)
+        if code in REFUSING or too_large or by_proxy:
             return Rejected(detail, said)
         if code is grpc.StatusCode.UNAVAILABLE:
             self._endpoints.failed(server)

@@ -143,6 +143,16 @@ def test_what_is_too_deep_becomes_text() -> None:
     assert "x" in found
 
 
+def test_a_large_value_that_is_too_deep_becomes_no_hundred_times_as_large() -> None:
+    value = AnyValue()
+    inner = value
+    for _ in range(40):
+        inner = inner.array_value.values.add()
+    for _ in range(50_000):
+        inner.array_value.values.add()
+    assert len(orjson.dumps(plain(value))) < 2 * value.ByteSize()
+
+
 def test_a_string_that_is_not_utf8_is_malformed() -> None:
     row = LogRecord(body=any_value("abc")).SerializeToString().replace(b"abc", b"\xff\xfe\xfd")
     with pytest.raises(Malformed, match="LogRecord"):

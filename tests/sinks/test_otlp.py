@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -282,6 +285,39 @@ async def test_a_permanent_status_is_narrowed_down_to_the_row(code: grpc.StatusC
     async with faulty_grpc(refuse_poison) as server:
         outcome = await send(server.url, envelope(rows), protocol="grpc")
     assert (outcome.accepted, [(r.index, r.detail) for r in outcome.refused]) == (15, [(5, f"{code.name} no")])
+
+
+@asynccontextmanager
+async def proxy_of_http2(status: int) -> AsyncIterator[str]:
+    """Answers every call with this status and nothing of gRPC, as nginx does beyond client_max_body_size."""
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+        return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(24)  # the client's preface
+        writer.write(frame(4, 0, 0))  # settings
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readexactly(9)
+                await reader.readexactly(int.from_bytes(head[:3], "big"))
+                kind, flags, stream = struct.unpack(">BBI", head[3:])
+                if kind == 4 and not flags & 1:
+                    writer.write(frame(4, 1, 0))
+                elif kind == 1:
+                    writer.write(frame(1, 5, stream, b"\x08\x03" + str(status).encode()))
+        writer.close()
+
+    async with await asyncio.start_server(answer, HOST, 0) as server:
+        yield f"http://{HOST}:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize(("status", "refused"), [(413, 2), (422, 2), (500, 0), (503, 0)])
+async def test_a_proxy_that_refuses_a_call_is_believed_as_over_http(status: int, refused: int) -> None:
+    """It would be asked again for ever; halved, what fits is delivered."""
+    async with proxy_of_http2(status) as url:
+        outcome = await send(url, envelope([span(), span()]), protocol="grpc")
+    assert (len(outcome.refused), len(outcome.retry)) == (refused, 2 - refused)
 
 
 @pytest.mark.parametrize("code", [Code.DEADLINE_EXCEEDED, Code.CANCELLED])
