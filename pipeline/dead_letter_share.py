@@ -8,6 +8,7 @@ acknowledged records are not read again. So the share is looked at before they a
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection, Hashable
 
 from pipeline import telemetry
 from pipeline.config import DeadLetters
@@ -21,17 +22,20 @@ class DeadLetterShare:
 
     def __init__(self, role: str, source: str, limit: DeadLetters) -> None:
         self._role, self._source, self._limit = role, source, limit
-        self._counts: deque[tuple[float, int, int]] = deque()
+        self._counts: deque[tuple[float, int, int, Collection[Hashable]]] = deque()
         self._read = self._lost = 0
 
-    def check(self, now: float, read: int, lost: int) -> None:
-        """Raise TooManyDeadLetters if these `read` records, `lost` of them, would be too many with those before."""
+    def check(self, now: float, read: int, lost: int, messages: Collection[Hashable] | None = None) -> None:
+        """Raise TooManyDeadLetters if these `read` records, `lost` of them, would be too many with those before.
+
+        `messages` are the raw ones that the lost are of, if one may hold many of them: one alone never is too much.
+        """
         self._forget(now)
         if not read:
             return
         read, lost = self._read + read, self._lost + lost
         limit = self._limit
-        if read >= limit.min_records and lost > limit.max_ratio * read:
+        if read >= limit.min_records and lost > limit.max_ratio * read and not self._is_one(messages):
             telemetry.gauge("tailrace_dead_letter_ratio", lost / read, role=self._role, input=self._source)
             raise TooManyDeadLetters(
                 f"{self._source}: {lost} of the last {read} records would become dead letters "
@@ -40,12 +44,12 @@ class DeadLetterShare:
                 "with limits.dead_letters.max_ratio: 1 all of them go to the queue"
             )
 
-    def add(self, now: float, read: int, lost: int) -> None:
+    def add(self, now: float, read: int, lost: int, messages: Collection[Hashable] = ()) -> None:
         """These have been acknowledged."""
         self._forget(now)
         if not read:
             return
-        self._counts.append((now, read, lost))
+        self._counts.append((now, read, lost, messages))
         self._read += read
         self._lost += lost
         telemetry.gauge("tailrace_dead_letter_ratio", self._lost / self._read, role=self._role, input=self._source)
@@ -58,6 +62,11 @@ class DeadLetterShare:
 
     def _forget(self, now: float) -> None:
         while self._counts and now - self._counts[0][0] > self._limit.window:
-            _, read, lost = self._counts.popleft()
+            _, read, lost, _ = self._counts.popleft()
             self._read -= read
             self._lost -= lost
+
+    def _is_one(self, messages: Collection[Hashable] | None) -> bool:
+        if messages is None:
+            return False
+        return len({message for _, _, _, before in self._counts for message in before} | {*messages}) <= 1

@@ -146,11 +146,12 @@ class Delivery:
         if defects:
             # Rows that wait for the destination were read as well: a long outage must not make defects look like most.
             waiting = sum(held.rows for held in self._held)
-            self._share.check(now, waiting + len(defects), len(defects))
+            messages = _messages(defects)
+            self._share.check(now, waiting + len(defects), len(defects), messages)
             refused = [Refusal(n, entry.item.defect, Reason.MALFORMED) for n, entry in enumerate(defects)]
             if await self._buried(defects, refused):
                 self._count_items("refused", len(defects))
-                self._share.add(now, len(defects), len(defects))
+                self._share.add(now, len(defects), len(defects), messages)
                 for entry in defects if not account.closed else ():
                     ticket.settle(entry.row)
 
@@ -304,11 +305,12 @@ class Delivery:
         again = set(outcome.retry)
         settled = rows - len(again)
         refused = settled - outcome.accepted - outcome.already_delivered
-        self._share.check(self._clock(), settled, refused)
+        messages = _messages([entries[refusal.index] for refusal in outcome.refused])
+        self._share.check(self._clock(), settled, refused, messages)
         self._tell(outcome.refused)
         if not await self._buried(entries, outcome.refused):
             return False
-        self._share.add(self._clock(), settled, refused)
+        self._share.add(self._clock(), settled, refused, messages)
         unburied = {refusal.index for refusal in outcome.refused if entries[refusal.index].ticket.account.closed}
         if settled:
             for index, entry in enumerate(entries):
@@ -419,3 +421,8 @@ class Delivery:
             seconds = round(self._clock() - self._down_since, 3)
             log.info("sink accepts again", extra={"sink": self.name, "down_for": seconds})
         self._down_since = None
+
+
+def _messages(entries: Iterable[Entry]) -> set[tuple[str, int, int]]:
+    """The raw messages that they are of."""
+    return {(origin.topic, origin.partition, origin.offset) for origin in (entry.item.origin for entry in entries)}

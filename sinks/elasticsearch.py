@@ -46,6 +46,7 @@ ID_BYTES = 16
 CREATED = frozenset({200, 201})
 CONFLICT = 409
 GZIP_FROM = 1024  # bytes: below, headers outweigh what compression saves
+TOO_OLD = "unrecognized parameter"  # of a server before 8.13, whatever is in the request: require_data_stream
 DOCUMENT_BYTES = 400  # about what action, times, ids and verdict take
 
 
@@ -187,7 +188,7 @@ class Elasticsearch(Destination[LogItem]):
         try:
             answer = await self._client.options(headers=headers).bulk(operations=body, require_data_stream=True)  # type: ignore[arg-type]
         except ApiError as error:
-            if error.status_code in REFUSING:
+            if error.status_code in REFUSING and TOO_OLD not in _text(error):
                 return Rejected(_text(error), _said(error.body))
             wait = retry_after(error.meta.headers, self._clock())
             return Outcome.retry_all(count, str(error.status_code), _text(error), wait)

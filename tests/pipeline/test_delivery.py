@@ -338,6 +338,21 @@ async def test_a_destination_that_refuses_everything_stops_the_sink_and_not_one_
     assert [word for word, *_ in grave.letters] == ["c"]
 
 
+async def test_one_message_never_stops_a_sink() -> None:
+    """However many rows it has: after a restart it would be there again, and so for ever."""
+    share = DeadLetterShare("sink.x", "x", DeadLetters(min_records=4))
+    refusals = tuple(Refusal(number, "no") for number in range(6))
+    async with bench(Scripted(Script(Outcome(refused=refusals))), max_items=6, share=share) as it:
+        await it.add(" ".join(f"#{number}" for number in range(20)))
+        assert len(it.grave.letters) == 20
+        with pytest.raises(TooManyDeadLetters, match="x: 21 of the last 21"):
+            await it.add("#other")
+    async with bench(Scripted(Script(Outcome(refused=refusals))), max_items=6, share=share) as it:
+        await it.add("a b c d e f")
+        await it.reaches(1)
+        assert len(it.grave.letters) == 6
+
+
 async def test_defects_are_no_larger_a_share_while_the_destination_is_away() -> None:
     share = DeadLetterShare("sink.x", "x", DeadLetters(min_records=4))
     away = Scripted(lambda request: Outcome.retry_all(len(request.items), "503", "", 60.0))

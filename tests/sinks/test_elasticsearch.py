@@ -372,6 +372,15 @@ async def test_a_proxy_that_answers_for_elasticsearch_settles_nothing() -> None:
         await faults(reset)
 
 
+async def test_a_server_that_is_too_old_refuses_no_document() -> None:
+    """An operator mends it; until then everything waits."""
+    reason = "request [/_bulk] contains unrecognized parameter: [require_data_stream]"
+    error = {"error": {"type": "illegal_argument_exception", "reason": reason}, "status": 400}
+    outcome = await faults(json(error, 400))
+    assert (outcome.refused, outcome.retry, outcome.reason) == ((), (0, 1, 2), "400")
+    assert "require_data_stream" in outcome.detail
+
+
 async def test_a_request_that_is_too_large_is_halved() -> None:
     one = json({"items": [created(201)]})
     outcome = await faults(json({"status": 413}, 413), one, one, logs=2)
