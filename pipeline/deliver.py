@@ -38,6 +38,7 @@ from sinks import create
 from sinks.contract import Item, Refusal, Signal, SourceRecord
 
 UNREAD_LIMIT = 8 << 20  # bytes of one partition that may wait to be encoded before fetching pauses
+UNREAD_TOTAL = 128 << 20  # of all partitions of a sink
 ANSWERS_LIMIT = 1.5  # seconds that a partition which may move waits for answers: half of consume.PAUSE_LIMIT
 LAST_ANSWERS = 5.0  # seconds that a worker which stops waits for requests under way: less than a session
 
@@ -86,7 +87,7 @@ class Outlet:
         limit = config.limits.dead_letters if counts else NEVER
         self._share = DeadLetterShare(f"sink.{name}", name, limit)
         self._delivery: Delivery | None = None
-        self._users = 0
+        self.users = 0  # partitions that are held
         self._lock = asyncio.Lock()
 
     async def enter(self) -> Delivery:
@@ -107,15 +108,15 @@ class Outlet:
                     raise
                 self._delivery = delivery
                 self.committing = asyncio.create_task(self.offsets.commit_regularly())
-            self._users += 1
+            self.users += 1
             return self._delivery
 
     async def leave(self) -> None:
         """One partition less; the last one closes the connections."""
         async with self._lock:
-            self._users -= 1
+            self.users -= 1
             delivery = self._delivery
-            if not self._users and delivery is not None:
+            if not self.users and delivery is not None:
                 self._delivery = None
                 self.committing.cancel()
                 await asyncio.wait([self.committing])
@@ -145,11 +146,11 @@ class DeadLetters:
         if producer is not None:
             await let_go(producer)
 
-    async def write(self, item: Item, refusal: Refusal) -> None:
-        """Returns when the brokers have it; raises Retryable if they do not take it."""
-        origin = item.origin
+    async def write(self, items: Sequence[Item], refusal: Refusal) -> None:
+        """One letter, of items of one raw record. Raises Retryable if the brokers do not take it."""
+        origin = items[0].origin
         letter = DeadLetter(
-            item.dead_letter(),
+            items[0].dead_letter(*items[1:]),
             origin.topic,
             origin.partition,
             origin.offset,
@@ -249,7 +250,7 @@ class SinkPartition(Lease):
 
     def saturated(self) -> bool:
         """Whether enough records wait to be encoded."""
-        return self._unread_bytes > UNREAD_LIMIT
+        return self._unread_bytes > min(UNREAD_LIMIT, UNREAD_TOTAL // max(1, self._outlet.users))
 
     async def work(self) -> None:
         """Feed the delivery, whose outlet commits what it has settled."""

@@ -13,13 +13,14 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline import telemetry
 from pipeline.dead_letter_share import NEVER, DeadLetterShare
 from pipeline.pace import Turns
 from pipeline.settlement import Account, Backoff, Entry, Lane, entries_of, singles, sizes
+from schemas.dead_letter import MOST_ALONE
 from schemas.errors import Retryable, Unavailable
 from schemas.reasons import Reason
 from sinks.contract import Destination, Item, Outcome, Refusal, SourceRecord
@@ -30,7 +31,7 @@ BATCHES_QUEUED = 2  # batches in memory per request that may be under way: one b
 COMPLAIN_EVERY = 10.0  # seconds between log lines about one outage, and between those about refusals
 SAID_CHARACTERS = 4096  # of an answer that are logged
 
-Bury = Callable[[Item, Refusal], Awaitable[None]]
+Bury = Callable[[Sequence[Item], Refusal], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
@@ -339,11 +340,10 @@ class Delivery:
     async def _buried(self, entries: Sequence[Entry], refused: Sequence[Refusal]) -> bool:
         """Write dead letters; False if the worker stops before all of them are stored."""
         failures = 0
-        for refusal in refused:
-            entry = entries[refusal.index]
-            while not entry.ticket.account.closed:
+        for several, refusal in _letters(entries, refused):
+            while not several[0].ticket.account.closed:
                 try:
-                    await self._bury(entry.item, refusal)
+                    await self._bury([entry.item for entry in several], refusal)
                     telemetry.count("tailrace_dead_letters_total", stage=f"sink.{self.name}", reason=refusal.reason)
                     break
                 except Retryable as error:
@@ -421,6 +421,21 @@ class Delivery:
             seconds = round(self._clock() - self._down_since, 3)
             log.info("sink accepts again", extra={"sink": self.name, "down_for": seconds})
         self._down_since = None
+
+
+def _letters(entries: Sequence[Entry], refused: Sequence[Refusal]) -> Iterator[tuple[list[Entry], Refusal]]:
+    """Each alone; of one raw message and reason many together, for each takes its resource along."""
+    groups: dict[object, list[Refusal]] = {}
+    for refusal in refused:
+        entry = entries[refusal.index]
+        origin, whose = entry.item.origin, id(entry.ticket.account)
+        groups.setdefault((origin.topic, origin.partition, origin.offset, refusal.reason, whose), []).append(refusal)
+    for found in groups.values():
+        if len(found) > MOST_ALONE:
+            told = replace(found[0], detail=f"{len(found)} rows; the first: {found[0].detail}")
+            yield [entries[refusal.index] for refusal in found], told
+        else:
+            yield from (([entries[refusal.index]], refusal) for refusal in found)
 
 
 def _messages(entries: Iterable[Entry]) -> set[tuple[str, int, int]]:

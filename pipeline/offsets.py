@@ -69,7 +69,8 @@ class Offsets:
         async with self._turn:
             self._settled.clear()
             assigned, began = self._group.consumer.assignment(), time.monotonic()
-            found = {p: (a.position, a.settled().pack(a.position)) for p, a in self._accounts.items() if p in assigned}
+            mine = {p: a for p, a in self._accounts.items() if p in assigned and not a.closed}
+            found = {p: (a.position, a.settled().pack(a.position)) for p, a in mine.items()}
             changed = {p: mark for p, mark in found.items() if unchanged or mark != self._committed[p]}
             if not changed:
                 return

@@ -78,18 +78,23 @@ class Replay:
 
     async def look(self, one: Found | None = None) -> Replayed:
         """What `run` would do now with all that are wanted, or with this one. Sends nothing."""
+        await self._receipts()
+        return await self._go(one)
+
+    async def _receipts(self) -> None:
+        """What was replayed before."""
         self._done, self._times = set(), {}
         since = self._wanted.since_ms  # a letter may say that what was replayed right before came back
         async for record in self._queue.records(None if since is None else since - RECEIPTS_BEFORE):
             if isinstance(record, Receipt):
                 self._done.add(record.identity)
                 self._times[record.topic, record.partition, record.offset] = record.replays
-        return await self._go(one)
 
     async def run(self, one: Found | None, progress: Callable[[int], None]) -> Replayed:
         """Send what `look` has found; `progress` is told how many were sent so far. Raises KafkaError."""
         self._producer = self._made()
         await self._producer.start()
+        await self._receipts()  # once more: another replay may have sent some since, and sends no more now
         return await self._go(one, progress)
 
     def refusal(self, letter: DeadLetter) -> str:

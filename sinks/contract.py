@@ -79,8 +79,8 @@ class Item(ABC):
     defect: str = ""
 
     @abstractmethod
-    def dead_letter(self) -> bytes:
-        """The item alone, in the form its raw topic (or destination) takes, so that it can be replayed."""
+    def dead_letter(self, *others: Self) -> bytes:
+        """The item, with others of its raw record, in the form its raw topic (or destination) takes, to be replayed."""
 
     def singles(self) -> Sequence[Self]:
         """An item for each of its rows, in order."""

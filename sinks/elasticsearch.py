@@ -47,6 +47,7 @@ CREATED = frozenset({200, 201})
 CONFLICT = 409
 GZIP_FROM = 1024  # bytes: below, headers outweigh what compression saves
 TOO_OLD = "unrecognized parameter"  # of a server before 8.13, whatever is in the request: require_data_stream
+OF_CLUSTER = frozenset({"validation_exception"})  # it has as many shards as it may: no fault of the document
 DOCUMENT_BYTES = 400  # about what action, times, ids and verdict take
 
 
@@ -83,9 +84,9 @@ class LogItem(Item):
     record: LogRecord | None
     verdict: RowVerdict | None
 
-    def dead_letter(self) -> bytes:
-        """An ExportLogsServiceRequest with this record as it came."""
-        return logs_data([(self.resource.message, self.scope.message, [self.row])])
+    def dead_letter(self, *others: LogItem) -> bytes:
+        """An ExportLogsServiceRequest with these records as they came."""
+        return logs_data((item.resource.message, item.scope.message, [item.row]) for item in (self, *others))
 
 
 class Elasticsearch(Destination[LogItem]):
@@ -216,7 +217,7 @@ def outcome(answers: Sequence[Mapping[str, Any]]) -> Outcome:
             accepted += 1
         elif status == CONFLICT:
             conflicts += 1
-        elif status in REFUSING:
+        elif status in REFUSING and answer.get("error", {}).get("type") not in OF_CLUSTER:
             refused.append(Refusal(index, _cause(answer), said=_said(answer)))
         else:
             retry.append(index)

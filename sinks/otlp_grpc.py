@@ -40,7 +40,8 @@ REFUSING = frozenset(
 NO_ANSWER = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 # grpc-go: "received message larger than max", "received message after decompression larger than max"; grpc-core:
 # "Received message larger than max"; grpc-java: "gRPC message exceeds maximum size".
-TOO_LARGE = re.compile(r"larger than max|exceeds maximum size")
+TOO_LARGE = re.compile(r"larger than max|exceeds (the )?maximum|length too large")  # gRPC's of C and Go, .NET, Rust
+OF_SIZE = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE)
 # What gRPC makes of the answer of a proxy that is no gRPC: 413 and 422 are in sinks/http.py's REFUSING as well.
 OF_PROXY = re.compile(r"status(?: code)?:? *(?:413|422)\b")
 # The client's own INTERNAL for a stream that was cut: no answer.
@@ -103,7 +104,7 @@ class OverGrpc:
         if code in NO_ANSWER or CUT.search(said):
             self._endpoints.failed(server)
             raise Unavailable(detail)
-        too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and TOO_LARGE.search(said)
+        too_large = code in OF_SIZE and TOO_LARGE.search(said)
         by_proxy = code is grpc.StatusCode.UNKNOWN and OF_PROXY.search(said)
         if code in REFUSING or too_large or by_proxy:
             return Rejected(detail, said)
@@ -120,8 +121,8 @@ def retry_delay(metadata: Iterable[tuple[str, Any]] | None) -> float | None:
                 for detail in Status.FromString(value).details:
                     info = RetryInfo()
                     if detail.Unpack(info):
-                        return float(info.retry_delay.ToTimedelta().total_seconds())
-            except DecodeError:
+                        return max(0.0, float(info.retry_delay.ToTimedelta().total_seconds()))
+            except (DecodeError, OverflowError, ValueError):
                 return None
     return None
 

@@ -40,9 +40,9 @@ class RowItem(Item):
     row: bytes
     wire: bytes
 
-    def dead_letter(self) -> bytes:
-        """An export request with this row as it came."""
-        return traces_data([(self.resource, self.scope, [self.row])])
+    def dead_letter(self, *others: RowItem) -> bytes:
+        """An export request with these rows as they came."""
+        return traces_data((item.resource, item.scope, [item.row]) for item in (self, *others))
 
 
 def row_items(record: SourceRecord, lane: int = 0, consistent: bool = True) -> Iterator[RowItem]:

@@ -52,9 +52,9 @@ class SampleItem(Item):
     ends: array[int]
     numbers: array[int]
 
-    def dead_letter(self) -> bytes:
+    def dead_letter(self, *others: SampleItem) -> bytes:
         """A WriteRequest with these samples, not compressed."""
-        return self.series
+        return b"".join(item.series for item in (self, *others))
 
     def singles(self) -> list[SampleItem]:
         """An item for each sample."""

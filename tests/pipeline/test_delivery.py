@@ -38,8 +38,8 @@ class Word(Item):
 
     word: str
 
-    def dead_letter(self) -> bytes:
-        return self.word.encode()
+    def dead_letter(self, *others: Word) -> bytes:
+        return " ".join(item.word for item in (self, *others)).encode()
 
     def singles(self) -> list[Word]:
         return [word(text, self.origin, self.lane, self.defect) for text in self.word.split("-")]
@@ -123,11 +123,11 @@ class Grave:
         self.letters: list[tuple[str, str, Reason]] = []
         self.failures = failures
 
-    async def __call__(self, item: Item, refusal: Refusal) -> None:
+    async def __call__(self, items: Sequence[Item], refusal: Refusal) -> None:
         if self.failures:
             self.failures -= 1
             raise Retryable("no broker")
-        self.letters.append((item.dead_letter().decode(), refusal.detail, refusal.reason))
+        self.letters.append((items[0].dead_letter(*items[1:]).decode(), refusal.detail, refusal.reason))
 
 
 class Bench:
@@ -343,8 +343,9 @@ async def test_one_message_never_stops_a_sink() -> None:
     share = DeadLetterShare("sink.x", "x", DeadLetters(min_records=4))
     refusals = tuple(Refusal(number, "no") for number in range(6))
     async with bench(Scripted(Script(Outcome(refused=refusals))), max_items=6, share=share) as it:
-        await it.add(" ".join(f"#{number}" for number in range(20)))
-        assert len(it.grave.letters) == 20
+        words = " ".join(f"#{number}" for number in range(20))
+        await it.add(words)
+        assert it.grave.letters == [(words, "20 rows; the first: bad", Reason.MALFORMED)]
         with pytest.raises(TooManyDeadLetters, match="x: 21 of the last 21"):
             await it.add("#other")
     async with bench(Scripted(Script(Outcome(refused=refusals))), max_items=6, share=share) as it:

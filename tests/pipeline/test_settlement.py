@@ -16,7 +16,7 @@ from sinks.settings import Batch, Retry
 class Sized(Item):
     """An item of a size."""
 
-    def dead_letter(self) -> bytes:
+    def dead_letter(self, *others: Sized) -> bytes:
         return b""
 
 

@@ -108,7 +108,7 @@ class Row(Item):
 
     id: RowId
 
-    def dead_letter(self) -> bytes:
+    def dead_letter(self, *others: Row) -> bytes:
         """None is refused here."""
         raise NotImplementedError
 

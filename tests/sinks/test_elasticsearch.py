@@ -297,6 +297,14 @@ def test_a_dead_letter_is_the_log_as_it_came() -> None:
     assert part.resource.attributes[0].value.string_value == "cart"
 
 
+def test_a_letter_of_many_logs_has_their_resource_once() -> None:
+    items = encode([log(str(number)) for number in range(100)], header=resource("v" * 10_000))
+    letter = items[0].dead_letter(*items[1:])
+    assert len(letter) < 10_000 + 100 * len(items[0].row) + 2_000
+    (part,) = LogsData.FromString(letter).resource_logs
+    assert len(part.scope_logs[0].log_records) == 100
+
+
 def test_an_id_is_a_place() -> None:
     place = Coordinates("t", 1, 2, 3, 4)
     others = [
@@ -370,6 +378,12 @@ async def test_a_proxy_that_answers_for_elasticsearch_settles_nothing() -> None:
     assert (outcome.retry, outcome.reason) == ((0, 1, 2), "incomplete")
     with pytest.raises(Unavailable):
         await faults(reset)
+
+
+async def test_a_cluster_without_room_for_another_shard_refuses_no_document() -> None:
+    full = created(400, "validation_exception")
+    outcome = await faults(json({"errors": True, "items": [full, full, created(400, "document_parsing_exception")]}))
+    assert (outcome.retry, [refusal.index for refusal in outcome.refused], outcome.reason) == ((0, 1), [2], "item_400")
 
 
 async def test_a_server_that_is_too_old_refuses_no_document() -> None:

@@ -25,7 +25,7 @@ from tests.sinks.faulty import faulty, reset, status
 class Numbered(Item):
     """An item that is a number."""
 
-    def dead_letter(self) -> bytes:
+    def dead_letter(self, *others: Numbered) -> bytes:
         return str(self.origin.index).encode()
 
 

@@ -17,6 +17,9 @@ import grpc
 import pytest
 import trustme
 from aiohttp import web
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsPartialSuccess, ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
@@ -29,7 +32,7 @@ from sinks.contract import Outcome, Signal
 from sinks.endpoints import Endpoints
 from sinks.http import ANSWER_BYTES, USER_AGENT
 from sinks.otlp import Otlp
-from sinks.otlp_grpc import NO_ANSWER, REFUSING
+from sinks.otlp_grpc import DETAILS, NO_ANSWER, REFUSING, retry_delay
 from sinks.otlp_service import LOGS, TRACES
 from tests.services import Collector, eventually, free_port
 from tests.services import Jaeger as JaegerServer
@@ -254,6 +257,13 @@ async def test_a_wait_is_handed_on() -> None:
     async with faulty(status(429, Retry_After="3")) as server:
         outcome = await send(server.url, envelope([span(), span()]))
     assert (outcome.retry, outcome.retry_after, outcome.reason) == ((0, 1), 3.0, "429")
+
+
+@pytest.mark.parametrize(("seconds", "wait"), [(10**15, None), (-5, 0.0), (3, 3.0)])
+def test_a_wait_that_cannot_be_is_none(seconds: int, wait: float | None) -> None:
+    status = Status()
+    status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=seconds)))
+    assert retry_delay([(DETAILS, status.SerializeToString())]) == wait
 
 
 @pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED])
