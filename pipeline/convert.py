@@ -179,8 +179,12 @@ class _Conversion:
 
     def sinks(self, path: Key) -> dict[str, Any]:
         found: dict[str, Any] = {}
+        taken: set[str] = set()  # exporters that another pipeline has as well
         for here, pipeline in self.pipelines(path):
             for name in pipeline.get("exporters") or []:
+                if name in taken:
+                    continue
+                taken.add(name)
                 settings = (self.data.get("exporters") or {}).get(name) or {}
                 kind, _, rest = str(name).partition("/")
                 insecure = (settings.get("tls") or {}).get("insecure") is True
@@ -190,7 +194,10 @@ class _Conversion:
                     address = str(settings["endpoint"]).removeprefix("dns:///")
                     endpoint = address if "://" in address else f"{scheme}://{address}"
                     sink: dict[str, Any] = {"endpoint": endpoint, "signals": ["traces"]}
-                    found["otlp" + (f"/{rest}" if rest else "")] = sink | ({"protocol": "grpc"} if grpc else {})
+                    key = "otlp" + (f"/{rest}" if rest else "")
+                    if key in found:  # the other protocol's exporter of that name
+                        key = f"otlp/{rest}-{kind}" if rest else f"otlp/{kind}"
+                    found[key] = sink | ({"protocol": "grpc"} if grpc else {})
                 elif kind == "kafka":
                     traces = settings.get("traces") or {}
                     topic = traces.get("topic") or settings.get("topic") or TOPIC

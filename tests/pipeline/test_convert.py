@@ -122,6 +122,25 @@ def test_a_block_will_do(pasted: dict[str, Any], tmp_path: Path) -> None:
     assert [policy.name for policy in config.sampling.policies] == ["slow"]
 
 
+def test_exporters_of_both_protocols_are_both_taken(tmp_path: Path) -> None:
+    names = ("otlp", "otlphttp", "otlp/x", "otlphttp/x")
+    exporters = {name: {"endpoint": f"http://{name.replace('/', '-')}:4317"} for name in names}
+    given: dict[str, Any] = {
+        "processors": {"tail_sampling": {"policies": [{"name": "all", "type": "always_sample"}]}},
+        "exporters": exporters,
+        "service": {"pipelines": {"traces": {"processors": ["tail_sampling"], "exporters": list(exporters)}}},
+    }
+    pipelines = given["service"]["pipelines"]
+    pipelines["traces/more"] = pipelines["traces"]  # each is taken once
+    file = tmp_path / "x.yaml"
+    file.write_text(yaml.safe_dump(given))
+    sinks = yaml.safe_load(run(file).stdout)["sinks"]
+    assert sorted(sink["endpoint"] for sink in sinks.values()) == sorted(
+        each["endpoint"] for each in exporters.values()
+    )
+    assert sorted(sinks) == ["otlp", "otlp/otlphttp", "otlp/x", "otlp/x-otlphttp"]
+
+
 def test_one_of_several_is_chosen(tmp_path: Path) -> None:
     file = tmp_path / "two.yaml"
     file.write_text(yaml.safe_dump({"tail_sampling/a": {**BLOCK, "decision_wait": "1s"}, "tail_sampling/b": BLOCK}))
