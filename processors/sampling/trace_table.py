@@ -103,6 +103,7 @@ _NAMINGS = cython.declare(cython.int, 1 << 16)
 
 _GOLDEN = cython.declare(cython.ulonglong, 0x9E3779B97F4A7C15)
 _NO_ROOT = cython.declare(cython.longlong, -(1 << 63))
+_BEYOND = cython.declare(cython.longlong, (1 << 63) - 1)  # the time of what is no evidence
 _FAILED = cython.declare(cython.uint, 1 << 31)  # beside the name of a remembered span
 _NOBODY = cython.declare(cython.uint, 0xFFFFFFFF)
 _SPAN_ENTRIES = cython.declare(cython.int, SPANS_PER_TRACE)
@@ -411,7 +412,10 @@ class TraceTable:
     def _evidence(
         self, record: cython.Py_ssize_t, time: cython.longlong, clocked: cython.bint, now: cython.longlong
     ) -> cython.Py_ssize_t:
-        """The record to which a row at `time` belongs: its trace's, or that of evidence ahead."""
+        """The record to which a row at `time` belongs: its trace's, or that of evidence ahead.
+
+        Deadlines only come earlier: all rows that lie beyond are one record, which nobody will ask.
+        """
         at: cython.Py_ssize_t = record * self._time_width
         ahead: cython.Py_ssize_t
         earliest: cython.longlong
@@ -425,6 +429,11 @@ class TraceTable:
             if time <= earliest:
                 return record
         ahead = self._small[record * _SMALL + _AHEAD]
+        if time > self._deadline(record):
+            time = _BEYOND
+            if ahead >= 0 and self._times[ahead * self._time_width + _FIRST] == time:
+                return ahead
+            ahead = -1
         while ahead >= 0:
             if self._times[ahead * self._time_width + _FIRST] == time:
                 return ahead

@@ -112,6 +112,18 @@ def test_a_row_beyond_the_deadline_does_not_count() -> None:
     assert table.due(110) == {1: early | at_deadline}
 
 
+def test_rows_beyond_the_deadline_are_one_record_while_the_clock_stands() -> None:
+    """A trace id that is used again and again, while a raw partition without a mark holds the clock."""
+    costs = []
+    for count in (4 * BATCH, 32 * BATCH):
+        table = Table()
+        began = perf_counter_ns()
+        table.rows([1] * count, range(100, 100 + count), now=0)
+        costs.append((perf_counter_ns() - began) / count)
+        assert table.due(100 + WAIT) == {1: 1}
+    assert costs[1] < 4 * costs[0]
+
+
 def test_rows_that_came_before_an_older_first_one_may_lie_beyond_the_deadline() -> None:
     """While the clock stands (None: a raw partition has no mark) nobody knows the deadline yet."""
     table = Table()
