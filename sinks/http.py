@@ -149,7 +149,8 @@ async def bisect(items: Sequence[T], attempt: Callable[[Sequence[T]], Awaitable[
         if isinstance(result, Outcome):
             outcome += result.shifted(start)
         elif end - start == 1:
-            outcome += Outcome(refused=(Refusal(start, result.detail, said=result.said),))
+            said = "" if outcome.refused else result.said  # one is logged, and each may be a page
+            outcome += Outcome(refused=(Refusal(start, result.detail, said=said),))
         else:
             middle = (start + end) // 2
             parts += [(middle, end), (start, middle)]
