@@ -25,6 +25,11 @@ class Condition(Protocol):
         ...
 
 
+def _within(number: int | None) -> int:
+    """A bound that fits into the code: none, and one that no span reaches (Go's largest number), are NO_BOUND."""
+    return NO_BOUND if number is None else min(number, NO_BOUND)
+
+
 def _node(kind: int, *arguments: int) -> list[int]:
     return [kind, 2 + len(arguments), *arguments]
 
@@ -65,7 +70,7 @@ class LongerThan:
     up_to_ns: int | None
 
     def code(self, words: int) -> list[int]:
-        return _node(ballot.LONGER, self.above_ns, NO_BOUND if self.up_to_ns is None else self.up_to_ns)
+        return _node(ballot.LONGER, _within(self.above_ns), _within(self.up_to_ns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ class LongerThanMillis:
     up_to: int | None
 
     def code(self, words: int) -> list[int]:
-        return _node(ballot.LONGER_MILLIS, self.above, NO_BOUND if self.up_to is None else self.up_to)
+        return _node(ballot.LONGER_MILLIS, _within(self.above), _within(self.up_to))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ class SpanCount:
     most: int | None
 
     def code(self, words: int) -> list[int]:
-        return _node(ballot.SPAN_COUNT, self.fewest, NO_BOUND if self.most is None else self.most)
+        return _node(ballot.SPAN_COUNT, _within(self.fewest), _within(self.most))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from pipeline.told_votes import lines, percentage
-from processors.sampling.compile import compile_policies
+from processors.sampling.compile import Compat, compile_policies
 from processors.sampling.decide import Vote
 from processors.sampling.features import MOST_FEATURES, FeatureSets
 from processors.sampling.limits import Limits
@@ -205,3 +205,12 @@ def test_the_votes_and_the_verdict_agree(spans: list[Span]) -> None:
     drops = [each.policy for each in votes if each.matched and each.type == "drop"]
     assert outcome.kept == (bool(keeps) and not drops)
     assert outcome.policy == (drops or keeps or [""])[0]
+
+
+@pytest.mark.parametrize("compat", ["none", "otel"])
+def test_a_bound_beyond_64_bits_is_none(compat: Compat) -> None:
+    """Go's largest number is how many write it, and in nanoseconds it is more than 64 bits."""
+    trace = counted([rows(span(1, millis=800))], WAIT, None)
+    slow = policy("slow", "latency", threshold_ms=500, upper_threshold_ms=(1 << 63) - 1)
+    few = policy("few", "span_count", min_spans=1, max_spans=10**20)
+    assert [vote(each, compat, trace).matched for each in (slow, few)] == [True, True]
