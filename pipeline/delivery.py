@@ -147,7 +147,7 @@ class Delivery:
         if defects:
             # Rows that wait for the destination were read as well: a long outage must not make defects look like most.
             waiting = sum(held.rows for held in self._held)
-            messages = _messages(defects)
+            messages = {entry.item.origin.record for entry in defects}
             self._share.check(now, waiting + len(defects), len(defects), messages)
             refused = [Refusal(n, entry.item.defect, Reason.MALFORMED) for n, entry in enumerate(defects)]
             if await self._buried(defects, refused):
@@ -306,7 +306,7 @@ class Delivery:
         again = set(outcome.retry)
         settled = rows - len(again)
         refused = settled - outcome.accepted - outcome.already_delivered
-        messages = _messages([entries[refusal.index] for refusal in outcome.refused])
+        messages = {entries[refusal.index].item.origin.record for refusal in outcome.refused}
         self._share.check(self._clock(), settled, refused, messages)
         self._tell(outcome.refused)
         if not await self._buried(entries, outcome.refused):
@@ -428,16 +428,10 @@ def _letters(entries: Sequence[Entry], refused: Sequence[Refusal]) -> Iterator[t
     groups: dict[object, list[Refusal]] = {}
     for refusal in refused:
         entry = entries[refusal.index]
-        origin, whose = entry.item.origin, id(entry.ticket.account)
-        groups.setdefault((origin.topic, origin.partition, origin.offset, refusal.reason, whose), []).append(refusal)
+        groups.setdefault((entry.item.origin.record, refusal.reason, id(entry.ticket.account)), []).append(refusal)
     for found in groups.values():
         if len(found) > MOST_ALONE:
             told = replace(found[0], detail=f"{len(found)} rows; the first: {found[0].detail}")
             yield [entries[refusal.index] for refusal in found], told
         else:
             yield from (([entries[refusal.index]], refusal) for refusal in found)
-
-
-def _messages(entries: Iterable[Entry]) -> set[tuple[str, int, int]]:
-    """The raw messages that they are of."""
-    return {(origin.topic, origin.partition, origin.offset) for origin in (entry.item.origin for entry in entries)}

@@ -48,6 +48,11 @@ class Coordinates:
     timestamp: int
     index: int
 
+    @property
+    def record(self) -> tuple[str, int, int]:
+        """Topic, partition and offset: what all items of one record have in common."""
+        return self.topic, self.partition, self.offset
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

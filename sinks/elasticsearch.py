@@ -189,10 +189,11 @@ class Elasticsearch(Destination[LogItem]):
         try:
             answer = await self._client.options(headers=headers).bulk(operations=body, require_data_stream=True)  # type: ignore[arg-type]
         except ApiError as error:
-            if error.status_code in REFUSING and TOO_OLD not in _text(error):
-                return Rejected(_text(error), _said(error.body))
+            text = _text(error)
+            if error.status_code in REFUSING and TOO_OLD not in text:
+                return Rejected(text, _said(error.body))
             wait = retry_after(error.meta.headers, self._clock())
-            return Outcome.retry_all(count, str(error.status_code), _text(error), wait)
+            return Outcome.retry_all(count, str(error.status_code), text, wait)
         except (TransportError, SerializationError) as error:
             raise Unavailable(f"{type(error).__name__}: {shortened(str(error))}") from error
         statuses = answer.body.get("items", []) if isinstance(answer.body, dict) else []
@@ -217,7 +218,7 @@ def outcome(answers: Sequence[Mapping[str, Any]]) -> Outcome:
             accepted += 1
         elif status == CONFLICT:
             conflicts += 1
-        elif status in REFUSING and answer.get("error", {}).get("type") not in OF_CLUSTER:
+        elif status in REFUSING and (answer.get("error") or {}).get("type") not in OF_CLUSTER:
             refused.append(Refusal(index, _cause(answer), said=_said(answer)))
         else:
             retry.append(index)
