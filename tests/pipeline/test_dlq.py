@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
 from pipeline.config import Config
+from pipeline.dead_letters import Queue, Wanted
 from pipeline.letter_text import readable
+from pipeline.replay import Replay
 from pipeline.worker import running
 from schemas.dead_letter import KEPT_OF_TOO_LARGE, REPLAYED, DeadLetter
 from schemas.reasons import Reason
@@ -137,6 +140,38 @@ async def test_one_letter_is_shown_and_replayed(kafka: Kafka, tmp_path: Path) ->
     for words in (["0:1"], ["--stage", "sink.jaeger"]):
         assert (await stages.dlq("replay", *words, "--yes")).exit_code == 0
     assert [r.value for r in await stages.records(stages.raw)] == [value, value]
+
+
+async def test_what_another_replay_has_sent_meanwhile_is_not_sent_again(kafka: Kafka, tmp_path: Path) -> None:
+    """One waits for its yes while another one runs."""
+    stages = await faulty(kafka, tmp_path)
+    letter = DeadLetter(b"{}", stages.raw, 1, 5, now(), 0, "ingest", Reason.MALFORMED, "", "")
+    async with stages.producer() as producer:
+        await producer.send_and_wait(stages.topics.dlq, letter.value, letter.key(), headers=letter.headers())
+    async with Queue(stages.config) as queue, Replay(stages.config, queue, Wanted()) as waiting:
+        assert (await waiting.look()).sent == 1
+        assert (await stages.dlq("replay", "--yes")).exit_code == 0
+        late = await waiting.run(None, lambda sent: None)
+    assert (late.sent, late.already) == (0, 1)
+    assert len(await stages.records(stages.raw)) == 1
+
+
+async def test_since_a_time_behind_its_receipt_a_letter_goes_round_no_more(kafka: Kafka, tmp_path: Path) -> None:
+    stages = await faulty(kafka, tmp_path)
+    first = DeadLetter(b"{}", stages.raw, 1, 5, now(), 0, "ingest", Reason.MALFORMED, "", "")
+    async with stages.producer() as producer:
+        await producer.send_and_wait(stages.topics.dlq, first.value, first.key(), headers=first.headers())
+        assert (await stages.dlq("replay", "--yes")).exit_code == 0
+        (sent,) = await stages.records(stages.raw)
+        await asyncio.sleep(0.01)
+        since = now()
+        await asyncio.sleep(0.01)
+        back = replace(first, partition=sent.partition, offset=sent.offset)
+        await producer.send_and_wait(stages.topics.dlq, back.value, back.key(), headers=back.headers())
+    wanted = Wanted(since_ms=since)
+    async with Queue(stages.config) as queue, Replay(stages.config, queue, wanted, most=1) as replaying:
+        found = await replaying.look()
+    assert (found.sent, sum(found.left.values())) == (0, 1)
 
 
 async def test_a_letter_that_is_too_large_for_the_topic_costs_its_neighbours_nothing(

@@ -46,3 +46,22 @@ async def test_a_commit_that_fails_is_tried_again_for_all_partitions_together_an
     assert set(tried) == {len(partitions)}
     assert len(tried) <= 1 + passed / COMMIT_EVERY
     assert len(caplog.records) == len(tried)
+
+
+async def test_a_partition_that_was_just_let_go_of_is_not_committed() -> None:
+    """It may be somebody else's, who is further on."""
+    partitions = [TopicPartition("kept", number) for number in range(2)]
+    committed: list[TopicPartition] = []
+
+    async def commit(offsets: dict[TopicPartition, object]) -> None:
+        committed.extend(offsets)
+
+    group = SimpleNamespace(
+        role="sink.x", commit=commit, consumer=SimpleNamespace(assignment=lambda: frozenset(partitions))
+    )
+    offsets, accounts = Offsets(cast(Any, group)), [Account(1), Account(1)]
+    for partition, account in zip(partitions, accounts, strict=True):
+        offsets.begin(partition, account, 0, "")
+    accounts[0].closed = True
+    await offsets.commit()
+    assert committed == partitions[1:]
