@@ -208,8 +208,10 @@ class Family:
         if source is None:
             return self._begin(reading, reading.value, bounds, now_ms)
         own = self.rows[source.labels].bounds
-        value = conformed(reading.value, bounds, own)
-        delta = self._since(source.last, value)
+        value = known = conformed(reading.value, bounds, own)
+        if own and isinstance(source.last, HistogramValue) and len(source.last.buckets) == 1:
+            own, known = (), _in_one_bucket(value)
+        delta = self._since(source.last, known)
         source.time_ms, source.last, source.counted = reading.time_ms, value, NOT_TOLD
         self._add(source.labels, delta, own)
         if as_before:
@@ -279,13 +281,14 @@ class Family:
         row.counted, row.told = max(before, counted), placed == labels or row.told
         return placed
 
-    def restore(self, source: SourceState, labels: Labels, last: Value, counted: int) -> None:
-        """A loaded source, with the row that it feeds here."""
+    def restore(self, source: SourceState, labels: Labels, last: Value, bounds: Bounds, counted: int) -> None:
+        """A loaded source, with the row that it feeds here, and what it had counted within the bounds of another one.
+
+        Where those differ nobody knows in which of the new buckets that lies: how much it was is kept.
+        """
         row = self.rows[labels]
-        if isinstance(last, HistogramValue) and len(last.buckets) != len(row.bounds) + 1:
-            if row.bounds:
-                return
-            last = last._replace(buckets=(sum(last.buckets),))  # ticks once had it within the source's bounds
+        if isinstance(last, HistogramValue) and (row.bounds != bounds or len(last.buckets) != len(bounds) + 1):
+            last = _in_one_bucket(last)  # ticks once had it within the source's own bounds
         self.sources[source.source, source.start_ms] = _Source(labels, source.time_ms, last, counted)
         row.sources, row.counted = row.sources + 1, max(row.counted, counted)  # no row ends before its sources
 
@@ -459,6 +462,11 @@ def _idle(entries: Mapping[K, _Row] | Mapping[K, _Source], time_ms: int, idle_ms
         elif idle_ms and time_ms - entry.counted >= idle_ms:
             idle.append(key)
     return idle
+
+
+def _in_one_bucket(value: Value) -> Value:
+    """A histogram as one without bounds."""
+    return value._replace(buckets=(sum(value.buckets),)) if isinstance(value, HistogramValue) else value
 
 
 def _relabelled(placed: Labels, given: Labels) -> bool:

@@ -113,7 +113,7 @@ class SeriesStore:
                 placed, value = went[source.labels]
                 if placed is not None:
                     last = value if source.last is None else source.last
-                    family.restore(source, placed, last, time_ms - source.idle)
+                    family.restore(source, placed, last, bounds, time_ms - source.idle)
             for limit in block.limits:
                 if limit.folded or limit.sketch:
                     family.restore_fold(limit)

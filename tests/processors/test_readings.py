@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from time import process_time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from processors.cardinality import OVERFLOW, Limits
@@ -166,6 +166,20 @@ def test_the_sum_over_all_series_is_what_the_sources_counted(
     st.sampled_from(["counter", "histogram", "exponential", "summary"]),
     st.lists(steps, max_size=40),
     st.lists(st.tuples(st.integers(5, 40), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=5),
+)
+@example(  # the row of a source goes on in another one, which has other bounds
+    kind="histogram",
+    schedule=[
+        *[("count", (0, "a", "x", ""), 0)] * 6,
+        ("count", (1, "a", "x", ""), 0),
+        ("restart", (0, "a", "x", ""), 0),
+        *[("count", (0, "a", "x", ""), 0)] * 3,
+        ("restart", (0, "a", "x", ""), 0),
+        ("count", (0, "a", "x", ""), 1),
+        ("take over", None, 1),
+        *[("count", (0, "a", "x", ""), 0)] * 3,
+    ],
+    limits=[(9, 0, 0), (5, 0, 0)],
 )
 def test_the_sum_is_the_same_whatever_the_limits_become(
     kind: Kind,
