@@ -73,15 +73,22 @@ class Refused:
         return bool(self._distinct.is_empty() and self._previous_distinct.is_empty())
 
     def state(self) -> tuple[bytes, ...]:
-        """What `Refused(state)` goes on from; nothing if empty."""
+        """What `Refused(state)` goes on from; nothing if empty.
+
+        So does this one: what a sketch forgets when it is full depends on the order that it holds its values in, and a
+        restart shall change nothing.
+        """
         if self.empty:
             return ()
-        return (
+        state = (
             self._distinct.serialize_compact(),
             self._followed.serialize(),
             self._previous_distinct.serialize_compact(),
             self._previous_followed.serialize(),
         )
+        self._distinct, self._followed = _generation(state[:2])
+        self._previous_distinct, self._previous_followed = _generation(state[2:])
+        return state
 
 
 def _generation(state: Sequence[bytes]) -> tuple[hll_sketch, frequent_strings_sketch]:

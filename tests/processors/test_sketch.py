@@ -42,3 +42,17 @@ def test_any_weight_is_taken(weight: float) -> None:
     refused = Refused()
     refused.add("x", weight)
     assert [value for value, _ in refused.offenders(1)] == ["x"]
+
+
+def test_a_restart_changes_nothing_however_many_values_come() -> None:
+    """Beyond what it follows a sketch forgets, and which values these are must not depend on who holds it."""
+    owner, restarted = Refused(), Refused()
+    for tick in range(20):
+        for number in range(100):
+            for refused in (owner, restarted):
+                refused.add(f"{tick * 61 + number}", number % 7)
+        assert owner.offenders(10) == restarted.offenders(10)
+        assert owner.together_with(()) == restarted.together_with(())
+        state = restarted.state()
+        assert owner.state() == state
+        restarted = Refused(state)
