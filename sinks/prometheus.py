@@ -4,7 +4,8 @@ A series stays on one lane, and a lane has one request under way: samples of a s
 tick is sent once it is complete. Source: Prometheus remote write specification 1.0.
 
 Samples are queued in slices of some hundred. Prometheus refuses a request as a whole because of one bad sample: its
-samples are halved until it stands alone. After a crash the successor sends again what may have arrived already;
+samples are halved until it stands alone. Once the times of those say that the others are too old as well, these are
+refused unsent: a backlog from before the receiver's window would take a request for each of its samples. After a crash the successor sends again what may have arrived already;
 out-of-order and duplicate refusals of such samples are `already_delivered`.
 """
 
@@ -15,13 +16,15 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
+from math import inf
 
 import cramjam
 
 from schemas.formats.write_request import Slices
 from schemas.sample import PackedChunk, TickFooter, TickHeader, find_record
-from sinks.contract import Coordinates, Destination, Item, Outcome, Request, SourceRecord
+from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, SourceRecord
 from sinks.http import REFUSING, HttpClient, Rejected, bisect
+from sinks.protobuf import varint_before
 from sinks.remote_write import defect, write_series
 from sinks.settings import Sink
 
@@ -34,7 +37,13 @@ REFUSING_SAMPLES = REFUSING | {409}  # 409: vmagent's and Thanos' word for a con
 # Prometheus: "out of order sample", "duplicate sample for timestamp"; Mimir: "err-mimir-sample-out-of-order",
 # "err-mimir-sample-duplicate-timestamp". Not "too old sample": nothing says that such a one arrived before.
 DELIVERED_BEFORE = re.compile(r"out[ -]of[ -]order|duplicate[ -](sample|timestamp)|sample-duplicate")
-
+# Prometheus, Thanos: "out of bounds", alone or with ": timestamp is too far in the future"; Mimir and Cortex: "its
+# timestamp is too old". The receiver looks at the sample's time alone.
+OUT_OF_BOUNDS = re.compile(r"out of bounds(?!.*future)|its timestamp is too old")
+# Prometheus: "too old sample"; Mimir: "beyond the out-of-order time window". A series that is new would be taken, if it
+# is not out of bounds: so many others of a request have to be refused in a row.
+TOO_OLD = re.compile(r"too old sample|beyond the out-of-order")
+MANY_TOO_OLD = 32
 
 # A request takes whole slices: it is full to 7/8 at least.
 SLICES_PER_REQUEST = 8
@@ -74,6 +83,10 @@ class SampleItem(Item):
             start = end
         return found
 
+    def times(self) -> list[int]:
+        """Milliseconds since the Unix epoch of each sample: with them, as a varint, its series ends."""
+        return [varint_before(self.series, end) for end in self.ends]
+
 
 @dataclass(slots=True)
 class _OpenTick:
@@ -81,6 +94,24 @@ class _OpenTick:
 
     number: int
     items: list[SampleItem] = field(default_factory=list)
+
+
+class _TooOld:
+    """Up to which time (ms) all samples of a request are too old, and what the receiver said of the last of them."""
+
+    def __init__(self) -> None:
+        self.until, self.detail = -inf, ""
+        self._in_a_row = 0  # refused for their time, unless their series is new
+
+    def refused(self, time_ms: int, detail: str) -> None:
+        """A sample that stood alone."""
+        self._in_a_row += 1 if TOO_OLD.search(detail) else 0
+        if OUT_OF_BOUNDS.search(detail) or self._in_a_row >= MANY_TOO_OLD:
+            self.until, self.detail = max(self.until, time_ms), detail
+
+    def taken(self) -> None:
+        """Some that were sent between."""
+        self._in_a_row = 0
 
 
 class Prometheus(Destination[SampleItem]):
@@ -157,18 +188,27 @@ class Prometheus(Destination[SampleItem]):
         """Post it; on 400 and the like find the samples that are to blame."""
         rows = sum(item.rows for item in request.items)
         singles: list[SampleItem] = []
+        times: list[int] = []
+        old = _TooOld()
 
         async def attempt(part: Sequence[int]) -> Outcome | Rejected:
             body = request.body
             if len(part) < rows:
                 singles[:] = singles or chain.from_iterable(item.singles() for item in request.items)
+                times[:] = times or chain.from_iterable(item.times() for item in request.items)
+                if max(times[row] for row in part) <= old.until:
+                    return Outcome(refused=tuple(Refusal(place, old.detail) for place in range(len(part))))
                 body = self.request([singles[row] for row in part]).body
             answer = await self._http.post(self._url, body, HEADERS)
             outcome = self._http.outcome(answer, len(part), REFUSING_SAMPLES)
             if isinstance(outcome, Rejected) and len(part) == 1:
                 known = request.repeated or (singles or request.items)[part[0]].redelivered
                 if known and DELIVERED_BEFORE.search(outcome.detail):
-                    return Outcome(already_delivered=1)
+                    outcome = Outcome(already_delivered=1)
+                elif times:
+                    old.refused(times[part[0]], outcome.detail)
+            if isinstance(outcome, Outcome):
+                old.taken()
             return outcome
 
         return await bisect(range(rows), attempt)

@@ -19,6 +19,16 @@ def varint(value: int) -> bytes:
     return bytes(encoded)
 
 
+def varint_before(data: bytes, end: int) -> int:
+    """The signed number (int64) that ends there; a byte below 0x80, as a tag is one, comes before it."""
+    value = at = 0
+    for at in range(end - 1, -1, -1):
+        if at < end - 1 and data[at] < 0x80:
+            break
+        value = value << 7 | data[at] & 0x7F
+    return value - (1 << 64) if value >> 63 else value
+
+
 def zigzag(value: int) -> bytes:
     """A signed number (sint32, sint64)."""
     return varint(value << 1 if value >= 0 else (-value << 1) - 1)

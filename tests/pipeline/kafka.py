@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 DEADLINE = 60.0  # seconds that anything here may take before the test fails
+LONGEST_ENDING = 10.0  # seconds that a transaction which is not left open takes to end in all of its partitions
 
 
 async def create(bootstrap: str, topics: Mapping[str, int], **configs: str) -> None:
@@ -27,7 +30,11 @@ def fresh(name: str) -> str:
 
 
 async def read_all(bootstrap: str, topic: str) -> list[ConsumerRecord]:
-    """Every committed record of a topic, up to the last stable offset at the time of asking."""
+    """Every committed record of a topic, of what had been written at the time of asking.
+
+    A transaction that another topic shows already may not have ended in this one: its end is written to one partition
+    after the other. One that was left open hides what comes behind it.
+    """
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed", auto_offset_reset="none")
     await consumer.start()
     try:
@@ -36,6 +43,7 @@ async def read_all(bootstrap: str, topic: str) -> list[ConsumerRecord]:
             for p in sorted(consumer.partitions_for_topic(topic) or await _known(consumer, topic))
         ]
         consumer.assign(partitions)
+        await _transactions_ended(bootstrap, consumer, partitions)
         ends = await consumer.end_offsets(partitions)
         starts = await consumer.beginning_offsets(partitions)
         for partition in partitions:
@@ -47,6 +55,20 @@ async def read_all(bootstrap: str, topic: str) -> list[ConsumerRecord]:
         return records
     finally:
         await consumer.stop()
+
+
+async def _transactions_ended(bootstrap: str, committed: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> None:
+    """Wait for the transactions that `committed` does not see yet, but for those that were left open."""
+    written = AIOKafkaConsumer(bootstrap_servers=bootstrap)
+    await written.start()
+    try:
+        ends = await written.end_offsets(partitions)
+    finally:
+        await written.stop()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LONGEST_ENDING):
+            while any(end < ends[p] for p, end in (await committed.end_offsets(partitions)).items()):
+                await asyncio.sleep(0.02)
 
 
 async def _known(consumer: AIOKafkaConsumer, topic: str) -> set[int]:

@@ -148,6 +148,54 @@ async def test_one_bad_sample_of_many_is_found_in_the_middle_of_a_slice(strict: 
     assert await query(strict, calls, NOW - 500) == {f"s{n}": n for n in range(100) if n != 37}
 
 
+@pytest.mark.parametrize(
+    ("window", "says", "most"), [({}, "out of bounds", 40), ({"out_of_order_time_window": "10m"}, "too old sample", 110)]
+)
+async def test_a_backlog_that_is_too_old_is_refused_at_once(window: dict[str, str], says: str, most: int) -> None:
+    """Prometheus refuses by the time of a sample: what is as old need not be asked for. What is newer is taken."""
+    calls, old = fresh(), NOW - 5 * HOUR
+    rows = [((f"s{n}",), n) for n in range(300)]
+    with PrometheusServer({"storage": {"tsdb": window}}) as server:
+        await send(server.remote_write_url, tick(1, NOW, counter(fresh(), [(("live",), 1)])))
+        destination = Prometheus(sink(server.remote_write_url, shards=1))
+        begun = SeriesBlock(calls, Shape("counter", ("service",)), rows, fresh=100)
+        items = encode(destination, tick(2, old, begun, since_ms=old - 10_000))
+        items += encode(destination, tick(3, NOW - 60_000, counter(calls, rows)))
+        await destination.start()
+        posts, post = 0, destination._http.post
+
+        async def counted(url: str, body: bytes, headers: dict[str, str]) -> Any:
+            nonlocal posts
+            posts += 1
+            return await post(url, body, headers)
+
+        destination._http.post = counted  # type: ignore[method-assign, assignment]
+        outcome = await destination.send(destination.request(items))
+        await destination.close()
+        assert [refusal.index for refusal in outcome.refused] == list(range(400))
+        assert all(says in refusal.detail for refusal in outcome.refused)
+        assert (outcome.accepted, outcome.retry) == (300, ())
+        assert posts <= most
+        assert await query(server, calls) == {f"s{n}": n for n in range(300)}
+
+
+async def test_what_is_too_old_beside_a_newer_sample_says_nothing_of_a_new_series(prometheus: PrometheusServer) -> None:
+    """Within the receiver's last hour the same time is too old for a series that has gone on, and good for a new one."""
+    calls, at = fresh(), NOW - 20 * 60_000
+    await send(prometheus.remote_write_url, tick(1, NOW, counter(calls, [((f"s{n}",), 1) for n in range(0, 200, 2)])))
+    outcome = await send(prometheus.remote_write_url, tick(2, at, counter(calls, [((f"s{n}",), n) for n in range(200)])))
+    assert (outcome.accepted, len(outcome.refused)) == (100, 100)
+    assert await query(prometheus, calls, at) == {f"s{n}": n for n in range(1, 200, 2)}
+
+
+async def test_far_in_the_future_says_nothing_of_what_is_older() -> None:
+    """Prometheus says "out of bounds" of both."""
+    future = "out of bounds: timestamp is too far in the future"
+    async with faulty(status(400, future), status(400, future), status(204)) as server:
+        outcome = await send(server.url, tick(1, NOW, counter("a", [(("cart",), 1), (("pay",), 1)])))
+    assert (outcome.accepted, [refusal.index for refusal in outcome.refused]) == (1, [0])
+
+
 async def test_what_the_predecessor_delivered_is_recognised(strict: PrometheusServer) -> None:
     calls, url = fresh(), strict.remote_write_url
     old = counter(calls, [(("cart",), 1), (("pay",), 1)])
