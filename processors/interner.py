@@ -55,6 +55,11 @@ class Interner:
     def __len__(self) -> int:
         return len(self._known) if not cython.compiled else self._count
 
+    @property
+    def size(self) -> int:
+        """Bytes of all strings."""
+        return sum(map(len, self._known)) if not cython.compiled else self._used
+
     def clear(self) -> None:
         """Forget all strings."""
         self._known.clear()

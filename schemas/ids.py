@@ -11,6 +11,12 @@ from aiokafka.partitioner import murmur2
 TRACE_ID_BYTES = 16
 SPAN_ID_BYTES = 8
 
+HASH_FACTOR = hash("trace keys") & 0xFFFFFFFFFFFFFFFF | 1
+"""What tables multiply trace keys and span ids by, modulo 2^64: odd, and another one in each process.
+
+Producers choose their ids. Knowing the factor they could choose ones that all meet in one place of a table.
+"""
+
 
 def trace_key(trace_id: bytes) -> int:
     """The low 64 bits of a 16-byte trace id.

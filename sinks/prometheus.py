@@ -5,8 +5,9 @@ tick is sent once it is complete. Source: Prometheus remote write specification 
 
 Samples are queued in slices of some hundred. Prometheus refuses a request as a whole because of one bad sample: its
 samples are halved until it stands alone. Once the times of those say that the others are too old as well, these are
-refused unsent: a backlog from before the receiver's window would take a request for each of its samples. After a crash the successor sends again what may have arrived already;
-out-of-order and duplicate refusals of such samples are `already_delivered`.
+refused unsent: a backlog from before the receiver's window would take a request for each of its samples. After a crash
+the successor sends again what may have arrived already; out-of-order and duplicate refusals of such samples are
+`already_delivered`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ from processors.interner import Interner
 from processors.sampling.predicates import Lookup, Tests, attribute_bits, met
 from schemas.otlp_scan import EVENT_SPAN, AttributeValue, EventColumns, SpanColumns, attribute_value
 
-VALUES = 1 << 14  # remembered of one key; then they are forgotten all at once: that needs no order, a refill is cheap
+# Remembered of one key; then they are forgotten all at once: that needs no order, a refill is cheap.
+VALUES = 1 << 14
+VALUE_BYTES = 4 << 20
 WORD = 64
 _ABSENT = cython.declare(cython.uint, 0xFFFFFFFF)
 _EVENT_SPAN = cython.declare(cython.Py_ssize_t, EVENT_SPAN)
@@ -95,7 +97,7 @@ class Answers:
 
     def number(self, columns: SpanColumns | EventColumns, at: int, numbers: array[int]) -> array[int]:
         """Number the values of a batch, 0xFFFFFFFF where there is none; the answers by number, empty without any."""
-        if len(self._values) > VALUES:
+        if len(self._values) > VALUES or self._values.size > VALUE_BYTES:
             self._values.clear()
             self._table = array("Q")
         self._values.assign(columns.data, columns.cells, columns.width, at, columns.rows, numbers)

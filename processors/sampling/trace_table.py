@@ -35,6 +35,7 @@ from processors.sampling.span_bits import SpanBits
 from processors.span_labels import SpanLabels
 from schemas.columns import grown
 from schemas.decision import Enrichment
+from schemas.ids import HASH_FACTOR
 from schemas.otlp_scan import (
     END_NS,
     LOG_CELLS,
@@ -50,7 +51,7 @@ from schemas.otlp_scan import (
 )
 
 ERROR = 2  # Span.Status.StatusCode
-NAMES = 1 << 14  # distinct names after which those that no trace holds any more are looked for
+NAMES = 1 << 14  # distinct names after which those that no trace holds any more are looked for, at least
 _RECORDS = 256  # for which there is room at first
 _LOAD = 0.8  # of the table of record numbers
 _GROWTH = cython.declare(cython.Py_ssize_t, 16)  # records and spans grow by one part in so many
@@ -101,8 +102,8 @@ _REMEMBERED = cython.declare(cython.int, 1)  # units in _COUNTS
 _ORDINARY = cython.declare(cython.int, 1 << 8)  # remembered, neither failed nor named by a log
 _NAMINGS = cython.declare(cython.int, 1 << 16)
 
-_GOLDEN = cython.declare(cython.ulonglong, 0x9E3779B97F4A7C15)
-_NO_ROOT = cython.declare(cython.longlong, -(1 << 63))
+_FACTOR = cython.declare(cython.ulonglong, HASH_FACTOR)
+_NO_TIME = cython.declare(cython.longlong, -(1 << 63))
 _BEYOND = cython.declare(cython.longlong, (1 << 63) - 1)  # the time of what is no evidence
 _FAILED = cython.declare(cython.uint, 1 << 31)  # beside the name of a remembered span
 _NOBODY = cython.declare(cython.uint, 0xFFFFFFFF)
@@ -159,6 +160,7 @@ class TraceTable:
     _free: cython.int
     _wheel: cython.int[::1]  # the first record of each list
     _position: cython.longlong  # of the wheel: no trace that waits is due before
+    _in_order: cython.longlong  # the position whose list is sorted, _NO_TIME: none
     _hashes: cython.uint[::1]  # of a remembered span `_hash` of its id, of a span id that a log named the low half, …
     _names: cython.uint[::1]  # … and here its name, or the high half
     _links: cython.int[::1]
@@ -168,6 +170,7 @@ class TraceTable:
     _numbers: dict
     _labelled: cython.uint[::1]  # the name of each label set of `_generation`
     _labels: cython.Py_ssize_t
+    _most_names: cython.Py_ssize_t  # before those that no trace holds any more are looked for
     _generation: object
 
     def __init__(
@@ -197,6 +200,7 @@ class TraceTable:
         self._free = -1
         self._wheel = array("i", [-1]) * (_LEVELS * _LISTS)
         self._position = 0
+        self._in_order = _NO_TIME
         self._due_count = 0
         self.due_records = self._due_records = array("i", bytes(4 * _DUE))
         self.due_keys = self._due_keys = array("Q", bytes(8 * _DUE))
@@ -210,6 +214,7 @@ class TraceTable:
         self._enrichments = []
         self._numbers = {}
         self._labelled = array("I", bytes(4 * _RECORDS))
+        self._most_names = NAMES
         self._labels = 0
         self._generation = None
 
@@ -389,7 +394,7 @@ class TraceTable:
                 self._relink(record)
             if time > self._times[at + _LAST]:
                 self._times[at + _LAST] = time
-        if root and self._rooted and (self._times[at + _ROOT] == _NO_ROOT or time < self._times[at + _ROOT]):
+        if root and self._rooted and (self._times[at + _ROOT] == _NO_TIME or time < self._times[at + _ROOT]):
             self._times[at + _ROOT] = time
             self._relink(record)
         return record
@@ -401,7 +406,7 @@ class TraceTable:
     def _deadline(self, record: cython.Py_ssize_t) -> cython.longlong:
         at: cython.Py_ssize_t = record * self._time_width
         deadline: cython.longlong = self._times[at + _FIRST] + self.decision_wait
-        if self._rooted and self._times[at + _ROOT] != _NO_ROOT:
+        if self._rooted and self._times[at + _ROOT] != _NO_TIME:
             deadline = min(deadline, self._times[at + _ROOT] + self._after_root)
         return deadline
 
@@ -414,34 +419,38 @@ class TraceTable:
     ) -> cython.Py_ssize_t:
         """The record to which a row at `time` belongs: its trace's, or that of evidence ahead.
 
-        Deadlines only come earlier: all rows that lie beyond are one record, which nobody will ask.
+        Deadlines only come earlier: all rows that lie beyond are one record, which nobody will ask. The newest is the
+        first of the list, as rows mostly come by their time.
         """
         at: cython.Py_ssize_t = record * self._time_width
         ahead: cython.Py_ssize_t
+        before: cython.Py_ssize_t = -1
+        taken: cython.Py_ssize_t
         earliest: cython.longlong
         root: cython.longlong
         if clocked:
             # The deadline of the trace, should its next row be at `now` and a root.
             earliest = min(self._times[at + _FIRST], now) + self.decision_wait
             if self._rooted:
-                root = now if self._times[at + _ROOT] == _NO_ROOT else min(self._times[at + _ROOT], now)
+                root = now if self._times[at + _ROOT] == _NO_TIME else min(self._times[at + _ROOT], now)
                 earliest = min(earliest, root + self._after_root)
             if time <= earliest:
                 return record
         ahead = self._small[record * _SMALL + _AHEAD]
         if time > self._deadline(record):
             time = _BEYOND
-            if ahead >= 0 and self._times[ahead * self._time_width + _FIRST] == time:
-                return ahead
-            ahead = -1
-        while ahead >= 0:
-            if self._times[ahead * self._time_width + _FIRST] == time:
-                return ahead
+        while ahead >= 0 and self._times[ahead * self._time_width + _FIRST] > time:
+            before = ahead
             ahead = self._small[ahead * _SMALL + _NEXT]
-        ahead = self._take(time, 0)
-        self._small[ahead * _SMALL + _NEXT] = self._small[record * _SMALL + _AHEAD]
-        self._small[record * _SMALL + _AHEAD] = ahead
-        return ahead
+        if ahead >= 0 and self._times[ahead * self._time_width + _FIRST] == time:
+            return ahead
+        taken = self._take(time, 0)
+        self._small[taken * _SMALL + _NEXT] = ahead
+        if before >= 0:
+            self._small[before * _SMALL + _NEXT] = taken
+        else:
+            self._small[record * _SMALL + _AHEAD] = taken
+        return taken
 
     # ---- what is due -------------------------------------------------------------------------------------
 
@@ -456,7 +465,6 @@ class TraceTable:
         first: cython.Py_ssize_t
         self._put_back(0)
         while self._due_count < _DUE and self._advance(now):
-            waiting: list[tuple[int, int, int]] = []
             first = self._due_count
             record = self._wheel[self._position & (_LISTS - 1)]
             if self._is_short(record, min(_SHORT, _DUE - first)):
@@ -465,14 +473,39 @@ class TraceTable:
                     self._put_due(record, first, now)
                     record = self._wheel[self._position & (_LISTS - 1)]
                 continue
-            while record >= 0:
-                waiting.append((self._deadline(record), self._wide[record * self._width + _KEY], record))
-                record = self._small[record * _SMALL + _NEXT]
-            waiting.sort()
-            for _, _, due in waiting[: _DUE - first]:
-                self._unlink(due)
-                self._put_due(due, self._due_count, now)
+            if self._in_order != self._position:
+                self._put_in_order(record)
+                record = self._wheel[self._position & (_LISTS - 1)]
+            while record >= 0 and self._due_count < _DUE:
+                self._unlink(record)
+                self._put_due(record, self._due_count, now)
+                record = self._wheel[self._position & (_LISTS - 1)]
         return self._due_count
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _put_in_order(self, record: cython.Py_ssize_t) -> cython.int:
+        """Sort the list of the wheel's position, whose first is `record`: it may be that of a whole backlog."""
+        waiting: list[tuple[int, int, int]] = []
+        while record >= 0:
+            waiting.append((self._deadline(record), self._wide[record * self._width + _KEY], record))
+            record = self._small[record * _SMALL + _NEXT]
+        waiting.sort(reverse=True)
+        for _, _, each in waiting:
+            self._unlink(each)
+            self._link(each)
+        self._in_order = self._position
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _is_before(self, record: cython.Py_ssize_t, other: cython.Py_ssize_t) -> cython.bint:
+        """By deadline and key."""
+        deadline: cython.longlong = self._deadline(record)
+        others: cython.longlong = self._deadline(other)
+        if deadline != others:
+            return deadline < others
+        return self._wide[record * self._width + _KEY] < self._wide[other * self._width + _KEY]
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -525,7 +558,7 @@ class TraceTable:
     def _put_back(self, first: int) -> None:
         """Those that were listed, from place `first` on, wait again."""
         place: cython.Py_ssize_t
-        for place in range(first, self._due_count):
+        for place in range(self._due_count - 1, first - 1, -1):  # so that a list stays in order
             self._link(self._due_records[place])
         self._due_count = 0
 
@@ -612,6 +645,8 @@ class TraceTable:
             level += 1
         place = level * _LISTS + ((deadline >> (level * _DIGIT)) & (_LISTS - 1))
         after = self._wheel[place]
+        if deadline == self._in_order and after >= 0 and not self._is_before(record, after):
+            self._in_order = _NO_TIME
         self._wheel[place] = record
         self._small[record * _SMALL + _BEFORE] = -1 - place
         self._small[record * _SMALL + _NEXT] = after
@@ -820,8 +855,9 @@ class TraceTable:
             self._labels = 0
         if len(labels) == self._labels:
             return
-        if len(self._enrichments) > max(NAMES, 2 * self._count):
+        if len(self._enrichments) > max(self._most_names, 2 * self._count):
             self._forget_names()
+            self._most_names = max(NAMES, 2 * len(self._enrichments))
             self._labels = 0
         if len(labels) > len(self._labelled):
             self._labelled = grown(self._labelled, 2 * len(labels))
@@ -882,7 +918,7 @@ class TraceTable:
     @cython.exceptval(check=False)
     def _home(self, key: cython.ulonglong) -> cython.Py_ssize_t:
         slots: cython.ulonglong = len(self._slots)
-        return ((((key * _GOLDEN) & _U64_MAX) >> 32) * slots) >> 32
+        return ((((key * _FACTOR) & _U64_MAX) >> 32) * slots) >> 32
 
     @cython.cfunc
     @cython.exceptval(-1)
@@ -950,7 +986,7 @@ class TraceTable:
         self._small[small + _NAMED] = self._small[small + _AHEAD] = -1
         self._times[record * self._time_width + _FIRST] = self._times[record * self._time_width + _LAST] = time
         if self._rooted:
-            self._times[record * self._time_width + _ROOT] = _NO_ROOT
+            self._times[record * self._time_width + _ROOT] = _NO_TIME
         return record
 
     @cython.cfunc
@@ -1019,7 +1055,7 @@ class TraceTable:
 def _hash(span: cython.ulonglong) -> cython.uint:
     """A remembered span is known by 32 bits of its id's hash: among the 64 of a trace, a log that names a span which
     is not there is shown another one's name once in 67 million times."""
-    return ((span * _GOLDEN) & _U64_MAX) >> 32
+    return ((span * _FACTOR) & _U64_MAX) >> 32
 
 
 @cython.cfunc

@@ -19,6 +19,7 @@ import cython
 
 from schemas.columns import grown
 from schemas.decision import DROPPED, Enrichment, Verdict
+from schemas.ids import HASH_FACTOR
 
 BUCKETS_PER_HORIZON = 16  # expiry is late by at most a sixteenth of the horizon
 _ENTRIES = 256  # for which there is room at first
@@ -27,8 +28,8 @@ _SPARE = 64  # slots behind the last home: the greatest hashes are pushed there
 _GROWTH = 16  # a table grows by one part in so many: in order, it is copied at the speed of memory
 _RANGE = 1 << 16  # of bucket numbers, relative to the origin; 0 is none
 _APART = 0xFFFF  # the outcome of a verdict whose own is not numbered: there are more than numbers
-_GOLDEN = cython.declare(cython.ulonglong, 0x9E3779B97F4A7C15)
-_INVERSE = cython.declare(cython.ulonglong, 0xF1DE83E19937733D)  # modulo 2^64
+_FACTOR = cython.declare(cython.ulonglong, HASH_FACTOR)
+_INVERSE = cython.declare(cython.ulonglong, pow(HASH_FACTOR, -1, 1 << 64))
 _LOW_64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)  # a literal of this size is Python's
 _MORE = cython.declare(cython.uint, 1 << 31)  # beside the name of a span: another one of its trace follows
 
@@ -74,7 +75,7 @@ class KeyTable:
     @cython.exceptval(check=False)
     def number(self, key: cython.ulonglong) -> cython.uint:
         """Of a key; 0: none."""
-        hashed: cython.ulonglong = (key * _GOLDEN) & _LOW_64
+        hashed: cython.ulonglong = (key * _FACTOR) & _LOW_64
         slot: cython.Py_ssize_t = self.slot(hashed)
         return self.numbers[slot] if self.hashes[slot] == hashed else 0
 
@@ -90,7 +91,7 @@ class KeyTable:
     @cython.exceptval(-1)
     def put(self, key: cython.ulonglong, number: cython.uint) -> cython.int:
         """Set a key's number."""
-        hashed: cython.ulonglong = (key * _GOLDEN) & _LOW_64
+        hashed: cython.ulonglong = (key * _FACTOR) & _LOW_64
         slot: cython.Py_ssize_t = self.slot(hashed)
         end: cython.Py_ssize_t
         if self.hashes[slot] != hashed or self.numbers[slot] == 0:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import uuid
 from collections.abc import Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from tests.services import eventually
 
 DEADLINE = 60.0  # seconds that anything here may take before the test fails
 LONGEST_ENDING = 10.0  # seconds that a transaction which is not left open takes to end in all of its partitions
@@ -57,7 +58,9 @@ async def read_all(bootstrap: str, topic: str) -> list[ConsumerRecord]:
         await consumer.stop()
 
 
-async def _transactions_ended(bootstrap: str, committed: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> None:
+async def _transactions_ended(
+    bootstrap: str, committed: AIOKafkaConsumer, partitions: Sequence[TopicPartition]
+) -> None:
     """Wait for the transactions that `committed` does not see yet, but for those that were left open."""
     written = AIOKafkaConsumer(bootstrap_servers=bootstrap)
     await written.start()
@@ -65,10 +68,12 @@ async def _transactions_ended(bootstrap: str, committed: AIOKafkaConsumer, parti
         ends = await written.end_offsets(partitions)
     finally:
         await written.stop()
+
+    async def ended() -> bool:
+        return all(end >= ends[p] for p, end in (await committed.end_offsets(partitions)).items())
+
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LONGEST_ENDING):
-            while any(end < ends[p] for p, end in (await committed.end_offsets(partitions)).items()):
-                await asyncio.sleep(0.02)
+        await eventually(ended, LONGEST_ENDING, "open transactions have ended")
 
 
 async def _known(consumer: AIOKafkaConsumer, topic: str) -> set[int]:

@@ -12,7 +12,7 @@ import cramjam
 import pytest
 
 from pipeline.demo.remote_write import decode
-from schemas.point import HistogramValue, Shape
+from schemas.point import HistogramValue, Shape, Value
 from schemas.sample import SeriesBlock
 from sinks.contract import Outcome, SourceRecord
 from sinks.http import shortened
@@ -149,12 +149,13 @@ async def test_one_bad_sample_of_many_is_found_in_the_middle_of_a_slice(strict: 
 
 
 @pytest.mark.parametrize(
-    ("window", "says", "most"), [({}, "out of bounds", 40), ({"out_of_order_time_window": "10m"}, "too old sample", 110)]
+    ("window", "says", "most"),
+    [({}, "out of bounds", 40), ({"out_of_order_time_window": "10m"}, "too old sample", 110)],
 )
 async def test_a_backlog_that_is_too_old_is_refused_at_once(window: dict[str, str], says: str, most: int) -> None:
     """Prometheus refuses by the time of a sample: what is as old need not be asked for. What is newer is taken."""
     calls, old = fresh(), NOW - 5 * HOUR
-    rows = [((f"s{n}",), n) for n in range(300)]
+    rows: list[tuple[tuple[str, ...], Value]] = [((f"s{n}",), n) for n in range(300)]
     with PrometheusServer({"storage": {"tsdb": window}}) as server:
         await send(server.remote_write_url, tick(1, NOW, counter(fresh(), [(("live",), 1)])))
         destination = Prometheus(sink(server.remote_write_url, shards=1))
@@ -180,10 +181,12 @@ async def test_a_backlog_that_is_too_old_is_refused_at_once(window: dict[str, st
 
 
 async def test_what_is_too_old_beside_a_newer_sample_says_nothing_of_a_new_series(prometheus: PrometheusServer) -> None:
-    """Within the receiver's last hour the same time is too old for a series that has gone on, and good for a new one."""
+    """Within the last hour the same time is too old for a series that has gone on, and good for a new one."""
     calls, at = fresh(), NOW - 20 * 60_000
     await send(prometheus.remote_write_url, tick(1, NOW, counter(calls, [((f"s{n}",), 1) for n in range(0, 200, 2)])))
-    outcome = await send(prometheus.remote_write_url, tick(2, at, counter(calls, [((f"s{n}",), n) for n in range(200)])))
+    outcome = await send(
+        prometheus.remote_write_url, tick(2, at, counter(calls, [((f"s{n}",), n) for n in range(200)]))
+    )
     assert (outcome.accepted, len(outcome.refused)) == (100, 100)
     assert await query(prometheus, calls, at) == {f"s{n}": n for n in range(1, 200, 2)}
 

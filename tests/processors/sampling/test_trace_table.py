@@ -23,11 +23,16 @@ TRACE_ID = bytes(range(16))
 BATCH = 1_000  # rows
 
 
+def random_keys(count: int) -> list[int]:
+    random = Random(1)
+    return [random.getrandbits(64) for _ in range(count)]
+
+
 class Table:
     """A table in which every row sets one bit of its trace's evidence."""
 
-    def __init__(self, after_root: int | None = None) -> None:
-        self.table = TraceTable(WAIT, after_root)
+    def __init__(self, after_root: int | None = None, wait: int = WAIT) -> None:
+        self.table = TraceTable(wait, after_root)
         self.labels = SpanLabels([])
         self.bits = 0
 
@@ -50,6 +55,27 @@ class Table:
         for first in range(0, len(keys), BATCH):
             rows = (array(kind, values[first : first + BATCH]) for kind, values in (("Q", keys), ("q", times)))
             self.table.fold_spans(columns, *rows, array("B", bytes(BATCH)), now, answers, self.labels)
+
+    def named(self, key: int, names: Sequence[str]) -> None:
+        """Fold a span of each of these names, all of one trace."""
+        rows = len(names)
+        columns = columns_of(
+            [
+                span(trace_id=TRACE_ID, name=name.encode(), span_id=f"{number:8}".encode())
+                for number, name in enumerate(names)
+            ]
+        )
+        self.labels.assign(columns, array("I", bytes(4 * rows)), [("", ())])
+        answers = Answers(array("Q", [1]) * rows, array("Q", [NO_RANDOMNESS]) * rows)
+        self.table.fold_spans(
+            columns,
+            array("Q", [key]) * rows,
+            array("q", [100]) * rows,
+            array("B", bytes(rows)),
+            0,
+            answers,
+            self.labels,
+        )
 
     def due(self, now: int) -> dict[int, int]:
         """Traces that are due, in order, with the bits that count."""
@@ -121,6 +147,82 @@ def test_rows_beyond_the_deadline_are_one_record_while_the_clock_stands() -> Non
         table.rows([1] * count, range(100, 100 + count), now=0)
         costs.append((perf_counter_ns() - began) / count)
         assert table.due(100 + WAIT) == {1: 1}
+    assert costs[1] < 4 * costs[0]
+
+
+@pytest.mark.parametrize("beyond", [False, True])
+def test_rows_that_are_ahead_of_the_clock_each_at_a_time_of_its_own_are_found_at_once(beyond: bool) -> None:
+    """They come by their time. With `beyond` every second one lies behind the deadline."""
+    costs = []
+    for count in (4 * BATCH, 32 * BATCH):
+        table = Table(wait=100 * BATCH)
+        times = [200 * BATCH if beyond and number % 2 else number for number in range(100, 100 + count)]
+        began = perf_counter_ns()
+        table.rows([1] * count, times, now=-100 * BATCH)
+        costs.append((perf_counter_ns() - began) / count)
+        assert table.due(100 + 100 * BATCH) == {1: 1}
+    assert costs[1] < 4 * costs[0]
+
+
+def test_trace_ids_that_are_chosen_cost_what_others_do() -> None:
+    """These have all met in one place when every process multiplied by the same number."""
+    count = 16 * BATCH
+    chosen = [number * pow(0x9E3779B97F4A7C15, -1, 1 << 64) % (1 << 64) for number in range(1, count + 1)]
+    costs = []
+    for keys in (random_keys(count), chosen):
+        table = Table()
+        began = perf_counter_ns()
+        table.rows(keys, [100] * count, now=100)
+        costs.append(perf_counter_ns() - began)
+    assert costs[1] < 4 * costs[0]
+
+
+def test_a_backlog_of_one_deadline_is_sorted_once() -> None:
+    """As of records without timestamps: what a trace costs does not grow with how many are due."""
+    costs = []
+    for count in (8 * BATCH, 64 * BATCH):
+        table = Table()
+        table.rows(random_keys(count), [100] * count, now=100)
+        began, last = perf_counter_ns(), -1
+        while listed := table.table.list_due(1_000):
+            assert table.table.due_keys[0] > last
+            last = table.table.due_keys[listed - 1]
+            table.table.settle(listed)
+        costs.append((perf_counter_ns() - began) / count)
+    assert costs[1] < 4 * costs[0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 3)), max_size=60), st.integers(0, 1 << 32))
+def test_what_comes_while_a_long_list_is_taken_apart_is_due_in_order(later: list[tuple[int, int]], seed: int) -> None:
+    table, random = Table(), Random(seed)
+    waiting = {key: 100 for key in random.sample(range(1_000), 200)}
+    for key, time in waiting.items():
+        table.row(key, time, now=100)
+    for key, before in later:
+        table.row(key, 100 - before, now=100)
+        waiting[key] = min(waiting.get(key, 100), 100 - before)
+        if random.random() < 0.5:
+            count = table.table.list_due(200)
+            order = sorted((time, key) for key, time in waiting.items())
+            assert list(table.table.due_keys[:count]) == [key for _, key in order]
+            table.table.settle(settled := random.randrange(5))
+            for _, key in order[:settled]:
+                del waiting[key]
+
+
+def test_many_names_of_few_traces_are_not_looked_through_with_every_batch() -> None:
+    """More than NAMES of them, all of traces that wait."""
+    costs = []
+    for traces in (100, 300):
+        table = Table()
+        for trace in range(traces):
+            table.named(trace, [f"{trace}/{number}" for number in range(64)])
+        spent = []
+        for number in range(20):
+            began = perf_counter_ns()
+            table.named(traces, [f"new {number}"] * BATCH)
+            spent.append(perf_counter_ns() - began)
+        costs.append(median(spent))
     assert costs[1] < 4 * costs[0]
 
 

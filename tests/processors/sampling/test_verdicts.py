@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from array import array
+from random import Random
+from time import perf_counter_ns
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.sampling.verdicts import BUCKETS_PER_HORIZON, Verdicts
 from schemas.decision import DROPPED, Enrichment, Verdict
+from schemas.ids import HASH_FACTOR
 
 HORIZON = 16_000
 BUCKET = HORIZON // BUCKETS_PER_HORIZON
 KEPT = Verdict(True, "errors")
 NOWHERE = (0, 0)
 EVERYWHERE = (1 << 60, 1 << 60)
+
+
+def random_keys(count: int) -> list[int]:
+    random = Random(1)
+    return [random.getrandbits(64) for _ in range(count)]
 
 
 def test_a_verdict_is_found_until_one_horizon_later() -> None:
@@ -187,11 +195,25 @@ def test_a_clock_that_leaps_by_years_keeps_the_verdicts() -> None:
     assert len(verdicts) == 0
 
 
+def test_trace_ids_that_are_chosen_cost_what_others_do() -> None:
+    """These have all met in one place when every process multiplied by the same number."""
+    count = 20_000
+    chosen = [number * pow(0x9E3779B97F4A7C15, -1, 1 << 64) % (1 << 64) for number in range(1, count + 1)]
+    costs = []
+    for keys in (random_keys(count), chosen):
+        verdicts = Verdicts(HORIZON)
+        began = perf_counter_ns()
+        for key in reversed(sorted(keys, key=lambda key: key * 0x9E3779B97F4A7C15 % (1 << 64))):
+            verdicts.put(key, 0, KEPT, NOWHERE)
+        costs.append(perf_counter_ns() - began)
+    assert costs[1] < 4 * costs[0]
+
+
 @given(st.lists(st.integers((1 << 64) - 400, (1 << 64) - 1), unique=True, max_size=300))
 def test_keys_whose_hashes_are_the_greatest_are_found(hashes: list[int]) -> None:
     """They lie behind the last home of the table, and the greatest of all is what free slots have."""
     verdicts = Verdicts(HORIZON)
-    keys = [hashed * 0xF1DE83E19937733D % (1 << 64) for hashed in hashes]
+    keys = [hashed * pow(HASH_FACTOR, -1, 1 << 64) % (1 << 64) for hashed in hashes]
     for key in keys:
         assert key not in verdicts
         verdicts.put(key, 0, KEPT, NOWHERE)
