@@ -74,12 +74,11 @@ def _problems(details: ErrorDetails, tree: Tree) -> Iterator[Problem]:
             for below, rule in details["ctx"]["broken"]:
                 yield tree.problem(path + tuple(below), rule, _found(path + tuple(below), tree))
         case "extra_forbidden":
-            yield tree.problem(path, "unknown key", _hint_for_key(path))
+            yield tree.problem(path, worded(details), _hint_for_key(path))
         case "missing":
-            yield tree.problem((*path, *rest), "is required")
+            yield tree.problem((*path, *rest), worded(details))
         case "literal_error" | "enum":
-            allowed = re.findall(r"'([^']*)'", str(details["ctx"]["expected"]))
-            yield tree.problem(path, f"must be one of {', '.join(allowed)}", _hint_for_value(path, tree, allowed))
+            yield tree.problem(path, worded(details), _hint_for_value(path, tree, _allowed(details)))
         case "value_error":
             # A section's own rule names the key it is about: "KEY: rule".
             rule = str(details["ctx"]["error"])
@@ -88,7 +87,7 @@ def _problems(details: ErrorDetails, tree: Tree) -> Iterator[Problem]:
                 path, rule = (*path, key), after
             yield tree.problem(path, rule)
         case "model_type" | "dict_type":
-            yield tree.problem(path, "must be a mapping of keys", _found(path, tree))
+            yield tree.problem(path, worded(details), _found(path, tree))
         case "string_pattern_mismatch" if details["ctx"]["pattern"] == URL_PATTERN:
             yield tree.problem(path, "must begin with http:// or https://", _found(path, tree))
         case "too_short" if _schema_at(path).get("format") == "password":
@@ -97,7 +96,7 @@ def _problems(details: ErrorDetails, tree: Tree) -> Iterator[Problem]:
             hint = _found(path, tree)
             if kind == "string_type" and isinstance(_value(path, tree), bool | int | float):
                 hint += "; put it in quotes"
-            yield tree.problem(path, _reworded(details["msg"]), hint)
+            yield tree.problem(path, worded(details), hint)
 
 
 def _located(loc: tuple[str | int, ...], data: Any) -> tuple[Key, Key]:
@@ -138,11 +137,25 @@ def _found(path: Key, tree: Tree) -> str:
     return "" if secret or isinstance(value, dict | list) or len(str(value)) > 60 else f"found {value!r}"
 
 
-def _reworded(message: str) -> str:
-    """Pydantic's words in ours."""
-    message = re.sub(r"^(Input|String|List|Dictionary|Value) should ", "must ", message)
-    message = re.sub(r"^Value error, ", "", message)
+def worded(details: ErrorDetails) -> str:
+    """What pydantic found, in our words."""
+    match details["type"]:
+        case "extra_forbidden":
+            return "unknown key"
+        case "missing":
+            return "is required"
+        case "literal_error" | "enum":
+            return f"must be one of {', '.join(_allowed(details))}"
+        case "model_type" | "dict_type":
+            return "must be a mapping of keys"
+        case "value_error":
+            return str(details["ctx"]["error"])
+    message = re.sub(r"^(Input|String|List|Dictionary|Value) should ", "must ", details["msg"])
     return message[:1].lower() + message[1:]
+
+
+def _allowed(details: ErrorDetails) -> list[str]:
+    return re.findall(r"'([^']*)'", str(details["ctx"]["expected"]))
 
 
 def _hint_for_value(path: Key, tree: Tree, allowed: Sequence[str]) -> str:

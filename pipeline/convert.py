@@ -13,13 +13,16 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from pipeline.config_file import worded
 from pipeline.yaml_tree import Key, dotted
+from processors.regroup import ENCODINGS
 from processors.sampling.policies import Policy
 from schemas.errors import ConfigError
 
 PROCESSOR = "tail_sampling"
 BROKERS = ["localhost:9092"]  # what the Collector's kafka components have when they say none
 TOPIC = "otlp_spans"
+TRACES_PATH = "/v1/traces"
 NOT_NEEDED = {
     "num_traces": "undecided traces are in Kafka, nothing is evicted",
     "expected_new_traces_per_sec": "nothing has to be sized before",
@@ -30,6 +33,10 @@ NOT_NEEDED = {
     "sample_on_first_match": "every policy votes; a limit is then spent by traces that others keep, too",
 }
 HARMLESS = ("batch", "memory_limiter")  # processors that change no span
+INSTEAD = {"redaction": "see `redaction`", "spanmetrics": "see `metrics.span_metrics`"}
+NO_TIER = "is not needed: `ingest` brings the spans of a trace together"
+ASKED_OF_KAFKA = ("brokers", "traces", "topic", "encoding", "initial_offset", "auth", "tls")  # what is looked at
+OTHER_TOPICS = ("exclude_topics", "header_extraction", "topic_from_attribute", "topic_from_metadata_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +124,8 @@ class _Conversion:
             elif key != "policies" and (key, value) != ("sampling_strategy", "trace-complete"):
                 self.gap((*path, key), "has no counterpart")
         sampling["policies"] = self.policies((*path, "policies"), settings.get("policies") or [])
-        inputs, brokers = self.inputs(path)
-        config: dict[str, Any] = {"kafka": {"bootstrap_servers": brokers}, "inputs": inputs, "sampling": sampling}
+        inputs, kafka = self.inputs(path)
+        config: dict[str, Any] = {"kafka": kafka, "inputs": inputs, "sampling": sampling}
         if sinks := self.sinks(path):
             config["sinks"] = sinks
         return Converted(config, sorted(self.gaps, key=lambda gap: gap.line))
@@ -133,8 +140,7 @@ class _Conversion:
             except ValidationError as error:
                 wrong = [details for details in error.errors() if "${" not in str(details["input"])]
                 for details in wrong:
-                    why = str(details.get("ctx", {}).get("error", details["msg"]))
-                    self.gap(here + details["loc"], f"policy {name!r} is left out: {why}")
+                    self.gap(here + details["loc"], f"policy {name!r} is left out: {worded(details)}")
                 if wrong:
                     continue
                 self.gap(here, f"policy {name!r} is taken as it is: what ${{…}} stands for is not known here", False)
@@ -144,22 +150,27 @@ class _Conversion:
             taken.append(policy)
         return taken
 
-    def pipelines(self, path: Key) -> Iterator[tuple[Key, Mapping[str, Any]]]:
-        """Those that the processor is in."""
+    def pipelines(self, path: Key, without: bool = False) -> Iterator[tuple[Key, Mapping[str, Any]]]:
+        """Those that the processor is in, or the others."""
         service = self.data.get("service")
         pipelines = service.get("pipelines") if isinstance(service, dict) else None
         for name, pipeline in (pipelines or {}).items():
-            if isinstance(pipeline, dict) and path[-1:] and path[-1] in (pipeline.get("processors") or []):
+            if isinstance(pipeline, dict) and path and (path[-1] in (pipeline.get("processors") or [])) != without:
                 yield ("service", "pipelines", name), pipeline
 
-    def inputs(self, path: Key) -> tuple[list[dict[str, Any]], list[str]]:
-        """The raw topics, and their brokers."""
+    def inputs(self, path: Key) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """The raw topics, and `kafka`."""
         found: list[dict[str, Any]] = []
         brokers: list[str] = []
+        start: str | None = None
+        for here, _ in self.pipelines(path, without=True):
+            why = f"not looked at: {path[-1]} is not in it; logs and metrics are `inputs` as well"
+            self.gap(here, why, matters=False)
         for here, pipeline in self.pipelines(path):
             for other in pipeline.get("processors") or []:
-                if other != path[-1] and str(other).split("/")[0] not in HARMLESS:
-                    self.gap((*here, "processors"), f"{other} has no counterpart")
+                kind = str(other).split("/")[0]
+                if other != path[-1] and kind not in HARMLESS:
+                    self.gap((*here, "processors"), f"{other} {_instead(kind)}")
             for name in pipeline.get("receivers") or []:
                 if str(name).split("/")[0] != "kafka":
                     why = f"{name} has no counterpart: let a Collector write to Kafka, and read that"
@@ -169,13 +180,38 @@ class _Conversion:
                 traces = settings.get("traces") or {}
                 topics = traces.get("topics") or [traces.get("topic") or settings.get("topic") or TOPIC]
                 encoding = traces.get("encoding") or settings.get("encoding") or "otlp_proto"
-                found += [{"topic": topic, "signal": "traces", "encoding": encoding} for topic in topics]
+                place: Key = ("receivers", name)
+                if encoding not in ENCODINGS["traces"]:
+                    read = ", ".join(ENCODINGS["traces"])
+                    self.gap((*place, "encoding"), f"{name} is left out: {encoding} is none of {read}")
+                    continue
+                for topic in topics:
+                    if str(topic).startswith("^"):
+                        self.gap((*place, "traces"), f"{topic} is left out: a pattern; name the topics as `inputs`")
+                    else:
+                        found.append({"topic": topic, "signal": "traces", "encoding": encoding})
                 brokers += [broker for broker in _listed(settings.get("brokers")) if broker not in brokers]
-                self.secured(("receivers", name), settings, "kafka.security")
+                offset = settings.get("initial_offset", start)
+                if start not in (None, offset):
+                    self.gap((*place, "initial_offset"), f"not taken over: `kafka.start` is {start} for all topics")
+                start = start or offset
+                self.rest(place, settings, "see `kafka`")
+                self.secured(place, settings, "kafka.security")
         if not found:
             self.gap(path, f"no kafka receiver: the topic {TOPIC} on {BROKERS[0]} is assumed", matters=False)
             found.append({"topic": TOPIC, "signal": "traces"})
-        return found, brokers or BROKERS
+        return found, {"bootstrap_servers": brokers or BROKERS} | ({"start": start} if start else {})
+
+    def rest(self, path: Key, settings: Mapping[str, Any], where: str) -> None:
+        """What else a kafka component says: most of it is about its client."""
+        for key in settings:
+            if key in OTHER_TOPICS:
+                self.gap((*path, key), "has no counterpart")
+            elif key not in ASKED_OF_KAFKA:
+                self.gap((*path, key), f"not taken over: {where}", matters=False)
+        for key in settings.get("traces") or {}:
+            if key in OTHER_TOPICS:
+                self.gap((*path, "traces", key), "has no counterpart")
 
     def sinks(self, path: Key) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -188,10 +224,18 @@ class _Conversion:
                 settings = (self.data.get("exporters") or {}).get(name) or {}
                 kind, _, rest = str(name).partition("/")
                 insecure = (settings.get("tls") or {}).get("insecure") is True
-                if kind in ("otlp", "otlp_grpc", "otlphttp", "otlp_http") and settings.get("endpoint"):
-                    grpc = "http" not in kind
+                grpc = "http" not in kind
+                address = settings.get("endpoint")
+                if not grpc and "traces_endpoint" in settings:
+                    whole = str(settings["traces_endpoint"])
+                    address = whole.removesuffix(TRACES_PATH)
+                    if address == whole:
+                        why = f"not taken over: Tailrace writes to `endpoint` with {TRACES_PATH} behind it"
+                        self.gap(("exporters", name, "traces_endpoint"), why)
+                        address = settings.get("endpoint")
+                if kind in ("otlp", "otlp_grpc", "otlphttp", "otlp_http") and address:
                     scheme = "http" if insecure else "https"
-                    address = str(settings["endpoint"]).removeprefix("dns:///")
+                    address = str(address).removeprefix("dns:///")
                     endpoint = address if "://" in address else f"{scheme}://{address}"
                     sink: dict[str, Any] = {"endpoint": endpoint, "signals": ["traces"]}
                     key = "otlp" + (f"/{rest}" if rest else "")
@@ -201,10 +245,21 @@ class _Conversion:
                 elif kind == "kafka":
                     traces = settings.get("traces") or {}
                     topic = traces.get("topic") or settings.get("topic") or TOPIC
+                    encoding = traces.get("encoding") or settings.get("encoding") or "otlp_proto"
+                    if encoding != "otlp_proto":
+                        why = f"{name} is left out: kept spans are written as otlp_proto, not as {encoding}"
+                        self.gap(("exporters", name, "encoding"), why)
+                        continue
+                    self.rest(("exporters", name), settings, "see the sink's keys")
                     sink = {"bootstrap_servers": _listed(settings.get("brokers")), "topic": topic}
                     found["kafka" + (f"/{rest}" if rest else "")] = sink
                 else:
-                    self.gap((*here, "exporters"), f"{name} has no counterpart that could be taken over: see `sinks`")
+                    why = (
+                        NO_TIER
+                        if kind == "loadbalancing"
+                        else "has no counterpart that could be taken over: see `sinks`"
+                    )
+                    self.gap((*here, "exporters"), f"{name} {why}", matters=kind != "loadbalancing")
                     continue
                 self.secured(("exporters", name), settings, "the sink")
         return found
@@ -215,6 +270,11 @@ class _Conversion:
             value = settings.get(key)
             if value and value != {"insecure": True}:
                 self.gap((*path, key), f"not taken over: say it at {where}")
+
+
+def _instead(kind: str) -> str:
+    """What is said of a processor that is not taken over."""
+    return f"is not taken over: {INSTEAD[kind]}" if kind in INSTEAD else "has no counterpart"
 
 
 def _listed(brokers: Any) -> list[str]:

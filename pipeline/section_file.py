@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from pipeline.config_file import InvalidConfig
+from pipeline.config_file import InvalidConfig, worded
 from pipeline.yaml_tree import Problem, Tree, read
 from schemas.settings import Section
 
@@ -44,5 +44,4 @@ def _problems(error: ValidationError, tree: Tree) -> Iterator[Problem]:
             for below, rule in details["ctx"]["broken"]:
                 yield tree.problem((*path, *below), rule)
         else:
-            message = "unknown key" if details["type"] == "extra_forbidden" else details["msg"]
-            yield tree.problem(path, message.removeprefix("Value error, "))
+            yield tree.problem(path, worded(details))

@@ -81,6 +81,7 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
     told = [line.removeprefix(f"{file}:").split(": ", 2) for line in result.stderr.splitlines()]
     sampling, pipelines = "processors.tail_sampling", "service.pipelines"
     expected = [
+        ("4", "receivers.kafka.group_id", "not taken over: see `kafka`"),
         ("14", f"{sampling}.num_traces", "not needed: undecided traces are in Kafka, nothing is evicted"),
         ("15", f"{sampling}.maximum_trace_size_bytes", "has no counterpart"),
         (
@@ -88,14 +89,15 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
             f"{sampling}.policies[1].ottl_condition",
             "policy 'events' is left out: spanevent: 'dropped_attributes_count > 0', column 1: dropped_attributes",
         ),
-        ("22", f"{sampling}.policies[2].type", "policy 'ours' is left out: Input should be 'always_sample', "),
-        ("22", f"{sampling}.policies[2].my_extension", "policy 'ours' is left out: Extra inputs are not permitted"),
+        ("22", f"{sampling}.policies[2].type", "policy 'ours' is left out: must be one of always_sample, "),
+        ("22", f"{sampling}.policies[2].my_extension", "policy 'ours' is left out: unknown key"),
         ("23", f"{sampling}.policies[3]", "policy 'share' is taken as it is: what ${…} stands for is not known here"),
         ("24", f"{sampling}.policies[4]", "policy 'errors' is left out: there is one of this name already"),
         ("27", "exporters.otlphttp.headers", "not taken over: say it at the sink"),
         ("35", f"{pipelines}.traces.exporters", "debug has no counterpart that could be taken over"),
         ("36", f"{pipelines}.traces/more.processors", "attributes has no counterpart"),
         ("36", f"{pipelines}.traces/more.receivers", "otlp has no counterpart: let a Collector write to Kafka"),
+        ("37", f"{pipelines}.logs", "not looked at: tail_sampling is not in it; logs and metrics are `inputs` as well"),
     ]
     assert [(line, key) for line, key, _ in told] == [(line, key) for line, key, _ in expected]
     for (_, _, why), (_, _, begin) in zip(told, expected, strict=True):
@@ -139,6 +141,85 @@ def test_exporters_of_both_protocols_are_both_taken(tmp_path: Path) -> None:
         each["endpoint"] for each in exporters.values()
     )
     assert sorted(sinks) == ["otlp", "otlp/otlphttp", "otlp/x", "otlp/x-otlphttp"]
+
+
+KAFKA = """\
+receivers:
+  kafka/a: {brokers: "k:9092", traces: {topic: a, exclude_topics: [b]}, initial_offset: earliest, client_id: x}
+  kafka/b: {brokers: "k:9092", traces: {topics: ["^all-.*", b]}, initial_offset: latest, header_extraction: {}}
+  kafka/c: {brokers: "k:9092", traces: {topic: c, encoding: zipkin_proto}}
+processors:
+  redaction: {}
+  tail_sampling: {policies: [{name: all, type: always_sample}]}
+exporters:
+  kafka/json: {brokers: "k:9092", traces: {topic: kept, encoding: otlp_json}}
+  kafka: {brokers: "k:9092", topic_from_attribute: a, sending_queue: {}, traces: {topic_from_metadata_key: a}}
+  otlphttp: {traces_endpoint: "http://tempo:4318/otlp/v1/traces"}
+  otlphttp/odd: {endpoint: "http://odd:4318", traces_endpoint: "http://odd:4318/spans"}
+  otlphttp/none: {traces_endpoint: "http://odd:4318/spans"}
+  loadbalancing: {}
+service:
+  pipelines:
+    traces:
+      receivers: [kafka/a, kafka/b, kafka/c]
+      processors: [redaction, tail_sampling]
+      exporters: [kafka/json, kafka, otlphttp, otlphttp/odd, otlphttp/none, loadbalancing]
+    traces/raw: {receivers: [otlp], exporters: [kafka]}
+"""
+
+
+def test_whatever_is_not_taken_over_is_told() -> None:
+    found = convert(KAFKA)
+    assert found.config["kafka"] == {"bootstrap_servers": ["k:9092"], "start": "earliest"}
+    assert [given["topic"] for given in found.config["inputs"]] == ["a", "b"]
+    assert {name: sink.get("endpoint", sink.get("topic")) for name, sink in found.config["sinks"].items()} == {
+        "kafka": "otlp_spans", "otlp": "http://tempo:4318/otlp", "otlp/odd": "http://odd:4318",
+    }  # fmt: skip
+    expected = [
+        ("receivers.kafka/a.traces.exclude_topics", "has no counterpart", True),
+        ("receivers.kafka/a.client_id", "not taken over: see `kafka`", False),
+        ("receivers.kafka/b.traces", "^all-.* is left out: a pattern; name the topics as `inputs`", True),
+        ("receivers.kafka/b.initial_offset", "not taken over: `kafka.start` is earliest for all topics", True),
+        ("receivers.kafka/b.header_extraction", "has no counterpart", True),
+        (
+            "receivers.kafka/c.encoding",
+            "kafka/c is left out: zipkin_proto is none of otlp_proto, otlp_json, jaeger_proto, jaeger_json, auto",
+            True,
+        ),
+        (
+            "exporters.kafka/json.encoding",
+            "kafka/json is left out: kept spans are written as otlp_proto, not as otlp_json",
+            True,
+        ),
+        ("exporters.kafka.topic_from_attribute", "has no counterpart", True),
+        ("exporters.kafka.sending_queue", "not taken over: see the sink's keys", False),
+        ("exporters.kafka.traces.topic_from_metadata_key", "has no counterpart", True),
+        *[
+            (
+                f"exporters.otlphttp/{name}.traces_endpoint",
+                "not taken over: Tailrace writes to `endpoint` with /v1/traces behind it",
+                True,
+            )
+            for name in ("odd", "none")
+        ],
+        ("service.pipelines.traces.processors", "redaction is not taken over: see `redaction`", True),
+        (
+            "service.pipelines.traces.exporters",
+            "otlphttp/none has no counterpart that could be taken over: see `sinks`",
+            True,
+        ),
+        (
+            "service.pipelines.traces.exporters",
+            "loadbalancing is not needed: `ingest` brings the spans of a trace together",
+            False,
+        ),
+        (
+            "service.pipelines.traces/raw",
+            "not looked at: tail_sampling is not in it; logs and metrics are `inputs` as well",
+            False,
+        ),
+    ]
+    assert sorted((gap.key, gap.why, gap.matters) for gap in found.gaps) == sorted(expected)
 
 
 def test_one_of_several_is_chosen(tmp_path: Path) -> None:

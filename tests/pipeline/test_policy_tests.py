@@ -84,7 +84,7 @@ def test_spans_as_text_and_in_a_file(config: Path) -> None:
 @pytest.mark.parametrize(
     ("case", "said"),
     [
-        ({"spans": spans(0), "expect": {"verdict": "lost"}}, "cases[0].expect.verdict: Input should be 'kept'"),
+        ({"spans": spans(0), "expect": {"verdict": "lost"}}, "cases[0].expect.verdict: must be one of kept, dropped"),
         ({"spans": spans(0), "expect": {"verdict": "kept"}, "span": 1}, "cases[0].span: unknown key"),
         ({"expect": {"verdict": "kept"}}, "spans: is required"),
         ({"spans": spans(0), "spans_file": "x", "expect": {"verdict": "kept"}}, "must not stand beside spans"),
