@@ -58,27 +58,37 @@ class DecisionLog:
         self._first = self._position = self._fresh = 0
 
     async def find(self, key: int, horizon: int) -> Place:
-        """The first record that has the trace: a verdict is repeated for as long as late spans keep it alive."""
+        """The first record that has the trace: a verdict is repeated for as long as late spans keep it alive.
+
+        However long ago that was, where the record says that it repeats one; records of before there was `repeated` are
+        looked for `horizon` ms of append time further back.
+        """
         self._first, end = await self.feed.reader.end(self.feed.partition)
         self._position = end
         found: int | None = None  # offset
         restored: Restored | None = None
-        appended = 0
+        appended, again, gap = 0, False, False
         while await self._further():
             fresh = self._records[: self._fresh]
             for offset, when, value in reversed(fresh):
-                if found is not None and when < appended - horizon:
+                if found is not None and not again and when < appended - horizon:
                     break
                 if key in decided_keys(value):
+                    record = DecisionRecord.decode(value)
                     found, appended = offset, when
-                    if (why := DecisionRecord.decode(value).restored.get(key)) is not None:
+                    again = key in record.repeated or key in record.restored
+                    if (why := record.restored.get(key)) is not None:
                         restored = Restored(why, offset, when)
-            if found is not None and fresh and fresh[0][1] < appended - horizon:
+            if found is not None and not again and fresh[0][1] < appended - horizon:
                 break
-            if found is None and len(self._records) > len(fresh):
+            if (found is None or again) and len(self._records) > len(fresh):
                 del self._records[: self._fresh]  # a day of verdicts need not fit into memory
+                gap = True
         if found is None:
             return Place(None, await self._state(len(self._records)), {})
+        if gap:
+            self._records, self._position = [], found + 1
+            await self._further()
         place = bisect_left(self._records, (found, -1, b""))
         while place == 0 and await self._further():
             place = self._fresh

@@ -72,8 +72,9 @@ class Checkpoint:
 class DecisionRecord:
     """Verdicts made since the previous record as parallel lists (trace key, stream time in ms, verdict).
 
-    `restored` says of those that supersede a drop why: the one second verdict that a trace can have. A record without
-    such is written as before there were any.
+    `restored` says of those that supersede a drop why: the one second verdict that a trace can have. `repeated` are the
+    keys of those that an earlier record has, recorded again because late rows keep them alive. A record without such is
+    written as before there were any.
     """
 
     partitions: int
@@ -82,6 +83,7 @@ class DecisionRecord:
     verdicts: list[Verdict] = field(default_factory=list)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     restored: dict[int, str] = field(default_factory=dict)
+    repeated: array[int] = field(default_factory=lambda: array("Q"))
 
     def append(self, key: int, time: int, verdict: Verdict) -> None:
         """Add one verdict. `time` is the stream time (ms) from which its horizon counts."""
@@ -116,6 +118,7 @@ class DecisionRecord:
                 **({"limiters": point.limiters} if point.limiters else {}),
                 **({"restored": list(self.restored.items())} if self.restored else {}),
                 **({"keyed": point.keyed} if point.keyed else {}),
+                **({"repeated": self.repeated.tobytes()} if self.repeated else {}),
             }
         )
 
@@ -128,6 +131,7 @@ class DecisionRecord:
             record = cls(raw["n"], restored=dict(raw.get("restored", ())))
             record.keys.frombytes(raw["keys"])
             record.times.frombytes(raw["times"])
+            record.repeated.frombytes(raw.get("repeated", b""))
             record.verdicts = [_verdict(entry) for entry in raw["verdicts"]]
             record.checkpoint = Checkpoint(
                 tails=raw["tails"],

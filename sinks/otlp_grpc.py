@@ -25,18 +25,10 @@ from schemas.errors import ConfigError
 from sinks.contract import Outcome, Unavailable
 from sinks.endpoints import Endpoints
 from sinks.http import USER_AGENT, Rejected, authorization, shortened
-from sinks.otlp_service import Service
+from sinks.otlp_service import REFUSING, Service
 from sinks.settings import Sink
 
 DEFAULT_PORT = 4317
-REFUSING = frozenset(
-    {
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.FAILED_PRECONDITION,
-        grpc.StatusCode.ALREADY_EXISTS,
-        grpc.StatusCode.INTERNAL,
-    }
-)
 NO_ANSWER = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 # grpc-go: "received message larger than max", "received message after decompression larger than max"; grpc-core:
 # "Received message larger than max"; grpc-java: "gRPC message exceeds maximum size".
@@ -106,7 +98,7 @@ class OverGrpc:
             raise Unavailable(detail)
         too_large = code in OF_SIZE and TOO_LARGE.search(said)
         by_proxy = code is grpc.StatusCode.UNKNOWN and OF_PROXY.search(said)
-        if code in REFUSING or too_large or by_proxy:
+        if code.value[0] in REFUSING or too_large or by_proxy:
             return Rejected(detail, said)
         if code is grpc.StatusCode.UNAVAILABLE:
             self._endpoints.failed(server)

@@ -1,11 +1,21 @@
-"""OTLP/HTTP: export requests as POSTs of binary protobuf."""
+"""OTLP/HTTP: export requests as POSTs of binary protobuf.
+
+A server that fails says so with a Status in protobuf. One of 500 whose code is permanent refuses the request, as over
+gRPC: with that a Collector answers a request that it will never take. Any other 500 says nothing of the rows.
+"""
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2
+from google.rpc.status_pb2 import Status
+
 from sinks.contract import Outcome, Unavailable
 from sinks.endpoints import Endpoints
-from sinks.http import AWAY, HttpClient, Rejected
-from sinks.otlp_service import Service
+from sinks.http import AWAY, Answer, HttpClient, Rejected, shortened
+from sinks.otlp_service import REFUSING, Service
 from sinks.settings import Sink
 
 PROTOBUF = "application/x-protobuf"
@@ -39,4 +49,17 @@ class OverHttp:
             return service.accepted(answer.body, items)
         if answer.status in AWAY:
             self._endpoints.failed(server)
+        if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR and (said := _permanent(answer)):
+            return Rejected(shortened(f"{answer.status} {said}"), said)
         return self._http.outcome(answer, items)
+
+
+def _permanent(answer: Answer) -> str:
+    """What the Status of an answer says, if its code is permanent; "" otherwise."""
+    if not answer.headers.get("Content-Type", "").startswith(PROTOBUF):
+        return ""
+    try:
+        status = Status.FromString(answer.body)
+    except DecodeError:
+        return ""
+    return (status.message or code_pb2.Code.Name(status.code)) if status.code in REFUSING else ""

@@ -9,11 +9,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError
+from google.rpc import code_pb2
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from sinks.contract import Outcome, Refusal
 from sinks.http import ANSWER_BYTES, Rejected, shortened
+
+REFUSING = frozenset(
+    {code_pb2.INVALID_ARGUMENT, code_pb2.FAILED_PRECONDITION, code_pb2.ALREADY_EXISTS, code_pb2.INTERNAL}
+)
+"""Codes that refuse a request for what is in it. INTERNAL is the Collector's for every permanent error."""
 
 PARTIAL_SUCCESS = 0x0A  # the tag of that field: the first byte of an answer that has it
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -12,7 +14,9 @@ from pipeline import connect as connecting
 from pipeline.commands.console import EX_CONFIG, FILE, ROLES, bad, good, loaded, note, plural
 from pipeline.config import Config
 from schemas.errors import ConfigError
-from sinks.settings import sink_kind
+from sinks.settings import OTLP_KINDS, sink_kind
+
+GRPC_PORT, HTTP_PORT = 4317, 4318  # of OTLP
 
 
 @click.command()
@@ -64,7 +68,24 @@ def _notes(config: Config) -> list[str]:
         notes.append("metrics.span_metrics are counted but no prometheus sink sends them")
     if not any(item.signal == "traces" for item in config.inputs):
         notes.append("inputs has no traces: nothing will be sampled")
+    for name, sink in config.sinks.items():
+        ports = {urlsplit(url).port for url in sink.urls} if sink_kind(name) in OTLP_KINDS else set()
+        other = GRPC_PORT if sink.protocol == "http/protobuf" else HTTP_PORT
+        if other in ports:
+            meant = "grpc" if other == GRPC_PORT else "http/protobuf"
+            notes.append(f"sinks.{name}: port {other} is usually that of protocol: {meant}, this is {sink.protocol}")
+    if config.sampling.compat == "none":
+        for policy in config.sampling.policies:
+            if _has_salt(policy.model_dump()):
+                notes.append(f"sampling.policies: hash_salt of {policy.name!r} has no effect without compat: otel")
     return notes
+
+
+def _has_salt(data: Any) -> bool:
+    """Whether a policy, or one inside it, has a `hash_salt`."""
+    if isinstance(data, dict):
+        return bool(data.get("hash_salt")) or any(map(_has_salt, data.values()))
+    return isinstance(data, list) and any(map(_has_salt, data))
 
 
 async def _connected(config: Config, names: Sequence[str]) -> bool:

@@ -106,12 +106,14 @@ class Decisions:
 
     def add(self, record: DecisionRecord) -> Iterator[tuple[int, DecisionRecord]]:
         """The verdicts of an old record; yields new records that are full, each with its partition."""
-        partitions = len(self._pending)
+        partitions, repeated = len(self._pending), set(record.repeated)
         for key, time, verdict in zip(record.keys, record.times, record.verdicts, strict=True):
             target = key % partitions
             self._pending[target].append(key, time, verdict)
             if key in record.restored:
                 self._pending[target].restored[key] = record.restored[key]
+            if key in repeated:
+                self._pending[target].repeated.append(key)
             self._bytes[target] += decision_bytes(verdict)
             if self._bytes[target] >= DECISION_BYTES:
                 yield target, self._pending[target]

@@ -454,6 +454,7 @@ class Window:
             verdict = self._verdicts.get(key)
             if verdict is not None and self._verdicts.touch(key, needed, heads):
                 self._record(key, needed, verdict)
+                self._pending.repeated.append(key)
         return row_times, met
 
     def _record(self, key: int, time: int, verdict: Verdict) -> None:

@@ -60,6 +60,32 @@ def test_check_of_a_right_file(file: Path) -> None:
     assert "! kafka.start is not set" in result.output
 
 
+def test_check_tells_what_may_surprise(tmp_path: Path) -> None:
+    salted = {"sampling_percentage": 1, "hash_salt": "a"}
+    inside = {"name": "s", "type": "probabilistic", "probabilistic": salted}
+    policies = [
+        {"name": "a", "type": "and", "and": {"and_sub_policy": [inside]}},
+        {"name": "b", "type": "probabilistic", "probabilistic": {"sampling_percentage": 1}},
+    ]
+    sinks = {
+        "otlp/a": {"endpoint": "http://tempo:4317"},
+        "otlp/b": {"endpoint": "http://tempo:4318", "protocol": "grpc"},
+        "jaeger": {"endpoint": "http://jaeger:4317", "protocol": "grpc"},
+    }
+    for compat, told in (("none", 3), ("otel", 2)):
+        sampling = {"compat": compat, "policies": policies}
+        result = run("check", written(tmp_path, MINIMAL | {"sampling": sampling, "sinks": sinks}))
+        notes = [line for line in result.output.splitlines() if "port 431" in line or "hash_salt" in line]
+        assert (
+            notes
+            == [
+                "! sinks.otlp/a: port 4317 is usually that of protocol: grpc, this is http/protobuf",
+                "! sinks.otlp/b: port 4318 is usually that of protocol: http/protobuf, this is grpc",
+                "! sampling.policies: hash_salt of 'a' has no effect without compat: otel",
+            ][:told]
+        )
+
+
 def test_check_of_a_wrong_file(tmp_path: Path) -> None:
     path = written(tmp_path, MINIMAL | {"kafka": {"bootstrap_server": "a:1"}})
     result = run("check", path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from array import array
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ FORMATS = ("decision", "envelope", "point", "sample")
 # Of the same version 1: what was added under keys of their own.
 LIMITED = DecisionRecord(3, checkpoint=Checkpoint(full=True, limiters={"rate": [(90_000, 1_700_000_000_123), (7, -1)]}))
 BACK = DecisionRecord(3, restored={(1 << 64) - 1: "by ada: größe", 258: "a late error"})
+AGAIN = DecisionRecord(3, repeated=array("Q", [258, (1 << 64) - 1]))
 KEYED = DecisionRecord(
     3, checkpoint=Checkpoint(keyed={"rare": [[(500_000, 0), ((1 << 64) - 1, 2)]], "dynamic": [[], [(1, 2), (0, 0)]]})
 )
@@ -150,6 +152,12 @@ def test_decisions_with_restores() -> None:
     assert same(BACK.encode(), golden("decision_restored.bin"))
     assert DecisionRecord.decode(golden("decision_restored.bin")) == BACK
     assert "restored" not in unpack(DECISION_RECORD.encode())
+
+
+def test_decisions_with_repetitions() -> None:
+    assert same(AGAIN.encode(), golden("decision_repeated.bin"))
+    assert DecisionRecord.decode(golden("decision_repeated.bin")) == AGAIN
+    assert "repeated" not in unpack(DECISION_RECORD.encode())
 
 
 def test_decisions_with_what_is_known_of_keys() -> None:

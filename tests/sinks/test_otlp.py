@@ -32,8 +32,8 @@ from sinks.contract import Outcome, Signal
 from sinks.endpoints import Endpoints
 from sinks.http import ANSWER_BYTES, USER_AGENT
 from sinks.otlp import Otlp
-from sinks.otlp_grpc import DETAILS, NO_ANSWER, REFUSING, retry_delay
-from sinks.otlp_service import LOGS, TRACES
+from sinks.otlp_grpc import DETAILS, NO_ANSWER, retry_delay
+from sinks.otlp_service import LOGS, REFUSING, TRACES
 from tests.services import Collector, eventually, free_port
 from tests.services import Jaeger as JaegerServer
 from tests.services.process import HOST
@@ -46,6 +46,7 @@ PROTOCOLS: list[Protocol] = ["http/protobuf", "grpc"]
 KEPT = RowVerdict(kept=True, policy="errors", threshold=0)
 FEW = RowVerdict(kept=True, policy="5 %", threshold=0xF333_3333_3333_00)
 Code = grpc.StatusCode
+REFUSED = {code for code in Code if code.value[0] in REFUSING}
 
 
 @asynccontextmanager
@@ -277,7 +278,7 @@ async def test_retry_info_is_handed_on(code: grpc.StatusCode, seconds: float | N
 
 @pytest.mark.parametrize(
     "code",
-    sorted(set(Code) - REFUSING - NO_ANSWER - {Code.OK, Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED}, key=str),
+    sorted(set(Code) - REFUSED - NO_ANSWER - {Code.OK, Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED}, key=str),
 )
 async def test_a_status_that_says_nothing_about_the_rows_costs_time_not_data(code: grpc.StatusCode) -> None:
     async with faulty_grpc(failure(code)) as server:
@@ -285,7 +286,7 @@ async def test_a_status_that_says_nothing_about_the_rows_costs_time_not_data(cod
     assert (outcome.retry, outcome.refused, outcome.reason) == ((0, 1), (), code.name)
 
 
-@pytest.mark.parametrize("code", sorted(REFUSING, key=str))
+@pytest.mark.parametrize("code", sorted(REFUSED, key=str))
 async def test_a_permanent_status_is_narrowed_down_to_the_row(code: grpc.StatusCode) -> None:
     async def refuse_poison(body: bytes, context: Any) -> bytes:
         return await (failure(code, "no") if b"poison" in body else ok)(body, context)
@@ -378,6 +379,38 @@ def test_requests_under_way_together_move_on_once() -> None:
     assert endpoints.current == "http://b"
     endpoints.failed("http://b")
     assert endpoints.current == "http://a"
+
+
+async def refuse_poison(body: bytes, context: Any) -> bytes:
+    """INTERNAL for a request with a span of that name."""
+    return await (failure(Code.INTERNAL, "no") if b"poison" in body else ok)(body, context)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_what_a_collector_says_of_a_permanent_error_is_narrowed_down(protocol: Protocol) -> None:
+    """A real one in between hands on what the server behind it says: over HTTP as 500."""
+    rows = [span(name="poison" if number == 2 else "") for number in range(4)]
+    async with faulty_grpc(refuse_poison) as server:
+        address = server.url.removeprefix("http://")
+        off = {"enabled": False}
+        exporter = {"endpoint": address, "tls": {"insecure": True}, "sending_queue": off, "retry_on_failure": off}
+        service = {"pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["otlp"]}}}
+        with Collector({"exporters": {"otlp": exporter}, "service": service}).start() as collector:
+            endpoint = f"http://{collector.otlp_grpc}" if protocol == "grpc" else collector.otlp_http
+            outcome = await send(endpoint, envelope(rows), protocol=protocol)
+    assert (outcome.accepted, [refusal.index for refusal in outcome.refused], outcome.retry) == (3, [2], ())
+    assert outcome.refused[0].detail.endswith("no")
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"), [(Status(code=14, message="no"), "protobuf"), (Status(code=13), "json"), (None, "protobuf")]
+)
+async def test_another_500_says_nothing_of_the_rows(body: Status | None, kind: str) -> None:
+    headers = {"Content-Type": f"application/x-{kind}"}
+    said = b"\xff" if body is None else body.SerializeToString()
+    async with faulty(lambda request, _: web.Response(status=500, body=said, headers=headers)) as server:
+        outcome = await send(server.url, envelope([span()]))
+    assert (outcome.retry, outcome.reason) == ((0,), "500")
 
 
 async def test_a_server_that_asks_to_wait_is_waited_for() -> None:

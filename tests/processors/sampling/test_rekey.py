@@ -256,7 +256,9 @@ def test_records_of_verdicts_stay_small() -> None:
     decisions, many = Decisions(2), DecisionRecord(1)
     for trace in range(200_000):
         many.append(trace, 0, DROPPED)
+    many.repeated.extend(range(0, 200_000, 3))
     records = [*decisions.add(many), *decisions.rest()]
     assert max(len(record.encode()) for _, record in records) < 2 * DECISION_BYTES
     assert sorted(k for _, record in records for k in record.keys) == list(range(200_000))
     assert all(k % 2 == target for target, record in records for k in record.keys)
+    assert all([k for k in record.keys if k % 3 == 0] == list(record.repeated) for _, record in records)

@@ -592,6 +592,9 @@ def test_late_rows_follow_the_verdict_and_keep_it_alive() -> None:
     assert set(pair.verdicts()["A"]) == {"errors"}
     assert set(pair.verdicts()["B"]) == {""}, "late evidence is no evidence"
     assert len(pair.verdicts()["A"]) > 5
+    first, *later = [record for record in pair.records() if key("A") in record.keys]
+    assert key("A") not in first.repeated
+    assert all(key("A") in record.repeated for record in later)
     assert pair.own().window._verdicts.get(key("A1")) is not None
 
 
