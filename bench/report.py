@@ -119,16 +119,16 @@ def throughput_text(figures: Mapping[str, Any]) -> str:
     )
 
 
-def sizing_tables(whole: Mapping[str, Any], memory: Mapping[str, Any]) -> str:
+def sizing_tables(*results: Mapping[str, Any]) -> str:
     """For docs/how-to/size.md: the constants of `tailrace size`."""
-    table = sizing.constants(whole, memory)["constants"]
+    table = sizing.constants(*results)["constants"]
     rows = [[f"`{c['name']}`", f"{c['value']:,g}", c["unit"], f"`{c['source']}`"] for c in table]
     return markdown(("Constant", "Value", "Unit", "Source"), rows)
 
 
-def size_example(whole: Mapping[str, Any], memory: Mapping[str, Any]) -> str:
+def size_example(*results: Mapping[str, Any]) -> str:
     """For docs/how-to/size.md: the command and what it prints."""
-    known = Measured(sizing.constants(whole, memory))
+    known = Measured(sizing.constants(*results))
     measured = (known[name] for name in ("raw_bytes_per_span", "spans_per_trace", "kept_share"))
     load = Load(20_000, 30, 600, 86_400, 3, *measured)
     said = "\n".join(lines(load, size(load, known), known))
@@ -399,9 +399,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not up to date")
     only_look = parser.parse_args().check
     stale = 0
-    whole, memory = map(load_results, sizing.RESULTS)
-    if whole is not None and memory is not None:
-        measured = sizing.text(whole, memory)
+    results = [found for found in map(load_results, sizing.RESULTS) if found is not None]
+    if len(results) == len(sizing.RESULTS):
+        measured = sizing.text(*results)
         if not sizing.FILE.exists() or sizing.FILE.read_text(encoding="utf-8") != measured:
             stale += 1
             print(f"pipeline/{sizing.FILE.name}: {'not up to date' if only_look else 'written'}")

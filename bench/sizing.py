@@ -1,6 +1,7 @@
 """The constants of `tailrace size`, out of committed results: `python -m bench.report` writes pipeline/measured.json.
 
-Medians over the runs of bench/results/throughput.json, and bench/results/memory.json. Nothing else goes in.
+Medians over the runs of bench/results/throughput.json; bench/results/sustained.json, and bench/results/memory.json.
+Nothing else goes in.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Any
 FILE = Path(__file__).resolve().parent.parent / "pipeline" / "measured.json"
 SINKS = ("sink.jaeger", "sink.elasticsearch", "sink.prometheus")
 ROLES = ("ingest", "sample", "aggregate", *SINKS)
-RESULTS = ("throughput", "memory")
-WHOLE_WAY, MEMORY = "bench/results/throughput.json", "bench/results/memory.json"
+RESULTS = ("throughput", "sustained", "memory")
+WHOLE_WAY, PACED, MEMORY = (f"bench/results/{name}.json" for name in RESULTS)
 INTERNAL = ("spans", "logs", "untraced.logs", "decisions", "kept.spans", "kept.logs", "points", "samples")
 
 Run = Mapping[str, Any]
 
 
-def constants(whole: Mapping[str, Any], memory: Mapping[str, Any]) -> dict[str, Any]:
+def constants(whole: Mapping[str, Any], paced: Mapping[str, Any], memory: Mapping[str, Any]) -> dict[str, Any]:
     """What pipeline/measured.json holds, out of these results."""
     runs: Sequence[Run] = whole["runs"]
 
@@ -39,6 +40,9 @@ def constants(whole: Mapping[str, Any], memory: Mapping[str, Any]) -> dict[str, 
     for role in ROLES:
         spent = middle(lambda r, role=role: r["cpu_seconds_per_million_spans"][role])  # type: ignore[misc]
         table.append(constant(f"cpu.{role}", spent, "CPU-s per million spans read", WHOLE_WAY))
+        # What one worker of each took of a second beside its spans: fetches, transactions, requests.
+        beside = paced["cpu_seconds_per_second"][role] - spent * paced["options"]["spans_per_second"] / 1e6
+        table.append(constant(f"second.{role}", _rounded(max(0.0, beside)), "CPU-s a second of a worker", PACED))
     for role in ROLES:
         peak = middle(lambda r, role=role: r["peak_rss_bytes"][role])  # type: ignore[misc]
         table.append(constant(f"rss.{role}", peak, "bytes, peak of a worker", WHOLE_WAY))
@@ -54,9 +58,9 @@ def constants(whole: Mapping[str, Any], memory: Mapping[str, Any]) -> dict[str, 
     return {"machine": whole["machine"], "constants": table}
 
 
-def text(whole: Mapping[str, Any], memory: Mapping[str, Any]) -> str:
+def text(whole: Mapping[str, Any], paced: Mapping[str, Any], memory: Mapping[str, Any]) -> str:
     """The file's content."""
-    return json.dumps(constants(whole, memory), indent=2) + "\n"
+    return json.dumps(constants(whole, paced, memory), indent=2) + "\n"
 
 
 def _raw(run: Run) -> float:

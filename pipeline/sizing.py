@@ -99,7 +99,8 @@ def measured() -> Measured:
 def size(load: Load, known: Measured) -> Size:
     """What this load takes, by these measurements."""
     cores = {role: _cores(role, load, known) for role in known.below("cpu")}
-    workers = {role: max(LEAST_WORKERS, math.ceil(used / BUSY)) for role, used in cores.items()}
+    beside = known.below("second")
+    workers = {role: max(LEAST_WORKERS, math.ceil(used / (BUSY - beside[role]))) for role, used in cores.items()}
     partitions = _rounded_up(max(LEAST_PARTITIONS, workers["sample"] * PARTITIONS_PER_WORKER))
     raw_per_second = load.spans_per_second * load.raw_bytes_per_span
     window = raw_per_second * known["kafka.spans"] * load.decision_wait
@@ -118,12 +119,12 @@ def size(load: Load, known: Measured) -> Size:
     # One worker ends: another one reads its window and loads its verdicts with what its own share leaves of a core.
     moved = 1 / workers["sample"]
     work = moved * (load.decision_wait * cores["sample"] + verdicts * known["load_seconds_per_million_verdicts"] / 1e6)
-    spare = 1 - cores["sample"] / workers["sample"]
+    spare = 1 - cores["sample"] / workers["sample"] - beside["sample"]
     roles = tuple(
         Role(
             role,
             workers[role],
-            used / workers[role],
+            used / workers[role] + beside[role],
             known[f"rss.{role}"] + (state / workers[role] if role == "sample" else 0),
         )
         for role, used in cores.items()
@@ -137,12 +138,12 @@ def size(load: Load, known: Measured) -> Size:
         kafka_bytes_per_second=sum(per_raw_byte.values()) * raw_per_second,
         kafka_disk_bytes=disk * raw_per_second * load.replication,
         reread_seconds=work / spare,
-        one_worker=cores["sample"] <= BUSY,
+        one_worker=cores["sample"] + beside["sample"] <= BUSY,
     )
 
 
 def _cores(role: str, load: Load, known: Measured) -> float:
-    """Cores that all workers of a role use together; sinks of kept data follow the share that is kept."""
+    """Cores that the spans take of all workers of a role together; sinks of kept data follow the share that is kept."""
     used = known[f"cpu.{role}"] * load.spans_per_second / 1e6
     return used * (load.kept_share / known["kept_share"]) if role in SINKS_OF_KEPT else used
 

@@ -22,6 +22,7 @@ VALUES: dict[str, float] = {
     "spans_per_trace": 10,
     "kept_share": 0.1,
     **{f"cpu.{role}": 10 for role in ROLES},
+    **{f"second.{role}": 0 for role in ROLES},
     **{f"rss.{role}": 1e6 for role in ROLES},
     "kafka.spans": 1,
     "kafka.kept.spans": 0.2,
@@ -51,6 +52,16 @@ def test_by_hand() -> None:
     assert sample.memory == pytest.approx(1e6 + state / 3)
     # 10 s of traffic at 1.5 cores is 15 CPU-s of 30 s; verdicts of ten minutes; half of a core is free
     assert found.reread_seconds == pytest.approx((30 * 1.5 / 3 + traces * 600 * 2e-6 / 3) / 0.5)
+
+
+def test_what_a_worker_takes_beside_its_spans_is_not_shared() -> None:
+    values = VALUES | {f"second.{role}": 0.1 for role in ROLES}
+    known = Measured({"machine": {}, "constants": [{"name": k, "value": v} for k, v in values.items()]})
+    for role in size(LOAD, known).roles:
+        assert role.workers == 4
+        assert role.busy == pytest.approx(1.5 / 4 + 0.1)
+    assert size(replace(LOAD, spans_per_second=39_000), known).one_worker
+    assert not size(replace(LOAD, spans_per_second=41_000), known).one_worker
 
 
 @pytest.mark.parametrize("known", [ROUND, measured()], ids=["round", "committed"])
