@@ -39,10 +39,15 @@ class Feed:
 
     async def fill(self) -> None:
         """Fetch more, if there is nothing left and more to come."""
-        while not self.buffer and self.position < self.end:
+        while not self.buffer and not self.at_end:
             found = await self.reader.read(self.partition, self.position, self.end, CHUNK)
             self.buffer.extend(record for record in found.records if record[0] < self.end)
             self.position = found.position
+
+    @property
+    def at_end(self) -> bool:
+        """Whether nothing is left to fetch."""
+        return self.position >= self.end
 
     @property
     def next_time(self) -> float:
@@ -124,8 +129,8 @@ class History:
         return [(records[0][0], newest, self._raw[feed].read(records))]
 
     def silent(self, newest: int) -> list[str]:
-        """Feeds without an unread record up to a time."""
-        return [feed.name for feed in self.feeds if feed.next_time > newest]
+        """Feeds without an unread record up to a time: the next one is newer, or there is none."""
+        return [feed.name for feed in self.feeds if feed.next_time > newest and (feed.buffer or feed.at_end)]
 
     async def again(self, name: str, position: int, end: int) -> tuple[Sequence[tuple[int, int, Value]], int]:
         """Some records that were read before, and the position behind them."""
