@@ -350,7 +350,7 @@ class Window:
             if self._has_spans(feed):
                 self._fold_spans(envelope, times, counted=offset < cursor.counted)
             else:
-                self._fold_logs(envelope, times)
+                self._fold_logs(envelope, times, counted=offset < cursor.counted)
         self._clock.read(feed, envelope, append)
         self._decide_due()
 
@@ -397,7 +397,7 @@ class Window:
                 self._metrics.add(columns)
             self._stats["spans_counted", ""] += len(envelope)
         now, row_times, met = self._clock.now(), *self._late(envelope, times)
-        if self._settings.late_evidence is not None and b"\x01" in met.tobytes():
+        if self._settings.late_evidence is not None and not counted and b"\x01" in met.tobytes():
             for row in range(columns.rows):
                 at = row * columns.width
                 if met[row] and columns.cells[at + STATUS] == ERROR:
@@ -420,12 +420,12 @@ class Window:
             known = self._resources[header] = labelled, self._plan.resource_bits(values), parts
         return known
 
-    def _fold_logs(self, envelope: Envelope, times: list[int]) -> None:
+    def _fold_logs(self, envelope: Envelope, times: list[int], counted: bool) -> None:
         columns = self._logs
         columns.scan(envelope.body, envelope.ends, envelope.starts)
         now, row_times, met = self._clock.now(), *self._late(envelope, times)
         lowest = self._settings.late_evidence
-        if lowest is not None and b"\x01" in met.tobytes():
+        if lowest is not None and not counted and b"\x01" in met.tobytes():
             for row in range(columns.rows):
                 at = row * LOG_CELLS
                 if met[row] and signed(columns.cells[at + SEVERITY]) >= lowest:
@@ -433,7 +433,10 @@ class Window:
         self._traces.fold_logs(columns, envelope.keys, row_times, met, now, self._plan.severity_bits)
 
     def _late_error(self, envelope: Envelope, row: int, trigger: str, span: array[int]) -> None:
-        """A row that is evidence came after its trace's verdict."""
+        """A row that is evidence came after its trace's verdict.
+
+        Not asked of rows that an owner before has counted: they met the verdict only now that it is loaded.
+        """
         key = envelope.keys[row]
         verdict = self._verdicts.get(key)
         if verdict is not None and not verdict.kept:

@@ -100,6 +100,28 @@ def test_late_errors_are_told_once_and_late_evidence_of_kept_or_forgotten_traces
     assert owner.window.late_errors == {}
 
 
+def test_what_was_in_time_is_not_late_for_the_next_owner() -> None:
+    """Its tail stands before rows of a trace that is decided."""
+    pair, own = Pair(), replace(SETTINGS, late_evidence=SEVERITY_NUMBER_WARN)
+    pair.spans(5, "B1", mark=0, append=5)
+    pair.logs(5, "B2", mark=0, append=5)
+    pair.spans(0, "A1", append=5)
+    pair.logs(0, "A2?", append=5)
+    pair.spans(12)
+    pair.logs(12)
+    owner = pair.own(own)
+    owner.read()
+    while owner.burst() is not None:
+        pass
+    assert pair.verdicts() == {"A": [""]}
+    owner = pair.own(own)
+    owner.read()
+    assert owner.window.late_errors == {}
+    pair.logs(12, "A3?")
+    owner.read()
+    assert list(owner.window.late_errors) == [key("A")]
+
+
 def test_nothing_is_told_unless_it_is_asked_for() -> None:
     pair, owner = dropped()
     pair.spans(WAITED, "A5!")
