@@ -245,8 +245,10 @@ class PointsPartition(Lease):
             for r in due.refused
         ]
         outputs += dead_letters(self._topics, letters, self._config)
+        at_end = self._ticks.idle and not self._unread and await self._group.drained(points)
         written = await self._committer.commit(outputs, offsets)
-        self._ticks.acknowledged(written[last].timestamp, time.monotonic())
+        if at_end:
+            self._ticks.acknowledged(written[last].timestamp, time.monotonic())
         self._told.tell(due.tick.blocks, due.overflow)
         if self._watch is not None:
             self._watch.ticked(samples.partition, due.tick.blocks)

@@ -307,7 +307,7 @@ class OtlpMetrics(Section):
     stale_after: Milliseconds = Field(
         300.0,
         description="A gauge, a sum that may fall or a summary without a new point for this long ends; longer than "
-        "the slowest exporter's interval.",
+        "the slowest exporter's interval. A sum of deltas that may fall ends after `idle_timeout`, as a counter does.",
     )
     sources_per_metric: int = Field(
         50_000,

@@ -163,6 +163,7 @@ class _Conversion:
         found: list[dict[str, Any]] = []
         brokers: list[str] = []
         start: str | None = None
+        said = left_out = False
         for here, _ in self.pipelines(path, without=True):
             why = f"not looked at: {path[-1]} is not in it; logs and metrics are `inputs` as well"
             self.gap(here, why, matters=False)
@@ -181,26 +182,31 @@ class _Conversion:
                 topics = traces.get("topics") or [traces.get("topic") or settings.get("topic") or TOPIC]
                 encoding = traces.get("encoding") or settings.get("encoding") or "otlp_proto"
                 place: Key = ("receivers", name)
+                brokers += [broker for broker in _listed(settings.get("brokers")) if broker not in brokers]
                 if encoding not in ENCODINGS["traces"]:
-                    read = ", ".join(ENCODINGS["traces"])
-                    self.gap((*place, "encoding"), f"{name} is left out: {encoding} is none of {read}")
+                    where = (*place, "traces", "encoding") if "encoding" in traces else (*place, "encoding")
+                    self.gap(where, f"{name} is left out: {encoding} is none of {', '.join(ENCODINGS['traces'])}")
+                    left_out = True
                     continue
                 for topic in topics:
                     if str(topic).startswith("^"):
                         self.gap((*place, "traces"), f"{topic} is left out: a pattern; name the topics as `inputs`")
+                        left_out = True
                     else:
                         found.append({"topic": topic, "signal": "traces", "encoding": encoding})
-                brokers += [broker for broker in _listed(settings.get("brokers")) if broker not in brokers]
-                offset = settings.get("initial_offset", start)
+                offset = settings.get("initial_offset", "latest")
+                said |= "initial_offset" in settings
                 if start not in (None, offset):
-                    self.gap((*place, "initial_offset"), f"not taken over: `kafka.start` is {start} for all topics")
+                    self.gap(
+                        (*place, "initial_offset"), f"{offset} is not taken over: `kafka.start` is {start} for all"
+                    )
                 start = start or offset
                 self.rest(place, settings, "see `kafka`")
                 self.secured(place, settings, "kafka.security")
-        if not found:
+        if not found and not left_out:
             self.gap(path, f"no kafka receiver: the topic {TOPIC} on {BROKERS[0]} is assumed", matters=False)
             found.append({"topic": TOPIC, "signal": "traces"})
-        return found, {"bootstrap_servers": brokers or BROKERS} | ({"start": start} if start else {})
+        return found, {"bootstrap_servers": brokers or BROKERS} | ({"start": start} if said else {})
 
     def rest(self, path: Key, settings: Mapping[str, Any], where: str) -> None:
         """What else a kafka component says: most of it is about its client."""

@@ -76,7 +76,8 @@ class DecisionLog:
                 if key in decided_keys(value):
                     record = DecisionRecord.decode(value)
                     found, appended = offset, when
-                    again = key in record.repeated or key in record.restored
+                    # One record may have the verdict as well as its repetition.
+                    again = record.keys.count(key) <= record.repeated.count(key) + (key in record.restored)
                     if (why := record.restored.get(key)) is not None:
                         restored = Restored(why, offset, when)
             if found is not None and not again and fresh[0][1] < appended - horizon:

@@ -160,6 +160,7 @@ class DeadLetters:
             refusal.reason,
             refusal.detail,
             OTLP if origin.topic in self._other else "",
+            len(items),
         ).fitted(self._config.limits.max_dead_letter_bytes)
         try:
             await self._producer.send_and_wait(self._topic, letter.value, letter.key(), headers=letter.headers())

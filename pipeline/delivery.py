@@ -307,16 +307,18 @@ class Delivery:
         settled = rows - len(again)
         refused = settled - outcome.accepted - outcome.already_delivered
         messages = {entries[refusal.index].item.origin.record for refusal in outcome.refused}
+        blamed = {refusal.index for refusal in outcome.refused}
+        for index, entry in enumerate(entries):  # before anything can go wrong with the others
+            if settled and index not in again and index not in blamed:
+                entry.ticket.settle(entry.row, entry.item.rows)
         self._share.check(self._clock(), settled, refused, messages)
         self._tell(outcome.refused)
         if not await self._buried(entries, outcome.refused):
             return False
         self._share.add(self._clock(), settled, refused, messages)
-        unburied = {refusal.index for refusal in outcome.refused if entries[refusal.index].ticket.account.closed}
-        if settled:
-            for index, entry in enumerate(entries):
-                if index not in again and index not in unburied:
-                    entry.ticket.settle(entry.row, entry.item.rows)
+        for entry in (entries[index] for index in blamed):
+            if not entry.ticket.account.closed:
+                entry.ticket.settle(entry.row, entry.item.rows)
         self._count_items("accepted", outcome.accepted)
         self._count_items("already_delivered", outcome.already_delivered)
         self._count_items("refused", refused)

@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 EVERY = 1.0  # seconds between two looks
 RELOADED = (("sampling",), ("logs",), ("metrics",))
-FIXED = (("metrics", "span_metrics"),)  # a histogram's bounds must not change in the middle of a series
+# A histogram's bounds must not change in the middle of a series; what sinks say of a threshold hangs on the hash.
+FIXED = (("metrics", "span_metrics"), ("sampling", "compat"))
 
 
 def fixed(old: Config, new: Config) -> list[str]:

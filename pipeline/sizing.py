@@ -17,6 +17,7 @@ MEASURED = Path(__file__).with_name("measured.json")
 
 # Choices.
 BUSY = 0.5  # of a core that the ordinary load may use: the rest works off what an outage has left
+LEAST_LEFT = 0.1  # of that for spans, however much a worker takes beside them
 LEAST_WORKERS = 2  # of each role, so that one may end
 PARTITIONS_PER_WORKER = 2  # of sample: room to double it before a resize
 LEAST_PARTITIONS = 4
@@ -100,7 +101,9 @@ def size(load: Load, known: Measured) -> Size:
     """What this load takes, by these measurements."""
     cores = {role: _cores(role, load, known) for role in known.below("cpu")}
     beside = known.below("second")
-    workers = {role: max(LEAST_WORKERS, math.ceil(used / (BUSY - beside[role]))) for role, used in cores.items()}
+    workers = {
+        role: max(LEAST_WORKERS, math.ceil(used / max(LEAST_LEFT, BUSY - beside[role]))) for role, used in cores.items()
+    }
     partitions = _rounded_up(max(LEAST_PARTITIONS, workers["sample"] * PARTITIONS_PER_WORKER))
     raw_per_second = load.spans_per_second * load.raw_bytes_per_span
     window = raw_per_second * known["kafka.spans"] * load.decision_wait

@@ -23,7 +23,7 @@ from typing import TypeVar
 from processors.cardinality import OVERFLOW, Limits
 from processors.known_rows import KnownRows
 from processors.sketch import Refused
-from processors.values import minus, nothing, observations, plus
+from processors.values import ROUNDING, minus, nothing, observations, plus
 from schemas.point import LEVELS, HistogramValue, Labels, Reading, Shape, SummaryValue, Value, encode_labels
 from schemas.reasons import Reason
 from schemas.sample import LimitState, SeriesBlock, SourceState
@@ -35,10 +35,10 @@ OFFENDERS = 10  # told per limit
 MOST_LABELS = 64
 # Of a row on average that are remembered: each kind of source may send its labels in an order of its own.
 SPELLINGS = 4
+# What a reading's time may be ahead of its append time: a clock that is set right again holds nothing up for longer.
+AHEAD_MS = 60_000
 # A source that began within the last hour is new if series never end; else within the time after which they do.
 YOUNG_MS = 3_600_000
-# What is left of a sum when all that was added was taken away again, as a share of it.
-ROUNDING = 1e-9
 Bounds = tuple[float, ...]
 K = TypeVar("K")
 
@@ -212,7 +212,7 @@ class Family:
         if own and isinstance(source.last, HistogramValue) and len(source.last.buckets) == 1:
             own, known = (), _in_one_bucket(value)
         delta = self._since(source.last, known)
-        source.time_ms, source.last, source.counted = reading.time_ms, value, NOT_TOLD
+        source.time_ms, source.last, source.counted = _cut(reading.time_ms, now_ms), value, NOT_TOLD
         self._add(source.labels, delta, own)
         if as_before:
             return 0.0
@@ -250,7 +250,7 @@ class Family:
         self._add(placed, delta, bounds)
         row, key = self.rows[placed], self._key(reading)
         row.sources += 1
-        self.sources[key] = _Source(placed, reading.time_ms, conformed(value, bounds, row.bounds))
+        self.sources[key] = _Source(placed, _cut(reading.time_ms, now_ms), conformed(value, bounds, row.bounds))
         if self._alike is not None:
             self._alike.add(key, placed)
         return self._folded(labels, within, placed, delta)
@@ -358,7 +358,8 @@ class Family:
         # Of series that never end the sources do: they are the producers' runs, and there is room for so many.
         for key in _idle(self.sources, time_ms, idle_ms or YOUNG_MS):
             self._end_source(key, ends_row=level)
-        for labels in _idle(self.rows, time_ms, idle_ms):
+        # A sum that may fall goes with its sources; one of deltas would come back from zero, so it ends as a counter.
+        for labels in _idle(self.rows, time_ms, self._limits.idle_ms if self.shape.kind == "sum" else idle_ms):
             self._end_row(labels)
 
     # ---- what is told ------------------------------------------------------------------------------------
@@ -467,6 +468,11 @@ def _idle(entries: Mapping[K, _Row] | Mapping[K, _Source], time_ms: int, idle_ms
 def _in_one_bucket(value: Value) -> Value:
     """A histogram as one without bounds."""
     return value._replace(buckets=(sum(value.buckets),)) if isinstance(value, HistogramValue) else value
+
+
+def _cut(time_ms: int, now_ms: int) -> int:
+    """The time of a reading, as far as it is believed."""
+    return min(time_ms, now_ms + AHEAD_MS)
 
 
 def _relabelled(placed: Labels, given: Labels) -> bool:

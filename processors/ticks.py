@@ -153,13 +153,17 @@ class Ticks:
             return None
         return self._tick(max(now, self._last + SHORTEST))
 
-    def acknowledged(self, append: int, monotonic: float) -> None:
-        """The tick returned last was appended at `append`.
+    @property
+    def idle(self) -> bool:
+        """Whether no points came between the last two ticks."""
+        return self._idle
 
-        Used only if no points came since the one before: in a backlog, time is that of the points.
+    def acknowledged(self, append: int, monotonic: float) -> None:
+        """The tick returned last, an idle one, was appended at `append`, and nothing was left to count before it.
+
+        In a backlog, time is that of the points, even if none came for a while.
         """
-        if self._idle:
-            self._know(append, monotonic)
+        self._know(append, monotonic)
 
     # ---- time --------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ LOWEST_SCALE, HIGHEST_SCALE = -4, 8
 MOST_BUCKETS = 160
 # In all, of a histogram or a summary: a point brings 2^53 at most, and what is stored has 64 bits.
 MOST_OBSERVATIONS = 1 << 63
+ROUNDING = 1e-9  # as a share: what is left of a sum when all of it was taken away again, what a logarithm is off
 
 
 def plus(a: Value, b: Value) -> Value:
@@ -87,7 +88,8 @@ def _exponential(a: ExponentialValue, b: ExponentialValue, sign: int) -> Exponen
     while scale > LOWEST_SCALE and _reach(_scaled(a, scale), _scaled(b, scale)) > MOST_BUCKETS:
         scale -= 1
     threshold = max(a.zero_threshold, b.zero_threshold)
-    a, b = _zeroed(_scaled(a, scale), threshold), _zeroed(_scaled(b, scale), threshold)
+    # Before they are wider: a bucket that would then lie on both sides of the threshold is counted by what is above.
+    a, b = _scaled(_zeroed(a, threshold), scale), _scaled(_zeroed(b, threshold), scale)
     positive_offset, positive = _merged(a.positive_offset, a.positive, b.positive_offset, b.positive, sign)
     negative_offset, negative = _merged(a.negative_offset, a.negative, b.negative_offset, b.negative, sign)
     merged = ExponentialValue(
@@ -178,5 +180,10 @@ def _zeroed(value: ExponentialValue, threshold: float) -> ExponentialValue:
 
 
 def _bucket_of(number: float, scale: int) -> int:
-    """The index of the bucket (base^index, base^(index+1)] that holds a positive number, within rounding."""
-    return ceil(log2(number) * 2.0**scale) - 1
+    """The index of the bucket (base^index, base^(index+1)] that holds a positive number.
+
+    A number that is a bound but for rounding is taken for it: thresholds are widened to bounds.
+    """
+    exact = log2(number) * 2.0**scale
+    bound = round(exact)
+    return (bound if abs(exact - bound) <= ROUNDING * max(1.0, abs(exact)) else ceil(exact)) - 1

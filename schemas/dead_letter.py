@@ -29,7 +29,7 @@ Headers = Sequence[tuple[str, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Coordinates are those of the raw record; `index` is the row inside it, the first of several.
+    """Coordinates are those of the raw record; `index` is the row inside it, the first of `rows`.
 
     `encoding` is that of the value, empty for that of its topic.
     """
@@ -44,10 +44,15 @@ class DeadLetter:
     reason: str
     detail: str = ""
     encoding: str = ""
+    rows: int = 1
 
     def key(self) -> bytes:
-        """The same letter always has the same key, so a replay can recognise repetitions."""
-        return f"{self.topic}/{self.partition}/{self.offset}/{self.index}".encode()
+        """The same letter always has the same key, so a replay can recognise repetitions.
+
+        One of several rows has another one than that of its first row alone: a sink may have put both into the queue.
+        """
+        several = f"+{self.rows}" if self.rows > 1 else ""
+        return f"{self.topic}/{self.partition}/{self.offset}/{self.index}{several}".encode()
 
     def headers(self) -> list[tuple[str, bytes]]:
         """Record headers, all UTF-8 text."""
@@ -63,6 +68,8 @@ class DeadLetter:
         }
         if self.encoding:
             fields["encoding"] = self.encoding
+        if self.rows > 1:
+            fields["rows"] = self.rows
         return [(name, str(value).encode()) for name, value in fields.items()]
 
     @classmethod
@@ -72,7 +79,8 @@ class DeadLetter:
         try:
             partition, offset, timestamp, index = (int(found[n]) for n in ("partition", "offset", "timestamp", "index"))
             texts = found["stage"], found["reason"], found.get("detail", ""), found.get("encoding", "")
-            return cls(value, found["topic"], partition, offset, timestamp, index, *texts)
+            rows = int(found.get("rows", 1))
+            return cls(value, found["topic"], partition, offset, timestamp, index, *texts, rows)
         except KeyError as missing:
             raise ValueError(f"no header {missing}") from None
 

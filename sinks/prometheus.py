@@ -104,9 +104,9 @@ class _TooOld:
         self.until, self.detail = -inf, ""
         self._in_a_row = 0  # refused for their time, unless their series is new
 
-    def refused(self, time_ms: int, detail: str) -> None:
-        """A sample that stood alone."""
-        self._in_a_row += 1 if TOO_OLD.search(detail) else 0
+    def refused(self, time_ms: int, detail: str, known: bool) -> None:
+        """A sample that stood alone; of one that is `known` a newer one may have been delivered before."""
+        self._in_a_row += 1 if TOO_OLD.search(detail) and not known else 0
         if OUT_OF_BOUNDS.search(detail) or self._in_a_row >= MANY_TOO_OLD:
             self.until, self.detail = max(self.until, time_ms), detail
 
@@ -207,7 +207,7 @@ class Prometheus(Destination[SampleItem]):
                 if known and DELIVERED_BEFORE.search(outcome.detail):
                     outcome = Outcome(already_delivered=1)
                 elif times:
-                    old.refused(times[part[0]], outcome.detail)
+                    old.refused(times[part[0]], outcome.detail, known)
             if isinstance(outcome, Outcome):
                 old.taken()
             return outcome

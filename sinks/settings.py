@@ -232,6 +232,10 @@ def url_rules(text: str, auth: SinkAuth, headers: Mapping[str, str]) -> Iterator
     url = urlsplit(text)
     if not url.hostname:
         yield "has no host"
+    try:
+        url.port  # noqa: B018 - it is read here
+    except ValueError:
+        yield "has no port between 0 and 65535"
     if url.username or url.password:
         yield "must not hold credentials; they belong in auth"
     sent = [*auth.ways, *(f"headers.{name}" for name in headers if is_secret_header(name))]

@@ -12,6 +12,7 @@ partition, and who takes over the new ones goes on as after any takeover (docs/a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -106,13 +107,16 @@ class Decisions:
 
     def add(self, record: DecisionRecord) -> Iterator[tuple[int, DecisionRecord]]:
         """The verdicts of an old record; yields new records that are full, each with its partition."""
-        partitions, repeated = len(self._pending), set(record.repeated)
+        partitions, repeated = len(self._pending), Counter(record.repeated)
+        first = Counter(record.keys) - repeated  # what is not a repetition comes first
         for key, time, verdict in zip(record.keys, record.times, record.verdicts, strict=True):
             target = key % partitions
             self._pending[target].append(key, time, verdict)
             if key in record.restored:
                 self._pending[target].restored[key] = record.restored[key]
-            if key in repeated:
+            if first[key]:
+                first[key] -= 1
+            elif repeated[key]:
                 self._pending[target].repeated.append(key)
             self._bytes[target] += decision_bytes(verdict)
             if self._bytes[target] >= DECISION_BYTES:

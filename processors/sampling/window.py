@@ -458,6 +458,7 @@ class Window:
             if verdict is not None and self._verdicts.touch(key, needed, heads):
                 self._record(key, needed, verdict)
                 self._pending.repeated.append(key)
+                self._pending_bytes += 8
         return row_times, met
 
     def _record(self, key: int, time: int, verdict: Verdict) -> None:

@@ -179,10 +179,10 @@ def test_whatever_is_not_taken_over_is_told() -> None:
         ("receivers.kafka/a.traces.exclude_topics", "has no counterpart", True),
         ("receivers.kafka/a.client_id", "not taken over: see `kafka`", False),
         ("receivers.kafka/b.traces", "^all-.* is left out: a pattern; name the topics as `inputs`", True),
-        ("receivers.kafka/b.initial_offset", "not taken over: `kafka.start` is earliest for all topics", True),
+        ("receivers.kafka/b.initial_offset", "latest is not taken over: `kafka.start` is earliest for all", True),
         ("receivers.kafka/b.header_extraction", "has no counterpart", True),
         (
-            "receivers.kafka/c.encoding",
+            "receivers.kafka/c.traces.encoding",
             "kafka/c is left out: zipkin_proto is none of otlp_proto, otlp_json, jaeger_proto, jaeger_json, auto",
             True,
         ),

@@ -338,6 +338,17 @@ async def test_a_destination_that_refuses_everything_stops_the_sink_and_not_one_
     assert [word for word, *_ in grave.letters] == ["c"]
 
 
+async def test_what_was_accepted_is_settled_although_the_rest_of_the_request_stops_the_sink() -> None:
+    """Or it would be delivered once more at every restart."""
+    share = DeadLetterShare("sink.x", "x", DeadLetters(min_records=2))
+    outcome = Outcome(accepted=1, refused=(Refusal(1, "no"), Refusal(2, "no")))
+    async with bench(Scripted(Script(outcome)), Grave(), max_items=3, share=share) as it:
+        await it.add("a", "b", "c")
+        with pytest.raises(TooManyDeadLetters):
+            await asyncio.wait_for(it.delivery.failed, DEADLINE)
+        assert it.account.position == 1
+
+
 async def test_one_message_never_stops_a_sink() -> None:
     """However many rows it has: after a restart it would be there again, and so for ever."""
     share = DeadLetterShare("sink.x", "x", DeadLetters(min_records=4))

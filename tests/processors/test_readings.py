@@ -308,6 +308,27 @@ def test_a_level_without_a_new_point_is_stale_long_before_a_counter() -> None:
     assert [(block.metric, rows([block]), block.stale) for block in blocks] == [("c", {A: 1}, []), ("m", {B: 2}, [A])]
 
 
+def test_a_sum_of_deltas_that_may_fall_stays_while_nothing_changes() -> None:
+    """What its rows have is nowhere else: coming back it would begin at zero."""
+    store = SeriesStore(Limits(100, 100, idle_ms=60 * MINUTE, level_idle_ms=5 * MINUTE))
+    store.apply(counted("sum", (A, 10)), TIME)
+    tick(store, TIME)
+    assert rows(tick(store, TIME + 30 * MINUTE)) == {A: 10}
+    store.apply(counted("sum", (A, -1)), TIME)
+    assert rows(tick(store, TIME + 31 * MINUTE)) == {A: 9}
+    assert stale(tick(store, TIME + 92 * MINUTE)) == [A]
+
+
+@pytest.mark.parametrize("kind", ["gauge", "counter"])
+def test_a_clock_that_was_ahead_holds_nothing_up_once_it_is_right(kind: Kind) -> None:
+    store = SeriesStore(Limits(100, 100))
+    for ahead, now, value in ((180, 0, 1), (0, 2, 5), (0, 3, 7)):
+        at = TIME + now * MINUTE
+        store.apply(read(kind, (A, value, 1, TIME, at + ahead * MINUTE)), at)
+    assert rows(tick(store, TIME + 4 * MINUTE)) == {A: 7}
+    assert not store.dropped()
+
+
 def test_a_sum_that_may_fall_loses_what_a_silent_source_had() -> None:
     """Two sources of one label set, as connections of two processes: one dies."""
     store = SeriesStore(Limits(100, 100, level_idle_ms=5 * MINUTE))

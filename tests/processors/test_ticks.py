@@ -55,7 +55,8 @@ class World:
             self.take_over()
             return False
         self.ticks.append(read_tick(due.tick.encode()))
-        self.aggregate.acknowledged(self.now, self.monotonic)
+        if self.aggregate.idle and self.aggregate.next_offset == len(self.log):
+            self.aggregate.acknowledged(self.now, self.monotonic)
         return True
 
     def read(self, records: int, lost: bool = False) -> None:
@@ -169,6 +170,21 @@ def test_ticks_go_on_while_no_points_come() -> None:
         world.commit(world.aggregate.due(world.monotonic), lost=False)
     assert [tick.time_ms - START for tick in world.ticks] == [INTERVAL * i for i in range(1, 6)]
     assert {tick.points for tick in world.ticks} == {1}
+
+
+def test_a_pause_in_a_backlog_is_not_its_end() -> None:
+    """Fetches stand for longer than an interval, as in a rebalance: time is still that of the points."""
+    world = World()
+    for _ in range(60):
+        world.log.append((world.now, PointBatch.decode(one())))
+        world.pass_time(1000)
+    world.pass_time(3 * 3_600_000)
+    world.read(20)
+    for _ in range(2):
+        world.pass_time(INTERVAL)
+        world.commit(world.aggregate.due(world.monotonic), lost=False)
+    world.read(60)
+    assert max(tick.time_ms - START for tick in world.ticks) < 60_000 + 2 * INTERVAL
 
 
 def test_a_backlog_makes_the_ticks_that_it_would_have_made_live() -> None:

@@ -88,6 +88,24 @@ def test_zero_thresholds_meet_at_the_larger_one() -> None:
     assert both == ExponentialValue(8, 9.0, 0, 6, 3.0, 2, (1,), 2, (1,))
 
 
+@pytest.mark.parametrize("scale", [0, 3, 5, 8])
+@pytest.mark.parametrize("later", [0, 1, 2])
+def test_a_zero_bucket_that_was_widened_is_no_restart(scale: int, later: int) -> None:
+    """As client_golang does, to a bucket's bound, for want of buckets; `later` powers of two fewer of them."""
+    observations = [2 ** ((number + 0.37) / 16) for number in range(-160, 160)]
+    before = histogram(observations, scale)
+    scale = before.scale
+    for place in range(len(before.positive)):
+        threshold = 2 ** ((before.positive_offset + place + 1) / 2**scale)
+        index = before.positive_offset + place
+        above = [n for n in observations if index_of(n, scale) > index]
+        after = histogram(above, scale - later)
+        after = after._replace(observations=320, sum=before.sum, zero=320 - len(above), zero_threshold=threshold)
+        delta = minus(after, before)
+        assert isinstance(delta, ExponentialValue), threshold
+        assert (delta.observations, delta.zero, sum(delta.positive)) == (0, 0, 0)
+
+
 def test_a_scale_that_prometheus_lacks_is_refused() -> None:
     with pytest.raises(ValueError, match="scale -5"):
         fitted(ExponentialValue(0, 0.0, -5, 0, 0.0, 0, (), 0, ()))

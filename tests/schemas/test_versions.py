@@ -93,6 +93,7 @@ WIDE = Tick(
     ],
     1_700_000_015_000,
 )
+SEVERAL = DeadLetter(b"a", "t", 1, 2, 3, 4, "sink.jaeger", "refused_by_sink", rows=20)
 LETTER = DeadLetter(
     b"\x00not otlp", "otlp_spans", 3, 1 << 40, 1_700_000_000_123, 7, "ingest", "malformed", "größe: field 3"
 )
@@ -152,6 +153,12 @@ def test_decisions_with_restores() -> None:
     assert same(BACK.encode(), golden("decision_restored.bin"))
     assert DecisionRecord.decode(golden("decision_restored.bin")) == BACK
     assert "restored" not in unpack(DECISION_RECORD.encode())
+
+
+def test_a_letter_of_several_rows_is_none_of_its_first_row() -> None:
+    assert SEVERAL.key() == b"t/1/2/4+20"
+    assert DeadLetter.read(b"a", SEVERAL.headers()) == SEVERAL
+    assert "rows" not in dict(LETTER.headers())
 
 
 def test_decisions_with_repetitions() -> None:

@@ -191,6 +191,19 @@ async def test_what_is_too_old_beside_a_newer_sample_says_nothing_of_a_new_serie
     assert await query(prometheus, calls, at) == {f"s{n}": n for n in range(1, 200, 2)}
 
 
+async def test_of_what_is_sent_again_each_sample_is_asked_for(prometheus: PrometheusServer) -> None:
+    """One lane of the predecessor was far ahead: its series are too old, all in a row, those of another are new."""
+    calls, at = fresh(), NOW - 20 * 60_000
+    await send(prometheus.remote_write_url, tick(1, NOW, counter(calls, [((f"s{n}",), 1) for n in range(100)])))
+    destination = Prometheus(sink(prometheus.remote_write_url, shards=1))
+    await destination.start()
+    again = tick(2, at, counter(calls, [((f"s{n}",), n) for n in range(200)]), redelivered=True)
+    outcome = await destination.send(destination.request(encode(destination, again)))
+    await destination.close()
+    assert (outcome.accepted, [refusal.index for refusal in outcome.refused]) == (100, list(range(100)))
+    assert await query(prometheus, calls, at) == {f"s{n}": n for n in range(100, 200)}
+
+
 async def test_far_in_the_future_says_nothing_of_what_is_older() -> None:
     """Prometheus says "out of bounds" of both."""
     future = "out of bounds: timestamp is too far in the future"

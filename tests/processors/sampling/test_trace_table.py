@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from statistics import median
-from time import perf_counter_ns
+from time import perf_counter_ns, process_time_ns
 
 import pytest
 from hypothesis import given
@@ -21,6 +21,16 @@ from tests.schemas.rows import columns_of
 WAIT = 10
 TRACE_ID = bytes(range(16))
 BATCH = 1_000  # rows
+
+
+def least(run: Callable[[], object]) -> int:
+    """Nanoseconds of CPU of the cheapest of three runs: others have the machine as well."""
+    spent = []
+    for _ in range(3):
+        began = process_time_ns()
+        run()
+        spent.append(process_time_ns() - began)
+    return min(spent)
 
 
 def random_keys(count: int) -> list[int]:
@@ -153,43 +163,39 @@ def test_rows_beyond_the_deadline_are_one_record_while_the_clock_stands() -> Non
 @pytest.mark.parametrize("beyond", [False, True])
 def test_rows_that_are_ahead_of_the_clock_each_at_a_time_of_its_own_are_found_at_once(beyond: bool) -> None:
     """They come by their time. With `beyond` every second one lies behind the deadline."""
-    costs = []
-    for count in (4 * BATCH, 32 * BATCH):
+
+    def rows(count: int) -> None:
         table = Table(wait=100 * BATCH)
         times = [200 * BATCH if beyond and number % 2 else number for number in range(100, 100 + count)]
-        began = perf_counter_ns()
         table.rows([1] * count, times, now=-100 * BATCH)
-        costs.append((perf_counter_ns() - began) / count)
         assert table.due(100 + 100 * BATCH) == {1: 1}
-    assert costs[1] < 4 * costs[0]
+
+    assert least(lambda: rows(32 * BATCH)) < 4 * 8 * least(lambda: rows(4 * BATCH))
 
 
 def test_trace_ids_that_are_chosen_cost_what_others_do() -> None:
     """These have all met in one place when every process multiplied by the same number."""
     count = 16 * BATCH
     chosen = [number * pow(0x9E3779B97F4A7C15, -1, 1 << 64) % (1 << 64) for number in range(1, count + 1)]
-    costs = []
-    for keys in (random_keys(count), chosen):
-        table = Table()
-        began = perf_counter_ns()
-        table.rows(keys, [100] * count, now=100)
-        costs.append(perf_counter_ns() - began)
-    assert costs[1] < 4 * costs[0]
+    usual = random_keys(count)
+    assert least(lambda: Table().rows(chosen, [100] * count, now=100)) < 5 * least(
+        lambda: Table().rows(usual, [100] * count, now=100)
+    )
 
 
 def test_a_backlog_of_one_deadline_is_sorted_once() -> None:
     """As of records without timestamps: what a trace costs does not grow with how many are due."""
-    costs = []
-    for count in (8 * BATCH, 64 * BATCH):
+
+    def decide(count: int) -> None:
         table = Table()
         table.rows(random_keys(count), [100] * count, now=100)
-        began, last = perf_counter_ns(), -1
+        last = -1
         while listed := table.table.list_due(1_000):
             assert table.table.due_keys[0] > last
             last = table.table.due_keys[listed - 1]
             table.table.settle(listed)
-        costs.append((perf_counter_ns() - began) / count)
-    assert costs[1] < 4 * costs[0]
+
+    assert least(lambda: decide(64 * BATCH)) < 3 * 8 * least(lambda: decide(8 * BATCH))
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 3)), max_size=60), st.integers(0, 1 << 32))
