@@ -85,11 +85,11 @@ class DecisionLog:
             if (found is None or again) and len(self._records) > len(fresh):
                 del self._records[: self._fresh]  # a day of verdicts need not fit into memory
                 gap = True
+        if gap:
+            self._records, self._position = [], end if found is None else found + 1
+            await self._further()
         if found is None:
             return Place(None, await self._state(len(self._records)), {})
-        if gap:
-            self._records, self._position = [], found + 1
-            await self._further()
         place = bisect_left(self._records, (found, -1, b""))
         while place == 0 and await self._further():
             place = self._fresh

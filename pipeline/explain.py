@@ -8,6 +8,7 @@ traces as for kept ones, and whether or not a worker runs.
 
 from __future__ import annotations
 
+import asyncio
 from array import array
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -119,6 +120,7 @@ async def _rows(config: Config, history: History, key: int, before: Checkpoint) 
     clock.restore(before.marks, before.raw_topics)
     rows: list[Rows] = []
     async for batch in history.batches():
+        await asyncio.sleep(0)  # a worker answers as well, and what is in memory is read without a pause
         for envelope, append in _envelopes(batch):
             chosen = [row for row, each in enumerate(envelope.keys) if each == key] if key in envelope.keys else []
             if chosen:

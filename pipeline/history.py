@@ -16,7 +16,8 @@ from pipeline.window_settings import window_settings
 from processors.feeds import place_of
 from processors.sampling.window import Value
 
-CHUNK = 4 << 20  # bytes of values that are fetched of a topic at a time
+CHUNK = 4 << 20  # bytes of values that are fetched of a topic at a time; of many together as many as of LARGE of them
+LARGE, LEAST_CHUNK = 8, 128 << 10
 BATCH_BYTES = 1 << 20  # of values in one batch; with `regroup: never` they are taken apart together
 
 
@@ -26,8 +27,8 @@ class Feed:
     `name` is what a window calls it (processors/feeds.py).
     """
 
-    def __init__(self, reader: Reader, partition: TopicPartition, name: str = "") -> None:
-        self.reader, self.partition, self.name = reader, partition, name
+    def __init__(self, reader: Reader, partition: TopicPartition, name: str = "", chunk: int = CHUNK) -> None:
+        self.reader, self.partition, self.name, self._chunk = reader, partition, name, chunk
         self.position = self.start = self.end = 0
         self.buffer: deque[tuple[int, int, bytes]] = deque()
 
@@ -40,7 +41,7 @@ class Feed:
     async def fill(self) -> None:
         """Fetch more, if there is nothing left and more to come."""
         while not self.buffer and not self.at_end:
-            found = await self.reader.read(self.partition, self.position, self.end, CHUNK)
+            found = await self.reader.read(self.partition, self.position, self.end, self._chunk)
             self.buffer.extend(record for record in found.records if record[0] < self.end)
             self.position = found.position
 
@@ -72,7 +73,8 @@ class History:
         self.raw_partitions = raw_partitions
         self.topics, self.direct = found.topics, found.direct
         self._reader = Reader(config.kafka, config.limits)
-        self.feeds = [Feed(self._reader, TopicPartition(*place_of(name, index)), name) for name in found.feeds]
+        chunk = max(LEAST_CHUNK, min(CHUNK, LARGE * CHUNK // len(found.feeds)))
+        self.feeds = [Feed(self._reader, TopicPartition(*place_of(name, index)), name, chunk) for name in found.feeds]
         taken_out = redactors(config)  # and not counted: it was when it was read first
         self._raw = {feed.name: raw_reader(config, feed.partition, taken_out) for feed in self.feeds if self.direct}
 

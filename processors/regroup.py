@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from processors.envelope_builder import UNTRACED, EnvelopeBuilder, EnvelopeBuilders
 from processors.redaction import Redactor
-from schemas.dead_letter import MOST_ALONE, OTLP, DeadLetter
+from schemas.dead_letter import OTLP, DeadLetter, each_alone
 from schemas.envelope import NO_MARK, Envelope
 from schemas.errors import Malformed
 from schemas.formats import detect, jaeger_json, jaeger_proto, otlp_json, text_logs
@@ -159,7 +159,8 @@ class Regroup:
             found.setdefault((place[0], reason), []).append(place)
         for (message, reason), places in found.items():
             offset, timestamp, raw, _, _ = messages[message]
-            if len(places) > MOST_ALONE:
+            headers = [len(rows.resources[place[4]]) + len(rows.scopes[place[5]]) for place in places]
+            if len(places) > 1 and not each_alone(headers):
                 places.sort()
                 together = wrap(_group(data, rows, place) for place in places)
                 detail = f"{len(places)} rows"

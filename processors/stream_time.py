@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from statistics import median_low
 
 from processors.feeds import feed_of, place_of
 from schemas.envelope import Envelope
@@ -199,6 +200,9 @@ class RawClock(StreamClock):
     def _stalled(self, raw: RawPartition) -> bool:
         return raw in self._left_out  # by whoever ran ingest before: what is read here is heard
 
+    def _active(self) -> tuple[int, ...]:
+        return ()  # nobody is silent here; there may be hundreds of feeds, and each record asks
+
     def _cut(self, feed: str, append: int) -> int | None:
         if self.leader is None:
             return append
@@ -214,7 +218,8 @@ class RawMark:
     """Up to which raw timestamp (ms) one raw partition has been read. Never goes back.
 
     A record moves it by STEP_LIMIT_MS at most: in a backlog, one timestamp of a fast clock must not pass for the time
-    of all records around it. A mark that lags is made good by the next ones, or by `ended`.
+    of all records around it. It begins with the middle one of the first that are read. A mark that lags is made good by
+    the next ones, or by `ended`.
     """
 
     mark: int | None = None
@@ -227,10 +232,11 @@ class RawMark:
     def read_all(self, timestamps: Iterable[int]) -> None:
         """Records with these raw timestamps were read, in this order."""
         newest = max((t for t in (self.mark, self._newest) if t is not None), default=None)
+        if newest is None:  # of the first ones none is known to be right: most of them are
+            timestamps = list(timestamps)
+            newest = median_low(timestamps) if timestamps else None
         for timestamp in timestamps:
-            if newest is None:
-                newest = timestamp
-            elif timestamp > newest:
+            if newest is not None and timestamp > newest:
                 newest = min(timestamp, newest + STEP_LIMIT_MS)
         self._newest = newest
 

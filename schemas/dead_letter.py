@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 MOST_ALONE = 16  # rows of one message and reason that have letters of their own: each takes its headers along
+MOST_COPIED = 1 << 20  # bytes of these headers, all copies together
 KEPT_OF_TOO_LARGE = 64 << 10  # bytes kept of what is larger than the queue takes
 DETAIL_CHARACTERS = 1000
 REPLAYED = "replayed"  # the header that tells a receipt from a letter
@@ -25,6 +26,11 @@ _CUT = re.compile(r"\(first 64 KiB of (\d+) bytes, sha256 [0-9a-f]{64}\)$")
 _HIDDEN = re.compile(r"\(none of (\d+) bytes: redaction\)$")
 
 Headers = Sequence[tuple[str, bytes]]
+
+
+def each_alone(headers: Sequence[int]) -> bool:
+    """Whether rows of one message and reason, whose headers have so many bytes each, have letters of their own."""
+    return len(headers) <= MOST_ALONE and sum(headers) <= MOST_COPIED
 
 
 @dataclass(frozen=True, slots=True)

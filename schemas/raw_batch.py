@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import cramjam
 
-from schemas.dead_letter import MOST_ALONE, DeadLetter
+from schemas.dead_letter import DeadLetter, each_alone
 from schemas.envelope import Envelope
 from schemas.errors import Malformed
 from schemas.otlp_build import traces_data
@@ -133,7 +133,8 @@ class RawReader:
             else:
                 bad.setdefault((place[0], reason), []).append(place)
         for (_, reason), places in bad.items():
-            several = [places] if len(places) > MOST_ALONE else [[place] for place in places]
+            copied = [len(rows.resources[place[4]]) + len(rows.scopes[place[5]]) for place in places]
+            several = [[place] for place in places] if each_alone(copied) or len(places) == 1 else [places]
             dead += [self._row_letter(records, values, rows, together, reason) for together in several]
         dead.sort(key=lambda letter: (letter.offset, letter.index))
         size = len(body) + ROW_BYTES * (len(rows) + len(untraced)) + MESSAGE_BYTES * len(records)

@@ -960,22 +960,32 @@ def _whole_size(value: Value) -> int:
 
 
 def _encoded(envelope: Envelope, rows: array[int], verdicts: list[RowVerdict | None]) -> list[bytes]:
-    """These rows as envelopes that every topic takes: a batch of raw records may be larger than they are."""
+    """These rows as envelopes that every topic takes: a batch of raw records may be larger than they are.
+
+    One whose first row has headers of more than half an envelope may be larger by these, or each row would take a copy.
+    """
     found = []
-    first = size = 0
+    first = size = allowed = 0
     lengths = envelope.lengths(rows)
-    headers: set[tuple[bool, int]] = set()
+    known: set[tuple[bool, int]] = set()
     all_headers = sum(map(len, envelope.resources)) + sum(map(len, envelope.scopes))
+
+    def added(row: int) -> int:
+        """Bytes of the headers of a row that no row before it has brought."""
+        own = {(False, envelope.resource[row]), (True, envelope.scope[row])} - known
+        known.update(own)
+        return sum(len((envelope.scopes if scope else envelope.resources)[number]) for scope, number in own)
+
     for place, row in enumerate(rows) if sum(lengths) + all_headers > ENVELOPE_BYTES else ():
-        size += lengths[place]
-        for header in ((False, envelope.resource[row]), (True, envelope.scope[row])):
-            if header not in headers:
-                headers.add(header)
-                size += len((envelope.scopes if header[0] else envelope.resources)[header[1]])
-        if size > ENVELOPE_BYTES and place > first:
+        headers = added(row)
+        if place > first and size + lengths[place] + headers > ENVELOPE_BYTES + allowed:
             found.append(envelope.select(rows[first:place], verdicts[first:place]).encode())
-            first, size = place, lengths[place]
-            headers.clear()
+            first, size, allowed = place, 0, 0
+            known.clear()
+            headers = added(row)
+        if place == first and 2 * headers > ENVELOPE_BYTES:
+            allowed = headers
+        size += lengths[place] + headers
     if first < len(rows):
         found.append(envelope.select(rows[first:], verdicts[first:]).encode())
     return found

@@ -275,6 +275,14 @@ def test_one_timestamp_of_a_fast_clock_moves_a_mark_by_a_step_at_most() -> None:
     assert mark.cut(ms(3 * HOUR)) == ms(0) + STEP_LIMIT_MS
 
 
+def test_the_first_timestamp_is_not_that_of_all_others() -> None:
+    """The first record of a backlog is of a clock that is an hour ahead, or has no time at all."""
+    for first in (ms(3_600), -1, 0):
+        mark = RawMark()
+        mark.read_all([first, *(ms(second / 10) for second in range(50))])
+        assert ms(0) <= (mark.cut(ms(14_400)) or 0) <= ms(4.9) + STEP_LIMIT_MS
+
+
 def test_the_end_of_a_partition_is_the_brokers_time_before_it_was_asked_for() -> None:
     mark = RawMark()
     mark.ended(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
@@ -115,3 +116,23 @@ def test_headers_count_as_memory() -> None:
     headers = sum(map(len, (*batch.rows.resources, *batch.rows.scopes)))
     assert batch.rows.resources
     assert batch.size - alone.size >= len(batch.rows.body) + ROW_BYTES * rows + headers
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_few_bad_rows_with_a_large_resource_are_one_letter(direct: bool) -> None:
+    """Each alone would take a copy of it along."""
+    data = TracesData()
+    part = data.resource_spans.add()
+    part.resource.attributes.add(key="large").value.string_value = "x" * 200_000
+    part.scope_spans.add().spans.extend([span(str(n), trace_id=b"") for n in range(12)] + [span()])
+    record = 1, 1_000, bytes(data.SerializeToString())
+    if direct:
+        dead = RawReader("raw", 0, 1, "traces", 1 << 24, 1 << 20).read([record]).dead_letters
+    else:
+        regroup = Regroup("raw", 0, "traces", "otlp_proto", 1, 1 << 24, 1 << 20, None)
+        regroup.add_all([record])
+        dead = regroup.flush(None, {}).dead_letters
+    (letter,) = dead
+    assert len(letter.value) < 2 * len(record[2])
+    assert len(TracesData.FromString(letter.value).resource_spans[0].scope_spans[0].spans) in (1, 12)
+    assert letter.detail == "12 rows"

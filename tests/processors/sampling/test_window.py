@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from processors.sampling import window as module
 from processors.sampling.verdicts import Verdicts
-from processors.sampling.window import FULL_CHECKPOINT_MS, IDLE_BURST_MS, Settings
+from processors.sampling.window import ENVELOPE_BYTES, FULL_CHECKPOINT_MS, IDLE_BURST_MS, Settings, _encoded
 from schemas.decision import DecisionRecord, Enrichment
 from schemas.envelope import Envelope, RowVerdict
 from schemas.errors import ProtocolError, Unavailable
@@ -21,6 +22,7 @@ from schemas.reasons import Reason
 from tests.processors.sampling.builders import drop, policy
 from tests.processors.sampling.pair import HORIZON, LOGS, SETTINGS, SPANS, WAIT, Owner, Pair, key, ms, span, state
 from tests.schemas.rows import scan_span
+from tests.sinks import building
 
 DUE = WAIT // 1000 + 1  # seconds after which a trace that began at 0 is decided
 KEPT_BY_ERRORS = RowVerdict(True, "errors")
@@ -1031,3 +1033,15 @@ def test_who_has_fewer_partitions_than_the_last_owner_waits_for_them() -> None:
     again = whole(3)
     again.window.load(0, last.pair.decisions[0])
     assert again.window.starting() == [f"{SPANS}/2"]
+
+
+def test_kept_rows_of_a_large_resource_do_not_each_take_a_copy_of_it() -> None:
+    large = building.envelope([building.span(name=str(number)) for number in range(40)], header=b"x" * 601_000)
+    verdicts: list[RowVerdict | None] = [RowVerdict(True, "errors")] * 60
+    found = _encoded(large, array("I", range(40)), verdicts[:40])
+    assert sum(map(len, found)) < 2 * 601_000
+    assert [row for each in found for row in Envelope.decode(each).item] == list(range(40))
+    wide = building.envelope([building.span(name="y" * 20_000) for _ in range(60)], header=b"x" * 301_000)
+    found = _encoded(wide, array("I", range(60)), verdicts)
+    assert max(map(len, found)) < 2 * ENVELOPE_BYTES
+    assert len(found) == 3
