@@ -21,6 +21,7 @@ METRICS_PACED = "--modes am --loads paced --placements pinned"
 UNKEYED = "--modes b --loads catch-up --placements pinned"
 UNKEYED_PACED = "--modes b --loads paced --placements pinned"
 ONE = "--modes one --loads catch-up --placements pinned"
+ONE_PACED = "--modes one --loads paced --placements pinned"
 UNKEYED_WAITS = f"{UNKEYED} --decision-wait 20"  # two Collectors lose traces with 5 s
 LEAST_CPU, LEAST_MEMORY = "Collector, least CPU", "Collector, least memory"
 TWO, TWO_LEAN = "two Collectors, least CPU", "two Collectors, least memory"
@@ -43,6 +44,7 @@ AGAINST: Sequence[tuple[str, str, str, str, Callable[[Run], float], float]] = (
     ("Peak memory, span metrics on both sides, paced", METRICS_PACED, TAILRACE, LEAST_MEMORY, rss, 4),
     ("Peak memory, un-keyed topic, paced, against two Collectors", UNKEYED_PACED, TAILRACE, TWO_LEAN, rss, 4),
     ("Peak memory, un-keyed topic, catch-up, one worker against one Collector", ONE, TAILRACE, LEAST_MEMORY, rss, 4),
+    ("Peak memory, un-keyed topic, paced, one worker against one Collector", ONE_PACED, TAILRACE, LEAST_MEMORY, rss, 4),
 )
 """Goal, series of bench.compare, own side, other side, figure, bar: how many times ours the other side's must be."""
 

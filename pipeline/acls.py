@@ -21,14 +21,16 @@ CANARY = "canary"
 """Stands among role names for whoever runs `tailrace canary`."""
 DEAD_LETTERS = "dlq"
 """Stands among role names for whoever runs `tailrace dlq`."""
-OTHERS = (CREATOR, CANARY, DEAD_LETTERS)
+RESIZER = "resize"
+"""Stands among role names for whoever runs `tailrace topics resize`."""
+OTHERS = (CREATOR, CANARY, DEAD_LETTERS, RESIZER)
 DEFAULT_USER = "tailrace"
 
 Kind = Literal["topic", "group", "transactional-id"]
-Operation = Literal["Read", "Write", "Create", "Delete", "Describe", "DescribeConfigs"]
+Operation = Literal["Read", "Write", "Create", "Delete", "Alter", "Describe", "DescribeConfigs"]
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
-_IMPLY_DESCRIBE = {"Read", "Write", "Delete"}
+_IMPLY_DESCRIBE = {"Read", "Write", "Delete", "Alter"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -66,6 +68,8 @@ def needed(config: Config, names: Sequence[str]) -> list[Acl]:
         found += [Acl(Resource("topic", name), "Write") for name in canary_topics(config)]
     if DEAD_LETTERS in names:
         found += _replaying(config)
+    if RESIZER in names:
+        found += _resizing(config)
     seen = {acl.resource for acl in found if acl.operation in _IMPLY_DESCRIBE}
     return [acl for acl in dict.fromkeys(found) if acl.operation != "Describe" or acl.resource not in seen]
 
@@ -125,6 +129,13 @@ def _replaying(config: Config) -> list[Acl]:
     if config.kafka.transactions:
         found.append(Acl(Resource("transactional-id", topics.group(DEAD_LETTERS)), "Write"))
     return found
+
+
+def _resizing(config: Config) -> list[Acl]:
+    """What `ingest` and `sample` may, whose epochs and offsets it takes over, more partitions, and an id of its own."""
+    found = [acl for role in diagram(config) if role.name in ("ingest", "sample") for acl in _of_role(config, role)]
+    found += [Acl(Resource("topic", name), "Alter") for name in placed_by_trace(config)]
+    return [*found, Acl(Resource("transactional-id", Topics(config.kafka.prefix).resize), "Write")]
 
 
 def _placement(config: Config) -> list[Acl]:

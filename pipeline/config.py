@@ -178,7 +178,8 @@ class Sampling(Section):
     )
     late_horizon: Positive = Field(
         600.0,
-        description="How long late spans still find their trace's verdict, in stream time; more than `decision_wait`.",
+        description="How long late spans still find their trace's verdict, in stream time; more than `decision_wait`. "
+        "Decisions must be kept so much longer than spans and logs: raise their `retention.ms` before this.",
     )
     compat: Literal["none", "otel"] = Field(
         "none", description="otel: decide as the Collector 0.155, defects included."

@@ -32,9 +32,10 @@ class InvalidConfig(ConfigError):
         self.problems = list(problems)
 
 
-def load(path: str | Path, environ: Mapping[str, str]) -> Config:
+def load(path: str | Path, environ: Mapping[str, str], files: bool = True) -> Config:
     """The configuration in the file at `path`, its `${...}` filled in from `environ` and from files.
 
+    Without `files` those that are not here need not be: for whoever connects to nothing.
     Raises InvalidConfig, with all problems.
     """
     try:
@@ -43,12 +44,12 @@ def load(path: str | Path, environ: Mapping[str, str]) -> Config:
         raise InvalidConfig(str(path), [Problem(1, 1, "", f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
         raise InvalidConfig(str(path), [Problem(1, 1, "", "is not UTF-8")]) from None
-    return parse(text, str(path), environ)
+    return parse(text, str(path), environ, files)
 
 
-def parse(text: str, path: str, environ: Mapping[str, str]) -> Config:
+def parse(text: str, path: str, environ: Mapping[str, str], files: bool = True) -> Config:
     """Like `load` for a text; `path` is where it came from: relative `${file:...}` begin in its folder."""
-    tree = read(text, Path(path).parent, environ)
+    tree = read(text, Path(path).parent, environ, files)
     if tree.data is None and not tree.problems:
         tree.problems.append(Problem(1, 1, "", "the file is empty", "kafka, inputs and sampling are required"))
     elif tree.data is not None and not isinstance(tree.data, dict):

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TypeVar
 
 import aiohttp
@@ -229,6 +230,8 @@ async def _posted(subject: str, kind: str, sink: Sink, url: str, began: float) -
         taken, status = time.monotonic() - began, response.status
     if 200 <= status < 300:
         return Finding(True, subject, "answers", taken)
+    if status == HTTPStatus.FORBIDDEN and kind == "elasticsearch":  # who is not known gets 401
+        return Finding(True, subject, "answers; these credentials may not ask for its health, nor need to", taken)
     hint = {
         401: "it wants other credentials: auth",
         403: "it refuses these credentials: auth",

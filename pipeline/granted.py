@@ -30,7 +30,7 @@ from pipeline.topics import with_admin
 
 # Of org.apache.kafka.common.acl.AclOperation; an answer is a bit field of them.
 CODES: dict[Operation, int] = {
-    "Read": 3, "Write": 4, "Create": 5, "Delete": 6, "Describe": 8, "DescribeConfigs": 10,
+    "Read": 3, "Write": 4, "Create": 5, "Delete": 6, "Alter": 7, "Describe": 8, "DescribeConfigs": 10,
 }  # fmt: skip
 NOT_TOLD = -(1 << 31)  # what a broker says instead of a bit field if it has none
 NOBODY = "check"  # a member that no coordinator knows; behind a prefix, a transactional id that no worker has

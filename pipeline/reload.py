@@ -64,6 +64,7 @@ class Reload:
     def __init__(self, config: Config, apply: Callable[[Config], Awaitable[None]], file: File | None = None) -> None:
         self.config, self.problem = config, ""
         self._file, self._apply = file, apply
+        self._horizon = config.sampling.late_horizon  # for which the topic was looked at
         self._seen: bytes | None = None  # so that the first look follows what was written since the start
         self._asked = asyncio.Event()
         self._succeeded()
@@ -94,6 +95,11 @@ class Reload:
             new = file.load()
             if keys := fixed(self.config, new):
                 raise ConfigError(f"{', '.join(keys)}: changed, which needs a restart; nothing of the file is used")
+            if new.sampling.late_horizon > self._horizon:
+                raise ConfigError(
+                    f"sampling.late_horizon: longer than at the start ({self._horizon:g}s), which needs a restart, and "
+                    "before it a retention.ms of the decisions that is as much longer; nothing of the file is used"
+                )
         except ConfigError as error:
             self.problem = str(error)
             telemetry.gauge("tailrace_config_last_reload_successful", 0)

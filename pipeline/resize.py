@@ -221,14 +221,14 @@ class Resize:
 
     async def end_open_transaction(self) -> None:
         """End what a resize that was killed has left open."""
-        await self._fence(f"{self._topics.prefix}.resize")
+        await self._fence(self._topics.resize)
 
     async def run(self, plan: Plan) -> int:
         """Do it; returns how many records were written. Raises ConfigError if a worker came meanwhile."""
         await self._add_partitions(plan)
         await self._fence_workers(plan)
         plan = await self.plan()  # what a fenced worker had under way has ended
-        producer = self._producer(f"{self._topics.prefix}.resize", TRANSACTION_TIMEOUT_MS)
+        producer = self._producer(self._topics.resize, TRANSACTION_TIMEOUT_MS)
         try:
             await producer.start()
             async with producer.transaction():

@@ -85,6 +85,11 @@ class Topics:
         whole = self.group("ingest")
         return [whole, *(f"{whole}.{signal}" for signal in ("traces", "logs", "metrics"))]
 
+    @property
+    def resize(self) -> str:
+        """The transactional id of `tailrace topics resize`."""
+        return f"{self.prefix}.resize"
+
     def transactional_id(self, role: str, partition: int, topic: str | None = None) -> str:
         """The id that fences an earlier owner of an input partition. `topic` is given by ingest: it reads several."""
         return f"{self.prefix}.{role}.{topic}.{partition}" if topic else f"{self.prefix}.{role}.{partition}"

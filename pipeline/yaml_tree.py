@@ -24,6 +24,7 @@ Key = tuple[str | int, ...]
 
 _INTERPOLATION = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _VARIABLE = re.compile(r"(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+STAND_IN = "a file that is not on this machine"
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -80,14 +81,17 @@ def dotted(path: Key) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
-def read(text: str, folder: Path, environ: Mapping[str, str]) -> Tree:
-    """The tree of one YAML document. What is wrong with it is in `problems`; `data` is then incomplete."""
+def read(text: str, folder: Path, environ: Mapping[str, str], files: bool = True) -> Tree:
+    """The tree of one YAML document. What is wrong with it is in `problems`; `data` is then incomplete.
+
+    Without `files` a `${file:...}` that is not here is no problem: STAND_IN takes its place.
+    """
     tree = Tree()
     loader = None
     try:
         loader = yaml.SafeLoader(text)
         if (node := loader.get_single_node()) is not None:
-            tree.data = _Reader(tree, loader, folder, environ).value(node, (), frozenset())
+            tree.data = _Reader(tree, loader, folder, environ, files).value(node, (), frozenset())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -110,8 +114,10 @@ def read(text: str, folder: Path, environ: Mapping[str, str]) -> Tree:
 class _Reader:
     """Turns nodes into data, with everything that this needs at hand."""
 
-    def __init__(self, tree: Tree, loader: yaml.SafeLoader, folder: Path, environ: Mapping[str, str]) -> None:
-        self.tree, self.loader, self.folder, self.environ = tree, loader, folder, environ
+    def __init__(
+        self, tree: Tree, loader: yaml.SafeLoader, folder: Path, environ: Mapping[str, str], files: bool
+    ) -> None:
+        self.tree, self.loader, self.folder, self.environ, self.files = tree, loader, folder, environ, files
 
     def value(self, node: yaml.Node, path: Key, inside: frozenset[int]) -> Any:
         """The data of one node; `inside` are the identities of the nodes around it."""
@@ -188,6 +194,8 @@ class _Reader:
             try:
                 return file.read_text("utf-8").removesuffix("\n").removesuffix("\r")
             except (OSError, ValueError) as error:
+                if not self.files and isinstance(error, OSError):
+                    return STAND_IN
                 told = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
                 reason = error.strerror if isinstance(error, OSError) else told
                 self.unread(node, path, f"file {file} cannot be read: {reason}")

@@ -28,7 +28,8 @@ def acls(file: str, names: list[str], user: str | None, form: str | None) -> Non
     """Check or print the rights that roles need on the brokers.
 
     They are the fewest with which the roles work. Among the roles, `topics` stands for whoever runs
-    `tailrace topics FILE --create`, `canary` for `tailrace canary` and `dlq` for `tailrace dlq`. Without --print the
+    `tailrace topics FILE --create`, `canary` for `tailrace canary`, `dlq` for `tailrace dlq` and `resize` for
+    `tailrace topics resize`. Without --print the
     brokers are asked what the configured user may do; nothing is written. Exit code 0 if it may do all of it, 1 if
     not, 78 if the file or a role is wrong.
 
@@ -41,7 +42,7 @@ def acls(file: str, names: list[str], user: str | None, form: str | None) -> Non
         raise click.UsageError("--user goes with --print: what is checked is the user of the configuration")
     if user and user.startswith("User:"):
         raise click.BadParameter(f"{user} without its User:, which Kafka puts before it", param_hint="--user")
-    config, overheard = loaded(file), Overheard()
+    config, overheard = loaded(file, files=form is None), Overheard()
     try:
         if form:
             click.echo(FORMS[form].acls(config, rights.by_user(config, names, user)))

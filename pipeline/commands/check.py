@@ -13,6 +13,7 @@ import click
 from pipeline import connect as connecting
 from pipeline.commands.console import EX_CONFIG, FILE, ROLES, bad, good, loaded, note, plural
 from pipeline.config import Config
+from pipeline.topics import canary_topics
 from schemas.errors import ConfigError
 from sinks.settings import OTLP_KINDS, sink_kind
 
@@ -74,6 +75,13 @@ def _notes(config: Config) -> list[str]:
         if other in ports:
             meant = "grpc" if other == GRPC_PORT else "http/protobuf"
             notes.append(f"sinks.{name}: port {other} is usually that of protocol: {meant}, this is {sink.protocol}")
+        if sink_kind(name) == "prometheus" and any(urlsplit(url).path in ("", "/") for url in sink.urls):
+            notes.append(f"sinks.{name}: its endpoint has no path; Prometheus takes remote write at /api/v1/write")
+    if config.canary is not None:
+        try:
+            canary_topics(config)
+        except ConfigError as error:
+            notes.append(f"`tailrace canary` will not run: {error}")
     if config.sampling.compat == "none":
         for policy in config.sampling.policies:
             if _has_salt(policy.model_dump()):

@@ -52,10 +52,10 @@ def note(text: str) -> None:
     click.echo(f"{click.style('!', fg='yellow')} {text}")
 
 
-def loaded(file: str) -> Config:
-    """The configuration, or its problems on standard error and exit code 78."""
+def loaded(file: str, files: bool = True) -> Config:
+    """The configuration, or its problems on standard error and exit code 78. `files` as in `load`."""
     try:
-        return load(file, os.environ)
+        return load(file, os.environ, files)
     except InvalidConfig as error:
         for problem in error.problems:
             click.echo(f"{click.style('✗', fg='red')} {file}:{problem}", err=True)

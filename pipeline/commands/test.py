@@ -29,7 +29,7 @@ def test(files: tuple[Path, ...], file: str, verbose: bool) -> None:
       tailrace test --config tailrace.yaml policies-test.yaml
       tailrace test --config tailrace.yaml --verbose policies-test.yaml
     """
-    config = loaded(file)
+    config = loaded(file, files=False)
     failed = total = wrong = 0
     for path in files:
         try:

@@ -80,12 +80,16 @@ def worker(
         bad(str(error))
         sys.exit(EX_CONFIG)
 
+    reads_raw = "sample" if config.regroup == "never" else "ingest"
+
     def again() -> Config:
         found = load(file, os.environ)
         return with_live(found) if live else found
 
     configure(config.telemetry.log_level)
-    reads_raw = "sample" if config.regroup == "never" else "ingest"
+    if since is not None and not {reads_raw, "ingest"} & set(chosen):
+        bad(f"--since: none of {', '.join(chosen)} reads raw topics, {reads_raw} does")
+        sys.exit(EX_CONFIG)
     if reads_raw in chosen and since is None and "start" not in config.kafka.model_fields_set:
         log.warning(
             "kafka.start is not set: a new group begins with what arrives from now on (latest) and leaves what is in "

@@ -16,10 +16,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipeline import granted
-from pipeline.acls import CREATOR, Acl, Resource, needed
+from pipeline.acls import CREATOR, RESIZER, Acl, Resource, needed
 from pipeline.cli import cli
 from pipeline.config import Config
-from pipeline.topics import ensure
+from pipeline.topics import ensure, partition_counts
 from tests.end_to_end import holdings, truth
 from tests.end_to_end.harness import ALL_ROLES, RAW_PARTITIONS, Destinations, Pipeline, running
 from tests.end_to_end.traffic import Batches, Feed, Shop
@@ -132,7 +132,7 @@ async def asked(broker: Authorized, destinations: Destinations) -> Asked:
 
 
 @pytest.mark.parametrize(
-    ("role", "regroup"), [*((role, "always") for role in (*ALL_ROLES, CREATOR)), ("sample", "never")]
+    ("role", "regroup"), [*((role, "always") for role in (*ALL_ROLES, CREATOR, RESIZER)), ("sample", "never")]
 )
 async def test_each_right_is_missed_by_name(asked: Asked, role: str, regroup: str) -> None:
     """None is printed that another one implies: taken away alone, the brokers refuse it alone."""
@@ -230,6 +230,30 @@ def test_check_names_the_right_that_a_kafka_sink_lacks(asked: Asked, tmp_path: P
     assert rights_of_commands(line.split("grant it: ")[1]) == {
         ("outlet", Acl(Resource("topic", "jaeger-spans"), "Write"))
     }
+
+
+async def test_a_resize_works_with_exactly_what_is_printed(broker: Authorized, tmp_path: Path) -> None:
+    """Dry, and then in earnest: that opens a transaction, ends those of workers and adds partitions."""
+    settings: dict[str, Any] = {
+        "kafka": {"bootstrap_servers": [broker.bootstrap], "prefix": "resized"},
+        "inputs": [{"topic": "resized-raw", "signal": "traces"}],
+        "sampling": {"policies": [{"name": "all", "type": "always_sample"}]},
+    }
+    await create(broker.bootstrap, {"resized-raw": 1})
+    assert await ensure(Config.model_validate(settings)) == []
+    kafka = {"bootstrap_servers": [broker.address], "prefix": "resized", "security": broker.security("resizer")}
+    path = written(tmp_path, {**settings, "kafka": kafka})
+    rights = rights_of_commands(run("acls", path, "--role", RESIZER, "--print", "kafka-cli").output)
+    broker.add_users(["resizer"])
+    before = broker.granted()
+    broker.grant(rights)
+    wait_for(lambda: broker.granted() - before == len(rights), HEARD_SECONDS, "the broker has heard of exactly these")
+    assert await asyncio.to_thread(lambda: run("acls", path, "--role", RESIZER).exit_code) == 0
+    for words in (("--dry-run",), ()):
+        result = await asyncio.to_thread(run, "topics", "resize", path, "--partitions", "6", *words)
+        assert result.exit_code == 0, result.output
+    counts = await partition_counts(Config.model_validate(settings), ["resized.spans", "resized.kept.spans"])
+    assert counts == {"resized.spans": 6, "resized.kept.spans": 6}
 
 
 def test_acls_without_print_asks_the_brokers(asked: Asked, tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ Right = tuple[str, Acl]
 """A user and what it may do."""
 
 _KINDS = {"topic": "TOPIC", "group": "GROUP", "transactional-id": "TRANSACTIONAL_ID"}
-_OPERATIONS = dict(zip(OPERATIONS, ["READ", "WRITE", "CREATE", "DELETE", "DESCRIBE", "DESCRIBE_CONFIGS"], strict=True))
+_NAMES = ["READ", "WRITE", "CREATE", "DELETE", "ALTER", "DESCRIBE", "DESCRIBE_CONFIGS"]
+_OPERATIONS = dict(zip(OPERATIONS, _NAMES, strict=True))
 
 
 class Authorized(Kafka):

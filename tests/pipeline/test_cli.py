@@ -60,6 +60,39 @@ def test_check_of_a_right_file(file: Path) -> None:
     assert "! kafka.start is not set" in result.output
 
 
+def test_what_connects_to_nothing_needs_no_secrets(tmp_path: Path) -> None:
+    """Files of a pod are not where its rights are printed and its policies tested."""
+    login = {"username": "me", "password": "${file:/run/not/here}", "sasl_mechanism": "PLAIN", "protocol": "SASL_SSL"}
+    path = written(tmp_path, MINIMAL | {"kafka": MINIMAL["kafka"] | {"security": login}})
+    cases = tmp_path / "cases.yaml"
+    cases.write_text("cases: [{name: nothing, spans: {resourceSpans: []}, expect: {verdict: dropped}}]")
+    for command, form in (("acls", "kafka-cli"), ("topics", "strimzi")):
+        assert run(command, path, "--print", form).exit_code == 0
+        refused = run(command, path)
+        assert refused.exit_code == 78
+        assert "file /run/not/here cannot be read" in refused.stderr
+    assert run("size", "--config", path, "--spans-per-second", "1000").exit_code == 0
+    assert "cannot be read" not in run("test", "--config", path, cases).output
+
+
+def test_check_tells_of_endpoints_and_a_canary_that_cannot_work(tmp_path: Path) -> None:
+    sinks = {
+        "jaeger": {"endpoint": "http://jaeger:4318/v1/traces/"},
+        "otlp/a": {"endpoint": "http://tempo:99999"},
+        "otlp/b": {"endpoint": "http://tempo:x"},
+    }
+    said = run("check", written(tmp_path, MINIMAL | {"sinks": sinks})).stderr
+    for text in (
+        "sinks.jaeger.endpoint: is a base URL",
+        "sinks.otlp/a.endpoint: has no port between 0 and 65535",
+        "sinks.otlp/b.endpoint: has no port between 0 and 65535",
+    ):
+        assert text in said
+    canary = {"jaeger": {"endpoint": "http://jaeger:16686"}}
+    told = run("check", written(tmp_path, MINIMAL | {"canary": canary})).output
+    assert "! `tailrace canary` will not run: inputs: the canary needs an input of logs as otlp_proto" in told
+
+
 def test_check_tells_what_may_surprise(tmp_path: Path) -> None:
     salted = {"sampling_percentage": 1, "hash_salt": "a"}
     inside = {"name": "s", "type": "probabilistic", "probabilistic": salted}
