@@ -150,7 +150,7 @@ class Queue:
         """
         if "/" in where:
             async for record in self.records():
-                if isinstance(record, Found) and record.letter.key().decode() == where:
+                if isinstance(record, Found) and where in (key := record.letter.key().decode(), key.partition("+")[0]):
                     return record
             raise Permanent(f"{self._topic} has no letter of {where}")
         partition, _, offset = where.rpartition(":")

@@ -117,6 +117,7 @@ class RawPair(PartitionPair):
         self._clock = BrokerClock()
         self._ending: dict[str, tuple[int, int]] = {}  # where a topic ended, and the broker's time before
         self._asked_at = 0.0
+        self._began: int | None = None  # the first mark that any of them had
         self._checking: asyncio.Task[None] | None = None
 
     async def open(self) -> Mapping[TopicPartition, int]:
@@ -191,9 +192,14 @@ class RawPair(PartitionPair):
         if self.is_full():
             return self._pair.values()
         marks = {TopicPartition(*raw): mark for raw, (mark, _) in self._window.marks().items()}
-        if len(marks) < len(self._pair):
+        if not marks:
             return ()
-        limit = min(marks.values()) + AHEAD_OF_OTHER * self._wait
+        slowest = min(marks.values())
+        if self._began is None:
+            self._began = slowest
+        if len(marks) < len(self._pair):  # one of which nothing is known yet: it may stand for long, as behind a
+            slowest = self._began  # transaction that is open, and nothing is decided before it
+        limit = slowest + AHEAD_OF_OTHER * self._wait
         return [partition for partition, mark in marks.items() if mark > limit]
 
     def is_full(self) -> bool:

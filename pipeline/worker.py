@@ -141,10 +141,13 @@ def restorer(
         owned = _owned(services, candidates)
         answer: Answer | None = None
         for lease in owned.values():
-            answer = await lease.restores.ask(trace_key(trace_id), why, most)
-            if answer.outcome is not Outcome.UNKNOWN:
-                return answer.as_plain()
-        return None if answer is None or len(owned) < len(candidates) else answer.as_plain()
+            found = await lease.restores.ask(trace_key(trace_id), why, most)
+            if found.outcome not in (Outcome.UNKNOWN, Outcome.UNDECIDED):
+                return found.as_plain()
+            if answer is None or found.outcome is Outcome.UNDECIDED:  # of which a partition without a clock is sure
+                answer = found
+        elsewhere = answer is None or (answer.outcome is Outcome.UNKNOWN and len(owned) < len(candidates))
+        return None if answer is None or elsewhere else answer.as_plain()
 
     return restored
 

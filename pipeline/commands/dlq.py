@@ -187,7 +187,8 @@ def _run(config: Config, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Ans
         bad(str(error))
         sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
     except (TailraceError, KafkaError, OSError) as error:  # TimeoutError is one
-        bad(overheard.after(f"kafka {', '.join(config.kafka.bootstrap_servers)}: {told(error)}"))
+        where = f"kafka {', '.join(config.kafka.bootstrap_servers)}: "
+        bad(overheard.after(where + told(error).removeprefix(where)))
         sys.exit(1)
 
 

@@ -67,7 +67,8 @@ def explain_command(trace_id: bytes, file: str, urls: tuple[str, ...], token: st
         with Overheard() as overheard:
             found = asyncio.run(_found(config, trace_id, peers))
     except (TailraceError, KafkaError) as error:
-        bad(overheard.after(f"kafka {', '.join(config.kafka.bootstrap_servers)}: {told(error)}"))
+        where = f"kafka {', '.join(config.kafka.bootstrap_servers)}: "
+        bad(overheard.after(where + told(error).removeprefix(where)))
         sys.exit(1)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from pipeline import telemetry
-from pipeline.direct import AHEAD_SHARE, RawPair
+from pipeline.direct import AHEAD_OF_OTHER, AHEAD_SHARE, RawPair
 from pipeline.roles import diagram, wait_for_servers
 from pipeline.worker import running
 from processors.keying import is_sampled
@@ -201,6 +201,23 @@ def test_the_head_reads_a_quarter_of_the_cache_ahead(
     )
     vars(pair).update(_window=window, _wait=wait, _ahead=100 // AHEAD_SHARE)
     assert pair.is_full() == full
+
+
+def test_nobody_is_read_far_ahead_of_one_of_which_nothing_is_known_yet() -> None:
+    """It stands behind an open transaction, say: nothing is decided before it, and what is read stays in memory."""
+    pair, wait = RawPair.__new__(RawPair), 5_000
+    names = [TopicPartition("raw", number) for number in range(3)]
+    marks: dict[tuple[str, int], tuple[int, int]] = {}
+    window = SimpleNamespace(now=None, cached_bytes=0, marks=lambda: marks)
+    pairs = {f"raw/{name.partition}": name for name in names}
+    vars(pair).update(_window=window, _wait=wait, _ahead=1, _pair=pairs, _began=None)
+    assert not pair.held()
+    marks |= {("raw", 0): (100_000, 0)}
+    assert not pair.held()
+    marks |= {("raw", 0): (100_000 + AHEAD_OF_OTHER * wait + 1, 0), ("raw", 1): (110_000, 0)}
+    assert list(pair.held()) == [names[0]]
+    marks |= {("raw", 2): (115_000, 0)}
+    assert not pair.held()
 
 
 async def test_a_first_start_under_traffic_without_a_cache_does_not_wait_for_itself(keyed: Keyed) -> None:

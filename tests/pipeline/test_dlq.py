@@ -116,7 +116,7 @@ async def test_one_letter_is_shown_and_replayed(kafka: Kafka, tmp_path: Path) ->
     stages = await faulty(kafka, tmp_path)
     value = traces("t1/secret")
     letter = DeadLetter(value, stages.raw, 1, 5, now(), 0, "sink.jaeger", Reason.REFUSED_BY_SINK, "no\x1b[2J", "")
-    row = DeadLetter(value, stages.raw, 1, 6, now(), 2, "ingest", Reason.NO_SPAN_ID, "", "otlp_proto")
+    row = DeadLetter(value, stages.raw, 1, 6, now(), 2, "ingest", Reason.NO_SPAN_ID, "", "otlp_proto", 20)
     async with stages.producer() as producer:
         for one in (letter, row):
             await producer.send_and_wait(stages.topics.dlq, one.value, one.key(), headers=one.headers())
@@ -126,7 +126,9 @@ async def test_one_letter_is_shown_and_replayed(kafka: Kafka, tmp_path: Path) ->
     assert "refused_by_sink" in shown.stdout
     assert "\x1b" not in shown.stdout
     assert "secret" not in shown.stdout
-    by_name = await stages.dlq("show", f"{stages.raw}/1/6/2", "--payload")
+    for name in (f"{stages.raw}/1/6/2+20", f"{stages.raw}/1/6/2"):
+        by_name = await stages.dlq("show", name, "--payload")
+        assert by_name.exit_code == 0
     assert '"name": "t1/secret"' in by_name.stdout
     for where in ("0:7", "0:2", "x", "other/0/0/0"):
         assert (await stages.dlq("show", where)).exit_code == 1
