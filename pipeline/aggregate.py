@@ -245,7 +245,8 @@ class PointsPartition(Lease):
             for r in due.refused
         ]
         outputs += dead_letters(self._topics, letters, self._config)
-        at_end = self._ticks.idle and not self._unread and await self._group.drained(points)
+        # What came while it was asked for is older than the answer to this tick.
+        at_end = self._ticks.idle and await self._group.drained(points) and not self._unread
         written = await self._committer.commit(outputs, offsets)
         if at_end:
             self._ticks.acknowledged(written[last].timestamp, time.monotonic())

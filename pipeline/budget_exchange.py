@@ -7,6 +7,7 @@ partitions together. When that is, only the wall clock says; what follows from i
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from schemas.decision import limiters_of
 from schemas.errors import Retryable
 
 EVERY = 1.0  # seconds
+ANSWER_LIMIT, AFTER_NONE = 1.0, 10.0  # seconds that a look may take, and until the next one if it took longer
 SILENT = 15.0  # seconds: a partition that has written nothing for so long, by the broker's clock, wants nothing
 NEWEST = 4  # offsets from the end of a log: a record, the marker of its transaction, and as much again
 
@@ -46,10 +48,13 @@ class BudgetExchange:
             self._looked = time.monotonic()
             self._began = self._began or self._looked
             try:
-                for partition, (_, append, value) in (await reader.newest(self._partitions, NEWEST)).items():
+                async with asyncio.timeout(ANSWER_LIMIT):  # bursts wait for this
+                    found = await reader.newest(self._partitions, NEWEST)
+                for partition, (_, append, value) in found.items():
                     self._newest[partition] = append, limiters_of(value)
-            except (KafkaError, Retryable) as error:
-                log.warning("budgets of other partitions could not be read", extra={"error": str(error)})
+            except (KafkaError, Retryable, TimeoutError) as error:
+                log.warning("budgets of other partitions could not be read", extra={"error": repr(error)})
+                self._looked = time.monotonic() + AFTER_NONE
         if not self._newest:
             return None
         oldest = max(append for append, _ in self._newest.values()) - int(SILENT * 1000)

@@ -34,6 +34,7 @@ from schemas.kafka_client import let_go
 RETRY_BACKOFF_MS = 10
 LINGER_MS = 0
 MAX_BATCH_BYTES = 1 << 20
+START_LIMIT = 60.0  # seconds; without a coordinator aiokafka would wait for ever
 MAX_REQUEST_BYTES = 36 << 20  # above the largest dead letter (limits.max_dead_letter_bytes + 64 KiB)
 
 Offsets = Mapping[TopicPartition, OffsetAndMetadata]
@@ -73,8 +74,12 @@ class Committer(ABC):
         )
 
     async def start(self) -> None:
-        """Begin an epoch: the predecessor is fenced when this returns (I1), what it left open is ended."""
-        await self._producer.start()
+        """Begin an epoch: the predecessor is fenced when this returns (I1), what it left open is ended.
+
+        Raises TimeoutError: a coordinator that is away is waited for by taking over again, which the watchdog sees.
+        """
+        async with asyncio.timeout(START_LIMIT):
+            await self._producer.start()
 
     async def commit(
         self,

@@ -106,6 +106,11 @@ def _interval(source: Input, config: Config) -> float:
     return source.commit_interval or config.kafka.commit_interval
 
 
+def _stall_limit(source: Input, config: Config) -> float:
+    """Seconds after which a raw partition that says nothing holds no clock."""
+    return config.sampling.ingest_stall_limit if source.signal == "traces" else config.logs.max_skew
+
+
 def _silences(source: Input, config: Config) -> tuple[float, float]:
     """Seconds after which an idle raw partition is marked for the first time, and at most between two of its marks.
 
@@ -114,8 +119,7 @@ def _silences(source: Input, config: Config) -> tuple[float, float]:
     """
     if source.signal == "metrics":
         return inf, inf
-    sampling = config.sampling
-    stall = sampling.ingest_stall_limit if source.signal == "traces" else config.logs.max_skew
+    sampling, stall = config.sampling, _stall_limit(source, config)
     longest = max(LEAST_SILENCE, min(sampling.decision_wait / MARKS_PER_WAIT, stall / MARKS_PER_STALL))
     slowest = max(_interval(item, config) for item in config.inputs if item.topic in config.traced)
     return min(max(LEAST_SILENCE, slowest), longest), longest
@@ -176,7 +180,8 @@ class RawPartition(Lease):
         self._place: int | None = None  # behind the last mark, in partition 0 of what is fed
         self._next = self._committed = self._rounds = 0
         self._mark = RawMark()
-        self._flushed_at = time.monotonic()
+        self._flushed_at = self._moved_at = time.monotonic()  # `_moved_at`: it was read, or there was nothing to read
+        self._stall = _stall_limit(source, config)
         self._marked_at = 0.0
         self._first_silence, self._longest_silence = _silences(source, config)
         self._silence = self._first_silence  # seconds until the next mark, while there is nothing else to commit
@@ -378,8 +383,24 @@ class RawPartition(Lease):
             return  # records came meanwhile: they carry the mark
         if at_end:
             self._mark.ended(before)
+        if self._stands(at_end):
+            self._marked_at = time.monotonic()
+            return
         self._pace.move(self._partition, self._mark.mark, at_end)
         await self._commit()
+
+    def _stands(self, at_end: bool) -> bool:
+        """Whether nobody can read on for longer than the stall limit, as without a leader.
+
+        Then neither marks, which would hold all clocks where they are, nor the pace may speak for it.
+        """
+        now = time.monotonic()
+        if at_end or self.saturated():
+            self._moved_at = now
+        if now - self._moved_at <= self._stall:
+            return False
+        self._pace.leave(self._partition)
+        return True
 
     async def _commit(self) -> None:
         """One transaction with everything since the last one. Raises TooManyDeadLetters before anything is taken."""
@@ -391,6 +412,8 @@ class RawPartition(Lease):
             mark = self._mark.cut(now)
             self._marked_at = 0.0 if now is None else self._flushed_at  # no mark before the broker's time is known
             self._silence = self._first_silence if read else min(2 * self._silence, self._longest_silence)
+            if read:
+                self._moved_at = self._flushed_at
             until, full = self._next, self._is_full()
             rows, outputs, letters = self._flush(mark)
             self._read = 0

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from aiokafka import TopicPartition
 
-from pipeline.budget_exchange import EVERY
+from pipeline.budget_exchange import EVERY, SILENT
 from pipeline.config import Config, Sampling
 from pipeline.history import CHUNK, Batch, Feed, History
 from pipeline.reader import Reader
@@ -114,11 +114,13 @@ async def _side_by_side(partitions: Sequence[_Partition], tell_ms: float) -> Asy
         partition, batch = min(waiting.items(), key=lambda item: item[1].newest)
         if batch.newest >= told_at + tell_ms:
             told_at = batch.newest
+            heard = [partition.newest >= told_at - int(SILENT * 1000) for partition in partitions]
             for same in zip(*(partition.replays for partition in partitions), strict=True):
-                states = [replay.limiters() for replay in same]
+                states = [replay.limiters() if is_heard else None for replay, is_heard in zip(same, heard, strict=True)]
                 for replay in same:
                     replay.allot(states)
         await partition.step(batch)
+        partition.newest = batch.newest
         yield
         following = await anext(streams[partition], None)
         if following is None:
@@ -140,6 +142,7 @@ class _Partition:
         self._decisions = Feed(reader, TopicPartition(Topics(config.kafka.prefix).decisions, index))
         self.replays: list[Replay] = []
         self.total = 0
+        self.newest = 0  # time (ms) of the newest record that was read
 
     def _replay(self, sampling: Sampling) -> Replay:
         config = self._config.model_copy(update={"sampling": sampling})

@@ -142,7 +142,8 @@ METRICS: tuple[Metric, ...] = (
         "tailrace_policy_matches_total",
         "counter",
         ("policy",),
-        "Traces that the policy voted for, whichever was named; of a shadow also those that a drop policy dropped.",
+        "Traces that the policy voted for, whichever was named; of a shadow without a limit of its own also those that "
+        "a drop policy dropped.",
     ),
     Metric(
         "tailrace_policy_only_total",

@@ -180,7 +180,8 @@ class Prometheus(Looker):
         if answer is None:
             raise Unavailable(f"{self._url}: no API of Prometheus")
         result = answer["data"]["result"]
-        self._progress.observe(float(result[0]["value"][1]) if result else 0.0)
+        if result or not self._progress.begun:  # a gap, as while nothing was written, is no reset
+            self._progress.observe(float(result[0]["value"][1]) if result else 0.0)
 
 
 def lookers(config: Config) -> list[Looker]:

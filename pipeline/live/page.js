@@ -421,13 +421,21 @@ find("more-limits").addEventListener("click", () => {
   drawLimits(shown);
 });
 
-const stream = new EventSource("live/events");
-stream.addEventListener("message", (event) => {
-  heard = Date.now();
-  if (paused) return;
-  state("live", "live");
-  draw(JSON.parse(event.data));
-});
+function listen() {
+  const stream = new EventSource("live/events");
+  stream.addEventListener("message", (event) => {
+    heard = Date.now();
+    if (paused) return;
+    state("live", "live");
+    draw(JSON.parse(event.data));
+  });
+  stream.addEventListener("error", () => {
+    if (stream.readyState !== EventSource.CLOSED) return; // it tries again by itself
+    state("lost", "the worker refuses: too many watch, or the token has changed");
+    setTimeout(listen, LOST_MS);
+  });
+}
+listen();
 setInterval(() => {
   if (heard && !paused && Date.now() - heard > LOST_MS) state("lost", "no answer: showing the last that was heard");
 }, 1000);

@@ -37,6 +37,8 @@ class Past:
     def observed(self, name: str, now: Snapshot) -> Observed:
         """A worker as of now, and what it said about RATE_SECONDS ago, or as far back as is known."""
         past = self._snapshots[name]
+        if past and now.time < past[-1].time:  # a clock was set back
+            past.clear()
         while len(past) > 1 and now.time - past[1].time >= RATE_SECONDS:
             past.popleft()
         before = past[0] if past else None

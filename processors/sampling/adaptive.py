@@ -122,7 +122,7 @@ class Averages:
 
     def _placed(self, key: int) -> int:
         if key not in self._averages and key not in self._counts:
-            if len(self._averages) + self._fresh >= self._settings.max_keys:
+            if len(self._averages) - (REST in self._averages) + self._fresh >= self._settings.max_keys:
                 self.shared += 1
                 return REST
             self._fresh += 1
@@ -135,7 +135,7 @@ class Averages:
         for key in sorted({*self._averages, *self._counts}):
             brought, before = self._counts.get(key, 0) * UNITS, self._averages.get(key, 0)
             average = round(weight * brought + (1 - weight) * before)
-            if average >= settings.age_out * UNITS:
+            if average >= round(settings.age_out * UNITS):  # as `average` is: one of just the weight stays
                 averages[key] = average
         self._averages, self._counts, self._fresh, self._total = averages, {}, 0, 0
         self._adjusted += 1

@@ -73,7 +73,8 @@ class Ballot:
     """Compiled policies, asked about one record of a TraceTable after another.
 
     `conditions`, `drops` and `shadows` (name, condition) are in the order of the configuration; bit sets have `words`
-    words. `shadow_drops` are the names of those shadows that would drop.
+    words. `shadow_drops` are the names of those shadows that would drop, `shadow_limits` of those that spend something
+    when they are asked: of a trace that a drop policy dropped they are not.
 
     What is counted since `clear`, in traces: `dropped_by` each drop policy; `together[i * len(names) + j]`, voted for
     by both i and j (i = j: by i), of those that no drop policy dropped; `only`, voted for by this one alone. `shadowed`
@@ -97,6 +98,7 @@ class Ballot:
     _shadows: cython.Py_ssize_t
     _shadows_at: cython.Py_ssize_t
     _would_drop: cython.uchar[::1]
+    _spends: cython.uchar[::1]
     _voters: cython.Py_ssize_t[::1]
     _together: cython.ulonglong[::1]
     _only: cython.ulonglong[::1]
@@ -116,6 +118,7 @@ class Ballot:
         words: int,
         shadows: Sequence[tuple[str, Condition]] = (),
         shadow_drops: Collection[str] = (),
+        shadow_limits: Collection[str] = (),
     ) -> None:
         self.names = tuple(name for name, _ in conditions)
         self.drop_names = tuple(name for name, _ in drops)
@@ -126,6 +129,7 @@ class Ballot:
         self._nodes = len(drops) + len(conditions)
         self.shadow_names = tuple(name for name, _ in shadows)
         self._shadows = len(shadows)
+        self._spends = array("B", [int(name in shadow_limits) for name in self.shadow_names] or [0])
         self._would_drop = array("B", [int(name in shadow_drops) for name in self.shadow_names] or [0])
         self._voters = array("q", bytes(8 * max(1, len(conditions))))
         self._shadows_at = sum(len(condition.code(words)) for _, condition in (*drops, *conditions))
@@ -241,6 +245,9 @@ class Ballot:
         shadow: cython.Py_ssize_t
         threshold: cython.longlong
         for shadow in range(self._shadows):
+            if dropped and self._spends[shadow]:
+                position += self._code[position + 1]
+                continue
             threshold = self._threshold(position, wide, at, spans)
             position += self._code[position + 1]
             if threshold != _NOT_KEPT:

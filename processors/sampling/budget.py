@@ -92,7 +92,7 @@ class Budgeted:
     def restore(self, state: Sequence[BucketState]) -> None:
         (_, _), (self._share, self._demand), (self._wanted, self._since) = state
         self._apply()
-        self._bucket.restore(state[0])
+        self._bucket.restore(state[0], self._budget.burst * self._token)
 
 
 def shares(demands: Sequence[int], whole: int) -> list[int]:

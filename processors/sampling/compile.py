@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 
 Compat = Literal["none", "otel"]
 
-SEMANTICS = 1  # raise it when the same policies come to mean something else: it is part of Plan.version
+SEMANTICS = 2  # raise it when the same policies come to mean something else: it is part of Plan.version
 ROLLOUT_SALT = "tailrace-rollout"  # `ids` and `probabilistic` choose apart from each other
 STATUS_NUMBERS = {"UNSET": 0, "OK": 1, "ERROR": 2}
 COLLECTOR_STATE_MEMBER = 256  # characters of key and value from which on the Collector ignores the value
@@ -81,12 +81,13 @@ class Plan:
 
     `keys` maps every attribute key that policies and metric dimensions need to its slot, for `scan_span` and
     `resource_attributes`. `conditions` holds (policy name, condition) in the order of the configuration, `drops` the
-    same for policies of type drop, `shadows` for those that vote without effect, of which `shadow_drops` would drop.
-    `rates` are what `processors.sampling.limits` keeps buckets for. `version` is a short hash of the policies and of
-    what they mean: it names the plan in decisions. Bit sets have `words` 64-bit words: `span_bits` works out what spans
+    same for policies of type drop, `shadows` for those that vote without effect, of which `shadow_drops` would drop
+    and `shadow_limits` have a limit of their own: they are not asked about traces that a drop policy dropped. `rates`
+    are what `processors.sampling.limits` keeps buckets for. `version` is a short hash of the policies and of what
+    they mean: it names the plan in decisions. Bit sets have `words` 64-bit words: `span_bits` works out what spans
     meet by themselves, `resource_bits` what they meet by their resource, and `severity_bits` holds what a log record
-    meets, by its severity number (0 = unspecified meets nothing). `samplers` go by keys, which are made of `features`;
-    without any there are none.
+    meets, by its severity number (0 = unspecified meets nothing). `samplers` go by keys, which are made of
+    `features`; without any there are none.
     """
 
     keys: dict[bytes, int]
@@ -100,6 +101,7 @@ class Plan:
     resource_lookups: tuple[Lookup, ...]
     shadows: tuple[tuple[str, Condition], ...] = ()
     shadow_drops: frozenset[str] = frozenset()
+    shadow_limits: frozenset[str] = frozenset()
     samplers: tuple[Keyed, ...] = ()
     features: SpanFeatures | None = None
 
@@ -118,10 +120,14 @@ def compile_policies(policies: Sequence[Policy], *, compat: Compat = "none", ext
     conditions: list[tuple[str, Condition]] = []
     drops: list[tuple[str, Condition]] = []
     shadows: list[tuple[str, Condition]] = []
+    limited: set[str] = set()
     for policy in unique_names(policies):
         compiler.outer = policy.name
         asked = shadows if policy.shadow else drops if policy.type == "drop" else conditions
+        before = len(compiler.rates) + len(compiler.samplers)
         asked.append((policy.name, compiler.whole(policy)))
+        if len(compiler.rates) + len(compiler.samplers) > before:
+            limited.add(policy.name)
     for key in extra_keys:
         compiler.slot(key)
     words = max(1, -(-len(compiler.bits) // WORD))
@@ -140,6 +146,7 @@ def compile_policies(policies: Sequence[Policy], *, compat: Compat = "none", ext
         resource_lookups=compiler.lookups(of_resource=True),
         shadows=tuple(shadows),
         shadow_drops=frozenset(policy.name for policy in policies if policy.shadow and policy.type == "drop"),
+        shadow_limits=frozenset(policy.name for policy in policies if policy.shadow and policy.name in limited),
         samplers=tuple(compiler.samplers),
         features=SpanFeatures(list(compiler.features), compiler.keys) if compiler.features else None,
     )

@@ -105,9 +105,13 @@ class Bucket:
         """Of a checkpoint."""
         return self.tokens, self.filled
 
-    def restore(self, state: BucketState) -> None:
-        """Go on from there, with no more than fits now."""
-        self.tokens, self.filled = min(state[0], self.capacity), state[1]
+    def restore(self, state: BucketState, largest: int) -> None:
+        """Go on from there, with no more than fits, and no deeper in debt than a trace of `largest` units leaves it.
+
+        The rate may have been another one, or counted bytes.
+        """
+        least = min(0, self.capacity - largest)
+        self.tokens, self.filled = max(least, min(state[0], self.capacity)), state[1]
 
 
 class _One:
@@ -130,7 +134,7 @@ class _One:
         return [self._bucket.state()]
 
     def restore(self, state: Sequence[BucketState]) -> None:
-        self._bucket.restore(state[0])
+        self._bucket.restore(state[0], self._burst * self._token)
 
 
 class Limits:

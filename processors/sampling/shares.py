@@ -70,7 +70,7 @@ class _Pooled:
 
     def restore(self, state: Sequence[BucketState]) -> None:
         for bucket, known in zip((*self._parts, self._pool), state, strict=True):
-            bucket.restore(known)
+            bucket.restore(known, self._largest * self._token)
 
 
 class _BySecond:

@@ -212,7 +212,8 @@ class Window:
             keyed=plan.features is not None,
             logged=settings.logs_topic is not None,
         )
-        self._ballot = Ballot(plan.conditions, plan.drops, plan.words, plan.shadows, plan.shadow_drops)
+        shadows = plan.shadows, plan.shadow_drops, plan.shadow_limits
+        self._ballot = Ballot(plan.conditions, plan.drops, plan.words, *shadows)
         self._limits = Limits(plan.rates, settings.partitions, plan.samplers)
         self._verdicts = Verdicts(settings.late_horizon)
         self._pending = DecisionRecord(settings.partitions)

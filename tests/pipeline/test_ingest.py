@@ -22,7 +22,7 @@ from pipeline.worker import running
 from schemas.envelope import NO_MARK
 from schemas.reasons import Reason
 from tests.pipeline.kafka import DEADLINE, committed, fresh
-from tests.pipeline.stages import Stages, administration, holds, log_of, monotone, now, partition, refusal
+from tests.pipeline.stages import Stages, administration, holds, log_of, monotone, now, partition, refusal, traces
 from tests.services import Kafka, eventually
 
 MINUTE, HOUR = 60_000, 3_600_000
@@ -271,6 +271,40 @@ async def test_a_producers_clock_moves_no_mark_beyond_the_brokers_nor_holds_it_b
                 assert monotone(await marked(stages, raw=0, least=start + 1_000))
             finally:
                 traffic.cancel()
+
+
+class Impatient(Stages):
+    """A raw partition that says nothing for two seconds is left out."""
+
+    SECTIONS = {
+        "sampling": {
+            "decision_wait": "1s",
+            "ingest_stall_limit": "2s",
+            "policies": [{"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}}],
+        }
+    }
+
+
+async def test_a_partition_that_nobody_can_read_on_holds_no_decision_for_ever(kafka: Kafka, tmp_path: Path) -> None:
+    """Behind a transaction that hangs, as without a leader: its old mark, written again and again, would."""
+    stages = await Impatient(kafka.bootstrap, tmp_path).create()
+    async with (
+        stages.producer() as producer,
+        stages.producer(fresh("hanging")) as hanging,
+        running(stages.config, ["ingest", "sample"]),
+    ):
+        await stages.produce(producer, "a/1")
+        await regrouped(stages, "a/1")
+        await hanging.begin_transaction()
+        await hanging.send_and_wait(stages.raw, traces("c/1"), partition=0)
+        await stages.produce(producer, "b/1!", partition=1)
+
+        async def kept() -> bool:
+            return "b/1!" in await stages.names(stages.topics.kept_spans)
+
+        await eventually(kept, DEADLINE, "b is decided")
+        await hanging.commit_transaction()
+        await regrouped(stages, "c/1")
 
 
 async def test_the_mark_goes_on_from_the_committed_offset(stages: Stages) -> None:

@@ -87,6 +87,16 @@ def test_traces_and_limits_of_all_workers_are_there() -> None:
     assert shown.limits == limits
 
 
+def test_a_clock_that_is_set_back_makes_no_longer_past() -> None:
+    past = Past()
+    for time in (*range(4_000, 4_010), *range(1_000, 1_100)):
+        seen = past.observed("w", snapshot(time))
+    assert seen.before is not None
+    assert seen.now is not None
+    assert seen.now.time - seen.before.time == 10
+    assert len(past._snapshots["w"]) < 20
+
+
 def test_the_past_looks_back_about_ten_seconds() -> None:
     past = Past()
     seen = [past.observed("w", snapshot(time)) for time in range(30)]

@@ -100,6 +100,24 @@ def test_keys_beyond_the_bound_share_one_rate_and_are_counted() -> None:
     assert REST in dict(sampler.state()[2:])
 
 
+@pytest.mark.parametrize("weight", [0.1, 0.2, 0.3, 0.5, 0.6, 0.8])
+def test_a_key_that_comes_once_in_each_interval_is_not_forgotten(weight: float) -> None:
+    """Its average is the weight itself, which is where it would age out."""
+    goal = replace(HUNDRED, per_second=0.5, weight=weight, age_out=weight)
+    sampler, rates = Averages(goal, 16), {key: 1 / 15 for key in range(1, 41)}
+    run(sampler, {99: 1.0}, 30)  # in the first interval a count is the average
+    run(sampler, rates, 60, NOON + 30_000)
+    found = run(sampler, rates, 300, NOON + 90_000)
+    assert kept(found) / sum(map(len, found.values())) < 0.5
+
+
+def test_the_rest_takes_no_place_of_a_key() -> None:
+    sampler = Averages(replace(TENTH, max_keys=2), 1)
+    run(sampler, {1: 5.0, 2: 5.0, 3: 5.0}, 16)
+    run(sampler, {4: 5.0, 5: 5.0, 6: 5.0}, 320, NOON + 16_000)  # others than those come, and these age out
+    assert len({key for key, _ in sampler.state()[2:]} - {REST}) == 2
+
+
 def test_a_key_that_comes_no_more_is_forgotten_and_silence_forgets_nothing() -> None:
     sampler = Averages(TENTH, 1)
     run(sampler, {1: 10.0, 2: 1.0}, 15)

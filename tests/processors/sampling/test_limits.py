@@ -79,6 +79,17 @@ def test_who_continues_from_a_checkpoint_decides_alike(
     assert before + passing(second, steps[at:], middle) == passing(whole, steps)
 
 
+def test_no_debt_of_another_rate_lasts_longer_than_a_trace_would_leave_it() -> None:
+    """A rate was lowered, or counted bytes before."""
+    for before in (Rate("p", 1_000, 2_000), Rate("p", 1_000_000, 2_000_000)):
+        limits = Limits([before], 16)
+        assert limits.at(NOON).take(0, before.burst - 1)
+        lower = Limits([Rate("p", 10, 20)], 16)
+        lower.restore(limits.state())
+        assert not lower.at(NOON).take(0, 1)
+        assert lower.at(NOON + 16 * 3_000).take(0, 1), "16 partitions of 10 spans a second, a trace of 20"
+
+
 def test_state_is_by_policy() -> None:
     rates = [Rate("a", 1, 2), Rate("b", 3, 4), Rate("a", 5, 6), Rate("idle", 1, 1)]
     limits = Limits(rates, 2)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from processors.sampling.ballot import Ballot
 from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.decide import decide
-from processors.sampling.limits import NO_LIMITS
+from processors.sampling.limits import NO_LIMITS, Limits
 from processors.sampling.policies import Policies, Policy
 from schemas.settings import Section
 from tests.processors.sampling.builders import MS, NOON, Table, both, drop, policy, span, spans
@@ -34,7 +34,7 @@ def counted(plan: Plan, *scans: SpanScan) -> Ballot:
     table = Table(plan.words, plan)
     table.add_spans(scans)
     assert table.table.list_due(1_000) == 1
-    ballot = Ballot(plan.conditions, plan.drops, plan.words, plan.shadows, plan.shadow_drops)
+    ballot = Ballot(plan.conditions, plan.drops, plan.words, plan.shadows, plan.shadow_drops, plan.shadow_limits)
     ballot.next_kept(table.table, 0, 1, NO_LIMITS)
     return ballot
 
@@ -69,6 +69,21 @@ def test_a_shadow_says_what_it_would_change() -> None:
 def test_a_shadow_cannot_save_what_a_drop_policy_drops() -> None:
     ballot = counted(compile_policies([drop("no-errors", ERRORS), HALF, shadow(SLOW)]), SLOW_ERROR)
     assert (list(ballot.shadowed), list(ballot.turned), list(ballot.only)) == ([1], [0], [0])
+
+
+def test_a_dropped_trace_spends_nothing_of_a_shadow() -> None:
+    """As it would not if the policy were live: the one span a second is for what follows."""
+    limit = shadow(policy("some", "rate_limiting", spans_per_second=1))
+    plan = compile_policies([drop("no-errors", ERRORS), HALF, limit, shadow(SLOW)])
+    assert plan.shadow_limits == {limit.name}
+    ballot = Ballot(plan.conditions, plan.drops, plan.words, plan.shadows, plan.shadow_drops, plan.shadow_limits)
+    limits = Limits(plan.rates, 1)
+    for scan in (SLOW_ERROR, span(NOON, NOON + 200 * MS, state=b"ot=rv:00000000000000")):
+        table = Table(plan.words, plan)
+        table.add_spans([scan])
+        assert table.table.list_due(1_000) == 1
+        ballot.next_kept(table.table, 0, 1, limits)
+    assert (list(ballot.shadowed), list(ballot.turned)) == ([1, 2], [1, 1])
 
 
 @given(st.lists(spans, min_size=1, max_size=3), st.lists(st.sampled_from(POOL), unique_by=lambda p: p.name, min_size=1))
