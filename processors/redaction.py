@@ -28,7 +28,7 @@ from processors.redaction_presets import PRESETS, PresetName, Span
 from processors.sampling.predicates import expression
 from schemas.dead_letter import hidden
 from schemas.otlp_build import key_value
-from schemas.otlp_texts import IGNORE, KEEP, KINDS, MASK, REMOVE, Texts
+from schemas.otlp_texts import IGNORE, KEEP, KINDS, MASK, REMOVE, REMOVE_OR_MASK, Texts
 from schemas.remembered import LONGEST
 from schemas.settings import Broken, Section, refuse
 
@@ -108,6 +108,9 @@ class Redaction(Section):
             yield ("hmac_key",), f"must have at least {SHORTEST_KEY} characters"
 
 
+_QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)  # what an error says was found where something else should be
+
+
 def rules(settings: Redaction) -> list[str]:
     """The names under which changes are counted."""
     lists = ("blocked_values", "blocked_key_patterns", "allowed_keys")
@@ -138,8 +141,8 @@ class Redactor:
         self._mask = _masking(settings)
         self._names = settings.summary == "debug"
         self.counts: Counter[str] = Counter()
-        keyed = bool(self._blocked_keys) or self._allowed_keys is not None
-        self._texts = Texts(self, keyed, settings.redact_all_types, settings.summary != "silent")
+        self.keyed = bool(self._blocked_keys) or self._allowed_keys is not None
+        self._texts = Texts(self, self.keyed, settings.redact_all_types, settings.summary != "silent")
 
     def message(self, data: bytes, signal: str) -> bytes:
         """A message of a signal without what must not be in it; the same object if nothing was. Raises Malformed."""
@@ -153,7 +156,7 @@ class Redactor:
         """Value and detail of a dead letter for bytes that cannot be redacted; the detail may quote them."""
         if self._payloads:
             return value, detail
-        return hidden(value, self._told(detail))
+        return hidden(value, self._told(_QUOTED.sub("…", detail)))
 
     def _told(self, text: str) -> str:
         return self.text(text.encode("utf-8", "replace")).decode("utf-8", "replace")
@@ -185,9 +188,10 @@ class Redactor:
     def _decide(self, key: str) -> int:
         if key in self._ignored_keys:
             return IGNORE
+        blocked = any(pattern.search(key) for pattern in self._blocked_keys)
         if self._allowed_keys is not None and key not in self._allowed_keys:
-            return REMOVE
-        return MASK if any(pattern.search(key) for pattern in self._blocked_keys) else KEEP
+            return REMOVE_OR_MASK if blocked else REMOVE
+        return MASK if blocked else KEEP
 
     def text(self, text: bytes) -> bytes:
         """A text with what is blocked masked."""

@@ -43,7 +43,7 @@ def cards(text: bytes) -> Iterator[Span]:
     first = 0
     while first < len(groups):
         digits, found = b"", None
-        for start, end in groups[first:]:
+        for start, end in groups[first : first + LONGEST_CARD]:  # a digit each, at least
             digits += text[start:end]
             if len(digits) > LONGEST_CARD:
                 break
@@ -53,7 +53,8 @@ def cards(text: bytes) -> Iterator[Span]:
             first += 1
             continue
         yield groups[first][0], found
-        first = next((number for number, (start, _) in enumerate(groups) if start >= found), len(groups))
+        while first < len(groups) and groups[first][0] < found:
+            first += 1
 
 
 def _is_card(digits: bytes) -> bool:

@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from processors.envelope_builder import UNTRACED, EnvelopeBuilder, EnvelopeBuilders
 from processors.redaction import Redactor
-from schemas.dead_letter import OTLP, DeadLetter, each_alone
+from schemas.dead_letter import MOST_ALONE, OTLP, DeadLetter, each_alone
 from schemas.envelope import NO_MARK, Envelope
 from schemas.errors import Malformed
 from schemas.formats import detect, jaeger_json, jaeger_proto, otlp_json, text_logs
@@ -31,6 +31,7 @@ from schemas.reasons import Reason
 ENVELOPE_BYTES = 512 << 10  # of rows and headers; it is split beyond, far below the topics' max.message.bytes
 NO_TRACE = bytes(TRACE_ID_BYTES)
 STAGE = "ingest"
+LETTER_BYTES = 400  # of a dead letter beside its value, in memory and as headers
 AUTO = "auto"
 BATCH_BYTES = 1 << 20  # of OTLP that are taken apart together: what one fetch of a partition returns
 _Decoded = tuple[int, int, bytes, bytes, str]
@@ -172,20 +173,38 @@ class Regroup:
                 self._bury(offset, timestamp, place[1], alone, reason, "", wrapped=not only)
 
     def _add_json(self, offset: int, timestamp: int, value: bytes) -> None:
-        lines = list(parse(value))
+        lines = [self._looked_into(line) for line in parse(value)]
         bad = next((line for line in lines if isinstance(line, BadLine)), None)
         found = {item: self._redacted(line) for item, line in enumerate(lines) if isinstance(line, LogRow)}
         if not found:
             # Not JSON lines at all: whole, since it was cut at bytes that are no line ends in what it really is.
             raise Malformed(bad.reason, bad.detail) if bad else Malformed(Reason.EMPTY_MESSAGE)
+        several: dict[Reason, list[tuple[int, BadLine]]] = {}
         for item, line in enumerate(lines):
             if isinstance(line, BadLine):
-                self._bury_raw(offset, timestamp, item, line.data, line.reason, line.detail)
+                several.setdefault(line.reason, []).append((item, line))
+        for reason, each in several.items():
+            if len(each) > MOST_ALONE:
+                together = b"\n".join(line.data for _, line in each)
+                detail = f"{len(each)} lines; the first: {each[0][1].detail}"
+                self._bury_raw(offset, timestamp, each[0][0], together, reason, detail)
+                continue
+            for item, line in each:
+                self._bury_raw(offset, timestamp, item, line.data, reason, line.detail)
+        large = 0
         for traced in (True, False):
             data, rows = _rows({item: line for item, line in found.items() if _traced(line) == traced})
             for row in self._builders.add(data, rows, [(offset, timestamp)], traced):
+                large += 1
                 alone = logs_data([_group(data, rows, _place(rows, row))])
                 self._bury(offset, timestamp, rows.item[row], alone, Reason.SPAN_TOO_LARGE, "", wrapped=True)
+        self.lost += large == len(found)
+
+    def _looked_into(self, line: LogRow | BadLine) -> LogRow | BadLine:
+        """Below some depth a value is the text of its JSON, whose keys redaction does not see."""
+        if isinstance(line, LogRow) and line.too_deep and self.redactor is not None and self.redactor.keyed:
+            return BadLine(line.too_deep, Reason.MALFORMED, "nested too deeply to be redacted")
+        return line
 
     def _redacted(self, line: LogRow) -> LogRow:
         if self.redactor is None:
@@ -216,7 +235,7 @@ class Regroup:
         place = (self.topic, self.partition, offset, timestamp, index)
         encoding = OTLP if wrapped and self.encoding != OTLP else encoding_of(value)
         self._dead.append(DeadLetter(value, *place, STAGE, reason, detail, encoding))
-        self._dead_bytes += len(value)
+        self._dead_bytes += len(value) + LETTER_BYTES
 
     def flush(self, mark: int | None, raw_topics: Mapping[str, int]) -> Flush:
         """Everything since the last flush; every output partition gets an envelope that carries the mark."""

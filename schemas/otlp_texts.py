@@ -25,13 +25,17 @@ from schemas.errors import Malformed
 from schemas.otlp_build import varint
 from schemas.reasons import Reason
 
-IGNORE, KEEP, MASK, REMOVE = range(4)
-"""What a key does to its attribute: nothing inside it changes, its texts may, its value does, it goes."""
+IGNORE, KEEP, MASK, REMOVE, REMOVE_OR_MASK = range(5)
+"""What a key does to its attribute: nothing inside it changes, its texts may, its value does, it goes.
+
+Inside a value nothing goes; there the last one masks.
+"""
 
 _IGNORE = cython.declare(cython.int, IGNORE)
 _KEEP = cython.declare(cython.int, KEEP)
 _MASK = cython.declare(cython.int, MASK)
 _REMOVE = cython.declare(cython.int, REMOVE)
+_REMOVE_OR_MASK = cython.declare(cython.int, REMOVE_OR_MASK)
 
 _FIELDS = cython.declare(cython.int, 32)  # above the highest field number
 _UNKNOWN = cython.declare(cython.int, 0)  # of the field's actions; above 0: the kind of message that it is
@@ -55,7 +59,7 @@ class Rules(Protocol):
     """Who decides what becomes of keys and texts."""
 
     def key(self, key: bytes) -> int:
-        """IGNORE, KEEP, MASK or REMOVE."""
+        """IGNORE, KEEP, MASK, REMOVE or REMOVE_OR_MASK."""
 
     def text(self, text: bytes) -> bytes:
         """A text with what must not be in it masked; the same object if nothing was."""
@@ -350,6 +354,8 @@ class Texts:
         decided = self._rules.key(key)
         if decided == _IGNORE:
             return None
+        if decided == _REMOVE_OR_MASK:
+            decided = _MASK if mode == _NESTED else _REMOVE
         if decided == _REMOVE and mode != _NESTED:
             self._gone = True
             self._removed.append(key)

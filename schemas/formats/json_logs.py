@@ -65,6 +65,7 @@ class LogRow(NamedTuple):
     scope: bytes
     record: bytes
     trace_id: bytes
+    too_deep: bytes = b""  # the line as it came, if what lies below 20 levels is a text now
 
 
 class BadLine(NamedTuple):
@@ -134,7 +135,7 @@ def _object(value: Any, source: bytes) -> LogRow | BadLine:
     if time_ns is not None:
         record.time_unix_nano = time_ns
     _severity(found, record)
-    _body(found, record)
+    cut = _body(found, record)
     trace_id = _trace(found, record)
     service = _text(found, "service")
     # A version or an environment on its own may be anything's; beside a service it is the service's.
@@ -145,8 +146,9 @@ def _object(value: Any, source: bytes) -> LogRow | BadLine:
         if member is not None and member != {}:
             attribute = add()
             attribute.key = key
-            _put(attribute.value, member, _MAX_DEPTH)
-    return LogRow(_resource(service, version, environment), _scope(logger), record.SerializeToString(), trace_id)
+            cut |= _put(attribute.value, member, _MAX_DEPTH)
+    headers = _resource(service, version, environment), _scope(logger)
+    return LogRow(*headers, record.SerializeToString(), trace_id, source if cut else b"")
 
 
 def _unpacked(value: dict[str, Any]) -> dict[str, Any]:
@@ -247,15 +249,17 @@ def _severity_number(field: _Field) -> int:
     return severity_of_level(value)
 
 
-def _body(found: dict[str, list[_Field]], record: LogRecord) -> None:
+def _body(found: dict[str, list[_Field]], record: LogRecord) -> bool:
+    """Whether some of it is a text now, as in `_put`."""
     for field in found.get("body", ()):
         value = field.value
         if value is not None and (field.name == "body" or not isinstance(value, dict | list)):
             if field.name == "log" and isinstance(value, str):
                 value = value.removesuffix("\n")  # Docker's, not the application's
-            _put(record.body, value, _MAX_DEPTH)
+            cut = _put(record.body, value, _MAX_DEPTH)
             field.take()
-            return
+            return cut
+    return False
 
 
 def _trace(found: dict[str, list[_Field]], record: LogRecord) -> bytes:
@@ -306,8 +310,8 @@ def _some_text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _put(into: AnyValue, value: Any, depth: int) -> None:
-    """Write a JSON value; below `depth` levels, and for integers beyond 64 bits, its text.
+def _put(into: AnyValue, value: Any, depth: int) -> bool:
+    """Write a JSON value; below `depth` levels, and for integers beyond 64 bits, its text. Whether it was too deep.
 
     In place: to make messages and have them copied takes three times as long.
     """
@@ -326,16 +330,22 @@ def _put(into: AnyValue, value: Any, depth: int) -> None:
         into.SetInParent()
     elif depth == 0:
         into.string_value = orjson.dumps(value).decode()
+        return True
     elif isinstance(value, list):
         into.array_value.SetInParent()
+        cut = False
         for entry in value:
-            _put(into.array_value.values.add(), entry, depth - 1)
+            cut |= _put(into.array_value.values.add(), entry, depth - 1)
+        return cut
     else:
         into.kvlist_value.SetInParent()
+        cut = False
         for key, member in value.items():
             entry = into.kvlist_value.values.add()
             entry.key = key
-            _put(entry.value, member, depth - 1)
+            cut |= _put(entry.value, member, depth - 1)
+        return cut
+    return False
 
 
 @remembered(1024)

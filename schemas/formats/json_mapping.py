@@ -83,6 +83,9 @@ def base64(value: Any) -> bytes:
         raise ValueError(f"{value[:40]!r} is not base64") from None
 
 
+_HOLDERS, _HELD = ("Resource", "Scope"), ("spans", "logs", "metrics")  # of what is neither a field nor to be ignored
+
+
 def _message(message: Descriptor, special: Mapping[str, Read], known: dict[str, Read]) -> Read:
     own = special.get(message.name)
     if own is not None:
@@ -99,6 +102,8 @@ def _message(message: Descriptor, special: Mapping[str, Read], known: dict[str, 
             field = fields.get(key)
             if field is not None and member is not None:
                 read[field[0]] = field[1](member)
+            elif field is None and member and message.name.startswith(_HOLDERS) and key.lower().endswith(_HELD):
+                raise ValueError(f"{key} in {message.name}: not a name of OTLP 1.0, what is in it would be lost")
         return read
 
     known[message.full_name] = read_message  # before its fields: AnyValue holds AnyValues

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData, ResourceLogs, ScopeLogs
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from schemas.errors import Malformed
 from schemas.formats.times import nanoseconds
 from schemas.formats.trace_fields import context_in_text
+from schemas.otlp_build import logs_data
 from schemas.reasons import Reason
 from schemas.severity import UNSPECIFIED, severity_number, severity_of_level
 
@@ -56,6 +58,7 @@ _TIME = re.compile(
     r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?\s?(?:Z|UTC|[+-]\d\d(?::?\d\d)?))(?!\d)"
 )
 _TIME_WORD = re.compile(rf"[-+\d:.,/TZ]*\d[-+\d:.,/TZ]*|UTC|GMT|AM|PM|[A-Z]{{2,3}}T|{_DAY}|{_MONTH}")
+MOST_LOGS = 1 << 16  # of one text; one with more lines that begin as a log does is none of several
 _HEAD_BYTES = 300  # of a line are looked at for its level
 _HEAD_WORDS = 12
 
@@ -67,10 +70,10 @@ def logs(data: bytes) -> bytes:
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").rstrip()
     if not text.strip():
         raise Malformed(Reason.EMPTY_MESSAGE)
-    records = [record(entry) for entry in entries(text)]
-    return bytes(
-        LogsData(resource_logs=[ResourceLogs(scope_logs=[ScopeLogs(log_records=records)])]).SerializeToString()
-    )
+    found = list(islice(entries(text), MOST_LOGS + 1))
+    if len(found) > MOST_LOGS:
+        found = [text]
+    return logs_data([(b"", b"", [record(entry).SerializeToString() for entry in found])])
 
 
 def entries(text: str) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from processors.redaction import Redactor
-from schemas.otlp_texts import IGNORE, MASK, REMOVE
+from schemas.otlp_texts import IGNORE, MASK, REMOVE, REMOVE_OR_MASK
 
 ATTRIBUTES = ("attributes", "filtered_attributes")
 
@@ -28,7 +28,7 @@ def _walk(message: Any, redactor: Redactor, numbers: bool, body: bool) -> None:
     for field, value in message.ListFields():
         if field.name in ATTRIBUTES or (name, field.name) == ("KeyValueList", "values"):
             keys_count = body or field.name in ATTRIBUTES
-            kept = [pair for pair in value if not keys_count or redactor.key(pair.key) != REMOVE]
+            kept = [pair for pair in value if not keys_count or redactor.key(pair.key) not in (REMOVE, REMOVE_OR_MASK)]
             for pair in kept:
                 _pair(pair, redactor, numbers, body)
             copies = [type(pair).FromString(pair.SerializeToString()) for pair in kept]
@@ -49,7 +49,7 @@ def _pair(pair: Any, redactor: Redactor, numbers: bool, body: bool) -> None:
     decided = redactor.key(pair.key)
     if decided == IGNORE:
         return
-    if decided == MASK:
+    if decided in (MASK, REMOVE_OR_MASK):  # of the latter only those that are inside a value are left
         key = redactor.text(pair.key)
         pair.Clear()  # of an index into a table of keys as well, which spans and logs have no use for
         pair.key, pair.value.string_value = key, b"****"

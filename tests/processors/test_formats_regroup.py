@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, get_args
 
 import pytest
@@ -9,7 +10,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from pipeline.config import Input
-from processors.regroup import ENCODINGS, Flush, Regroup
+from processors.regroup import ENCODINGS, LETTER_BYTES, Flush, Regroup
 from schemas.envelope import Envelope
 from schemas.ids import partition_of
 from schemas.reasons import Reason
@@ -136,3 +137,37 @@ def test_the_other_signal(signal: str, value: bytes) -> None:
 def test_the_configuration_knows_every_encoding() -> None:
     known = get_args(Input.model_fields["encoding"].annotation)
     assert set(known) == {encoding for encodings in ENCODINGS.values() for encoding in encodings}
+
+
+def test_many_bad_lines_of_json_are_one_letter_and_count_as_what_they_take() -> None:
+    made = Regroup("raw", 0, "logs", "json", 1, 1 << 24, 1 << 20, None)
+    made.add_all([(7, 0, b"{}\n" + b"x\n" * 10_000), (8, 0, b"{}\ny\nz")])
+    assert made.size > 3 * LETTER_BYTES
+    flushed = made.flush(None, {})
+    many, *few = flushed.dead_letters
+    assert (many.offset, many.index, many.detail.split(":")[0]) == (7, 1, "10000 lines; the first")
+    assert many.value == b"\n".join([b"x"] * 10_000)
+    assert [(letter.index, letter.value) for letter in few] == [(1, b"y"), (2, b"z")]
+
+
+def test_messages_of_which_nothing_fits_are_lost_in_json_as_well() -> None:
+    for encoding, value in (("json", b'{"message": "%s"}' % (b"x" * 2_000)), ("text", b"x" * 2_000)):
+        made = Regroup("raw", 0, "logs", encoding, 1, 1 << 24, 1_000, None)
+        made.add_all([(7, 0, value)])
+        assert made.lost == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"resourceSpans": [{"instrumentationLibrarySpans": [{"spans": [{"name": "x"}]}]}]},
+        {"resourceSpans": [{"ScopeSpans": [{"Spans": [{"name": "x"}]}]}]},
+        {"resourceSpans": [{"scopeSpans": [{"Spans": [{"name": "x"}]}]}]},
+    ],
+)
+def test_spans_under_other_names_are_not_lost_without_a_word(message: Any) -> None:
+    """OTLP before 1.0, or a serialiser of its own."""
+    made = Regroup("raw", 0, "traces", "otlp_json", 1, 1 << 24, 1 << 20, None)
+    made.add_all([(7, 0, json.dumps(message).encode())])
+    (letter,) = made.flush(None, {}).dead_letters
+    assert "not a name of OTLP 1.0" in letter.detail

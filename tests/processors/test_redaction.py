@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
+from time import process_time_ns
 from typing import Any
 
 import pytest
@@ -181,6 +183,52 @@ def test_blocked_keys_are_masked_whatever_their_value() -> None:
     )
     assert (found["my_token"], found["token"]) == ("****", "****")
     assert found["other"].values[0].value.string_value == "****"
+
+
+def test_a_blocked_key_inside_a_value_is_masked_whatever_keys_are_allowed() -> None:
+    """Nothing is removed inside a value, so it would stay as it is."""
+    keys = {"allowed_keys": ["user"], "blocked_key_patterns": ["password"]}
+    found = redacted(keys, user={"password": "hunter2", "name": "ada"}, other="x", my_password="y")
+    assert list(found) == ["user"]
+    assert [(a.key, a.value.string_value) for a in found["user"].values] == [("password", "****"), ("name", "ada")]
+
+
+@pytest.mark.parametrize("text", ["1 ", "4111111111111111 ", "41111111 11111111-", "5 4 "])
+def test_card_numbers_are_looked_for_in_linear_time(text: str) -> None:
+    """A list of numbers is no reason to stand still for hours."""
+    spent = []
+    for count in (2_000, 16_000):
+        began = process_time_ns()
+        masked(text * count, presets=["card_number"])
+        spent.append(process_time_ns() - began)
+    assert spent[1] < 4 * 8 * spent[0]
+
+
+def test_what_redaction_cannot_look_into_is_buried() -> None:
+    """Below 20 levels a value of a JSON log is a text, whose keys nobody asks about."""
+    deep: Any = {"password": "hunter2"}
+    for _ in range(22):
+        deep = {"a": deep}
+    line = json.dumps({"message": "m", "x": deep}).encode()
+    cases: list[tuple[dict[str, Any], int]] = [
+        ({"blocked_key_patterns": ["password"]}, 0), ({"blocked_values": ["zzz"]}, 1),
+    ]  # fmt: skip
+    for keys, rows in cases:
+        made = regroup("logs", "json", allow_all_keys=True, dead_letter_payloads=False, **keys)
+        made.add_all([(0, 0, line), (1, 0, b'{"message": "good"}')])
+        flushed = made.flush(None, {})
+        assert flushed.rows == rows + 1
+        assert [letter.value for letter in flushed.dead_letters] == [b""] * (1 - rows)
+
+
+def test_an_error_does_not_quote_what_must_not_be_seen() -> None:
+    span_with = {"key": "password", "value": {"intValue": "hunter2"}}
+    message = {"resourceSpans": [{"scopeSpans": [{"spans": [{"attributes": [span_with]}]}]}]}
+    made = regroup("traces", "otlp_json", blocked_key_patterns=["password"], allow_all_keys=True)
+    made.add_all([(0, 0, json.dumps(message).encode())])
+    (letter,) = made.flush(None, {}).dead_letters
+    assert "hunter2" not in letter.detail
+    assert "invalid literal for int()" in letter.detail
 
 
 def test_ignored_keys_win_and_allowed_values_stay() -> None:

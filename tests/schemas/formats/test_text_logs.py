@@ -164,3 +164,11 @@ def test_no_text_is_lost(text: str) -> None:
         return
     assert len(split_logs(text_logs.logs(text.encode()))) == len(found)
     assert "".join("".join(found).split()) == "".join(text.removeprefix("\ufeff").split())
+
+
+def test_a_text_of_very_many_lines_is_one_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would take a kilobyte: a few KB of zstd are a million lines."""
+    monkeypatch.setattr(text_logs, "MOST_LOGS", 3)
+    for lines, count in ((3, 3), (4, 1)):
+        found = LogsData.FromString(text_logs.logs(b"<1>x\n" * lines))
+        assert len(found.resource_logs[0].scope_logs[0].log_records) == count
