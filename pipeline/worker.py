@@ -144,8 +144,8 @@ def restorer(
             found = await lease.restores.ask(trace_key(trace_id), why, most)
             if found.outcome not in (Outcome.UNKNOWN, Outcome.UNDECIDED):
                 return found.as_plain()
-            if answer is None or found.outcome is Outcome.UNDECIDED:  # of which a partition without a clock is sure
-                answer = found
+            if answer is None or answer.outcome is Outcome.UNKNOWN:
+                answer = found  # UNDECIDED is what a partition without a clock says of any trace
         elsewhere = answer is None or (answer.outcome is Outcome.UNKNOWN and len(owned) < len(candidates))
         return None if answer is None or elsewhere else answer.as_plain()
 
