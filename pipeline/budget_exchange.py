@@ -15,13 +15,14 @@ from collections.abc import Mapping, Sequence
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from pipeline.log_start import ANSWER_LIMIT
 from pipeline.reader import Reader
 from pipeline.topics import Topics
 from schemas.decision import limiters_of
 from schemas.errors import Retryable
 
 EVERY = 1.0  # seconds
-ANSWER_LIMIT, AFTER_NONE = 1.0, 10.0  # seconds that a look may take, and until the next one if it took longer
+AFTER_NONE = 10.0  # seconds until the next look if one was not answered in time
 SILENT = 15.0  # seconds: a partition that has written nothing for so long, by the broker's clock, wants nothing
 NEWEST = 4  # offsets from the end of a log: a record, the marker of its transaction, and as much again
 

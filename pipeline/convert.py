@@ -18,11 +18,11 @@ from pipeline.yaml_tree import Key, dotted
 from processors.regroup import ENCODINGS
 from processors.sampling.policies import Policy
 from schemas.errors import ConfigError
+from sinks.settings import TRACES_PATH
 
 PROCESSOR = "tail_sampling"
 BROKERS = ["localhost:9092"]  # what the Collector's kafka components have when they say none
 TOPIC = "otlp_spans"
-TRACES_PATH = "/v1/traces"
 NOT_NEEDED = {
     "num_traces": "undecided traces are in Kafka, nothing is evicted",
     "expected_new_traces_per_sec": "nothing has to be sized before",

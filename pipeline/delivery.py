@@ -20,7 +20,7 @@ from pipeline import telemetry
 from pipeline.dead_letter_share import NEVER, DeadLetterShare
 from pipeline.pace import Turns
 from pipeline.settlement import Account, Backoff, Entry, Lane, entries_of, singles, sizes
-from schemas.dead_letter import MOST_ALONE
+from schemas.dead_letter import grouped
 from schemas.errors import Retryable, Unavailable
 from schemas.reasons import Reason
 from sinks.contract import Destination, Item, Outcome, Refusal, SourceRecord
@@ -432,8 +432,7 @@ def _letters(entries: Sequence[Entry], refused: Sequence[Refusal]) -> Iterator[t
         entry = entries[refusal.index]
         groups.setdefault((entry.item.origin.record, refusal.reason, id(entry.ticket.account)), []).append(refusal)
     for found in groups.values():
-        if len(found) > MOST_ALONE:
-            told = replace(found[0], detail=f"{len(found)} rows; the first: {found[0].detail}")
-            yield [entries[refusal.index] for refusal in found], told
-        else:
-            yield from (([entries[refusal.index]], refusal) for refusal in found)
+        for each in grouped(found):
+            first = each[0]
+            told = first if len(each) == 1 else replace(first, detail=f"{len(each)} rows; the first: {first.detail}")
+            yield [entries[refusal.index] for refusal in each], told

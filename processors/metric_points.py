@@ -24,7 +24,7 @@ from processors.otlp_series import KnownSeries, Series, Stream, digest, number, 
 from processors.redaction import Redactor
 from processors.span_metrics import BATCH_CHARACTERS, MAX_LABEL_CHARACTERS
 from processors.values import fitted
-from schemas.dead_letter import MOST_ALONE, OTLP, DeadLetter
+from schemas.dead_letter import OTLP, DeadLetter, grouped
 from schemas.errors import Malformed
 from schemas.formats import detect, otlp_json
 from schemas.formats.otlp_metrics import (
@@ -182,8 +182,7 @@ class MetricPoints:
         """Each alone, in their order; of one reason many together, for each takes its resource along."""
         found = []
         for reason, parts in bad.items():
-            several = [parts] if len(parts) > MOST_ALONE else [[part] for part in parts]
-            found += [(each[0][0], reason, each) for each in several]
+            found += [(each[0][0], reason, each) for each in grouped(parts)]
         for first, reason, each in sorted(found, key=lambda letter: letter[0]):
             detail = each[0][1] if len(each) == 1 else f"{len(each)} points; the first: {each[0][1]}"
             value = together(part for *_, part in each)

@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from processors.envelope_builder import UNTRACED, EnvelopeBuilder, EnvelopeBuilders
 from processors.redaction import Redactor
-from schemas.dead_letter import MOST_ALONE, OTLP, DeadLetter, each_alone
+from schemas.dead_letter import OTLP, DeadLetter, grouped
 from schemas.envelope import NO_MARK, Envelope
 from schemas.errors import Malformed
 from schemas.formats import detect, jaeger_json, jaeger_proto, otlp_json, text_logs
@@ -160,17 +160,11 @@ class Regroup:
             found.setdefault((place[0], reason), []).append(place)
         for (message, reason), places in found.items():
             offset, timestamp, raw, _, _ = messages[message]
-            headers = [len(rows.resources[place[4]]) + len(rows.scopes[place[5]]) for place in places]
-            if len(places) > 1 and not each_alone(headers):
-                places.sort()
-                together = wrap(_group(data, rows, place) for place in places)
-                detail = f"{len(places)} rows"
-                self._bury(offset, timestamp, places[0][1], together, reason, detail, wrapped=True)
-                continue
             only = of_message[message] == 1 and self.redactor is None
-            for place in places:
-                alone = raw if only else wrap([_group(data, rows, place)])
-                self._bury(offset, timestamp, place[1], alone, reason, "", wrapped=not only)
+            for each in grouped(places, lambda place: len(rows.resources[place[4]]) + len(rows.scopes[place[5]])):
+                value = raw if only else wrap(_group(data, rows, place) for place in sorted(each))
+                detail = f"{len(each)} rows" if len(each) > 1 else ""
+                self._bury(offset, timestamp, min(each)[1], value, reason, detail, wrapped=not only)
 
     def _add_json(self, offset: int, timestamp: int, value: bytes) -> None:
         lines = [self._looked_into(line) for line in parse(value)]
@@ -183,14 +177,11 @@ class Regroup:
         for item, line in enumerate(lines):
             if isinstance(line, BadLine):
                 several.setdefault(line.reason, []).append((item, line))
-        for reason, each in several.items():
-            if len(each) > MOST_ALONE:
-                together = b"\n".join(line.data for _, line in each)
-                detail = f"{len(each)} lines; the first: {each[0][1].detail}"
-                self._bury_raw(offset, timestamp, each[0][0], together, reason, detail)
-                continue
-            for item, line in each:
-                self._bury_raw(offset, timestamp, item, line.data, reason, line.detail)
+        for reason, bad_lines in several.items():
+            for each in grouped(bad_lines):
+                item, first = each[0]
+                detail = first.detail if len(each) == 1 else f"{len(each)} lines; the first: {first.detail}"
+                self._bury_raw(offset, timestamp, item, b"\n".join(line.data for _, line in each), reason, detail)
         large = 0
         for traced in (True, False):
             data, rows = _rows({item: line for item, line in found.items() if _traced(line) == traced})

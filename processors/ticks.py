@@ -74,7 +74,7 @@ class Ticks:
         self._last: int | None = None  # time of the last tick; of the first point before there was one
         self._known: tuple[int, float] | None = None  # a time, and the monotonic clock when it was known
         self._changed = False
-        self._idle = False  # no points came between the last two ticks
+        self.idle = False  # no points came between the last two ticks
 
     # ---- taking over -------------------------------------------------------------------------------------
 
@@ -153,11 +153,6 @@ class Ticks:
             return None
         return self._tick(max(now, self._last + SHORTEST))
 
-    @property
-    def idle(self) -> bool:
-        """Whether no points came between the last two ticks."""
-        return self._idle
-
     def acknowledged(self, append: int, monotonic: float) -> None:
         """The tick returned last, an idle one, was appended at `append`, and nothing was left to count before it.
 
@@ -182,7 +177,7 @@ class Ticks:
     def _tick(self, time: int) -> DueTick:
         self._number += 1
         since, self._last = self._last or 0, time
-        self._idle, self._changed = not self._changed, False
+        self.idle, self._changed = not self._changed, False
         overflow, self._overflow = self._overflow, {}
         refused, self._refused = tuple(self._refused), []
         dropped = self._store.dropped()  # before the tick: it forgets metrics of which nothing is left

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 MOST_ALONE = 16  # rows of one message and reason that have letters of their own: each takes its headers along
 MOST_COPIED = 1 << 20  # bytes of these headers, all copies together
+
+T = TypeVar("T")
 KEPT_OF_TOO_LARGE = 64 << 10  # bytes kept of what is larger than the queue takes
 DETAIL_CHARACTERS = 1000
 REPLAYED = "replayed"  # the header that tells a receipt from a letter
@@ -28,9 +31,14 @@ _HIDDEN = re.compile(r"\(none of (\d+) bytes: redaction\)$")
 Headers = Sequence[tuple[str, bytes]]
 
 
-def each_alone(headers: Sequence[int]) -> bool:
-    """Whether rows of one message and reason, whose headers have so many bytes each, have letters of their own."""
-    return len(headers) <= MOST_ALONE and sum(headers) <= MOST_COPIED
+def grouped(rows: Sequence[T], copied: Callable[[T], int] = lambda _: 0) -> list[Sequence[T]]:
+    """Rows of one message and reason as they become letters: each alone, or all together.
+
+    `copied` are the bytes of a row's headers, of which a letter of its own has a copy.
+    """
+    if len(rows) <= MOST_ALONE and (len(rows) == 1 or sum(map(copied, rows)) <= MOST_COPIED):
+        return [[row] for row in rows]
+    return [rows]
 
 
 @dataclass(frozen=True, slots=True)

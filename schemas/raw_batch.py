@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import cramjam
 
-from schemas.dead_letter import DeadLetter, each_alone
+from schemas.dead_letter import DeadLetter, grouped
 from schemas.envelope import Envelope
 from schemas.errors import Malformed
 from schemas.otlp_build import traces_data
@@ -133,8 +133,7 @@ class RawReader:
             else:
                 bad.setdefault((place[0], reason), []).append(place)
         for (_, reason), places in bad.items():
-            copied = [len(rows.resources[place[4]]) + len(rows.scopes[place[5]]) for place in places]
-            several = [[place] for place in places] if each_alone(copied) or len(places) == 1 else [places]
+            several = grouped(places, lambda place: len(rows.resources[place[4]]) + len(rows.scopes[place[5]]))
             dead += [self._row_letter(records, values, rows, together, reason) for together in several]
         dead.sort(key=lambda letter: (letter.offset, letter.index))
         size = len(body) + ROW_BYTES * (len(rows) + len(untraced)) + MESSAGE_BYTES * len(records)
@@ -175,10 +174,15 @@ class RawReader:
         return fitting, large
 
     def _row_letter(
-        self, records: Sequence[Record], values: Sequence[bytes], rows: Envelope, places: list[Apart], reason: Reason
+        self,
+        records: Sequence[Record],
+        values: Sequence[bytes],
+        rows: Envelope,
+        places: Sequence[Apart],
+        reason: Reason,
     ) -> DeadLetter:
         """A row of several is buried alone, as OTLP; a message's only row in the bytes it came in; many together."""
-        places.sort()
+        places = sorted(places)
         record, whole, item = records[places[0][0]], values[places[0][0]], places[0][1]
         alone = traces_data(
             (rows.resources[resource], rows.scopes[scope], [rows.body[start:end]])

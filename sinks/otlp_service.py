@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from sinks.contract import Outcome, Refusal
 from sinks.http import ANSWER_BYTES, Rejected, shortened
+from sinks.settings import LOGS_PATH, TRACES_PATH
 
 REFUSING = frozenset(
     {code_pb2.INVALID_ARGUMENT, code_pb2.FAILED_PRECONDITION, code_pb2.ALREADY_EXISTS, code_pb2.INTERNAL}
@@ -58,14 +59,14 @@ class Service:
 
 
 TRACES = Service(
-    "/v1/traces",
+    TRACES_PATH,
     "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     ExportTraceServiceResponse,
     "rejected_spans",
     "spans",
 )
 LOGS = Service(
-    "/v1/logs",
+    LOGS_PATH,
     "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
     ExportLogsServiceResponse,
     "rejected_log_records",

@@ -16,7 +16,7 @@ from schemas.settings import Broken, Duration, Section, Url, is_loopback
 OTLP_KINDS = ("jaeger", "otlp")
 KINDS = (*OTLP_KINDS, "elasticsearch", "prometheus", "kafka")
 HTTP_KINDS = (*OTLP_KINDS, "elasticsearch", "prometheus")
-SIGNAL_PATHS = ("/v1/traces", "/v1/logs")  # of OTLP/HTTP
+TRACES_PATH, LOGS_PATH = "/v1/traces", "/v1/logs"  # of OTLP/HTTP
 # Keys that only some kinds have.
 KEYS_OF: dict[str, tuple[str, ...]] = {
     "endpoint": HTTP_KINDS,
@@ -220,7 +220,7 @@ def sink_rules(name: str, sink: Sink) -> Iterator[Broken]:
         yield ("endpoints",), "each server once"
     if kind in OTLP_KINDS:
         for url in sink.urls:
-            if urlsplit(url).path.rstrip("/").endswith(SIGNAL_PATHS):
+            if urlsplit(url).path.rstrip("/").endswith((TRACES_PATH, LOGS_PATH)):
                 yield ("endpoint",), "is a base URL: the sink adds /v1/traces and /v1/logs itself"
     places: list[tuple[str | int, ...]] = [("endpoints", i) for i in range(len(sink.endpoints))] or [("endpoint",)]
     for place, url in zip(places, sink.urls, strict=False):

@@ -29,9 +29,8 @@ def acls(file: str, names: list[str], user: str | None, form: str | None) -> Non
 
     They are the fewest with which the roles work. Among the roles, `topics` stands for whoever runs
     `tailrace topics FILE --create`, `canary` for `tailrace canary`, `dlq` for `tailrace dlq` and `resize` for
-    `tailrace topics resize`. Without --print the
-    brokers are asked what the configured user may do; nothing is written. Exit code 0 if it may do all of it, 1 if
-    not, 78 if the file or a role is wrong.
+    `tailrace topics resize`. Without --print the brokers are asked what the configured user may do; nothing is
+    written. Exit code 0 if it may do all of it, 1 if not, 78 if the file or a role is wrong.
 
     \b
       tailrace acls tailrace.yaml

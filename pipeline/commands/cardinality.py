@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.commands.console import bad, loaded, plural
+from pipeline.commands.console import bad, loaded, of_kafka, plural
 from pipeline.config import Config
 from pipeline.overheard import Overheard
 from pipeline.reader import Reader
@@ -28,7 +28,6 @@ from pipeline.security import client_kwargs
 from pipeline.told_limits import standing
 from pipeline.topics import Topics
 from schemas.errors import TailraceError
-from schemas.kafka_client import told
 from schemas.sample import Tick, read_tick
 
 LARGEST_TICK = 1 << 30  # bytes, as in pipeline/aggregate.py
@@ -57,7 +56,7 @@ def cardinality(file: str, as_json: bool) -> None:
         with Overheard() as overheard:
             ticks = asyncio.run(newest_ticks(config))
     except (TailraceError, KafkaError) as error:
-        bad(overheard.after(f"kafka {', '.join(config.kafka.bootstrap_servers)}: {told(error)}"))
+        bad(overheard.after(of_kafka(config, error)))
         sys.exit(1)
     if as_json:
         click.echo(json.dumps(document(ticks), ensure_ascii=False, indent=2))

@@ -63,6 +63,14 @@ def loaded(file: str, files: bool = True) -> Config:
         sys.exit(EX_CONFIG)
 
 
+def of_kafka(config: Config, error: Exception) -> str:
+    """What the brokers, or the way to them, say of an error; whose they are is said once."""
+    from schemas.kafka_client import told  # aiokafka, for which no other command should wait
+
+    where = f"kafka {', '.join(config.kafka.bootstrap_servers)}: "
+    return where + told(error).removeprefix(where)
+
+
 def plural(count: int, noun: str) -> str:
     """A count and its noun.
 

@@ -17,14 +17,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.commands.console import EX_CONFIG, FILE, bad, good, loaded, note, plural, words
+from pipeline.commands.console import EX_CONFIG, FILE, bad, good, loaded, note, of_kafka, plural, words
 from pipeline.config import Config
 from pipeline.dead_letters import Found, Queue, Summary, Wanted
 from pipeline.letter_text import readable
 from pipeline.overheard import Overheard
 from pipeline.replay import Replay, Replayed
 from schemas.errors import ConfigError, Permanent, TailraceError
-from schemas.kafka_client import told
 from schemas.settings import parse_duration
 
 NARROW = 120  # columns of a table that goes to a file
@@ -187,8 +186,7 @@ def _run(config: Config, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Ans
         bad(str(error))
         sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
     except (TailraceError, KafkaError, OSError) as error:  # TimeoutError is one
-        where = f"kafka {', '.join(config.kafka.bootstrap_servers)}: "
-        bad(overheard.after(where + told(error).removeprefix(where)))
+        bad(overheard.after(of_kafka(config, error)))
         sys.exit(1)
 
 

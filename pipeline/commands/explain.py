@@ -14,14 +14,13 @@ import click
 from aiokafka.errors import KafkaError
 
 from pipeline import told_votes
-from pipeline.commands.console import bad, loaded
+from pipeline.commands.console import bad, loaded, of_kafka
 from pipeline.config import Config
 from pipeline.live.peers import Peer
 from pipeline.overheard import Overheard
 from processors.sampling.votes import from_plain
 from schemas.errors import TailraceError, Unavailable
 from schemas.ids import TRACE_ID_BYTES
-from schemas.kafka_client import told
 
 
 class TraceId(click.ParamType):
@@ -67,8 +66,7 @@ def explain_command(trace_id: bytes, file: str, urls: tuple[str, ...], token: st
         with Overheard() as overheard:
             found = asyncio.run(_found(config, trace_id, peers))
     except (TailraceError, KafkaError) as error:
-        where = f"kafka {', '.join(config.kafka.bootstrap_servers)}: "
-        bad(overheard.after(where + told(error).removeprefix(where)))
+        bad(overheard.after(of_kafka(config, error)))
         sys.exit(1)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))

@@ -8,12 +8,11 @@ import sys
 import click
 from aiokafka.errors import KafkaError
 
-from pipeline.commands.console import EX_CONFIG, FILE, bad, good, loaded, note, plural
+from pipeline.commands.console import EX_CONFIG, FILE, bad, good, loaded, note, of_kafka, plural
 from pipeline.config import Config
 from pipeline.overheard import Overheard
 from pipeline.resize import Plan, Resize
 from schemas.errors import ConfigError, TailraceError
-from schemas.kafka_client import told
 
 
 @click.command("resize")
@@ -38,7 +37,7 @@ def resize(file: str, partitions: int, dry_run: bool) -> None:
         with Overheard() as overheard:
             asyncio.run(_resize(config, partitions, dry_run))
     except (KafkaError, OSError) as error:  # TimeoutError is one
-        bad(overheard.after(f"kafka {', '.join(config.kafka.bootstrap_servers)}: {told(error)}"))
+        bad(overheard.after(of_kafka(config, error)))
         sys.exit(1)
     except TailraceError as error:
         bad(overheard.after(str(error)))

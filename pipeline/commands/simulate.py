@@ -17,14 +17,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pipeline import process, told_simulation
-from pipeline.commands.console import EX_CONFIG, bad, loaded
+from pipeline.commands.console import EX_CONFIG, bad, loaded, of_kafka
 from pipeline.config import Config, Sampling
 from pipeline.config_file import InvalidConfig
 from pipeline.overheard import Overheard
 from pipeline.section_file import load_section
 from processors.sampling.policies import Policies
 from schemas.errors import TailraceError
-from schemas.kafka_client import told
 from schemas.settings import Section, parse_duration
 
 if TYPE_CHECKING:  # other commands do not wait for Faust
@@ -101,7 +100,7 @@ def simulate_command(
         with Overheard() as overheard:
             report = process.run(_shown(config, new, old, since, until))
     except (TailraceError, KafkaError) as error:
-        bad(overheard.after(f"kafka {', '.join(config.kafka.bootstrap_servers)}: {told(error)}"))
+        bad(overheard.after(of_kafka(config, error)))
         sys.exit(1)
     if as_json:
         click.echo(json.dumps(told_simulation.document(report), ensure_ascii=False, indent=2))

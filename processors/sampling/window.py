@@ -64,6 +64,7 @@ from schemas.reasons import Reason
 FULL_CHECKPOINT_MS = 10_000  # of stream time; between two full ones only changed marks are written
 IDLE_BURST_MS = 10_000  # tails that passed nothing but marks are committed this rarely
 DECISION_BYTES = 1 << 20  # of verdicts in one record: a clock that was held up may make millions of traces due at once
+KEY_BYTES = 8
 DECISION_OVERHEAD = 24  # bytes of a verdict without names: key, time, and what msgpack adds
 RESOURCE_BYTES = 4 << 20  # of resources whose answers are remembered: some ten thousand pods
 LABEL_SETS = 1 << 14  # remembered while nothing is counted
@@ -459,7 +460,7 @@ class Window:
             if verdict is not None and self._verdicts.touch(key, needed, heads):
                 self._record(key, needed, verdict)
                 self._pending.repeated.append(key)
-                self._pending_bytes += 8
+                self._pending_bytes += KEY_BYTES
         return row_times, met
 
     def _record(self, key: int, time: int, verdict: Verdict) -> None:
