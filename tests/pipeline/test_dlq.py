@@ -184,6 +184,7 @@ async def test_a_letter_that_is_too_large_for_the_topic_costs_its_neighbours_not
     stages.settings["inputs"].append({"topic": small, "signal": "logs", "encoding": "json"})
     stages.say("otlp_proto")
     await create(kafka.bootstrap, {small: 1}, **{"max.message.bytes": "10000"})
+    await stages.create_seen(small, 1)
     values = [b"a", b"b", random.Random(2).randbytes(20_000), b"c"]
     async with stages.producer() as producer:
         for offset, value in enumerate(values):
