@@ -114,7 +114,7 @@ class Stages:
         """Wait until the brokers know that a topic has so many partitions."""
 
         async def seen() -> bool:
-            return (await topics.partition_counts(self.config, [topic]))[topic] == count
+            return (await topics.partition_counts(self.config, [topic])).get(topic) == count
 
         await eventually(seen, DEADLINE, f"{topic} has {count} partitions")
 
