@@ -248,8 +248,7 @@ class PointsPartition(Lease):
         # What came while it was asked for is older than the answer to this tick.
         at_end = self._ticks.idle and await self._group.drained(points) and not self._unread
         written = await self._committer.commit(outputs, offsets)
-        if at_end:
-            self._ticks.acknowledged(written[last].timestamp, time.monotonic())
+        self._ticks.acknowledged(written[last].timestamp, time.monotonic(), at_end)
         self._told.tell(due.tick.blocks, due.overflow)
         if self._watch is not None:
             self._watch.ticked(samples.partition, due.tick.blocks)

@@ -5,9 +5,12 @@ transaction, so a tick is the whole state: the next owner loads one and goes on 
 one epoch; after a failed transaction a new one is loaded from the log (I3).
 
 Time is the append time of the newest point; while no points come it goes on with the monotonic clock, so that
-Prometheus gets a sample in each interval. It never goes back, and every tick is later than the one before. A backlog
-makes the ticks that it would have made live: one for each interval of its append times. After a takeover without
-new points time goes on from the last tick, until the acknowledgement of a tick tells the broker's time.
+Prometheus gets a sample in each interval. Every tick is later than the one before. A backlog makes the ticks that it
+would have made live: one for each interval of its append times. After a takeover without new points time goes on from
+the last tick, until the acknowledgement of a tick tells the broker's time.
+
+A broker's clock that was ahead takes the time of ticks with it. What the next tick is acknowledged with shows it: from
+then on time is right again, and ticks come once in an interval as before, `SHORTEST` apart until they are overtaken.
 
 If nothing was ever counted there are no ticks. Times are ms, `monotonic` is in seconds.
 """
@@ -27,6 +30,7 @@ from schemas.sample import Tick
 
 # Ticks are so many ms apart at least: between two of them a series that begins has its zero (sinks/remote_write.py).
 SHORTEST = 2
+AHEAD = 60_000  # ms by which one broker's clock may be ahead of another's; what is more is an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class Ticks:
         self._next = 0
         self._number = 0
         self._last: int | None = None  # time of the last tick; of the first point before there was one
+        self._began = 0  # when this interval began: at the last tick, by the clock as it is known now
         self._known: tuple[int, float] | None = None  # a time, and the monotonic clock when it was known
         self._changed = False
         self.idle = False  # no points came between the last two ticks
@@ -96,6 +101,7 @@ class Ticks:
             )
         self._store.load(tick.blocks, tick.time_ms)
         self._next, self._number, self._last = tick.points, tick.number, tick.time_ms
+        self._began = tick.time_ms
         self._known = (tick.time_ms, monotonic)
 
     # ---- events ------------------------------------------------------------------------------------------
@@ -107,10 +113,10 @@ class Ticks:
 
     def before(self, append: int) -> DueTick | None:
         """The tick to commit before a point that was appended at `append` is counted, if it opens an interval."""
-        if self._last is None or self._known is None or not self._changed or append < self._last + self._interval:
+        if self._last is None or self._known is None or not self._changed or append < self._began + self._interval:
             return None
         newest = self._known[0]
-        return self._tick(newest) if newest >= self._last + SHORTEST else None
+        return self._tick(newest, newest) if newest >= self._last + SHORTEST else None
 
     def point(self, offset: int, append: int, value: bytes, monotonic: float) -> None:
         """Count a points record; one that was counted already is ignored.
@@ -130,13 +136,15 @@ class Ticks:
         self._next = offset + 1
         self._changed = True
         if self._last is None:
-            self._last = append
+            self._last = self._began = append
         self._know(append, monotonic)
 
     def due(self, monotonic: float) -> DueTick | None:
         """The tick of an interval that is over."""
         now = self._now(monotonic)
-        return None if now is None or self.due_in(monotonic) > 0 else self._tick(now)
+        if now is None or self._last is None or self.due_in(monotonic) > 0:
+            return None
+        return self._tick(max(now, self._last + SHORTEST), now)
 
     def due_in(self, monotonic: float) -> float:
         """Seconds until an interval is over; inf while there is nothing to tell."""
@@ -144,21 +152,26 @@ class Ticks:
         told = self._changed or len(self._store) > 0  # what was read may all have been refused: that is told too
         if now is None or self._last is None or not told:
             return inf
-        return (self._last + self._interval - now) / 1000
+        return (self._began + self._interval - now) / 1000
 
     def last(self, monotonic: float) -> DueTick | None:
         """A tick before letting go, so that the next owner need not count again; None when nothing was counted."""
         now = self._now(monotonic)
         if now is None or self._last is None or not self._changed:
             return None
-        return self._tick(max(now, self._last + SHORTEST))
+        return self._tick(max(now, self._last + SHORTEST), now)
 
-    def acknowledged(self, append: int, monotonic: float) -> None:
-        """The tick returned last, an idle one, was appended at `append`, and nothing was left to count before it.
+    def acknowledged(self, append: int, monotonic: float, at_end: bool) -> None:
+        """The tick returned last was appended at `append`.
 
-        In a backlog, time is that of the points, even if none came for a while.
+        `at_end`: it was an idle one, and nothing was left to count before it. If there was, time is that of the points,
+        even if none came for a while; but nothing is appended later than now.
         """
-        self._know(append, monotonic)
+        now = self._now(monotonic)
+        if now is not None and now > append + AHEAD:
+            self._known, self._began = (append, monotonic), append
+        elif at_end:
+            self._know(append, monotonic)
 
     # ---- time --------------------------------------------------------------------------------------------
 
@@ -174,9 +187,10 @@ class Ticks:
         """The latest time that the broker's clock has certainly reached; in a backlog, that of the points."""
         return None if self._known is None else self._known[0] + int((monotonic - self._known[1]) * 1000)
 
-    def _tick(self, time: int) -> DueTick:
+    def _tick(self, time: int, began: int) -> DueTick:
+        """The tick of `time`, with which an interval begins: later than `began`, if a clock was ahead."""
         self._number += 1
-        since, self._last = self._last or 0, time
+        since, self._last, self._began = self._last or 0, time, began
         self.idle, self._changed = not self._changed, False
         overflow, self._overflow = self._overflow, {}
         refused, self._refused = tuple(self._refused), []

@@ -55,8 +55,8 @@ class World:
             self.take_over()
             return False
         self.ticks.append(read_tick(due.tick.encode()))
-        if self.aggregate.idle and self.aggregate.next_offset == len(self.log):
-            self.aggregate.acknowledged(self.now, self.monotonic)
+        at_end = self.aggregate.idle and self.aggregate.next_offset == len(self.log)
+        self.aggregate.acknowledged(self.now, self.monotonic, at_end)
         return True
 
     def read(self, records: int, lost: bool = False) -> None:
@@ -231,6 +231,29 @@ def test_a_clock_that_is_set_back_does_not_hold_the_ticks_up() -> None:
         world.pass_time(INTERVAL)
     assert len(world.ticks) == 3
     assert all(a.time_ms < b.time_ms for a, b in zip(world.ticks, world.ticks[1:], strict=False))
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_clock_that_was_ahead_once_does_not_take_the_ticks_with_it_for_good(busy: bool) -> None:
+    """Else Prometheus would refuse every sample, or show each so much too late, until all partitions are made anew."""
+    world, ahead = World(), 20 * 60_000
+    for number in range(100):
+        if busy or not number:
+            append = world.now + (ahead if number == 2 else 0)
+            world.log.append((append, PointBatch.decode(one())))
+            world.read(1)
+        if not busy and number == 2:
+            world.aggregate.acknowledged(world.now + ahead, world.monotonic, at_end=True)
+        if number == 50:
+            world.take_over()
+        world.pass_time(INTERVAL)
+        world.commit(world.aggregate.due(world.monotonic), lost=False)
+    times = [tick.time_ms for tick in world.ticks]
+    surplus = ahead // INTERVAL
+    assert len(times) >= 99, "an interval, a tick"
+    assert times == sorted(set(times))
+    assert max(times[:surplus]) <= START + ahead + 5 * INTERVAL, "no more than the clock was, and a takeover"
+    assert times[-1] == world.now, "and right again as soon as that is over"
 
 
 def test_a_point_that_is_delivered_again_counts_once() -> None:

@@ -86,7 +86,7 @@ class Aggregate:
         self.sim.commit(self, outputs, lambda written: {self.points: (upto, str(written[0]))})
         if rng.random() < self.sim.answers_lost:
             raise Fenced
-        self.ticks.acknowledged(broker.now + broker.step, broker.now / 1000)
+        self.ticks.acknowledged(broker.now + broker.step, broker.now / 1000, at_end=True)
 
 
 def ticks_of(values: list[bytes]) -> list[Tick]:
