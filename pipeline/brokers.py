@@ -69,6 +69,15 @@ class Brokers:
         found: dict[TopicPartition, int] = await self._consumer.end_offsets(list(partitions))
         return found
 
+    async def ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """`end` of those that have a leader, each asked for by itself. Raises KafkaError if there are only others."""
+        answers = await asyncio.gather(*(self.end([partition]) for partition in partitions), return_exceptions=True)
+        found = {p: end for answer in answers if not isinstance(answer, BaseException) for p, end in answer.items()}
+        for answer in answers:
+            if isinstance(answer, BaseException) and not (found and isinstance(answer, KafkaError)):
+                raise answer
+        return found
+
     async def written_end(self, partition: TopicPartition) -> int | None:
         """The partition's end, asked now, open transactions included: none is left before it once it was passed.
 

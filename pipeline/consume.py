@@ -317,10 +317,11 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         since = time.monotonic() - TAKEOVER_LEAST
         opening = {unit: lease for unit, (lease, began) in self._opening.items() if began <= since}
         taken = [p for p in self.consumer.assignment() if self._unit(p) in opening]
-        ends = await self.brokers.end(asked) if (asked := [*watched, *taken]) else {}  # raises if the brokers are away
+        ends = await self.brokers.ends([*watched, *taken])
+        unknown = {self._unit(partition) for partition in (*watched, *taken) if partition not in ends}
         for partition in watched:
             position = await self.consumer.position(partition)
-            if position < ends[partition]:
+            if position < ends.get(partition, 0):
                 name = f"{partition.topic}/{partition.partition}"
                 found[name] = position, f"nothing fetched from {position} on, it ends at {ends[partition]}"
         held = [(f"lease of {name_of(unit)}", unit, lease.progress()) for unit, lease in self._leases.items()]
@@ -328,7 +329,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             at = lease.opening()
             held.append((f"takeover of {name_of(unit)}", unit, None if at is None else (id(lease), at)))
         for name, unit, progress in held:
-            if progress is not None and (holder := self._holders.get(unit)) is not None:
+            if progress is not None and unit not in unknown and (holder := self._holders.get(unit)) is not None:
                 found[name] = progress, f"its work is at {awaited(holder)}"
         return found
 

@@ -443,3 +443,16 @@ def test_consumers_name_their_rack() -> None:
     """KIP-392: brokers let them read from the replica in their own availability zone."""
     kafka = config.Kafka(bootstrap_servers=["a:1"], client_rack="eu-1a")
     assert fetching.consumer_kwargs(kafka)["client_rack"] == "eu-1a"
+
+
+async def test_a_partition_without_a_leader_does_not_hide_what_others_say(
+    kafka: Kafka, topics: tuple[str, str]
+) -> None:
+    """The watchdog asks for all ends at once: a lease that hangs would go unnoticed for as long as one is missing."""
+    source, _ = topics
+    async with copying(kafka, topics) as (_, group):
+        group.consumer._request_timeout_ms = 1000  # what is not there is waited for as what has no leader
+        there, missing = TopicPartition(source, 0), TopicPartition(source, 7)
+        assert await group.brokers.ends([there, missing]) == {there: 0}
+        with pytest.raises(KafkaError):
+            await group.brokers.ends([missing])
