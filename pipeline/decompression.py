@@ -24,7 +24,7 @@ import struct
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
@@ -34,6 +34,7 @@ import aiokafka.consumer.fetcher
 import cramjam
 import zstandard
 from aiokafka import codec as codecs
+from aiokafka.errors import KafkaError
 from aiokafka.record import default_records, legacy_records, memory_records
 
 from pipeline.config import Limits
@@ -197,6 +198,20 @@ class _FetchResult(aiokafka.consumer.fetcher.FetchResult):  # type: ignore[misc]
         super().__init__(tp, partition_records=partition_records, **rest)
         self.size = partition_records.size
 
+    def getall(self, max_records: int | None = None) -> list[Any]:
+        """All of it; what lies before a batch that is corrupt is handed over first, and the rest fetched again."""
+        found: list[Any] = []
+        if not self.check_assignment(self._topic_partition) or not self.has_more():
+            return found
+        try:
+            found.extend(self._partition_records)
+        except KafkaError:
+            if not found:
+                raise
+        self._update_position()
+        self._partition_records = None
+        return found
+
 
 class _Fetcher(aiokafka.consumer.fetcher.Fetcher):  # type: ignore[misc]
     async def fetched_records(self, partitions: Any, timeout: float = 0, max_records: int | None = None) -> Any:
@@ -206,7 +221,7 @@ class _Fetcher(aiokafka.consumer.fetcher.Fetcher):  # type: ignore[misc]
             if self._subscriptions.reassignment_in_progress:
                 await self._subscriptions.wait_for_assignment()
             taken = self._taken(partitions)
-            if taken and (found := await super().fetched_records(taken, 0, max_records)):
+            if taken and (found := await self._records_of(taken)):
                 return found
             if taken:
                 continue  # they are paused, or a rebalance came between: forgotten
@@ -218,6 +233,21 @@ class _Fetcher(aiokafka.consumer.fetcher.Fetcher):  # type: ignore[misc]
                 waiter.cancel()
                 return {}
             waiter.result()  # raises what the group was refused
+
+    async def _records_of(self, partitions: Sequence[Any]) -> dict[Any, list[Any]]:
+        """What these have, one by one: their positions move with it, so what one has must not be lost by another.
+
+        An error that comes after records is told next time: what it is about is fetched again.
+        """
+        found: dict[Any, list[Any]] = {}
+        for partition in partitions:
+            try:
+                found |= await super().fetched_records([partition])
+            except KafkaError:
+                if not found:
+                    raise
+                break
+        return found
 
     def _taken(self, among: Any) -> list[Any]:
         found: list[Any] = []

@@ -15,6 +15,8 @@ import pytest
 import zstandard
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, codec
 from aiokafka.consumer import fetcher
+from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.errors import CorruptRecordException
 from aiokafka.record import default_records, legacy_records
 from click.testing import CliRunner
 
@@ -141,6 +143,40 @@ def test_no_more_records_than_the_limit(name: str) -> None:
     data = b"".join(batch(codec_id, first, [b""] * 300) for first in range(0, 1500, 300))
     *found, (end, _) = fetched(data, SMALL)
     assert len(found) == end == 1200
+
+
+@pytest.mark.parametrize("whole", [0, 2], ids=["nothing before it", "a batch before it"])
+async def test_a_corrupt_batch_takes_nothing_with_it(whole: int) -> None:
+    """What was handed over has moved its position: an error that came after it must not throw it away."""
+    other, rotten = TopicPartition("raw", 1), TopicPartition("raw", 2)
+    subscriptions = SubscriptionState(loop=asyncio.get_running_loop())
+    subscriptions.assign_from_user([TP, rotten, other])
+    own = object.__new__(decompression._Fetcher)  # without a connection: brokers take and send nothing corrupt
+    own._subscriptions, own._closed, own._wait_consume_future = subscriptions, False, None
+    own._fetch_waiters, own._loop = set(), asyncio.get_running_loop()
+    good, bad = bytes(batch(0, 0, [b"x"] * 3)), batch(0, whole, [b"y"] * 3)
+    bad[-1] ^= 1
+    of = {TP: good, rotten: bytes(batch(0, 0, [b"x"] * whole)) * bool(whole) + bytes(bad), other: good}
+    assignment = subscriptions.subscription.assignment
+
+    def fetch(place: TopicPartition) -> Any:
+        position = assignment.state_value(place).position
+        data = of[place] if position == 0 else bytes(bad)
+        records = fetcher.PartitionRecords(place, fetcher.MemoryRecords(data), [], position, None, None, True, 1)
+        return fetcher.FetchResult(place, partition_records=records, assignment=assignment, backoff=0)
+
+    for place in of:
+        subscriptions.seek(place, 0)
+    own._records = {place: fetch(place) for place in of}
+    found = dict.fromkeys(of, 0)
+    for _ in range(2):
+        for place, records in (await own.fetched_records((), 0)).items():
+            found[place] += len(records)
+    assert found == {TP: 3, rotten: whole, other: 3}
+    assert [assignment.state_value(place).position for place in of] == [3, whole, 3]
+    own._records = {rotten: fetch(rotten)}
+    with pytest.raises(CorruptRecordException):
+        await own.fetched_records((), 0)
 
 
 @pytest.mark.parametrize("name", ["none", "zstd"])
