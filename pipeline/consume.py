@@ -162,6 +162,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._leases: dict[Hashable, Lease] = {}
         self._opening: dict[Hashable, tuple[Lease, float]] = {}  # and since when
         self._holders: dict[Hashable, asyncio.Task[None]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._renewing: dict[Hashable, float] = {}  # units whose lease is being made anew, until when that counts
         self._assignment, self._generation = 0, -1
         self._in_hand: Counter[TopicPartition] = Counter()
@@ -242,6 +243,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 finishing = [lease.finish() for lease in self._leases.values()]
                 await asyncio.gather(*finishing, return_exceptions=True)
         await asyncio.gather(*(self._release(unit) for unit in list(self._holders)))
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=CLOSE_LIMIT)
         telemetry.gauge("tailrace_ready", 0, role=self.role)
         await self.brokers.close()
 
@@ -255,7 +258,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             try:
                 batches = await self.consumer.getmany(timeout_ms=POLL_MS if holds else IDLE_MS)
             except OffsetOutOfRangeError as error:
-                await self.crash(ProtocolError(f"records are gone before they were read: {error}"))
+                text = f"records are gone before they were read, or the log was cut or made anew: {error}"
+                await self.crash(ProtocolError(text))
                 return
             except KafkaError as error:
                 log.warning("fetch failed", extra={"role": self.role, "error": repr(error)})
@@ -375,6 +379,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         missed = {u for u, lease in held.items() if not lease.fenced and self._generation != before + 1}
         self._assignment += 1
         self._joined, self._rebalancing, self._joining = True, False, False
+        counts = self.raw_topics()
+        for partition in [p for p in self._least if not counts.get(p.topic)]:
+            del self._least[partition]  # the topic was deleted, and the group's offsets with it
+            self._told.pop(partition, None)
         units: dict[Hashable, list[TopicPartition]] = {}
         for partition in assigned:
             units.setdefault(self._unit(partition), []).append(partition)
@@ -473,6 +481,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._opening[unit] = lease, began
         try:
             positions = await lease.open()
+            await self._check_ends(positions)
         except ProtocolError as error:
             if await self._overtaken(unit):
                 raise Retryable(f"somebody else has taken over meanwhile: {error}") from error
@@ -483,6 +492,20 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         seconds = round(time.monotonic() - began, 3)
         log.info("taken over", extra={"role": self.role, "unit": name_of(unit), "seconds": seconds})
         return positions
+
+    async def _check_ends(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Raises ProtocolError if a log ends before where it is to be read on."""
+        for partition, end in (await self.brokers.end(positions)).items():
+            if end < positions[partition]:
+                raise self._cut(partition, positions[partition], end)
+
+    def _cut(self, partition: TopicPartition, position: int, end: int) -> ProtocolError:
+        where = f"{partition.topic}/{partition.partition}"
+        return ProtocolError(
+            f"{where} ends at {end}, {self.group_id} has read it up to {position}: the log was cut, as by an unclean "
+            "leader election, or the topic was made anew. What is written up to there would be skipped without a "
+            "word: docs/runbooks/NotReady.md says how to go on"
+        )
 
     async def _overtaken(self, unit: Hashable) -> bool:
         """Whether offsets have moved since the takeover asked for them, as while it was stopped.
@@ -495,6 +518,13 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         return any(self._told[p] != told for p, told in before.items())
 
     async def _close(self, lease: Lease) -> None:
+        """To its end, even if whoever waits for it is cancelled: half of it would leave connections behind."""
+        closing = asyncio.create_task(self._let_go(lease), name=f"{self.role} closes")
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        await asyncio.shield(closing)
+
+    async def _let_go(self, lease: Lease) -> None:
         try:
             await lease.close()
         except Exception as error:
@@ -550,8 +580,17 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
         False while a transaction is open before it: it may hold older records (F11).
         """
-        end = await self.brokers.written_end(partition)
+        end = await self.written_end(partition)
         return end is not None and await self.passed(partition, end)
+
+    async def written_end(self, partition: TopicPartition) -> int | None:
+        """`Brokers.written_end`. Raises ProtocolError if it lies before what was read already."""
+        held = not self._rebalancing and partition in self.consumer.assignment()
+        position = await self.consumer.position(partition) if held else 0
+        end = await self.brokers.written_end(partition)
+        if end is not None and end < position:
+            raise self._cut(partition, position, end)
+        return end
 
     async def passed(self, partition: TopicPartition, end: int) -> bool:
         """Whether everything before `end` has been given to the partition's lease.

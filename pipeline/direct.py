@@ -243,7 +243,7 @@ class RawPair(PartitionPair):
         if asking:
             self._asked_at = time.monotonic()
             before, names = self._now(), [name for name in self._pair if name not in self._ending]
-            ends = await asyncio.gather(*(self._group.brokers.written_end(self._pair[name]) for name in names))
+            ends = await asyncio.gather(*(self._group.written_end(self._pair[name]) for name in names))
             self._ending |= {name: (end, before) for name, end in zip(names, ends, strict=True) if end is not None}
         for name, partition in self._pair.items():
             if name in self._ending and await self._group.passed(partition, self._ending[name][0]):

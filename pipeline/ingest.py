@@ -372,7 +372,7 @@ class RawPartition(Lease):
         """After a commit, not before it: records would wait for the answer."""
         if self._source.signal != "metrics" and self._ending is None:
             before = self._clock.now(time.monotonic())
-            end = await self._group.brokers.written_end(self._partition)
+            end = await self._group.written_end(self._partition)
             self._ending = None if end is None else (end, before)
 
     async def _mark_idle(self) -> None:

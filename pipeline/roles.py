@@ -147,7 +147,14 @@ def build(
     return groups
 
 
-def leases(old: Config, config: Config, role: str, since: str | None, watch: Watch | None = None) -> Leases | None:
+def leases(
+    old: Config,
+    config: Config,
+    role: str,
+    since: str | None,
+    watch: Watch | None = None,
+    accept_loss: bool = False,
+) -> Leases | None:
     """What makes a role's leases of this configuration; None for a role to which it says nothing that is new."""
     if role == "ingest":
         from pipeline import ingest
@@ -156,11 +163,11 @@ def leases(old: Config, config: Config, role: str, since: str | None, watch: Wat
     if role == "sample" and config.regroup == "never":
         from pipeline import direct
 
-        return direct.leases(config, since, watch)
+        return direct.leases(config, since, watch, accept_loss)
     if role == "sample":
         from pipeline import sample
 
-        return sample.leases(config, watch)
+        return sample.leases(config, watch, accept_loss)
     if role == "aggregate":
         from pipeline import aggregate
 

@@ -292,7 +292,7 @@ class PartitionPair(Lease):
         """Tell a silent topic from one that is read behind the other (only the former lets the clock go on)."""
         for name in self._window.quiet():
             newest = self._window.newest_append
-            end = await self._group.brokers.written_end(self._pair[name])
+            end = await self._group.written_end(self._pair[name])
             if end is not None and await self._group.passed(self._pair[name], end):
                 self._window.ended(name, newest, end)
 

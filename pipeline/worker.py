@@ -200,7 +200,9 @@ async def running(
         zeros.begin(new, roles.expand(new, names))
         if worker.server.page is not None:
             worker.server.page.follow(new)
-        made = [(service, roles.leases(old, new, service.role, since, watch)) for service in worker.services]
+        made = [
+            (service, roles.leases(old, new, service.role, since, watch, accept_loss)) for service in worker.services
+        ]
         await asyncio.gather(*(service.renew(leases) for service, leases in made if leases is not None))
 
     worker.reload = Reload(config, apply, file)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.structs import OffsetAndMetadata
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
@@ -324,6 +324,44 @@ async def test_the_mark_goes_on_from_the_committed_offset(stages: Stages) -> Non
             marks = await stages.marks(stages.topics.spans, 0)
     assert monotone(marks)
     assert await committed(stages.bootstrap, group, partition(stages.raw)) == 1
+
+
+async def test_a_log_that_ends_before_the_groups_offset_is_not_read_on_from_there(stages: Stages) -> None:
+    """Cut, or made anew: what producers write up to the old offset would be skipped, and nothing would say so."""
+    own = AIOKafkaConsumer(
+        bootstrap_servers=stages.bootstrap, group_id=stages.topics.group("ingest"), enable_auto_commit=False
+    )
+    async with stages.producer() as producer:
+        for number in range(3):
+            await stages.produce(producer, f"t{number}/1")
+        await own.start()
+        try:
+            own.assign([partition(stages.raw)])
+            await own.commit({partition(stages.raw): 5})
+        finally:
+            await own.stop()
+        async with running(stages.config, ["ingest"]) as worker:
+            assert f"{stages.raw}/0 ends at 3, {stages.topics.group('ingest')} has read it up to 5" in await refusal(
+                worker
+            )
+
+
+async def test_a_raw_topic_that_was_away_for_a_while_is_read_again(stages: Stages) -> None:
+    """Its offsets went with it: that there are none any more is no coordinator that loads."""
+    async with stages.producer() as producer, running(stages.config, ["ingest"], "earliest") as worker:
+        (group,) = worker.services
+        await stages.produce(producer, "old/1")
+        await regrouped(stages, "old/1")
+        async with administration(stages.bootstrap) as admin:
+            await admin.delete_topics([stages.raw])
+
+            async def gone() -> bool:
+                return partition(stages.raw) not in group.consumer.assignment()
+
+            await eventually(gone, DEADLINE, "the group goes on without it")
+            await admin.create_topics([NewTopic(stages.raw, 2, 1)])
+        await stages.produce(producer, "new/1")
+        assert (await regrouped(stages, "new/1"))["old/1"] == 1
 
 
 async def test_a_mark_from_the_future_goes_on(stages: Stages) -> None:
