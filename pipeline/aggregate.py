@@ -59,7 +59,7 @@ def leases(config: Config, watch: Watch | None = None) -> Leases:
     topics = Topics(config.kafka.prefix)
     counted = config.metrics.span_metrics
     names = span_metric_names(counted.namespace, counted.dimensions, counted.buckets_ms)
-    shapes = {names.calls: names.calls_shape, names.duration: names.duration_shape}
+    shapes = {names.calls: names.calls_shape, names.duration: names.duration_shape} if counted.enabled else {}
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions

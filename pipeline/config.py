@@ -252,7 +252,7 @@ class SpanMetrics(Section):
     def _rules(self) -> Iterator[Broken]:
         labels: dict[str, str] = {}
         for i, dimension in enumerate(self.dimensions):
-            label = re.sub(r"[^a-zA-Z0-9_]", "_", dimension)
+            label = re.sub(r"^(?=[0-9])|[^a-zA-Z0-9_]", "_", dimension)
             if label == "le" or label.startswith("__"):
                 yield ("dimensions", i), f"gives the label {label}, which Prometheus keeps for itself"
             elif label in IDENTITY_LABELS:

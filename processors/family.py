@@ -7,6 +7,9 @@ for so long that it was forgotten, or Tailrace is new here): its row begins with
 a row already, it is counted from here on. A source that begins anew, with another start time, is another source: two
 that call themselves alike are kept apart by it, and a late reading of the one before still counts.
 
+A source that ended, because it said so or was silent, and comes back within the time in which it is young goes on from
+what it had told: a failed scrape is no new beginning.
+
 Levels (gauges, sums that may fall, a summary's quantiles) have no history: the newest reading of a source stands for it
 until it is stale, and then is taken away again.
 """
@@ -24,7 +27,7 @@ from processors.cardinality import OVERFLOW, Limits
 from processors.known_rows import KnownRows
 from processors.sketch import Refused
 from processors.values import ROUNDING, minus, nothing, observations, plus
-from schemas.point import LEVELS, HistogramValue, Labels, Reading, Shape, SummaryValue, Value, encode_labels
+from schemas.point import LEVELS, HistogramValue, Kind, Labels, Reading, Shape, SummaryValue, Value, encode_labels
 from schemas.reasons import Reason
 from schemas.sample import LimitState, SeriesBlock, SourceState
 
@@ -97,13 +100,42 @@ class _Fold:
     refused: Refused = field(default_factory=Refused)
 
 
+class Gone:
+    """What sources of counters had told when they ended, and within which bounds: so many at most.
+
+    In no tick: after a takeover a source that comes back is as new as it says.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._had: dict[tuple[str, Kind, int, int], tuple[Value, Bounds]] = {}
+
+    def put(self, metric: str, kind: Kind, key: tuple[int, int], had: tuple[Value, Bounds]) -> None:
+        """One that ended."""
+        self._had[metric, kind, *key] = had
+        if len(self._had) > self._most:
+            del self._had[next(iter(self._had))]
+
+    def take(self, metric: str, kind: Kind, key: tuple[int, int]) -> tuple[Value, Bounds] | None:
+        """That of one that comes back."""
+        return self._had.pop((metric, kind, *key), None) if self._had else None
+
+    def forget(self, since_ms: int) -> None:
+        """Those that began earlier would not be young if they came back."""
+        self._had = {key: had for key, had in self._had.items() if key[3] >= since_ms}
+
+
 class Family:
-    """One metric. `dropped` counts readings that changed nothing, by reason; who reads it empties it."""
+    """One metric. `gone` may be that of several.
+
+    `dropped` counts readings that changed nothing, by reason; who reads it empties it.
+    """
 
     __slots__ = (
         "_alike",
         "_ended",
         "_fresh",
+        "_gone",
         "_known",
         "_limits",
         "dropped",
@@ -116,7 +148,8 @@ class Family:
         "sources",
     )
 
-    def __init__(self, metric: str, shape: Shape, limits: Limits) -> None:
+    def __init__(self, metric: str, shape: Shape, limits: Limits, gone: Gone | None = None) -> None:
+        self._gone = Gone(limits.sources) if gone is None else gone
         if shape.open:
             shape = shape._replace(label_names=shape.label_names[:MOST_LABELS])
         self.metric = metric
@@ -170,7 +203,7 @@ class Family:
         placed = self._place(within, bounds)
         if placed not in self.rows and self.shape.kind not in LEVELS:
             self._fresh[placed] = None
-        self._add(placed, value, bounds)
+        self._add(placed, *self._folding(labels, placed, value, bounds))
         return self._folded(labels, within, placed, value)
 
     def known(self, given: Shape) -> KnownRows:
@@ -208,10 +241,8 @@ class Family:
         if source is None:
             return self._begin(reading, reading.value, bounds, now_ms)
         own = self.rows[source.labels].bounds
-        value = known = conformed(reading.value, bounds, own)
-        if own and isinstance(source.last, HistogramValue) and len(source.last.buckets) == 1:
-            own, known = (), _in_one_bucket(value)
-        delta = self._since(source.last, known)
+        value = conformed(reading.value, bounds, own)
+        delta, own = self._since(source.last, value, own)
         source.time_ms, source.last, source.counted = _cut(reading.time_ms, now_ms), value, NOT_TOLD
         self._add(source.labels, delta, own)
         if as_before:
@@ -238,17 +269,24 @@ class Family:
         else:
             within = self.limiter.within_values(labels)
             placed = labels if labels in self.rows else self._place(within, bounds)
+            value, bounds = self._folding(labels, placed, value, bounds)
+        key, counted = self._key(reading), bounds
         young = reading.start_ms >= now_ms - (self._limits.idle_ms or YOUNG_MS)
-        delta = value
-        if placed not in self.rows:
+        delta, before = value, self._gone.take(self.metric, kind, key)
+        if before is not None:
+            last, counted = before
+            delta, counted = self._since(last, conformed(value, bounds, counted), counted)
+            if placed not in self.rows:
+                self._fresh[placed] = None
+        elif placed not in self.rows:
             if young and kind not in ("sum", "gauge", "info"):
                 self._fresh[placed] = None
         elif not young and kind not in ("sum", "gauge", "info"):
             delta = nothing(self.shape._replace(bounds=bounds))
             if isinstance(delta, SummaryValue) and isinstance(value, SummaryValue):
                 delta = delta._replace(values=value.values)
-        self._add(placed, delta, bounds)
-        row, key = self.rows[placed], self._key(reading)
+        self._add(placed, delta, counted)
+        row = self.rows[placed]
         row.sources += 1
         self.sources[key] = _Source(placed, _cut(reading.time_ms, now_ms), conformed(value, bounds, row.bounds))
         if self._alike is not None:
@@ -258,13 +296,20 @@ class Family:
     def _key(self, reading: Reading) -> tuple[int, int]:
         return reading.source, 0 if self.shape.kind in ("sum", "gauge", "info") else reading.start_ms
 
-    def _since(self, last: Value, value: Value) -> Value:
-        """What a source counted between two of its readings; of a gauge, the newer one."""
+    def _since(self, last: Value, value: Value, bounds: Bounds) -> tuple[Value, Bounds]:
+        """What a source counted between two of its readings, and within which bounds; of a gauge, the newer one."""
         if self.shape.kind in ("gauge", "info"):
-            return value
+            return value, bounds
+        if bounds and isinstance(last, HistogramValue) and len(last.buckets) == 1:
+            value, bounds = _in_one_bucket(value), ()
         delta = minus(value, last)
         began_anew = delta is None or (self.shape.kind == "counter" and observations(delta) < 0)
-        return value if delta is None or began_anew else delta
+        return (value if delta is None or began_anew else delta), bounds
+
+    def _folding(self, labels: Labels, placed: Labels, value: Value, bounds: Bounds) -> tuple[Value, Bounds]:
+        """What is counted of a value under another label set: quantiles cannot be merged."""
+        folds = placed != labels and self.shape.kind == "summary"
+        return (conformed(value, bounds, ()), ()) if folds else (value, bounds)
 
     # ---- rows --------------------------------------------------------------------------------------------
 
@@ -277,7 +322,7 @@ class Family:
             placed = self._place(labels, bounds)
         known = self.rows.get(placed)
         before = NOT_TOLD if known is None else known.counted
-        row = self._add(placed, value, bounds)
+        row = self._add(placed, *self._folding(labels, placed, value, bounds))
         row.counted, row.told = max(before, counted), placed == labels or row.told
         return placed
 
@@ -317,16 +362,18 @@ class Family:
     def _end_reading(self, reading: Reading) -> None:
         """The source says that it has no value any more; some give that another start time, or no bounds or quantiles.
 
-        Those are part of what a source is. Without them it is known by its labels, if nobody shares them.
+        So it has none of its runs before. Bounds are part of what a source is: without them it is known by its labels,
+        if nobody shares them.
         """
-        ended = [key for key in (self._key(reading),) if key in self.sources]
+        if self._alike is None:
+            self._alike = _Alike(self.sources)
+        own, runs = self._key(reading), self._alike.numbers.get(reading.source, {})
+        ended = [key for key in runs if key <= own or own not in runs]
         if not ended and reading.labels in self.rows and not self.rows[reading.labels].sources:
             self._end_row(reading.labels)
         elif not ended:
-            if self._alike is None:
-                self._alike = _Alike(self.sources)
             alike = self._alike.labels.get(reading.labels, {})
-            ended = list(self._alike.numbers.get(reading.source) or (alike if len(alike) == 1 else ()))
+            ended = list(alike) if len({number for number, _ in alike}) == 1 else []
         for key in ended:
             if reading.time_ms > self.sources[key].time_ms:
                 self._end_source(key, ends_row=True)
@@ -337,6 +384,8 @@ class Family:
             self._alike.remove(key, source.labels)
         row = self.rows[source.labels]
         row.sources -= 1
+        if self.shape.kind not in ("sum", "gauge", "info"):
+            self._gone.put(self.metric, self.shape.kind, key, (source.last, row.bounds))
         if self.shape.kind == "sum":  # what it had is gone; what others told as deltas is not
             row.value = plus(row.value, -observations(source.last))
             ends_row = ends_row and abs(observations(row.value)) <= ROUNDING * abs(observations(source.last))
@@ -360,7 +409,8 @@ class Family:
             self._end_source(key, ends_row=level)
         # A sum that may fall goes with its sources; one of deltas would come back from zero, so it ends as a counter.
         for labels in _idle(self.rows, time_ms, self._limits.idle_ms if self.shape.kind == "sum" else idle_ms):
-            self._end_row(labels)
+            if not self.rows[labels].sources:  # of a sum they may be silent for longer
+                self._end_row(labels)
 
     # ---- what is told ------------------------------------------------------------------------------------
 

@@ -244,15 +244,15 @@ class MetricPoints:
 
         Attributes that become one label are joined with `;`, in the order of their keys. Raises Malformed.
         """
-        labels: dict[str, str] = {}
+        texts: dict[str, list[str]] = {}
         for key, text in attributes.items():
             try:
                 name = label_name(key, self.naming.strategy)
             except ValueError as error:
                 raise Malformed(Reason.NO_NAME, str(error)) from None
-            labels[name] = f"{labels[name]};{text}" if name in labels else text
+            texts.setdefault(name, []).append(text)
         promoted, *winning = more or ({},)
-        labels = {**promoted, **labels}
+        labels = {**promoted, **{name: ";".join(found) for name, found in texts.items()}}
         for labelled in winning:
             labels |= labelled
         labels.pop("__name__", None)

@@ -35,7 +35,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from processors.cardinality import Limits
-from processors.family import NOT_TOLD, Family, conformed
+from processors.family import NOT_TOLD, YOUNG_MS, Family, Gone, conformed
 from processors.values import observations
 from schemas.errors import Malformed, ProtocolError
 from schemas.point import Labels, PackedBatch, PointBatch, Reading, Shape, Value
@@ -55,6 +55,7 @@ class SeriesStore:
         self._shapes = dict(shapes or {})
         # By name, and whether it is an exponential histogram.
         self._families: dict[tuple[str, bool], Family] = {}
+        self._gone = Gone(limits.sources)
         self._generation: int | None = None  # of the last tick
         self._outside = 0  # metrics with an open shape
         self._refused = 0  # points of metrics without a place
@@ -97,6 +98,10 @@ class SeriesStore:
         for block in blocks:
             if not block.rows:  # all that there was of the metric, or of a label set that was renamed, ended
                 continue
+            own = self._shapes.get(block.metric)
+            if own is not None and block.shape.open and not own.open:  # span metrics have the name by now
+                self._family(block.metric, own).moved += [(block.shape, labels) for labels, _ in block.rows]
+                continue
             family = self._family(block.metric, block.shape)
             relabel = _relabelling(block.shape, family)
             bounds = block.shape.bounds if family.shape.open else family.shape.bounds
@@ -138,6 +143,7 @@ class SeriesStore:
             if not family.rows:
                 del self._families[key]
                 self._outside -= family.shape.open
+        self._gone.forget(time_ms - (self._limits.idle_ms or YOUNG_MS))
         self._generation = generation
         return blocks
 
@@ -185,7 +191,7 @@ class SeriesStore:
             text = f"{metric} is a {own.kind}{'' if own.open else ' of span metrics'}, a batch says {shape.kind}"
             raise Malformed(Reason.NAME_TAKEN, text) if shape.open else ProtocolError(text)
         if family is None:
-            family = self._families[metric, exponential] = Family(metric, own, self._limits)
+            family = self._families[metric, exponential] = Family(metric, own, self._limits, self._gone)
             self._outside += own.open
         return family
 
@@ -204,7 +210,7 @@ def _read(family: Family, given: Shape, relabel: Relabel, readings: Iterable[Rea
     bounds = given.bounds if family.shape.open else family.shape.bounds
     for reading in readings:
         placed, squeezed = relabel(reading.labels)
-        if squeezed and family.shape.kind in ("gauge", "info"):
+        if squeezed and family.shape.kind == "gauge":
             family.refuse(placed)
         else:
             told = reading if placed is reading.labels else reading._replace(labels=placed)
@@ -225,8 +231,8 @@ def _relabelling(given: Shape, family: Family) -> Relabel:
 
     def relabel(labels: Labels) -> tuple[Labels, bool]:
         found = tuple("" if slot is None else labels[slot] for slot in slots)
-        if any(labels[slot] for slot in lost):
-            return family.limiter.coarse(found), True
+        if any(labels[slot] for slot in lost):  # what a target is called is not all of it, and no number is lost
+            return found if family.shape.kind == "info" else family.limiter.coarse(found), True
         return found, False
 
     return relabel

@@ -126,7 +126,7 @@ def _print(ticks: Iterable[Tick]) -> None:
         numbers = [f"{limit[key]:.0f}" for key in ("active", "limit", "demand", "folded")]
         style = "red" if limit["folded"] else ""
         label = limit["label"] or "(series)"
-        table.add_row(limit["metric"], label, *numbers, escape(", ".join(offenders)), style=style)
+        table.add_row(escape(limit["metric"]), escape(label), *numbers, escape(", ".join(offenders)), style=style)
     # A pipe has no width: wide enough for every name on one line.
     console = Console(width=None if sys.stdout.isatty() else max(NARROW, console_width(table)))
     console.print(table)

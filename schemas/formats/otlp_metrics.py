@@ -25,6 +25,8 @@ NO_RECORDED_VALUE = 1  # DataPointFlags
 DELTA, CUMULATIVE = 1, 2  # AggregationTemporality
 # Larger counts are no counts: a float does not hold them exactly, and sums of them would leave 64 bits.
 MOST = 1 << 53
+# A sum beyond it is no count, of nanoseconds or bytes either: whatever is added to it would be lost in it.
+MOST_SUM = float(1 << 63)
 # Exponents that doubles have: no observation lies in a bucket beyond.
 _LOWEST_EXPONENT, _HIGHEST_EXPONENT = -1075, 1024
 _HIGHEST_SCALE = 64  # two numbers that are next to each other lie in buckets of their own long before
@@ -146,7 +148,7 @@ def _number(kind: Kind, point: Message) -> float:
     value = float(getattr(point, which))
     if kind == "gauge":
         return value if value == value else nan  # one NaN: another one's bits mean "stale" to Prometheus
-    if not isfinite(value):
+    if not abs(value) <= MOST_SUM:
         raise Malformed(Reason.NOT_FINITE, f"a sum of {value} cannot go on")
     if kind == "counter" and value < 0:
         raise Malformed(Reason.NEGATIVE, f"{value} in a monotonic sum")

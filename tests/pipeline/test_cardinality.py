@@ -13,10 +13,11 @@ from click.testing import CliRunner
 
 from pipeline import topics
 from pipeline.cli import cli
+from pipeline.commands import cardinality
 from pipeline.commands.cardinality import newest_ticks
 from processors.cardinality import OVERFLOW
 from schemas.point import Labels, PointBatch, Shape, Value
-from schemas.sample import SeriesBlock, Tick
+from schemas.sample import LimitState, SeriesBlock, Tick
 from tests.pipeline.kafka import DEADLINE
 from tests.pipeline.test_aggregate import Pipeline, configuration
 from tests.services import Kafka, eventually
@@ -110,3 +111,13 @@ def check(block: SeriesBlock, flood: int) -> None:
     tenant = next(limit for limit in block.limits if limit.label == "tenant")
     assert (tenant.active, tenant.limit, tenant.folded) == (LIMIT, LIMIT, flood + 2)
     assert tenant.demand == pytest.approx(flood + LIMIT, rel=0.1)  # four standard errors
+
+
+def test_names_are_told_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """UTF-8 names may hold anything, also what a terminal's markup looks like."""
+    limits = [LimitState("[red]label", 5, 1, 1), LimitState("", 5, 1, 1)]
+    block = SeriesBlock("db[/x]", SHAPE, [(("cart", "a"), 1)], limits=limits)
+    cardinality._print([Tick(1, 1_700_000_000_000, 1, 1, [block])])
+    told = capsys.readouterr().out
+    assert "db[/x]" in told
+    assert "[red]label" in told

@@ -193,6 +193,8 @@ def test_a_budget_has_room_for_overflow() -> None:
 def test_dimensions_give_distinct_labels() -> None:
     found = refusals(metrics={"span_metrics": {"dimensions": ["http.route", "span.name", "http_route", "net.peer"]}})
     assert set(found) == {"metrics.span_metrics.dimensions[1]", "metrics.span_metrics.dimensions[2]"}
+    found = refusals(metrics={"span_metrics": {"dimensions": ["2xx", "_2xx"]}})
+    assert set(found) == {"metrics.span_metrics.dimensions[1]"}
 
 
 @pytest.mark.parametrize("bounds", [[], [1, 1], [2, 1], [0, 1], [-1], [".inf"]])

@@ -282,6 +282,7 @@ def nameless_label(metrics: Any) -> None:
     [
         (bad_total(as_double=nan), Reason.NOT_FINITE),
         (bad_total(as_double=inf), Reason.NOT_FINITE),
+        (bad_total(as_double=1e300), Reason.NOT_FINITE),  # what others under the same labels count would be lost in it
         (bad_total(as_int=-1), Reason.NEGATIVE),
         (bad_total(), Reason.NO_VALUE),
         (without_temporality, Reason.UNKNOWN_TYPE),

@@ -449,6 +449,16 @@ def test_a_name_has_one_kind_and_a_span_metric_is_not_to_be_mixed_up() -> None:
         store.apply(PointBatch("calls_total", shape("counter"), rows=[(A, 1)]), TIME)
 
 
+def test_a_metric_from_outside_gives_way_to_a_span_metric_that_has_its_name_by_now() -> None:
+    """`span_metrics.namespace` was changed, and a tick holds another metric: it ends, and the role goes on."""
+    store = SeriesStore(Limits(100, 100))
+    store.apply(read("counter", (A, 3, 1, 0, TIME)), TIME)
+    loaded = SeriesStore(Limits(100, 100), {"m": Shape("counter", ("service_name",), (), 1)})
+    loaded.load(tick(store, TIME), TIME)
+    told = tick(loaded, TIME + 1)
+    assert (rows(told), stale(told)) == ({}, [A])
+
+
 def test_label_sets_of_different_cost_are_all_there_after_a_restart() -> None:
     """Though a tick has them by their bounds, not in the order in which they were admitted."""
     limits = Limits(16, 100)
@@ -519,12 +529,15 @@ def test_no_recorded_value_ends_a_source_though_it_lacks_the_bounds(kind: Kind) 
 
 @pytest.mark.parametrize("kind", ["counter", "gauge", "sum"])
 def test_other_labels_of_a_source_are_another_series(kind: Kind) -> None:
-    """`promote_resource_attributes` was changed: nothing was folded, and the old label set ends."""
+    """`promote_resource_attributes` was changed: nothing was folded, and the old label set ends.
+
+    What a counter had was told under the old one, and must not count once more.
+    """
     store = SeriesStore(Limits(100, 100))
     store.apply(read(kind, (("j", "i", "/"), 5.0, 1, TIME, TIME)), TIME)
     assert rows(tick(store, TIME)) == {("j", "i", "/"): 5.0}
-    value = 7.0 if kind == "counter" else -6.0
-    other = read(kind, (("j", "i", "/", "c"), value, 1, TIME, TIME + 1), names=(*NAMES, "x"))
+    given, value = (7.0, 2.0) if kind == "counter" else (-6.0, -6.0)
+    other = read(kind, (("j", "i", "/", "c"), given, 1, TIME, TIME + 1), names=(*NAMES, "x"))
     assert store.apply(other, TIME + 1) == 0.0
     told = tick(store, TIME + 1)
     assert rows(told) == {("j", "i", "/", "c"): value}
@@ -603,3 +616,83 @@ def test_the_end_of_many_unknown_sources_costs_no_look_at_all_of_them() -> None:
     store.blocks(TIME)
     store.apply(ended, TIME)
     assert len(store) == number // 2
+
+
+def test_a_sum_that_ends_before_its_sources_does_not_stop_the_role() -> None:
+    """`idle_timeout` may be shorter than `stale_after`."""
+    store = SeriesStore(Limits(100, 100, idle_ms=2 * MINUTE, level_idle_ms=5 * MINUTE))
+    store.apply(read("sum", (("j", "i", "/"), 5.0, 1, TIME, TIME)), TIME)
+    told = {minute: rows(tick(store, TIME + minute * MINUTE)) for minute in range(10)}
+    assert [bool(found) for found in told.values()] == [True] * 5 + [False] * 5
+
+
+@pytest.mark.parametrize("kind", ["counter", "histogram", "exponential", "summary"])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("silent", [False, True], ids=["it says so", "it is silent"])
+def test_a_young_source_that_comes_back_goes_on(kind: Kind, shared: bool, silent: bool) -> None:
+    """As after a scrape that failed, or an exporter that was away: its whole value would be counted once more."""
+    store = SeriesStore(Limits(100, 100, idle_ms=0, level_idle_ms=5 * MINUTE))
+    own, bounds = ("j", "i", "/"), BOUNDS[1] if kind in ("histogram", "summary") else ()
+    values = {number: value_of(kind, bounds, number) for number in (1000, 1050)}
+    if shared:
+        store.apply(read(kind, (own, value_of(kind, bounds, 1), 2, TIME, TIME), bounds=bounds), TIME)
+    store.apply(read(kind, (own, values[1000], 1, TIME, TIME), bounds=bounds), TIME)
+    before = observations(rows(tick(store, TIME))[own])
+    later = TIME + 10 * MINUTE
+    if not silent:
+        store.apply(read(kind, (own, None, 1, TIME, later - MINUTE), bounds=bounds), later - MINUTE)
+    tick(store, later - MINUTE)
+    tick(store, later)
+    store.apply(read(kind, (own, values[1050], 1, TIME, later), bounds=bounds), later)
+    blocks = tick(store, later)
+    after, fresh = observations(rows(blocks)[own]), sum(block.fresh for block in blocks)
+    assert after - (0 if fresh else before) == 50
+
+
+def test_no_value_any_more_ends_the_runs_before_as_well() -> None:
+    """A process that was started again and then went away: the old run would keep its series for as long as it may."""
+    store, own = SeriesStore(Limits(100, 100)), ("j", "i", "/")
+    for start, value in ((TIME, 5.0), (TIME + MINUTE, 1.0)):
+        store.apply(read("counter", (own, value, 1, start, start)), start)
+        tick(store, start)
+    store.apply(read("counter", (own, None, 1, TIME + MINUTE, TIME + 2 * MINUTE)), TIME + 2 * MINUTE)
+    assert stale(tick(store, TIME + 2 * MINUTE)) == [own]
+
+
+def test_no_value_any_more_ends_no_later_run() -> None:
+    store, own = SeriesStore(Limits(100, 100)), ("j", "i", "/")
+    for start, value in ((TIME, 5.0), (TIME + MINUTE, 1.0)):
+        store.apply(read("counter", (own, value, 1, start, start)), start)
+    store.apply(read("counter", (own, None, 1, TIME, TIME + 2 * MINUTE)), TIME + 2 * MINUTE)
+    store.apply(read("counter", (own, 3.0, 1, TIME + MINUTE, TIME + 3 * MINUTE)), TIME + 3 * MINUTE)
+    assert rows(tick(store, TIME + 3 * MINUTE)) == {own: 8.0}
+
+
+@pytest.mark.parametrize("delta", [False, True])
+def test_a_folded_summary_has_no_quantiles(delta: bool) -> None:
+    """They cannot be merged: those of whoever wrote last would stand for all."""
+    store = SeriesStore(Limits(100, 1))
+    for number, instance in enumerate("abc"):
+        value, labels = SummaryValue(10, 1.0, (float(number),)), ("j", instance, "")
+        batch = (
+            counted("summary", (labels, value), bounds=(0.5,))
+            if delta
+            else read("summary", (labels, value, number, TIME, TIME), bounds=(0.5,))
+        )
+        store.apply(batch, TIME)
+    found = {labels: (block.shape.bounds, value) for block in tick(store, TIME) for labels, value in block.rows}
+    assert found == {
+        ("j", "a", ""): ((0.5,), SummaryValue(10, 1.0, (0.0,))),
+        ("j", OVERFLOW, ""): ((), SummaryValue(20, 2.0, ())),
+    }
+
+
+def test_a_target_with_more_names_than_there_is_room_for_is_told_without_them() -> None:
+    """Attribute keys that are data, of one resource, would take every other one's `target_info`."""
+    store = SeriesStore(Limits(1000, 1000))
+    names = tuple(f"n{number}" for number in range(MOST_LABELS))
+    store.apply(read("info", (("j", "bad", *["x"] * len(names)), 1.0, 1, 0, TIME), names=(*NAMES[:2], *names)), TIME)
+    store.apply(read("info", (("j", "good", "1.2"), 1.0, 2, 0, TIME), names=(*NAMES[:2], "version")), TIME)
+    told = tick(store, TIME)
+    assert ("j", "good") in {labels[:2] for labels in rows(told)}
+    assert store.dropped() == {}
