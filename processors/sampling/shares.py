@@ -2,7 +2,8 @@
 
 By default a share is a guarantee, not a wall. Each sub-policy has a bucket that fills with its share; what does not
 fit, and what nobody was given, goes into a pool that any of them may take from. So a quiet sub-policy's share is used
-by the others, a busy one still finds its own, and together they never exceed the total.
+by the others, a busy one still finds its own, and together they never exceed the total: all buckets and the pool hold
+one second of it.
 
 With `compat: otel`: the Collector's counters (processor/tailsamplingprocessor/internal/sampling/composite.go). Each
 sub-policy has its share in every second, of stream time here, and what it does not use is lost.
@@ -52,14 +53,16 @@ class _Pooled:
         self._largest = shares.total
         self._token = UNITS * partitions  # units of a span
         self._parts = [Bucket(part * UNITS, part, part * UNITS) for part in shares.parts]
-        capacity = shares.total * UNITS
-        self._pool = Bucket(capacity, shares.total - sum(shares.parts), capacity)
+        self._capacity, nobodys = shares.total * UNITS, shares.total - sum(shares.parts)
+        self._pool = Bucket(self._capacity, nobodys, nobodys * UNITS)
+        self._full = nobodys * UNITS  # what the pool has when no part has taken anything
 
     def take(self, now: int, part: int, size: int) -> bool:
         self._pool.fill(now, sum([bucket.fill(now) for bucket in self._parts]))
         own, pool, cost = self._parts[part], self._pool, size * self._token
+        pool.tokens = min(pool.tokens, self._capacity - sum([bucket.tokens for bucket in self._parts]))
         borrowed = max(0, cost - own.tokens)
-        if size > self._largest or (borrowed and own.tokens + pool.tokens < min(cost, own.capacity + pool.capacity)):
+        if size > self._largest or (borrowed and own.tokens + pool.tokens < min(cost, own.capacity + self._full)):
             return False
         own.tokens -= cost - borrowed
         pool.tokens -= borrowed

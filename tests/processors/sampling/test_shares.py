@@ -69,7 +69,7 @@ def test_together_they_never_exceed_the_total(
     if isinstance(allowance, SharesBySecond):
         return
     lasted = sum(step for step, _, _ in steps[1:])
-    allowed = allowance.total * lasted / 1000 / partitions + 2 * allowance.total / partitions
+    allowed = allowance.total * lasted / 1000 / partitions + allowance.total / partitions
     assert sum(spans for _, _, spans in found) <= allowed + allowance.total + 1e-6  # the debt of one trace
 
 
