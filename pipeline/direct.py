@@ -205,6 +205,8 @@ class RawPair(PartitionPair):
     def is_full(self) -> bool:
         """Whether enough is read for some bursts, and the tail not held up by what is undecided."""
         window = self._window
+        if window.must_record:
+            return True
         if window.now is None or window.cached_bytes < self._ahead:
             return False
         if window.tail_now is not None and window.waits():

@@ -216,7 +216,7 @@ class PartitionPair(Lease):
         """Feed the head."""
         for record in records:
             self._window.head(partition.topic, record.offset, record.timestamp, record.value)
-        if self._has_round():
+        if self._has_round() or self.is_full():
             self._alarm.ring()
 
     def _has_round(self) -> bool:
@@ -258,8 +258,12 @@ class PartitionPair(Lease):
         return self._burst_at + (every / 2 if self._has_round() else every)
 
     def is_full(self) -> bool:
-        """Whether so much waits between tail and head that a burst should come at once."""
-        return False
+        """Whether so much waits that a burst should come before more is read."""
+        return self._window.must_record
+
+    def saturated(self) -> bool:
+        """The same."""
+        return self.is_full()
 
     def progress(self) -> Hashable | None:
         """Rounds of `work`; None between two bursts."""

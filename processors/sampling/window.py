@@ -64,6 +64,7 @@ from schemas.reasons import Reason
 FULL_CHECKPOINT_MS = 10_000  # of stream time; between two full ones only changed marks are written
 IDLE_BURST_MS = 10_000  # tails that passed nothing but marks are committed this rarely
 DECISION_BYTES = 1 << 20  # of verdicts in one record: a clock that was held up may make millions of traces due at once
+MOST_DECISIONS = 2 * DECISION_BYTES  # beyond it nothing is read: late rows of many traces repeat verdicts as well
 KEY_BYTES = 8
 DECISION_OVERHEAD = 24  # bytes of a verdict without names: key, time, and what msgpack adds
 RESOURCE_BYTES = 4 << 20  # of resources whose answers are remembered: some ten thousand pods
@@ -580,6 +581,11 @@ class Window:
         """What all partitions say of their limiters, None if silent: budgets take the share of this one."""
         if (now := self._clock.now()) is not None:
             self._limits.allot(self.partition, states, now)
+
+    @property
+    def must_record(self) -> bool:
+        """Whether a burst has to come before more is read, or its decision record outgrows what the topic takes."""
+        return self._pending_bytes >= MOST_DECISIONS
 
     def waits(self) -> bool:
         """Whether the tail waits for verdicts. One that is further behind has them, and waits for its turn."""

@@ -21,6 +21,7 @@ from pipeline.config import Config
 from pipeline.roles import diagram
 from pipeline.worker import running
 from processors.regroup import Regroup
+from processors.sampling import window
 from schemas.decision import Checkpoint, DecisionRecord
 from tests.pipeline.kafka import DEADLINE, committed, create
 from tests.pipeline.stages import (
@@ -291,6 +292,20 @@ async def test_without_a_cache_the_tail_reads_kafka_again(kafka: Kafka, tmp_path
         await fed.feed(producer, 5_000)
         await fed.settled()
     assert (telemetry.REGISTRY.get_sample_value("tailrace_tail_reads_total", {"partition": "0"}) or 0) >= read + 30
+
+
+async def test_a_burst_that_has_to_come_first_comes(
+    kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing more is read while many verdicts wait for their record, and that does not hold up the record."""
+    monkeypatch.setattr(window, "MOST_DECISIONS", 1)
+    fed = Fed(kafka, tmp_path)
+    await fed.create(raw=1)
+    async with fed.producer() as producer, running(fed.config, ["sample"]):
+        for number in range(30):
+            await fed.feed(producer, number * 300, f"t{number}/1{'!' if number % 3 else ''}", f"t{number}/2")
+        await fed.feed(producer, 15_000)
+        await fed.settled()
 
 
 async def test_the_clock_goes_on_while_nothing_comes_and_every_output_is_the_diagrams(stages: Stages) -> None:

@@ -600,6 +600,23 @@ def test_late_rows_follow_the_verdict_and_keep_it_alive() -> None:
     assert pair.own().window._verdicts.get(key("A1")) is not None
 
 
+def test_late_rows_of_many_traces_ask_for_a_burst_before_more_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs that were held up repeat a verdict each: a record that is too large is refused for ever."""
+    names = [chr(1000 + number) for number in range(100)]
+    pair = Pair()
+    pair.spans(0, *(f"{name}1!" for name in names))
+    quiet(pair, DUE)
+    owner = pair.own()
+    owner.settle()
+    monkeypatch.setattr(module, "MOST_DECISIONS", 1_000)
+    pair.logs(DUE + LATE // 2, *(f"{name}1" for name in names))
+    assert not owner.window.must_record
+    owner.read()
+    assert owner.window.must_record
+    owner.burst()
+    assert not owner.window.must_record
+
+
 def test_a_verdict_ends_one_horizon_after_it_was_last_needed_by_the_tails_clock() -> None:
     pair = decided()
     owner = pair.own()
