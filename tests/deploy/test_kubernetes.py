@@ -230,7 +230,11 @@ def test_scaling_follows_the_head_lag_and_stops_at_the_partitions(scaler: dict[s
     (metric,) = spec["metrics"]
     assert metric["external"]["metric"]["name"] == "tailrace_head_lag_seconds"
     assert spec["minReplicas"] <= spec["maxReplicas"] <= config.kafka.partitions
-    assert spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"] > config.sampling.late_horizon
+    down = spec["behavior"]["scaleDown"]
+    assert down["stabilizationWindowSeconds"] > config.sampling.late_horizon
+    (pace,) = down["policies"]
+    assert (pace["type"], pace["value"]) == ("Pods", 1)
+    assert pace["periodSeconds"] > 15 * 60, "TakeoversFrequent: a takeover in each quarter of an hour is a loop"
 
 
 def test_the_adapter_serves_the_metric_that_the_autoscalers_ask_for() -> None:
