@@ -22,6 +22,7 @@ from pipeline.consume import Group, Leases
 from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.key_check import KeyCheck
 from pipeline.lease import Lease
+from pipeline.pace import LONGEST_SILENCE
 from pipeline.raw_reader import raw_reader, redactors
 from pipeline.sample import ROLE, PartitionPair, Shared, interval
 from pipeline.topics import Topics
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from pipeline.live.watch import Watch
 
 BATCH_BYTES = 1 << 20  # of raw values in one batch: what one fetch of a partition returns
-ENDS_PER_WAIT = 10  # times per decision_wait that a partition's end is asked for
+ENDS_PER_WAIT = 10  # times per decision_wait that a partition's end is asked for, if LONGEST_SILENCE is no shorter
 AHEAD_OF_OTHER = 4  # decision_waits that one partition may be read ahead of another
 AHEAD_SHARE = 4  # a part of the cache that is enough to read while a transaction is under way
 REREAD_LEAST = 256 << 10  # bytes, of one of many partitions: each may hold so much beside the cache
@@ -93,6 +94,11 @@ def group(
     )
 
 
+def _asks_every(settings: Settings) -> float:
+    """Seconds after which the ends of raw partitions are asked for again."""
+    return min(settings.decision_wait / 1000 / ENDS_PER_WAIT, LONGEST_SILENCE)
+
+
 class RawPair(PartitionPair):
     """Partition i of the raw topics, or all of them, under one epoch."""
 
@@ -113,6 +119,7 @@ class RawPair(PartitionPair):
         self._shares = shares
         self._since = since or config.kafka.start
         self._wait = settings.decision_wait
+        self._asks_every = _asks_every(settings)
         self._ahead = settings.cache_bytes // AHEAD_SHARE
         self._clock = BrokerClock()
         self._ending: dict[str, tuple[int, int]] = {}  # where a topic ended, and the broker's time before
@@ -239,9 +246,9 @@ class RawPair(PartitionPair):
     async def _ask_ends(self) -> None:
         """Mark a partition that was read to its end with the broker's time, whatever its producers' clocks say.
 
-        Where it ends is asked a few times per decision_wait; one in live traffic has passed that by the next time.
+        Where it ends is asked every `_asks_every` seconds; one in live traffic has passed that by the next time.
         """
-        asking = time.monotonic() - self._asked_at >= self._wait / 1000 / ENDS_PER_WAIT
+        asking = time.monotonic() - self._asked_at >= self._asks_every
         if asking:
             self._asked_at = time.monotonic()
             before, names = self._now(), [name for name in self._pair if name not in self._ending]

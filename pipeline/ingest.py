@@ -2,8 +2,8 @@
 
 Stateless but for what has been read since the last transaction. Each transaction carries the mark of its raw
 partition to every partition of the topic it feeds. An idle raw partition writes a mark alone, soon and then ever more
-rarely down to one in a tenth of `decision_wait`, so that clocks downstream go on. Metrics wait for no decision: their
-raw topics have no marks.
+rarely down to one in a tenth of `decision_wait` or LONGEST_SILENCE, so that clocks downstream go on. Metrics wait for
+no decision: their raw topics have no marks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.consume import Group, Leases
 from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.ingested import Ingested
 from pipeline.lease import Lease
-from pipeline.pace import Lead
+from pipeline.pace import LONGEST_SILENCE, Lead
 from pipeline.topics import Topics
 from processors.metric_points import MetricPoints, Naming
 from processors.otlp_series import KnownSeries
@@ -115,12 +115,14 @@ def _silences(source: Input, config: Config) -> tuple[float, float]:
     """Seconds after which an idle raw partition is marked for the first time, and at most between two of its marks.
 
     The first: what the sample clock takes to move at best, as it waits for all raw partitions; one that has a message
-    now and then would hold it. The other: well within what that clock takes for a stalled partition.
+    now and then would hold it. The other: well within what that clock takes for a stalled partition, and what an
+    autoscaler takes for a backlog.
     """
     if source.signal == "metrics":
         return inf, inf
     sampling, stall = config.sampling, _stall_limit(source, config)
-    longest = max(LEAST_SILENCE, min(sampling.decision_wait / MARKS_PER_WAIT, stall / MARKS_PER_STALL))
+    longest = min(sampling.decision_wait / MARKS_PER_WAIT, stall / MARKS_PER_STALL, LONGEST_SILENCE)
+    longest = max(LEAST_SILENCE, longest)
     slowest = max(_interval(item, config) for item in config.inputs if item.topic in config.traced)
     return min(max(LEAST_SILENCE, slowest), longest), longest
 

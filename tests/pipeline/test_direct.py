@@ -15,8 +15,11 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from pipeline import telemetry
-from pipeline.direct import AHEAD_OF_OTHER, AHEAD_SHARE, RawPair
+from pipeline.config import Config
+from pipeline.direct import AHEAD_OF_OTHER, AHEAD_SHARE, RawPair, _asks_every
+from pipeline.pace import LONGEST_SILENCE
 from pipeline.roles import diagram, wait_for_servers
+from pipeline.window_settings import settings
 from pipeline.worker import running
 from processors.keying import is_sampled
 from processors.sampling.window import WAITS
@@ -283,3 +286,12 @@ async def test_another_way_of_reading_is_refused(keyed: Keyed) -> None:
     assert "`regroup` or the inputs were changed" in reason
     assert "another kafka.prefix" in reason
     assert Counter(await keyed.names(keyed.topics.kept_spans)) == Counter(["a/1!"])
+
+
+def test_ends_are_asked_for_before_an_idle_partition_looks_like_a_backlog() -> None:
+    """Head lag saw up to a tenth of a long decision_wait: autoscalers added workers for nothing."""
+    sampling = {"late_horizon": "1h", "policies": [{"name": "all", "type": "always_sample"}]}
+    config = {"kafka": {"bootstrap_servers": ["unused:9092"]}, "inputs": [{"topic": "raw", "signal": "traces"}]}
+    for wait, seconds in (("30s", 3.0), ("15m", LONGEST_SILENCE)):
+        found = Config.model_validate(config | {"sampling": sampling | {"decision_wait": wait}})
+        assert _asks_every(settings(found, 1)) == seconds

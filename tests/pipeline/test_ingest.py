@@ -18,6 +18,7 @@ from pipeline import ingest
 from pipeline.config import Config
 from pipeline.consume import Group
 from pipeline.ingest import MARKS_PER_WAIT, RawPartition
+from pipeline.pace import LONGEST_SILENCE
 from pipeline.worker import running
 from schemas.envelope import NO_MARK
 from schemas.reasons import Reason
@@ -236,6 +237,27 @@ async def test_idle_raw_partitions_are_marked_with_the_brokers_time(stages: Stag
         assert len(found) <= 4 * (elapsed / period + 3)
         assert {tuple(e.raw_topics.items()) for _, e in found} == {((stages.raw, 2), (f"{stages.raw}.logs", 1))}
         assert {e.mark for _, e in found[:1]} == {NO_MARK}, "the broker's time is not known yet"
+
+
+@pytest.mark.parametrize("signal", ["traces", "logs"])
+@pytest.mark.parametrize("wait", ["5m", "15m"])
+def test_an_idle_raw_partition_alone_is_no_backlog(signal: str, wait: str) -> None:
+    """Head lag saw up to the longest time between two marks: autoscalers added workers for nothing."""
+    config = Config.model_validate(
+        {
+            "kafka": {"bootstrap_servers": ["unused:9092"]},
+            "inputs": [{"topic": "raw", "signal": "traces"}, {"topic": "raw.logs", "signal": "logs"}],
+            "sampling": {
+                "decision_wait": wait,
+                "late_horizon": "1h",
+                "ingest_stall_limit": "1h",
+                "policies": [{"name": "all", "type": "always_sample"}],
+            },
+            "logs": {"max_skew": "1h"},
+        }
+    )
+    (source,) = [item for item in config.inputs if item.signal == signal]
+    assert ingest._silences(source, config) == (config.kafka.commit_interval, LONGEST_SILENCE)
 
 
 async def test_one_that_falls_silent_is_marked_soon(stages: Stages) -> None:
