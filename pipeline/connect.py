@@ -36,12 +36,16 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was tried: what, how it went, and how long it took if something answered."""
+    """One thing that was tried: what, how it went, and how long it took if something answered.
+
+    `hint`: it is as it may be, and may surprise.
+    """
 
     ok: bool
     subject: str
     text: str
     seconds: float | None = None
+    hint: bool = False
 
     def __str__(self) -> str:
         taken = "" if self.seconds is None else f" ({self.seconds * 1000:.0f} ms)"
@@ -114,6 +118,11 @@ async def _internal(config: Config, touched: set[str]) -> AsyncIterator[Finding]
     if not problems:
         count = len(touched & {spec.name for spec in topics.topic_specs(config)})
         yield Finding(True, "internal topics", f"{count} as they must be", time.monotonic() - began)
+    thin = await _answer(topics.thin(config), "topics")
+    if isinstance(thin, Finding):
+        yield thin
+    elif thin := [name for name in thin if name in touched]:
+        yield Finding(True, "topics", topics.told_thin(thin), hint=True)
 
 
 async def _answer(work: Awaitable[Answer], subject: str, section: str = "kafka.security") -> Answer | Finding:

@@ -33,6 +33,9 @@ from schemas.raw_offset import RawOffset
 INTERNAL_MESSAGE_BYTES = 8 << 20
 # Headers, coordinates and record batch framing around a dead letter's bytes, and a resource around a span's.
 MESSAGE_OVERHEAD_BYTES = 64 << 10
+# Of so many replicas one may be away while what is acknowledged is on two; the broker's default, 1, lets a leader that
+# is alone acknowledge. With two replicas that would stop the topic whenever one is away.
+REPLICATED, LEAST_IN_SYNC = 3, 2
 # How long all brokers may take to know a topic that the controller has created.
 CREATED_WITHIN_SECONDS = 30.0
 _POLL_SECONDS = 0.1
@@ -130,6 +133,8 @@ def topic_specs(config: Config) -> list[TopicSpec]:
             "retention.bytes": "-1",
             "max.message.bytes": max_bytes,
         }
+        if kafka.replication_factor >= REPLICATED:
+            configs[_IN_SYNC] = str(LEAST_IN_SYNC)
         return TopicSpec(name, partitions, configs)
 
     n, m = kafka.partitions, kafka.metric_partitions
@@ -158,9 +163,9 @@ def compare(
     """What differs between the internal topics as they must be and those found.
 
     `partitions` maps the names found to their partition counts, `settings` to their effective settings (one that the
-    brokers did not tell is not judged), `in_force` is the N that records are placed by, if that is known. Retention
-    may be longer than wanted and messages larger; decisions must outlive spans and logs, as found, by
-    sampling.late_horizon. After a resize to fewer partitions the others are still there, unused.
+    brokers did not tell is not judged; min.insync.replicas never is, see `thin`), `in_force` is the N that records are
+    placed by, if that is known. Retention may be longer than wanted and messages larger; decisions must outlive spans
+    and logs, as found, by sampling.late_horizon. After a resize to fewer partitions the others are still there, unused.
     """
     problems = []
     topics, placed = Topics(config.kafka.prefix), placed_by_trace(config)
@@ -180,7 +185,7 @@ def compare(
             problems.append(TopicProblem(spec.name, text + hint))
         effective = settings.get(spec.name, {})
         for key, value in spec.configs.items():
-            if key in effective and not _satisfies(key, value, effective[key]):
+            if key != _IN_SYNC and key in effective and not _satisfies(key, value, effective[key]):
                 least = "at least " if key in _MAY_EXCEED else ""
                 problems.append(TopicProblem(spec.name, f"{key} is {effective[key]}, must be {least}{value}"))
     return problems + _outlived(config, settings) + _direct(config, partitions, settings)
@@ -242,6 +247,7 @@ def _resize(partitions: int) -> str:
     return f"correct kafka.partitions, or `tailrace topics resize FILE --partitions {partitions}`"
 
 
+_IN_SYNC = "min.insync.replicas"
 _MAY_EXCEED = {"retention.ms", "retention.bytes", "max.message.bytes"}
 
 
@@ -274,6 +280,24 @@ async def check(config: Config) -> list[TopicProblem]:
     if not config.kafka.transactions:
         return []
     return await with_admin(config, _problems)
+
+
+async def thin(config: Config) -> list[str]:
+    """Topics, internal and raw, that have REPLICATED replicas and may acknowledge what one broker alone has.
+
+    A hint: no worker waits for it. Raises like `ensure`.
+    """
+    if not config.kafka.transactions:
+        return []
+    return await with_admin(config, _thin)
+
+
+def told_thin(names: Collection[str]) -> str:
+    """What to do about them."""
+    return (
+        f"{_IN_SYNC} is below {LEAST_IN_SYNC}: what one broker alone has is acknowledged, and lost with it; "
+        f"set it to {LEAST_IN_SYNC} on {', '.join(names)}"
+    )
 
 
 async def ensure(config: Config) -> list[TopicProblem]:
@@ -321,6 +345,16 @@ async def _problems(admin: AIOKafkaAdminClient, config: Config) -> list[TopicPro
     wanted = [*(spec.name for spec in topic_specs(config)), *direct_topics(config)]
     names = [name for name in wanted if name in partitions]
     return compare(config, partitions, await settings(admin, names), await _in_force(admin, config))
+
+
+async def _thin(admin: AIOKafkaAdminClient, config: Config) -> list[str]:
+    listed = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics(None)}
+    names = [*(item.topic for item in config.inputs), *(spec.name for spec in topic_specs(config))]
+    replicated = [
+        name for name in names if min((len(p["replicas"]) for p in listed.get(name, ())), default=0) >= REPLICATED
+    ]
+    told = await settings(admin, replicated)
+    return [name for name in replicated if int(told[name].get(_IN_SYNC, LEAST_IN_SYNC)) < LEAST_IN_SYNC]
 
 
 async def _in_force(admin: AIOKafkaAdminClient, config: Config) -> int | None:

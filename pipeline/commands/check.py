@@ -99,6 +99,6 @@ def _has_salt(data: Any) -> bool:
 async def _connected(config: Config, names: Sequence[str]) -> bool:
     failed = 0
     async for finding in connecting.connect(config, names):
-        (good if finding.ok else bad)(str(finding))
+        (note if finding.hint else good if finding.ok else bad)(str(finding))
         failed += not finding.ok
     return failed == 0

@@ -57,6 +57,7 @@ def topics(file: str, create: bool, form: str | None) -> None:
     try:
         with Overheard() as overheard:
             problems = asyncio.run(internal.ensure(config) if create else internal.check(config))
+            thin = asyncio.run(internal.thin(config))
     except TailraceError as error:
         bad(overheard.after(str(error)))
         sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
@@ -64,6 +65,8 @@ def topics(file: str, create: bool, form: str | None) -> None:
     for spec in internal.topic_specs(config):
         if spec.name not in wrong:
             good(f"{spec.name}: {plural(spec.partitions, 'partition')}")
+    if thin:
+        note(internal.told_thin(thin))
     for problem in problems:
         bad(str(problem))
     if problems:

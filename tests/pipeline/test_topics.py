@@ -9,8 +9,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from pipeline import topics as internal
 from pipeline.config import Config
-from pipeline.topics import Topics, check, compare, ensure, partition_counts, placed_by_trace, topic_specs
+from pipeline.topics import Topics, check, compare, ensure, partition_counts, placed_by_trace, thin, topic_specs
 from schemas.errors import Unavailable
 from tests.pipeline.configs import MINIMAL, config_for
 from tests.services.process import HOST, free_port
@@ -58,6 +59,13 @@ def test_specs() -> None:
 def test_a_span_as_large_as_allowed_fits() -> None:
     config = Config.model_validate({**MINIMAL, "limits": {"max_span_bytes": 20 << 20}})
     assert int(topic_specs(config)[0].configs["max.message.bytes"]) > 20 << 20
+
+
+@pytest.mark.parametrize(("replicas", "in_sync"), [(-1, None), (1, None), (2, None), (3, "2"), (5, "2")])
+def test_what_is_acknowledged_is_on_two_brokers_where_there_are_three(replicas: int, in_sync: str | None) -> None:
+    config = config_for("x:1", replication_factor=replicas)
+    assert {spec.configs.get("min.insync.replicas") for spec in topic_specs(config)} == {in_sync}
+    assert compare(config, *settings(config, spans={"min.insync.replicas": "1"})) == [], "it stops no worker"
 
 
 def test_topics_as_they_must_be() -> None:
@@ -130,6 +138,16 @@ def test_what_a_resize_left_behind_is_known() -> None:
 def test_settings_that_may_not_be_read_are_not_judged() -> None:
     config = config_for("x:1")
     assert compare(config, settings(config)[0], {}) == []
+
+
+async def test_topics_that_acknowledge_too_early_are_a_hint(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_for(kafka.bootstrap, prefix="thin")
+    assert await ensure(config) == []
+    assert await thin(config) == [], "with one replica there is nothing to be in sync with"
+    monkeypatch.setattr(internal, "REPLICATED", 1)
+    assert await thin(config) == [spec.name for spec in topic_specs(config)]
+    monkeypatch.setattr(internal, "LEAST_IN_SYNC", 1)
+    assert await thin(config) == []
 
 
 async def test_create_then_check(every_kafka: Kafka) -> None:
