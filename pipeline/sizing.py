@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ CACHE_SPARE = 1.5  # times the window, so that a burst does not make the tail re
 
 SINKS_OF_KEPT = ("sink.jaeger", "sink.elasticsearch")
 KEPT_TOPICS = ("kept.spans", "kept.logs")
+REGROUPED_TOPICS = ("spans", "logs")  # which `regroup: never` has not
 WITH_HORIZON = "decisions"  # kept for kafka.retention and the late horizon
 
 
@@ -44,12 +45,12 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """One role: workers, the share of a core each uses, and its memory in bytes."""
+    """One role: workers, the share of a core each uses, and its memory in bytes; None if this was not measured."""
 
     name: str
     workers: int
-    busy: float
-    memory: float
+    busy: float | None
+    memory: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,11 @@ def measured() -> Measured:
     return Measured(json.loads(MEASURED.read_text(encoding="utf-8")))
 
 
-def size(load: Load, known: Measured) -> Size:
-    """What this load takes, by these measurements."""
+def size(load: Load, known: Measured, roles: Sequence[str] | None = None, regroup: bool = True) -> Size:
+    """What this load takes, by these measurements: of these roles, or of all that were measured.
+
+    Without `regroup` ingest reads metrics alone, and there are no topics of regrouped spans and logs.
+    """
     cores = {role: _cores(role, load, known) for role in known.below("cpu")}
     beside = known.below("second")
     workers = {
@@ -114,7 +118,7 @@ def size(load: Load, known: Measured) -> Size:
         + traces_per_second * load.decision_wait * known["undecided_bytes_per_trace"]
         + verdicts * known["verdict_bytes_per_trace"]
     )
-    per_raw_byte = _topics(load, known)
+    per_raw_byte = _topics(load, known, regroup)
     disk = sum(
         ratio * (load.retention + (load.late_horizon if topic == WITH_HORIZON else 0))
         for topic, ratio in per_raw_byte.items()
@@ -123,18 +127,17 @@ def size(load: Load, known: Measured) -> Size:
     moved = 1 / workers["sample"]
     work = moved * (load.decision_wait * cores["sample"] + verdicts * known["load_seconds_per_million_verdicts"] / 1e6)
     spare = 1 - cores["sample"] / workers["sample"] - beside["sample"]
-    roles = tuple(
-        Role(
-            role,
-            workers[role],
-            used / workers[role] + beside[role],
-            known[f"rss.{role}"] + (state / workers[role] if role == "sample" else 0),
-        )
-        for role, used in cores.items()
-    )
+
+    def role(name: str) -> Role:
+        kind = name.partition("/")[0]  # sink.jaeger/eu is another sink.jaeger
+        if kind not in cores or (kind == "ingest" and not regroup):
+            return Role(name, LEAST_WORKERS, None, None)
+        memory = known[f"rss.{kind}"] + (state / workers[kind] if kind == "sample" else 0)
+        return Role(name, workers[kind], cores[kind] / workers[kind] + beside[kind], memory)
+
     return Size(
         partitions=partitions,
-        roles=roles,
+        roles=tuple(role(name) for name in (cores if roles is None else roles)),
         cache_bytes=CACHE_SPARE * window / workers["sample"],
         window_bytes=window,
         kafka_bytes_per_raw_byte=sum(per_raw_byte.values()),
@@ -151,9 +154,9 @@ def _cores(role: str, load: Load, known: Measured) -> float:
     return used * (load.kept_share / known["kept_share"]) if role in SINKS_OF_KEPT else used
 
 
-def _topics(load: Load, known: Measured) -> dict[str, float]:
+def _topics(load: Load, known: Measured, regroup: bool) -> dict[str, float]:
     """Bytes written to each internal topic per raw byte, one replica."""
-    ratios = known.below("kafka")
+    ratios = {topic: ratio for topic, ratio in known.below("kafka").items() if regroup or topic not in REGROUPED_TOPICS}
     kept = load.kept_share / known["kept_share"]
     return {topic: ratio * kept if topic in KEPT_TOPICS else ratio for topic, ratio in ratios.items()}
 
@@ -173,9 +176,14 @@ def lines(load: Load, found: Size, known: Measured) -> Iterable[str]:
     yield ""
     yield "role                 workers   each busy   memory each"
     for role in found.roles:
-        yield f"{role.name:<20} {role.workers:>7} {role.busy:>10.0%} {_binary(role.memory):>13}"
+        busy = "?" if role.busy is None else f"{role.busy:.0%}"
+        memory = "?" if role.memory is None else _binary(role.memory)
+        yield f"{role.name:<20} {role.workers:>7} {busy:>10} {memory:>13}"
     yield ""
-    if found.one_worker:
+    if any(role.busy is None for role in found.roles):
+        yield "?: not measured. Two workers, so that one may end; more if they are busy."
+        yield ""
+    if found.one_worker and any(role.name == "ingest" and role.busy is not None for role in found.roles):
         yield "One worker of sample is enough: with kafka.partitions: 1 and regroup: never there is no ingest,"
         yield "and producers need no keys (docs/how-to/one-worker.md)."
         yield ""

@@ -10,6 +10,7 @@ import click
 from pipeline import sizing
 from pipeline.commands.console import loaded
 from pipeline.config import Kafka, Sampling
+from pipeline.roles import diagram
 from schemas.settings import format_duration, parse_duration
 
 REPLICATION = 3  # where neither the option nor the configuration says
@@ -34,7 +35,9 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 
 @click.command()
 @click.option("--spans-per-second", type=POSITIVE, help="The load: all spans, before sampling.")
-@click.option("--config", "file", type=click.Path(dir_okay=False), help="Take times and replication from this file.")
+@click.option(
+    "--config", "file", type=click.Path(dir_okay=False), help="Take times, replication, `regroup` and sinks from it."
+)
 @click.option("--decision-wait", type=DURATION, help="Default: that of the file, or the key's default.")
 @click.option("--late-horizon", type=DURATION, help="Likewise.")
 @click.option("--retention", type=DURATION, help="Likewise: kafka.retention.")
@@ -60,7 +63,8 @@ def size(
     """Say how much of everything a load takes: partitions, workers, memory, Kafka.
 
     Arithmetic on committed benchmarks; the output says on which machine they were run and what to measure yourself.
-    Defaults of the last three options are the benchmark's own traffic.
+    Defaults of the last three options are the benchmark's own traffic. Logs are not asked for: beside the spans are as
+    many as there, and what they take is in every number of a span. OTLP metrics are in none.
 
     \b
       tailrace size --spans-per-second 50000 --decision-wait 30s
@@ -98,7 +102,8 @@ def size(
         raise click.UsageError(
             f"--late-horizon must be longer than decision_wait ({format_duration(load.decision_wait)})"
         )
-    found = sizing.size(load, known)
+    roles = [role.name for role in diagram(config)] if config else None
+    found = sizing.size(load, known, roles, regroup=config is None or config.regroup != "never")
     if as_json:
         answer = {"load": dataclasses.asdict(load), "size": dataclasses.asdict(found), "machine": known.machine}
         click.echo(json.dumps(answer, indent=2))

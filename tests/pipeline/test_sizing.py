@@ -59,6 +59,7 @@ def test_what_a_worker_takes_beside_its_spans_is_not_shared() -> None:
     known = Measured({"machine": {}, "constants": [{"name": k, "value": v} for k, v in values.items()]})
     for role in size(LOAD, known).roles:
         assert role.workers == 4
+        assert role.busy is not None
         assert role.busy == pytest.approx(1.5 / 4 + 0.1)
     assert size(replace(LOAD, spans_per_second=39_000), known).one_worker
     assert not size(replace(LOAD, spans_per_second=41_000), known).one_worker
@@ -86,6 +87,7 @@ def test_nobody_is_alone_and_no_worker_is_busier_than_was_chosen() -> None:
     for rate in (1, 1e3, 1e5, 1e6):
         for role in size(replace(LOAD, spans_per_second=rate), measured()).roles:
             assert role.workers >= sizing.LEAST_WORKERS
+            assert role.busy is not None
             assert role.busy <= sizing.BUSY
 
 
@@ -116,6 +118,43 @@ def test_options_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) ->
     said = answer("--spans-per-second", "1000", "--config", str(file), "--decision-wait", "1m", "--span-bytes", "200")
     assert [said["load"][key] for key in times] == [60, 600, 2 * 86400, 2]
     assert said["load"]["raw_bytes_per_span"] == 200
+
+
+SINKS = {
+    "jaeger": {"endpoint": "http://a:4318"},
+    "jaeger/eu": {"endpoint": "http://b:4318"},
+    "otlp": {"endpoint": "http://c:4318"},
+}
+
+
+def test_the_roles_are_those_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "tailrace.yaml"
+    words = ("--spans-per-second", "1000", "--config", str(file))
+    file.write_text(as_yaml(MINIMAL | {"sinks": SINKS}), encoding="utf-8")
+    found = answer(*words)["size"]
+    roles = {role["name"]: role for role in found["roles"]}
+    assert [*roles] == ["ingest", "sample", "aggregate", "sink.jaeger", "sink.jaeger/eu", "sink.otlp"]
+    assert roles["sink.jaeger/eu"] == roles["sink.jaeger"] | {"name": "sink.jaeger/eu"}
+    assert (roles["sink.otlp"]["workers"], roles["sink.otlp"]["busy"], roles["sink.otlp"]["memory"]) == (2, None, None)
+    assert "?: not measured" in run(*words).output
+
+
+@pytest.mark.parametrize("metrics", [False, True])
+def test_without_regrouping_ingest_reads_metrics_alone(tmp_path: Path, metrics: bool) -> None:
+    """It was counted, and topics with it that are not there."""
+    file = tmp_path / "tailrace.yaml"
+    words = ("--spans-per-second", "1000", "--config", str(file))
+    inputs = [{"topic": "a", "signal": "traces"}, *([{"topic": "b", "signal": "metrics"}] if metrics else [])]
+    settings = MINIMAL | {"inputs": inputs, "sinks": {"jaeger": SINKS["jaeger"]}}
+    file.write_text(as_yaml(settings), encoding="utf-8")
+    regrouped = answer(*words)["size"]
+    file.write_text(as_yaml(settings | {"regroup": "never"}), encoding="utf-8")
+    found = answer(*words)["size"]
+    ingest = {"name": "ingest", "workers": 2, "busy": None, "memory": None}
+    assert found["roles"] == [*([ingest] if metrics else []), *regrouped["roles"][1:]]
+    gone = measured()["kafka.spans"] + measured()["kafka.logs"]
+    assert regrouped["kafka_bytes_per_raw_byte"] - found["kafka_bytes_per_raw_byte"] == pytest.approx(gone)
+    assert "there is no ingest" not in run(*words).output
 
 
 def test_the_output_says_where_it_was_measured_and_what_to_measure() -> None:
