@@ -31,9 +31,11 @@ OBJECTS: list[dict[str, Any]] = [
     for found in yaml.safe_load_all((FOLDER / name).read_text(encoding="utf-8"))
 ]
 WORKLOADS = [o for o in OBJECTS if o["kind"] in ("StatefulSet", "Deployment", "Job")]
-SERVED = [o for o in WORKLOADS if o["kind"] != "Job"]  # they have pages
+COMMANDS = next(o for o in WORKLOADS if o["metadata"]["name"] == "tailrace-commands")
+SERVED = [o for o in WORKLOADS if o["kind"] != "Job" and o is not COMMANDS]  # they have pages
 CANARY = next(o for o in SERVED if o["metadata"]["name"] == "tailrace-canary")
 WORKERS = [o for o in SERVED if o is not CANARY]
+CONFIG_FILE = "/etc/tailrace/tailrace.yaml"
 GIB = 1 << 30
 
 
@@ -145,7 +147,7 @@ def test_a_pod_mounts_what_it_is_told_to_read(workload: dict[str, Any]) -> None:
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert mounts.keys() == volumes.keys()
-    (file,) = [word for word in container["args"] if word.endswith(".yaml")]
+    (file,) = [word for word in container.get("args", [CONFIG_FILE]) if word.endswith(".yaml")]
     (generator,) = KUSTOMIZATION["configMapGenerator"]
     assert volumes["config"]["configMap"]["name"] == generator["name"]
     assert file == f"{mounts['config']}/{generator['files'][0]}"
@@ -204,6 +206,15 @@ def test_no_selector_reaches_another_role() -> None:
 def test_prometheus_finds_all_workers_and_the_canary_and_only_them() -> None:
     selector = _of("Service")["tailrace-metrics"]["spec"]["selector"]
     assert [o for o in WORKLOADS if _selects(selector, o)] == SERVED
+
+
+def test_commands_run_when_somebody_asks_and_not_in_a_worker() -> None:
+    page = (ROOT / "docs" / "how-to" / "deploy-on-kubernetes.md").read_text(encoding="utf-8")
+    assert COMMANDS["spec"]["replicas"] == 0
+    assert "args" not in _container(COMMANDS)
+    execs = re.findall(r"exec [^\n]*?(\S+) --\s+(\S+)", page)
+    assert {where for where, _ in execs} == {"deployment/tailrace-commands"}
+    assert CONFIG_FILE in page
 
 
 def test_there_is_one_canary_and_it_is_probed(config: Config) -> None:
