@@ -67,12 +67,19 @@ def test_panels_do_not_overlap_and_have_ids_of_their_own() -> None:
         assert len(ids) == len(set(ids))
 
 
-def test_the_data_source_is_the_provisioned_one() -> None:
+def test_the_data_source_is_chosen_and_the_provisioned_one_is_the_default() -> None:
+    """Whoever imports a dashboard has a Prometheus of another name."""
     sources = read_yaml("deploy/grafana/provisioning/datasources/tailrace.yaml")["datasources"]
-    uids = {source["uid"] for source in sources}
     for board in dashboards().values():
-        used = [p["datasource"] for p in panels()] + [v["datasource"] for v in board["templating"]["list"]]
-        assert {source["uid"] for source in used} <= uids
+        chosen, *variables = board["templating"]["list"]
+        assert (chosen["name"], chosen["type"]) == ("datasource", "datasource")
+        assert [s["type"] for s in sources if s.get("isDefault")] == [chosen["query"]]
+        used = [v["datasource"] for v in variables]
+        for panel in board["panels"]:
+            used += (
+                [panel["datasource"], *(t["datasource"] for t in panel["targets"])] if panel["type"] != "row" else []
+            )
+        assert all(found == {"type": chosen["query"], "uid": "${datasource}"} for found in used)
 
 
 def test_alerts_lead_to_a_dashboard_that_grafana_loads() -> None:

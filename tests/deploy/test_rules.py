@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.deploy.promql import known_metrics, metrics_in, parse_errors
 from tests.repository import ROOT, committed, read_yaml
@@ -74,6 +75,21 @@ def test_queries_in_the_documents_are_promql_on_metrics_that_exist(page: Path) -
     assert parse_errors(queries) == []
     for query in queries:
         assert metrics_in(query) <= known_metrics(), query
+
+
+def test_the_how_to_makes_a_prometheus_rule_of_them(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "deploy-on-kubernetes.md").read_text(encoding="utf-8")
+    (addressed,) = re.findall(r"^```sh\n(sed .*?)^```", page, re.MULTILINE | re.DOTALL)
+    (wrapped,) = re.findall(r"^```sh\n(\{\n.*?\}) \| kubectl apply --filename -$", page, re.MULTILINE | re.DOTALL)
+    script = addressed.replace("deploy/", f"{ROOT}/deploy/") + wrapped
+    done = subprocess.run(["sh", "-euc", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    made = yaml.safe_load(done.stdout)
+    assert (made["kind"], made["spec"].keys()) == ("PrometheusRule", {"groups"})
+    rules = [rule for group in made["spec"]["groups"] for rule in group["rules"]]
+    assert [rule["expr"] for rule in rules] == [alert["expr"] for alert in ALERTS]
+    for rule in rules:
+        assert rule["annotations"]["runbook_url"].startswith("https://")
+        assert rule["annotations"]["dashboard"].startswith("https://")
 
 
 def test_there_is_no_runbook_without_an_alert() -> None:
