@@ -66,7 +66,12 @@ class Kafka(Section):
         4, ge=1, description="N: partitions of spans, logs and decisions. `tailrace topics resize` changes it."
     )
     metric_partitions: int = Field(4, ge=1, description="M: partitions of points and samples.")
-    replication_factor: int = Field(-1, ge=-1, description="Of the internal topics. -1: the broker's default.")
+    replication_factor: int = Field(
+        -1,
+        ge=-1,
+        description="Of the internal topics. -1: the broker's default. With 3 or more they are made with "
+        "min.insync.replicas=2.",
+    )
     start: str = Field(
         "latest",
         description="Where a new group begins in raw topics: latest, earliest, or a duration ago such as 15m.",

@@ -15,6 +15,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from pipeline import cli as commands
+from pipeline import topics as internal
 from pipeline import worker
 from pipeline.config import Config
 from pipeline.reload import File
@@ -231,7 +232,12 @@ def test_check_connect_where_nothing_is(tmp_path: Path) -> None:
 
 
 def test_check_connect_where_everything_is(
-    tmp_path: Path, kafka: Kafka, jaeger: Jaeger, elasticsearch: Elasticsearch, prometheus: Prometheus
+    tmp_path: Path,
+    kafka: Kafka,
+    jaeger: Jaeger,
+    elasticsearch: Elasticsearch,
+    prometheus: Prometheus,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = MINIMAL | {
         "kafka": {"bootstrap_servers": kafka.bootstrap, "prefix": "cli-connect"},
@@ -259,6 +265,14 @@ def test_check_connect_where_everything_is(
     result = run("check", path, "--connect")
     assert result.exit_code == 0, result.output
     assert "✗" not in result.output
+    assert "min.insync.replicas" not in result.output + run("topics", path).output
+    monkeypatch.setattr(internal, "REPLICATED", 1)  # as on three brokers
+    for words in (["check", path, "--connect"], ["topics", path]):
+        hinted = run(*words)
+        assert hinted.exit_code == 0, hinted.output
+        (hint,) = [line for line in hinted.output.splitlines() if line.startswith("!") and "kafka.start" not in line]
+        assert "min.insync.replicas is below 2" in hint
+        assert "cli-raw.spans, cli-connect.spans" in hint
     assert "✓ raw topic cli-raw.spans: 4 partitions of traces as otlp_proto" in result.output
     for name in data["sinks"]:
         (line,) = [line for line in result.output.splitlines() if f"✓ sink {name} " in line]
