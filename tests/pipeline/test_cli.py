@@ -267,8 +267,7 @@ def test_check_connect_where_everything_is(
     assert "✗" not in result.output
     assert "min.insync.replicas" not in result.output + run("topics", path).output
     monkeypatch.setattr(internal, "REPLICATED", 1)  # as on three brokers
-    for words in (["check", path, "--connect"], ["topics", path]):
-        hinted = run(*words)
+    for hinted in (run("check", path, "--connect"), run("topics", path)):
         assert hinted.exit_code == 0, hinted.output
         (hint,) = [line for line in hinted.output.splitlines() if line.startswith("!") and "kafka.start" not in line]
         assert "min.insync.replicas is below 2" in hint
