@@ -25,7 +25,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
-from pipeline import telemetry
+from pipeline import expired, telemetry
 from pipeline.alarm import Alarm
 from pipeline.commit import Committer, Output, committer, dead_letters
 from pipeline.config import Config
@@ -130,9 +130,7 @@ class PointsPartition(Lease):
         finally:
             await reader.close()
         lost = await self._group.brokers.gone(self._partition, committed.offset if committed else 0)
-        if lost > 0:  # retention overtook an outage: those counts are gone, the series go on
-            log.error("points are gone before they were counted", extra={"role": ROLE, "records": lost})
-            telemetry.count("tailrace_dropped_total", lost, signal="metrics", reason="retention", intentional="false")
+        expired.tell(ROLE, self._config.kafka.prefix, self._partition, lost)  # those counts are gone, the series go on
         self._fetched = max(first, self._ticks.next_offset)
         return {self._partition: self._fetched}
 

@@ -90,9 +90,11 @@ class Brokers:
             return None
 
     async def gone(self, partition: TopicPartition, position: int) -> int:
-        """How many offsets from `position` on an internal partition has no more: records, and markers between them.
+        """How many offsets from `position` on a partition has no more: records, and markers between them.
 
         What a transaction wrote ends with its marker: a partition with nothing left has lost none with its last offset.
+        Who produces to a raw topic need not use transactions: of one that is empty a record may be missing here. That
+        is better than a loss each time that a topic of somebody who does runs dry.
         """
         first = (await self.beginning([partition]))[partition]
         emptied = self._kafka.transactions and first == (await self.end([partition]))[partition]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
 from collections.abc import Collection, Hashable, Mapping, Sequence
 
@@ -18,7 +17,7 @@ import faust
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from pipeline import telemetry
+from pipeline import expired
 from pipeline.commit import MAX_REQUEST_BYTES
 from pipeline.config import Config
 from pipeline.consume import Group
@@ -41,8 +40,6 @@ UNREAD_LIMIT = 8 << 20  # bytes of one partition that may wait to be encoded bef
 UNREAD_TOTAL = 128 << 20  # of all partitions of a sink
 ANSWERS_LIMIT = 1.5  # seconds that a partition which may move waits for answers: half of consume.PAUSE_LIMIT
 LAST_ANSWERS = 5.0  # seconds that a worker which stops waits for requests under way: less than a session
-
-log = logging.getLogger(__name__)
 
 
 def group(app: faust.App, config: Config, name: str) -> Group:
@@ -199,9 +196,7 @@ class SinkPartition(Lease):
             begin = max(position, mine.position)
             settled.add(mine.settled())
         lost = 0 if committed is None else await self._group.brokers.gone(partition, begin)
-        if lost > 0:
-            log.error("records are gone before they were delivered", extra={"role": self._group.role, "records": lost})
-            telemetry.count("tailrace_dropped_total", lost, signal=self._topic, reason="retention", intentional="false")
+        expired.tell(self._group.role, self._config.kafka.prefix, partition, lost)
         offsets = self._outlet.offsets
         self._account = Account(max(first, begin), settled, self._signal != "samples", offsets.settled)
         self._next = self._account.position
@@ -220,11 +215,6 @@ class SinkPartition(Lease):
     def opening(self) -> Hashable | None:
         """Whether the destination was reached, which may be away for as long as it likes."""
         return None if self._delivery is None else "reached"
-
-    @property
-    def _topic(self) -> str:
-        name: str = self._partition.topic
-        return name.removeprefix(f"{self._config.kafka.prefix}.")
 
     def positions(self) -> Mapping[TopicPartition, int]:
         """The next offset to fetch."""

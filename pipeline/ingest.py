@@ -19,7 +19,7 @@ import faust
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
-from pipeline import telemetry
+from pipeline import expired, telemetry
 from pipeline.alarm import Alarm, breath
 from pipeline.commit import Committer, Output, committer, dead_letters
 from pipeline.config import Config, Input
@@ -193,7 +193,10 @@ class RawPartition(Lease):
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
 
     async def open(self) -> Mapping[TopicPartition, int]:
-        """Fence the predecessor, then ask for the offset: in this order (docs/adr/0003, F8)."""
+        """Fence the predecessor, then ask for the offset: in this order (docs/adr/0003, F8).
+
+        What retention took is passed with the next transaction, or a topic that stays empty would lose it every time.
+        """
         if self._config.kafka.transactions and (members := await self._group.brokers.members_of(self._other_group)):
             raise Unavailable(
                 f"group {self._other_group} still has {members} members: stop the workers that run ingest with other "
@@ -206,17 +209,13 @@ class RawPartition(Lease):
             self._check_partitions([place])
             await self._look(committed.offset, place)
             first = (await self._group.brokers.beginning([self._partition]))[self._partition]
-            lost = first - committed.offset
-            if lost > 0:
-                telemetry.count(
-                    "tailrace_dropped_total", lost, signal=self._source.signal, reason="retention", intentional="false"
-                )
-            self._next = max(first, committed.offset)
+            lost = await self._group.brokers.gone(self._partition, committed.offset)
+            expired.tell(ROLE, self._config.kafka.prefix, self._partition, lost)
+            self._next, self._committed = max(first, committed.offset), committed.offset
             self._mark, self._known = RawMark(place.mark), place.known
         else:
-            self._next = await self._first_position()
+            self._next = self._committed = await self._first_position()
             await self._look(None, RawOffset(None, 0, None))
-        self._committed = self._next
         return {self._partition: self._next}
 
     def opening(self) -> Hashable | None:

@@ -78,7 +78,6 @@ def metrics() -> str:
         rows.append(f"| `{metric.name}` | {metric.kind} | {labels} | {_cell(metric.help)} |")
     reasons = ["| Reason | Intentional |", "|---|---|"]
     reasons += [f"| `{reason.value}` | {'yes' if reason.intentional else 'no'} |" for reason in Reason]
-    reasons.append("| `retention` | no |")
     parts = [_GENERATED, _METRICS, "\n".join(rows), _REASONS, "\n".join(reasons)]
     return "\n\n".join(parts) + "\n"
 

@@ -7,7 +7,6 @@ the cache could not hold, and puts each burst into one transaction.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -18,7 +17,7 @@ import faust
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline import telemetry
+from pipeline import expired, telemetry
 from pipeline.alarm import Alarm, breath
 from pipeline.budget_exchange import BudgetExchange
 from pipeline.commit import Output, committer, dead_letters
@@ -32,7 +31,7 @@ from pipeline.restore import Restores
 from pipeline.telemetry import MetricName
 from pipeline.topics import Topics
 from pipeline.window_settings import settings
-from processors.feeds import place_of, topic_of
+from processors.feeds import place_of
 from processors.sampling.budget import Budget
 from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.window import ACCEPT, Burst, Settings, Window
@@ -43,8 +42,6 @@ from schemas.reasons import Reason
 
 if TYPE_CHECKING:
     from pipeline.live.watch import Watch
-
-log = logging.getLogger(__name__)
 
 ROLE = "sample"
 POLICY_COUNTERS: Mapping[str, MetricName] = {
@@ -153,7 +150,6 @@ class PartitionPair(Lease):
         self._lead = Lead(interval(config))
         self._marked = 0  # the newest mark, ms, when the last burst began
         self._alarm = Alarm()
-        self._logs_topic = settings.logs_topic
         self._stalled: set[tuple[str, int]] = set()
         self._first_append = -1
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
@@ -185,10 +181,7 @@ class PartitionPair(Lease):
         starts = await self._starts(offsets)
         positions = self._window.resume(offsets, starts, self._accept_loss, await self._emptied(starts))
         for name, records in self._window.lost.items():
-            lost = {"topic": topic_of(name), "partition": self._pair[name].partition, "records": records}
-            log.error("records are gone before they were forwarded", extra=lost)
-            signal = "logs" if topic_of(name) == self._logs_topic else "spans"
-            telemetry.count("tailrace_dropped_total", records, signal=signal, reason="retention", intentional="false")
+            expired.tell(ROLE, self._config.kafka.prefix, self._pair[name], records)
         return {self._pair[name]: offset for name, offset in positions.items()}
 
     def opening(self) -> Hashable | None:

@@ -101,7 +101,8 @@ METRICS: tuple[Metric, ...] = (
         "tailrace_dropped_total",
         "counter",
         ("signal", "reason", "intentional"),
-        "Rows that were not forwarded, by reason.",
+        "Rows that were not forwarded, by reason. With the reason retention records of Kafka (and markers of "
+        "transactions between them), and `signal` names the topic: an internal one without kafka.prefix.",
     ),
     Metric(
         "tailrace_redacted_total",

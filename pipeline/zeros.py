@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from pipeline import telemetry
+from pipeline import expired, telemetry
 from pipeline.config import Config
 from pipeline.roles import Role, diagram
 from pipeline.telemetry import MetricName
@@ -37,8 +37,9 @@ def zeros(config: Config, roles: Collection[str]) -> Iterator[Zero]:
         yield "tailrace_takeovers_total", {"role": role.name}
         for topic in role.reads:
             yield "tailrace_records_read_total", {"role": role.name, "topic": topic}
+            yield "tailrace_dropped_total", expired.labels(config.kafka.prefix, topic)
         if role.name.startswith("sink."):
-            yield from _sink(config, role)
+            yield from _sink(role)
             continue
         for outcome in ("committed", "failed"):
             yield "tailrace_transactions_total", {"role": role.name, "outcome": outcome}
@@ -47,7 +48,6 @@ def zeros(config: Config, roles: Collection[str]) -> Iterator[Zero]:
         elif role.name == "sample":
             yield from _sample(config)
         else:
-            yield "tailrace_dropped_total", _expired("metrics")
             for reason in (Reason.OVER_LIMIT, Reason.TOO_MANY_METRICS, Reason.SUPERSEDED):
                 dropped = {"signal": "metrics", "reason": reason.value, "intentional": "true"}
                 yield "tailrace_dropped_total", dropped
@@ -58,8 +58,6 @@ def _ingest(config: Config) -> Iterator[Zero]:
     yield "tailrace_spans_read_total", {"role": "ingest"}
     yield "tailrace_logs_read_total", {"role": "ingest"}
     yield "tailrace_metric_points_read_total", {"role": "ingest"}
-    for signal in dict.fromkeys(item.signal for item in config.inputs):
-        yield "tailrace_dropped_total", _expired(signal)
     yield from _undecodable("ingest")
     yield from _redacted(config, config.ingested)
 
@@ -100,7 +98,7 @@ def _policy_counters(policy: Policy) -> tuple[MetricName, ...]:
     )
 
 
-def _sink(config: Config, role: Role) -> Iterator[Zero]:
+def _sink(role: Role) -> Iterator[Zero]:
     sink = role.name.removeprefix("sink.")
     for outcome in ("accepted", "already_delivered", "refused"):
         yield "tailrace_sink_items_total", {"sink": sink, "outcome": outcome}
@@ -109,14 +107,12 @@ def _sink(config: Config, role: Role) -> Iterator[Zero]:
     yield "tailrace_sink_retries_total", {"sink": sink, "reason": NO_ANSWER}
     for reason in SINK_REASONS:
         yield "tailrace_dead_letters_total", {"stage": role.name, "reason": reason.value}
-    for topic in role.reads:
-        yield "tailrace_dropped_total", _expired(topic.removeprefix(f"{config.kafka.prefix}."))
 
 
 def _undecodable(stage: str) -> Iterator[Zero]:
     """What a role that decodes raw messages writes to the dead-letter queue."""
     for reason in Reason:
-        if not reason.intentional and reason is not Reason.REFUSED_BY_SINK:
+        if not reason.intentional and reason not in (Reason.REFUSED_BY_SINK, Reason.RETENTION):
             yield "tailrace_dead_letters_total", {"stage": stage, "reason": reason.value}
 
 
@@ -125,8 +121,3 @@ def _redacted(config: Config, topics: Collection[str]) -> Iterator[Zero]:
         for signal in dict.fromkeys(item.signal for item in config.inputs if item.topic in topics):
             for rule in rules(config.redaction):
                 yield "tailrace_redacted_total", {"signal": signal, "rule": rule}
-
-
-def _expired(signal: str) -> dict[str, str]:
-    """Records that Kafka deleted before they were read."""
-    return {"signal": signal, "reason": "retention", "intentional": "false"}

@@ -1,7 +1,8 @@
 """Why a record was not delivered: one closed list, used by counters, the dead-letter queue and the docs.
 
 Intentional drops are decisions of a policy or a limit that the operator configured. Unintentional ones are
-defects of the input or a refusal of a destination: their bytes are in the dead-letter queue.
+defects of the input or a refusal of a destination: their bytes are in the dead-letter queue, but for those that
+Kafka had deleted before they were read.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Reason(StrEnum):
     BUCKETS_DO_NOT_FIT = "buckets_do_not_fit"
     NAME_TAKEN = "name_taken"
     REFUSED_BY_SINK = "refused_by_sink"
+    # unintentional: counted, bytes gone
+    RETENTION = "retention"
 
     @property
     def intentional(self) -> bool:

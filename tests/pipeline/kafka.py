@@ -7,8 +7,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
+from pipeline import telemetry
 from tests.services import eventually
 
 DEADLINE = 60.0  # seconds that anything here may take before the test fails
@@ -80,6 +81,22 @@ async def _known(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
     await consumer._client._wait_on_metadata(topic)
     found: set[int] = consumer.partitions_for_topic(topic)
     return found
+
+
+async def forget(bootstrap: str, partition: TopicPartition, before: int = -1) -> None:
+    """What retention does: records before an offset go, by default all that there are."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_records({partition: RecordsToDelete(before)})
+    finally:
+        await admin.close()
+
+
+def expired(signal: str) -> float:
+    """Records that roles in this process have counted as taken by retention; `signal` is their topic."""
+    labels = {"signal": signal, "reason": "retention", "intentional": "false"}
+    return telemetry.REGISTRY.get_sample_value("tailrace_dropped_total", labels) or 0.0
 
 
 async def committed(bootstrap: str, group: str, partition: TopicPartition) -> int:

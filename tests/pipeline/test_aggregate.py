@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import yaml
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import OffsetOutOfRangeError
 
 from pipeline import aggregate, telemetry, topics
@@ -28,7 +27,7 @@ from processors.span_metrics import span_metric_names
 from schemas.errors import ProtocolError
 from schemas.point import HistogramValue, PointBatch
 from schemas.sample import Tick, read_tick
-from tests.pipeline.kafka import DEADLINE, committed, fresh, read_all
+from tests.pipeline.kafka import DEADLINE, committed, expired, forget, fresh, read_all
 from tests.repository import ROOT, python_path
 from tests.services import Kafka, eventually
 
@@ -275,8 +274,7 @@ async def test_points_are_lost_only_if_retention_overtook_them(pipeline: Pipelin
 
     async def restarted() -> float:
         """What a new owner says is gone."""
-        labels = {"signal": "metrics", "reason": "retention", "intentional": "false"}
-        before = telemetry.REGISTRY.get_sample_value("tailrace_dropped_total", labels) or 0.0
+        before = expired("points")
         async with running(pipeline.config, ["aggregate"]) as worker:
             await eventually(lambda: _ready(worker), DEADLINE, "the partition is ours")
             group = worker.services[0]
@@ -287,25 +285,17 @@ async def test_points_are_lost_only_if_retention_overtook_them(pipeline: Pipelin
                 return lease.positions()[pipeline.points] >= end - 1  # a marker is the last
 
             await eventually(read, DEADLINE, "everything is read")
-        return (telemetry.REGISTRY.get_sample_value("tailrace_dropped_total", labels) or 0.0) - before
-
-    async def empty() -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=pipeline.bootstrap)
-        await admin.start()
-        try:
-            await admin.delete_records({pipeline.points: RecordsToDelete(-1)})  # to the end
-        finally:
-            await admin.close()
+        return expired("points") - before
 
     async with pipeline.producer(f"{pipeline.topics.points}-test") as producer:
         async with producer.transaction():
             await pipeline.produce(producer, 3)
         assert await restarted() == 0
-        await empty()
+        await forget(pipeline.bootstrap, pipeline.points)
         assert await restarted() == 0
         async with producer.transaction():
             await pipeline.produce(producer, 2)
-        await empty()
+        await forget(pipeline.bootstrap, pipeline.points)
         assert await restarted() == 5  # four points, and the marker of the transaction before them
 
 

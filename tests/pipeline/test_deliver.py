@@ -31,7 +31,7 @@ from schemas.envelope import Envelope, RowVerdict
 from schemas.sample import Tick
 from tests.faults.proxy import spans_in
 from tests.pipeline.configs import MINIMAL
-from tests.pipeline.kafka import DEADLINE, committed, create, fresh, read_all
+from tests.pipeline.kafka import DEADLINE, committed, create, expired, forget, fresh, read_all
 from tests.repository import ROOT, python_path
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus, eventually, free_port, start_collector
 from tests.services.process import HOST
@@ -367,6 +367,52 @@ async def test_what_is_delivered_behind_what_waits_is_not_sent_again_by_the_next
         async with running(setup.config, ["sink.jaeger"]):
             await setup.delivered("sink.jaeger", topic)
     assert taken.total() == len(taken) == 60
+
+
+async def test_what_retention_took_is_counted_and_the_rest_is_delivered(
+    kafka: Kafka, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A transaction's marker is no record: a topic that was emptied after everything was delivered has lost nothing."""
+    taken = Counter[str]()
+
+    def reply(request: web.Request, body: bytes) -> web.StreamResponse:
+        taken.update(spans_in(request.path, body))
+        return web.Response()
+
+    async with faulty.faulty(reply) as server:
+        setup = await Setup(kafka, {"jaeger": {"endpoint": server.url}}).create()
+        role, place = "sink.jaeger", TopicPartition(setup.topics.kept_spans, 0)
+
+        async def started(spans: int) -> float:
+            """What a new owner says is gone; it goes once so many spans are delivered."""
+            before = expired("kept.spans")
+
+            async def there() -> bool:
+                return await _ready(worker) and len(taken) == spans
+
+            async with running(setup.config, [role]) as worker:
+                await eventually(there, DEADLINE, f"{spans} spans are delivered")
+            return expired("kept.spans") - before
+
+        async with setup.producer(fresh("sample")) as producer:
+
+            async def produce(count: int) -> None:
+                async with producer.transaction():
+                    for _ in range(count):
+                        await producer.send(place.topic, envelope([span()], [KEPT]).encode(), partition=0)
+
+            await produce(2)
+            assert await started(2) == 0
+            await forget(kafka.bootstrap, place)
+            assert await started(2) == 0
+            await produce(4)
+            await forget(kafka.bootstrap, place, before=5)
+            assert await started(4) == 2
+    (told,) = [r.__dict__ for r in caplog.records if r.name == "pipeline.expired"]
+    assert [told[key] for key in ("levelname", "role", "topic", "partition", "records")] == [
+        "ERROR", role, place.topic, 0, 2
+    ]  # fmt: skip
+    assert set(taken.values()) == {1}
 
 
 @pytest.mark.parametrize("anew", [False, True], ids=["the same topic", "a topic made anew"])

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.structs import OffsetAndMetadata
+from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from pipeline import ingest
@@ -21,8 +22,9 @@ from pipeline.ingest import MARKS_PER_WAIT, RawPartition
 from pipeline.pace import LONGEST_SILENCE
 from pipeline.worker import running
 from schemas.envelope import NO_MARK
+from schemas.point import PointBatch
 from schemas.reasons import Reason
-from tests.pipeline.kafka import DEADLINE, committed, fresh
+from tests.pipeline.kafka import DEADLINE, committed, create, expired, forget, fresh
 from tests.pipeline.stages import Stages, administration, holds, log_of, monotone, now, partition, refusal, traces
 from tests.services import Kafka, eventually
 
@@ -54,6 +56,14 @@ async def marked(stages: Stages, raw: int, least: int, output: int = 0) -> list[
 
     await eventually(reached, DEADLINE, f"raw partition {raw} is marked up to {least}")
     return await stages.marks(stages.topics.spans, raw, output)
+
+
+def gauge(name: str) -> bytes:
+    """A message of one point."""
+    data = MetricsData()
+    metric = data.resource_metrics.add().scope_metrics.add().metrics.add(name=name)
+    metric.gauge.data_points.add(time_unix_nano=now() * 1_000_000, as_int=1)
+    return bytes(data.SerializeToString())
 
 
 async def test_an_input_may_be_in_more_of_a_hurry_than_the_others(kafka: Kafka, tmp_path: Path) -> None:
@@ -209,6 +219,61 @@ async def test_an_aborted_transaction_of_a_raw_producer_is_never_read(stages: St
             assert set(await stages.names(stages.topics.spans)) == {"good/0", "good/2", "good/4"}
     offset = await committed(stages.bootstrap, stages.topics.group("ingest"), partition(stages.raw))
     assert 9 <= offset <= 12, "the last committed record, or the end of the partition"
+
+
+@pytest.mark.parametrize("signal", ["traces", "metrics"])
+async def test_what_retention_took_is_counted_once_and_the_rest_is_read(
+    kafka: Kafka, tmp_path: Path, caplog: pytest.LogCaptureFixture, signal: str
+) -> None:
+    """Of metrics too, whose raw partitions are not marked: what is lost goes with the next transaction."""
+    stages = Stages(kafka.bootstrap, tmp_path)
+    stages.settings["inputs"].append({"topic": f"{stages.raw}.metrics", "signal": "metrics"})
+    stages.config = Config.model_validate(stages.settings)
+    raw = partition(stages.raw if signal == "traces" else f"{stages.raw}.metrics")
+    await create(kafka.bootstrap, {f"{stages.raw}.metrics": 1})
+    await stages.create()
+
+    async def produce(producer: AIOKafkaProducer, *names: str) -> None:
+        for name in names:
+            await producer.send_and_wait(raw.topic, traces(name) if signal == "traces" else gauge(name), partition=0)
+
+    async def found() -> set[str]:
+        if signal == "traces":
+            return set(await stages.names(stages.topics.spans))
+        return {PointBatch.decode(record.value).metric for record in await stages.records(stages.topics.points)}
+
+    async def started(*names: str) -> float:
+        """What a new owner says is gone; it goes once these are there."""
+        before = expired(raw.topic)
+
+        async def there() -> bool:
+            return set(names) <= await found()
+
+        async with running(stages.config, ["ingest"]) as worker:
+            await holds(worker, "ingest")
+            await eventually(there, DEADLINE, f"{names} are there")
+        return expired(raw.topic) - before
+
+    async with stages.producer() as plain, stages.producer(fresh("raw")) as transactional:
+        await produce(plain, "a1")
+        assert await started("a1") == 0
+        await produce(plain, "a2", "a3", "a4", "a5")
+        await forget(kafka.bootstrap, raw, before=3)
+        assert await started("a4", "a5") == 2
+        assert await found() == {"a1", "a4", "a5"}
+        (told,) = [r.__dict__ for r in caplog.records if r.name == "pipeline.expired"]
+        assert [told[key] for key in ("levelname", "role", "topic", "partition", "records")] == [
+            "ERROR", "ingest", raw.topic, 0, 2
+        ]  # fmt: skip
+        async with transactional.transaction():
+            await produce(transactional, "b1")
+        assert await started("b1") == 0
+        await forget(kafka.bootstrap, raw)
+        assert [await started() for _ in range(2)] == [0, 0], "only a marker was behind what was read"
+        await produce(plain, "c1", "c2", "c3")
+        await forget(kafka.bootstrap, raw)
+        assert await started() > 0
+        assert await started() == 0, "the topic is still empty"
 
 
 async def test_an_open_transaction_of_a_raw_producer_holds_the_mark(stages: Stages) -> None:

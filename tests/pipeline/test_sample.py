@@ -23,7 +23,7 @@ from pipeline.worker import running
 from processors.regroup import Regroup
 from processors.sampling import window
 from schemas.decision import Checkpoint, DecisionRecord
-from tests.pipeline.kafka import DEADLINE, committed, create
+from tests.pipeline.kafka import DEADLINE, committed, create, expired
 from tests.pipeline.stages import (
     Stages,
     administration,
@@ -212,8 +212,7 @@ async def test_with_the_operators_consent_it_goes_on_after_what_is_gone(
     fed: Fed, change: Callable[[Fed], Awaitable[None]]
 ) -> None:
     """F6: what came after it is decided and forwarded, once."""
-    labels = {"signal": "spans", "reason": "retention", "intentional": "false"}
-    before = telemetry.REGISTRY.get_sample_value("tailrace_dropped_total", labels) or 0
+    before = expired("spans")
     async with fed.producer() as producer:
         await fed.history(producer)
         await change(fed)
@@ -226,8 +225,7 @@ async def test_with_the_operators_consent_it_goes_on_after_what_is_gone(
 
             await eventually(forwarded, DEADLINE, "what came afterwards is forwarded")
     assert (await fed.names(fed.topics.kept_spans))["z/1!"] == 1
-    lost = (telemetry.REGISTRY.get_sample_value("tailrace_dropped_total", labels) or 0) - before
-    assert (lost > 0) == (change is _truncate_spans)
+    assert (expired("spans") > before) == (change is _truncate_spans)
 
 
 async def test_a_marker_that_retention_took_is_no_loss(fed: Fed) -> None:

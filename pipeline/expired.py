@@ -1,0 +1,29 @@
+"""Records that retention took before a role had done with them: every role says and counts them like this."""
+
+from __future__ import annotations
+
+import logging
+
+from aiokafka import TopicPartition
+
+from pipeline import telemetry
+from schemas.reasons import Reason
+
+log = logging.getLogger(__name__)
+
+
+def tell(role: str, prefix: str, partition: TopicPartition, records: int) -> None:
+    """Log and count so many records of a partition, if there are any; `prefix` is `kafka.prefix`."""
+    if records > 0:
+        where = {"role": role, "topic": partition.topic, "partition": partition.partition, "records": records}
+        log.error("records are gone: retention took them before they were read", extra=where)
+        telemetry.count("tailrace_dropped_total", records, **labels(prefix, partition.topic))
+
+
+def labels(prefix: str, topic: str) -> dict[str, str]:
+    """Of `tailrace_dropped_total`: `signal` is the topic, an internal one without the prefix.
+
+    >>> labels("tailrace", "tailrace.kept.spans")["signal"], labels("tailrace", "otlp_spans")["signal"]
+    ('kept.spans', 'otlp_spans')
+    """
+    return {"signal": topic.removeprefix(f"{prefix}."), "reason": Reason.RETENTION.value, "intentional": "false"}
