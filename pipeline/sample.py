@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING
@@ -34,27 +33,36 @@ from pipeline.window_settings import settings
 from processors.feeds import place_of
 from processors.sampling.budget import Budget
 from processors.sampling.compile import Plan, compile_policies
-from processors.sampling.window import ACCEPT, Burst, Settings, Window
+from processors.sampling.window import ACCEPT, Burst, Settings, Stat, Stats, Window
 from processors.span_metrics import SpanMetrics
 from schemas.errors import ProtocolError
 from schemas.ids import partition_of_metric
-from schemas.reasons import Reason
 
 if TYPE_CHECKING:
     from pipeline.live.watch import Watch
 
 ROLE = "sample"
-POLICY_COUNTERS: Mapping[str, MetricName] = {
-    "policy": "tailrace_policy_votes_total",
-    "drop_policy": "tailrace_policy_drops_total",
-    "matched": "tailrace_policy_matches_total",
-    "only": "tailrace_policy_only_total",
-    "shadow_turned": "tailrace_shadow_policy_changes_total",
-    "policy_spans": "tailrace_policy_spans_total",
-    "policy_bytes": "tailrace_policy_bytes_total",
-    "keys_shared": "tailrace_policy_keys_shared_total",
+COUNTERS: Mapping[Stat, tuple[MetricName, str, Mapping[str, str]]] = {
+    "spans_counted": ("tailrace_spans_read_total", "", {"role": ROLE}),
+    "decided": ("tailrace_traces_decided_total", "verdict", {}),
+    "policy": ("tailrace_policy_votes_total", "policy", {}),
+    "drop_policy": ("tailrace_policy_drops_total", "policy", {}),
+    "matched": ("tailrace_policy_matches_total", "policy", {}),
+    "only": ("tailrace_policy_only_total", "policy", {}),
+    "shadow_turned": ("tailrace_shadow_policy_changes_total", "policy", {}),
+    "keys_shared": ("tailrace_policy_keys_shared_total", "policy", {}),
+    "policy_spans": ("tailrace_policy_spans_total", "policy", {}),
+    "policy_bytes": ("tailrace_policy_bytes_total", "policy", {}),
+    "spans_kept": ("tailrace_spans_kept_total", "", {}),
+    "spans_dropped": ("tailrace_dropped_total", "reason", {"signal": "spans", "intentional": "true"}),
+    "logs_read": ("tailrace_logs_read_total", "", {"role": ROLE}),
+    "logs_kept": ("tailrace_logs_kept_total", "", {}),
+    "logs_dropped": ("tailrace_dropped_total", "reason", {"signal": "logs", "intentional": "true"}),
+    "dead_letters": ("tailrace_dead_letters_total", "reason", {"stage": ROLE}),
+    "restored": ("tailrace_restored_rows_total", "signal", {}),
+    "tail_reads": ("tailrace_tail_reads_total", "partition", {}),
 }
-"""Of the statistics of a burst: those that are counted by policy."""
+"""Where the statistics of a burst are counted: the metric, its label that says of what, and its other labels."""
 REREAD_BYTES = 8 << 20  # of values that are read in one go at most, of the decisions as well
 REREAD_SHARE, REREAD_LEAST = 8, 1 << 20  # a part of the cache, and bytes, that the tail reads again in one go
 
@@ -318,7 +326,7 @@ class PartitionPair(Lease):
         self._window.committed(written[0].offset)
         self.restores.committed()
         self._appended(written[0].timestamp)
-        _count(burst.stats, str(index))
+        _count(burst.stats)
         if self._watch is not None:
             self._watch.committed(burst.points, burst.kept_spans, burst.kept_logs)
 
@@ -340,28 +348,8 @@ class PartitionPair(Lease):
         self._stalled = stalled
 
 
-def _count(stats: Counter[tuple[str, str]], partition: str) -> None:
+def _count(stats: Stats) -> None:
     """Turn what a committed burst did into metrics; a burst that failed is not counted."""
     for (what, detail), number in stats.items():
-        if what == "decided":
-            telemetry.count("tailrace_traces_decided_total", number, verdict=detail)
-        elif what in POLICY_COUNTERS:
-            telemetry.count(POLICY_COUNTERS[what], number, policy=detail)
-        elif what == "spans_counted":
-            telemetry.count("tailrace_spans_read_total", number, role=ROLE)
-        elif what == "spans_kept":
-            telemetry.count("tailrace_spans_kept_total", number)
-        elif what == "logs_kept":
-            telemetry.count("tailrace_logs_kept_total", number)
-        elif what == "logs_read":
-            telemetry.count("tailrace_logs_read_total", number, role=ROLE)
-        elif what == "dead_letters":
-            telemetry.count("tailrace_dead_letters_total", number, stage=ROLE, reason=detail)
-        elif what == "restored":
-            telemetry.count("tailrace_restored_rows_total", number, signal=detail)
-        elif what == "tail_reads":
-            telemetry.count("tailrace_tail_reads_total", number, partition=partition)
-        elif number:
-            signal = "spans" if what == "spans_dropped" else "logs"
-            intentional = str(Reason(detail).intentional).lower()
-            telemetry.count("tailrace_dropped_total", number, signal=signal, reason=detail, intentional=intentional)
+        name, label, others = COUNTERS[what]
+        telemetry.count(name, number, **others, **({label: detail} if label else {}))

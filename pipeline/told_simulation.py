@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from processors.sampling.trial import PROBE, Outcome
+from processors.sampling.window import Stat
 
 if TYPE_CHECKING:
     from pipeline.simulate import Report
@@ -51,7 +52,13 @@ def document(report: Report) -> dict[str, Any]:
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:
     totals = outcome.totals
-    whats = {"named": "policy", "votes": "matched", "only": "only", "spans": "policy_spans", "bytes": "policy_bytes"}
+    whats: dict[str, Stat] = {
+        "named": "policy",
+        "votes": "matched",
+        "only": "only",
+        "spans": "policy_spans",
+        "bytes": "policy_bytes",
+    }
     names = {name: None for what, name in totals if what in ("policy", "matched", "drop_policy") and name != PROBE}
     policies = {
         name: {told: totals[what, name] for told, what in whats.items()}

@@ -15,7 +15,7 @@ from processors.sampling.compile import Compat, compile_policies
 from processors.sampling.conditions import AnyOf
 from processors.sampling.limits import BucketState
 from processors.sampling.policies import Policy
-from processors.sampling.window import Settings, Window
+from processors.sampling.window import Settings, Stats, Window
 from schemas.decision import DecisionRecord
 
 PROBE = "\0errors"  # no policy of a configuration has this name
@@ -49,7 +49,7 @@ class Replay(Window):
         assert isinstance(condition, AnyOf)
         self._error = condition.mask
         self.fates: dict[int, Fate] = {}
-        self.totals: Counter[tuple[str, str]] = Counter()
+        self.totals: Stats = Counter()
         self.overlap: Counter[tuple[str, str]] = Counter()
         self._bursts = 0
 
@@ -99,7 +99,7 @@ class Outcome:
     kept: int = 0
     errors: int = 0
     errors_missed: int = 0
-    totals: Counter[tuple[str, str]] = field(default_factory=Counter)
+    totals: Stats = field(default_factory=Counter)
     overlap: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(self, fate: Fate) -> None:

@@ -22,6 +22,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Literal
 
 from processors.correlation import correlate
 from processors.feeds import feed_of, place_of, topic_of
@@ -144,6 +145,30 @@ class Cursor:
         return self.cached[0] if self.cached and self.gap() is None else None
 
 
+Stat = Literal[
+    "spans_counted",
+    "decided",
+    "policy",
+    "drop_policy",
+    "matched",
+    "only",
+    "shadow_turned",
+    "keys_shared",
+    "policy_spans",
+    "policy_bytes",
+    "spans_kept",
+    "spans_dropped",
+    "logs_read",
+    "logs_kept",
+    "logs_dropped",
+    "dead_letters",
+    "restored",
+    "tail_reads",
+]
+Stats = Counter[tuple[Stat, str]]
+"""What a burst did: numbers by what is counted, and of what: a verdict, a policy, a reason, a signal, or nothing."""
+
+
 @dataclass(slots=True)
 class Burst:
     """One transaction: everything in it becomes visible at once or not at all."""
@@ -157,7 +182,7 @@ class Burst:
     tails: dict[str, int]
     load_from: int | None
     more: bool
-    stats: Counter[tuple[str, str]]
+    stats: Stats
 
 
 @dataclass(slots=True)
@@ -220,7 +245,7 @@ class Window:
         self._verdicts = Verdicts(settings.late_horizon)
         self._pending = DecisionRecord(settings.partitions)
         self._pending_bytes = 0
-        self._stats: Counter[tuple[str, str]] = Counter()
+        self._stats: Stats = Counter()
         self._segments: deque[_Segment] = deque()
         self._loaded: Checkpoint | None = None
         self._last_full: int | None = None
@@ -494,13 +519,14 @@ class Window:
         """What the policies voted since the last burst."""
         ballot, stats = self._ballot, self._stats
         voting = len(ballot.names)
-        for what, names, numbers in (
+        votes: tuple[tuple[Stat, Sequence[str], Sequence[int]], ...] = (
             ("drop_policy", ballot.drop_names, ballot.dropped_by),
             ("matched", ballot.names, ballot.together[:: voting + 1]),
             ("only", ballot.names, ballot.only),
             ("matched", ballot.shadow_names, ballot.shadowed),
             ("shadow_turned", ballot.shadow_names, ballot.turned),
-        ):
+        )
+        for what, names, numbers in votes:
             for name, number in zip(names, numbers, strict=False):
                 if number:
                     stats[what, name] += number
@@ -565,7 +591,7 @@ class Window:
         self._again_bytes += sum(_size(value) for _, _, value in again)
         if cursor.cut:
             cursor.gaps.appendleft((position, after))
-        self._stats["tail_reads", ""] += sum(_records(value) for _, _, value in again)
+        self._stats["tail_reads", str(self.partition)] += sum(_records(value) for _, _, value in again)
 
     def reads_on(self) -> bool:
         """Whether the tail stands before a stretch that is there to be read for long, not one that is just coming."""

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -16,12 +17,13 @@ from aiokafka.admin import RecordsToDelete
 from aiokafka.errors import KafkaError
 from confluent_kafka.admin import AdminClient
 
-from pipeline import telemetry
+from pipeline import sample, telemetry
 from pipeline.config import Config
 from pipeline.roles import diagram
 from pipeline.worker import running
 from processors.regroup import Regroup
 from processors.sampling import window
+from processors.sampling.window import Stat
 from schemas.decision import Checkpoint, DecisionRecord
 from tests.pipeline.kafka import DEADLINE, committed, create, expired
 from tests.pipeline.stages import (
@@ -117,6 +119,50 @@ async def truncate(fed: Fed, topic: str) -> None:
     records = await fed.records(topic)
     async with administration(fed.bootstrap) as admin:
         await admin.delete_records({partition(topic): RecordsToDelete(before_offset=records[-1].offset)})
+
+
+@pytest.mark.parametrize(
+    ("stat", "told"),
+    [
+        (("spans_counted", ""), 'spans_read_total{role="sample"}'),
+        (("decided", "kept"), 'traces_decided_total{verdict="kept"}'),
+        (("policy", "p"), 'policy_votes_total{policy="p"}'),
+        (("drop_policy", "p"), 'policy_drops_total{policy="p"}'),
+        (("matched", "p"), 'policy_matches_total{policy="p"}'),
+        (("only", "p"), 'policy_only_total{policy="p"}'),
+        (("shadow_turned", "p"), 'shadow_policy_changes_total{policy="p"}'),
+        (("keys_shared", "p"), 'policy_keys_shared_total{policy="p"}'),
+        (("policy_spans", "p"), 'policy_spans_total{policy="p"}'),
+        (("policy_bytes", "p"), 'policy_bytes_total{policy="p"}'),
+        (("spans_kept", ""), "spans_kept_total{}"),
+        (("spans_dropped", "not_sampled"), 'dropped_total{intentional="true",reason="not_sampled",signal="spans"}'),
+        (("logs_read", ""), 'logs_read_total{role="sample"}'),
+        (("logs_kept", ""), "logs_kept_total{}"),
+        (
+            ("logs_dropped", "log_of_dropped_trace"),
+            'dropped_total{intentional="true",reason="log_of_dropped_trace",signal="logs"}',
+        ),
+        (("dead_letters", "malformed"), 'dead_letters_total{reason="malformed",stage="sample"}'),
+        (("restored", "logs"), 'restored_rows_total{signal="logs"}'),
+        (("tail_reads", "3"), 'tail_reads_total{partition="3"}'),
+    ],
+)
+def test_what_a_burst_did_is_counted_under_its_name(stat: tuple[Stat, str], told: str) -> None:
+    def counters() -> Counter[str]:
+        found: Counter[str] = Counter()
+        for each in (each for family in telemetry.REGISTRY.collect() for each in family.samples):
+            labels = ",".join(f'{label}="{value}"' for label, value in sorted(each.labels.items()))
+            if each.name.startswith("tailrace_") and each.name.endswith("_total"):
+                found[f"{each.name.removeprefix('tailrace_')}{{{labels}}}"] += int(each.value)
+        return found
+
+    before = counters()
+    sample._count(Counter({stat: 7}))
+    assert counters() - before == {told: 7}
+
+
+def test_everything_that_a_burst_tells_is_counted() -> None:
+    assert set(sample.COUNTERS) == set(get_args(Stat))
 
 
 async def test_taking_over_while_the_predecessors_transaction_is_pending(every_kafka: Kafka, tmp_path: Path) -> None:

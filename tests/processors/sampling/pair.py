@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.policies import Policy
-from processors.sampling.window import Burst, Settings, Window
+from processors.sampling.window import Burst, Settings, Stats, Window
 from processors.span_metrics import SpanMetrics
 from schemas.decision import Checkpoint, DecisionRecord, Verdict
 from schemas.envelope import NO_MARK, Envelope, RowVerdict
@@ -137,7 +137,7 @@ class Owner:
         self.kept_spans: list[str] = []
         self.kept_logs: list[tuple[str, RowVerdict | None]] = []
         self.counted = 0.0
-        self.stats: Counter[tuple[str, str]] = Counter()
+        self.stats: Stats = Counter()
         self.most_again = 1 << 30  # records that the tail reads again in one go
 
     def read(self, *topics: str, count: int = 1 << 30) -> Owner:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +12,7 @@ from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.decide import decide
 from processors.sampling.limits import NO_LIMITS, Limits
 from processors.sampling.policies import Policies, Policy
+from processors.sampling.window import Stats
 from schemas.settings import Section
 from tests.processors.sampling.builders import MS, NOON, Table, both, drop, policy, span, spans
 from tests.processors.sampling.pair import Pair
@@ -133,7 +132,7 @@ def test_a_window_tells_votes_and_what_each_policy_forwards() -> None:
     for at in (30, 31):
         pair.spans(at)
         pair.logs(at)
-    stats: Counter[tuple[str, str]] = pair.own().settle().stats
+    stats: Stats = pair.own().settle().stats
     assert stats["matched", "errors"] == stats["only", "errors"] == 1
     assert stats["policy_spans", "errors"] == stats["spans_kept", ""] == 2
     assert stats["policy_bytes", "errors"] > 0
