@@ -10,9 +10,11 @@ from typing import Any, cast
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import RebalanceInProgressError
+from aiokafka.errors import OffsetMetadataTooLargeError, RebalanceInProgressError
+from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.offsets import COMMIT_EVERY, Offsets
+from pipeline.settled import Ranges, Settled
 from pipeline.settlement import Account
 
 
@@ -65,3 +67,22 @@ async def test_a_partition_that_was_just_let_go_of_is_not_committed() -> None:
     accounts[0].closed = True
     await offsets.commit()
     assert committed == partitions[1:]
+
+
+async def test_where_metadata_may_not_be_long_offsets_are_committed_without() -> None:
+    """`offset.metadata.max.bytes` of the brokers: what is settled behind the offset is then sent again."""
+    partition, tried = TopicPartition("kept", 0), list[OffsetAndMetadata]()
+
+    async def commit(offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        tried.append(offsets[partition])
+        if offsets[partition].metadata:
+            raise OffsetMetadataTooLargeError
+
+    group = SimpleNamespace(
+        role="sink.x", commit=commit, consumer=SimpleNamespace(assignment=lambda: frozenset([partition]))
+    )
+    offsets, account = Offsets(cast(Any, group)), Account(1, Settled(Ranges([(5, 9)])))
+    offsets.begin(partition, account, 0, "")
+    await offsets.commit()
+    assert [mark.offset for mark in tried] == [1, 1]
+    assert [bool(mark.metadata) for mark in tried] == [True, False]
