@@ -8,7 +8,7 @@ import sys
 import urllib.request
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from prometheus_client.samples import Sample
 from pipeline.topics import Topics
 from schemas.envelope import Envelope
 from tests.end_to_end.truth import POLICIES, UNSAMPLED
-from tests.repository import ROOT, python_path
+from tests.repository import ROOT
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus, Server, eventually, free_port
-from tests.services.process import HOST, answers
+from tests.services.process import HOST, answers, guarded
 
 DECISION_WAIT = 3.0
 COMMIT_INTERVAL = 0.5
@@ -55,10 +55,10 @@ class Worker(Server):
 
     def command(self) -> list[str]:
         """The console script's module, from this checkout."""
-        ours = {"PYTHONPATH": python_path(), "TELEMETRY_PORT": str(self._port)}
-        environment = [f"{key}={value}" for key, value in {**ours, **self._environment}.items()]
+        environment = {"TELEMETRY_PORT": self._port, **self._environment}
         worker = [sys.executable, "-m", "pipeline.cli", "worker", "--config", str(self._config)]
-        return ["env", *environment, *worker, "--role", ",".join(self.roles), *self.flags]
+        told = [f"{key}={value}" for key, value in environment.items()]
+        return ["env", *told, *worker, "--role", ",".join(self.roles), *self.flags]
 
     def is_ready(self) -> bool:
         """Whether every role holds its partitions."""
@@ -176,9 +176,7 @@ class Pipeline:
     async def run(self, *arguments: str, program: Sequence[str] = ("-m", "pipeline.cli")) -> tuple[int, str]:
         """A command of the command line: its exit code, and what it printed."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *program,
-            *arguments,
+            *guarded([sys.executable, *program, *arguments]),
             cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -209,14 +207,6 @@ class Pipeline:
         self.workers.append(worker)
         await asyncio.to_thread(worker.start)
         return worker
-
-    async def close(self) -> None:
-        """End every worker at once; what they leave behind is the test's to have looked at."""
-        for worker in self.workers:
-            worker.resume()
-            worker.kill()
-        if self.admin is not None:
-            await self.admin.close()
 
     def show_logs(self) -> None:
         """What the workers said, for the report of a failed test."""
@@ -347,6 +337,9 @@ async def running(pipeline: Pipeline) -> AsyncIterator[Pipeline]:
         pipeline.show_logs()
         raise
     finally:
-        await pipeline.close()
-        for worker in pipeline.workers:
-            worker.close()
+        async with AsyncExitStack() as ends:  # each of them, whatever another raises
+            if pipeline.admin is not None:
+                ends.push_async_callback(pipeline.admin.close)
+            for worker in pipeline.workers:
+                ends.callback(worker.close)
+                ends.callback(worker.kill)

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.end_to_end.harness import Destinations, Pipeline, running
 from tests.repository import ROOT
 from tests.services import Kafka, Server, eventually, free_port
-from tests.services.process import HOST, answers
+from tests.services.process import HOST, answers, guarded
 
 DECISION_WAIT = 1.0
 TIMEOUT = 10.0  # seconds until a trace is missing: room for a busy machine
@@ -70,7 +70,7 @@ def section(destinations: Destinations, port: int) -> dict[str, Any]:
 async def once(pipeline: Pipeline) -> tuple[int, str]:
     """`tailrace canary --once`: exit code and what it said."""
     process = await asyncio.create_subprocess_exec(
-        *[sys.executable, "-m", "pipeline.cli", "canary", "--config", str(pipeline.file), "--once"],
+        *guarded([sys.executable, "-m", "pipeline.cli", "canary", "--config", str(pipeline.file), "--once"]),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

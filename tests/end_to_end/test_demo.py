@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pipeline.demo.ledger import Figures
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus
+from tests.services.process import guarded
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_SECONDS = 120.0
@@ -33,7 +34,7 @@ async def begun(nothing: Path, *arguments: str) -> asyncio.subprocess.Process:
     """The command in a process of its own, on a machine without any program: no Java, no Go, no compiler."""
     environment = {**os.environ, "PATH": str(nothing), "PYTHONPATH": str(ROOT)}
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *arguments, cwd=nothing, env=environment,
+        *guarded([sys.executable, "-m", *arguments]), cwd=nothing, env=environment,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
 

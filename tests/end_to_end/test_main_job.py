@@ -13,9 +13,9 @@ from tests.deploy.dashboards import queries
 from tests.end_to_end import holdings, observed, truth
 from tests.end_to_end.harness import Destinations, Pipeline, running
 from tests.pipeline.kafka import fresh
-from tests.repository import ROOT, python_path
+from tests.repository import ROOT
 from tests.services import Kafka, Prometheus, Server, free_port, start_collector
-from tests.services.process import HOST, answers
+from tests.services.process import HOST, answers, guarded
 
 REQUESTS = 160
 RATE = 16.0  # per second
@@ -36,8 +36,7 @@ class Service(Server):
 
     def command(self) -> list[str]:
         """The module, from this checkout."""
-        program = [sys.executable, "-m", "tests.end_to_end.programs", *self._arguments, "--port", str(self._port)]
-        return ["env", f"PYTHONPATH={python_path()}", *program]
+        return [sys.executable, "-m", "tests.end_to_end.programs", *self._arguments, "--port", str(self._port)]
 
     def is_ready(self) -> bool:
         """Whether it answers."""
@@ -60,11 +59,9 @@ async def programs(collector: str, folder: Path) -> AsyncIterator[None]:
             await asyncio.to_thread(stack.enter_context, program)
             behind = program.url
         truth_file = str(folder / "storefront.jsonl")
-        storefront = await asyncio.create_subprocess_exec(
-            *[sys.executable, "-m", "tests.end_to_end.programs", "storefront", "--collector", collector],
-            *["--truth", truth_file, "--behind", behind, "--count", str(REQUESTS), "--rate", str(RATE)],
-            cwd=ROOT,
-        )
+        command = [sys.executable, "-m", "tests.end_to_end.programs", "storefront", "--collector", collector]
+        command += ["--truth", truth_file, "--behind", behind, "--count", str(REQUESTS), "--rate", str(RATE)]
+        storefront = await asyncio.create_subprocess_exec(*guarded(command), cwd=ROOT)
         yield
         async with asyncio.timeout(EXPORTED_SECONDS):
             assert await storefront.wait() == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -29,9 +28,9 @@ from schemas.envelope import Envelope
 from schemas.ids import trace_key
 from schemas.point import PointBatch
 from tests.pipeline.kafka import DEADLINE, create, fresh, read_all
-from tests.repository import ROOT, python_path
 from tests.schemas.rows import scan_span
 from tests.services import eventually
+from tests.services.process import spawn
 
 DECISION_WAIT_MS = 1_000
 
@@ -90,7 +89,7 @@ class Stages:
         """A worker process."""
         code = "from pipeline.cli import main; main()"
         command = [sys.executable, "-c", code, "worker", "--config", str(self.file), "--role", ",".join(roles)]
-        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": python_path()})
+        process = spawn(command)
         self._running.append(process)
         return process
 

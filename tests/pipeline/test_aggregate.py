@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -28,8 +27,8 @@ from schemas.errors import ProtocolError
 from schemas.point import HistogramValue, PointBatch
 from schemas.sample import Tick, read_tick
 from tests.pipeline.kafka import DEADLINE, committed, expired, forget, fresh, read_all
-from tests.repository import ROOT, python_path
 from tests.services import Kafka, eventually
+from tests.services.process import spawn
 
 NAMES = span_metric_names("traces_span_metrics", ["tenant"], [10, 100])
 PARTITION = 0
@@ -74,7 +73,7 @@ class Pipeline:
         """A worker process with the aggregate role."""
         code = "from pipeline.cli import main; main()"
         command = [sys.executable, "-c", code, "worker", "--config", str(self.file), "--role", "aggregate"]
-        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": python_path()})
+        process = spawn(command)
         self._running.append(process)
         return process
 

@@ -27,8 +27,8 @@ from pipeline.worker import Worker, application
 from schemas.errors import ProtocolError, Unavailable
 from tests.pipeline.copying import Copy, copier
 from tests.pipeline.kafka import DEADLINE, committed, create, fresh, read_all
-from tests.repository import ROOT, python_path
 from tests.services import Kafka, eventually
+from tests.services.process import spawn
 
 PARTITIONS = 8
 
@@ -41,7 +41,7 @@ class Copiers:
         self._running: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(self._args, cwd=ROOT, env={**os.environ, "PYTHONPATH": python_path()})
+        process = spawn(self._args)
         self._running.append(process)
         return process
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import os
 import ssl
 import subprocess
 import sys
@@ -45,8 +44,8 @@ from tests.pipeline.guarded import (
     provider,
 )
 from tests.pipeline.stages import Stages
-from tests.repository import ROOT, python_path
 from tests.services import eventually, free_port
+from tests.services.process import spawn
 from tests.sinks.building import envelope, record, span
 from tests.sinks.faulty import faulty, status
 
@@ -259,10 +258,9 @@ WRONG = "password-that-is-wrong"
 def begun(stages: Stages, environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     """A worker process that writes into `log`."""
     command = [sys.executable, "-m", "pipeline.cli", "worker", "--config", str(stages.file)]
-    whole = {**os.environ, **environment, "PYTHONPATH": python_path()}
     with log.open("wb") as file:
         roles = ["--role", "ingest,sample,sink.jaeger,sink.elasticsearch"]
-        return subprocess.Popen([*command, *roles], cwd=ROOT, env=whole, stdout=file, stderr=subprocess.STDOUT)
+        return spawn([*command, *roles], environment, output=file)
 
 
 async def told(stages: Stages, environment: dict[str, str], until: Callable[[str], bool]) -> str:

@@ -18,7 +18,7 @@ from tests.pipeline.kafka import DEADLINE
 from tests.pipeline.stages import Stages, holds
 from tests.repository import ROOT, python_path
 from tests.services import Kafka
-from tests.services.process import HOST, free_port
+from tests.services.process import HOST, free_port, guarded
 
 
 def test_what_changes_or_is_gone_does_not_stand() -> None:
@@ -79,7 +79,7 @@ async def test_a_worker_that_stands_still_exits(
     program = STUCK.format(first=first, what=what, how=how)
     command = [sys.executable, "-c", program, "worker", "--config", str(stages.file), "--role", "ingest"]
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, env={**os.environ, "PYTHONPATH": python_path()}, stderr=subprocess.PIPE
+        *guarded(command), cwd=ROOT, env={**os.environ, "PYTHONPATH": python_path()}, stderr=subprocess.PIPE
     )
     try:
         _, errors = await asyncio.wait_for(process.communicate(), DEADLINE)

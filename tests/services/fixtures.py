@@ -1,18 +1,24 @@
 """Session-wide servers for pytest, each started when the first test asks for it.
 
-Load them with `pytest_plugins = ["tests.services.fixtures"]`. What is missing is built; what cannot be built or
-started fails the test, nothing is skipped. A test that kills or pauses a server takes one of its own
-(`with Kafka() as kafka`), not these.
+pyproject.toml loads this module (`-p`). What is missing is built; what cannot be built or started fails the test,
+nothing is skipped. A test that kills or pauses a server takes one of its own (`with Kafka() as kafka`), not these.
 """
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.services.chromium import Chromium
 from tests.services.servers import Elasticsearch, Jaeger, Kafka, Prometheus
+
+
+def pytest_configure() -> None:
+    """SIGTERM and SIGHUP end a run as Ctrl-C does: fixtures are closed, servers and their data go."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

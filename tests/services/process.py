@@ -1,8 +1,9 @@
-"""A server as a child process: its ports, its data folder, its signals, and its end with the tests'."""
+"""A server or a worker as a child process: its ports, its data folder, its signals, and its end with the tests'."""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import random
 import shutil
@@ -14,11 +15,12 @@ import tempfile
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import IO, ClassVar, Self
 
+from tests.repository import ROOT, python_path
 from tests.services.waiting import wait_for
 
 HOST = "127.0.0.1"
@@ -26,6 +28,7 @@ START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 LOG_TAIL_LINES = 40
 PROBE_SECONDS = 5.0
+REMOVED_SECONDS = 10.0  # what was killed may still write for a moment
 
 # The kernel hands out ephemeral ports from 32768 up. A server's port must lie below: while the server is down for a
 # restart, a client that keeps reconnecting could be given that very port as its own, connect to itself and keep it.
@@ -73,6 +76,35 @@ def answers(url: str) -> bool:
         return False
 
 
+def guarded(command: Sequence[str], cpus: Collection[int] = ()) -> list[str]:
+    """A command line of a process that ends with the thread which starts it; on these CPUs, none: on all of it."""
+    parent = [str(os.getpid()), ",".join(map(str, cpus))]
+    return [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, *parent, *command]
+
+
+def spawn(
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
+    output: IO[bytes] | None = None,
+    cpus: Collection[int] = (),
+) -> subprocess.Popen[bytes]:
+    """A process that ends with the tests and runs this checkout, with more `environment`; `output`: None, as here."""
+
+    def started() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            guarded(command, cpus),
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": python_path(), **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=None if output is None else subprocess.STDOUT,
+            start_new_session=True,  # its own process group: a Ctrl-C of the tests is not its own
+        )
+
+    return _SPAWNER.submit(started).result()
+
+
 class Server(ABC):
     """One server. Ports and data belong to the object: `stop`, `kill` and `restart` keep them, `close` ends both.
 
@@ -112,7 +144,9 @@ class Server(ABC):
         """Start it and block until it is ready. Raises ServerFailed."""
         if self.is_running:
             raise ServerFailed(f"{self.name} runs already (pid {self.pid})")
-        self._process = _SPAWNER.submit(self._spawn, self.command()).result()
+        command = self.command()
+        with self.log.open("ab") as log:
+            self._process = spawn(command, {"TMPDIR": str(self.data)}, self.data, log, self.cpus)
         try:
             wait_for(self._is_ready_or_dead, START_SECONDS, f"{self.name} is ready")
         except TimeoutError as error:
@@ -151,10 +185,13 @@ class Server(ABC):
         return self.start()
 
     def close(self) -> None:
-        """Stop it and delete its data."""
+        """Stop it and what it has started, and delete its data. Raises TimeoutError if that goes on being written."""
         self.stop()
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
         _open.discard(self)
-        shutil.rmtree(self.data, ignore_errors=True)
+        wait_for(self._is_removed, REMOVED_SECONDS, f"{self.data} is removed")
 
     def __enter__(self) -> Self:
         try:
@@ -166,18 +203,9 @@ class Server(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
-        cpus = ",".join(map(str, self.cpus))
-        guard = [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(os.getpid()), cpus]
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                guard + command,
-                cwd=self.data,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # its own process group: a Ctrl-C of the tests is not the server's
-            )
+    def _is_removed(self) -> bool:
+        shutil.rmtree(self.data, ignore_errors=True)
+        return not self.data.exists()
 
     def _is_ready_or_dead(self) -> bool:
         if not self.is_running:
@@ -186,7 +214,8 @@ class Server(ABC):
 
     def _signal(self, number: signal.Signals) -> None:
         if self.is_running:
-            os.killpg(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
 
     def _failed(self, why: str) -> ServerFailed:
         tail = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
@@ -197,4 +226,5 @@ class Server(ABC):
 def _close_all() -> None:
     for server in list(_open):
         server.kill()
-        server.close()
+        with contextlib.suppress(TimeoutError):
+            server.close()

@@ -67,7 +67,7 @@ class Kafka(Server):
         """Format the log folder the first time; then the broker."""
         logger = "-Dorg.slf4j.simpleLogger"
         told = [f"{logger}.defaultLogLevel=warn", f"{logger}.log.{KAFKA_TOLD}=info", f"{logger}.showDateTime=true"]
-        java = ["java", *told, "-cp", f"{ensure(self._recipe)}/libs/*"]
+        java = ["java", f"-Djava.io.tmpdir={self.data}", *told, "-cp", f"{ensure(self._recipe)}/libs/*"]
         file = self.data / "server.properties"
         file.write_text("".join(f"{key}={value}\n" for key, value in self.properties.items()))
         if not (self.data / "logs" / "meta.properties").exists():
@@ -111,8 +111,8 @@ class Elasticsearch(Server):
             "discovery.type": "single-node",
             "cluster.routing.allocation.disk.threshold_enabled": "false",
         }
-        java = ["java", "-Xmx1g", "-cp", f"{home}/classes{os.pathsep}{home}/libs/*", "ElasticsearchNode"]
-        return [*java, *(f"{key}={value}" for key, value in settings.items())]
+        java = ["java", "-Xmx1g", f"-Djava.io.tmpdir={self.data}", "-cp", f"{home}/classes{os.pathsep}{home}/libs/*"]
+        return [*java, "ElasticsearchNode", *(f"{key}={value}" for key, value in settings.items())]
 
     def is_ready(self) -> bool:
         """Whether it has elected itself and every primary is there."""

@@ -33,11 +33,13 @@ from tests.services import (
     Jaeger,
     Kafka,
     Prometheus,
+    Server,
     ServerFailed,
     eventually,
     start_collector,
     wait_for,
 )
+from tests.services.process import spawn
 
 DEADLINE_SECONDS = 20.0
 TRACE_ID = bytes.fromhex("5b8efff798038103d269b633813fc60c")
@@ -244,11 +246,66 @@ def orphan(tmp_path: Path) -> int:
 
 
 def test_servers_die_with_the_tests(orphan: int) -> None:
-    def is_gone() -> bool:
-        try:
-            os.kill(orphan, signal.SIG_DFL)  # signal 0: only asks whether the process exists
-        except ProcessLookupError:
-            return True
-        return False
+    assert wait_for(lambda: is_gone(orphan), DEADLINE_SECONDS, f"process {orphan} is gone")
 
-    assert wait_for(is_gone, DEADLINE_SECONDS, f"process {orphan} is gone")
+
+def is_gone(pid: int) -> bool:
+    """Whether there is no such process, or it has ended and nobody has asked how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+class Parent(Server):
+    """A server whose helper writes into the data for as long as it lives."""
+
+    name = "parent"
+
+    def command(self) -> list[str]:
+        """The helper, and a server that does nothing."""
+        helper = f"while :; do mkdir -p {self.data}/deep && echo . > {self.data}/deep/file; done"
+        return ["sh", "-c", f"({helper}) 2> /dev/null & echo $! > helper; exec sleep 600"]
+
+    def is_ready(self) -> bool:
+        """Whether the helper has begun."""
+        return (self.data / "deep" / "file").exists()
+
+    @property
+    def helper(self) -> int:
+        """The helper's process id."""
+        return int((self.data / "helper").read_text())
+
+
+def test_what_a_server_has_started_ends_with_it_though_it_ended_before() -> None:
+    with Parent() as server:
+        helper = server.helper
+        os.kill(server.pid, signal.SIGKILL)
+        wait_for(lambda: not server.is_running, DEADLINE_SECONDS, "the server has ended")
+        assert not is_gone(helper)
+    assert not server.data.exists()
+    assert wait_for(lambda: is_gone(helper), DEADLINE_SECONDS, "the helper is gone")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_told_to_end_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    begun, temporary = tmp_path / "begun", tmp_path / "temporary"
+    temporary.mkdir()
+    test = tmp_path / "test_waits.py"
+    test.write_text(
+        "import pathlib, signal\n"
+        "def test_waits(prometheus):\n"
+        f"    pathlib.Path({str(begun)!r}).touch()\n"
+        "    signal.pause()\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.services.fixtures", "-p", "no:cacheprovider"]
+    run = spawn([*command, str(test)], {"TMPDIR": str(temporary)})
+    try:
+        wait_for(begun.exists, DEADLINE_SECONDS, "the test has a server")
+        assert [path.name for path in temporary.glob("tailrace-*")]
+        run.send_signal(number)
+        assert run.wait(DEADLINE_SECONDS) == pytest.ExitCode.INTERRUPTED
+    finally:
+        run.kill()
+        run.wait()
+    assert not list(temporary.glob("tailrace-*"))
