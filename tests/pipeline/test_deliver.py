@@ -32,11 +32,10 @@ from schemas.sample import Tick
 from tests.faults.proxy import spans_in
 from tests.pipeline.configs import MINIMAL
 from tests.pipeline.kafka import DEADLINE, committed, create, expired, forget, fresh, read_all
-from tests.repository import ROOT, python_path
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus, eventually, free_port, start_collector
-from tests.services.process import HOST
+from tests.services.process import HOST, spawn
 from tests.sinks import faulty
-from tests.sinks.building import NOW, counter, envelope, key_values, log, span, spans_of
+from tests.sinks.building import counter, envelope, key_values, log, now_ms, span, spans_of
 
 KEPT = RowVerdict(kept=True, policy="all")
 
@@ -199,7 +198,7 @@ async def test_an_outage_and_a_kill_with_batches_in_hand(kafka: Kafka, tmp_path:
         command = [sys.executable, "-c", code, "worker", "--config", str(file), "--role", role]
 
         def start() -> subprocess.Popen[bytes]:
-            return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": python_path()})
+            return spawn(command)
 
         async def stored(number: int) -> None:
             async def there() -> bool:
@@ -487,11 +486,11 @@ async def test_ticks_reach_prometheus_once_they_are_committed(
     kafka: Kafka, prometheus: Prometheus, interrupted: bool
 ) -> None:
     setup = await Setup(kafka, {"prometheus": {"endpoint": prometheus.remote_write_url}}).create()
-    t, metric = setup.topics, fresh("m").replace("-", "_")
+    t, metric, now = setup.topics, fresh("m").replace("-", "_"), now_ms()
 
     def tick(number: int, value: float) -> list[bytes]:
         block = counter(metric, [((f"s{n}",), value + n) for n in range(10)])
-        return Tick(number, NOW - 60_000 + number * 1000, 0, 4, [block]).encode()
+        return Tick(number, now - 60_000 + number * 1000, 0, 4, [block]).encode()
 
     async with setup.producer(fresh("aggregate")) as producer, running(setup.config, ["sink.prometheus"]):
         for number in range(1, 4):
@@ -511,7 +510,7 @@ async def test_ticks_reach_prometheus_once_they_are_committed(
 
         await eventually(there, DEADLINE, "the last tick is committed")
     async with aiohttp.ClientSession() as client:
-        params = {"query": f"{metric}[10m]", "time": str(NOW / 1000)}
+        params = {"query": f"{metric}[10m]", "time": str(now / 1000)}
         async with client.get(f"{prometheus.url}/api/v1/query", params=params) as response:
             series = (await response.json())["data"]["result"]
     assert {s["metric"]["service"]: [float(value) for _, value in s["values"]] for s in series} == {

@@ -21,8 +21,12 @@ from schemas.sample import SeriesBlock, Tick
 from sinks.contract import Item, Request, Signal, SourceRecord
 from sinks.settings import Sink
 
-NOW = int(time.time() * 1000)
 _offsets = itertools.count()
+
+
+def now_ms() -> int:
+    """Milliseconds. Asked in each test: what is old at the end of a long run a destination may refuse."""
+    return int(time.time() * 1000)
 
 
 def sink(endpoint: str | None, **settings: Any) -> Sink:
@@ -98,12 +102,12 @@ def envelope(
     header: bytes | None = None,
     topic: str = "raw",
     offset: int = 7,
-    timestamp: int = NOW,
+    timestamp: int | None = None,
 ) -> Envelope:
     """Rows of one raw record, all of one resource and scope."""
     bodies = [row if isinstance(row, bytes) else row.SerializeToString() for row in rows]
     made = Envelope(4, topic, 1, resources=[resource() if header is None else header], scopes=[scope()])
-    made.messages = [(offset, timestamp)]
+    made.messages = [(offset, now_ms() if timestamp is None else timestamp)]
     end = 0
     for index, body in enumerate(bodies):
         end += len(body)
@@ -128,7 +132,7 @@ def record(
     redelivered: bool = False,
 ) -> SourceRecord:
     """A record with the next offset."""
-    return SourceRecord(topic, partition, next(_offsets), NOW, value, signal, redelivered)
+    return SourceRecord(topic, partition, next(_offsets), now_ms(), value, signal, redelivered)
 
 
 def counter(metric: str, rows: Sequence[tuple[Labels, Value]], names: Sequence[str] = ("service",)) -> SeriesBlock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -20,11 +19,16 @@ from sinks.prometheus import Prometheus, SampleItem
 from sinks.remote_write import defect
 from tests.services import Prometheus as PrometheusServer
 from tests.services import eventually
-from tests.sinks.building import bad, counter, repeated, sink, tick
+from tests.sinks.building import bad, counter, now_ms, repeated, sink, tick
 from tests.sinks.faulty import faulty, reset, status
 
-NOW = int(time.time() * 1000)
 HOUR = 3_600_000
+
+
+@pytest.fixture
+def now() -> int:
+    """Milliseconds."""
+    return now_ms()
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +65,7 @@ async def send(url: str, records: list[SourceRecord], *, again: bool = False) ->
         await destination.close()
 
 
-async def query(server: PrometheusServer, expression: str, time_ms: int = NOW) -> dict[str, float]:
+async def query(server: PrometheusServer, expression: str, time_ms: int) -> dict[str, float]:
     """Values by service of an instant query."""
 
     async def ask() -> Any:
@@ -76,29 +80,29 @@ async def query(server: PrometheusServer, expression: str, time_ms: int = NOW) -
     return {one["metric"].get("service", ""): float(one["value"][1]) for one in found}
 
 
-async def test_a_tick_is_queried_back(prometheus: PrometheusServer) -> None:
+async def test_a_tick_is_queried_back(prometheus: PrometheusServer, now: int) -> None:
     calls, duration = fresh(), fresh().replace("_total", "_ms")
     shape = Shape("histogram", ("service",), (2.0, 10.0))
     histogram = SeriesBlock(duration, shape, [(("cart",), HistogramValue(4, 21.0, (1, 2, 1)))])
-    records = tick(1, NOW, counter(calls, [(("cart",), 3), (("pay",), 4.5)]), histogram)
+    records = tick(1, now, counter(calls, [(("cart",), 3), (("pay",), 4.5)]), histogram)
     assert await send(prometheus.remote_write_url, records) == Outcome(accepted=2 + 5)
-    assert await query(prometheus, calls) == {"cart": 3, "pay": 4.5}
-    assert await query(prometheus, f'{duration}_bucket{{le="10"}}') == {"cart": 3}
-    assert await query(prometheus, f"{duration}_count") == {"cart": 4}
-    assert await query(prometheus, f"histogram_quantile(0.25, {duration}_bucket)") == {"cart": 2}
+    assert await query(prometheus, calls, now) == {"cart": 3, "pay": 4.5}
+    assert await query(prometheus, f'{duration}_bucket{{le="10"}}', now) == {"cart": 3}
+    assert await query(prometheus, f"{duration}_count", now) == {"cart": 4}
+    assert await query(prometheus, f"histogram_quantile(0.25, {duration}_bucket)", now) == {"cart": 2}
 
 
-async def test_a_series_that_ends_is_gone_at_once(prometheus: PrometheusServer) -> None:
+async def test_a_series_that_ends_is_gone_at_once(prometheus: PrometheusServer, now: int) -> None:
     calls = fresh()
-    await send(prometheus.remote_write_url, tick(1, NOW - 2000, counter(calls, [(("cart",), 1), (("pay",), 1)])))
+    await send(prometheus.remote_write_url, tick(1, now - 2000, counter(calls, [(("cart",), 1), (("pay",), 1)])))
     ended = SeriesBlock(calls, Shape("counter", ("service",)), [(("cart",), 2)], [("pay",)])
-    await send(prometheus.remote_write_url, tick(2, NOW - 1000, ended))
-    assert await query(prometheus, calls, NOW - 2000) == {"cart": 1, "pay": 1}
-    assert await query(prometheus, calls) == {"cart": 2}
+    await send(prometheus.remote_write_url, tick(2, now - 1000, ended))
+    assert await query(prometheus, calls, now - 2000) == {"cart": 1, "pay": 1}
+    assert await query(prometheus, calls, now) == {"cart": 2}
 
 
 async def test_a_histogram_that_ends_is_gone_and_what_comes_back_is_counted_from_zero(
-    prometheus: PrometheusServer,
+    prometheus: PrometheusServer, now: int
 ) -> None:
     name, shape = fresh().replace("_total", "_ms"), Shape("histogram", ("service",), (2.0, 10.0))
 
@@ -107,61 +111,63 @@ async def test_a_histogram_that_ends_is_gone_and_what_comes_back_is_counted_from
 
     url, cart = prometheus.remote_write_url, ("cart",)
     three, five = HistogramValue(3, 9.0, (0, 3, 0)), HistogramValue(5, 15.0, (0, 5, 0))
-    await send(url, at(NOW - 40_000, SeriesBlock(name, shape, [(cart, three)])))
-    await send(url, at(NOW - 30_000, SeriesBlock(name, shape, [], [cart])))
+    await send(url, at(now - 40_000, SeriesBlock(name, shape, [(cart, three)])))
+    await send(url, at(now - 30_000, SeriesBlock(name, shape, [], [cart])))
     for suffix in ("_bucket", "_sum", "_count"):
-        assert await query(prometheus, f"count({name}{suffix}) or vector(0)", NOW - 29_000) == {"": 0}
-    await send(url, at(NOW - 10_000, SeriesBlock(name, shape, [(cart, five)], fresh=1)))
-    assert await query(prometheus, f"resets({name}_count[60s])") == {"cart": 1}
-    assert await query(prometheus, f'{name}_bucket{{le="10"}}') == {"cart": 5}
+        assert await query(prometheus, f"count({name}{suffix}) or vector(0)", now - 29_000) == {"": 0}
+    await send(url, at(now - 10_000, SeriesBlock(name, shape, [(cart, five)], fresh=1)))
+    assert await query(prometheus, f"resets({name}_count[60s])", now) == {"cart": 1}
+    assert await query(prometheus, f'{name}_bucket{{le="10"}}', now) == {"cart": 5}
 
 
-async def test_prometheus_refuses_one_sample_and_gets_the_others(prometheus: PrometheusServer) -> None:
+async def test_prometheus_refuses_one_sample_and_gets_the_others(prometheus: PrometheusServer, now: int) -> None:
     calls, future = fresh(), fresh()
     destination = Prometheus(sink(prometheus.remote_write_url, shards=1, batch={"max_items": 48}))
-    items = encode(destination, tick(1, NOW, counter(calls, [((f"s{n}",), n) for n in range(10)])))
+    items = encode(destination, tick(1, now, counter(calls, [((f"s{n}",), n) for n in range(10)])))
     assert [item.rows for item in items] == [6, 4]
-    items[1:1] = encode(destination, tick(1, NOW + 24 * HOUR, counter(future, [(("cart",), 1)])))
+    items[1:1] = encode(destination, tick(1, now + 24 * HOUR, counter(future, [(("cart",), 1)])))
     await destination.start()
     outcome = await destination.send(destination.request(items))
     await destination.close()
     assert (outcome.accepted, [refusal.index for refusal in outcome.refused], outcome.retry) == (10, [6], ())
     assert outcome.refused[0].detail.startswith("400 ")
     assert outcome.refused[0].detail == f"400 {shortened(outcome.refused[0].said)}", "the server's own answer"
-    assert await query(prometheus, calls) == {f"s{n}": n for n in range(10)}
+    assert await query(prometheus, calls, now) == {f"s{n}": n for n in range(10)}
 
 
-async def test_one_bad_sample_of_many_is_found_in_the_middle_of_a_slice(strict: PrometheusServer) -> None:
+async def test_one_bad_sample_of_many_is_found_in_the_middle_of_a_slice(strict: PrometheusServer, now: int) -> None:
     calls = fresh()
     destination = Prometheus(sink(strict.remote_write_url, shards=1))
     await destination.start()
-    newer = tick(2, NOW, counter(calls, [(("s37",), 1)]))
+    newer = tick(2, now, counter(calls, [(("s37",), 1)]))
     assert await destination.send(destination.request(encode(destination, newer))) == Outcome(accepted=1)
     rows = [((f"s{n}",), n) for n in range(100)]
-    (item,) = encode(destination, tick(1, NOW - 1000, counter(calls, rows)))
+    (item,) = encode(destination, tick(1, now - 1000, counter(calls, rows)))
     outcome = await destination.send(destination.request([item]))
     await destination.close()
     assert (item.rows, outcome.accepted, [refusal.index for refusal in outcome.refused]) == (100, 99, [37])
     alone = item.singles()[37]
     (sample,) = decode(bytes(cramjam.snappy.compress_raw(alone.dead_letter())))
     assert (dict(sample.labels), alone.origin.index) == ({"__name__": calls, "service": "s37"}, 37)
-    assert await query(strict, calls, NOW - 500) == {f"s{n}": n for n in range(100) if n != 37}
+    assert await query(strict, calls, now - 500) == {f"s{n}": n for n in range(100) if n != 37}
 
 
 @pytest.mark.parametrize(
     ("window", "says", "most"),
     [({}, "out of bounds", 40), ({"out_of_order_time_window": "10m"}, "too old sample", 110)],
 )
-async def test_a_backlog_that_is_too_old_is_refused_at_once(window: dict[str, str], says: str, most: int) -> None:
+async def test_a_backlog_that_is_too_old_is_refused_at_once(
+    window: dict[str, str], says: str, most: int, now: int
+) -> None:
     """Prometheus refuses by the time of a sample: what is as old need not be asked for. What is newer is taken."""
-    calls, old = fresh(), NOW - 5 * HOUR
+    calls, old = fresh(), now - 5 * HOUR
     rows: list[tuple[tuple[str, ...], Value]] = [((f"s{n}",), n) for n in range(300)]
     with PrometheusServer({"storage": {"tsdb": window}}) as server:
-        await send(server.remote_write_url, tick(1, NOW, counter(fresh(), [(("live",), 1)])))
+        await send(server.remote_write_url, tick(1, now, counter(fresh(), [(("live",), 1)])))
         destination = Prometheus(sink(server.remote_write_url, shards=1))
         begun = SeriesBlock(calls, Shape("counter", ("service",)), rows, fresh=100)
         items = encode(destination, tick(2, old, begun, since_ms=old - 10_000))
-        items += encode(destination, tick(3, NOW - 60_000, counter(calls, rows)))
+        items += encode(destination, tick(3, now - 60_000, counter(calls, rows)))
         await destination.start()
         posts, post = 0, destination._http.post
 
@@ -177,13 +183,15 @@ async def test_a_backlog_that_is_too_old_is_refused_at_once(window: dict[str, st
         assert all(says in refusal.detail for refusal in outcome.refused)
         assert (outcome.accepted, outcome.retry) == (300, ())
         assert posts <= most
-        assert await query(server, calls) == {f"s{n}": n for n in range(300)}
+        assert await query(server, calls, now) == {f"s{n}": n for n in range(300)}
 
 
-async def test_what_is_too_old_beside_a_newer_sample_says_nothing_of_a_new_series(prometheus: PrometheusServer) -> None:
+async def test_what_is_too_old_beside_a_newer_sample_says_nothing_of_a_new_series(
+    prometheus: PrometheusServer, now: int
+) -> None:
     """Within the last hour the same time is too old for a series that has gone on, and good for a new one."""
-    calls, at = fresh(), NOW - 20 * 60_000
-    await send(prometheus.remote_write_url, tick(1, NOW, counter(calls, [((f"s{n}",), 1) for n in range(0, 200, 2)])))
+    calls, at = fresh(), now - 20 * 60_000
+    await send(prometheus.remote_write_url, tick(1, now, counter(calls, [((f"s{n}",), 1) for n in range(0, 200, 2)])))
     outcome = await send(
         prometheus.remote_write_url, tick(2, at, counter(calls, [((f"s{n}",), n) for n in range(200)]))
     )
@@ -191,10 +199,10 @@ async def test_what_is_too_old_beside_a_newer_sample_says_nothing_of_a_new_serie
     assert await query(prometheus, calls, at) == {f"s{n}": n for n in range(1, 200, 2)}
 
 
-async def test_of_what_is_sent_again_each_sample_is_asked_for(prometheus: PrometheusServer) -> None:
+async def test_of_what_is_sent_again_each_sample_is_asked_for(prometheus: PrometheusServer, now: int) -> None:
     """One lane of the predecessor was far ahead: its series are too old, all in a row, those of another are new."""
-    calls, at = fresh(), NOW - 20 * 60_000
-    await send(prometheus.remote_write_url, tick(1, NOW, counter(calls, [((f"s{n}",), 1) for n in range(100)])))
+    calls, at = fresh(), now - 20 * 60_000
+    await send(prometheus.remote_write_url, tick(1, now, counter(calls, [((f"s{n}",), 1) for n in range(100)])))
     destination = Prometheus(sink(prometheus.remote_write_url, shards=1))
     await destination.start()
     again = tick(2, at, counter(calls, [((f"s{n}",), n) for n in range(200)]), redelivered=True)
@@ -204,53 +212,53 @@ async def test_of_what_is_sent_again_each_sample_is_asked_for(prometheus: Promet
     assert await query(prometheus, calls, at) == {f"s{n}": n for n in range(100, 200)}
 
 
-async def test_far_in_the_future_says_nothing_of_what_is_older() -> None:
+async def test_far_in_the_future_says_nothing_of_what_is_older(now: int) -> None:
     """Prometheus says "out of bounds" of both."""
     future = "out of bounds: timestamp is too far in the future"
     async with faulty(status(400, future), status(400, future), status(204)) as server:
-        outcome = await send(server.url, tick(1, NOW, counter("a", [(("cart",), 1), (("pay",), 1)])))
+        outcome = await send(server.url, tick(1, now, counter("a", [(("cart",), 1), (("pay",), 1)])))
     assert (outcome.accepted, [refusal.index for refusal in outcome.refused]) == (1, [0])
 
 
-async def test_what_the_predecessor_delivered_is_recognised(strict: PrometheusServer) -> None:
+async def test_what_the_predecessor_delivered_is_recognised(strict: PrometheusServer, now: int) -> None:
     calls, url = fresh(), strict.remote_write_url
     old = counter(calls, [(("cart",), 1), (("pay",), 1)])
-    await send(url, tick(1, NOW - 2000, old))
-    await send(url, tick(2, NOW - 1000, counter(calls, [(("cart",), 2)])))
+    await send(url, tick(1, now - 2000, old))
+    await send(url, tick(2, now - 1000, counter(calls, [(("cart",), 2)])))
     # Of the older tick one sample is out of order by now, the other the newest of its series: the same again is taken.
-    again = await send(url, tick(1, NOW - 2000, old, redelivered=True))
+    again = await send(url, tick(1, now - 2000, old, redelivered=True))
     assert again == Outcome(accepted=1, already_delivered=1)
-    assert await query(strict, calls) == {"cart": 2, "pay": 1}
+    assert await query(strict, calls, now) == {"cart": 2, "pay": 1}
 
 
-async def test_an_unanswered_request_that_is_repeated_is_recognised(strict: PrometheusServer) -> None:
+async def test_an_unanswered_request_that_is_repeated_is_recognised(strict: PrometheusServer, now: int) -> None:
     calls, url = fresh(), strict.remote_write_url
-    await send(url, tick(2, NOW - 1000, counter(calls, [(("cart",), 2)])))
-    assert await send(url, tick(1, NOW - 2000, counter(calls, [(("cart",), 1)])), again=True) == Outcome(
+    await send(url, tick(2, now - 1000, counter(calls, [(("cart",), 2)])))
+    assert await send(url, tick(1, now - 2000, counter(calls, [(("cart",), 1)])), again=True) == Outcome(
         already_delivered=1
     )
 
 
-async def test_out_of_order_without_a_repetition_is_refused(strict: PrometheusServer) -> None:
+async def test_out_of_order_without_a_repetition_is_refused(strict: PrometheusServer, now: int) -> None:
     calls, url = fresh(), strict.remote_write_url
-    await send(url, tick(2, NOW - 1000, counter(calls, [(("cart",), 2)])))
-    outcome = await send(url, tick(1, NOW - 2000, counter(calls, [(("cart",), 1)])))
+    await send(url, tick(2, now - 1000, counter(calls, [(("cart",), 2)])))
+    outcome = await send(url, tick(1, now - 2000, counter(calls, [(("cart",), 1)])))
     assert (outcome.already_delivered, len(outcome.refused)) == (0, 1)
     assert "out of order" in outcome.refused[0].detail
 
 
-async def test_another_value_at_the_same_time_is_refused_unless_repeated(strict: PrometheusServer) -> None:
+async def test_another_value_at_the_same_time_is_refused_unless_repeated(strict: PrometheusServer, now: int) -> None:
     calls, url = fresh(), strict.remote_write_url
-    await send(url, tick(1, NOW, counter(calls, [(("cart",), 1)])))
-    changed = tick(1, NOW, counter(calls, [(("cart",), 2)]))
+    await send(url, tick(1, now, counter(calls, [(("cart",), 1)])))
+    changed = tick(1, now, counter(calls, [(("cart",), 2)]))
     outcome = await send(url, changed)
     assert "duplicate sample" in outcome.refused[0].detail
-    assert await send(url, tick(1, NOW, counter(calls, [(("cart",), 2)])), again=True) == Outcome(already_delivered=1)
+    assert await send(url, tick(1, now, counter(calls, [(("cart",), 2)])), again=True) == Outcome(already_delivered=1)
 
 
-def test_a_tick_is_held_back_until_its_footer() -> None:
+def test_a_tick_is_held_back_until_its_footer(now: int) -> None:
     destination = Prometheus(sink("http://unused"))
-    header, chunk, footer = tick(1, NOW, counter("a", [(("cart",), 1)]))
+    header, chunk, footer = tick(1, now, counter("a", [(("cart",), 1)]))
     assert destination.encode(header) is None
     assert destination.encode(chunk) is None
     items = destination.encode(footer)
@@ -258,54 +266,54 @@ def test_a_tick_is_held_back_until_its_footer() -> None:
     assert [item.origin.offset for item in items] == [chunk.offset]
 
 
-def test_an_interrupted_tick_is_forgotten() -> None:
+def test_an_interrupted_tick_is_forgotten(now: int) -> None:
     destination = Prometheus(sink("http://unused"))
-    for record in tick(1, NOW, counter("a", [(("cart",), 1)]))[:2]:
+    for record in tick(1, now, counter("a", [(("cart",), 1)]))[:2]:
         assert destination.encode(record) is None
-    items = encode(destination, tick(1, NOW, counter("b", [(("cart",), 1), (("pay",), 2)])))
+    items = encode(destination, tick(1, now, counter("b", [(("cart",), 1), (("pay",), 2)])))
     assert len(samples(items)) == 2
 
 
-def test_a_partition_that_is_read_again_starts_anew() -> None:
+def test_a_partition_that_is_read_again_starts_anew(now: int) -> None:
     destination = Prometheus(sink("http://unused"))
-    records = tick(1, NOW, counter("a", [(("cart",), 1)]))
+    records = tick(1, now, counter("a", [(("cart",), 1)]))
     for record in records[:2]:
         destination.encode(record)
     destination.forget("samples", 0)
     assert len(encode(destination, records)) == 1
 
 
-def test_a_series_keeps_its_lane_and_lanes_are_shared_out() -> None:
+def test_a_series_keeps_its_lane_and_lanes_are_shared_out(now: int) -> None:
     destination = Prometheus(sink("http://unused", shards=4))
     rows = [((f"s{n}",), n) for n in range(200)]
-    first = samples(encode(destination, tick(1, NOW, counter("a", rows))))
-    second = samples(encode(destination, tick(2, NOW + 1, counter("a", rows))))
+    first = samples(encode(destination, tick(1, now, counter("a", rows))))
+    second = samples(encode(destination, tick(2, now + 1, counter("a", rows))))
     assert [(item.lane, item.origin.index) for item in first] == [(item.lane, item.origin.index) for item in second]
     assert {item.lane for item in first} == {0, 1, 2, 3}
     assert sorted(item.origin.index for item in first) == list(range(200))
     assert destination.requests_per_lane == 1
 
 
-def test_series_that_would_be_dropped_without_a_word_are_defects() -> None:
+def test_series_that_would_be_dropped_without_a_word_are_defects(now: int) -> None:
     destination = Prometheus(sink("http://unused"))
     row = [(("x",), 1)]
     blocks = counter("", row), counter("ok", row), counter("größe.b", row), counter("c", row, ["\udc80"])
-    items = encode(destination, tick(1, NOW, *blocks[:3]))
+    items = encode(destination, tick(1, now, *blocks[:3]))
     assert bad(items) == ["'' is not a name"]
     assert sorted((item.origin.index, item.rows) for item in samples(items)) == [(0, 1), (1, 1), (2, 1)]
     assert defect("c", blocks[3].shape) == "'\\udc80' is not a name"
 
 
-def test_a_dead_letter_is_a_request_of_its_own() -> None:
-    (item,) = encode(Prometheus(sink("http://unused")), tick(1, NOW, counter("a", [(("cart",), 1)])))
+def test_a_dead_letter_is_a_request_of_its_own(now: int) -> None:
+    (item,) = encode(Prometheus(sink("http://unused")), tick(1, now, counter("a", [(("cart",), 1)])))
     (sample,) = decode(bytes(cramjam.snappy.compress_raw(item.dead_letter())))
-    assert (dict(sample.labels), sample.time_ms, sample.value) == ({"__name__": "a", "service": "cart"}, NOW, 1)
+    assert (dict(sample.labels), sample.time_ms, sample.value) == ({"__name__": "a", "service": "cart"}, now, 1)
 
 
-async def test_the_request_as_remote_write_has_it() -> None:
+async def test_the_request_as_remote_write_has_it(now: int) -> None:
     async with faulty(status(204)) as server:
         url = f"{server.url}/api/v1/write"
-        assert await send(url, tick(1, NOW, counter("a", [(("cart",), 1)]))) == Outcome(accepted=1)
+        assert await send(url, tick(1, now, counter("a", [(("cart",), 1)]))) == Outcome(accepted=1)
     (seen,) = server.seen
     assert seen.path == "/api/v1/write"
     assert seen.headers["Content-Type"] == "application/x-protobuf"
@@ -316,13 +324,13 @@ async def test_the_request_as_remote_write_has_it() -> None:
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
-async def test_a_busy_receiver_gets_everything_again(code: int) -> None:
+async def test_a_busy_receiver_gets_everything_again(code: int, now: int) -> None:
     async with faulty(status(code, Retry_After="2")) as server:
-        outcome = await send(server.url, tick(1, NOW, counter("a", [(("cart",), 1), (("pay",), 1)])))
+        outcome = await send(server.url, tick(1, now, counter("a", [(("cart",), 1), (("pay",), 1)])))
     assert (outcome.retry, outcome.retry_after, len(server.seen)) == ((0, 1), 2.0, 1)
 
 
-async def test_an_outage_while_bisecting_keeps_what_is_left() -> None:
+async def test_an_outage_while_bisecting_keeps_what_is_left(now: int) -> None:
     async with faulty(status(400, "bad"), status(204), reset) as server:
-        outcome = await send(server.url, tick(1, NOW, counter("a", [((f"s{n}",), n) for n in range(4)])))
+        outcome = await send(server.url, tick(1, now, counter("a", [((f"s{n}",), n) for n in range(4)])))
     assert (outcome.accepted, outcome.retry, outcome.reason) == (2, (2, 3), "no_answer")
