@@ -78,6 +78,8 @@ async def run(
             for words in stage.ended:
                 say(words)
             row = await judged(stage, ledger)
+            if not row.clean:
+                say(f"the logs: {stage.keep_logs()}")
         except Exception:
             say(f"the logs: {stage.keep_logs()}")
             raise

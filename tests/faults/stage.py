@@ -138,7 +138,7 @@ class Stage:
                 if not slot.lock.locked() and slot.worker is not None and not slot.worker.is_running:
                     async with slot.lock:
                         words = slot.worker.log.read_text(errors="replace").splitlines()[-3:]
-                        words.append(f"(the logs: {self.keep_logs()})")
+                        words.append(f"(the logs, if they are kept: {self.note_logs().name})")
                         self.ended.append(f"{slot.roles} ended with {slot.worker.wait()}: " + "\n".join(words))
                         self.disturbed("ended by itself", time.monotonic(), slot=slot)
                         await self.start(slot)
@@ -175,14 +175,26 @@ class Stage:
             async with self.broker:
                 pass
 
-    def keep_logs(self) -> Path:
-        """Copy what all workers and the broker have said so far to a folder that stays."""
-        kept = Path(tempfile.mkdtemp(prefix=f"tailrace-{self.pipeline.name}-logs-"))
-        shutil.copy(self.kafka.log, kept / "kafka.log")
+    def note_logs(self) -> Path:
+        """Copy what all workers and the broker have said so far to a folder of its own in the pipeline's."""
+        noted = self._logs / str(len(self.ended))
+        noted.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.kafka.log, noted / "kafka.log")
         for number, slot in enumerate(self.slots):
             if slot.worker is not None:
-                shutil.copy(slot.worker.log, kept / f"{number}-{slot.roles}.log")
+                shutil.copy(slot.worker.log, noted / f"{number}-{slot.roles}.log")
+        return noted
+
+    def keep_logs(self) -> Path:
+        """What was noted, and what has been said by now, in a folder that stays."""
+        self.note_logs()
+        kept = Path(tempfile.mkdtemp(prefix=f"tailrace-{self.pipeline.name}-logs-"))
+        shutil.copytree(self._logs, kept, dirs_exist_ok=True)
         return kept
+
+    @property
+    def _logs(self) -> Path:
+        return self.pipeline.folder / f"{self.pipeline.name}-logs"
 
     def timed_out(self) -> int:
         """How often workers gave a partition up because commits or takeovers were not answered in time."""
