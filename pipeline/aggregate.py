@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 ROLE = "aggregate"
 RECORDS_PER_TURN = 100  # counted before other partitions and heartbeats get their turn
-UNREAD_LIMIT = 2  # times commit_bytes of points that may wait to be counted before fetching pauses
+UNREAD_COMMITS = 2  # times commit_bytes of points that may wait to be counted before fetching pauses
 DELETE_INTERVAL = 600.0  # seconds between deletions of old ticks
 COMPLAIN_EVERY = 600.0  # seconds between log lines about metrics that find no place
 LARGEST_TICK = 1 << 30  # bytes; only stops a broken topic from filling the memory
@@ -173,7 +173,7 @@ class PointsPartition(Lease):
 
     def saturated(self) -> bool:
         """Whether enough points wait to be counted."""
-        return self._unread_bytes > UNREAD_LIMIT * self._config.kafka.commit_bytes
+        return self._unread_bytes > UNREAD_COMMITS * self._config.kafka.commit_bytes
 
     async def work(self) -> None:
         """Count what was fetched; commit a tick in each interval."""

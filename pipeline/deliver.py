@@ -198,7 +198,7 @@ class SinkPartition(Lease):
         lost = 0 if committed is None else await self._group.brokers.gone(partition, begin)
         expired.tell(self._group.role, self._config.kafka.prefix, partition, lost)
         offsets = self._outlet.offsets
-        self._account = Account(max(first, begin), settled, self._signal != "samples", offsets.settled)
+        self._account = Account(max(first, begin), settled, self._signal != "samples", offsets.changed)
         self._next = self._account.position
         self._outlet.had[partition] = self._account
         offsets.begin(partition, self._account, position, metadata)

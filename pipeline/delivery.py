@@ -71,13 +71,12 @@ class Delivery:
         turns: Turns | None = None,
         confirmed: Callable[[], Awaitable[bool]] = always,
         *,
-        uniform: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self._destination, self._settings, self._bury = name, destination, settings, bury
         self._share, self._clock = share or DeadLetterShare(f"sink.{name}", name, NEVER), clock
         self._turns, self._confirmed = turns or Turns(), confirmed
-        self._backoff = Backoff(settings.retry, uniform)
+        self._backoff = Backoff(settings.retry, random.random)
         batches = destination.requests_per_lane * BATCHES_QUEUED
         self._most_rows = batches * settings.batch.max_items
         self._most_bytes = batches * settings.batch.max_bytes

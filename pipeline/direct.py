@@ -40,7 +40,7 @@ BATCH_BYTES = 1 << 20  # of raw values in one batch: what one fetch of a partiti
 ENDS_PER_WAIT = 10  # times per decision_wait that a partition's end is asked for, if LONGEST_SILENCE is no shorter
 AHEAD_OF_OTHER = 4  # decision_waits that one partition may be read ahead of another
 AHEAD_SHARE = 4  # a part of the cache that is enough to read while a transaction is under way
-REREAD_LEAST = 256 << 10  # bytes, of one of many partitions: each may hold so much beside the cache
+REREAD_LEAST_OF_MANY = 256 << 10  # bytes, of one of many partitions: each may hold so much beside the cache
 MOST_REREADS = 2  # partitions that are read again for one burst, each as far as one may be
 CLOSE_LIMIT = 1.0  # seconds that the check of the keys may take to end
 CHECKER = 0  # the partition whose owner looks for traces that are on two partitions
@@ -113,7 +113,7 @@ class RawPair(PartitionPair):
     ) -> None:
         super().__init__(owner, index, shared, settings)
         config = shared.config
-        self._reread_bytes = max(REREAD_LEAST, 2 * self._reread_bytes // max(2, len(self._pair)))
+        self._reread_bytes = max(REREAD_LEAST_OF_MANY, 2 * self._reread_bytes // max(2, len(self._pair)))
         self._redactors = redactors(config)
         self._readers = {name: raw_reader(config, partition, self._redactors) for name, partition in self._pair.items()}
         self._shares = shares

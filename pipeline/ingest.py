@@ -47,7 +47,7 @@ MARKS_PER_STALL = 4  # and at least per stall limit
 LEAST_SILENCE = 0.05  # seconds between two of them, whatever the intervals are
 AHEAD_OF_SLOWEST = 4  # decision_waits that a raw partition may run ahead of the slowest one read here
 DOUBTS, DOUBT = 10, 1.0  # times, and seconds between them, that a group is asked which should have an offset
-UNREAD_LIMIT = 2  # times commit_bytes that may wait for a transaction before fetching pauses
+UNREAD_COMMITS = 2  # times commit_bytes that may wait for a transaction before fetching pauses
 
 
 def group(app: faust.App, config: Config, since: str | None, signal: str | None = None) -> Group:
@@ -317,7 +317,7 @@ class RawPartition(Lease):
 
     def saturated(self) -> bool:
         """Whether a transaction has to come first, or the other raw partitions have to catch up."""
-        full = self._processor.size > UNREAD_LIMIT * self._committer.size.bytes
+        full = self._processor.size > UNREAD_COMMITS * self._committer.size.bytes
         return full or self._pace.ahead(self._partition)
 
     async def work(self) -> None:

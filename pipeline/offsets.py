@@ -35,18 +35,18 @@ class Offsets:
         self._group = group
         self._accounts: dict[TopicPartition, Account] = {}
         self._committed: dict[TopicPartition, tuple[int, str]] = {}
-        self._turn, self._settled = asyncio.Lock(), asyncio.Event()
+        self._turn, self._changed = asyncio.Lock(), asyncio.Event()
         self._next, self._heard = 0.0, -inf  # monotonic
         self._asked = inf  # since when no commit has succeeded
 
-    def settled(self) -> None:
+    def changed(self) -> None:
         """Something may have to be committed."""
-        self._settled.set()
+        self._changed.set()
 
     def begin(self, partition: TopicPartition, account: Account, offset: int, metadata: str) -> None:
         """The group has this offset of a partition."""
         self._accounts[partition], self._committed[partition] = account, (offset, metadata)
-        self._settled.set()
+        self._changed.set()
 
     def end(self, partition: TopicPartition, account: Account) -> None:
         """Somebody else may have it."""
@@ -56,7 +56,7 @@ class Offsets:
     async def commit_regularly(self) -> None:
         """Commit whatever is settled, for ever."""
         while True:
-            await self._settled.wait()
+            await self._changed.wait()
             await asyncio.sleep(self._next - time.monotonic())
             try:
                 await self.commit()
@@ -67,7 +67,7 @@ class Offsets:
     async def commit(self, unchanged: bool = False) -> None:
         """What has changed, now, or everything; one at a time. Raises KafkaError."""
         async with self._turn:
-            self._settled.clear()
+            self._changed.clear()
             assigned, began = self._group.consumer.assignment(), time.monotonic()
             mine = {p: a for p, a in self._accounts.items() if p in assigned and not a.closed}
             found = {p: (a.position, a.settled().pack(a.position)) for p, a in mine.items()}
@@ -82,7 +82,7 @@ class Offsets:
                     changed = {p: (position, "") for p, (position, _) in changed.items()}
                     await self._group.commit({p: OffsetAndMetadata(*mark) for p, mark in changed.items()})
             except BaseException:
-                self._settled.set()
+                self._changed.set()
                 raise
             self._committed |= changed
             self._heard, self._asked = began, inf

@@ -26,7 +26,7 @@ class Sightings:
         """These keys are on this partition: (key, the other partition) of those that were on another one, once each."""
         found = []
         for key in keys:
-            if (key * _GOLDEN & _U64) < (1 << 64) // ONE_IN:
+            if is_sampled(key):
                 other = self._partitions.setdefault(key, partition)
                 if other not in (partition, -1):
                     found.append((key, other))

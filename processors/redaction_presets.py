@@ -16,7 +16,6 @@ PresetName = Literal["card_number", "email", "token"]
 Span = tuple[int, int]
 
 SHORTEST_CARD, LONGEST_CARD = 12, 19  # digits (ISO/IEC 7812-1)
-_SEPARATORS = b" -"
 # First digits by which the networks are told: Visa; Mastercard; American Express, Diners, JCB; Discover, UnionPay and
 # Maestro. Without them one number in ten would pass, time stamps in nanoseconds among them.
 _ISSUERS = re.compile(rb"4|5[0-8]|2(?:22[1-9]|2[3-9]|[3-6]|7[01]|720)|3[0-9]|6[0-9]")

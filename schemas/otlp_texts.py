@@ -32,7 +32,6 @@ Inside a value nothing goes; there the last one masks.
 """
 
 _IGNORE = cython.declare(cython.int, IGNORE)
-_KEEP = cython.declare(cython.int, KEEP)
 _MASK = cython.declare(cython.int, MASK)
 _REMOVE = cython.declare(cython.int, REMOVE)
 _REMOVE_OR_MASK = cython.declare(cython.int, REMOVE_OR_MASK)
@@ -48,7 +47,6 @@ _BODY = cython.declare(cython.int, 2)
 MAX_DEPTH = 100  # of messages in one another: upb's recursion limit
 _MAX_DEPTH = cython.declare(cython.int, MAX_DEPTH)
 _LOW_64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)  # a literal of this size is Python's
-_STRING_VALUE = cython.declare(cython.ulonglong, 0x0A)
 _INT_VALUE = cython.declare(cython.ulonglong, 0x18)
 _DOUBLE_VALUE = cython.declare(cython.ulonglong, 0x21)
 

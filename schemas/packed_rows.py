@@ -17,7 +17,6 @@ from typing import Any
 import cython
 import msgpack
 
-_NO_STRING = cython.declare(cython.Py_ssize_t, -1)
 _float32 = Struct(">f").unpack_from
 _float64 = Struct(">d").unpack_from
 

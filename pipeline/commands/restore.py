@@ -14,7 +14,6 @@ import click
 
 from pipeline.commands.console import bad, loaded
 from pipeline.commands.explain import TraceId
-from pipeline.config import Config
 from pipeline.live.peers import Peer
 from processors.sampling.restore import Outcome
 from schemas.errors import Unavailable
@@ -66,7 +65,7 @@ def restore_command(
         bad("no worker to ask: name them with --worker URL or in telemetry.live.peers")
         sys.exit(1)
     reason = f"by {_user()}" + (f": {why}" if why else "")
-    found = asyncio.run(_asked(config, trace_id, reason, peers, most, wait))
+    found = asyncio.run(_asked(trace_id, reason, peers, most, wait))
     if found is None:
         bad("nobody who answered owns the trace's partition; nothing was changed as far as is known, ask again")
         sys.exit(1)
@@ -81,9 +80,7 @@ def _user() -> str:
         return f"user {os.getuid()}"
 
 
-async def _asked(
-    config: Config, trace_id: bytes, why: str, peers: list[Peer], most: int, wait: float
-) -> dict[str, Any] | None:
+async def _asked(trace_id: bytes, why: str, peers: list[Peer], most: int, wait: float) -> dict[str, Any] | None:
     """What the owner says. Others say whose it is not, or do not answer, which is told."""
     unknown: dict[str, Any] | None = None
     async with aiohttp.ClientSession() as session:

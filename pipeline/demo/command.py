@@ -34,8 +34,6 @@ REMOTE_SECONDS = 3.0  # between two readings of real servers, which cost a reque
 DEFAULT_SECONDS = 20.0
 """Where nobody can press Ctrl-C."""
 
-_URL = {"metavar": "URL", "default": None}
-
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option(

@@ -58,13 +58,13 @@ def _rpc(service: str, method: str, ms: float, *steps: Step, customer: bool = Fa
     return Operation(service, method, SERVER, ms, steps, attributes, customer)
 
 
-def _database(service: str, system: str, statement: str, ms: float, share: float = 1.0, beside: bool = False) -> Step:
+def _database(service: str, system: str, statement: str, ms: float, share: float = 1.0) -> Step:
     name = " ".join(statement.split()[:1])
     attributes: dict[str, Value] = {
         "db.system.name": system, "db.query.text": statement, "db.operation.name": name,
         "server.address": f"{service}-{system}",
     }  # fmt: skip
-    return Step(Operation(service, f"{name} {service}", CLIENT, ms, (), attributes), "local", share, beside)
+    return Step(Operation(service, f"{name} {service}", CLIENT, ms, (), attributes), "local", share)
 
 
 def _inside(service: str, name: str, ms: float, share: float = 1.0) -> Step:

@@ -125,7 +125,7 @@ class SpanFeatures:
         parts = list(dict.fromkeys(part for one in features for part in one.parts))
         self._count, self._parts = len(features), len(parts)
         self._keys = [-1 if part in (SPAN_NAME, SPAN_STATUS) else slots[part.encode()] for part in parts]
-        self._answers = [None if part == SPAN_STATUS else _answers(part, slots) for part in parts]
+        self._answers = [None if part == SPAN_STATUS else _answers(part) for part in parts]
         self._status_part = parts.index(SPAN_STATUS) if SPAN_STATUS in parts else -1
         self._statuses = array("Q", [hash_of(STATUSES.get(code, str(code))) for code in range(8)])
         self._seeds = array("Q", [hash_of("\0".join(one)) for one in ((f.spans, *f.parts) for f in features)] or [0])
@@ -229,7 +229,7 @@ class SpanFeatures:
                     values[place * rows + row] = theirs[of[row]]
 
 
-def _answers(part: str, slots: dict[bytes, int]) -> Answers:
+def _answers(part: str) -> Answers:
     answer: Callable[[bytes], int] = hash_of
     if part != SPAN_NAME:
         answer = _of_cell

@@ -230,11 +230,11 @@ def vote(policy: Policy, compat: Compat, trace: Trace, known: Known = NOTHING) -
         policy.shadow,
         parts,
         key_text(names, plan.keys, [rows.envelope for rows in trace.rows if not rows.logs]),
-        _key_threshold(plan, seen, _limits(plan, trace, known)) if names else None,
+        _key_threshold(seen, _limits(plan, trace, known)) if names else None,
     )
 
 
-def _key_threshold(plan: Plan, seen: Evidence, limits: Limits) -> int:
+def _key_threshold(seen: Evidence, limits: Limits) -> int:
     """Of a policy that is its plan's only one, so all features are of its key."""
     sets = FeatureSets()
     sets.put(0, seen.features)
