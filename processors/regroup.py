@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from types import MappingProxyType
@@ -24,7 +24,8 @@ from schemas.formats import detect, jaeger_json, jaeger_proto, otlp_json, text_l
 from schemas.formats.json_logs import BadLine, LogRow, parse
 from schemas.ids import TRACE_ID_BYTES, trace_key
 from schemas.otlp_build import logs_data, traces_data
-from schemas.otlp_scan import Apart, RawRows, Rows
+from schemas.otlp_scan import RawRows, Rows
+from schemas.raw_batch import Row, group_of, header_bytes, item_of
 from schemas.raw_message import checked, encoding_of
 from schemas.reasons import Reason
 
@@ -36,6 +37,8 @@ AUTO = "auto"
 BATCH_BYTES = 1 << 20  # of OTLP that are taken apart together: what one fetch of a partition returns
 _Decoded = tuple[int, int, bytes, bytes, str]
 """Offset, timestamp, the raw message, the OTLP that it was decoded to, its encoding."""
+_Unfit = list[tuple[Rows | RawRows, Sequence[int], Reason]]
+"""Which of some rows are dead letters, and why."""
 JSON_LINES = "json"  # a line of its own may be bad, so it does not become one OTLP message
 
 _DETECT: dict[str, Callable[[bytes], str]] = {"traces": detect.detect_traces, "logs": detect.detect_logs}
@@ -135,36 +138,39 @@ class Regroup:
         data = b"".join(values)
         rows.scan(data, array("I", accumulate(map(len, values))))
         places = [message[:2] for message in messages]
-        unfit = [(_place(rows, row), Reason.SPAN_TOO_LARGE) for row in self._builders.add(data, rows, places, True)]
+        unfit: _Unfit = [(rows, self._builders.add(data, rows, places, True), Reason.SPAN_TOO_LARGE)]
         if traces:
-            unfit += [(place, Reason.NO_TRACE_ID) for place in rows.nameless]
-            unfit += [(place, Reason.NO_SPAN_ID) for place in rows.spanless]
+            unfit.append((rows.nameless, range(len(rows.nameless)), Reason.NO_TRACE_ID))
+            unfit.append((rows.spanless, range(len(rows.spanless)), Reason.NO_SPAN_ID))
         elif rows.nameless:
-            nameless = Rows.apart(rows.nameless, rows.resources, rows.scopes)
-            large = self._builders.add(data, nameless, places, False)
-            unfit += [(rows.nameless[row], Reason.SPAN_TOO_LARGE) for row in large]
+            large = self._builders.add(data, rows.nameless, places, False)
+            unfit.append((rows.nameless, large, Reason.SPAN_TOO_LARGE))
         for number, detail in rows.bad:
             offset, timestamp, raw, _, encoding = messages[number]
             self._bury_message(offset, timestamp, raw, encoding, Reason.MALFORMED, detail)
-        if unfit:
+        if any(numbers for _, numbers, _ in unfit):
             self._bury_rows(messages, data, unfit)
 
-    def _bury_rows(self, messages: list[_Decoded], data: bytes, unfit: list[tuple[Apart, Reason]]) -> None:
+    def _bury_rows(self, messages: list[_Decoded], data: bytes, unfit: _Unfit) -> None:
         """A row of several is buried alone, as OTLP; a message's only row in the bytes it came in; many together."""
-        rows, wrap = self._raw, traces_data if self.signal == "traces" else logs_data
-        of_message = Counter(rows.message) + Counter(place[0] for place in (*rows.nameless, *rows.spanless))
-        buried = Counter(place[0] for place, _ in unfit)
+        own, wrap = self._raw, traces_data if self.signal == "traces" else logs_data
+        of_message = Counter(own.message) + Counter(own.nameless.message) + Counter(own.spanless.message)
+        found: dict[tuple[int, Reason], list[Row]] = {}
+        for rows, numbers, reason in unfit:
+            for row in numbers:
+                found.setdefault((rows.message[row], reason), []).append((rows, row))
+        buried: Counter[int] = Counter()
+        for (message, _), several in found.items():
+            buried[message] += len(several)
         self.lost += sum(number == of_message[message] for message, number in buried.items())
-        found: dict[tuple[int, Reason], list[Apart]] = {}
-        for place, reason in unfit:
-            found.setdefault((place[0], reason), []).append(place)
-        for (message, reason), places in found.items():
+        for (message, reason), several in found.items():
             offset, timestamp, raw, _, _ = messages[message]
             only = of_message[message] == 1 and self.redactor is None
-            for each in grouped(places, lambda place: len(rows.resources[place[4]]) + len(rows.scopes[place[5]])):
-                value = raw if only else wrap(_group(data, rows, place) for place in sorted(each))
+            for each in grouped(several, header_bytes):
+                each = sorted(each, key=item_of)
+                value = raw if only else wrap(group_of(data, row) for row in each)
                 detail = f"{len(each)} rows" if len(each) > 1 else ""
-                self._bury(offset, timestamp, min(each)[1], value, reason, detail, wrapped=not only)
+                self._bury(offset, timestamp, item_of(each[0]), value, reason, detail, wrapped=not only)
 
     def _add_json(self, offset: int, timestamp: int, value: bytes) -> None:
         lines = [self._looked_into(line) for line in parse(value)]
@@ -187,7 +193,7 @@ class Regroup:
             data, rows = _rows({item: line for item, line in found.items() if _traced(line) == traced})
             for row in self._builders.add(data, rows, [(offset, timestamp)], traced):
                 large += 1
-                alone = logs_data([_group(data, rows, _place(rows, row))])
+                alone = logs_data([group_of(data, (rows, row))])
                 self._bury(offset, timestamp, rows.item[row], alone, Reason.SPAN_TOO_LARGE, "", wrapped=True)
         self.lost += large == len(found)
 
@@ -248,16 +254,6 @@ class Regroup:
 
     def _envelope(self, mark: int = NO_MARK, raw_topics: Mapping[str, int] = MappingProxyType({})) -> Envelope:
         return Envelope(self.partitions, self.topic, self.partition, mark, dict(raw_topics))
-
-
-def _place(rows: Rows | RawRows, row: int) -> Apart:
-    return rows.message[row], rows.item[row], rows.starts[row], rows.ends[row], rows.resource[row], rows.scope[row]
-
-
-def _group(data: bytes, rows: Rows | RawRows, place: Apart) -> tuple[bytes, bytes, list[bytes]]:
-    """A row with its headers, as `schemas.otlp_build` takes it."""
-    _, _, start, end, resource, scope = place
-    return rows.resources[resource], rows.scopes[scope], [data[start:end]]
 
 
 def _traced(line: LogRow) -> bool:

@@ -89,14 +89,16 @@ _FLAGS_TAG = cython.declare(cython.int, 0x85)  # first byte of the two-byte tag 
 _KEY_LISTS = cython.declare(cython.int, 256)
 _FIELDS = cython.declare(cython.int, 32)  # above the highest field number of a message in a message
 _COLUMNS = cython.declare(cython.Py_ssize_t, 6)  # of a row of `RawRows`
+_NAMELESS = cython.declare(cython.uchar, 1)  # what a row of `RawRows` is; 0: in no way apart
+_SPANLESS = cython.declare(cython.uchar, 2)
+# Rows without an id that a message may have; a large one more, if they are rows and not the two bytes of an empty one:
+# each takes about 100 bytes on its way to a dead letter.
+MOST_APART = 1 << 16
+BYTES_APART = 16
 
 
 def _u32() -> array[int]:
     return array("I")
-
-
-Apart = tuple[int, int, int, int, int, int]
-"""Message, item, start, end, resource, scope of a row (`RawRows.nameless`)."""
 
 
 @dataclass(slots=True)
@@ -119,14 +121,6 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.starts)
-
-    @classmethod
-    def apart(cls, places: list[Apart], resources: list[bytes], scopes: list[bytes]) -> Rows:
-        """Rows that a scan has set apart: without keys."""
-        if not places:
-            return cls()
-        message, item, starts, ends, resource, scope = (array("I", column) for column in zip(*places, strict=True))
-        return cls(resources, scopes, starts, ends, resource, scope, message, item, array("Q", bytes(8 * len(places))))
 
 
 @cython.cclass
@@ -336,7 +330,7 @@ class KeyedColumns(Columns):
     A key that occurs twice: the first wins, as in the Collector (pdata's Map.Get).
     """
 
-    _merged: bytes  # values that came in several parts, put together: they count as lying behind the data
+    _merged: bytearray  # values that came in several parts, put together: they count as lying behind the data
     _keys: dict
     _keyed: cython.bint
     _lists: cython.int[::1]
@@ -347,17 +341,17 @@ class KeyedColumns(Columns):
         super().__init__(first + 2 * len(keys))
         self._keys = dict(keys)
         self._keyed = bool(keys)
-        self._merged = b""
+        self._merged = bytearray()
         self._index_keys()
 
     @cython.cfunc
     @cython.exceptval(-1)
     def _walk(self, data: bytes, ends: array[int], starts: array[int] | None, count: cython.Py_ssize_t) -> cython.int:
         """The same, with what had to be merged behind the data."""
-        self._merged = b""
+        self._merged = bytearray()
         Columns._walk(self, data, ends, starts, count)
         if self._merged:
-            self.data = data + self._merged
+            self.data = b"".join((data, self._merged))
         return 0
 
     def _index_keys(self) -> None:
@@ -409,7 +403,8 @@ class KeyedColumns(Columns):
         value: cython.Py_ssize_t = end
         value_end: cython.Py_ssize_t = end
         slot: cython.Py_ssize_t
-        parts: list[tuple[int, int]] = []
+        begin: cython.Py_ssize_t = pos
+        parts: cython.Py_ssize_t = 0
         while pos < end:
             pos = self._tag(p, pos, end, 8)
             tag = self._value
@@ -419,16 +414,34 @@ class KeyedColumns(Columns):
                     key, key_end = pos, pos + self._value
                 elif tag == 0x12:
                     value, value_end = pos, pos + self._value
-                    parts.append((value, value_end))
+                    parts += 1
                 pos += self._value
             else:
                 pos = self._skip(p, pos, end, tag)
         slot = self._slot(p, key, key_end)
-        if len(parts) > 1 and slot >= 0:
+        if parts > 1 and slot >= 0 and self._view[slots + 2 * slot + 1] == 0:
             value = len(self.data) + len(self._merged)
-            self._merged += b"".join([self.data[one:to] for one, to in parts])
+            self._merge(p, begin, end)
             value_end = len(self.data) + len(self._merged)
         self._fill(slots, slot, value, value_end)
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _merge(self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.int:
+        """Put together the values of a KeyValue that was read before."""
+        tag: cython.ulonglong
+        stop: cython.Py_ssize_t
+        while pos < end:
+            pos = self._tag(p, pos, end, 8)
+            tag = self._value
+            if tag == 0x12:
+                pos = self._length(p, pos, end)
+                stop = pos + self._value
+                self._merged += self.data[pos:stop]
+                pos = stop
+            else:
+                pos = self._skip(p, pos, end, tag)
         return 0
 
     @cython.cfunc
@@ -753,9 +766,9 @@ class RawRows(Wire):
     Strings may be any bytes: upb refuses a message for one that is not UTF-8, while the Collector and Jaeger take it,
     and one bad log line must not send its whole message to the dead-letter queue. After `scan` row i is
     data[starts[i]:ends[i]], the others of its columns are as in schemas/envelope.py, `resources` and `scopes` the
-    distinct headers of all messages. Rows with an id that is none are apart, as (message, item, start, end, resource,
-    scope): in `nameless` those without a trace id, in `spanless` spans without a span id. `bad` has the messages that
-    are malformed, with the reason; no row of theirs is anywhere.
+    distinct headers of all messages. Rows with an id that is none are apart, as `Rows` with keys of 0: in `nameless`
+    those without a trace id, in `spanless` spans without a span id. `bad` has the messages that are malformed, with the
+    reason; no row of theirs is anywhere.
     """
 
     starts = cython.declare(object, visibility="readonly")
@@ -767,8 +780,8 @@ class RawRows(Wire):
     keys = cython.declare(object, visibility="readonly")
     resources = cython.declare(list, visibility="readonly")
     scopes = cython.declare(list, visibility="readonly")
-    nameless = cython.declare(list, visibility="readonly")
-    spanless = cython.declare(list, visibility="readonly")
+    nameless = cython.declare(object, visibility="readonly")
+    spanless = cython.declare(object, visibility="readonly")
     bad = cython.declare(list, visibility="readonly")
     _traces: cython.bint
     _root: cython.int
@@ -777,7 +790,9 @@ class RawRows(Wire):
     _table: cython.int[::1]
     _columns: cython.uint[::1]  # _COLUMNS numbers a row
     _row_keys: cython.ulonglong[::1]
+    _row_is: cython.uchar[::1]
     _count: cython.Py_ssize_t
+    _apart: cython.Py_ssize_t  # rows that the message may still have without an id
     _items: cython.Py_ssize_t  # rows of the message so far
     _ids: cython.Py_ssize_t  # where the ids of the row lie: trace id from, to, span id from, to
     _ids_end: cython.Py_ssize_t
@@ -798,7 +813,8 @@ class RawRows(Wire):
         self._table = _KIND_TABLE
         self._columns = array("I", bytes(4 * _COLUMNS * _ROWS))
         self._row_keys = array("Q", bytes(8 * _ROWS))
-        self._count = 0
+        self._row_is = array("B", bytes(_ROWS))
+        self._count = self._apart = 0
 
     def scan(self, data: bytes, ends: array[int]) -> None:
         """Take the messages apart; message m ends at ends[m], the first begins at 0."""
@@ -808,46 +824,56 @@ class RawRows(Wire):
         stop: cython.Py_ssize_t
         number: cython.Py_ssize_t
         count: cython.Py_ssize_t
-        nameless: cython.Py_ssize_t
-        spanless: cython.Py_ssize_t
         self._count = 0
         self._resource_numbers, self._scope_numbers = {}, {}
-        self.nameless, self.spanless, self.bad = [], [], []
+        self.bad = []
         for number in range(len(ends)):
             stop = ends[number]
             if start > stop or stop > size:
                 raise _truncated()
-            count, nameless, spanless = self._count, len(self.nameless), len(self.spanless)
+            count = self._count
             try:
                 self._message(data, p, start, stop, number)
             except Malformed as error:
                 self._count = count
-                del self.nameless[nameless:]
-                del self.spanless[spanless:]
                 self.bad.append((number, error.detail))
             start = stop
         self.resources, self.scopes = list(self._resource_numbers), list(self._scope_numbers)
-        self._publish()
+        named = self._rows_that_are(0)
+        self.starts, self.ends, self.resource, self.scope = named.starts, named.ends, named.resource, named.scope
+        self.message, self.item, self.keys = named.message, named.item, named.keys
+        self.nameless, self.spanless = self._rows_that_are(_NAMELESS), self._rows_that_are(_SPANLESS)
 
     @cython.boundscheck(False)
     @cython.wraparound(False)
-    def _publish(self) -> None:
-        count: cython.Py_ssize_t = self._count
+    def _rows_that_are(self, kind: cython.int) -> Rows:
+        count: cython.Py_ssize_t = 0
+        at: cython.Py_ssize_t
         row: cython.Py_ssize_t
         column: cython.Py_ssize_t
+        for row in range(self._count):
+            count += self._row_is[row] == kind
+        if count == 0:
+            return Rows(self.resources, self.scopes)
         columns = []
         for column in range(_COLUMNS):
             one = array("I", bytes(4 * count))
             view: cython.uint[::1] = one
-            for row in range(count):
-                view[row] = self._columns[row * _COLUMNS + column]
+            at = 0
+            for row in range(self._count):
+                if self._row_is[row] == kind:
+                    view[at] = self._columns[row * _COLUMNS + column]
+                    at += 1
             columns.append(one)
-        self.starts, self.ends, self.resource, self.scope, self.message, self.item = columns
         keys = array("Q", bytes(8 * count))
         numbers: cython.ulonglong[::1] = keys
-        for row in range(count):
-            numbers[row] = self._row_keys[row]
-        self.keys = keys
+        at = 0
+        for row in range(self._count):
+            if self._row_is[row] == kind:
+                numbers[at] = self._row_keys[row]
+                at += 1
+        starts, ends, resource, scope, message, item = columns
+        return Rows(self.resources, self.scopes, starts, ends, resource, scope, message, item, keys)
 
     @cython.cfunc
     @cython.exceptval(-1)
@@ -863,6 +889,7 @@ class RawRows(Wire):
         stop: cython.Py_ssize_t
         parts: cython.Py_ssize_t = 0
         self._items = 0
+        self._apart = max(MOST_APART, (end - pos) // BYTES_APART)
         while pos < end:
             pos = self._outer_tag(p, pos, end, 1)
             tag = self._value
@@ -910,8 +937,6 @@ class RawRows(Wire):
         row: cython.Py_ssize_t
         number: cython.Py_ssize_t
         first: cython.Py_ssize_t = self._count
-        nameless: cython.Py_ssize_t = len(self.nameless)
-        spanless: cython.Py_ssize_t = len(self.spanless)
         kind: cython.int = self._root if level == 1 else self._table[self._root * _FIELDS + 2]
         while pos < end:
             at = pos
@@ -936,10 +961,6 @@ class RawRows(Wire):
         number = numbers.setdefault(header, len(numbers))
         for row in range(first, self._count):
             self._columns[row * _COLUMNS + 1 + level] = number
-        for apart, begin in ((self.nameless, nameless), (self.spanless, spanless)):
-            for row in range(begin, len(apart)):
-                place = apart[row]
-                apart[row] = (*place[: 3 + level], number, *place[4 + level :])
         return 0
 
     @cython.cfunc
@@ -949,25 +970,29 @@ class RawRows(Wire):
     def _add(
         self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, message: cython.Py_ssize_t
     ) -> cython.int:
-        """A row: into the columns, or apart."""
         at: cython.Py_ssize_t = self._count
         key: cython.ulonglong = 0
         index: cython.Py_ssize_t
         item: cython.Py_ssize_t = self._items
+        kind: cython.uchar = 0
         self._ids = self._ids_end = self._span = self._span_end = 0
         self._nested(p, pos, end, self._row_kind, 3)
         self._items += 1
         if not _is_id(p, self._ids, self._ids_end, 16):
-            self.nameless.append((message, item, pos, end, 0, 0))
-            return 0
-        if self._traces and not _is_id(p, self._span, self._span_end, 8):
-            self.spanless.append((message, item, pos, end, 0, 0))
-            return 0
-        for index in range(self._ids + 8, self._ids_end):
-            key = ((key & _LOW_56) << 8) | p[index]
+            kind = _NAMELESS
+        elif self._traces and not _is_id(p, self._span, self._span_end, 8):
+            kind = _SPANLESS
+        else:
+            for index in range(self._ids + 8, self._ids_end):
+                key = ((key & _LOW_56) << 8) | p[index]
+        if kind:
+            self._apart -= 1
+            if self._apart < 0:
+                raise Malformed(Reason.MALFORMED, "too many rows without an id for its size")
         if at >= len(self._row_keys):
             self._grow()
         self._row_keys[at] = key
+        self._row_is[at] = kind
         at *= _COLUMNS
         self._columns[at] = pos
         self._columns[at + 1] = end
@@ -977,11 +1002,9 @@ class RawRows(Wire):
         return 0
 
     def _grow(self) -> None:
-        columns = array("I", self._columns)
-        columns.extend(columns)
-        keys = array("Q", self._row_keys)
-        keys.extend(keys)
-        self._columns, self._row_keys = columns, keys
+        rows = 2 * len(self._row_keys)
+        self._columns = grown(self._columns, _COLUMNS * rows)
+        self._row_keys, self._row_is = grown(self._row_keys, rows), grown(self._row_is, rows)
 
     @cython.cfunc
     @cython.boundscheck(False)

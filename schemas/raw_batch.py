@@ -10,7 +10,7 @@ what there is (`python -m bench.micro.codecs`).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cramjam
@@ -19,7 +19,7 @@ from schemas.dead_letter import DeadLetter, grouped
 from schemas.envelope import Envelope
 from schemas.errors import Malformed
 from schemas.otlp_build import traces_data
-from schemas.otlp_scan import Apart, RawRows
+from schemas.otlp_scan import RawRows, Rows
 from schemas.raw_message import checked, encoding_of
 from schemas.reasons import Reason
 
@@ -30,6 +30,8 @@ MESSAGE_BYTES = 100  # of a message's coordinates: two numbers in a tuple in a l
 
 Record = tuple[int, int, bytes]
 """Offset, timestamp in ms, value."""
+Row = tuple[Rows | RawRows, int]
+"""A row by its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,24 +119,21 @@ class RawReader:
             for message, detail in raw.bad
             if values[message]
         ]
-        rows = self._envelope(records, body)
-        rows.starts, rows.ends, rows.resource, rows.scope = raw.starts, raw.ends, raw.resource, raw.scope
-        rows.message, rows.item, rows.keys = raw.message, raw.item, raw.keys
-        apart = list(self._apart(raw))
-        if any(len(value) > self._max_row_bytes for value in values):
-            rows, large = self._without_large(rows)
-            apart += large
-        untraced = self._envelope(records, body)
-        untraced.starts = array("I")
-        bad: dict[tuple[int, Reason], list[Apart]] = {}
-        for place, reason in apart:
-            if reason is None:
-                _append(untraced, place)
-            else:
-                bad.setdefault((place[0], reason), []).append(place)
-        for (_, reason), places in bad.items():
-            several = grouped(places, lambda place: len(rows.resources[place[4]]) + len(rows.scopes[place[5]]))
-            dead += [self._row_letter(records, values, rows, together, reason) for together in several]
+        fit = all(len(value) <= self._max_row_bytes for value in values)
+        rows, large = self._fitting(raw, records, body, fit)
+        untraced, large_untraced = self._fitting(Rows() if self._traces else raw.nameless, records, body, fit)
+        unfit: list[tuple[Rows | RawRows, Sequence[int], Reason]]
+        unfit = [(raw, large, Reason.SPAN_TOO_LARGE), (raw.nameless, large_untraced, Reason.SPAN_TOO_LARGE)]
+        if self._traces:
+            unfit.append((raw.nameless, range(len(raw.nameless)), Reason.NO_TRACE_ID))
+            unfit.append((raw.spanless, range(len(raw.spanless)), Reason.NO_SPAN_ID))
+        bad: dict[tuple[int, Reason], list[Row]] = {}
+        for those, numbers, reason in unfit:
+            for row in numbers:
+                bad.setdefault((those.message[row], reason), []).append((those, row))
+        for (message, reason), several in bad.items():
+            record, whole = records[message], values[message]
+            dead += [self._row_letter(record, whole, body, each, reason) for each in grouped(several, header_bytes)]
         dead.sort(key=lambda letter: (letter.offset, letter.index))
         size = len(body) + ROW_BYTES * (len(rows) + len(untraced)) + MESSAGE_BYTES * len(records)
         size += sum(len(letter.value) for letter in dead)
@@ -147,49 +146,33 @@ class RawReader:
         headers = {"resources": self._raw.resources, "scopes": self._raw.scopes}
         return Envelope(self._partitions, self.topic, self.partition, messages=messages, body=body, **headers)
 
-    def _apart(self, raw: RawRows) -> Iterator[tuple[Apart, Reason | None]]:
-        """Rows that are in no trace, with what is wrong with them; None: a log that may be in none."""
-        for place in raw.nameless:
-            fits = self._fits(raw, place)
-            yield place, Reason.NO_TRACE_ID if self._traces else None if fits else Reason.SPAN_TOO_LARGE
-        for place in raw.spanless:
-            yield place, Reason.NO_SPAN_ID
-
-    def _fits(self, raw: RawRows, place: Apart) -> bool:
-        _, _, start, end, resource, scope = place
-        return end - start + len(raw.resources[resource]) + len(raw.scopes[scope]) <= self._max_row_bytes
-
-    def _without_large(self, rows: Envelope) -> tuple[Envelope, list[tuple[Apart, Reason | None]]]:
-        """The rows that fit into an envelope with their headers, and those that do not."""
-        fitting = self._envelope([], rows.body)
-        large: list[tuple[Apart, Reason | None]] = []
-        fitting.messages, fitting.starts = rows.messages, array("I")
-        columns = (rows.message, rows.item, rows.starts or (), rows.ends, rows.resource, rows.scope)
-        for key, message, item, start, end, resource, scope in zip(rows.keys, *columns, strict=True):
-            place = message, item, start, end, resource, scope
-            if self._fits(self._raw, place):
-                _append(fitting, place, key)
-            else:
-                large.append((place, Reason.SPAN_TOO_LARGE))
-        return fitting, large
+    def _fitting(
+        self, found: Rows | RawRows, records: Sequence[Record], body: bytes, fit: bool
+    ) -> tuple[Envelope, Sequence[int]]:
+        """The rows that fit into an envelope with their headers, and the numbers of the others, none if all `fit`."""
+        rows = self._envelope(records, body)
+        columns: tuple[array[int], ...] = (found.starts, found.ends, found.resource, found.scope)
+        columns += (found.message, found.item, found.keys)
+        large: list[int] = []
+        if not fit:
+            limit = self._max_row_bytes
+            small: list[int] = []
+            for row in range(len(found.starts)):
+                size = found.ends[row] - found.starts[row] + header_bytes((found, row))
+                (small if size <= limit else large).append(row)
+            columns = tuple(array(column.typecode, [column[row] for row in small]) for column in columns)
+        rows.starts, rows.ends, rows.resource, rows.scope, rows.message, rows.item, rows.keys = columns
+        return rows, large
 
     def _row_letter(
-        self,
-        records: Sequence[Record],
-        values: Sequence[bytes],
-        rows: Envelope,
-        places: Sequence[Apart],
-        reason: Reason,
+        self, record: Record, whole: bytes, body: bytes, several: Sequence[Row], reason: Reason
     ) -> DeadLetter:
         """A row of several is buried alone, as OTLP; a message's only row in the bytes it came in; many together."""
-        places = sorted(places)
-        record, whole, item = records[places[0][0]], values[places[0][0]], places[0][1]
-        alone = traces_data(
-            (rows.resources[resource], rows.scopes[scope], [rows.body[start:end]])
-            for _, _, start, end, resource, scope in places
-        )
-        if len(places) > 1:
-            return self._letter(record, item, alone, f"{len(places)} rows", reason)
+        several = sorted(several, key=item_of)
+        item = item_of(several[0])
+        alone = traces_data(group_of(body, row) for row in several)
+        if len(several) > 1:
+            return self._letter(record, item, alone, f"{len(several)} rows", reason)
         only = item == 0 and len(alone) >= len(whole)
         return self._letter(record, item, whole if only else alone, "", reason)
 
@@ -199,16 +182,20 @@ class RawReader:
         return DeadLetter(value, *place, STAGE, reason, detail, encoding_of(value))
 
 
-def _append(envelope: Envelope, place: Apart, key: int = 0) -> None:
-    message, item, start, end, resource, scope = place
-    assert envelope.starts is not None
-    for column, number in (
-        (envelope.message, message),
-        (envelope.item, item),
-        (envelope.starts, start),
-        (envelope.ends, end),
-        (envelope.resource, resource),
-        (envelope.scope, scope),
-        (envelope.keys, key),
-    ):
-        column.append(number)
+def item_of(row: Row) -> int:
+    """Its place in its message."""
+    rows, number = row
+    return rows.item[number]
+
+
+def header_bytes(row: Row) -> int:
+    """The size of its resource and scope."""
+    rows, number = row
+    return len(rows.resources[rows.resource[number]]) + len(rows.scopes[rows.scope[number]])
+
+
+def group_of(data: bytes, row: Row) -> tuple[bytes, bytes, list[bytes]]:
+    """The row with its headers, as `schemas.otlp_build` takes it."""
+    rows, number = row
+    resource, scope = rows.resources[rows.resource[number]], rows.scopes[rows.scope[number]]
+    return resource, scope, [data[rows.starts[number] : rows.ends[number]]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 
@@ -17,6 +18,8 @@ from schemas.dead_letter import DeadLetter
 from schemas.envelope import NO_MARK, Envelope
 from schemas.ids import partition_of, trace_key
 from schemas.otlp_build import logs_data, traces_data
+from schemas.otlp_scan import BYTES_APART, MOST_APART
+from schemas.raw_batch import RawReader
 from schemas.reasons import Reason
 from tests.schemas import otlp_wire
 from tests.schemas.rows import split_logs, split_traces
@@ -142,6 +145,43 @@ def test_many_unfit_spans_of_a_message_are_one_letter_no_larger_than_it_was() ->
     del part.scope_spans[0].spans[0]
     assert letter.value == data.SerializeToString()
     assert set(rows_of(flush)) == {(5, 0)}
+
+
+@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("signal", ["traces", "logs"])
+def test_rows_of_nothing_cost_no_hundred_times_their_bytes(signal: str, direct: bool) -> None:
+    """Two bytes make a row without an id. One message of very many is malformed, its neighbours are not."""
+    value = traces_data([(b"", b"", [b""] * (2 * MOST_APART))])
+    good = traces(GOOD) if signal == "traces" else logs(LogRecord(trace_id=GOOD.trace_id))
+    records = [(5, 6, good), (6, 6, value), (7, 6, good)]
+    tracemalloc.start()
+    try:
+        if direct:
+            batch = RawReader("raw", 1, N, signal, 1 << 24, 1 << 20).read(records)
+            letters, rows = batch.dead_letters, len(batch.rows)
+        else:
+            own = regroup(signal)
+            own.add_all(records)
+            flush = own.flush(None, RAW)
+            letters, rows = flush.dead_letters, flush.rows
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [(each.offset, each.reason, each.value) for each in letters] == [(6, Reason.MALFORMED, value)]
+    assert rows == 2
+    assert most < 50 * len(value)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_many_logs_without_a_trace_are_no_reason_to_refuse_them(more: int) -> None:
+    """Those of a large message have as many bytes as a log has."""
+    row = LogRecord(body={"string_value": "x" * (BYTES_APART - 6)})
+    count = MOST_APART + 1 if more else MOST_APART
+    value = logs_data([(b"", b"", [row.SerializeToString() if more else b""] * count)])
+    own = regroup("logs")
+    own.add(5, 6, value)
+    flush = own.flush(None, RAW)
+    assert (flush.rows, flush.dead_letters) == (count, [])
 
 
 @pytest.mark.parametrize("signal", ["traces", "logs"])

@@ -166,7 +166,8 @@ def _split(signal: str, data: bytes) -> Rows:
     if raw.bad:
         raise Malformed(Reason.MALFORMED, raw.bad[0][1])
     found = [*zip(raw.item, raw.starts, raw.ends, raw.resource, raw.scope, raw.keys, strict=True)]
-    found += [(*place[1:], 0) for place in (*raw.nameless, *raw.spanless)]
+    for apart in (raw.nameless, raw.spanless):
+        found += zip(apart.item, apart.starts, apart.ends, apart.resource, apart.scope, apart.keys, strict=True)
     rows = Rows(raw.resources, raw.scopes)
     columns = rows.item, rows.starts, rows.ends, rows.resource, rows.scope, rows.keys
     for row in sorted(found):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import accumulate
+from time import process_time
 from typing import Any
 
 import pytest
@@ -20,7 +23,7 @@ from schemas import otlp_check
 from schemas.errors import Malformed
 from schemas.ids import trace_key
 from schemas.otlp_build import logs_data, span_attribute, traces_data
-from schemas.otlp_scan import MAX_DEPTH, Rows, resource_attributes
+from schemas.otlp_scan import MAX_DEPTH, Rows, SpanColumns, resource_attributes
 from schemas.reasons import Reason
 from tests.schemas.otlp_wire import LOG_RECORDS, RESOURCES, SPANS, bytes_field, data_of, message, mutated, varint
 from tests.schemas.rows import scan_events, scan_log, scan_span, split_logs, split_traces
@@ -412,6 +415,33 @@ def test_scalars_of_every_type_and_the_first_of_two_equal_keys() -> None:
     row = span(attributes=[*pairs, text("1", "again"), text("5", "not the first")]).SerializeToString()
     keys = {str(index).encode(): index for index in range(len(values))}
     assert scan_span(row, 0, len(row), keys).attributes == ["é", True, -3, 0.5, b"\xff", None, None]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_values_in_several_parts_cost_what_their_bytes_do(same: bool) -> None:
+    """Eight times as many, in one slot or in a slot of each span: never sixty-four times the work."""
+    value = length_delimited(2, AnyValue(string_value="x" * 20).SerializeToString())
+    attribute = length_delimited(9, length_delimited(1, b"http.route") + value + value)
+
+    def seconds(count: int) -> float:
+        spans = [attribute * count] if same else [attribute] * count
+        body, ends = b"".join(spans), array("I", accumulate(map(len, spans)))
+        columns, best = SpanColumns(KEYS), float("inf")
+        for _ in range(3):
+            began = process_time()
+            columns.scan(body, ends)
+            best = min(best, process_time() - began)
+        assert columns.value(0, 0) == columns.value(len(spans) - 1, 0) == "x" * 20
+        return best
+
+    count = 250
+    while (small := seconds(count)) < 0.002 and count < 32_000:
+        count *= 2
+    assert seconds(8 * count) < 8 * 4 * max(small, 0.001)
+
+
+def length_delimited(number: int, value: bytes) -> bytes:
+    return bytes((number << 3 | 2, len(value))) + value
 
 
 def test_status_parts_merge() -> None:

@@ -44,10 +44,11 @@ def together(messages: list[bytes], signal: str) -> Found:
     raw = RawRows(signal)
     raw.scan(b"\x01", array("I", [1]))  # what was scanned before does not matter
     raw.scan(data, ends)
-    columns = zip(raw.message, raw.item, raw.starts, raw.ends, raw.resource, raw.scope, strict=True)
     found: dict[str, list[Row]] = {}
-    for kind, rows in (("rows", columns), ("nameless", raw.nameless), ("spanless", raw.spanless)):
-        found[kind] = [(m, i, data[a:z], raw.resources[of], raw.scopes[scope]) for m, i, a, z, of, scope in rows]
+    for kind, rows in (("rows", raw), ("nameless", raw.nameless), ("spanless", raw.spanless)):
+        columns = zip(rows.message, rows.item, rows.starts, rows.ends, rows.resource, rows.scope, strict=True)
+        found[kind] = [(m, i, data[a:z], raw.resources[of], raw.scopes[scope]) for m, i, a, z, of, scope in columns]
+        assert rows is raw or not any(rows.keys)
     assert len(set(raw.resources)) == len(raw.resources)
     assert len(set(raw.scopes)) == len(raw.scopes)
     assert all(detail for _, detail in raw.bad)
