@@ -5,6 +5,8 @@ Source: OpenTelemetry, Logs Data Model, "Severity Fields" and Appendix B (syslog
 
 from __future__ import annotations
 
+import re
+
 UNSPECIFIED = 0
 TRACE, DEBUG, INFO, WARN, ERROR, FATAL = 1, 5, 9, 13, 17, 21
 HIGHEST = 24
@@ -27,16 +29,23 @@ NUMBERS: dict[str, int] = {
     "ALERT": ERROR + 2,
     "PANIC": FATAL, "EMERGENCY": FATAL, "EMERG": FATAL, "FTL": FATAL, "F": FATAL,
 }  # fmt: skip
+# Go's slog writes a level between its own as `ERROR+2`; it has four steps from one to the next, as OTLP has.
+_SLOG = re.compile(r"(DEBUG|INFO|WARN|ERROR)([+-]\d{1,9})", re.ASCII)
 _SYSLOG = (FATAL, ERROR + 2, ERROR + 1, ERROR, WARN, INFO + 1, INFO, DEBUG)
 
 
 def severity_number(text: str) -> int:
     """The number of a word, whatever its case; UNSPECIFIED for one that is not known.
 
-    >>> severity_number("Warning"), severity_number("ERROR3"), severity_number("shiny")
-    (13, 19, 0)
+    >>> severity_number("Warning"), severity_number("ERROR3"), severity_number("WARN+2"), severity_number("shiny")
+    (13, 19, 15, 0)
     """
-    return NUMBERS.get(text.strip().upper(), UNSPECIFIED)
+    word = text.strip().upper()
+    number = NUMBERS.get(word)
+    if number is not None:
+        return number
+    level = _SLOG.fullmatch(word)
+    return min(max(NUMBERS[level[1]] + int(level[2]), TRACE), HIGHEST) if level else UNSPECIFIED
 
 
 def severity_text(number: int) -> str:

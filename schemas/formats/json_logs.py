@@ -5,13 +5,16 @@ record's time, severity, body, trace context, scope and resource; a field that i
 so nothing is lost. Names count without case, `_` and `-`: trace_id, traceId and TraceID are one. They are found at
 the top, nested or dotted (`trace.id`, {"trace": {"id": …}}), and inside the context objects of loggers (CONTEXTS).
 A string of JSON in `log` or `message`, as Docker and Logstash write it, is unpacked and its fields win.
+Bytes that are not UTF-8, and halves of surrogate pairs, become U+FFFD, as in OTLP/JSON.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
@@ -19,17 +22,20 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
+from schemas.errors import Malformed
+from schemas.formats.json_mapping import load
+from schemas.formats.text_logs import MOST_LOGS
 from schemas.formats.times import nanoseconds
 from schemas.formats.trace_fields import TraceContext, context_in_text, span_id, trace_context
 from schemas.reasons import Reason
 from schemas.remembered import LONGEST, remembered
-from schemas.severity import HIGHEST, severity_number, severity_of_level, severity_text
+from schemas.severity import HIGHEST, UNSPECIFIED, severity_number, severity_of_level, severity_text
 
 #: Meaning of names, best first. Shippers add `@timestamp` on their own: an application's own time goes before it.
 FIELDS: dict[str, tuple[str, ...]] = {
     "time": ("timestamp", "time", "ts", "@t", "@timestamp", "datetime", "asctime", "timemillis", "instant", "date"),
     "severity": ("severitynumber", "severitytext", "level", "severity", "log.level", "levelname", "loglevel", "lvl",
-                 "@l", "status"),
+                 "@l", "status", "priority"),
     "body": ("body", "message", "msg", "log", "@m", "event", "shortmessage", "@mt"),
     "trace": ("traceid", "trace.id", "oteltraceid", "@tr", "mdc.traceid", "traceparent", "b3", "xb3traceid",
               "ubertraceid", "xamzntraceid", "awsxraytraceid", "xraytraceid", "logging.googleapis.com/trace",
@@ -50,10 +56,14 @@ NESTED = frozenset({"trace", "span", "transaction", "log", "service", "dd", "dep
 CONTEXTS = frozenset({"mdc", "contextmap", "contextdata", "properties", "context", "ctx", "fields", "extra"})
 _OF_CONTEXT = frozenset({"trace", "span", "flags"})
 _DECIMAL = frozenset({"dd.traceid", "dd.spanid"})
-_NO_WORDS = frozenset({"status", "severitynumber"})  # whose text is no word for a severity
+_NO_WORDS = frozenset({"status", "severitynumber", "priority"})  # whose text is no word for a severity
+_JOURNALD = "PRIORITY"  # in capitals and 0 to 7: anybody else's priority is no severity
 _MAX_DEPTH = 20  # Elasticsearch's depth limit of a mapping; protobuf's parsers stop at 100, three per level
 _INT64 = 1 << 63
+_SYSLOG = frozenset("01234567")
 TOO_DEEP = "nested too deeply"  # orjson reads 1,024 levels and writes 254
+TOO_MANY = f"more than {MOST_LOGS} logs in a message"
+_LINE = re.compile(rb"\S[^\n]*")
 _HEX_BYTE = re.compile(r"[0-9a-fA-F]{2}", re.ASCII).fullmatch
 T = TypeVar("T")
 
@@ -99,16 +109,59 @@ def parse(data: bytes) -> list[LogRow | BadLine]:
     if not data:
         return []
     try:
-        whole = orjson.loads(data)
+        whole = _whole(data)
+    except Malformed:
+        return list(_lines(data))
+    if not isinstance(whole, list):
+        return [_row(whole, data)]
+    try:
+        return list(_entries(whole))
+    except RecursionError:
+        return [BadLine(data, Reason.MALFORMED, TOO_DEEP)]
+
+
+def _whole(data: bytes) -> Any:
+    """The value that data is. Raises Malformed: then it may be lines of JSON."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        first, several, _ = data.partition(b"\n")
+        if several and _is_json(first):
+            raise Malformed(Reason.MALFORMED, str(error)) from None
+        return load(data)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        orjson.loads(line)
     except orjson.JSONDecodeError:
-        return [_line(line) for line in map(bytes.strip, data.split(b"\n")) if line]
-    if isinstance(whole, list):
-        try:
-            sources = [orjson.dumps(entry) for entry in whole]
-        except orjson.JSONEncodeError:
-            return [BadLine(data, Reason.MALFORMED, TOO_DEEP)]
-        return [_row(entry, source) for entry, source in zip(whole, sources, strict=True)]
-    return [_row(whole, data)]
+        return False
+    return True
+
+
+def _lines(data: bytes) -> Iterator[LogRow | BadLine]:
+    """The logs of lines; what is beyond MOST_LOGS is one bad line."""
+    for number, line in enumerate(_LINE.finditer(data)):
+        if number == MOST_LOGS:
+            yield BadLine(data[line.start() :], Reason.MESSAGE_TOO_LARGE, TOO_MANY)
+            return
+        yield _line(line[0].rstrip())
+
+
+def _entries(whole: list[Any]) -> Iterator[LogRow | BadLine]:
+    """The same of an array. Raises RecursionError."""
+    for entry in islice(whole, MOST_LOGS):
+        yield _row(entry, _written(entry))  # written first: `_row` takes it apart
+    if len(whole) > MOST_LOGS:
+        yield BadLine(_written(whole[MOST_LOGS:]), Reason.MESSAGE_TOO_LARGE, TOO_MANY)
+
+
+def _written(value: Any) -> bytes:
+    """A value as JSON. Raises RecursionError near the 1,024 levels that can be read."""
+    try:
+        return bytes(memoryview(orjson.dumps(value)))  # its own keeps 4 KB, however small
+    except orjson.JSONEncodeError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _row(value: Any, source: bytes) -> LogRow | BadLine:
@@ -120,9 +173,9 @@ def _row(value: Any, source: bytes) -> LogRow | BadLine:
 
 def _line(line: bytes) -> LogRow | BadLine:
     try:
-        return _row(orjson.loads(line), line)
-    except orjson.JSONDecodeError as error:
-        return BadLine(line, Reason.MALFORMED, f"not JSON: {error}")
+        return _row(load(line), line)
+    except Malformed as error:
+        return BadLine(line, Reason.MALFORMED, error.detail)
 
 
 def _object(value: Any, source: bytes) -> LogRow | BadLine:
@@ -157,8 +210,8 @@ def _unpacked(value: dict[str, Any]) -> dict[str, Any]:
         text = value.get(key)
         if isinstance(text, str) and text.lstrip().startswith("{"):
             try:
-                inner: dict[str, Any] = orjson.loads(text)  # an object: it starts with a brace
-            except orjson.JSONDecodeError:
+                inner: dict[str, Any] = load(text.encode())  # an object: it starts with a brace
+            except Malformed:
                 continue
             outer = {name: member for name, member in value.items() if name != key}
             return inner | {(f"outer.{n}" if n in inner else n): member for n, member in outer.items()}
@@ -231,7 +284,7 @@ def _severity(found: dict[str, list[_Field]], record: LogRecord) -> None:
     text = known or next(iter(words), None)
     if known is not None:
         record.severity_number = _severity_number(known)  # type: ignore[assignment]
-        if not isinstance(known.value, str):
+        if not isinstance(known.value, str) or known.name == "priority":
             text = next((field for field in words if field.name == "severitytext"), None)
     record.severity_text = text.value if text else severity_text(record.severity_number)
     for field in {id(field): field for field in (known, text) if field}.values():
@@ -240,6 +293,8 @@ def _severity(found: dict[str, list[_Field]], record: LogRecord) -> None:
 
 def _severity_number(field: _Field) -> int:
     value = field.value
+    if field.name == "priority":
+        return severity_of_level(int(value)) if field.key == _JOURNALD and str(value) in _SYSLOG else UNSPECIFIED
     if isinstance(value, str):
         return 0 if field.name == "severitynumber" else severity_number(value)
     if not isinstance(value, int | float) or isinstance(value, bool) or field.name == "status":  # status: HTTP's

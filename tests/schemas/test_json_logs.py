@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import orjson
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
 
-from schemas.formats.json_logs import BadLine, LogRow, parse
+from schemas.formats import json_logs
+from schemas.formats.json_logs import TOO_MANY, BadLine, LogRow, parse
 from schemas.formats.times import nanoseconds
 from schemas.formats.trace_fields import context_in_text, identifier, span_id, trace_context
 from schemas.ids import trace_key
@@ -111,7 +114,7 @@ def test_nothing_holds_no_logs(data: bytes) -> None:
 
 def test_a_bad_line_is_alone_in_being_bad() -> None:
     good = b'{"message":"x"}'
-    rows = parse(b"\n".join((good, b"oops {", b"42", b'{"a":NaN}', b'{"a":"\xff"}', good)))
+    rows = parse(b"\n".join((good, b"oops {", b"42", b'{"a":NaN}', b'{"a":"\xff}', good)))
     assert [type(row) for row in rows] == [LogRow, BadLine, BadLine, BadLine, BadLine, LogRow]
     assert rows[1][:2] == (b"oops {", Reason.MALFORMED)
     assert rows[2] == BadLine(b"42", Reason.MALFORMED, "a JSON int, not an object")
@@ -119,6 +122,54 @@ def test_a_bad_line_is_alone_in_being_bad() -> None:
 
 def test_an_entry_of_an_array_that_is_no_object() -> None:
     assert [type(row) for row in parse(b'[{}, "text", 1]')] == [LogRow, BadLine, BadLine]
+
+
+@pytest.mark.parametrize("cut", [rb'"cut \ud83d"', b'"cut \xe9"', rb'"cut \ude00"'])
+def test_a_text_that_was_cut_badly_costs_a_character(cut: bytes) -> None:
+    """What JSON.stringify makes of half an emoji, and latin-1: as in OTLP/JSON."""
+    good, bad = b'{"message":"x"}', b'{"message":%s,"level":"warn"}' % cut
+    inside = orjson.dumps({"log": bad.decode("latin-1").replace("\xe9", "\\udc00")})
+    expected = one({"message": "cut \ufffd", "level": "warn"})
+    for value in (bad, bad.replace(b",", b",\n"), b"[%s]" % bad, b"[\n%s\n]" % bad, inside):
+        assert parse(value) == [expected]
+    for value in (b"[%s,%s,%s]", b"[%s,\n%s,\n%s]", b"%s\n%s\n%s"):
+        assert parse(value % (good, bad, good)) == [one({"message": "x"}), expected, one({"message": "x"})]
+        assert parse(value % (bad, good, bad)) == [expected, one({"message": "x"}), expected]
+
+
+def test_an_entry_that_is_nested_too_deeply_is_alone_in_being_bad() -> None:
+    deep = b'{"a":' * 600 + b'"\xc3\xa9"' + b"}" * 600
+    rows = parse(b'[{"msg":"a"},' + deep + b',{"msg":"b"}]')
+    assert rows == [one({"msg": "a"}), BadLine(deep, Reason.MALFORMED, "nested too deeply"), one({"msg": "b"})]
+
+
+@pytest.mark.parametrize("form", ["array", "lines"])
+def test_logs_beyond_the_most_that_a_message_has_are_one_bad_line(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 100
+    monkeypatch.setattr(json_logs, "MOST_LOGS", most)
+    logs, rest = [b'{"msg":"x"}'] * most, [b'{"msg":"y"}'] * 3
+    if form == "array":
+        value, left = b"[%s]" % b",".join(logs + rest), b"[%s]" % b",".join(rest)
+        assert len(parse(b"[%s]" % b",".join(logs))) == most
+    else:
+        value, left = b"\n \n".join(logs + rest), b"\n \n".join(rest)
+    rows = parse(value)
+    assert rows == [one({"msg": "x"})] * most + [BadLine(left, Reason.MESSAGE_TOO_LARGE, TOO_MANY)]
+    assert parse(left) == [one({"msg": "y"})] * 3
+
+
+def test_entries_cost_no_thousand_times_their_bytes() -> None:
+    """A serializer may keep a page for two bytes."""
+    peak = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) * 1024"
+    code = f"""
+from schemas.formats.json_logs import parse
+value = b"[" + b",".join([b"{{}}"] * 200_000) + b"]"
+before = {peak}
+rows = parse(value)
+print(({peak} - before) / len(value))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert float(done.stdout) < 200
 
 
 JSON = st.recursive(
@@ -294,6 +345,18 @@ def test_a_time_that_is_none_stays_an_attribute() -> None:
         ({"status": "500 Oops", "level": "info"}, 9, "info", {"status": "500 Oops"}),
         ({"level": True}, 0, "", {"level": True}),
         ({"@l": "Warning"}, 13, "Warning", {}),
+        ({"level": "ERROR+2"}, 19, "ERROR+2", {}),
+        ({"level": "DEBUG-4"}, 1, "DEBUG-4", {}),
+        ({"level": "INFO+1"}, 10, "INFO+1", {}),
+        ({"level": "WARN-99"}, 1, "WARN-99", {}),
+        ({"level": "ERROR+99"}, 24, "ERROR+99", {}),
+        ({"level": "ERROR+"}, 0, "ERROR+", {}),
+        ({"PRIORITY": "3"}, 17, "ERROR", {}),
+        ({"PRIORITY": 6}, 9, "INFO", {}),
+        ({"PRIORITY": "3", "level": "warn"}, 13, "warn", {"PRIORITY": "3"}),
+        ({"PRIORITY": "8"}, 0, "", {"PRIORITY": "8"}),
+        ({"PRIORITY": "high"}, 0, "", {"PRIORITY": "high"}),
+        ({"priority": 1}, 0, "", {"priority": 1}),
         ({}, 0, "", {}),
     ],
 )
