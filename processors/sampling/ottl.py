@@ -128,10 +128,12 @@ def holds(test: Question) -> Callable[[AttributeValue], bool]:
 
 
 def bounds(test: Question) -> tuple[int, int]:
-    """The lowest and the highest duration (ns) that a test of it allows."""
+    """The lowest and the highest duration (ns) that a test of it allows; the highest is below where none is."""
     assert isinstance(test.value, int)
     low = {"==": test.value, ">=": test.value, ">": test.value + 1}.get(test.operator, _LOWEST)
     high = {"==": test.value, "<=": test.value, "<": test.value - 1}.get(test.operator, _HIGHEST)
+    if low > _HIGHEST or high < _LOWEST:
+        return _HIGHEST, _LOWEST
     return max(low, _LOWEST), min(high, _HIGHEST)
 
 

@@ -30,6 +30,16 @@ def kept(
     return decide(plan, gather(plan, scan or span(), attributes=attributes, resource=resource)).kept
 
 
+@pytest.mark.parametrize("literal", [9223372036854775807, 99999999999999999999, -99999999999999999999])
+@pytest.mark.parametrize("operator", ["==", "!=", "<", "<=", ">", ">="])
+def test_a_duration_beyond_64_bits_is_compared_as_a_number(operator: str, literal: int) -> None:
+    """`Duration("9999999999h")` as well: it passed validation, so it must not stop a worker."""
+    took = {"==": 0, "!=": 1, "<": literal > 0, "<=": literal > 0, ">": literal < 0, ">=": literal < 0}
+    assert kept(f"end_time_unix_nano - start_time_unix_nano {operator} {literal}") == bool(took[operator])
+    if literal > 0:
+        assert kept(f'end_time - start_time {operator} Duration("{literal}ns")') == bool(took[operator])
+
+
 @pytest.mark.parametrize("compat", ["none", "otel"])
 @pytest.mark.parametrize(
     ("condition", "values", "others"),
