@@ -16,7 +16,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.config import Config, Sampling
+from pipeline.raw_reader import redacting
 from pipeline.section_file import load_section, refused
+from processors.redaction import Redactor
 from processors.sampling.compile import compile_policies
 from processors.sampling.decide import Vote
 from processors.sampling.evidence import Evidence
@@ -89,11 +91,12 @@ class Outcome:
 def load_cases(path: Path, config: Config) -> list[Loaded]:
     """The cases of a file. Raises InvalidConfig with every problem: file, line, key and rule."""
     cases, tree = load_section(path, Cases, {})
+    redactor = None if config.redaction is None else Redactor(config.redaction)
     loaded = []
     for number, case in enumerate(cases.cases):
         try:
             line, _ = tree.position(("cases", number))
-            loaded.append(Loaded(case, line, _trace(case, path.parent, config.sampling)))
+            loaded.append(Loaded(case, line, _trace(case, path.parent, config.sampling, redactor)))
         except _Refused as error:
             tree.problems.append(tree.problem(("cases", number, error.key), str(error)))
     if tree.problems:
@@ -109,8 +112,8 @@ class _Refused(ValueError):
         self.key = key
 
 
-def _trace(case: Case, folder: Path, sampling: Sampling) -> Trace:
-    rows = [_rows(case, folder, signal) for signal in ("spans", "logs")]
+def _trace(case: Case, folder: Path, sampling: Sampling, redactor: Redactor | None) -> Trace:
+    rows = [_rows(case, folder, signal, redactor) for signal in ("spans", "logs")]
     found = [each for each in rows if each is not None and len(each.envelope)]
     key = next(key for key in ("spans", "spans_file", "logs", "logs_file") if getattr(case, key) is not None)
     traces = {trace for each in found for trace in each.envelope.keys}
@@ -119,7 +122,8 @@ def _trace(case: Case, folder: Path, sampling: Sampling) -> Trace:
     return counted(found, int(sampling.decision_wait * 1000), None)
 
 
-def _rows(case: Case, folder: Path, signal: str) -> Rows | None:
+def _rows(case: Case, folder: Path, signal: str, redactor: Redactor | None) -> Rows | None:
+    """Its spans or logs, as redaction leaves them: policies see nothing else. Raises _Refused."""
     key = signal if getattr(case, signal) is not None else f"{signal}_file"
     given: Text | None = getattr(case, key)
     if given is None:
@@ -137,7 +141,8 @@ def _rows(case: Case, folder: Path, signal: str) -> Rows | None:
     if not value:
         raise _Refused(key, f"must hold one trace, found no {signal}")
     limit = len(value) + 1
-    batch = RawReader(key, 0, 1, "traces" if signal == "spans" else "logs", limit, limit).read([(0, 0, value)])
+    kind = "traces" if signal == "spans" else "logs"
+    batch = RawReader(key, 0, 1, kind, limit, limit, *redacting(redactor, kind)).read([(0, 0, value)])
     if batch.dead_letters:
         raise _Refused(key, f"would be a dead letter: {batch.dead_letters[0].reason}")
     if len(batch.untraced):

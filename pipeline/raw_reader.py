@@ -24,8 +24,10 @@ def raw_reader(config: Config, partition: TopicPartition, by_signal: Mapping[str
     """For one raw partition; policies see what the redactor of its signal leaves."""
     topic, limits = partition.topic, config.limits
     signal = next(item.signal for item in config.inputs if item.topic == topic)
-    redacting: tuple[Any, ...] = ()
-    if (redactor := by_signal.get(signal)) is not None:
-        redacting = partial(redactor.message, signal=signal), redactor.buried
     sizes = config.kafka.partitions, signal, limits.max_message_bytes, limits.max_span_bytes
-    return RawReader(topic, partition.partition, *sizes, *redacting)
+    return RawReader(topic, partition.partition, *sizes, *redacting(by_signal.get(signal), signal))
+
+
+def redacting(redactor: Redactor | None, signal: str) -> tuple[Any, ...]:
+    """What a RawReader of a signal is given of its redactor."""
+    return () if redactor is None else (partial(redactor.message, signal=signal), redactor.buried)

@@ -70,6 +70,23 @@ def test_a_case_that_fails_shows_expected_got_and_all_votes(config: Path) -> Non
     assert result.output.endswith("1 case, 1 failed\n")
 
 
+def test_policies_see_what_redaction_leaves(tmp_path: Path) -> None:
+    """As they do of live traffic."""
+    asked = {"name": "user", "type": "string_attribute"}
+    policies = [
+        asked | {"string_attribute": {"key": "user", "values": ["ada@example.org"]}},
+        asked | {"name": "masked", "string_attribute": {"key": "user", "values": ["****"]}},
+    ]
+    redaction = {"allow_all_keys": True, "presets": ["email"]}
+    path = tmp_path / "tailrace.yaml"
+    path.write_text(as_yaml(MINIMAL | {"redaction": redaction, "sampling": {"policies": policies}}))
+    sent = spans(0)
+    attributes = [{"key": "user", "value": {"stringValue": "ada@example.org"}}]
+    sent["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["attributes"] = attributes
+    result = run(path, {"name": "a", "spans": sent, "expect": {"verdict": "kept", "votes": ["masked"]}})
+    assert result.exit_code == 0, result.output
+
+
 def test_spans_as_text_and_in_a_file(config: Path) -> None:
     (config.parent / "failed.json").write_text(json.dumps(spans(2)))
     kept = {"verdict": "kept"}
