@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     BeforeValidator,
     Field,
+    FiniteFloat,
     SecretStr,
     StringConstraints,
     ValidationInfo,
@@ -405,7 +406,7 @@ class Limits(Section):
         description="Record batches of raw topics that become more when they are decompressed go to the dead-letter "
         "queue as they are, compressed; at least `max_message_bytes`.",
     )
-    max_batch_ratio: float = Field(
+    max_batch_ratio: FiniteFloat = Field(
         200,
         gt=1,
         description="So do batches that become more than `max_message_bytes` and more than so many times what they "

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, FiniteFloat, SecretStr
 
 from schemas.kafka_client import Addresses, Security, TopicName
 from schemas.settings import Broken, Duration, Section, Url, is_loopback
@@ -59,7 +59,7 @@ class Retry(Section):
 
     initial_interval: Duration = Field(0.5, gt=0, description="Longest wait before the first retry.")
     max_interval: Duration = Field(30.0, gt=0, description="Longest wait of all; there is no last retry.")
-    multiplier: float = Field(2.0, ge=1, description="From one wait to the next.")
+    multiplier: FiniteFloat = Field(2.0, ge=1, description="From one wait to the next.")
 
 
 class SinkAuth(Section):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, model_validator
 
 from processors.sampling.blocks import MOST_SPANS
 from processors.sampling.features import ROOT
@@ -40,8 +40,8 @@ class Adapting(Section):
     weight: float = Field(
         0.5, gt=0, lt=1, description="Of the newest interval in the moving average of what each key brings."
     )
-    age_out_value: float = Field(0.0, ge=0, description="A key whose average is below is forgotten. 0: `weight`.")
-    burst_multiple: float = Field(
+    age_out_value: FiniteFloat = Field(0.0, ge=0, description="A key whose average is below is forgotten. 0: `weight`.")
+    burst_multiple: FiniteFloat = Field(
         2.0, description="Rates are worked out at once when an interval brings so many averages. Below 0: never."
     )
     burst_detection_delay: int = Field(3, ge=0, description="Adjustments before bursts are looked for.")

@@ -95,6 +95,16 @@ def test_what_no_role_can_run_with_is_refused() -> None:
     assert MOST_RECORD_BYTES + (1 << 20) <= MAX_REQUEST_BYTES
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_factor_that_is_no_number_is_refused(value: float) -> None:
+    sink = {"endpoint": "http://a:4318", "retry": {"multiplier": value}}
+    refused = refusals(limits={"max_batch_ratio": value}, sinks={"jaeger": sink})
+    assert {key: "finite" in rule for key, rule in refused.items()} == {
+        "limits.max_batch_ratio": True,
+        "sinks.jaeger.retry.multiplier": True,
+    }
+
+
 def test_heartbeats_fit_into_the_session() -> None:
     found = refusals(kafka={"session_timeout": "8s", "heartbeat_interval": "3s"})
     assert found == {"kafka.heartbeat_interval": "must be at most a third of session_timeout (8s)"}

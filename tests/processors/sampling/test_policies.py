@@ -277,6 +277,12 @@ def nested(kind: str) -> dict[str, Any]:
             "min_value",
             "finite",
         ),
+        *(
+            ({"name": "a", "type": kind, kind: own | {"field_list": ["name"], key: value}}, key, "finite")
+            for kind, own in (("dynamic", {}), ("throughput", {"goal_spans_per_second": 1}))
+            for key in ("age_out_value", "burst_multiple")
+            for value in (float("inf"), float("nan"))
+        ),
         (
             {"name": "a", "type": "trace_state", "trace_state": {"key": "Vendor", "values": ["a"]}},
             "key",
