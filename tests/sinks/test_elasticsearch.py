@@ -150,6 +150,16 @@ async def test_whatever_a_log_holds_is_stored(
         assert await send(destination, rows) == Outcome(accepted=1)
 
 
+@pytest.mark.parametrize("mapping", ["otel", "ecs"])
+async def test_ids_of_any_length_are_stored(elasticsearch: ElasticsearchServer, mapping: str) -> None:
+    """In hex they may be longer than a term of Lucene."""
+    row = log("x")
+    row.trace_id, row.span_id = b"t" * 20_000, b"s" * 20_000
+    async with connected(elasticsearch.url, dataset=f"ids.{mapping}", mapping=mapping) as destination:
+        rows = envelope([row.SerializeToString()], offset=uuid.uuid4().int >> 65)
+        assert await send(destination, rows) == Outcome(accepted=1)
+
+
 async def test_the_template_is_installed_and_a_later_one_stays(elasticsearch: ElasticsearchServer) -> None:
     async with connected(elasticsearch.url) as destination:
         dataset = destination.stream.split("-")[1]
