@@ -9,7 +9,8 @@ every depth, names and status texts are in addition. A key is decided first, the
 
 All expressions are put into one, and one pass of RE2 over the bytes of a message says where something may have to
 change (schemas/otlp_texts.py does it). An expression without `^`, `$` and `\\b` matches in the message whatever it
-would match in a text: where it finds nothing there is nothing. Those with such a word have every text looked at.
+would match in a text: where it finds nothing there is nothing. Those with such a word have every text looked at, and
+so have all when they are too large for RE2 as one.
 `python -m bench.micro.redaction` measures it.
 """
 
@@ -131,8 +132,8 @@ class Redactor:
         self._blocked += [("blocked_values", expression(pattern), None) for pattern in settings.blocked_values]
         patterns = [PRESETS[name].pattern for name in settings.presets] + settings.blocked_values
         anywhere = [pattern for pattern in patterns if not _PLACED.search(pattern)]
-        self._placed = len(anywhere) < len(patterns)
-        self._anywhere: Any = expression("|".join(f"(?:{pattern})" for pattern in anywhere)) if anywhere else None
+        self._anywhere = _one_of(anywhere)
+        self._placed = len(anywhere) < len(patterns) or (bool(anywhere) and self._anywhere is None)
         self._allowed: list[Any] = [expression(pattern) for pattern in settings.allowed_values]
         self._blocked_keys: list[Any] = [expression(pattern) for pattern in settings.blocked_key_patterns]
         self._allowed_keys = None if settings.allow_all_keys else {*settings.allowed_keys, *_OWN_KEYS}
@@ -237,6 +238,14 @@ class Redactor:
             if names:
                 told.append(key_value(f"redaction.{part}.count", len(names)))
         return told
+
+
+def _one_of(patterns: Sequence[str]) -> Any:
+    """An expression for all of them; None if there are none, or they are more than RE2 takes as one."""
+    try:
+        return expression("|".join(f"(?:{pattern})" for pattern in patterns)) if patterns else None
+    except ValueError:
+        return None
 
 
 def _masking(settings: Redaction) -> Callable[[bytes], bytes]:
