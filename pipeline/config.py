@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import combinations
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -33,7 +34,7 @@ from schemas.errors import ConfigError
 from schemas.kafka_client import Addresses, Security, TopicName
 from schemas.prometheus_names import Strategy
 from schemas.settings import Broken, Duration, Section, is_loopback, parse_duration, refuse
-from sinks.settings import Sink, sink_rules
+from sinks.settings import Sink, sink_kind, sink_rules
 
 # Labels that every span metric has; a dimension may not take their place (Jaeger's Monitor tab queries them).
 IDENTITY_LABELS = ("service_name", "span_name", "span_kind", "status_code")
@@ -616,6 +617,7 @@ class Config(Section):
     def _destinations(cls, sinks: dict[str, Sink], info: ValidationInfo) -> dict[str, Sink]:
         refuse(_circles(sinks, info.data.get("kafka"), info.data.get("inputs") or []))
         refuse(((name, *path), rule) for name, sink in sinks.items() for path, rule in sink_rules(name, sink))
+        refuse(_templates(sinks))
         return sinks
 
 
@@ -626,6 +628,17 @@ def with_live(config: Config) -> Config:
         raise ConfigError(f"--live: telemetry.token {rule}")
     live = telemetry.live.model_copy(update={"enabled": True})
     return config.model_copy(update={"telemetry": telemetry.model_copy(update={"live": live})})
+
+
+def _templates(sinks: dict[str, Sink]) -> Iterator[Broken]:
+    """Sinks that would install one index template over and over, each with its own settings."""
+    for (one, first), (other, second) in combinations(sinks.items(), 2):
+        alike = sink_kind(one) == sink_kind(other) == "elasticsearch" and first.dataset == second.dataset
+        if alike and first.manage_template and second.manage_template and {*first.urls} & {*second.urls}:
+            for key in ("mapping", "lifecycle"):
+                if getattr(first, key) != getattr(second, key):
+                    text = f"differs from that of {one}: the template of logs-{first.dataset}-* has one; set a dataset"
+                    yield (other, key), text
 
 
 def _input_rules(inputs: list[Input], kafka: Kafka | None) -> Iterator[Broken]:

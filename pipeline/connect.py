@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 import cramjam
@@ -24,7 +24,7 @@ from pipeline.printed import kafka_cli
 from pipeline.roles import Role, diagram, expand
 from schemas.errors import ConfigError, TailraceError, Unavailable
 from schemas.kafka_client import connection, told
-from sinks.http import Rejected, authorization, tls_context
+from sinks.http import Rejected, Tls, authorization
 from sinks.otlp_service import LOGS, TRACES
 from sinks.settings import OTLP_KINDS, Sink, sink_kind
 
@@ -221,9 +221,17 @@ async def _called(subject: str, sink: Sink, url: str, began: float) -> Finding:
 
 
 async def _posted(subject: str, kind: str, sink: Sink, url: str, began: float) -> Finding:
+    """A request of every kind that the sink sends: the first one that is wrong tells."""
+    paths = (
+        [TRACES.path if signal == "traces" else LOGS.path for signal in sink.signals] if kind in OTLP_KINDS else [""]
+    )
+    findings = [await _asked(subject, kind, sink, url + path, began) for path in paths]
+    return next((finding for finding in findings if not finding.ok), findings[-1])
+
+
+async def _asked(subject: str, kind: str, sink: Sink, url: str, began: float) -> Finding:
     method, headers, body = "POST", {**sink.headers, **authorization(sink.auth)}, b""
     if kind in OTLP_KINDS:
-        url += TRACES.path if "traces" in sink.signals else LOGS.path
         headers["Content-Type"] = "application/x-protobuf"  # no bytes: a request with no rows
     elif kind == "elasticsearch":
         method, url = "GET", f"{url}/_cluster/health"
@@ -231,12 +239,13 @@ async def _posted(subject: str, kind: str, sink: Sink, url: str, began: float) -
         headers |= {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
         headers["X-Prometheus-Remote-Write-Version"] = "0.1.0"
         body = bytes(cramjam.snappy.compress_raw(b""))  # a WriteRequest with no series
-    tls = tls_context(sink) or True
+    tls = Tls.of(sink)
+    sent: dict[str, Any] = {"headers": headers, "data": body or None, "ssl": tls.context if tls else True}
     async with (
         aiohttp.ClientSession() as client,
-        client.request(method, url, headers=headers, data=body or None, ssl=tls) as response,
+        client.request(method, url, allow_redirects=False, **sent) as response,
     ):
-        taken, status = time.monotonic() - began, response.status
+        taken, status, location = time.monotonic() - began, response.status, response.headers.get("Location", "")
     if 200 <= status < 300:
         return Finding(True, subject, "answers", taken)
     if status == HTTPStatus.FORBIDDEN and kind == "elasticsearch":  # who is not known gets 401
@@ -246,7 +255,7 @@ async def _posted(subject: str, kind: str, sink: Sink, url: str, began: float) -
         403: "it refuses these credentials: auth",
         404: "nothing is served at this path"
         + (": Prometheus needs --web.enable-remote-write-receiver" if kind == "prometheus" else ""),
-    }.get(status, "")
+    }.get(status, f"sinks follow no redirect: set the endpoint to what it is ({location})" if location else "")
     return Finding(False, subject, f"answers {status}" + (f"; {hint}" if hint else ""), taken)
 
 

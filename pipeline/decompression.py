@@ -197,6 +197,7 @@ class _FetchResult(aiokafka.consumer.fetcher.FetchResult):  # type: ignore[misc]
     def __init__(self, tp: Any, *, partition_records: _PartitionRecords, **rest: Any) -> None:
         super().__init__(tp, partition_records=partition_records, **rest)
         self.size = partition_records.size
+        self._partition_records: Any = partition_records
 
     def getall(self, max_records: int | None = None) -> list[Any]:
         """All of it; what lies before a batch that is corrupt is handed over first, and the rest fetched again."""

@@ -38,7 +38,7 @@ from processors.cardinality import Limits
 from processors.family import NOT_TOLD, YOUNG_MS, Family, Gone, conformed
 from processors.values import observations
 from schemas.errors import Malformed, ProtocolError
-from schemas.point import Labels, PackedBatch, PointBatch, Reading, Shape, Value
+from schemas.point import Labels, PackedBatch, Reading, Shape, Value
 from schemas.reasons import Reason
 from schemas.sample import SeriesBlock
 
@@ -61,23 +61,13 @@ class SeriesStore:
         self._refused = 0  # points of metrics without a place
         self.without_place = ""  # one of these metrics; who reads it empties it
 
-    def apply(self, batch: PointBatch, now_ms: int = 0) -> float:
+    def apply(self, batch: PackedBatch, now_ms: int = 0) -> float:
         """Add deltas and readings; returns how many observations (a counter: how much) went under overflow label sets.
 
-        `now_ms` is when the batch was appended. Raises Malformed for an open batch whose name is taken; for a closed
-        one of another kind ProtocolError, and ConfigError when the budget does not hold it at all.
+        `now_ms` is when the batch was appended. Label sets that were met before stay packed. Raises Malformed for an
+        open batch whose name is taken; for a closed one of another kind ProtocolError, and ConfigError when the budget
+        does not hold it at all.
         """
-        family = self._family_of(batch)
-        if family is None:
-            return 0.0
-        relabel = _relabelling(batch.shape, family)
-        overflow = 0.0
-        for labels, value in batch.rows:
-            overflow += _count(family, batch.shape, relabel(labels), value)
-        return overflow + _read(family, batch.shape, relabel, batch.readings, now_ms)
-
-    def apply_packed(self, batch: PackedBatch, now_ms: int = 0) -> float:
-        """The same for a batch that is not unpacked: label sets that were met before stay so."""
         family = self._family_of(batch)
         if family is None:
             return 0.0
@@ -169,7 +159,7 @@ class SeriesStore:
         """Label sets of all metrics."""
         return sum(len(family.rows) for family in self._families.values())
 
-    def _family_of(self, batch: PointBatch | PackedBatch) -> Family | None:
+    def _family_of(self, batch: PackedBatch) -> Family | None:
         """That of a batch; None if there is no place for its metric. Those that spans become always have one."""
         metric = batch.metric
         own = not batch.shape.open or metric in self._shapes

@@ -127,7 +127,7 @@ class Ticks:
             return
         batch = PackedBatch.decode(value)
         try:
-            overflow = self._store.apply_packed(batch, append)
+            overflow = self._store.apply(batch, append)
         except Malformed as error:
             overflow = 0.0
             self._refused.append(Refused(offset, append, value, error.reason, error.detail))

@@ -31,12 +31,12 @@ from sinks.http import (
     REFUSING,
     USER_AGENT,
     Rejected,
+    Tls,
     authorization,
     bisect,
     compressed,
     retry_after,
     shortened,
-    tls_context,
 )
 from sinks.log_document import log_document, log_record, resource_fields, scope_fields
 from sinks.settings import Sink
@@ -45,6 +45,7 @@ DOCUMENTS = {"otel": log_document, "ecs": ecs_document}
 ID_BYTES = 16
 CREATED = frozenset({200, 201})
 CONFLICT = 409
+FAILURE_STORE = "used"  # stored, but not where anybody looks (Elasticsearch 8.19, 9.1 and newer)
 GZIP_FROM = 1024  # bytes: below, headers outweigh what compression saves
 TOO_OLD = "unrecognized parameter"  # of a server before 8.13, whatever is in the request: require_data_stream
 OF_CLUSTER = frozenset({"validation_exception"})  # it has as many shards as it may: no fault of the document
@@ -97,6 +98,7 @@ class Elasticsearch(Destination[LogItem]):
         self.stream = f"logs-{settings.dataset}-{settings.namespace}"
         self._stream_fields = {"type": "logs", "dataset": settings.dataset, "namespace": settings.namespace}
         self._client: AsyncElasticsearch | None = None
+        self._tls: Tls | None = None
 
     async def start(self) -> None:
         """Install our index template unless the same or one of a later version is there. Raises Unavailable.
@@ -104,7 +106,8 @@ class Elasticsearch(Destination[LogItem]):
         A later version stays, so workers of two versions may run side by side during an upgrade.
         """
         if self._client is None:
-            self._client = _client(self._settings)
+            self._tls = Tls.of(self._settings)
+            self._client = _client(self._settings, self._tls)
         client = self._client.options(headers=authorization(self._settings.auth))
         if not self._settings.manage_template:
             return
@@ -182,6 +185,8 @@ class Elasticsearch(Destination[LogItem]):
     async def _bulk(self, request: Request[LogItem]) -> Outcome | Rejected:
         if self._client is None:
             raise RuntimeError("the client is not open")
+        if self._tls is not None:
+            self._tls.look()
         body, headers = request.body, authorization(self._settings.auth)
         if self._settings.compression != "none" and len(body) >= GZIP_FROM:
             body, headers = await asyncio.to_thread(compressed, body), headers | {"content-encoding": "gzip"}
@@ -214,7 +219,9 @@ def outcome(answers: Sequence[Mapping[str, Any]]) -> Outcome:
     reason = detail = ""
     for index, answer in enumerate(answers):
         status = answer["status"]
-        if status in CREATED:
+        if answer.get("failure_store") == FAILURE_STORE:
+            refused.append(Refusal(index, f"in the failure store of {answer.get('_index', 'its stream')}"))
+        elif status in CREATED:
             accepted += 1
         elif status == CONFLICT:
             conflicts += 1
@@ -261,11 +268,11 @@ class _Bytes(NdjsonSerializer):
         return data if isinstance(data, bytes) else super().dumps(data)
 
 
-def _client(settings: Sink) -> AsyncElasticsearch:
+def _client(settings: Sink, tls: Tls | None) -> AsyncElasticsearch:
     """The official client. A node that is not reached is left for the next; pipeline/delivery.py repeats the rest."""
     options: dict[str, Any] = {}
-    if (tls := tls_context(settings)) is not None:
-        options["ssl_context"] = tls
+    if tls is not None:  # its own does not verify the name of an IP address
+        options["ssl_context"] = tls.context
     ndjson = _Bytes()
     return AsyncElasticsearch(
         [_node(url) for url in settings.urls],

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import email.utils
+import os
 import ssl
 import time
 import zlib
@@ -78,12 +80,14 @@ class HttpClient:
     def __init__(self, settings: Sink, clock: Callable[[], float] = time.time) -> None:
         self._settings, self._clock = settings, clock
         self._session: aiohttp.ClientSession | None = None
+        self._tls: Tls | None = None
 
     async def open(self) -> None:
         """Read the certificates, make the connection pool. Connects to nothing yet. Raises ConfigError."""
         if self._session is None:
+            self._tls = Tls.of(self._settings)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=tls_context(self._settings) or True, limit=0),
+                connector=aiohttp.TCPConnector(ssl=self._tls.context if self._tls else True, limit=0),
                 timeout=aiohttp.ClientTimeout(total=self._settings.timeout),
                 auto_decompress=True,
             )
@@ -101,6 +105,8 @@ class HttpClient:
         """
         if self._session is None:
             raise RuntimeError("the client is not open")
+        if self._tls is not None:
+            self._tls.look()
         sent = CIMultiDict(self._settings.headers)
         sent.update({"User-Agent": USER_AGENT} | authorization(self._settings.auth) | dict(headers))
         if gzip:
@@ -191,23 +197,55 @@ def _token(file: str) -> str:
     return token
 
 
-def tls_context(settings: Sink) -> ssl.SSLContext | None:
-    """TLS with a sink's authorities and client certificate; None: the system's authorities and no certificate.
+class Tls:
+    """TLS with a sink's authorities (unset: the system's) and client certificate, if it has one.
 
+    `context` stays the same object: files that are renewed while it is in use are for the connections that come.
     Raises ConfigError naming the key whose file cannot be used.
     """
-    if settings.ca_file is None and settings.cert_file is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(f"ca_file: {settings.ca_file}: {error}") from error
-    if settings.cert_file is not None:
+
+    def __init__(self, settings: Sink) -> None:
+        self._settings = settings
+        self._stamps = stamps(settings)
         try:
-            context.load_cert_chain(settings.cert_file, settings.key_file, "")  # "": never ask on the terminal
+            self.context = ssl.create_default_context(cafile=settings.ca_file)
+        except OSError as error:  # ssl.SSLError is one
+            raise ConfigError(f"ca_file: {settings.ca_file}: {error}") from error
+        try:
+            self._certify()
         except OSError as error:
             raise ConfigError(f"cert_file: {settings.cert_file}: {error}") from error
-    return context
+
+    @classmethod
+    def of(cls, settings: Sink) -> Tls | None:
+        """That of a sink with a server that is reached over TLS."""
+        return cls(settings) if any(url.startswith("https:") for url in settings.urls) else None
+
+    def look(self) -> None:
+        """Read files that have changed. Half of a renewal, as a certificate without its key, is tried again."""
+        if (now := stamps(self._settings)) == self._stamps:
+            return
+        with contextlib.suppress(OSError):
+            if self._settings.ca_file is not None:
+                self.context.load_verify_locations(self._settings.ca_file)
+            self._certify()
+            self._stamps = now
+
+    def _certify(self) -> None:
+        if self._settings.cert_file is not None:  # "": never ask on the terminal
+            self.context.load_cert_chain(self._settings.cert_file, self._settings.key_file, "")
+
+
+def stamps(settings: Sink) -> tuple[tuple[int, int], ...]:
+    """What changes when one of a sink's files is renewed; one that cannot be looked at counts as it would if empty."""
+    found = []
+    for file in (settings.ca_file, settings.cert_file, settings.key_file):
+        try:
+            about = os.stat(file or "")
+            found.append((about.st_mtime_ns, about.st_ino))
+        except OSError:
+            found.append((0, 0))
+    return tuple(found)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

@@ -24,7 +24,7 @@ from google.rpc.status_pb2 import Status
 from schemas.errors import ConfigError
 from sinks.contract import Outcome, Unavailable
 from sinks.endpoints import Endpoints
-from sinks.http import USER_AGENT, Rejected, authorization, shortened
+from sinks.http import USER_AGENT, Rejected, authorization, shortened, stamps
 from sinks.otlp_service import REFUSING, Service
 from sinks.settings import Sink
 
@@ -39,6 +39,8 @@ OF_PROXY = re.compile(r"status(?: code)?:? *(?:413|422)\b")
 # The client's own INTERNAL for a stream that was cut: no answer.
 CUT = re.compile(r"RST_STREAM")
 DETAILS = "grpc-status-details-bin"
+METADATA_BYTES = 256 << 10
+KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 310_000, 20_000  # servers of grpc-go take a ping in five minutes
 
 
 class OverGrpc:
@@ -48,6 +50,8 @@ class OverGrpc:
         self._settings = settings
         self._endpoints = Endpoints(settings.urls)
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._stamps = stamps(settings)
+        self._failed = False  # there was no answer to the last call
         self._compression = grpc.Compression.NoCompression if settings.compression == "none" else grpc.Compression.Gzip
 
     async def open(self) -> None:
@@ -56,6 +60,12 @@ class OverGrpc:
         options = [
             ("grpc.enable_retries", 0),  # pipeline/delivery.py has them
             ("grpc.max_send_message_length", -1),
+            # What a server says of an error may be long: beyond 8 KiB the client would make a limit of it.
+            ("grpc.max_metadata_size", METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", METADATA_BYTES),
+            # A connection that died without a word is noticed, by TCP_USER_TIMEOUT too: else by TCP after 15 minutes.
+            ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+            ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
             ("grpc.primary_user_agent", USER_AGENT),
             # How long calls fail at once after a failed connection: left alone, up to two minutes.
             ("grpc.initial_reconnect_backoff_ms", round(retry.initial_interval * 1000)),
@@ -79,6 +89,8 @@ class OverGrpc:
 
     async def export(self, service: Service, body: bytes, items: int) -> Outcome | Rejected:
         """Call the service's method."""
+        if self._failed and stamps(self._settings) != self._stamps:
+            await self._renew()
         server = self._endpoints.current
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channels[server].unary_unary(service.method)
         timeout = self._settings.timeout
@@ -87,8 +99,22 @@ class OverGrpc:
         try:
             answer = await call(body, timeout=timeout, metadata=metadata, compression=self._compression)
         except grpc.aio.AioRpcError as error:
+            self._failed = error.code() in NO_ANSWER or error.code() is grpc.StatusCode.UNAVAILABLE
             return self._failure(server, error, items)
+        self._failed = False
         return service.accepted(answer, items)
+
+    async def _renew(self) -> None:
+        """Channels with certificates that have changed: gRPC reads them once. Those that cannot be read are left."""
+        before, self._channels = self._channels, {}
+        try:
+            await self.open()
+        except ConfigError:
+            self._channels = before
+            return
+        self._stamps, self._failed = stamps(self._settings), False
+        for channel in before.values():
+            await channel.close()
 
     def _failure(self, server: str, error: grpc.aio.AioRpcError, items: int) -> Outcome | Rejected:
         code, said = error.code(), error.details() or ""

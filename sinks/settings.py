@@ -41,6 +41,7 @@ KEYS_OF: dict[str, tuple[str, ...]] = {
     "max_message_bytes": ("kafka",),
 }
 
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _SECRET_HEADERS = ("auth", "token", "key", "secret", "cookie")
 
 
@@ -248,6 +249,15 @@ def url_rules(text: str, auth: SinkAuth, headers: Mapping[str, str]) -> Iterator
         yield f"must be https://, since {sent[0]} goes there; auth.allow_http: true sends it in the clear"
 
 
+def is_one_line(text: str, ascii: bool = True) -> bool:
+    """Whether a text may be the value of a header.
+
+    >>> is_one_line("s3cret"), is_one_line("s3cret\\n")
+    (True, False)
+    """
+    return text.isprintable() and (text.isascii() or not ascii)
+
+
 def is_secret_header(name: str) -> bool:
     """Whether a header of this name may hold a credential: it is never printed.
 
@@ -263,5 +273,16 @@ def _credential_rules(sink: Sink) -> Iterator[Broken]:
         yield ("auth",), f"one way is enough: {', '.join(auth.ways)}"
     if (auth.username is None) != (auth.password is None):
         yield ("auth",), "username and password belong together"
+    for key in ("password", "bearer_token", "api_key"):
+        secret = getattr(auth, key)
+        if secret is not None and not is_one_line(secret.get_secret_value(), ascii=key != "password"):
+            yield ("auth", key), "holds a line break or what no header may; was it written with echo instead of printf?"
+    for name, value in sink.headers.items():
+        if not _HEADER_NAME(name):
+            yield ("headers", name), "is no name of a header"
+        elif not is_one_line(value):
+            yield ("headers", name), "must be one line of printable ASCII"
+        elif sink.protocol == "grpc" and name.lower().endswith("-bin"):
+            yield ("headers", name), "gRPC takes names with -bin for bytes, which cannot be given here"
     if sink.key_file is not None and sink.cert_file is None:
         yield ("cert_file",), "is required by key_file"

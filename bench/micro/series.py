@@ -20,7 +20,7 @@ from processors.cardinality import Limits
 from processors.metric_points import MetricPoints, Naming
 from processors.series import SeriesStore
 from processors.ticks import Ticks
-from schemas.point import HistogramValue, Labels, PointBatch, Shape, Value
+from schemas.point import HistogramValue, Labels, PackedBatch, PointBatch, Shape, Value
 
 ROWS = 20_000
 ROUNDS = 7
@@ -32,14 +32,14 @@ ROOMY = Limits(1_000_000, 1_000_000)
 SHAPES = {"counter": CALLS, "histogram": DURATION}
 
 
-def batch(shape: Shape, values: int, first: int = 0) -> PointBatch:
+def batch(shape: Shape, values: int, first: int = 0) -> PackedBatch:
     """ROWS points over so many tenants."""
     value: Value = 1 if shape is CALLS else HistogramValue(1, 3.0, (0,) * 8 + (1,) + (0,) * 8)
     rows: list[tuple[Labels, Value]] = [
         (("cart", "GET /", "SPAN_KIND_SERVER", "STATUS_CODE_UNSET", f"t-{first + number % values}"), value)
         for number in range(ROWS)
     ]
-    return PointBatch("m", shape, 0, rows)
+    return PackedBatch.decode(PointBatch("m", shape, 0, rows).encode())
 
 
 def cost(limits: Limits, shape: Shape, values: int, warm: bool) -> float:

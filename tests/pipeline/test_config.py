@@ -389,3 +389,30 @@ def test_every_key_has_a_description() -> None:
     from pipeline.reference import configuration
 
     assert "|  |" not in configuration()
+
+
+def test_two_sinks_do_not_install_one_template_by_turns() -> None:
+    """Streams that are made meanwhile would have the other one's retention."""
+    one = {"endpoint": "http://es:9200", "lifecycle": {"data_retention": "7d"}}
+    audit = {**one, "namespace": "audit", "lifecycle": {"data_retention": "365d"}}
+    assert refusals(sinks={"elasticsearch": one, "elasticsearch/audit": {**audit, "dataset": "audit"}}) == {}
+    assert (
+        refusals(sinks={"elasticsearch": one, "elasticsearch/audit": {**audit, "endpoint": "http://other:9200"}}) == {}
+    )
+    found = refusals(sinks={"elasticsearch": one, "elasticsearch/audit": audit})
+    assert list(found) == ["sinks.elasticsearch/audit.lifecycle"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "place"),
+    [
+        ({"auth": {"bearer_token": "s3cret\n", "allow_http": True}}, "auth.bearer_token"),
+        ({"auth": {"username": "a", "password": "b\n", "allow_http": True}}, "auth.password"),
+        ({"headers": {"X Y": "a"}}, "headers.X Y"),
+        ({"headers": {"X-Y": "ü"}}, "headers.X-Y"),
+        ({"headers": {"x-bin": "a"}, "protocol": "grpc"}, "headers.x-bin"),
+    ],
+)
+def test_what_no_request_can_carry_is_refused(keys: dict[str, Any], place: str) -> None:
+    """Else the first request would stop the role, and the secret's name be nowhere."""
+    assert list(refusals(sinks={"otlp": {"endpoint": "http://a:4318", **keys}})) == [f"sinks.otlp.{place}"]

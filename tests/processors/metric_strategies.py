@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from schemas.point import HistogramValue, Labels, PointBatch, Shape, Value
+from processors.series import SeriesStore
+from schemas.point import HistogramValue, Labels, PackedBatch, PointBatch, Shape, Value
 
 NAMES = ("service_name", "span_name", "tenant", "path")
 COUNTER = Shape("counter", NAMES, (), 2)
@@ -42,3 +43,8 @@ def total(rows: list[tuple[Labels, Value]]) -> list[float]:
     """The sum over all rows: [count] of a counter, [observations, sum, ...] of a histogram."""
     columns = [[v.observations, v.sum, *v.buckets] if isinstance(v, HistogramValue) else [v] for _, v in rows]
     return [sum(column) for column in zip(*columns, strict=True)]
+
+
+def apply(store: SeriesStore, batch: PointBatch, now_ms: int = 0) -> float:
+    """Add it as it comes through Kafka."""
+    return store.apply(PackedBatch.decode(batch.encode()), now_ms)

@@ -19,7 +19,6 @@ from schemas.point import (
     HistogramValue,
     Kind,
     Labels,
-    PackedBatch,
     PointBatch,
     Reading,
     Shape,
@@ -28,6 +27,7 @@ from schemas.point import (
 )
 from schemas.reasons import Reason
 from schemas.sample import SeriesBlock, Tick, read_tick
+from tests.processors.metric_strategies import apply
 
 TIME = 1_700_000_000_000
 MINUTE = 60_000
@@ -130,19 +130,19 @@ def test_the_sum_over_all_series_is_what_the_sources_counted(
                 source.total = plus(source.total, one)
                 reading = Reading(labels, source.total, source.number, source.start, time)
                 source.sent.append(reading)
-                store.apply(PointBatch("m", shape(kind, bounds=bounds), readings=[reading]), time)
+                apply(store, PointBatch("m", shape(kind, bounds=bounds), readings=[reading]), time)
                 counts.append(number)
             elif what == "delta" and kind != "summary":
-                store.apply(counted(kind, (labels, one), bounds=bounds), time)
+                apply(store, counted(kind, (labels, one), bounds=bounds), time)
                 counts.append(number)
             elif what == "restart":
                 if kind == "sum" and source.sent:  # what it had is there no more
                     counts.append(-observations(source.total))
-                    store.apply(read(kind, (labels, None, source.number, source.start, time)), time)
+                    apply(store, read(kind, (labels, None, source.number, source.start, time)), time)
                 source.total, source.start = start, time
                 source.sent = source.sent[-1:] if kind != "sum" else []
             elif what == "send again" and source.sent and number < len(source.sent):
-                store.apply(PointBatch("m", shape(kind, bounds=bounds), readings=[source.sent[number]]), time)
+                apply(store, PointBatch("m", shape(kind, bounds=bounds), readings=[source.sent[number]]), time)
         else:
             time += number
             blocks = tick(store, time)
@@ -214,10 +214,10 @@ def test_the_sum_is_the_same_whatever_the_limits_become(
         if what == "count":
             source.total = plus(source.total, one)
             reading = Reading(labels, source.total, source.number, source.start, time)
-            store.apply(PointBatch("m", shape(kind, bounds=bounds), readings=[reading]), time)
+            apply(store, PointBatch("m", shape(kind, bounds=bounds), readings=[reading]), time)
             counts.append(number)
         elif what == "delta" and kind != "summary":
-            store.apply(counted(kind, (labels, one), bounds=bounds), time)
+            apply(store, counted(kind, (labels, one), bounds=bounds), time)
             counts.append(number)
         elif what == "restart":
             source.total, source.start = start, time
@@ -231,28 +231,28 @@ def test_two_sources_under_one_label_set_add_up() -> None:
     """Replicas without an instance id: each is compared with itself."""
     store = SeriesStore(Limits(100, 100))
     for number, value in ((1, 5), (2, 7), (1, 6), (2, 9)):
-        store.apply(read("counter", (A, value, number, TIME, TIME + value)), TIME)
+        apply(store, read("counter", (A, value, number, TIME, TIME + value)), TIME)
     assert rows(tick(store, TIME + 10)) == {A: 15}
 
 
 def test_a_source_that_fell_without_a_new_start_time_began_anew() -> None:
     store = SeriesStore(Limits(100, 100))
     for time, value in ((1, 5), (2, 3), (3, 4)):
-        store.apply(read("counter", (A, value, 1, 0, TIME + time)), TIME)
+        apply(store, read("counter", (A, value, 1, 0, TIME + time)), TIME)
     assert rows(tick(store, TIME + 10)) == {A: 9}
 
 
 def test_a_late_reading_before_the_restart_still_counts_and_an_older_one_is_superseded() -> None:
     store = SeriesStore(Limits(100, 100))
     for start, time, value in ((1, 10, 5), (20, 30, 2), (1, 15, 8), (1, 12, 6)):
-        store.apply(read("counter", (A, value, 1, TIME + start, TIME + time)), TIME + 30)
+        apply(store, read("counter", (A, value, 1, TIME + start, TIME + time)), TIME + 30)
     assert rows(tick(store, TIME + 40)) == {A: 10}
 
 
 def test_what_was_superseded_is_told() -> None:
     store = SeriesStore(Limits(100, 100))
     for time in (10, 10, 5):
-        store.apply(read("gauge", (A, time, 1, 0, TIME + time)), TIME)
+        apply(store, read("gauge", (A, time, 1, 0, TIME + time)), TIME)
     assert store.dropped() == {Reason.SUPERSEDED: 2}
     assert not store.dropped()
     assert rows(tick(store, TIME + 20)) == {A: 10}
@@ -262,17 +262,17 @@ def test_history_is_taken_over_once_and_not_as_a_rise() -> None:
     """A source that began long ago: its series does not begin at zero, and a second one only adds what is new."""
     store = SeriesStore(Limits(100, 100, idle_ms=MINUTE))
     old = TIME - 24 * 60 * MINUTE
-    store.apply(read("counter", (A, 1_000, 1, old, TIME)), TIME)
-    store.apply(read("counter", (A, 5_000, 2, old, TIME)), TIME)
+    apply(store, read("counter", (A, 1_000, 1, old, TIME)), TIME)
+    apply(store, read("counter", (A, 5_000, 2, old, TIME)), TIME)
     (block,) = tick(store, TIME + 1)
     assert (block.rows, block.fresh) == ([(A, 1_000)], 0)
-    store.apply(read("counter", (A, 1_001, 1, old, TIME + 2), (A, 5_020, 2, old, TIME + 2)), TIME)
+    apply(store, read("counter", (A, 1_001, 1, old, TIME + 2), (A, 5_020, 2, old, TIME + 2)), TIME)
     assert rows(tick(store, TIME + 3)) == {A: 1_021}
 
 
 def test_a_young_source_begins_at_zero() -> None:
     store = SeriesStore(Limits(100, 100))
-    store.apply(read("counter", (A, 3, 1, TIME - MINUTE, TIME)), TIME)
+    apply(store, read("counter", (A, 3, 1, TIME - MINUTE, TIME)), TIME)
     (block,) = tick(store, TIME + 1)
     assert (block.rows, block.fresh) == ([(A, 3)], 1)
 
@@ -282,14 +282,14 @@ def test_a_series_ends_when_its_source_says_so(kind: Kind) -> None:
     """Also if it gives another start time then; while another source feeds the series it goes on."""
     store, value = SeriesStore(Limits(100, 100)), value_of(kind, (), 3)
     for number in (1, 2):
-        store.apply(read(kind, (A, value, number, TIME, TIME)), TIME)
+        apply(store, read(kind, (A, value, number, TIME, TIME)), TIME)
     assert len(rows(tick(store, TIME + 1))) == 1
-    store.apply(read(kind, (A, None, 1, TIME + 1, TIME + 2)), TIME)
+    apply(store, read(kind, (A, None, 1, TIME + 1, TIME + 2)), TIME)
     blocks = tick(store, TIME + 2)
     assert (len(rows(blocks)), stale(blocks)) == (1, [])
     if kind == "sum":
         assert rows(blocks) == {A: 3}  # what the first source had is gone
-    store.apply(read(kind, (A, None, 2, TIME, TIME + 2)), TIME)
+    apply(store, read(kind, (A, None, 2, TIME, TIME + 2)), TIME)
     blocks = tick(store, TIME + 3)
     assert (rows(blocks), stale(blocks)) == ({}, [A])
     assert not len(store)
@@ -298,12 +298,12 @@ def test_a_series_ends_when_its_source_says_so(kind: Kind) -> None:
 def test_a_level_without_a_new_point_is_stale_long_before_a_counter() -> None:
     limits = Limits(100, 100, idle_ms=60 * MINUTE, level_idle_ms=5 * MINUTE)
     store = SeriesStore(limits)
-    store.apply(PointBatch("c", shape("counter"), readings=[Reading(A, 1, 1, TIME, TIME)]), TIME)
-    store.apply(read("gauge", (A, 1, 1, 0, TIME), (B, 1, 2, 0, TIME)), TIME)
+    apply(store, PointBatch("c", shape("counter"), readings=[Reading(A, 1, 1, TIME, TIME)]), TIME)
+    apply(store, read("gauge", (A, 1, 1, 0, TIME), (B, 1, 2, 0, TIME)), TIME)
     blocks = tick(store, TIME)
     store = SeriesStore(limits)
     store.load(blocks, TIME)
-    store.apply(read("gauge", (B, 2, 2, 0, TIME + 1)), TIME)
+    apply(store, read("gauge", (B, 2, 2, 0, TIME + 1)), TIME)
     blocks = tick(store, TIME + 5 * MINUTE)
     assert [(block.metric, rows([block]), block.stale) for block in blocks] == [("c", {A: 1}, []), ("m", {B: 2}, [A])]
 
@@ -311,10 +311,10 @@ def test_a_level_without_a_new_point_is_stale_long_before_a_counter() -> None:
 def test_a_sum_of_deltas_that_may_fall_stays_while_nothing_changes() -> None:
     """What its rows have is nowhere else: coming back it would begin at zero."""
     store = SeriesStore(Limits(100, 100, idle_ms=60 * MINUTE, level_idle_ms=5 * MINUTE))
-    store.apply(counted("sum", (A, 10)), TIME)
+    apply(store, counted("sum", (A, 10)), TIME)
     tick(store, TIME)
     assert rows(tick(store, TIME + 30 * MINUTE)) == {A: 10}
-    store.apply(counted("sum", (A, -1)), TIME)
+    apply(store, counted("sum", (A, -1)), TIME)
     assert rows(tick(store, TIME + 31 * MINUTE)) == {A: 9}
     assert stale(tick(store, TIME + 92 * MINUTE)) == [A]
 
@@ -324,7 +324,7 @@ def test_a_clock_that_was_ahead_holds_nothing_up_once_it_is_right(kind: Kind) ->
     store = SeriesStore(Limits(100, 100))
     for ahead, now, value in ((180, 0, 1), (0, 2, 5), (0, 3, 7)):
         at = TIME + now * MINUTE
-        store.apply(read(kind, (A, value, 1, TIME, at + ahead * MINUTE)), at)
+        apply(store, read(kind, (A, value, 1, TIME, at + ahead * MINUTE)), at)
     assert rows(tick(store, TIME + 4 * MINUTE)) == {A: 7}
     assert not store.dropped()
 
@@ -332,21 +332,21 @@ def test_a_clock_that_was_ahead_holds_nothing_up_once_it_is_right(kind: Kind) ->
 def test_a_sum_that_may_fall_loses_what_a_silent_source_had() -> None:
     """Two sources of one label set, as connections of two processes: one dies."""
     store = SeriesStore(Limits(100, 100, level_idle_ms=5 * MINUTE))
-    store.apply(read("sum", (A, 10, 1, 0, TIME), (A, 4, 2, 0, TIME)), TIME)
+    apply(store, read("sum", (A, 10, 1, 0, TIME), (A, 4, 2, 0, TIME)), TIME)
     assert rows(tick(store, TIME)) == {A: 14}
-    store.apply(read("sum", (A, 3, 2, 0, TIME + 1)), TIME)
+    apply(store, read("sum", (A, 3, 2, 0, TIME + 1)), TIME)
     assert rows(tick(store, TIME + MINUTE)) == {A: 13}
-    store.apply(read("sum", (A, 5, 2, 0, TIME + 2)), TIME)
+    apply(store, read("sum", (A, 5, 2, 0, TIME + 2)), TIME)
     assert rows(tick(store, TIME + 5 * MINUTE)) == {A: 5}
 
 
 def test_a_series_that_ends_and_comes_back_before_a_tick_never_ended() -> None:
     store = SeriesStore(Limits(100, 100))
-    store.apply(read("histogram", (A, HistogramValue(1, 1.0, (1, 0)), 1, TIME, TIME), bounds=(2.0,)), TIME)
+    apply(store, read("histogram", (A, HistogramValue(1, 1.0, (1, 0)), 1, TIME, TIME), bounds=(2.0,)), TIME)
     tick(store, TIME + 1)
-    store.apply(read("histogram", (A, None, 1, TIME, TIME + 2), bounds=(2.0,)), TIME)
+    apply(store, read("histogram", (A, None, 1, TIME, TIME + 2), bounds=(2.0,)), TIME)
     again = HistogramValue(2, 1.0, (1, 0, 1))
-    store.apply(read("histogram", (A, again, 2, TIME, TIME + 3), bounds=(1.0, 2.0)), TIME)
+    apply(store, read("histogram", (A, again, 2, TIME, TIME + 3), bounds=(1.0, 2.0)), TIME)
     (block,) = tick(store, TIME + 4)
     assert (block.shape.bounds, block.rows, block.stale) == ((2.0,), [(A, HistogramValue(2, 1.0, (1, 1)))], [])
 
@@ -354,8 +354,8 @@ def test_a_series_that_ends_and_comes_back_before_a_tick_never_ended() -> None:
 def test_gauges_over_the_limit_are_refused_and_counted_and_those_that_are_there_go_on() -> None:
     """Several gauges have no sum: an overflow series would show a number that nobody measured."""
     store = SeriesStore(Limits(100, 1))
-    store.apply(read("gauge", (A, 1, 1, 0, TIME)), TIME)
-    store.apply(read("gauge", (A, 2, 1, 0, TIME + 1), (B, 7, 2, 0, TIME)), TIME)
+    apply(store, read("gauge", (A, 1, 1, 0, TIME)), TIME)
+    apply(store, read("gauge", (A, 2, 1, 0, TIME + 1), (B, 7, 2, 0, TIME)), TIME)
     assert store.dropped() == {Reason.OVER_LIMIT: 1}
     (block,) = tick(store, TIME + 2)
     assert block.rows == [(A, 2)]
@@ -367,7 +367,7 @@ def test_a_summary_that_folds_keeps_its_counts_and_loses_its_quantiles() -> None
     store = SeriesStore(Limits(100, 1))
     for number, labels in enumerate((A, B)):
         value = SummaryValue(3, 1.5, (0.25, 0.5))
-        store.apply(read("summary", (labels, value, number, TIME, TIME), bounds=(0.5, 0.9)), TIME)
+        apply(store, read("summary", (labels, value, number, TIME, TIME), bounds=(0.5, 0.9)), TIME)
     found = rows(tick(store, TIME + 1))
     assert found[A] == SummaryValue(3, 1.5, (0.25, 0.5))
     folded = found["shop", OVERFLOW, OVERFLOW]
@@ -377,38 +377,34 @@ def test_a_summary_that_folds_keeps_its_counts_and_loses_its_quantiles() -> None
 
 def test_more_sources_than_are_remembered_are_refused_and_counted() -> None:
     store = SeriesStore(Limits(100, 100, sources=2))
-    store.apply(read("counter", *((A, 1, number, TIME, TIME) for number in range(5))), TIME)
+    apply(store, read("counter", *((A, 1, number, TIME, TIME) for number in range(5))), TIME)
     assert store.dropped() == {Reason.OVER_LIMIT: 3}
     assert rows(tick(store, TIME + 1)) == {A: 2}
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_metrics_beyond_their_number_are_refused_and_counted_until_one_ends(packed: bool) -> None:
+def test_metrics_beyond_their_number_are_refused_and_counted_until_one_ends() -> None:
     own = Shape("counter", NAMES)
     limits = Limits(100, 100, idle_ms=HOUR, names=3)
     store = SeriesStore(limits, {"calls": own})
 
-    def apply(name: str, shape: Shape, count: int) -> None:
+    def some(name: str, shape: Shape, count: int) -> None:
         batch = PointBatch(name, shape, 0)
         batch.rows += [(A, 1), (B, 1)][:count]
-        if packed:
-            store.apply_packed(PackedBatch.decode(batch.encode()), TIME)
-        else:
-            store.apply(batch, TIME)
+        apply(store, batch, TIME)
 
     for name in ("a", "b", "c", "d", "e", "a"):
-        apply(name, own._replace(open=True), 2)
+        some(name, own._replace(open=True), 2)
     assert store.dropped() == {Reason.TOO_MANY_METRICS: 4}
     assert store.dropped() == {}
     assert store.without_place == "e"
-    apply("calls", own, 1)
+    some("calls", own, 1)
     loaded = SeriesStore(Limits(100, 100, idle_ms=HOUR, names=1), {"calls": own})
     loaded.load(store.blocks(TIME + 1), TIME + 1)
     assert sorted(loaded.active()) == ["a", "b", "c", "calls"], (
         "what was taken in once stays, whatever the limit is now"
     )
     store.blocks(TIME + 1 + HOUR)
-    apply("d", own._replace(open=True), 1)
+    some("d", own._replace(open=True), 1)
     assert store.dropped() == {}
     assert sorted(store.active()) == ["d"]
 
@@ -417,9 +413,9 @@ def test_a_target_has_one_row_of_info() -> None:
     """A deployment changes a resource attribute: the old row ends with the tick in which the new one begins."""
     store = SeriesStore(Limits(100, 100))
     old, new = ("shop", "1", "v1"), ("shop", "1", "v2")
-    store.apply(read("info", (old, 1, 1, 0, TIME), (("shop", "2", "v1"), 1, 2, 0, TIME)), TIME)
+    apply(store, read("info", (old, 1, 1, 0, TIME), (("shop", "2", "v1"), 1, 2, 0, TIME)), TIME)
     tick(store, TIME + 1)
-    store.apply(read("info", (new, 1, 1, 0, TIME + 2)), TIME)
+    apply(store, read("info", (new, 1, 1, 0, TIME + 2)), TIME)
     blocks = tick(store, TIME + 3)
     assert (rows(blocks), stale(blocks)) == ({("shop", "2", "v1"): 1, new: 1}, [old])
 
@@ -429,7 +425,7 @@ def test_labels_are_added_as_they_come_up_to_a_limit() -> None:
     store = SeriesStore(Limits(100, 100))
     for number in range(MOST_LABELS):
         names = ("job", "instance", f"l{number}")
-        store.apply(read("counter", (A, 1, number, TIME, TIME), names=names), TIME)
+        apply(store, read("counter", (A, 1, number, TIME, TIME), names=names), TIME)
     blocks = tick(store, TIME + 1)
     assert {len(block.shape.label_names) for block in blocks} == {MOST_LABELS}
     assert sum(map(observations, rows(blocks).values())) == MOST_LABELS
@@ -440,19 +436,19 @@ def test_labels_are_added_as_they_come_up_to_a_limit() -> None:
 def test_a_name_has_one_kind_and_a_span_metric_is_not_to_be_mixed_up() -> None:
     spans = Shape("counter", ("service_name",), (), 1)
     store = SeriesStore(Limits(100, 100), {"calls_total": spans})
-    store.apply(read("gauge", (A, 1, 1, 0, TIME)), TIME)
+    apply(store, read("gauge", (A, 1, 1, 0, TIME)), TIME)
     with pytest.raises(Malformed, match="m is a gauge, a batch says counter"):
-        store.apply(read("counter", (A, 1, 1, 0, TIME)), TIME)
+        apply(store, read("counter", (A, 1, 1, 0, TIME)), TIME)
     with pytest.raises(Malformed, match="m is a gauge, a batch says exponential"):
-        store.apply(read("exponential", (A, value_of("exponential", (), 1), 1, 0, TIME)), TIME)
+        apply(store, read("exponential", (A, value_of("exponential", (), 1), 1, 0, TIME)), TIME)
     with pytest.raises(Malformed, match="calls_total is a counter of span metrics"):
-        store.apply(PointBatch("calls_total", shape("counter"), rows=[(A, 1)]), TIME)
+        apply(store, PointBatch("calls_total", shape("counter"), rows=[(A, 1)]), TIME)
 
 
 def test_a_metric_from_outside_gives_way_to_a_span_metric_that_has_its_name_by_now() -> None:
     """`span_metrics.namespace` was changed, and a tick holds another metric: it ends, and the role goes on."""
     store = SeriesStore(Limits(100, 100))
-    store.apply(read("counter", (A, 3, 1, 0, TIME)), TIME)
+    apply(store, read("counter", (A, 3, 1, 0, TIME)), TIME)
     loaded = SeriesStore(Limits(100, 100), {"m": Shape("counter", ("service_name",), (), 1)})
     loaded.load(tick(store, TIME), TIME)
     told = tick(loaded, TIME + 1)
@@ -465,7 +461,7 @@ def test_label_sets_of_different_cost_are_all_there_after_a_restart() -> None:
     store = SeriesStore(limits)
     for number, bounds in enumerate(((0.5, 0.9), (0.5,), (0.5, 0.9))):
         value = SummaryValue(1, 1.0, (1.0,) * len(bounds))
-        store.apply(read("summary", (("shop", "", str(number)), value, number, TIME, TIME), bounds=bounds), TIME)
+        apply(store, read("summary", (("shop", "", str(number)), value, number, TIME, TIME), bounds=bounds), TIME)
     before = tick(store, TIME + 1)
     store = SeriesStore(limits)
     store.load(before, TIME + 1)
@@ -479,14 +475,14 @@ def test_a_row_that_stands_for_several_lives_as_long_as_the_youngest_of_its_sour
     limits = Limits(10, 10, idle_ms=5 * MINUTE)
     store = SeriesStore(limits)
     x, y = ("shop", "", "x"), ("shop", "", "y")
-    store.apply(read("counter", (x, 1.0, 1, TIME, TIME), (y, 1.0, 2, TIME, TIME)), TIME)
+    apply(store, read("counter", (x, 1.0, 1, TIME, TIME), (y, 1.0, 2, TIME, TIME)), TIME)
     tick(store, TIME)
-    store.apply(read("counter", (x, 2.0, 1, TIME, TIME + 1)), TIME + 1)
+    apply(store, read("counter", (x, 2.0, 1, TIME, TIME + 1)), TIME + 1)
     before = tick(store, TIME + 3 * MINUTE)
     store = SeriesStore(replace(limits, series=1))
     store.load(before, TIME + 3 * MINUTE)
     assert rows(tick(store, TIME + 6 * MINUTE)) == {(OVERFLOW,) * 3: 3.0}
-    store.apply(read("counter", (x, 5.0, 1, TIME, TIME + 2)), TIME + 2)
+    apply(store, read("counter", (x, 5.0, 1, TIME, TIME + 2)), TIME + 2)
     assert rows(tick(store, TIME + 7 * MINUTE)) == {(OVERFLOW,) * 3: 6.0}
     assert not rows(tick(store, TIME + 13 * MINUTE))
 
@@ -494,7 +490,7 @@ def test_a_row_that_stands_for_several_lives_as_long_as_the_youngest_of_its_sour
 def test_classic_and_exponential_histograms_may_share_a_name() -> None:
     store = SeriesStore(Limits(100, 100))
     for kind in ("histogram", "exponential"):
-        store.apply(counted(kind, (A, value_of(kind, (), 4))), TIME)
+        apply(store, counted(kind, (A, value_of(kind, (), 4))), TIME)
     assert [(block.shape.kind, len(block.rows)) for block in tick(store, TIME)] == [
         ("histogram", 1),
         ("exponential", 1),
@@ -503,8 +499,8 @@ def test_classic_and_exponential_histograms_may_share_a_name() -> None:
 
 def test_every_histogram_has_the_bounds_that_it_began_with() -> None:
     store = SeriesStore(Limits(100, 100))
-    store.apply(counted("histogram", (A, HistogramValue(3, 1.0, (1, 2))), bounds=(5.0,)), TIME)
-    store.apply(counted("histogram", (B, HistogramValue(2, 1.0, (1, 0, 1))), bounds=(1.0, 9.0)), TIME)
+    apply(store, counted("histogram", (A, HistogramValue(3, 1.0, (1, 2))), bounds=(5.0,)), TIME)
+    apply(store, counted("histogram", (B, HistogramValue(2, 1.0, (1, 0, 1))), bounds=(1.0, 9.0)), TIME)
     blocks = {block.shape.bounds: block.rows for block in tick(store, TIME)}
     assert blocks == {
         (5.0,): [(A, HistogramValue(3, 1.0, (1, 2)))],
@@ -520,9 +516,9 @@ def test_no_recorded_value_ends_a_source_though_it_lacks_the_bounds(kind: Kind) 
         bounds, labels = (0.5, 0.9), ("shop", "a", "/")
         for source in (1, 2) if several else (1,):
             value = value_of(kind, bounds, 3)
-            store.apply(read(kind, (labels, value, source, TIME, TIME), bounds=bounds), TIME)
+            apply(store, read(kind, (labels, value, source, TIME, TIME), bounds=bounds), TIME)
         assert labels in rows(tick(store, TIME))
-        store.apply(read(kind, (labels, None, 7, TIME, TIME + 1)), TIME + 1)
+        apply(store, read(kind, (labels, None, 7, TIME, TIME + 1)), TIME + 1)
         blocks = tick(store, TIME + 2)
         assert (labels in rows(blocks), labels in stale(blocks)) == (several, not several)
 
@@ -534,11 +530,11 @@ def test_other_labels_of_a_source_are_another_series(kind: Kind) -> None:
     What a counter had was told under the old one, and must not count once more.
     """
     store = SeriesStore(Limits(100, 100))
-    store.apply(read(kind, (("j", "i", "/"), 5.0, 1, TIME, TIME)), TIME)
+    apply(store, read(kind, (("j", "i", "/"), 5.0, 1, TIME, TIME)), TIME)
     assert rows(tick(store, TIME)) == {("j", "i", "/"): 5.0}
     given, value = (7.0, 2.0) if kind == "counter" else (-6.0, -6.0)
     other = read(kind, (("j", "i", "/", "c"), given, 1, TIME, TIME + 1), names=(*NAMES, "x"))
-    assert store.apply(other, TIME + 1) == 0.0
+    assert apply(store, other, TIME + 1) == 0.0
     told = tick(store, TIME + 1)
     assert rows(told) == {("j", "i", "/", "c"): value}
     assert stale(told) == [("j", "i", "/", "")]
@@ -547,15 +543,15 @@ def test_other_labels_of_a_source_are_another_series(kind: Kind) -> None:
 def test_a_folded_source_is_not_taken_for_another() -> None:
     store = SeriesStore(Limits(100, 1))
     for time, value in ((TIME, 5.0), (TIME + 1, 9.0)):
-        store.apply(read("counter", (("j", "i", "/a"), value, 1, TIME, time)), time)
-        store.apply(read("counter", (("j", "i", "/b"), value, 2, TIME, time)), time)
+        apply(store, read("counter", (("j", "i", "/a"), value, 1, TIME, time)), time)
+        apply(store, read("counter", (("j", "i", "/b"), value, 2, TIME, time)), time)
     assert rows(tick(store, TIME + 1)) == {("j", "i", "/a"): 9.0, ("j", "i", OVERFLOW): 9.0}
 
 
 def test_a_reading_beyond_the_budget_may_be_any_number() -> None:
     store = SeriesStore(Limits(100, 1))
     for source, value in ((1, 1.0), (2, 2e19), (3, 1e300)):
-        store.apply(read("counter", (("j", "i", f"/{source}"), value, source, TIME, TIME)), TIME)
+        apply(store, read("counter", (("j", "i", f"/{source}"), value, source, TIME, TIME)), TIME)
     assert rows(tick(store, TIME))["j", "i", OVERFLOW] == 2e19 + 1e300
 
 
@@ -566,7 +562,7 @@ def test_a_folded_histogram_keeps_no_buckets_of_its_sources() -> None:
     for time, times in ((TIME, 1), (TIME + 1, 3)):
         for source in range(5):
             value = HistogramValue(1001 * times, 1.0 * times, tuple(times * count for count in buckets))
-            store.apply(read("histogram", (("j", "i", f"/{source}"), value, source, TIME, time), bounds=bounds), time)
+            apply(store, read("histogram", (("j", "i", f"/{source}"), value, source, TIME, time), bounds=bounds), time)
     (block,) = tick(store, TIME + 1)
     assert rows([block]) == {(OVERFLOW,) * 3: HistogramValue(5 * 3 * 1001, 15.0, (5 * 3 * 1001,))}
     assert [len(source.last.buckets) for source in block.sources if isinstance(source.last, HistogramValue)] == [1] * 5
@@ -576,14 +572,14 @@ def test_a_source_of_a_tick_with_bounds_of_its_own_goes_on() -> None:
     """Ticks once had what a source had counted within the source's bounds, not its row's."""
     store = SeriesStore(Limits(1, 100))
     value = HistogramValue(2, 1.0, (2, 0))
-    store.apply(read("histogram", (("j", "i", "/"), value, 1, TIME, TIME), bounds=(1.0,)), TIME)
+    apply(store, read("histogram", (("j", "i", "/"), value, 1, TIME, TIME), bounds=(1.0,)), TIME)
     (block,) = tick(store, TIME)
     old = replace(block, sources=[block.sources[0]._replace(last=HistogramValue(2, 1.0, (1, 1, 0)))])
     after = SeriesStore(Limits(1, 100))
     after.load([old], TIME)
     for time, count in ((TIME + HOUR, 4), (TIME + HOUR + 1, 7)):
         later = HistogramValue(count, 1.0, (count, 0))
-        after.apply(read("histogram", (("j", "i", "/"), later, 1, TIME, time), bounds=(1.0,)), time)
+        apply(after, read("histogram", (("j", "i", "/"), later, 1, TIME, time), bounds=(1.0,)), time)
     (total,) = rows(tick(after, TIME + HOUR + 1)).values()
     assert total == HistogramValue(7, 1.0, (7,))
 
@@ -593,7 +589,7 @@ def test_sources_end_though_series_never_do() -> None:
     store = SeriesStore(Limits(100, 100, sources=3))
     for run in range(10):
         time = TIME + run * 2 * HOUR
-        store.apply(read("counter", (("j", "i", "/"), 7.0, 1, time, time)), time)
+        apply(store, read("counter", (("j", "i", "/"), 7.0, 1, time, time)), time)
         store.blocks(time)
         store.blocks(time + HOUR)
     assert rows(tick(store, TIME + 20 * HOUR)) == {("j", "i", "/"): 70.0}
@@ -609,19 +605,19 @@ def test_the_end_of_many_unknown_sources_costs_no_look_at_all_of_them() -> None:
     costs = []
     for readings in (known, unknown):
         batch, began = read("counter", *readings), process_time()
-        store.apply(batch, TIME)
+        apply(store, batch, TIME)
         costs.append(process_time() - began)
     assert costs[1] < 5 * costs[0]
     ended = read("counter", *[((f"{n}", "i", "/"), None, n, TIME + 1, TIME + 1) for n in range(0, number, 2)])
     store.blocks(TIME)
-    store.apply(ended, TIME)
+    apply(store, ended, TIME)
     assert len(store) == number // 2
 
 
 def test_a_sum_that_ends_before_its_sources_does_not_stop_the_role() -> None:
     """`idle_timeout` may be shorter than `stale_after`."""
     store = SeriesStore(Limits(100, 100, idle_ms=2 * MINUTE, level_idle_ms=5 * MINUTE))
-    store.apply(read("sum", (("j", "i", "/"), 5.0, 1, TIME, TIME)), TIME)
+    apply(store, read("sum", (("j", "i", "/"), 5.0, 1, TIME, TIME)), TIME)
     told = {minute: rows(tick(store, TIME + minute * MINUTE)) for minute in range(10)}
     assert [bool(found) for found in told.values()] == [True] * 5 + [False] * 5
 
@@ -635,15 +631,15 @@ def test_a_young_source_that_comes_back_goes_on(kind: Kind, shared: bool, silent
     own, bounds = ("j", "i", "/"), BOUNDS[1] if kind in ("histogram", "summary") else ()
     values = {number: value_of(kind, bounds, number) for number in (1000, 1050)}
     if shared:
-        store.apply(read(kind, (own, value_of(kind, bounds, 1), 2, TIME, TIME), bounds=bounds), TIME)
-    store.apply(read(kind, (own, values[1000], 1, TIME, TIME), bounds=bounds), TIME)
+        apply(store, read(kind, (own, value_of(kind, bounds, 1), 2, TIME, TIME), bounds=bounds), TIME)
+    apply(store, read(kind, (own, values[1000], 1, TIME, TIME), bounds=bounds), TIME)
     before = observations(rows(tick(store, TIME))[own])
     later = TIME + 10 * MINUTE
     if not silent:
-        store.apply(read(kind, (own, None, 1, TIME, later - MINUTE), bounds=bounds), later - MINUTE)
+        apply(store, read(kind, (own, None, 1, TIME, later - MINUTE), bounds=bounds), later - MINUTE)
     tick(store, later - MINUTE)
     tick(store, later)
-    store.apply(read(kind, (own, values[1050], 1, TIME, later), bounds=bounds), later)
+    apply(store, read(kind, (own, values[1050], 1, TIME, later), bounds=bounds), later)
     blocks = tick(store, later)
     after, fresh = observations(rows(blocks)[own]), sum(block.fresh for block in blocks)
     assert after - (0 if fresh else before) == 50
@@ -653,18 +649,18 @@ def test_no_value_any_more_ends_the_runs_before_as_well() -> None:
     """A process that was started again and then went away: the old run would keep its series for as long as it may."""
     store, own = SeriesStore(Limits(100, 100)), ("j", "i", "/")
     for start, value in ((TIME, 5.0), (TIME + MINUTE, 1.0)):
-        store.apply(read("counter", (own, value, 1, start, start)), start)
+        apply(store, read("counter", (own, value, 1, start, start)), start)
         tick(store, start)
-    store.apply(read("counter", (own, None, 1, TIME + MINUTE, TIME + 2 * MINUTE)), TIME + 2 * MINUTE)
+    apply(store, read("counter", (own, None, 1, TIME + MINUTE, TIME + 2 * MINUTE)), TIME + 2 * MINUTE)
     assert stale(tick(store, TIME + 2 * MINUTE)) == [own]
 
 
 def test_no_value_any_more_ends_no_later_run() -> None:
     store, own = SeriesStore(Limits(100, 100)), ("j", "i", "/")
     for start, value in ((TIME, 5.0), (TIME + MINUTE, 1.0)):
-        store.apply(read("counter", (own, value, 1, start, start)), start)
-    store.apply(read("counter", (own, None, 1, TIME, TIME + 2 * MINUTE)), TIME + 2 * MINUTE)
-    store.apply(read("counter", (own, 3.0, 1, TIME + MINUTE, TIME + 3 * MINUTE)), TIME + 3 * MINUTE)
+        apply(store, read("counter", (own, value, 1, start, start)), start)
+    apply(store, read("counter", (own, None, 1, TIME, TIME + 2 * MINUTE)), TIME + 2 * MINUTE)
+    apply(store, read("counter", (own, 3.0, 1, TIME + MINUTE, TIME + 3 * MINUTE)), TIME + 3 * MINUTE)
     assert rows(tick(store, TIME + 3 * MINUTE)) == {own: 8.0}
 
 
@@ -679,7 +675,7 @@ def test_a_folded_summary_has_no_quantiles(delta: bool) -> None:
             if delta
             else read("summary", (labels, value, number, TIME, TIME), bounds=(0.5,))
         )
-        store.apply(batch, TIME)
+        apply(store, batch, TIME)
     found = {labels: (block.shape.bounds, value) for block in tick(store, TIME) for labels, value in block.rows}
     assert found == {
         ("j", "a", ""): ((0.5,), SummaryValue(10, 1.0, (0.0,))),
@@ -691,8 +687,8 @@ def test_a_target_with_more_names_than_there_is_room_for_is_told_without_them() 
     """Attribute keys that are data, of one resource, would take every other one's `target_info`."""
     store = SeriesStore(Limits(1000, 1000))
     names = tuple(f"n{number}" for number in range(MOST_LABELS))
-    store.apply(read("info", (("j", "bad", *["x"] * len(names)), 1.0, 1, 0, TIME), names=(*NAMES[:2], *names)), TIME)
-    store.apply(read("info", (("j", "good", "1.2"), 1.0, 2, 0, TIME), names=(*NAMES[:2], "version")), TIME)
+    apply(store, read("info", (("j", "bad", *["x"] * len(names)), 1.0, 1, 0, TIME), names=(*NAMES[:2], *names)), TIME)
+    apply(store, read("info", (("j", "good", "1.2"), 1.0, 2, 0, TIME), names=(*NAMES[:2], "version")), TIME)
     told = tick(store, TIME)
     assert ("j", "good") in {labels[:2] for labels in rows(told)}
     assert store.dropped() == {}

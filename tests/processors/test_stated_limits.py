@@ -23,6 +23,7 @@ from schemas.otlp_build import traces_data
 from schemas.point import PointBatch, Shape
 from schemas.raw_batch import RawReader
 from schemas.reasons import Reason
+from tests.processors.metric_strategies import apply
 from tests.processors.sampling.pair import LOGS, RAW, SETTINGS, SPANS, START, WAIT, Owner, Pair
 from tests.processors.test_metric_points import message, read, timed
 from tests.repository import ROOT
@@ -151,7 +152,7 @@ def test_a_metric_point_of_ten_thousand_attributes_is_counted_with_fewer() -> No
     batches, dead = read(data)
     assert not dead
     store = SeriesStore(SeriesLimits(10_000, 1_000))
-    store.apply(batches["a_total"], START)
+    apply(store, batches["a_total"], START)
     (block,) = store.blocks(START)
     assert len(block.shape.label_names) <= MOST_LABELS
     ((labels, value),) = block.rows
@@ -164,7 +165,7 @@ def test_whatever_names_metrics_have_so_many_are_taken_in_and_no_more() -> None:
     most = Metrics().otlp.names_per_partition
     shape = Shape("counter", ("job",), open=True)
     for number in range(most + 100):
-        store.apply(PointBatch(f"m_{number}_total", shape, 0, [(("shop",), 1)]), START)
+        apply(store, PointBatch(f"m_{number}_total", shape, 0, [(("shop",), 1)]), START)
     assert (len(store), store.dropped()) == (most, {Reason.TOO_MANY_METRICS: 100})
     assert store.without_place == f"m_{most + 99}_total"
 

@@ -30,6 +30,7 @@ from tests.services import Elasticsearch as ElasticsearchServer
 from tests.services import Prometheus as PrometheusServer
 from tests.services.process import HOST
 from tests.sinks.building import counter, envelope, log, record, sink, span, tick
+from tests.sinks.faulty import faulty, status
 from tests.sinks.faulty_grpc import faulty_grpc, ok
 
 USER, PASSWORD = "tailrace", "open sesame"
@@ -133,6 +134,18 @@ async def findings(name: str, endpoint: str, **settings: Any) -> str:
     return "\n".join([str(finding) async for finding in connect(config, [f"sink.{name}"])][1:])
 
 
+async def test_a_redirect_and_a_signal_that_is_not_taken_are_told() -> None:
+    """Sinks follow no redirect, and send each signal to a path of its own."""
+    async with faulty(status(308, Location="https://there:4318/")) as server:
+        assert "follow no redirect: set the endpoint to what it is (https://there:4318/)" in await findings(
+            "otlp", server.url
+        )
+    async with faulty(status(200), status(404)) as server:
+        told = await findings("otlp", server.url, signals=["traces", "logs"])
+        assert "answers 404; nothing is served at this path" in told
+        assert [seen.path for seen in server.seen] == ["/v1/traces", "/v1/logs"]
+
+
 @pytest.fixture(scope="module")
 def collector(files: Certificates) -> Iterator[dict[str, str]]:
     """The endpoints, by protocol, of a Collector that wants TLS and a password."""
@@ -220,8 +233,10 @@ async def test_elasticsearch_with_tls_an_api_key_and_a_token_that_rotates(
             finally:
                 await destination.close()
 
+        own = record(envelope([log("a" * 2000)]).encode())
+
         async def sent(destination: Elasticsearch) -> Outcome:
-            items = destination.encode(record(envelope([log("a" * 2000)]).encode()))
+            items = destination.encode(own)
             return await destination.send(destination.request(items))
 
         async with started(api_key=API_KEY) as destination:

@@ -360,6 +360,16 @@ async def test_every_document_has_its_own_answer() -> None:
     assert (outcome.reason, outcome.detail) == ("item_429", "429 es_rejected_execution_exception: why")
 
 
+async def test_what_is_in_the_failure_store_is_refused() -> None:
+    """Nobody looks there: it is answered with 201 all the same."""
+    stored = {"create": {"status": 201, "_index": ".fs-logs-x", "failure_store": "used"}}
+    outcome = await faults(json({"errors": False, "items": [created(201), stored]}), logs=2)
+    assert (outcome.accepted, [refusal.detail for refusal in outcome.refused]) == (
+        1,
+        ["in the failure store of .fs-logs-x"],
+    )
+
+
 async def test_the_flag_errors_is_not_believed() -> None:
     answers = [created(201), created(400, "a"), created(201)]
     outcome = await faults(json({"errors": False, "items": answers}))
@@ -445,6 +455,21 @@ async def test_tls_with_a_client_certificate(tmp_path: Path) -> None:
             with pytest.raises(Unavailable, match=r"onnection|TLS"):
                 async with connected(server.url, **{key: files[key]}):
                     pass
+
+
+async def test_the_name_of_an_address_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's own context does not: any certificate of a public authority would get the credentials."""
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert("elsewhere.example.org").configure_cert(tls)
+    async with faulty(NO_TEMPLATE, ACKNOWLEDGED, tls=tls) as server:
+        destination = Elasticsearch(sink(server.url))
+        with pytest.raises(Unavailable, match="TLS"):
+            await destination.start()
+        await destination.close()
+        assert server.seen == []
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import math
+import ssl
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
@@ -179,3 +182,40 @@ def test_an_outage_while_bisecting_loses_nothing(count: int, fails_at: int, rais
     assert sorted([*accepted, *refused, *outcome.retry]) == list(range(count))
     assert outcome.accepted == len(accepted)
     assert set(refused) <= bad
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["at once", "certificate before key"])
+async def test_a_certificate_that_is_renewed_is_read_again(tmp_path: Path, half: bool) -> None:
+    """As cert-manager does it, while a worker runs: nobody restarts it for that."""
+    ca, other = trustme.CA(), trustme.CA()
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    ca.issue_cert(HOST).configure_cert(tls)
+    ca.configure_trust(tls)
+    (tmp_path / "ca.pem").write_bytes(ca.cert_pem.bytes())
+    good, bad = (each.issue_cert("tailrace@example.org") for each in (ca, other))
+
+    def write(key: bool = True, certificate: bool = True) -> None:
+        if certificate:
+            (tmp_path / "client.pem").write_bytes(b"".join(pem.bytes() for pem in current.cert_chain_pems))
+        if key:
+            (tmp_path / "client.key").write_bytes(current.private_key_pem.bytes())
+
+    current = bad
+    write()
+    names = {"ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.key"}
+    async with faulty(status(200), tls=tls) as server:
+        client = HttpClient(sink(server.url, **{key: str(tmp_path / name) for key, name in names.items()}))
+        await client.open()
+        try:
+            with pytest.raises(Unavailable):
+                await client.post(server.url, b"x", {})
+            current = good
+            if half:
+                write(key=False)
+                with pytest.raises(Unavailable):
+                    await client.post(server.url, b"x", {})
+            write()
+            assert (await client.post(server.url, b"x", {})).ok
+        finally:
+            await client.close()

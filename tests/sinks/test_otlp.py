@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -199,6 +200,27 @@ async def test_tls_is_verified_by_both_sides(guarded: Guarded, protocol: Protoco
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_certificate_that_is_renewed_is_read_again(
+    guarded: Guarded, tmp_path: Path, protocol: Protocol
+) -> None:
+    """While the worker runs: nobody restarts it for that."""
+    own = tmp_path / "client.pem"
+    shutil.copy(guarded.stranger_file, own)
+    files: dict[str, Any] = {"ca_file": guarded.ca_file, "cert_file": str(own)}
+    async with started(guarded.url(protocol), protocol=protocol, **files) as destination:
+
+        async def accepted() -> bool:
+            try:
+                return (await deliver(destination, envelope([span()]))).accepted == 1
+            except Unavailable:
+                return False
+
+        assert not await accepted()
+        shutil.copy(guarded.cert_file, own)
+        await eventually(accepted, 10, "the new certificate is used")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("key", ["ca_file", "cert_file"])
 async def test_a_certificate_that_is_not_there_is_a_configuration_error(
     tmp_path: Path, protocol: Protocol, key: str
@@ -384,6 +406,13 @@ def test_requests_under_way_together_move_on_once() -> None:
 async def refuse_poison(body: bytes, context: Any) -> bytes:
     """INTERNAL for a request with a span of that name."""
     return await (failure(Code.INTERNAL, "no") if b"poison" in body else ok)(body, context)
+
+
+async def test_a_refusal_with_much_to_say_is_one() -> None:
+    """Beyond 8 KiB gRPC makes a limit of it, which is waited for: one bad row would hold its partition for ever."""
+    async with faulty_grpc(failure(Code.INVALID_ARGUMENT, "why " * 8_000)) as server:
+        outcome = await send(server.url, envelope([span()]), protocol="grpc")
+    assert [refusal.index for refusal in outcome.refused] == [0]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -330,6 +330,14 @@ async def test_a_busy_receiver_gets_everything_again(code: int, now: int) -> Non
     assert (outcome.retry, outcome.retry_after, len(server.seen)) == ((0, 1), 2.0, 1)
 
 
+@pytest.mark.parametrize("said", ["native histograms are disabled", "histogram has a bucket whose count is negative"])
+async def test_a_histogram_that_an_older_prometheus_does_not_take_holds_nobody_up(said: str, now: int) -> None:
+    """It says 500 of that, and would for ever."""
+    async with faulty(*(status(500, said) if code else status(204) for code in (1, 0, 1, 1, 0))) as server:
+        outcome = await send(server.url, tick(1, now, counter("a", [((f"s{n}",), n) for n in range(3)])))
+    assert (outcome.accepted, [refusal.index for refusal in outcome.refused], outcome.retry) == (2, [1], ())
+
+
 async def test_an_outage_while_bisecting_keeps_what_is_left(now: int) -> None:
     async with faulty(status(400, "bad"), status(204), reset) as server:
         outcome = await send(server.url, tick(1, now, counter("a", [((f"s{n}",), n) for n in range(4)])))
