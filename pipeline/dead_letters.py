@@ -103,14 +103,19 @@ class Queue:
     def __init__(self, config: Config) -> None:
         self._config, self._topic = config, Topics(config.kafka.prefix).dlq
         self._partitions: list[TopicPartition] = []
-        self._consumer = AIOKafkaConsumer(**consumer_kwargs(config.kafka))
+        self._consumer: AIOKafkaConsumer = None
 
     async def __aenter__(self) -> Queue:
         found = await partition_counts(self._config, [self._topic])
         if self._topic not in found:
             raise Unavailable(f"{self._topic} does not exist, or this user may not see it")
         self._partitions = [TopicPartition(self._topic, p) for p in range(found[self._topic])]
-        await self._consumer.start()
+        self._consumer = AIOKafkaConsumer(**consumer_kwargs(self._config.kafka))
+        try:
+            await self._consumer.start()
+        except BaseException:
+            await self._consumer.stop()  # or it is complained of at the exit, behind the error that says why
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -209,15 +210,24 @@ def test_topics_check_and_create(tmp_path: Path, kafka: Kafka) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["topics"], ["topics", "resize", "--partitions", "8", "--dry-run"], ["acls"], ["cardinality", "--config"]],
+    [
+        ["topics"],
+        ["topics", "resize", "--partitions", "8", "--dry-run"],
+        ["acls"],
+        ["cardinality", "--config"],
+        ["dlq", "list"],
+    ],
     ids=" ".join,
 )
-def test_without_a_broker_one_line_says_why(tmp_path: Path, words: list[str]) -> None:
+def test_without_a_broker_one_line_says_why(tmp_path: Path, words: list[str], caplog: pytest.LogCaptureFixture) -> None:
     path = written(tmp_path, MINIMAL | {"kafka": {"bootstrap_servers": (broker := f"{HOST}:{free_port()}")}})
     result = run(*words, path)
     assert result.exit_code == 1
     (line,) = result.output.splitlines()
     assert line.startswith(f'✗ kafka {broker}: no broker can be reached; Unable connect to "{broker}": ')
+    del result  # and the frames of its exit
+    gc.collect()
+    assert "Unclosed" not in caplog.text
 
 
 def test_check_connect_where_nothing_is(tmp_path: Path) -> None:
