@@ -3,9 +3,11 @@
 A message is an ExportTraceServiceRequest (encoding otlp_proto) with spans of one trace; its key is the trace id in
 hexadecimal, as the Collector's kafkaexporter has it with `partition_traces_by_id`. A trace may take several messages.
 
-The producer is idempotent and waits for all replicas: while brokers are away it sends again by itself, for ever, and
-writes nothing twice. After an error that it does not mend it is thrown away, since the sequence numbers of a refused
-batch are used up. Only a worker that dies leaves messages that its successor writes once more.
+The producer is idempotent and waits for all replicas: while brokers are away it sends again by itself, and writes
+nothing twice. It asks none but the brokers that it knows: if there is no answer for PATIENCE, as after a cluster was
+made anew behind the same names, a new one asks `bootstrap_servers`. After an error that it does not mend it is thrown
+away too, since the sequence numbers of a refused batch are used up. What was under way may then be there twice, as what
+a worker that dies was writing.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from sinks.settings import Sink
 
 # Never more than one message is refused for its size: a batch above this size holds a single one.
 BATCH_BYTES = 16 << 10
+PATIENCE = 600.0  # seconds without an answer to messages, after which the producer is made anew
 MESSAGE_OVERHEAD = 1 << 10  # bytes of key, record and batch around a value
 REFUSING = (MessageSizeTooLargeError, RecordListTooLargeError)
 Span = message_class("trace.v1.Span")  # takes names that are not UTF-8, as all before this sink do
@@ -127,13 +130,18 @@ class KafkaTopic(Destination[RowItem]):
             await self.start()
         except Unavailable as error:
             return [error] * len(messages)
-        results = await asyncio.gather(*map(self._write, messages), return_exceptions=True)
+        results: list[BaseException | None]
+        try:
+            async with asyncio.timeout(PATIENCE):
+                results = await asyncio.gather(*map(self._write, messages), return_exceptions=True)
+        except TimeoutError:
+            results = [Unavailable(f"no answer within {PATIENCE:g} s")] * len(messages)
         if any(results):
             await self.close()
         for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, KafkaError):
+            if isinstance(result, BaseException) and not isinstance(result, KafkaError | Unavailable):
                 raise result
-        return list(results)
+        return results
 
     async def _write(self, message: Message) -> None:
         if self._producer is None:

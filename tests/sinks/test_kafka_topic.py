@@ -13,6 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from schemas.envelope import Envelope, RowVerdict
 from schemas.errors import Unavailable
+from sinks import kafka_topic
 from sinks.contract import Outcome
 from sinks.kafka_topic import KafkaTopic
 from tests.pipeline.kafka import DEADLINE, create, fresh, read_all
@@ -25,7 +26,7 @@ KEPT = RowVerdict(kept=True, policy="errors", threshold=0)
 
 @asynccontextmanager
 async def started(bootstrap: str, topic: str, **settings: Any) -> AsyncIterator[KafkaTopic]:
-    destination = KafkaTopic(sink(None, bootstrap_servers=[bootstrap], topic=topic, **settings), "sinks.kafka.security")
+    destination = KafkaTopic(sink(None, bootstrap_servers=bootstrap, topic=topic, **settings), "sinks.kafka.security")
     try:
         await destination.start()
         yield destination
@@ -133,3 +134,21 @@ async def test_brokers_that_go_away_cost_time_and_nothing_is_there_twice() -> No
                 assert await waiting == Outcome(accepted=2)
         names = sorted(s.name for _, _, spans in await written(server, name) for s in spans)
     assert names == ["before", "meanwhile", "too"]
+
+
+async def test_a_cluster_that_was_made_anew_is_found_by_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A producer asks the brokers that it knows, for ever: those of the cluster before."""
+    monkeypatch.setattr(kafka_topic, "PATIENCE", 3.0)
+    after = Kafka()
+    with Kafka() as before:
+        name = await topic(before)
+        async with started(f"{before.bootstrap},{after.bootstrap}", name, timeout="1s") as destination:
+            assert (await send(destination, envelope([span(name="before")]))).accepted == 1
+            before.kill()
+            outcome = await send(destination, envelope([span(name="meanwhile")]))
+            assert (outcome.retry, outcome.reason) == ((0,), "no_answer")
+            with after:
+                await create(after.bootstrap, {name: 1})
+                async with asyncio.timeout(DEADLINE):
+                    assert await send(destination, envelope([span(name="meanwhile")])) == Outcome(accepted=1)
+                assert [s.name for _, _, spans in await written(after, name) for s in spans] == ["meanwhile"]
