@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from pipeline.config import Config
 from pipeline.live.access import HEADERS, Guard
 from pipeline.live.graph import drawing
-from pipeline.live.peers import Peer
+from pipeline.live.peers import BY_PEER, Peer
 from pipeline.live.view import Observed, Past, view
 from pipeline.live.watch import Watch
 from pipeline.roles import diagram
@@ -195,13 +195,16 @@ class Page:
         return _of_owner(found)
 
     async def _trace(self, request: web.Request) -> web.StreamResponse:
-        """A kept trace with its logs: this worker's, or the first peer's that has it."""
+        """A kept trace with its logs: this worker's, or the first peer's that has it.
+
+        A peer that asks is answered from this worker alone: peers name each other, and would ask without end.
+        """
         trace_id = _trace_id(request)
         assert self._session is not None
         found = self._watch.trace(trace_id)
         if found is not None:
             return web.Response(body=orjson.dumps(found), content_type=JSON)
-        for peer in self._peers:
+        for peer in () if BY_PEER in request.query else self._peers:
             if (body := await peer.trace(self._session, trace_id.hex())) is not None:
                 return web.Response(body=body, content_type=JSON)
         return web.Response(status=404, text="this trace is not held any more\n")

@@ -17,6 +17,7 @@ from schemas.errors import Malformed, Unavailable
 ANSWER_SECONDS = 2.0
 EXPLAIN_SECONDS = 10.0  # it reads Kafka
 LARGEST_ANSWER = 32 << 20  # bytes
+BY_PEER = "by_peer"  # in the query: a worker asks for its own page
 NO_PAGE = (401, 403, 404)  # it is off, or wants another token
 
 
@@ -49,9 +50,9 @@ class Peer:
         raise Unavailable(f"{self.url}: HTTP {status}" + ": it wants another token (telemetry.token)" * (status == 401))
 
     async def trace(self, session: aiohttp.ClientSession, trace_id: str) -> bytes | None:
-        """The JSON of a kept trace, None if it is not there."""
+        """The JSON of a kept trace, None if this worker does not hold it; its own peers are not asked."""
         try:
-            status, body = await self._get(session, f"/live/traces/{trace_id}", self._headers)
+            status, body = await self._get(session, f"/live/traces/{trace_id}?{BY_PEER}=1", self._headers)
         except Unavailable:
             return None
         return body if status == 200 else None

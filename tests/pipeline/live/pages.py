@@ -23,9 +23,9 @@ class LivePage:
 
 @contextlib.asynccontextmanager
 async def live_page(
-    host: str = "127.0.0.1", token: str | None = None, public_metrics: bool = False, **live: Any
+    host: str = "127.0.0.1", port: int = 0, token: str | None = None, public_metrics: bool = False, **live: Any
 ) -> AsyncIterator[LivePage]:
-    access = {"host": host, "port": 0, "token": token, "public_metrics": public_metrics}
+    access = {"host": host, "port": port, "token": token, "public_metrics": public_metrics}
     config = Config.model_validate({**MINIMAL, "telemetry": {**access, "live": {"enabled": True, **live}}})
     watch = Watch(config.telemetry.live.payloads)
 

@@ -16,6 +16,7 @@ from tests.pipeline.live.building import kept, log, span, trace_id
 from tests.pipeline.live.pages import LivePage, live_page
 from tests.pipeline.live.test_red import OK, SERVER, batch
 from tests.repository import ROOT
+from tests.services.process import HOST, free_port
 
 TOKEN = "correct-horse-battery"
 STOPS_WITHIN = 5.0  # seconds
@@ -109,6 +110,18 @@ async def test_other_workers_are_on_the_same_page() -> None:
             whole = await get(f"{page.url}/live/traces/{trace_id(1).hex()}", **bearer)
             assert whole["summary"]["trace_id"] == trace_id(1).hex()
             assert whole["payloads"]
+
+
+async def test_peers_that_name_each_other_are_asked_once_for_a_trace_that_nobody_holds() -> None:
+    ports = [free_port(), free_port()]
+    peers = [f"http://{HOST}:{port}" for port in ports]
+    async with live_page(port=ports[0], peers=peers[1:]) as page, live_page(port=ports[1], peers=peers[:1]) as other:
+        asked: list[LivePage] = []
+        for each in (page, other):
+            each.watch.trace = lambda _, each=each: asked.append(each)  # type: ignore[method-assign, misc]
+        async with ClientSession() as client, client.get(f"{page.url}/live/traces/{trace_id(1).hex()}") as answer:
+            assert answer.status == 404
+        assert asked == [page, other]
 
 
 def test_the_files_of_the_page_are_in_the_package() -> None:
