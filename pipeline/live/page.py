@@ -185,8 +185,10 @@ class Page:
             return web.Response(status=415, text=f"a restore is asked for as {JSON}\n")
         try:
             asked = await request.json()
-            why, most = str(asked["why"])[:LONGEST_REASON], float(asked.get("max_read_bytes", inf))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            # JSON may hold half a surrogate pair, which the record of the decision could not.
+            why = str(asked["why"]).encode(errors="replace").decode()[:LONGEST_REASON]
+            most = float(asked.get("max_read_bytes", inf))
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
             return web.Response(status=400, text='a restore wants {"why": "...", "max_read_bytes": 1000000}\n')
         try:
             found = None if self._restore is None else await self._restore(_trace_id(request), why, most)

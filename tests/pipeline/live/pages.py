@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from pipeline.config import Config
@@ -21,9 +21,17 @@ class LivePage:
         self.url = f"http://127.0.0.1:{server.port}"
 
 
+Restore = Callable[[bytes, str, float], Awaitable[dict[str, Any] | None]]
+
+
 @contextlib.asynccontextmanager
 async def live_page(
-    host: str = "127.0.0.1", port: int = 0, token: str | None = None, public_metrics: bool = False, **live: Any
+    host: str = "127.0.0.1",
+    port: int = 0,
+    token: str | None = None,
+    public_metrics: bool = False,
+    restore: Restore | None = None,
+    **live: Any,
 ) -> AsyncIterator[LivePage]:
     access = {"host": host, "port": port, "token": token, "public_metrics": public_metrics}
     config = Config.model_validate({**MINIMAL, "telemetry": {**access, "live": {"enabled": True, **live}}})
@@ -33,7 +41,7 @@ async def live_page(
         return {"ingest": 5}
 
     server = Server(config.telemetry, lambda: {"ingest": True}, unread)
-    server.page = Page(config, watch, server.refresh)
+    server.page = Page(config, watch, server.refresh, restore=restore)
     await server.start()
     try:
         yield LivePage(server, watch)

@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import ClientSession
 
 from pipeline.live.page import MOST_WATCHERS, STATIC
+from schemas.decision import DecisionRecord
 from schemas.envelope import Envelope
 from tests.pipeline.live.building import kept, log, span, trace_id
 from tests.pipeline.live.pages import LivePage, live_page
@@ -122,6 +123,27 @@ async def test_peers_that_name_each_other_are_asked_once_for_a_trace_that_nobody
         async with ClientSession() as client, client.get(f"{page.url}/live/traces/{trace_id(1).hex()}") as answer:
             assert answer.status == 404
         assert asked == [page, other]
+
+
+async def test_a_restore_is_asked_for_with_valid_text_and_numbers() -> None:
+    reasons: list[str] = []
+
+    async def restore(_: bytes, why: str, __: float) -> dict[str, Any]:
+        DecisionRecord(1, restored={1: why}).encode()
+        reasons.append(why)
+        return {"why": why}
+
+    kind = "application/json"
+    async with live_page(restore=restore) as page, ClientSession() as client:
+        for body, of, status in (
+            (b'{"why": "half \\ud83d of \\ud83d\\ude00"}', kind, 200),
+            (b'{"why": "", "max_read_bytes": 1%b}' % (b"0" * 400), kind, 400),
+            (b'{"why": ""}', f"{kind}; charset=klingon", 400),
+        ):
+            path = f"{page.url}/live/restore/{trace_id(1).hex()}"
+            async with client.post(path, data=body, headers={"Content-Type": of}) as answer:
+                assert answer.status == status, body[:80]
+    assert reasons == ["half ? of \N{GRINNING FACE}"]
 
 
 def test_the_files_of_the_page_are_in_the_package() -> None:
