@@ -40,8 +40,11 @@ class Looker(ABC):
     async def before(self, probe: Probe) -> None:  # noqa: B027  only Prometheus has to know
         """A trace is about to be sent."""
 
-    def settled(self, probe: Probe, found: int) -> None:  # noqa: B027  likewise
-        """Nothing more of a trace is waited for: it is complete, or what is missing counts as lost."""
+    def settled(self, probe: Probe, answered: bool) -> None:  # noqa: B027  likewise
+        """Nothing more of a trace is waited for: what is missing counts as lost, if the backend `answered`."""
+
+    def unsent(self, probe: Probe) -> None:  # noqa: B027  likewise
+        """A trace that was about to be sent was not."""
 
     async def close(self) -> None:
         """Disconnect."""
@@ -109,7 +112,7 @@ class Progress:
     """How far a counter has come through what was sent, in order; it carries no ids.
 
     Followed across resets as `increase()` does. What was given up for lost is no longer waited for; should it come
-    after all, as much of a later loss is hidden by it.
+    after all, as much of a later loss is hidden by it, of what is under way at most.
     """
 
     def __init__(self) -> None:
@@ -125,7 +128,8 @@ class Progress:
     def observe(self, value: float) -> None:
         """What the counter says now."""
         if self._last is not None:
-            self._seen += value - self._last if value >= self._last else value
+            grown = value - self._last if value >= self._last else value
+            self._seen = min(self._seen + grown, self._sent)
         self._last = value
 
     def send(self, items: int) -> int:
@@ -170,10 +174,16 @@ class Prometheus(Looker):
         await self._look()
         return max(0, SPANS - self._progress.missing(self._needed[probe.trace_id]))
 
-    def settled(self, probe: Probe, found: int) -> None:
-        """What is lost is not waited for by the traces that follow."""
+    def settled(self, probe: Probe, answered: bool) -> None:
+        """What is lost, of this trace and of those before it, is not waited for by the traces that follow."""
+        needed = self._needed.pop(probe.trace_id, None)
+        if needed is not None and answered:
+            self._progress.give_up(self._progress.missing(needed))
+
+    def unsent(self, probe: Probe) -> None:
+        """Nor is what nobody sent."""
         if self._needed.pop(probe.trace_id, None) is not None:
-            self._progress.give_up(SPANS - found)
+            self._progress.give_up(SPANS)
 
     async def _look(self) -> None:
         answer = await self._ask(self._path)

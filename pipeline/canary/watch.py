@@ -99,7 +99,7 @@ class Watch:
             reason = f"no answer within {SEND_LIMIT:g} s" if isinstance(error, TimeoutError) else told(error)
             why = f"Kafka did not take it: {reason}"
             for looker in self._lookers:
-                looker.settled(sent, 0)
+                looker.unsent(sent)
             return [Finding(each.name, "unsent", 0, each.expected, _age(sent), why) for each in self._lookers]
         return list(await asyncio.gather(*(self._look(looker, sent) for looker in self._lookers)))
 
@@ -149,7 +149,7 @@ class Watch:
                 detail, answered = str(error), False
             complete = found >= looker.expected
             if complete or _age(sent) >= self.timeout:
-                looker.settled(sent, found)
+                looker.settled(sent, answered)
                 outcome = "complete" if complete else "incomplete" if answered else "unreachable"
                 return Finding(looker.name, outcome, found, looker.expected, _age(sent), detail)
             await asyncio.sleep(POLL)
