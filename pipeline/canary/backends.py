@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import ssl
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from math import isfinite
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -14,16 +16,21 @@ from pipeline.canary.probe import LOGS, SERVICE, SPANS, Probe
 from pipeline.canary.settings import Backend
 from pipeline.config import Config
 from processors.span_metrics import span_metric_names
-from schemas.errors import Unavailable
+from schemas.errors import ConfigError, Unavailable
 from sinks.http import authorization, shortened
 from sinks.settings import sink_kind
 
 ANSWER_LIMIT = 10.0  # seconds of one query
 NOT_FOUND = 404
 
+Read = TypeVar("Read")
+
 
 class Looker(ABC):
-    """One backend. `expected` is how many items of a trace it must have."""
+    """One backend. `expected` is how many items of a trace it must have.
+
+    Raises ConfigError when `ca_file` cannot be used.
+    """
 
     name: str
     expected: int
@@ -31,6 +38,12 @@ class Looker(ABC):
     def __init__(self, settings: Backend) -> None:
         self._settings = settings
         self._url = settings.endpoint.rstrip("/")
+        self._tls: ssl.SSLContext | bool = True
+        if settings.ca_file is not None:
+            try:
+                self._tls = ssl.create_default_context(cafile=settings.ca_file)
+            except OSError as error:  # ssl.SSLError is one
+                raise ConfigError(f"canary.{self.name}.ca_file: {settings.ca_file}: {error}") from error
         self._session: aiohttp.ClientSession | None = None
 
     @abstractmethod
@@ -51,12 +64,11 @@ class Looker(ABC):
         if self._session is not None:
             await self._session.close()
 
-    async def _ask(self, path: str, body: Any = None) -> Any:
-        """The answer's JSON; None for "not found"."""
+    async def _ask(self, path: str, read: Callable[[Any], Read], body: Any = None) -> Read | None:
+        """What `read` finds in the answer's JSON; None for "not found"."""
         if self._session is None:
-            tls = ssl.create_default_context(cafile=self._settings.ca_file) if self._settings.ca_file else True
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=tls),
+                connector=aiohttp.TCPConnector(ssl=self._tls),
                 timeout=aiohttp.ClientTimeout(total=ANSWER_LIMIT),
             )
         url = f"{self._url}{path}"
@@ -69,11 +81,14 @@ class Looker(ABC):
                     return None
                 if response.status != 200:
                     raise Unavailable(f"{url}: {response.status} {shortened(text)}")
-                return json.loads(text)
         except TimeoutError:
             raise Unavailable(f"{url}: no answer within {ANSWER_LIMIT:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise Unavailable(f"{url}: {type(error).__name__}: {error}") from error
+        try:
+            return read(json.loads(text))
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+            raise Unavailable(f"{url}: this is no answer of {self.name}: {shortened(text)}") from error
 
 
 class Jaeger(Looker):
@@ -83,9 +98,10 @@ class Jaeger(Looker):
 
     async def found(self, probe: Probe) -> int:
         """Distinct spans: one that was sent twice counts once."""
-        answer = await self._ask(f"/api/v3/traces/{probe.trace_id.hex()}")
-        if answer is None:
-            return 0
+        return await self._ask(f"/api/v3/traces/{probe.trace_id.hex()}", self._spans) or 0
+
+    @staticmethod
+    def _spans(answer: Any) -> int:
         scopes = [s for r in answer["result"]["resourceSpans"] for s in r["scopeSpans"]]
         return len({span["spanId"] for scope in scopes for span in scope.get("spans", ())})
 
@@ -104,8 +120,11 @@ class Elasticsearch(Looker):
         trace_id = probe.trace_id.hex()
         terms = [{"term": {field: trace_id}} for field in ("trace_id", "trace.id")]
         query = {"size": 0, "track_total_hits": True, "query": {"bool": {"should": terms, "minimum_should_match": 1}}}
-        answer = await self._ask(self._path, query)
-        return 0 if answer is None else min(LOGS, int(answer["hits"]["total"]["value"]))
+        return await self._ask(self._path, self._hits, query) or 0
+
+    @staticmethod
+    def _hits(answer: Any) -> int:
+        return min(LOGS, int(answer["hits"]["total"]["value"]))
 
 
 class Progress:
@@ -186,12 +205,18 @@ class Prometheus(Looker):
             self._progress.give_up(SPANS)
 
     async def _look(self) -> None:
-        answer = await self._ask(self._path)
-        if answer is None:
+        values = await self._ask(self._path, self._values)
+        if values is None:
             raise Unavailable(f"{self._url}: no API of Prometheus")
-        result = answer["data"]["result"]
-        if result or not self._progress.begun:  # a gap, as while nothing was written, is no reset
-            self._progress.observe(float(result[0]["value"][1]) if result else 0.0)
+        if values or not self._progress.begun:  # a gap, as while nothing was written, is no reset
+            self._progress.observe(values[0] if values else 0.0)
+
+    @staticmethod
+    def _values(answer: Any) -> list[float]:
+        values = [float(series["value"][1]) for series in answer["data"]["result"]]
+        if not all(map(isfinite, values)):
+            raise ValueError("a count is a number")
+        return values
 
 
 def lookers(config: Config) -> list[Looker]:

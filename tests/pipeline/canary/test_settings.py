@@ -43,6 +43,13 @@ def said(folder: Path, **sections: Any) -> tuple[int, str]:
             {"canary": JAEGER | {"traces_topic": "other"}, "inputs": [*MINIMAL["inputs"], LOGS]},
             "canary.traces_topic: other is not an input of traces as otlp_proto",
         ),
+        (
+            {
+                "canary": {"jaeger": {"endpoint": "https://jaeger:16686", "ca_file": "/not/here.pem"}},
+                "inputs": [*MINIMAL["inputs"], LOGS],
+            },
+            "canary.jaeger.ca_file: /not/here.pem: ",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, sections: dict[str, Any], expected: str) -> None:
