@@ -88,9 +88,7 @@ class Recent:
             return None
         turn = policy, kind
         if now - self._begun.get(turn, float("-inf")) < EVERY:
-            self._passed_over[key] = None
-            if len(self._passed_over) > REMEMBERED:
-                self._passed_over.popitem(last=False)
+            self._pass_over(key)
             return None
         self._begun[turn] = now
         self._traces[key] = trace = KeptTrace(policy)
@@ -102,4 +100,9 @@ class Recent:
             crowded = max(held, key=lambda policy: held[policy])
             oldest = next(key for key, trace in self._traces.items() if trace.policy == crowded)
             self._bytes -= self._traces.pop(oldest).size
-            self._passed_over[oldest] = None
+            self._pass_over(oldest)
+
+    def _pass_over(self, key: int) -> None:
+        self._passed_over[key] = None
+        if len(self._passed_over) > REMEMBERED:
+            self._passed_over.popitem(last=False)

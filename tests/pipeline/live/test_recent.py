@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.live import recent as keeping
 from pipeline.live.recent import EVERY, MOST_ROWS, Recent
 from schemas.ids import trace_key
 from tests.pipeline.live.building import kept, log, span, trace_id
@@ -54,6 +56,14 @@ def test_one_trace_has_an_end() -> None:
     trace = recent.get(1)
     assert trace is not None
     assert (len(trace.spans), trace.more) == (MOST_ROWS, 5)
+
+
+def test_what_made_room_is_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "REMEMBERED", 10)
+    recent = Recent(most_traces=1)
+    for number in range(100):
+        recent.add("spans", kept(span(1 + number, 1)), number * EVERY)
+    assert len(recent._passed_over) == 10
 
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.sampled_from(["a", "b"]), st.integers(1, 20)), max_size=80))
