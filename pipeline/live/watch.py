@@ -23,16 +23,21 @@ MOST_OFFENDERS = 5
 class Watch:
     """The recent past of one worker. `payloads`: whether values that came in may be shown."""
 
-    def __init__(self, payloads: bool, clock: Callable[[], float] = time.time) -> None:
-        self.payloads, self._clock = payloads, clock
+    def __init__(
+        self,
+        payloads: bool,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.payloads, self._clock, self._monotonic = payloads, clock, monotonic
         self._recent, self._red = Recent(), Red()
         self._limits: dict[int, list[Limit]] = {}
         self._summaries: dict[int, tuple[tuple[int, int], TraceSummary]] = {}
 
     def committed(self, points: Iterable[PointBatch], spans: Iterable[bytes], logs: Iterable[bytes]) -> None:
         """A transaction of `sample` is durable: what it counted, and the kept envelopes in it."""
-        now = self._clock()
-        self._red.add(points, now)
+        self._red.add(points, self._clock())
+        now = self._monotonic()
         for value in spans:
             self._recent.add("spans", Envelope.decode(value), now)
         for value in logs:

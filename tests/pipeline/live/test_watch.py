@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.live.recent import EVERY
 from pipeline.live.watch import MOST_LIMITS, MOST_OFFENDERS, Watch
 from schemas.point import Shape
 from schemas.sample import LimitState, SeriesBlock
@@ -36,6 +37,14 @@ def test_values_that_were_refused_are_payload(payloads: bool, told: int) -> None
     watch.ticked(0, [block("m", 7, 100)])
     (limit,) = watch.snapshot().limits
     assert len(limit.offenders) == told
+
+
+def test_a_wall_clock_that_is_set_back_stops_nothing() -> None:
+    wall, monotonic = iter((1e9, 1e9 - 3600)), iter((0.0, 2 * EVERY))
+    watch = Watch(payloads=False, clock=lambda: next(wall), monotonic=lambda: next(monotonic))
+    for number in (1, 2):
+        watch.committed([], [kept(span(number, 1)).encode()], [])
+    assert all(watch.trace(trace_id(number)) for number in (1, 2))
 
 
 def test_a_trace_that_grows_is_summed_up_again() -> None:
