@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from math import inf
 
 import aiohttp
 import click
@@ -52,7 +53,7 @@ async def _look(peers: list[Peer], session: aiohttp.ClientSession, past: Past) -
 
 
 async def _once(peers: list[Peer], every: float) -> int:
-    past = Past()
+    past = Past(gap=inf)
     async with aiohttp.ClientSession() as session:
         if code := _code(await _look(peers, session, past)):
             return code
@@ -63,7 +64,7 @@ async def _once(peers: list[Peer], every: float) -> int:
 
 
 async def _watch(peers: list[Peer], every: float) -> int:
-    past = Past()
+    past = Past(gap=inf)
     async with aiohttp.ClientSession() as session:
         shown = await _look(peers, session, past)
         if code := _code(shown):

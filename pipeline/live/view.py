@@ -16,6 +16,7 @@ from pipeline.live.snapshot import Limit, Sample, Snapshot, TraceSummary
 
 MOST_TRACES = 60
 RATE_SECONDS = 10.0  # that rates look back
+LONGEST_GAP = 3 * RATE_SECONDS  # seconds between two looks: over more a rate would be an average of what is long past
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +30,19 @@ class Observed:
 
 
 class Past:
-    """The last snapshots of some workers, so that each can be compared with itself."""
+    """The last snapshots of some workers, so that each can be compared with itself.
 
-    def __init__(self) -> None:
+    One that is older than `gap` seconds is forgotten when another comes.
+    """
+
+    def __init__(self, gap: float = LONGEST_GAP) -> None:
+        self._gap = gap
         self._snapshots: dict[str, deque[Snapshot]] = defaultdict(deque)
 
     def observed(self, name: str, now: Snapshot) -> Observed:
         """A worker as of now, and what it said about RATE_SECONDS ago, or as far back as is known."""
         past = self._snapshots[name]
-        if past and now.time < past[-1].time:  # a clock was set back
+        if past and not 0 <= now.time - past[-1].time <= self._gap:  # a clock was set back, or nobody watched
             past.clear()
         while len(past) > 1 and now.time - past[1].time >= RATE_SECONDS:
             past.popleft()

@@ -103,3 +103,12 @@ def test_the_past_looks_back_about_ten_seconds() -> None:
     assert seen[0].before is None
     back = [each.now.time - each.before.time for each in seen if each.now and each.before]
     assert back == [*range(1, 10), *[10] * 20]
+
+
+def test_what_was_seen_before_nobody_watched_makes_no_rate() -> None:
+    past = Past()
+    past.observed("w", snapshot(0.0))
+    assert past.observed("w", snapshot(6 * 3600.0)).before is None
+    found = past.observed("w", snapshot(6 * 3600.0 + 1))
+    assert found.before is not None
+    assert found.before.time == 6 * 3600.0
