@@ -23,6 +23,7 @@ from rich.table import Table
 from pipeline.commands.console import bad, loaded, of_kafka, plural
 from pipeline.config import Config
 from pipeline.overheard import Overheard
+from pipeline.printable import printable
 from pipeline.reader import Reader
 from pipeline.security import client_kwargs
 from pipeline.told_limits import standing
@@ -126,7 +127,8 @@ def _print(ticks: Iterable[Tick]) -> None:
         numbers = [f"{limit[key]:.0f}" for key in ("active", "limit", "demand", "folded")]
         style = "red" if limit["folded"] else ""
         label = limit["label"] or "(series)"
-        table.add_row(escape(limit["metric"]), escape(label), *numbers, escape(", ".join(offenders)), style=style)
+        metric, label, top = (escape(printable(text)) for text in (limit["metric"], label, ", ".join(offenders)))
+        table.add_row(metric, label, *numbers, top, style=style)
     # A pipe has no width: wide enough for every name on one line.
     console = Console(width=None if sys.stdout.isatty() else max(NARROW, console_width(table)))
     console.print(table)

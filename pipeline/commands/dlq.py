@@ -22,6 +22,7 @@ from pipeline.config import Config
 from pipeline.dead_letters import Found, Queue, Summary, Wanted
 from pipeline.letter_text import readable
 from pipeline.overheard import Overheard
+from pipeline.printable import printable
 from pipeline.replay import Replay, Replayed
 from schemas.errors import ConfigError, Permanent, TailraceError
 from schemas.settings import parse_duration
@@ -124,7 +125,7 @@ def show(file: str, where: str, payload: bool) -> None:
     fields["timestamp"] = f"{letter.timestamp} ({_time(letter.timestamp)})"
     fields["bytes"] = str(len(letter.value)) + (f" of {letter.cut_from}" if letter.cut_from else "")
     for name, text in fields.items():
-        click.echo(f"{name:10} {_printable(text)}".rstrip())
+        click.echo(f"{name:10} {printable(text)}".rstrip())
     if payload:
         click.echo()
         signals = {item.topic: item.signal for item in config.inputs}
@@ -206,7 +207,7 @@ def _table(summary: Summary) -> None:
     for why, group in sorted(summary.groups.items(), key=lambda item: -item[1].letters):
         times = (_time(group.oldest_ms), _time(group.newest_ms)) if group.letters else ("", "")
         cells = (*why, str(group.letters), str(group.replayed), *times, group.first, group.detail)
-        table.add_row(*(escape(_printable(cell)) for cell in cells))
+        table.add_row(*(escape(printable(cell)) for cell in cells))
     console = Console(width=None if sys.stdout.isatty() else max(NARROW, _width(table)))
     if summary.groups:
         console.print(table)
@@ -217,11 +218,6 @@ def _table(summary: Summary) -> None:
 
 def _width(table: Table) -> int:
     return Console(width=10_000).measure(table).maximum
-
-
-def _printable(text: str) -> str:
-    """What came in may hold control characters, which a terminal would obey."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _time(time_ms: int) -> str:

@@ -18,6 +18,7 @@ from pipeline.commands.console import bad, loaded, of_kafka
 from pipeline.config import Config
 from pipeline.live.peers import Peer
 from pipeline.overheard import Overheard
+from pipeline.printable import printable
 from processors.sampling.votes import from_plain
 from schemas.errors import TailraceError, Unavailable
 from schemas.ids import TRACE_ID_BYTES
@@ -71,7 +72,7 @@ def explain_command(trace_id: bytes, file: str, urls: tuple[str, ...], token: st
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
     else:
-        click.echo("\n".join(lines(found)))
+        click.echo("\n".join(map(printable, lines(found))))
     sys.exit(1 if found["state"] == "unknown" else 0)
 
 
@@ -82,7 +83,7 @@ async def _found(config: Config, trace_id: bytes, peers: list[Peer]) -> dict[str
             try:
                 body = await peer.explained(session, trace_id.hex())
             except Unavailable as error:
-                click.echo(str(error), err=True)
+                click.echo(printable(str(error)), err=True)
                 continue
             if body is not None:
                 answer: dict[str, Any] = json.loads(body)

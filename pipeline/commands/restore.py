@@ -15,6 +15,7 @@ import click
 from pipeline.commands.console import bad, loaded
 from pipeline.commands.explain import TraceId
 from pipeline.live.peers import Peer
+from pipeline.printable import printable
 from processors.sampling.restore import Outcome
 from schemas.errors import Unavailable
 
@@ -69,7 +70,7 @@ def restore_command(
     if found is None:
         bad("nobody who answered owns the trace's partition; nothing was changed as far as is known, ask again")
         sys.exit(1)
-    click.echo(json.dumps(found, ensure_ascii=False, indent=2) if as_json else told(trace_id.hex(), found))
+    click.echo(json.dumps(found, ensure_ascii=False, indent=2) if as_json else printable(told(trace_id.hex(), found)))
     sys.exit(0 if found["outcome"] in (Outcome.RESTORED, Outcome.KEPT) else 1)
 
 
@@ -88,7 +89,7 @@ async def _asked(trace_id: bytes, why: str, peers: list[Peer], most: int, wait: 
             try:
                 body = await peer.restored(session, trace_id.hex(), why, most, wait)
             except Unavailable as error:
-                click.echo(str(error), err=True)
+                click.echo(printable(str(error)), err=True)
                 continue
             if body is None:
                 continue

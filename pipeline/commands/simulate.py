@@ -21,6 +21,7 @@ from pipeline.commands.console import EX_CONFIG, bad, loaded, of_kafka
 from pipeline.config import Config, Sampling
 from pipeline.config_file import InvalidConfig
 from pipeline.overheard import Overheard
+from pipeline.printable import printable
 from pipeline.section_file import load_section
 from processors.sampling.policies import Policies
 from schemas.errors import TailraceError
@@ -105,7 +106,7 @@ def simulate_command(
     if as_json:
         click.echo(json.dumps(told_simulation.document(report), ensure_ascii=False, indent=2))
     else:
-        click.echo("\n".join(told_simulation.lines(report)))
+        click.echo("\n".join(map(printable, told_simulation.lines(report))))
 
 
 async def _shown(config: Config, new: Sampling, old: Sampling, since: int, until: int | None) -> Report:

@@ -11,6 +11,7 @@ from pipeline import told_votes
 from pipeline.commands.console import EX_CONFIG, bad, good, loaded, plural
 from pipeline.config_file import InvalidConfig
 from pipeline.policy_tests import Outcome, load_cases, run, unknown_policies
+from pipeline.printable import printable
 
 
 @click.command()
@@ -65,4 +66,4 @@ def _tell(outcome: Outcome, path: Path, verbose: bool) -> None:
     if outcome.wrong or verbose:
         click.echo(f"    {told_votes.facts(outcome.evidence)}")
         for line in told_votes.lines(outcome.votes):
-            click.echo(f"    {line}")
+            click.echo(f"    {printable(line)}")

@@ -16,6 +16,7 @@ from pipeline.commands.console import bad
 from pipeline.live import terminal
 from pipeline.live.peers import Peer
 from pipeline.live.view import Past, View, view
+from pipeline.printable import printable
 
 EVERY = 1.0  # seconds between two looks
 PIPE_COLUMNS = 140  # of what goes to a file
@@ -81,6 +82,6 @@ def _code(shown: View) -> int:
     if not all(worker.error for worker in shown.workers):
         return 0
     for worker in shown.workers:
-        bad(worker.error)
+        bad(printable(worker.error))
     click.echo("A worker answers on its telemetry.host and telemetry.port. Name others: tailrace top URL…", err=True)
     return 1

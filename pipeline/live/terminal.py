@@ -14,6 +14,7 @@ from rich.text import Text
 
 from pipeline.live.snapshot import Limit
 from pipeline.live.view import Count, RoleView, View
+from pipeline.printable import printable
 
 BAR = 24  # columns
 MOST_LINES = 8  # of each table that could be long
@@ -51,6 +52,10 @@ def per_second(count: Count) -> str:
     return f"{count.rate:,.1f}" if 0 < count.rate < 10 else f"{count.rate:,.0f}"
 
 
+def _cell(text: str) -> str:
+    return escape(printable(text))
+
+
 def _head(view: View) -> Text:
     decided = view.kept_traces.total + view.dropped_traces.total
     share = f"{view.kept_traces.total / decided:.1%}" if decided else "–"
@@ -61,8 +66,9 @@ def _head(view: View) -> Text:
         f"  {view.lag:,.1f} s behind",
     )  # fmt: skip
     for worker in view.workers:
-        state = (worker.error, "red") if worker.error else f"{worker.memory / MB:,.0f} MB, {worker.cpu:.2f} cores"
-        text.append("\n").append(worker.name, "dim").append("  ").append_text(Text.assemble(state))
+        use = f"{worker.memory / MB:,.0f} MB, {worker.cpu:.2f} cores"
+        state = (printable(worker.error), "red") if worker.error else use
+        text.append("\n").append(printable(worker.name), "dim").append("  ").append_text(Text.assemble(state))
     return text
 
 
@@ -71,7 +77,7 @@ def _roles(view: View) -> Table:
     for role in view.roles:
         read = sum(role.read.values(), Count())
         out = _out(view, role)
-        name = Text(role.name, style="" if role.ready else "yellow")
+        name = Text(printable(role.name), style="" if role.ready else "yellow")
         made.add_row(name, f"{read.total:,.0f}", per_second(read), f"{role.unread:,.0f}", out)
     return made
 
@@ -90,7 +96,7 @@ def _policies(view: View) -> Table:
     made = table("traces kept, by policy", "policy", "traces", "per s", "dropped")
     for policy in view.policies:
         dropped = f"{policy.dropped.total:,.0f}" if policy.dropped.total else ""
-        made.add_row(escape(policy.name), f"{policy.kept.total:,.0f}", per_second(policy.kept), dropped)
+        made.add_row(_cell(policy.name), f"{policy.kept.total:,.0f}", per_second(policy.kept), dropped)
     return made
 
 
@@ -99,7 +105,7 @@ def _drops(view: View) -> Table:
     for drop in view.drops[:MOST_LINES]:
         what = f"{'dead letter of ' if drop.dead_letter else ''}{drop.where}: {drop.reason}"
         style = "" if drop.intentional else "red"
-        made.add_row(Text(what, style=style), f"{drop.count.total:,.0f}", per_second(drop.count))
+        made.add_row(Text(printable(what), style=style), f"{drop.count.total:,.0f}", per_second(drop.count))
     return made
 
 
@@ -108,7 +114,7 @@ def _services(view: View) -> Table:
     for service in view.services[:MOST_LINES]:
         errors = f"{service.failed / service.calls:.1%}" if service.calls else ""
         times = [f"{ms:,.1f} ms" if ms is not None else "" for ms in (service.p50_ms, service.p95_ms)]
-        made.add_row(escape(service.name), f"{service.calls:,}", errors, *times)
+        made.add_row(_cell(service.name), f"{service.calls:,}", errors, *times)
     return made
 
 
@@ -118,7 +124,8 @@ def _limits(view: View) -> Table:
         bar = budget(limit.active, limit.limit, BAR)
         numbers = (f"{limit.limit:,}", f"{limit.demand:,}", f"{limit.folded:,.0f}")
         style = "red" if limit.folded else ""
-        made.add_row(limit.metric, limit.label or "(series)", bar, f"{limit.active:,}", *numbers, style=style)
+        names = _cell(limit.metric), _cell(limit.label or "(series)")
+        made.add_row(*names, bar, f"{limit.active:,}", *numbers, style=style)
     return made
 
 
@@ -129,7 +136,7 @@ def _fullness(limit: Limit) -> tuple[bool, float]:
 def _traces(view: View) -> Table:
     made = table("kept traces, a sample", "trace", "policy", "spans", "logs", "took", texts=2)
     for trace in view.traces[:MOST_LINES]:
-        name = Text.assemble(f"{trace.service}: {trace.name}", ("  " + trace.trace_id, "dim"))
-        name.stylize("red" if trace.error else "", 0, len(trace.service) + 2 + len(trace.name))
-        made.add_row(name, escape(trace.policy), str(trace.spans), str(trace.logs), f"{trace.duration_ms:,.1f} ms")
+        what = printable(f"{trace.service}: {trace.name}"), "red" if trace.error else ""
+        name = Text.assemble(what, (f"  {printable(trace.trace_id)}", "dim"))
+        made.add_row(name, _cell(trace.policy), str(trace.spans), str(trace.logs), f"{trace.duration_ms:,.1f} ms")
     return made

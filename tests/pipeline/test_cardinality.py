@@ -115,9 +115,10 @@ def check(block: SeriesBlock, flood: int) -> None:
 
 def test_names_are_told_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     """UTF-8 names may hold anything, also what a terminal's markup looks like."""
-    limits = [LimitState("[red]label", 5, 1, 1), LimitState("", 5, 1, 1)]
+    limits = [LimitState("[red]label", 5, 1, 1, 0, (("\x1b[2Jvalue", 3),)), LimitState("", 5, 1, 1)]
     block = SeriesBlock("db[/x]", SHAPE, [(("cart", "a"), 1)], limits=limits)
     cardinality._print([Tick(1, 1_700_000_000_000, 1, 1, [block])])
     told = capsys.readouterr().out
     assert "db[/x]" in told
     assert "[red]label" in told
+    assert r"\x1b[2Jvalue (3)" in told  # a terminal would obey the character itself

@@ -57,6 +57,14 @@ def test_a_case_that_passes(config: Path) -> None:
     ]
 
 
+def test_names_of_spans_cannot_command_the_terminal(config: Path) -> None:
+    hostile = spans(2)
+    hostile["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"] = "s\x1b[2J"
+    result = run(config, {"name": "kept", "spans": hostile, "expect": {"verdict": "kept"}}, words=("-v",))
+    assert result.exit_code == 0, result.output
+    assert r" s\x1b[2J" in result.output
+
+
 def test_a_case_that_fails_shows_expected_got_and_all_votes(config: Path) -> None:
     wrong = {"verdict": "kept", "policy": "slow", "votes": ["errors", "slow"]}
     result = run(config, {"name": "a", "spans": spans(0), "expect": wrong})
