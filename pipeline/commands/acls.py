@@ -8,7 +8,7 @@ import sys
 import click
 
 from pipeline import acls as rights
-from pipeline.commands.console import EX_CONFIG, FILE, PRINT, ROLES, bad, good, loaded, note, plural
+from pipeline.commands.console import EX_CONFIG, FILE, PRINT, ROLES, bad, failed, good, loaded, note, plural
 from pipeline.granted import missing
 from pipeline.overheard import Overheard
 from pipeline.printed import FORMS, kafka_cli
@@ -53,7 +53,7 @@ def acls(file: str, names: list[str], user: str | None, form: str | None) -> Non
         with overheard:
             lacking = asyncio.run(missing(config, wanted))
     except TailraceError as error:
-        bad(overheard.after(str(error)))
+        failed(overheard.after(str(error)))
         sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
     for acl in wanted:
         if acl not in lacking:

@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from pipeline.commands.console import EX_CONFIG, bad, good, loaded
+from pipeline.commands.console import EX_CONFIG, bad, failed, good, loaded
 from pipeline.config import Config
 from pipeline.logs import configure
 from pipeline.overheard import Overheard
@@ -37,7 +37,7 @@ def canary(file: str, once: bool) -> None:
         canary_topics(config)
         sys.exit(asyncio.run(_once(config) if once else _run(config)))
     except ConfigError as error:
-        bad(str(error))
+        failed(str(error))
         sys.exit(EX_CONFIG)
 
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.commands.console import bad, loaded, of_kafka, plural
+from pipeline.commands.console import failed, loaded, of_kafka, plural
 from pipeline.config import Config
 from pipeline.overheard import Overheard
 from pipeline.printable import printable
@@ -57,7 +57,7 @@ def cardinality(file: str, as_json: bool) -> None:
         with Overheard() as overheard:
             ticks = asyncio.run(newest_ticks(config))
     except (TailraceError, KafkaError) as error:
-        bad(overheard.after(of_kafka(config, error)))
+        failed(overheard.after(of_kafka(config, error)))
         sys.exit(1)
     if as_json:
         click.echo(json.dumps(document(ticks), ensure_ascii=False, indent=2))

@@ -43,8 +43,13 @@ def good(text: str) -> None:
 
 
 def bad(text: str) -> None:
-    """A line for what is wrong."""
+    """A line for what is found to be wrong."""
     click.echo(f"{click.style('✗', fg='red')} {text}")
+
+
+def failed(text: str) -> None:
+    """A line on standard error for why there is no answer."""
+    click.echo(f"{click.style('✗', fg='red')} {text}", err=True)
 
 
 def note(text: str) -> None:
@@ -58,7 +63,7 @@ def loaded(file: str, files: bool = True) -> Config:
         return load(file, os.environ, files)
     except InvalidConfig as error:
         for problem in error.problems:
-            click.echo(f"{click.style('✗', fg='red')} {file}:{problem}", err=True)
+            failed(f"{file}:{problem}")
         click.echo(plural(len(error.problems), "problem"), err=True)
         sys.exit(EX_CONFIG)
 

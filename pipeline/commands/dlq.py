@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.commands.console import EX_CONFIG, FILE, bad, good, loaded, note, of_kafka, plural, words
+from pipeline.commands.console import EX_CONFIG, FILE, bad, failed, good, loaded, note, of_kafka, plural, words
 from pipeline.config import Config
 from pipeline.dead_letters import Found, Queue, Summary, Wanted
 from pipeline.letter_text import readable
@@ -184,10 +184,10 @@ def _run(config: Config, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Ans
         with Overheard() as overheard:
             return asyncio.run(work())
     except (ConfigError, Permanent) as error:
-        bad(str(error))
+        failed(str(error))
         sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
     except (TailraceError, KafkaError, OSError) as error:  # TimeoutError is one
-        bad(overheard.after(of_kafka(config, error)))
+        failed(overheard.after(of_kafka(config, error)))
         sys.exit(1)
 
 

@@ -14,7 +14,7 @@ import click
 from aiokafka.errors import KafkaError
 
 from pipeline import told_votes
-from pipeline.commands.console import bad, loaded, of_kafka
+from pipeline.commands.console import failed, loaded, of_kafka
 from pipeline.config import Config
 from pipeline.live.peers import Peer
 from pipeline.overheard import Overheard
@@ -67,7 +67,7 @@ def explain_command(trace_id: bytes, file: str, urls: tuple[str, ...], token: st
         with Overheard() as overheard:
             found = asyncio.run(_found(config, trace_id, peers))
     except (TailraceError, KafkaError) as error:
-        bad(overheard.after(of_kafka(config, error)))
+        failed(overheard.after(of_kafka(config, error)))
         sys.exit(1)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))

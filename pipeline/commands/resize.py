@@ -8,7 +8,7 @@ import sys
 import click
 from aiokafka.errors import KafkaError
 
-from pipeline.commands.console import EX_CONFIG, FILE, bad, good, loaded, note, of_kafka, plural
+from pipeline.commands.console import EX_CONFIG, FILE, failed, good, loaded, note, of_kafka, plural
 from pipeline.config import Config
 from pipeline.overheard import Overheard
 from pipeline.resize import Plan, Resize
@@ -37,10 +37,10 @@ def resize(file: str, partitions: int, dry_run: bool) -> None:
         with Overheard() as overheard:
             asyncio.run(_resize(config, partitions, dry_run))
     except (KafkaError, OSError) as error:  # TimeoutError is one
-        bad(overheard.after(of_kafka(config, error)))
+        failed(overheard.after(of_kafka(config, error)))
         sys.exit(1)
     except TailraceError as error:
-        bad(overheard.after(str(error)))
+        failed(overheard.after(str(error)))
         sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
 
 

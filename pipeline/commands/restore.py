@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import click
 
-from pipeline.commands.console import bad, loaded
+from pipeline.commands.console import failed, loaded
 from pipeline.commands.explain import TraceId
 from pipeline.live.peers import Peer
 from pipeline.printable import printable
@@ -63,12 +63,12 @@ def restore_command(
     config = loaded(file)
     peers = [Peer(url, token or config.telemetry.bearer) for url in urls or config.telemetry.live.peers]
     if not peers:
-        bad("no worker to ask: name them with --worker URL or in telemetry.live.peers")
+        failed("no worker to ask: name them with --worker URL or in telemetry.live.peers")
         sys.exit(1)
     reason = f"by {_user()}" + (f": {why}" if why else "")
     found = asyncio.run(_asked(trace_id, reason, peers, most, wait))
     if found is None:
-        bad("nobody who answered owns the trace's partition; nothing was changed as far as is known, ask again")
+        failed("nobody who answered owns the trace's partition; nothing was changed as far as is known, ask again")
         sys.exit(1)
     click.echo(json.dumps(found, ensure_ascii=False, indent=2) if as_json else printable(told(trace_id.hex(), found)))
     sys.exit(0 if found["outcome"] in (Outcome.RESTORED, Outcome.KEPT) else 1)

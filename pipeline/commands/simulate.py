@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pipeline import process, told_simulation
-from pipeline.commands.console import EX_CONFIG, bad, loaded, of_kafka
+from pipeline.commands.console import EX_CONFIG, failed, loaded, of_kafka
 from pipeline.config import Config, Sampling
 from pipeline.config_file import InvalidConfig
 from pipeline.overheard import Overheard
@@ -101,7 +101,7 @@ def simulate_command(
         with Overheard() as overheard:
             report = process.run(_shown(config, new, old, since, until))
     except (TailraceError, KafkaError) as error:
-        bad(overheard.after(of_kafka(config, error)))
+        failed(overheard.after(of_kafka(config, error)))
         sys.exit(1)
     if as_json:
         click.echo(json.dumps(told_simulation.document(report), ensure_ascii=False, indent=2))
@@ -133,7 +133,7 @@ def _sampling(path: Path, config: Config) -> Sampling:
         return config.sampling.model_copy(update={"policies": found.policies})
     except InvalidConfig as error:
         for problem in error.problems:
-            click.echo(f"{click.style('✗', fg='red')} {path}:{problem}", err=True)
+            failed(f"{path}:{problem}")
         sys.exit(EX_CONFIG)
 
 

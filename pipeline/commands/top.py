@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from pipeline.commands.console import bad
+from pipeline.commands.console import failed
 from pipeline.live import terminal
 from pipeline.live.peers import Peer
 from pipeline.live.view import Past, View, view
@@ -82,6 +82,6 @@ def _code(shown: View) -> int:
     if not all(worker.error for worker in shown.workers):
         return 0
     for worker in shown.workers:
-        bad(printable(worker.error))
+        failed(printable(worker.error))
     click.echo("A worker answers on its telemetry.host and telemetry.port. Name others: tailrace top URL…", err=True)
     return 1

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pipeline import topics as internal
-from pipeline.commands.console import EX_CONFIG, FILE, PRINT, bad, good, loaded, note, plural
+from pipeline.commands.console import EX_CONFIG, FILE, PRINT, bad, failed, good, loaded, note, plural
 from pipeline.commands.resize import resize
 from pipeline.overheard import Overheard
 from pipeline.printed import FORMS
@@ -59,7 +59,7 @@ def topics(file: str, create: bool, form: str | None) -> None:
             problems = asyncio.run(internal.ensure(config) if create else internal.check(config))
             thin = asyncio.run(internal.thin(config))
     except TailraceError as error:
-        bad(overheard.after(str(error)))
+        failed(overheard.after(str(error)))
         sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
     wrong = {problem.topic for problem in problems}
     for spec in internal.topic_specs(config):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.console import EX_CONFIG, bad, loaded
+from pipeline.commands.console import EX_CONFIG, failed, loaded
 from pipeline.config import Config, parse_start, with_live
 from pipeline.config_file import load
 from pipeline.logs import configure
@@ -77,7 +77,7 @@ def worker(
         chosen = roles.expand(config, wanted)
         apart = roles.check_signals(config, chosen, apart)
     except ConfigError as error:
-        bad(str(error))
+        failed(str(error))
         sys.exit(EX_CONFIG)
 
     reads_raw = "sample" if config.regroup == "never" else "ingest"
@@ -88,7 +88,7 @@ def worker(
 
     configure(config.telemetry.log_level)
     if since is not None and not {reads_raw, "ingest"} & set(chosen):
-        bad(f"--since: none of {', '.join(chosen)} reads raw topics, {reads_raw} does")
+        failed(f"--since: none of {', '.join(chosen)} reads raw topics, {reads_raw} does")
         sys.exit(EX_CONFIG)
     if reads_raw in chosen and since is None and "start" not in config.kafka.model_fields_set:
         log.warning(

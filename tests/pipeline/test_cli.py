@@ -190,7 +190,8 @@ def test_acls_print(file: Path) -> None:
 def test_acls_refuses(file: Path, words: list[str], code: int, said: str) -> None:
     result = run("acls", file, *words)
     assert result.exit_code == code
-    assert said in result.output
+    assert said in result.stderr
+    assert result.stdout == ""
 
 
 def test_acls_of_brokers_without_any(tmp_path: Path) -> None:
@@ -214,8 +215,9 @@ def test_topics_check_and_create(tmp_path: Path, kafka: Kafka) -> None:
         ["topics"],
         ["topics", "resize", "--partitions", "8", "--dry-run"],
         ["acls"],
-        ["cardinality", "--config"],
-        ["dlq", "list"],
+        ["cardinality", "--json", "--config"],
+        ["dlq", "list", "--json"],
+        ["explain", "1", "--json", "--config"],
     ],
     ids=" ".join,
 )
@@ -223,7 +225,8 @@ def test_without_a_broker_one_line_says_why(tmp_path: Path, words: list[str], ca
     path = written(tmp_path, MINIMAL | {"kafka": {"bootstrap_servers": (broker := f"{HOST}:{free_port()}")}})
     result = run(*words, path)
     assert result.exit_code == 1
-    (line,) = result.output.splitlines()
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
     assert line.startswith(f'✗ kafka {broker}: no broker can be reached; Unable connect to "{broker}": ')
     del result  # and the frames of its exit
     gc.collect()

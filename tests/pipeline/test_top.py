@@ -50,7 +50,8 @@ async def test_nobody_there_is_an_error_one_of_two_is_not() -> None:
     nobody = "http://127.0.0.1:9"
     result = await top(nobody)
     assert result.exit_code == 1
-    assert result.output.startswith("✗ http://127.0.0.1:9: ")
+    assert result.stdout == ""
+    assert result.stderr.startswith("✗ http://127.0.0.1:9: ")
     assert "telemetry.port" in result.output
     async with live_page() as page:
         result = await top(page.url, nobody)
