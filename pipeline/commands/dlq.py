@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -160,19 +161,21 @@ def replay(
     """
     config, wanted = loaded(file), Wanted(topics, stages, reasons, since)
 
-    async def work() -> Replayed:
+    async def work(send: bool) -> Replayed:
         async with Queue(config) as queue, Replay(config, queue, wanted, to, most) as replaying:
             one = None if where is None else await queue.letter(where)
-            found = await replaying.look(one)
-            _tell(found, "to be sent")
-            if dry_run or not found.sent:
-                note("nothing was sent (--dry-run)" if dry_run else "nothing to send")
-                return found
-            if not yes:
-                await asyncio.to_thread(click.confirm, f"Send {plural(found.sent, 'letter')}?", abort=True)
+            if not send:
+                return await replaying.look(one)
             return await replaying.run(one, lambda sent: click.echo(f"{sent} sent", err=True))
 
-    outcome = _run(config, work)
+    outcome = _run(config, partial(work, send=False))
+    _tell(outcome, "to be sent")
+    if dry_run or not outcome.sent:
+        note("nothing was sent (--dry-run)" if dry_run else "nothing to send")
+    else:
+        if not yes:  # between two loops: Ctrl-C ends the question, in a thread of a loop it would wait for an answer
+            click.confirm(f"Send {plural(outcome.sent, 'letter')}?", abort=True)
+        outcome = _run(config, partial(work, send=True))
     if not dry_run:
         _tell(outcome, "sent")
     if outcome.left:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from schemas.dead_letter import KEPT_OF_TOO_LARGE, REPLAYED, DeadLetter
 from schemas.reasons import Reason
 from tests.pipeline.kafka import DEADLINE, create, fresh
 from tests.pipeline.stages import Stages, log_of, now, traces
+from tests.repository import ROOT, python_path
 from tests.services import Kafka, eventually
 
 LIMIT = KEPT_OF_TOO_LARGE + 1000
@@ -142,6 +146,34 @@ async def test_one_letter_is_shown_and_replayed(kafka: Kafka, tmp_path: Path) ->
     for words in (["0:1"], ["--stage", "sink.jaeger"]):
         assert (await stages.dlq("replay", *words, "--yes")).exit_code == 0
     assert [r.value for r in await stages.records(stages.raw)] == [value, value]
+
+
+async def test_ctrl_c_at_the_question_is_no(kafka: Kafka, tmp_path: Path) -> None:
+    stages = await faulty(kafka, tmp_path)
+    letter = DeadLetter(b"{}", stages.raw, 1, 5, now(), 0, "ingest", Reason.MALFORMED, "", "")
+    async with stages.producer() as producer:
+        await producer.send_and_wait(stages.topics.dlq, letter.value, letter.key(), headers=letter.headers())
+    # Whoever runs the tests in the background has Ctrl-C ignored.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from pipeline.cli import main; main()"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, "dlq", "replay", str(stages.file)),
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": python_path()},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        await asyncio.wait_for(process.stdout.readuntil(b"[y/N]"), DEADLINE)
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), DEADLINE) == 1
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert await stages.records(stages.raw) == []
 
 
 async def test_what_another_replay_has_sent_meanwhile_is_not_sent_again(kafka: Kafka, tmp_path: Path) -> None:
