@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -54,8 +55,12 @@ def cli() -> None:
     """
 
 
-main: Callable[..., Any] = cli
-"""The console script."""
+def main(*words: Any, **settings: Any) -> None:
+    """The console script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a Latin-1 terminal has no ✓
+    cli(*words, **settings)
+
 
 if __name__ == "__main__":
     main(prog_name="tailrace")

@@ -392,6 +392,14 @@ def test_as_a_process_without_the_demo_extra(file: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_terminal_without_a_check_mark_gets_all_else(file: Path) -> None:
+    environ = os.environ | {"PYTHONPATH": python_path(), "PYTHONIOENCODING": "latin-1"}
+    words = [sys.executable, "-m", "pipeline.cli", "check", str(file)]
+    done = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"? ")
+
+
 OTHERS = {
     "datasketches",
     "numpy",
