@@ -21,6 +21,7 @@ from schemas.errors import ConfigError
 from sinks.settings import TRACES_PATH
 
 PROCESSOR = "tail_sampling"
+COMPONENTS = ("receivers", "processors", "exporters")  # of a pipeline
 BROKERS = ["localhost:9092"]  # what the Collector's kafka components have when they say none
 TOPIC = "otlp_spans"
 NOT_NEEDED = {
@@ -63,7 +64,7 @@ class Converted:
 def convert(text: str, processor: str | None = None) -> Converted:
     """The configuration in `text` (YAML). `processor` chooses one of several, as `tail_sampling/NAME`.
 
-    Raises ConfigError when there is none to be found.
+    Raises ConfigError when there is none to be found, and for what has another shape than a Collector would take.
     """
     try:
         data, root = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
@@ -71,7 +72,11 @@ def convert(text: str, processor: str | None = None) -> Converted:
         raise ConfigError(f"this is not YAML: {error}") from None
     if not isinstance(data, dict) or root is None:
         raise ConfigError("a Collector's configuration is a mapping with processors and service")
-    found = _Conversion(data, dict(_lines(root, ())))
+    try:
+        lines = dict(_lines(root, ()))
+    except RecursionError:
+        raise ConfigError("an alias in it stands for what it is in") from None
+    found = _Conversion(data, lines)
     return found.convert(*_chosen(data, processor))
 
 
@@ -111,8 +116,33 @@ class _Conversion:
     gaps: list[Gap] = field(default_factory=list)
 
     def gap(self, path: Key, why: str, matters: bool = True) -> None:
-        line = next((self.lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.lines), 1)
-        self.gaps.append(Gap(line, dotted(path), why, matters))
+        self.gaps.append(Gap(self.line(path), dotted(path), why, matters))
+
+    def line(self, path: Key) -> int:
+        return next((self.lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.lines), 1)
+
+    def mapping(self, path: Key, value: Any) -> Mapping[str, Any]:
+        """What is there, empty if nothing is."""
+        if value and not isinstance(value, dict):
+            raise ConfigError(f"line {self.line(path)}: {dotted(path)}: must be a mapping")
+        return value or {}
+
+    def listed(self, path: Key, value: Any) -> Sequence[Any]:
+        """What is there, empty if nothing is."""
+        if value and not isinstance(value, list):
+            raise ConfigError(f"line {self.line(path)}: {dotted(path)}: must be a list")
+        return value or []
+
+    def names(self, path: Key, value: Any) -> Sequence[str]:
+        """Components of a pipeline."""
+        found = self.listed(path, value)
+        if not all(isinstance(name, str) for name in found):
+            raise ConfigError(f"line {self.line(path)}: {dotted(path)}: must be names")
+        return found
+
+    def component(self, kind: str, name: Any) -> Mapping[str, Any]:
+        """What is said of a receiver or an exporter."""
+        return self.mapping((kind, name), self.mapping((kind,), self.data.get(kind)).get(name))
 
     def convert(self, path: Key, settings: Mapping[str, Any]) -> Converted:
         sampling: dict[str, Any] = {"compat": "otel"}
@@ -123,16 +153,16 @@ class _Conversion:
                 self.gap((*path, key), f"not needed: {NOT_NEEDED[key]}", matters=False)
             elif key != "policies" and (key, value) != ("sampling_strategy", "trace-complete"):
                 self.gap((*path, key), "has no counterpart")
-        sampling["policies"] = self.policies((*path, "policies"), settings.get("policies") or [])
+        sampling["policies"] = self.policies((*path, "policies"), settings.get("policies"))
         inputs, kafka = self.inputs(path)
         config: dict[str, Any] = {"kafka": kafka, "inputs": inputs, "sampling": sampling}
         if sinks := self.sinks(path):
             config["sinks"] = sinks
         return Converted(config, sorted(self.gaps, key=lambda gap: gap.line))
 
-    def policies(self, path: Key, given: Sequence[Any]) -> list[dict[str, Any]]:
+    def policies(self, path: Key, given: Any) -> list[dict[str, Any]]:
         taken: list[dict[str, Any]] = []
-        for number, policy in enumerate(given):
+        for number, policy in enumerate(self.listed(path, given)):
             here: Key = (*path, number)
             name = policy.get("name") if isinstance(policy, dict) else None
             try:
@@ -150,13 +180,15 @@ class _Conversion:
             taken.append(policy)
         return taken
 
-    def pipelines(self, path: Key, without: bool = False) -> Iterator[tuple[Key, Mapping[str, Any]]]:
+    def pipelines(self, path: Key, without: bool = False) -> Iterator[tuple[Key, Mapping[str, Sequence[str]]]]:
         """Those that the processor is in, or the others."""
-        service = self.data.get("service")
-        pipelines = service.get("pipelines") if isinstance(service, dict) else None
-        for name, pipeline in (pipelines or {}).items():
-            if isinstance(pipeline, dict) and path and (path[-1] in (pipeline.get("processors") or [])) != without:
-                yield ("service", "pipelines", name), pipeline
+        service = self.mapping(("service",), self.data.get("service"))
+        for name, pipeline in self.mapping(("service", "pipelines"), service.get("pipelines")).items():
+            here: Key = ("service", "pipelines", name)
+            told = self.mapping(here, pipeline)
+            names = {kind: self.names((*here, kind), told.get(kind)) for kind in COMPONENTS}
+            if path and (path[-1] in names["processors"]) != without:
+                yield here, names
 
     def inputs(self, path: Key) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """The raw topics, and `kafka`."""
@@ -168,18 +200,20 @@ class _Conversion:
             why = f"not looked at: {path[-1]} is not in it; logs and metrics are `inputs` as well"
             self.gap(here, why, matters=False)
         for here, pipeline in self.pipelines(path):
-            for other in pipeline.get("processors") or []:
-                kind = str(other).split("/")[0]
+            for other in pipeline["processors"]:
+                kind = other.split("/")[0]
                 if other != path[-1] and kind not in HARMLESS:
                     self.gap((*here, "processors"), f"{other} {_instead(kind)}")
-            for name in pipeline.get("receivers") or []:
-                if str(name).split("/")[0] != "kafka":
+            for name in pipeline["receivers"]:
+                if name.split("/")[0] != "kafka":
                     why = f"{name} has no counterpart: let a Collector write to Kafka, and read that"
                     self.gap((*here, "receivers"), why)
                     continue
-                settings = (self.data.get("receivers") or {}).get(name) or {}
-                traces = settings.get("traces") or {}
-                topics = traces.get("topics") or [traces.get("topic") or settings.get("topic") or TOPIC]
+                settings = self.component("receivers", name)
+                traces = self.mapping(("receivers", name, "traces"), settings.get("traces"))
+                topics = self.listed(("receivers", name, "traces", "topics"), traces.get("topics")) or [
+                    traces.get("topic") or settings.get("topic") or TOPIC
+                ]
                 encoding = traces.get("encoding") or settings.get("encoding") or "otlp_proto"
                 place: Key = ("receivers", name)
                 brokers += [broker for broker in _listed(settings.get("brokers")) if broker not in brokers]
@@ -223,13 +257,13 @@ class _Conversion:
         found: dict[str, Any] = {}
         taken: set[str] = set()  # exporters that another pipeline has as well
         for here, pipeline in self.pipelines(path):
-            for name in pipeline.get("exporters") or []:
+            for name in pipeline["exporters"]:
                 if name in taken:
                     continue
                 taken.add(name)
-                settings = (self.data.get("exporters") or {}).get(name) or {}
-                kind, _, rest = str(name).partition("/")
-                insecure = (settings.get("tls") or {}).get("insecure") is True
+                settings = self.component("exporters", name)
+                kind, _, rest = name.partition("/")
+                insecure = self.mapping(("exporters", name, "tls"), settings.get("tls")).get("insecure") is True
                 grpc = "http" not in kind
                 address = settings.get("endpoint")
                 if not grpc and "traces_endpoint" in settings:
@@ -249,7 +283,7 @@ class _Conversion:
                         key = f"otlp/{rest}-{kind}" if rest else f"otlp/{kind}"
                     found[key] = sink | ({"protocol": "grpc"} if grpc else {})
                 elif kind == "kafka":
-                    traces = settings.get("traces") or {}
+                    traces = self.mapping(("exporters", name, "traces"), settings.get("traces"))
                     topic = traces.get("topic") or settings.get("topic") or TOPIC
                     encoding = traces.get("encoding") or settings.get("encoding") or "otlp_proto"
                     if encoding != "otlp_proto":

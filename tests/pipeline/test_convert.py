@@ -242,6 +242,37 @@ def test_what_is_no_collectors_configuration(text: str, rule: str, tmp_path: Pat
     assert run(file).exit_code == 78
 
 
+PIPELINE = """\
+receivers: {kafka: {topic: a}}
+processors: {tail_sampling: {policies: []}}
+service: {pipelines: {traces: {receivers: [kafka], processors: [tail_sampling], exporters: [otlp]}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("was", "shape", "said"),
+    [
+        ("policies: []", "policies: 5", "line 2: processors.tail_sampling.policies: must be a list"),
+        ("policies: []", "policies: {a: 1}", "line 2: processors.tail_sampling.policies: must be a list"),
+        ("receivers: {kafka: {topic: a}}", "receivers: [kafka]", "line 1: receivers: must be a mapping"),
+        ("{topic: a}", "a", "line 1: receivers.kafka: must be a mapping"),
+        ("{topic: a}", "{traces: [x]}", "line 1: receivers.kafka.traces: must be a mapping"),
+        ("{topic: a}", "{traces: {topics: x}}", "line 1: receivers.kafka.traces.topics: must be a list"),
+        ("receivers: {kafka", "exporters: {otlp: x}\nreceivers: {kafka", "line 1: exporters.otlp: must be a mapping"),
+        ("[otlp]", "otlp", "line 3: service.pipelines.traces.exporters: must be a list"),
+        ("[otlp]", "[{otlp: x}]", "line 3: service.pipelines.traces.exporters: must be names"),
+        ("pipelines: {", "pipelines: [a], b: {", "line 3: service.pipelines: must be a mapping"),
+        ("receivers: {kafka", "a: &x [*x]\nreceivers: {kafka", "an alias in it stands for what it is in"),
+    ],
+)
+def test_another_shape_is_named_with_its_line(was: str, shape: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(PIPELINE.replace(was, shape))
+    result = run(file)
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert result.stderr == f"{file}: {said}\n"
+
+
 def test_every_type_of_policy_is_taken_as_it_is() -> None:
     for case in cases(configs=2 * len(TYPES)):
         found = convert(yaml.safe_dump({"processors": {"tail_sampling": {"policies": case.policies}}}))
