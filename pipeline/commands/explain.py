@@ -81,12 +81,11 @@ async def _found(config: Config, trace_id: bytes, peers: list[Peer]) -> dict[str
     async with aiohttp.ClientSession() as session:
         for peer in peers:
             try:
-                body = await peer.explained(session, trace_id.hex())
+                answer = await peer.explained(session, trace_id.hex())
             except Unavailable as error:
                 click.echo(printable(str(error)), err=True)
                 continue
-            if body is not None:
-                answer: dict[str, Any] = json.loads(body)
+            if answer is not None:
                 return answer | {"answered_by": peer.url}
     from pipeline.explain import document, explain  # Faust takes a while
 

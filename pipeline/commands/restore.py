@@ -87,13 +87,13 @@ async def _asked(trace_id: bytes, why: str, peers: list[Peer], most: int, wait: 
     async with aiohttp.ClientSession() as session:
         for peer in peers:
             try:
-                body = await peer.restored(session, trace_id.hex(), why, most, wait)
+                found = await peer.restored(session, trace_id.hex(), why, most, wait)
             except Unavailable as error:
                 click.echo(printable(str(error)), err=True)
                 continue
-            if body is None:
+            if found is None:
                 continue
-            answer: dict[str, Any] = json.loads(body) | {"answered_by": peer.url}
+            answer = found | {"answered_by": peer.url}
             if answer["outcome"] != Outcome.UNKNOWN:
                 return answer
             unknown = answer

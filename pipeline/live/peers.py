@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ import aiohttp
 from pipeline.live.snapshot import Snapshot, of_text
 from pipeline.live.view import Observed, Past
 from schemas.errors import Malformed, Unavailable
+from sinks.http import shortened
 
 ANSWER_SECONDS = 2.0
 EXPLAIN_SECONDS = 10.0  # it reads Kafka
@@ -57,25 +59,34 @@ class Peer:
             return None
         return body if status == 200 else None
 
-    async def explained(self, session: aiohttp.ClientSession, trace_id: str) -> bytes | None:
-        """The JSON of `tailrace explain`, None if it does not own the trace's partition. Raises Unavailable."""
+    async def explained(self, session: aiohttp.ClientSession, trace_id: str) -> dict[str, Any] | None:
+        """What `tailrace explain` tells, None if it does not own the trace's partition. Raises Unavailable."""
         status, body = await self._get(session, f"/live/explain/{trace_id}", self._headers, EXPLAIN_SECONDS)
-        return body if status == 200 else None
+        return self._told(body, "state") if status == 200 else None
 
     async def restored(
         self, session: aiohttp.ClientSession, trace_id: str, why: str, most: int, seconds: float
-    ) -> bytes | None:
-        """The JSON of a restore's outcome, None if it does not own the trace's partition. Raises Unavailable.
+    ) -> dict[str, Any] | None:
+        """A restore's outcome, None if it does not own the trace's partition. Raises Unavailable.
 
         It gives up when more than `most` bytes of the log would have to be read.
         """
         path, asked = f"/live/restore/{trace_id}", {"why": why, "max_read_bytes": most}
         status, body = await self._answer(session.post, path, self._headers, seconds, json=asked)
         if status == 200:
-            return body
+            return self._told(body, "outcome")
         if status == 404:
             return None
         raise Unavailable(f"{self.url}: HTTP {status}: {body.decode(errors='replace').strip()}")
+
+    def _told(self, body: bytes, key: str) -> dict[str, Any]:
+        try:
+            found = json.loads(body)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or key not in found:
+            raise Unavailable(f"{self.url}: this is no answer of a worker: {shortened(body.decode(errors='replace'))}")
+        return found
 
     async def _get(
         self, session: aiohttp.ClientSession, path: str, headers: dict[str, str], seconds: float = ANSWER_SECONDS
