@@ -56,7 +56,7 @@ def test_what_was_given_up_is_not_missing_from_what_follows() -> None:
     assert progress.missing(second) == 0
 
 
-ODD = ({"error": {"message": "context canceled"}}, {"result": {}}, {"result": {"resourceSpans": [{}]}},
+ODD: tuple[Any, ...] = ({"error": {"message": "context canceled"}}, {"result": {}}, {"result": {"resourceSpans": [{}]}},
        {"data": {"result": [{"value": [0, "NaN"]}]}}, {"data": {"result": {"a": 1}}}, {"hits": {"total": 1}},
        {"hits": {"total": {"value": float("inf")}}}, [], None, 1, "text")  # fmt: skip
 
