@@ -89,6 +89,11 @@ class Brokers:
         except (TimeoutError, KafkaError):
             return None
 
+    async def written_ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """The ends with open transactions included, however long the answer takes. Raises KafkaError."""
+        found: dict[TopicPartition, int] = await self._asking.end_offsets(list(partitions))
+        return found
+
     async def gone(self, partition: TopicPartition, position: int) -> int:
         """How many offsets from `position` on a partition has no more: records, and markers between them.
 

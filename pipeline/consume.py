@@ -162,7 +162,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._leases: dict[Hashable, Lease] = {}
         self._opening: dict[Hashable, tuple[Lease, float]] = {}  # and since when
         self._holders: dict[Hashable, asyncio.Task[None]] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[Hashable, asyncio.Task[None]] = {}  # of the last lease of a unit that ended
         self._renewing: dict[Hashable, float] = {}  # units whose lease is being made anew, until when that counts
         self._assignment, self._generation = 0, -1
         self._in_hand: Counter[TopicPartition] = Counter()
@@ -244,7 +244,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 await asyncio.gather(*finishing, return_exceptions=True)
         await asyncio.gather(*(self._release(unit) for unit in list(self._holders)))
         if self._closing:
-            await asyncio.wait(self._closing, timeout=CLOSE_LIMIT)
+            await asyncio.wait(self._closing.values(), timeout=CLOSE_LIMIT)
         telemetry.gauge("tailrace_ready", 0, role=self.role)
         await self.brokers.close()
 
@@ -432,8 +432,9 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._holders[unit] = asyncio.create_task(self._holding(unit, previous, doubt), name=f"{self.role} {unit}")
 
     async def _holding(self, unit: Hashable, previous: asyncio.Task[None] | None, doubt: bool) -> None:
+        if before := [task for task in (previous, self._closing.get(unit)) if task is not None]:
+            await asyncio.wait(before, timeout=CLOSE_LIMIT)
         if previous is not None:
-            await asyncio.wait([previous], timeout=CLOSE_LIMIT)
             await asyncio.sleep(self.kafka.heartbeat_interval if doubt else 0)
         while not self._stopping:
             partitions = [p for p in self.consumer.assignment() if self._unit(p) == unit]
@@ -472,7 +473,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                     still = [p for p in partitions if p in self.consumer.assignment()]
                     self.consumer.pause(*still)
                 if lease is not None:
-                    await self._close(lease)
+                    await self._close(unit, lease)
             # A zombie that was stopped learns within one heartbeat that its partitions have moved.
             await asyncio.sleep(self.kafka.heartbeat_interval)
 
@@ -495,7 +496,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _check_ends(self, positions: Mapping[TopicPartition, int]) -> None:
         """Raises ProtocolError if a log ends before where it is to be read on."""
-        for partition, end in (await self.brokers.end(positions)).items():
+        for partition, end in (await self.brokers.written_ends(positions)).items():
             if end < positions[partition]:
                 raise self._cut(partition, positions[partition], end)
 
@@ -517,11 +518,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             await self.committed(before)
         return any(self._told[p] != told for p, told in before.items())
 
-    async def _close(self, lease: Lease) -> None:
+    async def _close(self, unit: Hashable, lease: Lease) -> None:
         """To its end, even if whoever waits for it is cancelled: half of it would leave connections behind."""
         closing = asyncio.create_task(self._let_go(lease), name=f"{self.role} closes")
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        self._closing[unit] = closing
         await asyncio.shield(closing)
 
     async def _let_go(self, lease: Lease) -> None:

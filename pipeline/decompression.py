@@ -215,9 +215,14 @@ class _FetchResult(aiokafka.consumer.fetcher.FetchResult):  # type: ignore[misc]
 
 
 class _Fetcher(aiokafka.consumer.fetcher.Fetcher):  # type: ignore[misc]
+    _error: KafkaError | None = None  # that came after records, and is still to be told
+
     async def fetched_records(self, partitions: Any, timeout: float = 0, max_records: int | None = None) -> Any:
         """The records of one partition, or of some that are TOGETHER at most; {} if none came in `timeout` seconds."""
         until = time.monotonic() + timeout
+        if (error := self._error) is not None:
+            self._error = None
+            raise error
         while True:
             if self._subscriptions.reassignment_in_progress:
                 await self._subscriptions.wait_for_assignment()
@@ -238,15 +243,16 @@ class _Fetcher(aiokafka.consumer.fetcher.Fetcher):  # type: ignore[misc]
     async def _records_of(self, partitions: Sequence[Any]) -> dict[Any, list[Any]]:
         """What these have, one by one: their positions move with it, so what one has must not be lost by another.
 
-        An error that comes after records is told next time: what it is about is fetched again.
+        An error that comes after records is told next time.
         """
         found: dict[Any, list[Any]] = {}
         for partition in partitions:
             try:
                 found |= await super().fetched_records([partition])
-            except KafkaError:
+            except KafkaError as error:
                 if not found:
                     raise
+                self._error = error
                 break
         return found
 

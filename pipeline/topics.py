@@ -148,7 +148,7 @@ def topic_specs(config: Config) -> list[TopicSpec]:
         spec(topics.kept_spans, n, window),
         spec(topics.kept_logs, n, window),
         spec(topics.points, m, window),
-        # The aggregate's state: an outage of any length must not reset counters. It deletes old ticks by itself.
+        # The aggregate's state: counters go on after any outage that the group's offset outlives. It deletes old ticks.
         spec(topics.samples, m, -1),
         spec(topics.dlq, 1, _milliseconds(kafka.dead_letter_retention), letters),
     ]

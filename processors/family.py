@@ -101,22 +101,22 @@ class _Fold:
 
 
 class Gone:
-    """What sources of counters had told when they ended, and within which bounds: so many at most.
+    """What sources of counters had told when they ended, within which bounds and as of when: so many at most.
 
     In no tick: after a takeover a source that comes back is as new as it says.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._had: dict[tuple[str, Kind, int, int], tuple[Value, Bounds]] = {}
+        self._had: dict[tuple[str, Kind, int, int], tuple[Value, Bounds, int]] = {}
 
-    def put(self, metric: str, kind: Kind, key: tuple[int, int], had: tuple[Value, Bounds]) -> None:
+    def put(self, metric: str, kind: Kind, key: tuple[int, int], had: tuple[Value, Bounds, int]) -> None:
         """One that ended."""
         self._had[metric, kind, *key] = had
         if len(self._had) > self._most:
             del self._had[next(iter(self._had))]
 
-    def take(self, metric: str, kind: Kind, key: tuple[int, int]) -> tuple[Value, Bounds] | None:
+    def take(self, metric: str, kind: Kind, key: tuple[int, int]) -> tuple[Value, Bounds, int] | None:
         """That of one that comes back."""
         return self._had.pop((metric, kind, *key), None) if self._had else None
 
@@ -257,7 +257,12 @@ class Family:
 
     def _begin(self, reading: Reading, value: Value, bounds: Bounds, now_ms: int) -> float:
         """The first reading of a source."""
-        kind, labels = self.shape.kind, reading.labels
+        kind, labels, key = self.shape.kind, reading.labels, self._key(reading)
+        before = self._gone.take(self.metric, kind, key)
+        if before is not None and reading.time_ms <= before[2]:
+            self._gone.put(self.metric, kind, key, before)
+            self.dropped[Reason.SUPERSEDED] += 1
+            return 0.0
         if len(self.sources) >= self._limits.sources:
             self.dropped[Reason.OVER_LIMIT] += 1
             return 0.0
@@ -270,11 +275,11 @@ class Family:
             within = self.limiter.within_values(labels)
             placed = labels if labels in self.rows else self._place(within, bounds)
             value, bounds = self._folding(labels, placed, value, bounds)
-        key, counted = self._key(reading), bounds
+        counted = bounds
         young = reading.start_ms >= now_ms - (self._limits.idle_ms or YOUNG_MS)
-        delta, before = value, self._gone.take(self.metric, kind, key)
+        delta = value
         if before is not None:
-            last, counted = before
+            last, counted, _ = before
             delta, counted = self._since(last, conformed(value, bounds, counted), counted)
             if placed not in self.rows:
                 self._fresh[placed] = None
@@ -385,7 +390,7 @@ class Family:
         row = self.rows[source.labels]
         row.sources -= 1
         if self.shape.kind not in ("sum", "gauge", "info"):
-            self._gone.put(self.metric, self.shape.kind, key, (source.last, row.bounds))
+            self._gone.put(self.metric, self.shape.kind, key, (source.last, row.bounds, source.time_ms))
         if self.shape.kind == "sum":  # what it had is gone; what others told as deltas is not
             row.value = plus(row.value, -observations(source.last))
             ends_row = ends_row and abs(observations(row.value)) <= ROUNDING * abs(observations(source.last))

@@ -79,6 +79,8 @@ class Ticks:
         self._began = 0  # when this interval began: at the last tick, by the clock as it is known now
         self._known: tuple[int, float] | None = None  # a time, and the monotonic clock when it was known
         self._changed = False
+        self._append: int | None = None  # of the last point since the last tick
+        self._ahead: int | None = None  # of the last point in the last tick
         self.idle = False  # no points came between the last two ticks
 
     # ---- taking over -------------------------------------------------------------------------------------
@@ -133,7 +135,7 @@ class Ticks:
             self._refused.append(Refused(offset, append, value, error.reason, error.detail))
         if overflow:
             self._overflow[batch.metric] = self._overflow.get(batch.metric, 0.0) + overflow
-        self._next = offset + 1
+        self._next, self._append = offset + 1, append
         self._changed = True
         if self._last is None:
             self._last = self._began = append
@@ -165,10 +167,11 @@ class Ticks:
         """The tick returned last was appended at `append`.
 
         `at_end`: it was an idle one, and nothing was left to count before it. If there was, time is that of the points,
-        even if none came for a while; but nothing is appended later than now.
+        even if none came for a while; but nothing is appended later than now. Where the points are still ahead of that,
+        their broker and that of the ticks have clocks of their own, and time goes on with theirs.
         """
         now = self._now(monotonic)
-        if now is not None and now > append + AHEAD:
+        if now is not None and now > append + AHEAD and (self._ahead is None or self._ahead <= append + AHEAD):
             self._known, self._began = (append, monotonic), append
         elif at_end:
             self._know(append, monotonic)
@@ -192,6 +195,7 @@ class Ticks:
         self._number += 1
         since, self._last, self._began = self._last or 0, time, began
         self.idle, self._changed = not self._changed, False
+        self._ahead, self._append = self._append, None
         overflow, self._overflow = self._overflow, {}
         refused, self._refused = tuple(self._refused), []
         dropped = self._store.dropped()  # before the tick: it forgets metrics of which nothing is left

@@ -26,7 +26,7 @@ from multidict import CIMultiDict
 
 from schemas.errors import ConfigError
 from sinks.contract import Outcome, Refusal, Unavailable
-from sinks.settings import Sink, SinkAuth
+from sinks.settings import Sink, SinkAuth, is_one_line
 
 USER_AGENT = "tailrace/0.1"
 REFUSING = frozenset({400, 413, 422})  # 409 as well where a destination uses it so: vmagent drops on 400 and 409
@@ -192,7 +192,7 @@ def _token(file: str) -> str:
         token = Path(file).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise Unavailable(f"auth.bearer_token_file: {error}") from error
-    if not token.isascii() or not token.isprintable() or not token:
+    if not token or not is_one_line(token):
         raise Unavailable(f"auth.bearer_token_file: {file} does not hold a token")
     return token
 

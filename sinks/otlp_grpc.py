@@ -10,6 +10,7 @@ as Tempo mean the same.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -52,6 +53,7 @@ class OverGrpc:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._stamps = stamps(settings)
         self._failed = False  # there was no answer to the last call
+        self._closing: set[asyncio.Task[None]] = set()
         self._compression = grpc.Compression.NoCompression if settings.compression == "none" else grpc.Compression.Gzip
 
     async def open(self) -> None:
@@ -86,6 +88,7 @@ class OverGrpc:
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             await channel.close()
+        await asyncio.gather(*self._closing)
 
     async def export(self, service: Service, body: bytes, items: int) -> Outcome | Rejected:
         """Call the service's method."""
@@ -113,8 +116,10 @@ class OverGrpc:
             self._channels = before
             return
         self._stamps, self._failed = stamps(self._settings), False
-        for channel in before.values():
-            await channel.close()
+        for channel in before.values():  # with time for what is under way: else its calls would be cancelled
+            closing = asyncio.create_task(channel.close(self._settings.timeout))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     def _failure(self, server: str, error: grpc.aio.AioRpcError, items: int) -> Outcome | Rejected:
         code, said = error.code(), error.details() or ""

@@ -409,7 +409,8 @@ def test_two_sinks_do_not_install_one_template_by_turns() -> None:
         ({"auth": {"bearer_token": "s3cret\n", "allow_http": True}}, "auth.bearer_token"),
         ({"auth": {"username": "a", "password": "b\n", "allow_http": True}}, "auth.password"),
         ({"headers": {"X Y": "a"}}, "headers.X Y"),
-        ({"headers": {"X-Y": "ü"}}, "headers.X-Y"),
+        ({"headers": {"X-Y": "ü"}, "protocol": "grpc"}, "headers.X-Y"),
+        ({"headers": {"X-Y": "a\nb"}}, "headers.X-Y"),
         ({"headers": {"x-bin": "a"}, "protocol": "grpc"}, "headers.x-bin"),
     ],
 )

@@ -645,6 +645,20 @@ def test_a_young_source_that_comes_back_goes_on(kind: Kind, shared: bool, silent
     assert after - (0 if fresh else before) == 50
 
 
+@pytest.mark.parametrize("age", [0, 2 * HOUR])
+def test_a_late_reading_of_a_source_that_ended_is_superseded(age: int) -> None:
+    """What it says was told by newer ones: it is neither a return nor a beginning."""
+    store, own = SeriesStore(Limits(100, 100)), ("j", "i", "/")
+    start = TIME - age
+    apply(store, read("counter", (own, 100.0, 1, start, TIME)), TIME)
+    tick(store, TIME)
+    apply(store, read("counter", (own, None, 1, start, TIME + 30)), TIME + 30)
+    apply(store, read("counter", (own, 80.0, 1, start, TIME - 15)), TIME + 31)
+    assert store.dropped() == {Reason.SUPERSEDED: 1}
+    told = tick(store, TIME + MINUTE)
+    assert (rows(told), stale(told)) == ({}, [own])
+
+
 def test_no_value_any_more_ends_the_runs_before_as_well() -> None:
     """A process that was started again and then went away: the old run would keep its series for as long as it may."""
     store, own = SeriesStore(Limits(100, 100)), ("j", "i", "/")

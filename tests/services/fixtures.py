@@ -18,6 +18,8 @@ from tests.services.servers import Elasticsearch, Jaeger, Kafka, Prometheus
 def pytest_configure() -> None:
     """SIGTERM and SIGHUP end a run as Ctrl-C does: fixtures are closed, servers and their data go."""
     for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_DFL:
+            continue  # as under nohup
         signal.signal(number, signal.default_int_handler)
 
 

@@ -118,6 +118,7 @@ class Server(ABC):
         self.data = Path(tempfile.mkdtemp(prefix=f"tailrace-{self.name}-"))
         self.log = self.data / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._ended = True  # with all that it has started: its process id may be somebody else's by now
         _open.add(self)
 
     @abstractmethod
@@ -146,6 +147,7 @@ class Server(ABC):
             raise ServerFailed(f"{self.name} runs already (pid {self.pid})")
         command = self.command()
         with self.log.open("ab") as log:
+            self._ended = False
             self._process = spawn(command, {"TMPDIR": str(self.data)}, self.data, log, self.cpus)
         try:
             wait_for(self._is_ready_or_dead, START_SECONDS, f"{self.name} is ready")
@@ -164,12 +166,14 @@ class Server(ABC):
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
+        self._end_group()
 
     def kill(self) -> None:
         """End it at once (SIGKILL), as a crash would."""
         if self._process is not None and self.is_running:
             self._signal(signal.SIGKILL)
             self._process.wait()
+            self._ended = True
 
     def pause(self) -> None:
         """Freeze it (SIGSTOP): connections stay open, nothing answers."""
@@ -187,9 +191,7 @@ class Server(ABC):
     def close(self) -> None:
         """Stop it and what it has started, and delete its data. Raises TimeoutError if that goes on being written."""
         self.stop()
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+        self._end_group()
         _open.discard(self)
         wait_for(self._is_removed, REMOVED_SECONDS, f"{self.data} is removed")
 
@@ -202,6 +204,13 @@ class Server(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _end_group(self) -> None:
+        """What it has started and has left behind."""
+        if self._process is not None and not self._ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        self._ended = True
 
     def _is_removed(self) -> bool:
         shutil.rmtree(self.data, ignore_errors=True)

@@ -269,7 +269,8 @@ class Parent(Server):
 
     def is_ready(self) -> bool:
         """Whether the helper has begun."""
-        return (self.data / "deep" / "file").exists()
+        helper = self.data / "helper"
+        return (self.data / "deep" / "file").exists() and helper.exists() and helper.read_text().endswith("\n")
 
     @property
     def helper(self) -> int:
