@@ -85,7 +85,7 @@ class Brokers:
         """
         try:
             async with asyncio.timeout(END_LIMIT):
-                return int((await self._asking.end_offsets([partition]))[partition])
+                return (await self.written_ends([partition]))[partition]
         except (TimeoutError, KafkaError):
             return None
 

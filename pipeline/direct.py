@@ -212,7 +212,7 @@ class RawPair(PartitionPair):
     def is_full(self) -> bool:
         """Whether enough is read for some bursts, and the tail not held up by what is undecided."""
         window = self._window
-        if window.must_record:
+        if super().is_full():
             return True
         if window.now is None or window.cached_bytes < self._ahead:
             return False

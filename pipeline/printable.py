@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
+
 
 def printable(text: str) -> str:
     r"""What came in may hold control characters, which a terminal would obey.
@@ -10,3 +12,8 @@ def printable(text: str) -> str:
     GET /\x1b[2J
     """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def cell(text: str) -> str:
+    """The same where rich reads markup, as in its tables."""
+    return escape(printable(text))

@@ -263,7 +263,7 @@ class PartitionPair(Lease):
         return self._window.must_record
 
     def saturated(self) -> bool:
-        """The same."""
+        """Until that burst has come."""
         return self.is_full()
 
     def progress(self) -> Hashable | None:

@@ -33,6 +33,7 @@ from schemas.sample import LimitState, SeriesBlock, SourceState
 
 SERIES = ""  # stands for the budget of series among the labels' limits
 NOT_TOLD = -1
+UNCOUNTED: frozenset[Kind] = frozenset(("sum", "gauge", "info"))  # a source tells what is, and nothing of what was
 OFFENDERS = 10  # told per limit
 # Label names that an open shape may have: attribute keys that are data must not make every row wider.
 MOST_LABELS = 64
@@ -126,7 +127,7 @@ class Gone:
 
 
 class Family:
-    """One metric. `gone` may be that of several.
+    """One metric. `gone` is that of all.
 
     `dropped` counts readings that changed nothing, by reason; who reads it empties it.
     """
@@ -148,8 +149,7 @@ class Family:
         "sources",
     )
 
-    def __init__(self, metric: str, shape: Shape, limits: Limits, gone: Gone | None = None) -> None:
-        self._gone = Gone(limits.sources) if gone is None else gone
+    def __init__(self, metric: str, shape: Shape, limits: Limits, gone: Gone) -> None:
         if shape.open:
             shape = shape._replace(label_names=shape.label_names[:MOST_LABELS])
         self.metric = metric
@@ -162,7 +162,7 @@ class Family:
         # Label sets of a loaded tick that were renamed, merged or folded here, by the shape that they had.
         self.moved: list[tuple[Shape, Labels]] = []
         self.folds: dict[str, _Fold] = {}  # by label, SERIES for the budget of series
-        self._limits = limits
+        self._limits, self._gone = limits, gone
         self._fresh: dict[Labels, None] = {}  # rows that began at zero and are in no tick
         self._ended: dict[Labels, Bounds] = {}  # rows that were told and are no more
         self._known: dict[tuple[tuple[str, ...], Bounds], KnownRows] = {}  # by label names and bounds of what comes
@@ -284,9 +284,9 @@ class Family:
             if placed not in self.rows:
                 self._fresh[placed] = None
         elif placed not in self.rows:
-            if young and kind not in ("sum", "gauge", "info"):
+            if young and kind not in UNCOUNTED:
                 self._fresh[placed] = None
-        elif not young and kind not in ("sum", "gauge", "info"):
+        elif not young and kind not in UNCOUNTED:
             delta = nothing(self.shape._replace(bounds=bounds))
             if isinstance(delta, SummaryValue) and isinstance(value, SummaryValue):
                 delta = delta._replace(values=value.values)
@@ -299,7 +299,7 @@ class Family:
         return self._folded(labels, within, placed, delta)
 
     def _key(self, reading: Reading) -> tuple[int, int]:
-        return reading.source, 0 if self.shape.kind in ("sum", "gauge", "info") else reading.start_ms
+        return reading.source, 0 if self.shape.kind in UNCOUNTED else reading.start_ms
 
     def _since(self, last: Value, value: Value, bounds: Bounds) -> tuple[Value, Bounds]:
         """What a source counted between two of its readings, and within which bounds; of a gauge, the newer one."""
@@ -389,7 +389,7 @@ class Family:
             self._alike.remove(key, source.labels)
         row = self.rows[source.labels]
         row.sources -= 1
-        if self.shape.kind not in ("sum", "gauge", "info"):
+        if self.shape.kind not in UNCOUNTED:
             self._gone.put(self.metric, self.shape.kind, key, (source.last, row.bounds, source.time_ms))
         if self.shape.kind == "sum":  # what it had is gone; what others told as deltas is not
             row.value = plus(row.value, -observations(source.last))
@@ -488,7 +488,7 @@ class Family:
     def _folded(self, labels: Labels, within: Labels, placed: Labels, value: Value) -> float:
         if placed == labels:
             return 0.0
-        number = 1.0 if self.shape.kind in ("sum", "gauge", "info") else observations(value)
+        number = 1.0 if self.shape.kind in UNCOUNTED else observations(value)
         self._tell_limits(labels, within, placed, number)
         return number
 

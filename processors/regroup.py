@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from types import MappingProxyType
@@ -25,7 +25,7 @@ from schemas.formats.json_logs import BadLine, LogRow, parse
 from schemas.ids import TRACE_ID_BYTES, trace_key
 from schemas.otlp_build import logs_data, traces_data
 from schemas.otlp_scan import RawRows, Rows
-from schemas.raw_batch import Row, group_of, header_bytes, item_of
+from schemas.raw_batch import Unfit, by_message, group_of, header_bytes, item_of, without_ids
 from schemas.raw_message import checked, encoding_of
 from schemas.reasons import Reason
 
@@ -37,8 +37,6 @@ AUTO = "auto"
 BATCH_BYTES = 1 << 20  # of OTLP that are taken apart together: what one fetch of a partition returns
 _Decoded = tuple[int, int, bytes, bytes, str]
 """Offset, timestamp, the raw message, the OTLP that it was decoded to, its encoding."""
-_Unfit = list[tuple[Rows | RawRows, Sequence[int], Reason]]
-"""Which of some rows are dead letters, and why."""
 JSON_LINES = "json"  # a line of its own may be bad, so it does not become one OTLP message
 
 _DETECT: dict[str, Callable[[bytes], str]] = {"traces": detect.detect_traces, "logs": detect.detect_logs}
@@ -138,10 +136,9 @@ class Regroup:
         data = b"".join(values)
         rows.scan(data, array("I", accumulate(map(len, values))))
         places = [message[:2] for message in messages]
-        unfit: _Unfit = [(rows, self._builders.add(data, rows, places, True), Reason.SPAN_TOO_LARGE)]
+        unfit: Unfit = [(rows, self._builders.add(data, rows, places, True), Reason.SPAN_TOO_LARGE)]
         if traces:
-            unfit.append((rows.nameless, range(len(rows.nameless)), Reason.NO_TRACE_ID))
-            unfit.append((rows.spanless, range(len(rows.spanless)), Reason.NO_SPAN_ID))
+            unfit += without_ids(rows)
         elif rows.nameless:
             large = self._builders.add(data, rows.nameless, places, False)
             unfit.append((rows.nameless, large, Reason.SPAN_TOO_LARGE))
@@ -151,14 +148,11 @@ class Regroup:
         if any(numbers for _, numbers, _ in unfit):
             self._bury_rows(messages, data, unfit)
 
-    def _bury_rows(self, messages: list[_Decoded], data: bytes, unfit: _Unfit) -> None:
+    def _bury_rows(self, messages: list[_Decoded], data: bytes, unfit: Unfit) -> None:
         """A row of several is buried alone, as OTLP; a message's only row in the bytes it came in; many together."""
         own, wrap = self._raw, traces_data if self.signal == "traces" else logs_data
         of_message = Counter(own.message) + Counter(own.nameless.message) + Counter(own.spanless.message)
-        found: dict[tuple[int, Reason], list[Row]] = {}
-        for rows, numbers, reason in unfit:
-            for row in numbers:
-                found.setdefault((rows.message[row], reason), []).append((rows, row))
+        found = by_message(unfit)
         buried: Counter[int] = Counter()
         for (message, _), several in found.items():
             buried[message] += len(several)

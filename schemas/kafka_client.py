@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringCo
 from schemas.errors import ConfigError
 from schemas.kafka_tokens import Client, ClientCredentials, TokenFile
 from schemas.settings import Broken, Section, Url, is_loopback, refuse
+from schemas.tls import trusting
 
 CLOSE_WAIT = 1.0  # seconds that anybody waits for a producer to close
 
@@ -114,7 +115,7 @@ def tls_context(security: Security, section: str) -> ssl.SSLContext:
 
     Raises ConfigError naming the key whose file cannot be used.
     """
-    context = _trusting(security.ca_file, f"{section}.ca_file")
+    context = trusting(security.ca_file, f"{section}.ca_file")
     context.check_hostname = security.verify_hostname
     if security.cert_file:
         password = security.key_password.get_secret_value() if security.key_password else None
@@ -126,13 +127,6 @@ def tls_context(security: Security, section: str) -> ssl.SSLContext:
     return context
 
 
-def _trusting(ca_file: str | None, key: str) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(f"{key}: {ca_file}: {error}") from error
-
-
 @cache
 def _client_credentials(security: Security, section: str) -> ClientCredentials:
     """One for all clients of a section: a provider that each partition's producer asks would be asked often."""
@@ -141,7 +135,7 @@ def _client_credentials(security: Security, section: str) -> ClientCredentials:
         raise ConfigError(f"{section}.token_endpoint_url needs client_id and client_secret")
     tls = None
     if security.token_endpoint_ca_file is not None:
-        tls = _trusting(security.token_endpoint_ca_file, f"{section}.token_endpoint_ca_file")
+        tls = trusting(security.token_endpoint_ca_file, f"{section}.token_endpoint_ca_file")
     return ClientCredentials(Client(url, client_id, secret, security.scope), tls, f"{section}.token_endpoint_url")
 
 

@@ -32,6 +32,8 @@ Record = tuple[int, int, bytes]
 """Offset, timestamp in ms, value."""
 Row = tuple[Rows | RawRows, int]
 """A row by its number."""
+Unfit = list[tuple[Rows | RawRows, Sequence[int], Reason]]
+"""Which of some rows are dead letters, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +124,10 @@ class RawReader:
         fit = all(len(value) <= self._max_row_bytes for value in values)
         rows, large = self._fitting(raw, records, body, fit)
         untraced, large_untraced = self._fitting(Rows() if self._traces else raw.nameless, records, body, fit)
-        unfit: list[tuple[Rows | RawRows, Sequence[int], Reason]]
-        unfit = [(raw, large, Reason.SPAN_TOO_LARGE), (raw.nameless, large_untraced, Reason.SPAN_TOO_LARGE)]
+        unfit: Unfit = [(raw, large, Reason.SPAN_TOO_LARGE), (raw.nameless, large_untraced, Reason.SPAN_TOO_LARGE)]
         if self._traces:
-            unfit.append((raw.nameless, range(len(raw.nameless)), Reason.NO_TRACE_ID))
-            unfit.append((raw.spanless, range(len(raw.spanless)), Reason.NO_SPAN_ID))
-        bad: dict[tuple[int, Reason], list[Row]] = {}
-        for those, numbers, reason in unfit:
-            for row in numbers:
-                bad.setdefault((those.message[row], reason), []).append((those, row))
-        for (message, reason), several in bad.items():
+            unfit += without_ids(raw)
+        for (message, reason), several in by_message(unfit).items():
             record, whole = records[message], values[message]
             dead += [self._row_letter(record, whole, body, each, reason) for each in grouped(several, header_bytes)]
         dead.sort(key=lambda letter: (letter.offset, letter.index))
@@ -180,6 +176,23 @@ class RawReader:
         offset, timestamp, _ = record
         place = self.topic, self.partition, offset, timestamp, item
         return DeadLetter(value, *place, STAGE, reason, detail, encoding_of(value))
+
+
+def without_ids(raw: RawRows) -> Unfit:
+    """Spans that are in no trace."""
+    return [
+        (raw.nameless, range(len(raw.nameless)), Reason.NO_TRACE_ID),
+        (raw.spanless, range(len(raw.spanless)), Reason.NO_SPAN_ID),
+    ]
+
+
+def by_message(unfit: Unfit) -> dict[tuple[int, Reason], list[Row]]:
+    """The rows of each message that leave it for the same reason."""
+    found: dict[tuple[int, Reason], list[Row]] = {}
+    for rows, numbers, reason in unfit:
+        for row in numbers:
+            found.setdefault((rows.message[row], reason), []).append((rows, row))
+    return found
 
 
 def item_of(row: Row) -> int:

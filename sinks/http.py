@@ -13,7 +13,6 @@ import base64
 import contextlib
 import email.utils
 import os
-import ssl
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ import aiohttp
 from multidict import CIMultiDict
 
 from schemas.errors import ConfigError
+from schemas.tls import trusting
 from sinks.contract import Outcome, Refusal, Unavailable
 from sinks.settings import Sink, SinkAuth, is_one_line
 
@@ -207,10 +207,7 @@ class Tls:
     def __init__(self, settings: Sink) -> None:
         self._settings = settings
         self._stamps = stamps(settings)
-        try:
-            self.context = ssl.create_default_context(cafile=settings.ca_file)
-        except OSError as error:  # ssl.SSLError is one
-            raise ConfigError(f"ca_file: {settings.ca_file}: {error}") from error
+        self.context = trusting(settings.ca_file, "ca_file")
         try:
             self._certify()
         except OSError as error:

@@ -16,7 +16,8 @@ from pipeline.canary.probe import LOGS, SERVICE, SPANS, Probe
 from pipeline.canary.settings import Backend
 from pipeline.config import Config
 from processors.span_metrics import span_metric_names
-from schemas.errors import ConfigError, Unavailable
+from schemas.errors import Unavailable
+from schemas.tls import trusting
 from sinks.http import authorization, shortened
 from sinks.settings import sink_kind
 
@@ -40,10 +41,7 @@ class Looker(ABC):
         self._url = settings.endpoint.rstrip("/")
         self._tls: ssl.SSLContext | bool = True
         if settings.ca_file is not None:
-            try:
-                self._tls = ssl.create_default_context(cafile=settings.ca_file)
-            except OSError as error:  # ssl.SSLError is one
-                raise ConfigError(f"canary.{self.name}.ca_file: {settings.ca_file}: {error}") from error
+            self._tls = trusting(settings.ca_file, f"canary.{self.name}.ca_file")
         self._session: aiohttp.ClientSession | None = None
 
     @abstractmethod

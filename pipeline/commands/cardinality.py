@@ -17,13 +17,12 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline.commands.console import failed, loaded, of_kafka, plural
 from pipeline.config import Config
 from pipeline.overheard import Overheard
-from pipeline.printable import printable
+from pipeline.printable import cell
 from pipeline.reader import Reader
 from pipeline.security import client_kwargs
 from pipeline.told_limits import standing
@@ -127,7 +126,7 @@ def _print(ticks: Iterable[Tick]) -> None:
         numbers = [f"{limit[key]:.0f}" for key in ("active", "limit", "demand", "folded")]
         style = "red" if limit["folded"] else ""
         label = limit["label"] or "(series)"
-        metric, label, top = (escape(printable(text)) for text in (limit["metric"], label, ", ".join(offenders)))
+        metric, label, top = map(cell, (limit["metric"], label, ", ".join(offenders)))
         table.add_row(metric, label, *numbers, top, style=style)
     # A pipe has no width: wide enough for every name on one line.
     console = Console(width=None if sys.stdout.isatty() else max(NARROW, console_width(table)))

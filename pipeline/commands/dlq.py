@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import click
 from aiokafka.errors import KafkaError
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline.commands.console import EX_CONFIG, FILE, bad, failed, good, loaded, note, of_kafka, plural, words
@@ -23,7 +22,7 @@ from pipeline.config import Config
 from pipeline.dead_letters import Found, Queue, Summary, Wanted
 from pipeline.letter_text import readable
 from pipeline.overheard import Overheard
-from pipeline.printable import printable
+from pipeline.printable import cell, printable
 from pipeline.replay import Replay, Replayed
 from schemas.errors import ConfigError, Permanent, TailraceError
 from schemas.settings import parse_duration
@@ -210,7 +209,7 @@ def _table(summary: Summary) -> None:
     for why, group in sorted(summary.groups.items(), key=lambda item: -item[1].letters):
         times = (_time(group.oldest_ms), _time(group.newest_ms)) if group.letters else ("", "")
         cells = (*why, str(group.letters), str(group.replayed), *times, group.first, group.detail)
-        table.add_row(*(escape(printable(cell)) for cell in cells))
+        table.add_row(*map(cell, cells))
     console = Console(width=None if sys.stdout.isatty() else max(NARROW, _width(table)))
     if summary.groups:
         console.print(table)

@@ -7,14 +7,13 @@ import datetime
 from rich import box
 from rich.columns import Columns
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.live.snapshot import Limit
 from pipeline.live.view import Count, RoleView, View
-from pipeline.printable import printable
+from pipeline.printable import cell, printable
 
 BAR = 24  # columns
 MOST_LINES = 8  # of each table that could be long
@@ -50,10 +49,6 @@ def budget(active: float, limit: float, width: int = 30) -> ProgressBar:
 def per_second(count: Count) -> str:
     """A rate as text; small ones with a decimal."""
     return f"{count.rate:,.1f}" if 0 < count.rate < 10 else f"{count.rate:,.0f}"
-
-
-def _cell(text: str) -> str:
-    return escape(printable(text))
 
 
 def _head(view: View) -> Text:
@@ -96,7 +91,7 @@ def _policies(view: View) -> Table:
     made = table("traces kept, by policy", "policy", "traces", "per s", "dropped")
     for policy in view.policies:
         dropped = f"{policy.dropped.total:,.0f}" if policy.dropped.total else ""
-        made.add_row(_cell(policy.name), f"{policy.kept.total:,.0f}", per_second(policy.kept), dropped)
+        made.add_row(cell(policy.name), f"{policy.kept.total:,.0f}", per_second(policy.kept), dropped)
     return made
 
 
@@ -114,7 +109,7 @@ def _services(view: View) -> Table:
     for service in view.services[:MOST_LINES]:
         errors = f"{service.failed / service.calls:.1%}" if service.calls else ""
         times = [f"{ms:,.1f} ms" if ms is not None else "" for ms in (service.p50_ms, service.p95_ms)]
-        made.add_row(_cell(service.name), f"{service.calls:,}", errors, *times)
+        made.add_row(cell(service.name), f"{service.calls:,}", errors, *times)
     return made
 
 
@@ -124,7 +119,7 @@ def _limits(view: View) -> Table:
         bar = budget(limit.active, limit.limit, BAR)
         numbers = (f"{limit.limit:,}", f"{limit.demand:,}", f"{limit.folded:,.0f}")
         style = "red" if limit.folded else ""
-        names = _cell(limit.metric), _cell(limit.label or "(series)")
+        names = cell(limit.metric), cell(limit.label or "(series)")
         made.add_row(*names, bar, f"{limit.active:,}", *numbers, style=style)
     return made
 
@@ -138,5 +133,5 @@ def _traces(view: View) -> Table:
     for trace in view.traces[:MOST_LINES]:
         what = printable(f"{trace.service}: {trace.name}"), "red" if trace.error else ""
         name = Text.assemble(what, (f"  {printable(trace.trace_id)}", "dim"))
-        made.add_row(name, _cell(trace.policy), str(trace.spans), str(trace.logs), f"{trace.duration_ms:,.1f} ms")
+        made.add_row(name, cell(trace.policy), str(trace.spans), str(trace.logs), f"{trace.duration_ms:,.1f} ms")
     return made
