@@ -5,7 +5,8 @@ becomes a delta, so that rows of several sources, folded ones too, add up like a
 that began lately is its delta. Of one that began earlier nobody knows how much was counted before (the source was idle
 for so long that it was forgotten, or Tailrace is new here): its row begins with all of it, and not at zero; if there is
 a row already, it is counted from here on. A source that begins anew, with another start time, is another source: two
-that call themselves alike are kept apart by it, and a late reading of the one before still counts.
+that call themselves alike are kept apart by it, and a late reading of the one before still counts. What says which
+process a source is (`Reading.target`) outlives the rest of what is told about it: it goes on under another number.
 
 A source that ended, because it said so or was silent, and comes back within the time in which it is young goes on from
 what it had told: a failed scrape is no new beginning.
@@ -66,11 +67,15 @@ class _Row:
 
 @dataclass(slots=True)
 class _Source:
-    """The newest reading of a source within its row's bounds, and the row that it feeds; `counted` as in `_Row`."""
+    """The newest reading of a source within its row's bounds, and the row that it feeds; `counted` as in `_Row`.
+
+    `target` is that of the reading.
+    """
 
     labels: Labels
     time_ms: int
     last: Value
+    target: int
     counted: int = NOT_TOLD
 
 
@@ -139,6 +144,7 @@ class Family:
         "_gone",
         "_known",
         "_limits",
+        "_targets",
         "dropped",
         "folds",
         "limiter",
@@ -157,6 +163,7 @@ class Family:
         self.limiter = limits.limiter(metric, shape)
         self.rows: dict[Labels, _Row] = {}
         self.sources: dict[tuple[int, int], _Source] = {}  # by number and start; levels have none
+        self._targets: dict[tuple[int, int], tuple[int, int]] = {}  # by target and start: under which key it is
         self._alike: _Alike | None = None  # until the next tick
         self.dropped: Counter[Reason] = Counter()
         # Label sets of a loaded tick that were renamed, merged or folded here, by the shape that they had.
@@ -227,6 +234,8 @@ class Family:
         """Take in a reading; returns how many observations went under another label set. `now_ms` is append time."""
         key = self._key(reading)
         source = self.sources.get(key)
+        if reading.target and (source is None or source.target != reading.target):
+            source = self._told_otherwise(key, reading.target, source)
         if reading.value is None:
             self._end_reading(reading)
             return 0.0
@@ -249,6 +258,19 @@ class Family:
             return 0.0
         return self._folded(reading.labels, self.limiter.within_values(reading.labels), source.labels, delta)
 
+    def _told_otherwise(self, key: tuple[int, int], target: int, source: _Source | None) -> _Source | None:
+        """The source of a target, whatever its number was; a tick of an older worker has none of its target."""
+        former = self._targets.get((target, key[1]))
+        if source is None and former is not None:
+            source = self.sources.pop(former)
+            if self._alike is not None:
+                self._alike.remove(former, source.labels)
+                self._alike.add(key, source.labels)
+        if source is not None:
+            source.target = target
+            self._keep_source(key, source)
+        return source
+
     def refuse(self, labels: Labels) -> None:
         """There is no room for a gauge's label set."""
         self.dropped[Reason.OVER_LIMIT] += 1
@@ -258,9 +280,10 @@ class Family:
     def _begin(self, reading: Reading, value: Value, bounds: Bounds, now_ms: int) -> float:
         """The first reading of a source."""
         kind, labels, key = self.shape.kind, reading.labels, self._key(reading)
-        before = self._gone.take(self.metric, kind, key)
+        lasting = (reading.target or key[0], key[1])
+        before = self._gone.take(self.metric, kind, lasting)
         if before is not None and reading.time_ms <= before[2]:
-            self._gone.put(self.metric, kind, key, before)
+            self._gone.put(self.metric, kind, lasting, before)
             self.dropped[Reason.SUPERSEDED] += 1
             return 0.0
         if len(self.sources) >= self._limits.sources:
@@ -293,10 +316,16 @@ class Family:
         self._add(placed, delta, counted)
         row = self.rows[placed]
         row.sources += 1
-        self.sources[key] = _Source(placed, _cut(reading.time_ms, now_ms), conformed(value, bounds, row.bounds))
+        last = conformed(value, bounds, row.bounds)
+        self._keep_source(key, _Source(placed, _cut(reading.time_ms, now_ms), last, reading.target))
         if self._alike is not None:
             self._alike.add(key, placed)
         return self._folded(labels, within, placed, delta)
+
+    def _keep_source(self, key: tuple[int, int], source: _Source) -> None:
+        self.sources[key] = source
+        if source.target:
+            self._targets[source.target, key[1]] = key
 
     def _key(self, reading: Reading) -> tuple[int, int]:
         return reading.source, 0 if self.shape.kind in UNCOUNTED else reading.start_ms
@@ -339,7 +368,8 @@ class Family:
         row = self.rows[labels]
         if isinstance(last, HistogramValue) and (row.bounds != bounds or len(last.buckets) != len(bounds) + 1):
             last = _in_one_bucket(last)  # ticks once had it within the source's own bounds
-        self.sources[source.source, source.start_ms] = _Source(labels, source.time_ms, last, counted)
+        key = source.source, source.start_ms
+        self._keep_source(key, _Source(labels, source.time_ms, last, source.target, counted))
         row.sources, row.counted = row.sources + 1, max(row.counted, counted)  # no row ends before its sources
 
     def _place(self, labels: Labels, bounds: Bounds) -> Labels:
@@ -385,12 +415,15 @@ class Family:
 
     def _end_source(self, key: tuple[int, int], ends_row: bool) -> None:
         source = self.sources.pop(key)
+        lasting = (source.target or key[0], key[1])
+        if self._targets.get(lasting) == key:
+            del self._targets[lasting]
         if self._alike is not None:
             self._alike.remove(key, source.labels)
         row = self.rows[source.labels]
         row.sources -= 1
         if self.shape.kind not in UNCOUNTED:
-            self._gone.put(self.metric, self.shape.kind, key, (source.last, row.bounds, source.time_ms))
+            self._gone.put(self.metric, self.shape.kind, lasting, (source.last, row.bounds, source.time_ms))
         if self.shape.kind == "sum":  # what it had is gone; what others told as deltas is not
             row.value = plus(row.value, -observations(source.last))
             ends_row = ends_row and abs(observations(row.value)) <= ROUNDING * abs(observations(source.last))
@@ -448,7 +481,8 @@ class Family:
         for (number, start), source in self.sources.items():
             row, idle = self.rows[source.labels], time_ms - source.counted
             last = None if source.last == row.value or self.shape.kind in ("gauge", "info") else source.last
-            block_of(row.bounds).sources.append(SourceState(source.labels, number, start, source.time_ms, idle, last))
+            state = SourceState(source.labels, number, start, source.time_ms, idle, last, source.target)
+            block_of(row.bounds).sources.append(state)
         for block in blocks.values():
             if not any(block.idle):
                 block.idle = []

@@ -47,6 +47,7 @@ AUTO = "auto"
 TARGET_INFO = "target_info"
 JOB, INSTANCE = "job", "instance"
 NAMED = ("service.name", "service.namespace", "service.instance.id")  # they are job and instance
+PROCESS = (*NAMED, "process.pid")  # say which process it is; forks may share the others
 # Labels that the kind of metric gives a meaning of its own.
 RESERVED = {"histogram": ("le",), "summary": ("quantile",)}
 MS = 1_000_000  # ns
@@ -90,13 +91,18 @@ class _Group:
 
 @dataclass(slots=True)
 class _Resource:
-    """What all points of a resource have in common. `info` is the series of its target_info, None for none."""
+    """What all points of a resource have in common. `info` is the series of its target_info, None for none.
+
+    `digest` is that of all attributes; `target` that of those which say what process it is, empty if they do not:
+    others may come later (those of Kubernetes), and from one of two gateways.
+    """
 
     message: bytes
     labels: dict[str, str]
     promoted: dict[str, str]
     info: Series | None
     digest: bytes
+    target: bytes
 
 
 @dataclass(slots=True)
@@ -206,9 +212,11 @@ class MetricPoints:
             for name in RESERVED.get(kind, ()):
                 labels.pop(name, None)
             # What a source is, beside its attributes: a metric in another unit is another one.
-            told = digest(common.digest, scope.digest, *stream[3:])
-            source = number(digest(told, *attributes.items(), *map(repr, bounds)))
-            series = self.known.remember(key, labels, source)
+            source, target = (
+                number(digest(digest(of, scope.digest, *stream[3:]), *attributes.items(), *map(repr, bounds)))
+                for of in (common.digest, common.target)
+            )
+            series = self.known.remember(key, Series.of(labels, source, target if common.target else 0))
         reading = None if read.delta and value is not None else (point.start_time_unix_nano // MS, time_ms)
         self._put(metric, kind, bounds, series, value, reading)
 
@@ -282,8 +290,9 @@ class MetricPoints:
         others = dict(islice(((k, text) for k, text in others.items() if self._is_label(k)), MOST_NAMES - 2))
         info = self._labels(others, {}, labels) if labels and others else {}
         target = Series.of(info, number(digest(*labels.items())))
+        process = digest(*(attributes.get(key, "") for key in PROCESS)) if service and instance else b""
         told = digest(*attributes.items())
-        return _Resource(message, labels, self._labels(promoted), target if info else None, told)
+        return _Resource(message, labels, self._labels(promoted), target if info else None, told, process)
 
     def _is_label(self, key: str) -> bool:
         try:
@@ -356,7 +365,7 @@ def _batch(metric: str, kind: Kind, bounds: tuple[float, ...], points: Sequence[
             last = series.names
         values = in_slots((*series.values, ""))
         if reading is not None:
-            batch.readings.append(Reading(values, value, series.source, *reading))
+            batch.readings.append(Reading(values, value, series.source, *reading, series.target))
         elif value is not None:
             batch.rows.append((values, value))
     return batch

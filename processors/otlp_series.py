@@ -26,20 +26,21 @@ Key = tuple[Stream, tuple[float, ...], tuple[bytes, ...]]
 
 
 class Series(NamedTuple):
-    """A label set, names in order; `source` is the number that readings have; sizes are about those in UTF-8."""
+    """A label set, names in order; `source` and `target` are those of its readings; sizes are about those in UTF-8."""
 
     names: tuple[str, ...]
     values: tuple[str, ...]
     source: int
+    target: int
     size_of_names: int
     size: int  # of the values alone: names are told once for many points
 
     @classmethod
-    def of(cls, labels: Mapping[str, str], source: int) -> Series:
+    def of(cls, labels: Mapping[str, str], source: int, target: int = 0) -> Series:
         """That of labels in any order."""
         names = tuple(sorted(labels))
         values = tuple([labels[name] for name in names])
-        return cls(names, values, source, text_bytes(names), text_bytes(values))
+        return cls(names, values, source, target, text_bytes(names), text_bytes(values))
 
 
 class KnownSeries:
@@ -63,15 +64,11 @@ class KnownSeries:
         """That of a point, if it is known."""
         found = self._new.get(key)
         if found is None and (found := self._old.pop(key, None)) is not None:
-            return self._keep(key, found)
+            return self.remember(key, found)
         return found
 
-    def remember(self, key: Key, labels: Mapping[str, str], source: int) -> Series:
-        """The series that a point with these labels is of. Those with the same names share one object for them."""
-        return self._keep(key, Series.of(labels, source))
-
-    def _keep(self, key: Key, series: Series) -> Series:
-        """The same, with names that it shares with others if it is remembered."""
+    def remember(self, key: Key, series: Series) -> Series:
+        """The series that a point is of; the same, with names that it shares with others if it is remembered."""
         stream, bounds, attributes = key
         shared = sum(map(len, stream))
         size = (

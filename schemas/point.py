@@ -9,7 +9,9 @@ batch is written in the lowest version that can say it, so that what does not us
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgpack
@@ -100,7 +102,8 @@ class Reading(NamedTuple):
     """What a source has counted since it began at `start_ms` (0: not known), or what it measured, at `time_ms`.
 
     `source` is a number for source and label set; after the source began anew, `start_ms` is another. A `value` of None
-    says that there is no value any more (OTLP's flag "no recorded value").
+    says that there is no value any more (OTLP's flag "no recorded value"). `target` is a number that stays when what
+    else is told of a process changes, 0 if nothing says which process it is.
     """
 
     labels: Labels
@@ -108,6 +111,7 @@ class Reading(NamedTuple):
     source: int
     start_ms: int
     time_ms: int
+    target: int = 0
 
 
 @dataclass(slots=True)
@@ -124,7 +128,8 @@ class PointBatch:
     readings: list[Reading] = field(default_factory=list)
 
     def encode(self) -> bytes:
-        """The record value; `decode` is its inverse."""
+        """The record value; `decode` is its inverse. Targets came later: older readers pass their key over."""
+        targets = [reading.target for reading in self.readings]
         return pack(
             {
                 "v": VERSION if self.shape.open else CLOSED_VERSION,
@@ -132,7 +137,8 @@ class PointBatch:
                 "shape": encode_shape(self.shape),
                 "start": self.start_ms,
                 "rows": self.rows,
-                **({"readings": self.readings} if self.readings else {}),
+                **({"readings": [reading[:-1] for reading in self.readings]} if self.readings else {}),
+                **({"targets": targets} if any(targets) else {}),
             }
         )
 
@@ -143,8 +149,7 @@ class PointBatch:
             raw: dict[str, Any] = unpack(value)
             require("points", raw["v"], READS)
             shape = decode_shape(raw["shape"])
-            readings = [_reading(shape, *reading) for reading in raw.get("readings", ())]
-            return cls(raw["metric"], shape, raw["start"], decode_rows(shape, raw["rows"]), readings)
+            return cls(raw["metric"], shape, raw["start"], decode_rows(shape, raw["rows"]), _readings(shape, raw))
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise ProtocolError(f"not a points record of Tailrace: {error!r}") from error
 
@@ -182,8 +187,8 @@ class PackedBatch:
             if rows_at is None:
                 raise KeyError("rows")
             rows = PackedRows(data, rows_at, len(shape.label_names), 2)
-            readings = [_reading(shape, *reading) for reading in raw.get("readings", ())]
-            return cls(raw["metric"], shape, raw["start"], rows, decode_values(shape, rows, 1), readings)
+            values = decode_values(shape, rows, 1)
+            return cls(raw["metric"], shape, raw["start"], rows, values, _readings(shape, raw))
         except (KeyError, ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
             raise ProtocolError(f"not a points record of Tailrace: {error!r}") from error
 
@@ -250,6 +255,14 @@ def decode_values(shape: Shape, rows: PackedRows, part: int) -> list[Any]:
     return [decode_value(shape, rows.part(row, part)) for row in range(len(rows))]
 
 
-def _reading(shape: Shape, labels: list[str], value: Any, source: int, start_ms: int, time_ms: int) -> Reading:
+def _readings(shape: Shape, raw: Mapping[str, Any]) -> list[Reading]:
+    readings = raw.get("readings", ())
+    targets = raw.get("targets") or repeat(0, len(readings))
+    return [_reading(shape, target, *reading) for reading, target in zip(readings, targets, strict=True)]
+
+
+def _reading(
+    shape: Shape, target: int, labels: list[str], value: Any, source: int, start_ms: int, time_ms: int
+) -> Reading:
     read = None if value is None else decode_value(shape, value)
-    return Reading(decode_labels(shape, labels), read, source, start_ms, time_ms)
+    return Reading(decode_labels(shape, labels), read, source, start_ms, time_ms, target)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import msgpack
@@ -40,7 +41,7 @@ READS = (CLOSED_VERSION, VERSION)
 CHUNK_BYTES = 512 << 10
 _ROW_BYTES = 16  # of msgpack's heads around a row
 _NUMBER_BYTES = 9  # of the largest number
-_BESIDE = 4  # numbers beside a row's value, or of one: idle time, source, its start and its time
+_BESIDE = 5  # numbers beside a row's value, or of one: idle time, source, its start, its time and its target
 _OF_NUMBER = _ROW_BYTES + _BESIDE * _NUMBER_BYTES
 
 
@@ -67,7 +68,7 @@ class SourceState(NamedTuple):
     """The newest reading of one source (schemas/point.py: Reading) that feeds the row of `labels`.
 
     `last` is what it had counted, within the row's bounds, None if that is the row's value. `idle` as in `SeriesBlock`.
-    Packed as it is: fields stay in this order.
+    Packed as it is, but for `target`: fields stay in this order.
     """
 
     labels: Labels
@@ -76,6 +77,7 @@ class SourceState(NamedTuple):
     time_ms: int
     idle: int = 0
     last: Value | None = None
+    target: int = 0
 
 
 @dataclass(slots=True)
@@ -254,7 +256,8 @@ def encode_record(record: TickRecord) -> bytes:
                 ("idle", [block.idle for block in record.blocks]),
                 ("fresh", [block.fresh for block in record.blocks]),
                 ("limits", [list(map(_limit_fields, block.limits)) for block in record.blocks]),
-                ("sources", [block.sources for block in record.blocks]),
+                ("sources", [[source[:-1] for source in block.sources] for block in record.blocks]),
+                ("targets", [_targets(block.sources) for block in record.blocks]),
             ):
                 if any(column):
                     body[key] = column
@@ -285,6 +288,12 @@ def _pack_chunk(body: Mapping[str, Any], blocks: Sequence[SeriesBlock]) -> bytes
                 parts += row, labels, packed(number)
             parts.append(packed(block.stale))
     return compressed(b"".join(parts))
+
+
+def _targets(sources: Iterable[SourceState]) -> list[int]:
+    """One for each source; none at all if no source has one."""
+    targets = [source.target for source in sources]
+    return targets if any(targets) else []
 
 
 def _packed(block: SeriesBlock) -> list[bytes]:
@@ -326,7 +335,7 @@ def find_record(value: bytes) -> TickHeader | PackedChunk | TickFooter:
                 raw[key], at = _places(data, at)
             else:
                 end = after(data, at)
-                if key not in ("idle", "limits", "sources"):
+                if key not in ("idle", "limits", "sources", "targets"):
                     raw[key] = msgpack.unpackb(data[at:end])
                 at = end
         if raw["kind"] != "chunk" and not isinstance(record := decode_record(data), TickChunk):
@@ -374,16 +383,18 @@ def _blocks(chunk: Mapping[str, Any]) -> list[SeriesBlock]:
         block.fresh = int(fresh)
     for block, limits in zip(blocks, chunk.get("limits", ()), strict=False):
         block.limits = [_limit(*limit) for limit in limits]
-    for block, sources in zip(blocks, chunk.get("sources", ()), strict=False):
-        block.sources = [_source(block.shape, *source) for source in sources]
+    targets = chunk.get("targets") or [()] * len(blocks)
+    for block, sources, of_sources in zip(blocks, chunk.get("sources", ()), targets, strict=False):
+        found = zip(sources, of_sources or repeat(0, len(sources)), strict=True)
+        block.sources = [_source(block.shape, target, *source) for source, target in found]
     return blocks
 
 
 def _source(
-    shape: Shape, labels: list[str], source: int, start_ms: int, time_ms: int, idle: int, last: Any
+    shape: Shape, target: int, labels: list[str], source: int, start_ms: int, time_ms: int, idle: int, last: Any
 ) -> SourceState:
     counted = None if last is None else decode_value(shape, last, any_bounds=True)
-    return SourceState(decode_labels(shape, labels), source, start_ms, time_ms, idle, counted)
+    return SourceState(decode_labels(shape, labels), source, start_ms, time_ms, idle, counted, target)
 
 
 def _limit_fields(limit: LimitState) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from processors.metric_points import MOST_NAMES, RESOURCE_BYTES, MetricPoints, Naming
-from processors.otlp_series import KnownSeries, Stream
+from processors.otlp_series import KnownSeries, Series, Stream
 from processors.values import observations, plus
 from schemas.otlp_check import PointsData
 from schemas.point import ExponentialValue, HistogramValue, PointBatch, Reading, SummaryValue
@@ -206,6 +206,39 @@ def test_a_source_is_known_by_what_describes_it_in_any_order() -> None:
     assert sources(lambda resource, scope, point: point.attributes.pop()) == 2
 
 
+INSTANCE = {"service.name": "shop", "service.instance.id": "1"}
+
+
+@pytest.mark.parametrize(
+    ("resource", "numbers", "targets"),
+    [
+        (INSTANCE, [1, 1], [1, 1]),
+        (INSTANCE | {"k8s.pod.name": "p", "service.version": "2"}, [1, 2], [1, 1]),
+        (INSTANCE | {"service.namespace": "eu"}, [1, 2], [1, 2]),
+        (INSTANCE | {"process.pid": "7"}, [1, 2], [1, 2]),
+        ({"service.name": "shop"}, [1, 2], [1, 0]),
+        ({"service.instance.id": "1", "host.name": "h"}, [1, 2], [1, 0]),
+    ],
+    ids=["the same", "more is told", "another namespace", "a fork", "no instance", "no service"],
+)
+def test_a_target_is_what_says_which_process_it_is(
+    resource: dict[str, str], numbers: list[int], targets: list[int]
+) -> None:
+    reader, found = processor(), []
+    for turn, attributes in enumerate((INSTANCE, resource)):
+        data, metrics = message(attributes)
+        total = metrics.add(name="a").sum
+        total.is_monotonic, total.aggregation_temporality = True, CUMULATIVE
+        timed(total.data_points.add(as_int=turn), route="/")
+        timed(total.data_points.add(as_int=turn), route="/b")
+        reader.add(turn, NOW, data.SerializeToString())
+        (batch,) = [batch for batch in reader.flush().batches if batch.metric == "a_total"]
+        found += PointBatch.decode(batch.encode()).readings[:1]
+        assert len({(reading.source, reading.target) for reading in batch.readings}) == 2
+    assert [1 if reading.source == found[0].source else 2 for reading in found] == numbers
+    assert [0 if not of.target else 1 if of.target == found[0].target else 2 for of in found] == targets
+
+
 def test_no_recorded_value_is_told_as_such() -> None:
     data, metrics = message()
     timed(metrics.add(name="g").gauge.data_points.add(flags=1))
@@ -377,7 +410,7 @@ def test_long_keys_are_not_remembered() -> None:
     known = KnownSeries(1 << 16)
     for number in range(100):
         key = ((b"r", b"s", b"", b"m", b"", "gauge"), (), (b"%d" % number * 4_000,))
-        known.remember(key, {f"{number}" * 4_000: "v"}, number)
+        known.remember(key, Series.of({f"{number}" * 4_000: "v"}, number))
     assert len(known) == 0
     assert not known._names
 
@@ -583,7 +616,7 @@ def test_what_is_remembered_of_series_is_bounded_and_what_is_sent_again_stays() 
     known = KnownSeries(100_000)
     stream: Stream = (b"", b"", b"", b"m", b"", "gauge")
     for number in range(1000):
-        known.remember((stream, (), (b"%d" % number,)), {"a": str(number)}, number)
+        known.remember((stream, (), (b"%d" % number,)), Series.of({"a": str(number)}, number))
         kept = known.get((stream, (), (b"0",)))
         assert kept is not None
         assert (kept.names, kept.values, kept.source) == (("a",), ("0",), 0)
@@ -598,11 +631,11 @@ def test_what_is_remembered_is_bounded_in_bytes_whatever_producers_send(where: s
         for number in range(200):
             text = b"%d" % number + b"x" * size
             stream: Stream = (text if where == "stream" else b"", b"", b"", b"m", b"", "gauge")
-            known.remember((stream, (), (text if where == "attribute" else b"",)), {"a": "b"}, number)
+            known.remember((stream, (), (text if where == "attribute" else b"",)), Series.of({"a": "b"}, number))
         assert len(known) * size <= 2 * 1_000_000
     before = len(known)
     huge = (stream, (), (b"x" * 20_000,))
-    assert known.remember(huge, {"a": "b"}, 1).values == ("b",)
+    assert known.remember(huge, Series.of({"a": "b"}, 1)).values == ("b",)
     assert (known.get(huge), len(known)) == (None, before), "it is not worth the others"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from time import process_time
 
@@ -42,11 +43,11 @@ def shape(kind: Kind, names: tuple[str, ...] = NAMES, bounds: tuple[float, ...] 
 
 def read(
     kind: Kind,
-    *readings: tuple[Labels, Value | None, int, int, int],
+    *readings: tuple[Labels, Value | None, int, int, int] | tuple[Labels, Value | None, int, int, int, int],
     names: tuple[str, ...] = NAMES,
     bounds: tuple[float, ...] = (),
 ) -> PointBatch:
-    """(labels, value, source, start, time) each."""
+    """(labels, value, source, start, time) each, and maybe the target."""
     return PointBatch("m", shape(kind, names, bounds), readings=[Reading(*reading) for reading in readings])
 
 
@@ -80,9 +81,10 @@ def value_of(kind: Kind, bounds: tuple[float, ...], number: int) -> Value:
 
 @dataclass
 class Source:
-    """A process that counts under some label sets and tells it cumulatively."""
+    """A process that counts under some label sets and tells it cumulatively; `number` may change, `target` does not."""
 
     number: int
+    target: int
     labels: Labels
     bounds: tuple[float, ...]
     start: int
@@ -95,6 +97,7 @@ steps = st.one_of(
     st.tuples(st.just("count"), sources, st.integers(0, 100)),
     st.tuples(st.just("delta"), sources, st.integers(0, 100)),
     st.tuples(st.just("restart"), sources, st.just(0)),
+    st.tuples(st.just("tell otherwise"), sources, st.integers(1, 3)),
     st.tuples(st.just("send again"), sources, st.integers(0, 9)),
     st.tuples(st.just("tick"), st.none(), st.integers(1, 1000)),
     st.tuples(st.just("take over"), st.none(), st.integers(1, 1000)),
@@ -124,11 +127,14 @@ def test_the_sum_over_all_series_is_what_the_sources_counted(
             labels: Labels = which[1:]
             bounds = BOUNDS[which[0] % 3] if kind in ("histogram", "summary") else ()
             start = nothing(shape(kind, bounds=bounds))
-            source = found.setdefault((which[0], labels), Source(len(found), labels, bounds, time, start))
+            new = Source(len(found), 500 + len(found), labels, bounds, time, start)
+            source = found.setdefault((which[0], labels), new)
             one = value_of(kind, bounds, number)
-            if what == "count":
+            if what == "tell otherwise":
+                source.number = 1000 * number + source.target
+            elif what == "count":
                 source.total = plus(source.total, one)
-                reading = Reading(labels, source.total, source.number, source.start, time)
+                reading = Reading(labels, source.total, source.number, source.start, time, source.target)
                 source.sent.append(reading)
                 apply(store, PointBatch("m", shape(kind, bounds=bounds), readings=[reading]), time)
                 counts.append(number)
@@ -138,7 +144,7 @@ def test_the_sum_over_all_series_is_what_the_sources_counted(
             elif what == "restart":
                 if kind == "sum" and source.sent:  # what it had is there no more
                     counts.append(-observations(source.total))
-                    apply(store, read(kind, (labels, None, source.number, source.start, time)), time)
+                    apply(store, read(kind, (labels, None, source.number, source.start, time, source.target)), time)
                 source.total, source.start = start, time
                 source.sent = source.sent[-1:] if kind != "sum" else []
             elif what == "send again" and source.sent and number < len(source.sent):
@@ -209,11 +215,14 @@ def test_the_sum_is_the_same_whatever_the_limits_become(
         labels: Labels = which[1:]
         bounds = BOUNDS[which[0] % 3] if kind in ("histogram", "summary") else ()
         start = nothing(shape(kind, bounds=bounds))
-        source = found.setdefault((which[0], labels), Source(len(found), labels, bounds, time, start))
+        new = Source(len(found), 500 + len(found), labels, bounds, time, start)
+        source = found.setdefault((which[0], labels), new)
         one = value_of(kind, bounds, number)
-        if what == "count":
+        if what == "tell otherwise":
+            source.number = 1000 * number + source.target
+        elif what == "count":
             source.total = plus(source.total, one)
-            reading = Reading(labels, source.total, source.number, source.start, time)
+            reading = Reading(labels, source.total, source.number, source.start, time, source.target)
             apply(store, PointBatch("m", shape(kind, bounds=bounds), readings=[reading]), time)
             counts.append(number)
         elif what == "delta" and kind != "summary":
@@ -538,6 +547,56 @@ def test_other_labels_of_a_source_are_another_series(kind: Kind) -> None:
     told = tick(store, TIME + 1)
     assert rows(told) == {("j", "i", "/", "c"): value}
     assert stale(told) == [("j", "i", "/", "")]
+
+
+@pytest.mark.parametrize("kind", ["counter", "sum", "histogram", "exponential", "summary"])
+def test_a_process_of_which_more_is_told_by_now_is_the_same_source(kind: Kind) -> None:
+    """Attributes of Kubernetes that come late, and that only one of two gateways adds; a takeover in between."""
+    limits = Limits(100, 100)
+    store, plain, enriched = SeriesStore(limits), 1, 2
+    for at, number in enumerate((plain, enriched, enriched, plain, enriched), 1):
+        apply(store, read(kind, (A, value_of(kind, (), 50 * at), number, TIME, TIME + at, 99)), TIME + at)
+        blocks = tick(store, TIME + at)
+        store = SeriesStore(limits)
+        store.load(blocks, TIME + at)
+        assert [observations(value) for value in rows(blocks).values()] == [50 * at]
+    assert sum(len(block.sources) for block in blocks) == 1
+    assert not store.dropped()
+    apply(store, read(kind, (A, None, plain, TIME, TIME + 6, 99)), TIME + 6)
+    assert stale(tick(store, TIME + 6)) == [A]
+
+
+def test_processes_without_a_target_are_told_apart_by_their_numbers() -> None:
+    store = SeriesStore(Limits(100, 100))
+    apply(store, read("counter", (A, 5.0, 1, TIME, TIME), (A, 7.0, 2, TIME, TIME)), TIME)
+    apply(store, read("counter", (A, 6.0, 1, TIME, TIME + 1), (A, 9.0, 2, TIME, TIME + 1)), TIME)
+    assert rows(tick(store, TIME + 2)) == {A: 15.0}
+
+
+def test_a_target_is_the_source_that_an_older_worker_knew_by_its_number_alone() -> None:
+    """Upgraded and downgraded, one kind of worker after the other: `ingest` and `aggregate` of either."""
+    for turns in itertools.product((0, 99), repeat=4):
+        store = SeriesStore(Limits(100, 100))
+        for at, target in enumerate(turns, 1):
+            apply(store, read("counter", (A, 10 * at, 1, TIME, TIME + at, target)), TIME + at)
+            blocks = [
+                replace(
+                    block, sources=[source._replace(target=0) for source in block.sources] if at % 2 else block.sources
+                )
+                for block in tick(store, TIME + at)
+            ]
+            store = SeriesStore(Limits(100, 100))
+            store.load(blocks, TIME + at)
+        assert rows(tick(store, TIME + 9)) == {A: 40}
+
+
+def test_a_process_that_ended_and_comes_back_with_more_told_of_it_goes_on() -> None:
+    store = SeriesStore(Limits(100, 100))
+    apply(store, read("counter", (A, 5.0, 1, TIME, TIME, 99)), TIME)
+    apply(store, read("counter", (A, None, 1, TIME, TIME + 1, 99)), TIME)
+    tick(store, TIME + 1)
+    apply(store, read("counter", (A, 7.0, 2, TIME, TIME + 2, 99)), TIME)
+    assert rows(tick(store, TIME + 2)) == {A: 2.0}
 
 
 def test_a_folded_source_is_not_taken_for_another() -> None:

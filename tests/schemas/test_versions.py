@@ -19,7 +19,7 @@ from schemas.dead_letter import REPLAYED, DeadLetter, Receipt
 from schemas.decision import Checkpoint, DecisionRecord
 from schemas.ids import partition_of, partition_of_metric
 from schemas.packing import unpack
-from schemas.point import ExponentialValue, HistogramValue, PointBatch, Reading, Shape, SummaryValue
+from schemas.point import ExponentialValue, HistogramValue, PackedBatch, PointBatch, Reading, Shape, SummaryValue
 from schemas.sample import LimitState, SeriesBlock, SourceState, Tick, TickChunk, decode_record, read_tick
 from tests.schemas.test_envelope import DECISION_RECORD
 from tests.schemas.test_point import EXAMPLE as POINTS
@@ -93,6 +93,9 @@ WIDE = Tick(
     ],
     1_700_000_015_000,
 )
+AIMED = replace(MEASURED, readings=[MEASURED.readings[0]._replace(target=1 << 62), MEASURED.readings[1]])
+FOLLOWED = replace(WIDE, blocks=[replace(WIDE.blocks[0]), *WIDE.blocks[1:]])
+FOLLOWED.blocks[0].sources = [WIDE.blocks[0].sources[0]._replace(target=1 << 62), WIDE.blocks[0].sources[1]]
 SEVERAL = DeadLetter(b"a", "t", 1, 2, 3, 4, "sink.jaeger", "refused_by_sink", rows=20)
 LETTER = DeadLetter(
     b"\x00not otlp", "otlp_spans", 3, 1 << 40, 1_700_000_000_123, 7, "ingest", "malformed", "größe: field 3"
@@ -127,19 +130,22 @@ def test_ticks(tick: Tick, suffix: str) -> None:
     assert all(map(same, tick.encode(), records))
 
 
-def test_points_from_outside_are_version_2() -> None:
-    released = (GOLDEN.parent / "v2" / "point.bin").read_bytes()
-    assert same(MEASURED.encode(), released)
-    assert PointBatch.decode(released) == MEASURED
+@pytest.mark.parametrize(("batch", "suffix"), [(MEASURED, ""), (AIMED, "_targets")], ids=["as begun", "with targets"])
+def test_points_from_outside_are_version_2(batch: PointBatch, suffix: str) -> None:
+    released = (GOLDEN.parent / "v2" / f"point{suffix}.bin").read_bytes()
+    assert same(batch.encode(), released)
+    assert PointBatch.decode(released) == batch
+    assert PackedBatch.decode(released).readings == batch.readings
     assert [unpack(batch.encode())["v"] for batch in (POINTS, MEASURED)] == [1, 2]
 
 
-def test_chunks_with_metrics_from_outside_are_version_2() -> None:
+@pytest.mark.parametrize(("tick", "suffix"), [(WIDE, ""), (FOLLOWED, "_targets")], ids=["as begun", "with targets"])
+def test_chunks_with_metrics_from_outside_are_version_2(tick: Tick, suffix: str) -> None:
     """Headers, footers and other chunks stay what older workers read."""
-    released = (GOLDEN.parent / "v2" / "sample_chunk.bin").read_bytes()
-    header, chunk, footer = WIDE.encode()
+    released = (GOLDEN.parent / "v2" / f"sample_chunk{suffix}.bin").read_bytes()
+    header, chunk, footer = tick.encode()
     assert same(chunk, released)
-    assert decode_record(released) == TickChunk(WIDE.number, WIDE.time_ms, 0, WIDE.blocks, WIDE.since_ms)
+    assert decode_record(released) == TickChunk(tick.number, tick.time_ms, 0, tick.blocks, tick.since_ms)
     assert [unpack(record)["v"] for record in (header, chunk, footer, TICK.encode()[1])] == [1, 2, 1, 1]
 
 
