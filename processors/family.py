@@ -4,7 +4,9 @@ A *reading* says what its source has counted since it began. It is compared with
 becomes a delta, so that rows of several sources, folded ones too, add up like any other. The first reading of a source
 that began lately is its delta. Of one that began earlier nobody knows how much was counted before (the source was idle
 for so long that it was forgotten, or Tailrace is new here): its row begins with all of it, and not at zero; if there is
-a row already, it is counted from here on. A source that begins anew, with another start time, is another source: two
+a row already, it is counted from here on. So it is with one that begins with this reading, for that says that its
+start is not known (OpenTelemetry metrics data model, "Resets and gaps"): unless it was told before under another start,
+from which it goes on. A source that begins anew, with another start time, is another source: two
 that call themselves alike are kept apart by it, and a late reading of the one before still counts. What says which
 process a source is (`Reading.target`) outlives the rest of what is told about it: it goes on under another number.
 
@@ -80,22 +82,25 @@ class _Source:
 
 
 class _Alike:
-    """Keys of sources by number and by labels. Made when somebody asks: it costs as much as to look at all of them."""
+    """Keys of sources by lasting number and by labels.
+
+    Made when somebody asks: it costs as much as to look at all of them.
+    """
 
     def __init__(self, sources: Mapping[tuple[int, int], _Source]) -> None:
-        self.numbers: dict[int, dict[tuple[int, int], None]] = {}
+        self.runs: dict[int, dict[tuple[int, int], None]] = {}
         self.labels: dict[Labels, dict[tuple[int, int], None]] = {}
         for key, source in sources.items():
-            self.add(key, source.labels)
+            self.add(key, source)
 
-    def add(self, key: tuple[int, int], labels: Labels) -> None:
+    def add(self, key: tuple[int, int], source: _Source) -> None:
         """One that began."""
-        self.numbers.setdefault(key[0], {})[key] = None
-        self.labels.setdefault(labels, {})[key] = None
+        self.runs.setdefault(source.target or key[0], {})[key] = None
+        self.labels.setdefault(source.labels, {})[key] = None
 
-    def remove(self, key: tuple[int, int], labels: Labels) -> None:
+    def remove(self, key: tuple[int, int], source: _Source) -> None:
         """One that ended."""
-        del self.numbers[key[0]][key], self.labels[labels][key]
+        del self.runs[source.target or key[0]][key], self.labels[source.labels][key]
 
 
 @dataclass(slots=True)
@@ -260,15 +265,11 @@ class Family:
 
     def _told_otherwise(self, key: tuple[int, int], target: int, source: _Source | None) -> _Source | None:
         """The source of a target, whatever its number was; a tick of an older worker has none of its target."""
-        former = self._targets.get((target, key[1]))
-        if source is None and former is not None:
-            source = self.sources.pop(former)
-            if self._alike is not None:
-                self._alike.remove(former, source.labels)
-                self._alike.add(key, source.labels)
-        if source is not None:
+        former = self._targets.get((target, key[1])) if source is None else key
+        if former is not None:
+            source = self._let_go(former)
             source.target = target
-            self._keep_source(key, source)
+            self._keep(key, source)
         return source
 
     def refuse(self, labels: Labels) -> None:
@@ -287,6 +288,8 @@ class Family:
             self.dropped[Reason.SUPERSEDED] += 1
             return 0.0
         if len(self.sources) >= self._limits.sources:
+            if before is not None:
+                self._gone.put(self.metric, kind, lasting, before)
             self.dropped[Reason.OVER_LIMIT] += 1
             return 0.0
         if kind in ("gauge", "info"):
@@ -298,9 +301,11 @@ class Family:
             within = self.limiter.within_values(labels)
             placed = labels if labels in self.rows else self._place(within, bounds)
             value, bounds = self._folding(labels, placed, value, bounds)
-        counted = bounds
-        young = reading.start_ms >= now_ms - (self._limits.idle_ms or YOUNG_MS)
-        delta = value
+        unknown = reading.start_ms == reading.time_ms and kind not in UNCOUNTED
+        young = not unknown and reading.start_ms >= now_ms - (self._limits.idle_ms or YOUNG_MS)
+        if before is None and unknown:
+            before = self._newest_run(reading)
+        delta, counted = value, bounds
         if before is not None:
             last, counted, _ = before
             delta, counted = self._since(last, conformed(value, bounds, counted), counted)
@@ -317,15 +322,36 @@ class Family:
         row = self.rows[placed]
         row.sources += 1
         last = conformed(value, bounds, row.bounds)
-        self._keep_source(key, _Source(placed, _cut(reading.time_ms, now_ms), last, reading.target))
-        if self._alike is not None:
-            self._alike.add(key, placed)
+        self._keep(key, _Source(placed, _cut(reading.time_ms, now_ms), last, reading.target))
         return self._folded(labels, within, placed, delta)
 
-    def _keep_source(self, key: tuple[int, int], source: _Source) -> None:
+    def _keep(self, key: tuple[int, int], source: _Source) -> None:
         self.sources[key] = source
         if source.target:
             self._targets[source.target, key[1]] = key
+        if self._alike is not None:
+            self._alike.add(key, source)
+
+    def _let_go(self, key: tuple[int, int]) -> _Source:
+        source = self.sources.pop(key)
+        if self._targets.get((source.target, key[1])) == key:
+            del self._targets[source.target, key[1]]
+        if self._alike is not None:
+            self._alike.remove(key, source)
+        return source
+
+    def _newest_run(self, reading: Reading) -> tuple[Value, Bounds, int] | None:
+        """What a process told last before the reading, under another start, within which bounds and when."""
+        runs = [self.sources[key] for key in self._same().runs.get(reading.target, ())] if reading.target else []
+        newest = max(runs, key=lambda source: source.time_ms, default=None)
+        if newest is None or newest.time_ms >= reading.time_ms:
+            return None
+        return newest.last, self.rows[newest.labels].bounds, newest.time_ms
+
+    def _same(self) -> _Alike:
+        if self._alike is None:
+            self._alike = _Alike(self.sources)
+        return self._alike
 
     def _key(self, reading: Reading) -> tuple[int, int]:
         return reading.source, 0 if self.shape.kind in UNCOUNTED else reading.start_ms
@@ -369,7 +395,7 @@ class Family:
         if isinstance(last, HistogramValue) and (row.bounds != bounds or len(last.buckets) != len(bounds) + 1):
             last = _in_one_bucket(last)  # ticks once had it within the source's own bounds
         key = source.source, source.start_ms
-        self._keep_source(key, _Source(labels, source.time_ms, last, source.target, counted))
+        self._keep(key, _Source(labels, source.time_ms, last, source.target, counted))
         row.sources, row.counted = row.sources + 1, max(row.counted, counted)  # no row ends before its sources
 
     def _place(self, labels: Labels, bounds: Bounds) -> Labels:
@@ -400,29 +426,23 @@ class Family:
         So it has none of its runs before. Bounds are part of what a source is: without them it is known by its labels,
         if nobody shares them.
         """
-        if self._alike is None:
-            self._alike = _Alike(self.sources)
-        own, runs = self._key(reading), self._alike.numbers.get(reading.source, {})
-        ended = [key for key in runs if key <= own or own not in runs]
+        own, runs = self._key(reading), self._same().runs.get(reading.target or reading.source, {})
+        ended = [key for key in runs if key[1] <= own[1] or own not in runs]
         if not ended and reading.labels in self.rows and not self.rows[reading.labels].sources:
             self._end_row(reading.labels)
         elif not ended:
-            alike = self._alike.labels.get(reading.labels, {})
+            alike = self._same().labels.get(reading.labels, {})
             ended = list(alike) if len({number for number, _ in alike}) == 1 else []
         for key in ended:
             if reading.time_ms > self.sources[key].time_ms:
                 self._end_source(key, ends_row=True)
 
     def _end_source(self, key: tuple[int, int], ends_row: bool) -> None:
-        source = self.sources.pop(key)
-        lasting = (source.target or key[0], key[1])
-        if self._targets.get(lasting) == key:
-            del self._targets[lasting]
-        if self._alike is not None:
-            self._alike.remove(key, source.labels)
+        source = self._let_go(key)
         row = self.rows[source.labels]
         row.sources -= 1
         if self.shape.kind not in UNCOUNTED:
+            lasting = (source.target or key[0], key[1])
             self._gone.put(self.metric, self.shape.kind, lasting, (source.last, row.bounds, source.time_ms))
         if self.shape.kind == "sum":  # what it had is gone; what others told as deltas is not
             row.value = plus(row.value, -observations(source.last))

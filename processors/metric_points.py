@@ -6,7 +6,8 @@ points by metric, and dead letters. Deltas stay deltas and readings stay reading
 Labels of a series: the point's attributes; `job` (service.namespace/service.name) and `instance` (service.instance.id),
 which win; the scope's name, version, schema URL and attributes as `otel_scope_…`; resource attributes that are asked
 for. All others are on `target_info`, once for each job and instance. Source: OpenTelemetry specification, "Prometheus
-and OpenMetrics Compatibility".
+and OpenMetrics Compatibility". Readings of a message that are alike because redaction took out what told them from
+each other are added up.
 
 A point of a series that was there before costs 6 µs here, four times as much the first time, and 7 in `aggregate`
 (numbers and histograms of 16 buckets, three attributes: `python -m bench.micro.otlp_points`).
@@ -23,7 +24,7 @@ from typing import Any
 from processors.otlp_series import KnownSeries, Series, Stream, digest, number, text_bytes, text_of, texts_of
 from processors.redaction import Redactor
 from processors.span_metrics import BATCH_CHARACTERS, MAX_LABEL_CHARACTERS
-from processors.values import fitted
+from processors.values import fitted, plus
 from schemas.dead_letter import OTLP, DeadLetter, grouped
 from schemas.errors import Malformed
 from schemas.formats import detect, otlp_json
@@ -82,7 +83,7 @@ class MetricFlush:
     rows: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Group:
     """Points of one metric, kind and bounds."""
 
@@ -130,6 +131,8 @@ class MetricPoints:
     _groups: dict[tuple[str, Kind, tuple[float, ...]], _Group] = field(default_factory=dict)
     _dead: list[DeadLetter] = field(default_factory=list)
     _resources: dict[bytes, _Resource] = field(default_factory=dict)
+    # Where in its group what a source counted is, while points of a message may be alike: something was taken out.
+    _alike: dict[tuple[_Group, int, int], int] | None = None
 
     def add_all(self, records: Iterable[tuple[int, int, bytes | None]]) -> None:
         """Raw messages: offset, timestamp and value, see `add`."""
@@ -144,7 +147,8 @@ class MetricPoints:
         try:
             checked(value, self.max_message_bytes)
             otlp = TO_OTLP[encoding](value)
-            message = read_metrics(otlp if self.redactor is None else self.redactor.message(otlp, "metrics"))
+            left = otlp if self.redactor is None else self.redactor.message(otlp, "metrics")
+            message = read_metrics(left)
         except Malformed as error:
             detail = f"taken for {encoding}: {error.detail}" if self.encoding == AUTO else error.detail
             if self.redactor is not None:
@@ -152,6 +156,7 @@ class MetricPoints:
             self._bury(offset, timestamp, 0, value, error.reason, detail)
             self.lost += 1
             return
+        self._alike = None if left is otlp else {}
         bad: dict[str, list[tuple[int, str, Part]]] = {}
         for resource in message.resource_metrics:
             common = self._resource(resource.resource)
@@ -239,6 +244,14 @@ class MetricPoints:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group()
+        if self._alike is not None and reading is not None and value is not None and kind not in ("gauge", "info"):
+            start = 0 if kind == "sum" else reading[0]  # as in processors/family.py
+            at = self._alike.setdefault((group, series.source, start), len(group.points))
+            if at < len(group.points):
+                _, others, told, _ = group.points[at]
+                assert others is not None and told is not None  # noqa: PT018
+                group.points[at] = series, plus(others, value), max(told, reading), size
+                return
         group.points.append((series, value, reading, size))
 
     def _name(self, name: str, metric: Any, kind: Kind) -> str:

@@ -191,9 +191,13 @@ class Ticks:
         return None if self._known is None else self._known[0] + int((monotonic - self._known[1]) * 1000)
 
     def _tick(self, time: int, began: int) -> DueTick:
-        """The tick of `time`, with which an interval begins: later than `began`, if a clock was ahead."""
+        """The tick of `time`, with which an interval begins: later than `began`, if a clock was ahead.
+
+        What is new in it began an interval before it, however long there was nothing to tell: Prometheus refuses the
+        zero of a series that is hours old, and no `increase` would see what was counted.
+        """
         self._number += 1
-        since, self._last, self._began = self._last or 0, time, began
+        since, self._last, self._began = max(self._last or 0, time - self._interval), time, began
         self.idle, self._changed = not self._changed, False
         self._ahead, self._append = self._append, None
         overflow, self._overflow = self._overflow, {}

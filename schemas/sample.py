@@ -113,8 +113,8 @@ class SeriesBlock:
 class TickHeader:
     """Opens tick `number` (1, 2, ...), of `partitions` (M) partitions.
 
-    `points` is the next offset of the points partition: everything before it is in the tick. `since_ms` is the time of
-    the tick before, or when counting began; 0 when not known.
+    `points` is the next offset of the points partition: everything before it is in the tick. `since_ms` is when its
+    interval began: with the tick before, if that is no longer ago; 0 when not known.
     """
 
     number: int

@@ -29,7 +29,7 @@ def write_series(block: PackedBlock, into: Slices, time_ms: int, since_ms: int =
     A histogram's row gives its buckets by rising `le` (cumulative counts), a summary's its quantiles, then come `_sum`
     and `_count`; a sum that is not known has no sample.
 
-    A row that begins with this tick gets a zero first, just after `since_ms`, the time of the tick before (0: not
+    A row that begins with this tick gets a zero first, just after `since_ms`, when its interval began (0: not
     known). Without it rate() and increase() miss what a new series counted first, and take a series that ended at 3 and
     comes back with 5 for one that counted 2; Tempo writes such a zero, too. Raises ValueError or TypeError for a value
     that does not fit the shape.

@@ -81,13 +81,16 @@ def value_of(kind: Kind, bounds: tuple[float, ...], number: int) -> Value:
 
 @dataclass
 class Source:
-    """A process that counts under some label sets and tells it cumulatively; `number` may change, `target` does not."""
+    """A process that counts under some label sets and tells it cumulatively; `number` may change, `target` does not.
+
+    A `start` of None: who tells it does not know, and says that it is the time of the next reading.
+    """
 
     number: int
     target: int
     labels: Labels
     bounds: tuple[float, ...]
-    start: int
+    start: int | None
     total: Value
     sent: list[Reading] = field(default_factory=list)
 
@@ -98,6 +101,7 @@ steps = st.one_of(
     st.tuples(st.just("delta"), sources, st.integers(0, 100)),
     st.tuples(st.just("restart"), sources, st.just(0)),
     st.tuples(st.just("tell otherwise"), sources, st.integers(1, 3)),
+    st.tuples(st.just("start unknown"), sources, st.just(0)),
     st.tuples(st.just("send again"), sources, st.integers(0, 9)),
     st.tuples(st.just("tick"), st.none(), st.integers(1, 1000)),
     st.tuples(st.just("take over"), st.none(), st.integers(1, 1000)),
@@ -127,13 +131,16 @@ def test_the_sum_over_all_series_is_what_the_sources_counted(
             labels: Labels = which[1:]
             bounds = BOUNDS[which[0] % 3] if kind in ("histogram", "summary") else ()
             start = nothing(shape(kind, bounds=bounds))
-            new = Source(len(found), 500 + len(found), labels, bounds, time, start)
+            new = Source(len(found), 500 + len(found), labels, bounds, time - 1, start)
             source = found.setdefault((which[0], labels), new)
             one = value_of(kind, bounds, number)
             if what == "tell otherwise":
                 source.number = 1000 * number + source.target
+            elif what == "start unknown" and source.sent and kind != "sum":
+                source.start = None
             elif what == "count":
                 source.total = plus(source.total, one)
+                source.start = time if source.start is None else source.start
                 reading = Reading(labels, source.total, source.number, source.start, time, source.target)
                 source.sent.append(reading)
                 apply(store, PointBatch("m", shape(kind, bounds=bounds), readings=[reading]), time)
@@ -144,7 +151,7 @@ def test_the_sum_over_all_series_is_what_the_sources_counted(
             elif what == "restart":
                 if kind == "sum" and source.sent:  # what it had is there no more
                     counts.append(-observations(source.total))
-                    apply(store, read(kind, (labels, None, source.number, source.start, time, source.target)), time)
+                    apply(store, read(kind, (labels, None, source.number, TIME, time, source.target)), time)
                 source.total, source.start = start, time
                 source.sent = source.sent[-1:] if kind != "sum" else []
             elif what == "send again" and source.sent and number < len(source.sent):
@@ -215,14 +222,14 @@ def test_the_sum_is_the_same_whatever_the_limits_become(
         labels: Labels = which[1:]
         bounds = BOUNDS[which[0] % 3] if kind in ("histogram", "summary") else ()
         start = nothing(shape(kind, bounds=bounds))
-        new = Source(len(found), 500 + len(found), labels, bounds, time, start)
+        new = Source(len(found), 500 + len(found), labels, bounds, time - 1, start)
         source = found.setdefault((which[0], labels), new)
         one = value_of(kind, bounds, number)
         if what == "tell otherwise":
             source.number = 1000 * number + source.target
         elif what == "count":
             source.total = plus(source.total, one)
-            reading = Reading(labels, source.total, source.number, source.start, time, source.target)
+            reading = Reading(labels, source.total, source.number, source.start or 0, time, source.target)
             apply(store, PointBatch("m", shape(kind, bounds=bounds), readings=[reading]), time)
             counts.append(number)
         elif what == "delta" and kind != "summary":
@@ -277,6 +284,31 @@ def test_history_is_taken_over_once_and_not_as_a_rise() -> None:
     assert (block.rows, block.fresh) == ([(A, 1_000)], 0)
     apply(store, read("counter", (A, 1_001, 1, old, TIME + 2), (A, 5_020, 2, old, TIME + 2)), TIME)
     assert rows(tick(store, TIME + 3)) == {A: 1_021}
+
+
+@pytest.mark.parametrize("kind", ["counter", "histogram", "exponential", "summary"])
+@pytest.mark.parametrize("target", [0, 99])
+def test_a_source_whose_start_is_not_known_counts_from_its_first_reading_on(kind: Kind, target: int) -> None:
+    """Whoever scrapes began anew: the reading that begins at its own time says how much, and not since when.
+
+    A process that is known goes on from what it told before.
+    """
+    store = SeriesStore(Limits(100, 100))
+    told = []
+    for start, time, number in ((1, 1, 1_000_000), (1, 2, 1_000_050), (60, 60, 1_000_100), (60, 75, 1_000_150)):
+        value = value_of(kind, (), number)
+        apply(store, read(kind, (A, value, 1, TIME + start, TIME + time, target)), TIME + time)
+        (block,) = tick(store, TIME + time)
+        told.append((observations(block.rows[0][1]), block.fresh))
+    missed = 0 if target else 50
+    assert told == [(1_000_000, 0), (1_000_050, 0), (1_000_100 - missed, 0), (1_000_150 - missed, 0)]
+
+
+def test_a_process_that_fell_while_its_start_was_not_known_began_anew() -> None:
+    store = SeriesStore(Limits(100, 100))
+    for start, time, value in ((1, 1, 500.0), (60, 60, 7.0), (60, 75, 9.0)):
+        apply(store, read("counter", (A, value, 1, TIME + start, TIME + time, 99)), TIME + time)
+    assert rows(tick(store, TIME + 80)) == {A: 509.0}
 
 
 def test_a_young_source_begins_at_zero() -> None:
@@ -386,7 +418,7 @@ def test_a_summary_that_folds_keeps_its_counts_and_loses_its_quantiles() -> None
 
 def test_more_sources_than_are_remembered_are_refused_and_counted() -> None:
     store = SeriesStore(Limits(100, 100, sources=2))
-    apply(store, read("counter", *((A, 1, number, TIME, TIME) for number in range(5))), TIME)
+    apply(store, read("counter", *((A, 1, number, TIME - 1, TIME) for number in range(5))), TIME)
     assert store.dropped() == {Reason.OVER_LIMIT: 3}
     assert rows(tick(store, TIME + 1)) == {A: 2}
 
@@ -434,7 +466,7 @@ def test_labels_are_added_as_they_come_up_to_a_limit() -> None:
     store = SeriesStore(Limits(100, 100))
     for number in range(MOST_LABELS):
         names = ("job", "instance", f"l{number}")
-        apply(store, read("counter", (A, 1, number, TIME, TIME), names=names), TIME)
+        apply(store, read("counter", (A, 1, number, TIME - 1, TIME), names=names), TIME)
     blocks = tick(store, TIME + 1)
     assert {len(block.shape.label_names) for block in blocks} == {MOST_LABELS}
     assert sum(map(observations, rows(blocks).values())) == MOST_LABELS
@@ -568,8 +600,8 @@ def test_a_process_of_which_more_is_told_by_now_is_the_same_source(kind: Kind) -
 
 def test_processes_without_a_target_are_told_apart_by_their_numbers() -> None:
     store = SeriesStore(Limits(100, 100))
-    apply(store, read("counter", (A, 5.0, 1, TIME, TIME), (A, 7.0, 2, TIME, TIME)), TIME)
-    apply(store, read("counter", (A, 6.0, 1, TIME, TIME + 1), (A, 9.0, 2, TIME, TIME + 1)), TIME)
+    apply(store, read("counter", (A, 5.0, 1, TIME - 1, TIME), (A, 7.0, 2, TIME - 1, TIME)), TIME)
+    apply(store, read("counter", (A, 6.0, 1, TIME - 1, TIME + 1), (A, 9.0, 2, TIME - 1, TIME + 1)), TIME)
     assert rows(tick(store, TIME + 2)) == {A: 15.0}
 
 
@@ -610,7 +642,7 @@ def test_a_folded_source_is_not_taken_for_another() -> None:
 def test_a_reading_beyond_the_budget_may_be_any_number() -> None:
     store = SeriesStore(Limits(100, 1))
     for source, value in ((1, 1.0), (2, 2e19), (3, 1e300)):
-        apply(store, read("counter", (("j", "i", f"/{source}"), value, source, TIME, TIME)), TIME)
+        apply(store, read("counter", (("j", "i", f"/{source}"), value, source, TIME - 1, TIME)), TIME)
     assert rows(tick(store, TIME))["j", "i", OVERFLOW] == 2e19 + 1e300
 
 
@@ -621,7 +653,9 @@ def test_a_folded_histogram_keeps_no_buckets_of_its_sources() -> None:
     for time, times in ((TIME, 1), (TIME + 1, 3)):
         for source in range(5):
             value = HistogramValue(1001 * times, 1.0 * times, tuple(times * count for count in buckets))
-            apply(store, read("histogram", (("j", "i", f"/{source}"), value, source, TIME, time), bounds=bounds), time)
+            apply(
+                store, read("histogram", (("j", "i", f"/{source}"), value, source, TIME - 1, time), bounds=bounds), time
+            )
     (block,) = tick(store, TIME + 1)
     assert rows([block]) == {(OVERFLOW,) * 3: HistogramValue(5 * 3 * 1001, 15.0, (5 * 3 * 1001,))}
     assert [len(source.last.buckets) for source in block.sources if isinstance(source.last, HistogramValue)] == [1] * 5
@@ -648,7 +682,7 @@ def test_sources_end_though_series_never_do() -> None:
     store = SeriesStore(Limits(100, 100, sources=3))
     for run in range(10):
         time = TIME + run * 2 * HOUR
-        apply(store, read("counter", (("j", "i", "/"), 7.0, 1, time, time)), time)
+        apply(store, read("counter", (("j", "i", "/"), 7.0, 1, time - 1, time)), time)
         store.blocks(time)
         store.blocks(time + HOUR)
     assert rows(tick(store, TIME + 20 * HOUR)) == {("j", "i", "/"): 70.0}
@@ -731,9 +765,9 @@ def test_no_value_any_more_ends_the_runs_before_as_well() -> None:
 def test_no_value_any_more_ends_no_later_run() -> None:
     store, own = SeriesStore(Limits(100, 100)), ("j", "i", "/")
     for start, value in ((TIME, 5.0), (TIME + MINUTE, 1.0)):
-        apply(store, read("counter", (own, value, 1, start, start)), start)
-    apply(store, read("counter", (own, None, 1, TIME, TIME + 2 * MINUTE)), TIME + 2 * MINUTE)
-    apply(store, read("counter", (own, 3.0, 1, TIME + MINUTE, TIME + 3 * MINUTE)), TIME + 3 * MINUTE)
+        apply(store, read("counter", (own, value, 1, start - 1, start)), start)
+    apply(store, read("counter", (own, None, 1, TIME - 1, TIME + 2 * MINUTE)), TIME + 2 * MINUTE)
+    apply(store, read("counter", (own, 3.0, 1, TIME + MINUTE - 1, TIME + 3 * MINUTE)), TIME + 3 * MINUTE)
     assert rows(tick(store, TIME + 3 * MINUTE)) == {own: 8.0}
 
 
@@ -746,7 +780,7 @@ def test_a_folded_summary_has_no_quantiles(delta: bool) -> None:
         batch = (
             counted("summary", (labels, value), bounds=(0.5,))
             if delta
-            else read("summary", (labels, value, number, TIME, TIME), bounds=(0.5,))
+            else read("summary", (labels, value, number, TIME - 1, TIME), bounds=(0.5,))
         )
         apply(store, batch, TIME)
     found = {labels: (block.shape.bounds, value) for block in tick(store, TIME) for labels, value in block.rows}

@@ -20,13 +20,18 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Exemplar, Metric, Metrics
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 from pydantic import ValidationError
 
+from processors.cardinality import Limits
 from processors.metric_points import MetricPoints, Naming
 from processors.redaction import Redaction, Redactor, rules
 from processors.redaction_presets import cards
 from processors.regroup import Regroup
+from processors.series import SeriesStore
+from processors.values import observations
 from schemas.envelope import Envelope
 from schemas.packing import ZSTD_MAGIC
+from schemas.point import PackedBatch
 from schemas.raw_batch import RawReader
+from tests.schemas.rows import attribute
 from tests.sinks.building import key_values, log, span
 
 ALL = ["card_number", "email", "token"]
@@ -456,6 +461,36 @@ def test_metrics_are_redacted_before_they_are_labels() -> None:
     leaves_nothing(*(batch.encode() for batch in flushed.batches))
     leaves_nothing(*(letter.value + letter.detail.encode() for letter in flushed.dead_letters))
     assert flushed.rows == len(flushed.dead_letters) == len(SECRETS)
+
+
+ANYTHING = Redaction(allow_all_keys=True, presets=["email"])
+FEW = Redaction(allowed_keys=["service.name", "service.instance.id"])
+
+
+@pytest.mark.parametrize("settings", [ANYTHING, FEW, None], ids=["masked", "removed", "as it came"])
+@pytest.mark.parametrize("monotonic", [True, False])
+def test_series_that_become_one_are_counted_as_one(settings: Redaction | None, monotonic: bool) -> None:
+    """Nothing tells them apart any more, and an SDK may export them in any order."""
+    one = MetricPoints("raw", 0, "otlp_proto", Naming(), 1 << 20, Redactor(settings) if settings else None)
+    store = SeriesStore(Limits(100, 100))
+    for at, points in enumerate([[("a", 100), ("b", 5)], [("b", 6), ("a", 110)], [("a", 120), ("b", 9)]], 1):
+        data = MetricsData()
+        resource = data.resource_metrics.add()
+        for key in ("service.name", "service.instance.id"):
+            resource.resource.attributes.append(attribute(key, "x"))
+        total = resource.scope_metrics.add().metrics.add(name="logins").sum
+        total.is_monotonic, total.aggregation_temporality = monotonic, 2
+        for who, number in points:
+            point = total.data_points.add(as_int=number, time_unix_nano=at * 1_000_000_000)
+            point.start_time_unix_nano = 1_000_000 if monotonic else 1_000_000 * at
+            point.attributes.append(attribute("user.email", f"{who}@shop.example"))
+        one.add(at, at, data.SerializeToString())
+        for batch in one.flush().batches:
+            store.apply(PackedBatch.decode(batch.encode()), at * 1000)
+    (block,) = store.blocks(9_000)
+    assert sum(observations(value) for _, value in block.rows) == 129
+    assert len(block.rows) == (2 if settings is None else 1)
+    assert not store.dropped()
 
 
 def test_a_reader_of_raw_topics_redacts() -> None:

@@ -137,6 +137,23 @@ def test_any_schedule_of_points_ticks_and_deaths(schedule: list[tuple[str, objec
     assert (world.ticks[-1].points if world.ticks else 0) == len(world.log)
 
 
+def test_what_begins_after_hours_of_silence_began_an_interval_ago() -> None:
+    """A nightly job: its zero must not be so old that Prometheus refuses it, nor before the last tick."""
+    world, hour = World(aggregate=Ticks(4, INTERVAL, Limits(BUDGET, 1000, idle_ms=60_000), {})), 3_600_000
+    since = []
+    for silence in (0, 23 * hour, INTERVAL // 2):
+        world.pass_time(silence)
+        world.log.append((world.now, PointBatch("calls_total", COUNTER, 0, [(("a", "b", "", ""), 1)])))
+        world.read(1)
+        assert world.commit(world.aggregate.last(world.monotonic), lost=False)
+        since.append(world.ticks[-1].time_ms - world.ticks[-1].since_ms)
+        for _ in range(9 if silence == 0 else 0):
+            world.pass_time(INTERVAL)
+            world.commit(world.aggregate.due(world.monotonic), lost=False)
+    assert not world.ticks[-3].blocks[0].rows  # it had ended before the silence
+    assert since == [2, INTERVAL, INTERVAL // 2]
+
+
 def test_nothing_counted_no_ticks() -> None:
     world = World()
     world.aggregate.begin(0)
