@@ -478,7 +478,7 @@ def test_series_that_become_one_are_counted_as_one(settings: Redaction | None, m
         resource = data.resource_metrics.add()
         for key in ("service.name", "service.instance.id"):
             resource.resource.attributes.append(attribute(key, "x"))
-        total = resource.scope_metrics.add().metrics.add(name="logins").sum
+        total: Any = resource.scope_metrics.add().metrics.add(name="logins").sum
         total.is_monotonic, total.aggregation_temporality = monotonic, 2
         for who, number in points:
             point = total.data_points.add(as_int=number, time_unix_nano=at * 1_000_000_000)
