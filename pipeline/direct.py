@@ -120,7 +120,6 @@ class RawPair(PartitionPair):
         self._since = since or config.kafka.start
         self._wait = settings.decision_wait
         self._asks_every = _asks_every(settings)
-        self._ahead = settings.cache_bytes // AHEAD_SHARE
         self._clock = BrokerClock()
         self._ending: dict[str, tuple[int, int]] = {}  # where a topic ended, and the broker's time before
         self._asked_at = 0.0
@@ -214,7 +213,7 @@ class RawPair(PartitionPair):
         window = self._window
         if super().is_full():
             return True
-        if window.now is None or window.cached_bytes < self._ahead:
+        if window.now is None or window.cached_bytes < window.cache_limit // AHEAD_SHARE:
             return False
         if window.tail_now is not None and window.waits():
             return False

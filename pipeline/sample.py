@@ -151,8 +151,7 @@ class PartitionPair(Lease):
         self._window.limit = self._committer.size.bytes
         self._reader = Reader(config.kafka, config.limits)
         self._log_start = LogStart(owner, index, shared.retention)
-        self._limit = settings.cache_bytes
-        self._reread_bytes = min(REREAD_BYTES, max(REREAD_LEAST, self._limit // REREAD_SHARE))
+        self._reread_bytes = min(REREAD_BYTES, max(REREAD_LEAST, settings.cache_bytes // REREAD_SHARE))
         self._rounds = self._loaded = 0
         self._burst_at = inf
         self._lead = Lead(interval(config))
@@ -335,13 +334,15 @@ class PartitionPair(Lease):
 
     def _show(self) -> None:
         window, index = self._window, str(self._index)
+        if owned := len(self._group.consumer.assignment()) // len(self._pair):
+            window.cache_limit = self._config.sampling.cache_bytes // owned
         if self._first_append < 0:
             self._first_append = window.newest_append
         now = self._first_append if window.now is None else window.now  # a clock that never started lags too
         lag = max(0, window.newest_append - now) / 1000
         telemetry.gauge("tailrace_head_lag_seconds", lag, partition=index)
         telemetry.gauge("tailrace_window_bytes", window.cached_bytes, partition=index)
-        telemetry.gauge("tailrace_window_limit_bytes", self._limit, partition=index)
+        telemetry.gauge("tailrace_window_limit_bytes", window.cache_limit, partition=index)
         stalled = set(window.stalled())
         for topic, _ in stalled - self._stalled:
             telemetry.count("tailrace_decisions_without_input_total", topic=topic)

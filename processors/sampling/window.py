@@ -227,6 +227,7 @@ class Window:
         self._logs = LogColumns()
         self._feeds = settings.feeds
         self._span_feeds = {feed for feed in self._feeds if topic_of(feed) == settings.spans_topic}
+        self.cache_limit = settings.cache_bytes  # as many partitions as share the cache may change
         self.limit = settings.burst_bytes  # bytes that a burst forwards of a signal, or has of verdicts
         self._order = self._feeds  # in which tails move
         self._cursors: dict[str, Cursor] = {}
@@ -563,7 +564,7 @@ class Window:
 
         Once the cache was full it takes nothing until a part of it is free, so that stretches are worth a read each.
         """
-        most = self._settings.cache_bytes
+        most = self.cache_limit
         self._cache_was_full = self._cached_bytes >= (most - most // REFILL_SHARE if self._cache_was_full else most)
         if not self._cache_was_full:
             if isinstance(value, RawBatch) and self.waits() and self._whole_bytes + value.size > most // WHOLE_SHARE:

@@ -338,6 +338,27 @@ async def test_without_a_cache_the_tail_reads_kafka_again(kafka: Kafka, tmp_path
     assert (telemetry.REGISTRY.get_sample_value("tailrace_tail_reads_total", {"partition": "0"}) or 0) >= read + 30
 
 
+async def test_the_cache_is_shared_by_the_partitions_that_are_there(kafka: Kafka, tmp_path: Path) -> None:
+    """Also by those that stay while others come and go: together they are within `sampling.cache_bytes`."""
+    fed = Fed(kafka, tmp_path)
+    fed.config.kafka.__dict__["partitions"] = 2
+    await fed.create(raw=1)
+    whole = fed.config.sampling.cache_bytes
+
+    def shares() -> list[float | None]:
+        value = telemetry.REGISTRY.get_sample_value
+        return [value("tailrace_window_limit_bytes", {"partition": name}) for name in "01"]
+
+    async def share(of: int) -> None:
+        await eventually(lambda: asyncio.sleep(0, shares() == [of, of]), DEADLINE, f"{of} bytes for each")
+
+    async with running(fed.config, ["sample"]):
+        await share(whole // 2)
+        async with running(fed.config, ["sample"]):
+            await share(whole)
+        await share(whole // 2)
+
+
 async def test_a_burst_that_has_to_come_first_comes(
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
