@@ -21,6 +21,7 @@ LEAST_LEFT = 0.1  # of that for spans, however much a worker takes beside them
 LEAST_WORKERS = 2  # of each role, so that one may end
 PARTITIONS_PER_WORKER = 2  # of sample: room to double it before a resize
 LEAST_PARTITIONS = 4
+LARGE_CACHE = 2 << 30  # bytes of a worker, for which it is worth saying that it need not be
 CACHE_SPARE = 1.5  # times the window, so that a burst does not make the tail read again
 
 SINKS_OF_KEPT = ("sink.jaeger", "sink.elasticsearch")
@@ -55,7 +56,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The answer. `one_worker`: one of `sample` could do it alone."""
+    """The answer. `one_worker`: one of `sample` could do it alone. `alone`: it has to, and others stand by."""
 
     partitions: int
     roles: tuple[Role, ...]
@@ -66,6 +67,7 @@ class Size:
     kafka_disk_bytes: float
     reread_seconds: float
     one_worker: bool
+    alone: bool = False
 
 
 class Measured:
@@ -98,17 +100,21 @@ def measured() -> Measured:
     return Measured(json.loads(MEASURED.read_text(encoding="utf-8")))
 
 
-def size(load: Load, known: Measured, roles: Sequence[str] | None = None, regroup: bool = True) -> Size:
+def size(
+    load: Load, known: Measured, roles: Sequence[str] | None = None, regroup: bool = True, alone: bool = False
+) -> Size:
     """What this load takes, by these measurements: of these roles, or of all that were measured.
 
-    Without `regroup` ingest reads metrics alone, and there are no topics of regrouped spans and logs.
+    Without `regroup` ingest reads metrics alone, and there are no topics of regrouped spans and logs. `alone`: one
+    worker of `sample` reads everything (docs/how-to/one-worker.md).
     """
     cores = {role: _cores(role, load, known) for role in known.below("cpu")}
     beside = known.below("second")
     workers = {
         role: max(LEAST_WORKERS, math.ceil(used / max(LEAST_LEFT, BUSY - beside[role]))) for role, used in cores.items()
     }
-    partitions = _rounded_up(max(LEAST_PARTITIONS, workers["sample"] * PARTITIONS_PER_WORKER))
+    at_work = workers | ({"sample": 1} if alone else {})
+    partitions = 1 if alone else _rounded_up(max(LEAST_PARTITIONS, workers["sample"] * PARTITIONS_PER_WORKER))
     raw_per_second = load.spans_per_second * load.raw_bytes_per_span
     window = raw_per_second * known["kafka.spans"] * load.decision_wait
     traces_per_second = load.spans_per_second / load.spans_per_trace
@@ -124,27 +130,29 @@ def size(load: Load, known: Measured, roles: Sequence[str] | None = None, regrou
         for topic, ratio in per_raw_byte.items()
     )
     # One worker ends: another one reads its window and loads its verdicts with what its own share leaves of a core.
-    moved = 1 / workers["sample"]
+    moved = 1 / at_work["sample"]
     work = moved * (load.decision_wait * cores["sample"] + verdicts * known["load_seconds_per_million_verdicts"] / 1e6)
-    spare = 1 - cores["sample"] / workers["sample"] - beside["sample"]
+    spare = max(LEAST_LEFT, 1 - cores["sample"] / at_work["sample"] - beside["sample"])
 
     def role(name: str) -> Role:
         kind = name.partition("/")[0]  # sink.jaeger/eu is another sink.jaeger
         if kind not in cores or (kind == "ingest" and not regroup):
             return Role(name, LEAST_WORKERS, None, None)
-        memory = known[f"rss.{kind}"] + (state / workers[kind] if kind == "sample" else 0)
-        return Role(name, workers[kind], cores[kind] / workers[kind] + beside[kind], memory)
+        memory = known[f"rss.{kind}"] + (state / at_work[kind] if kind == "sample" else 0)
+        busy = cores[kind] / at_work[kind] + beside[kind]
+        return Role(name, max(LEAST_WORKERS, at_work[kind]), busy, memory)
 
     return Size(
         partitions=partitions,
         roles=tuple(role(name) for name in (cores if roles is None else roles)),
-        cache_bytes=CACHE_SPARE * window / workers["sample"],
+        cache_bytes=CACHE_SPARE * window / at_work["sample"],
         window_bytes=window,
         kafka_bytes_per_raw_byte=sum(per_raw_byte.values()),
         kafka_bytes_per_second=sum(per_raw_byte.values()) * raw_per_second,
         kafka_disk_bytes=disk * raw_per_second * load.replication,
         reread_seconds=work / spare,
         one_worker=cores["sample"] + beside["sample"] <= BUSY,
+        alone=alone,
     )
 
 
@@ -168,11 +176,16 @@ def _rounded_up(partitions: int) -> int:
 
 def lines(load: Load, found: Size, known: Measured) -> Iterable[str]:
     """The answer for a person."""
-    yield f"{load.spans_per_second:,.0f} spans/s, decision_wait {load.decision_wait:g} s, {load.kept_share:.0%} kept"
+    yield (
+        f"{load.spans_per_second:,.0f} spans/s of {load.raw_bytes_per_span:.3g} bytes on disk, "
+        f"{load.spans_per_trace:.3g} a trace, decision_wait {load.decision_wait:g} s, {load.kept_share:.0%} kept"
+    )
     yield ""
     yield f"kafka.partitions                     {found.partitions}"
     window = f"(the window is {_binary(found.window_bytes)})"
     yield f"sampling.cache_bytes per worker      {_binary(found.cache_bytes)}   {window}"
+    if found.cache_bytes > LARGE_CACHE:
+        yield f"{'less will do, for more CPU:':<36} what does not fit is read from Kafka again"
     yield ""
     yield "role                 workers   each busy   memory each"
     for role in found.roles:
@@ -183,12 +196,19 @@ def lines(load: Load, found: Size, known: Measured) -> Iterable[str]:
     if any(role.busy is None for role in found.roles):
         yield "?: not measured. Two workers, so that one may end; more if they are busy."
         yield ""
-    if found.one_worker and any(role.name == "ingest" and role.busy is not None for role in found.roles):
+    if found.alone and found.one_worker:
+        yield "sample: one worker reads everything, the other stands by."
+        yield ""
+    elif found.alone:
+        yield "sample: one worker is too few for this load. Several share it with regroup: always, or with more"
+        yield "partitions and keyed producers (docs/how-to/one-worker.md)."
+        yield ""
+    elif found.one_worker and any(role.name == "ingest" and role.busy is not None for role in found.roles):
         yield "One worker of sample is enough: with kafka.partitions: 1 and regroup: never there is no ingest,"
         yield "and producers need no keys (docs/how-to/one-worker.md)."
         yield ""
     yield f"added Kafka bytes per raw byte       {found.kafka_bytes_per_raw_byte:.2f}   (before replication)"
-    yield f"added Kafka bytes per second         {_binary(found.kafka_bytes_per_second)}"
+    yield f"added Kafka bytes per second         {_binary(found.kafka_bytes_per_second)}   (likewise)"
     yield (
         f"Kafka disk of the internal topics    {_binary(found.kafka_disk_bytes)}"
         f"   (retention {load.retention / 3600:g} h, {load.replication} replicas)"

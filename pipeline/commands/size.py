@@ -103,7 +103,8 @@ def size(
             f"--late-horizon must be longer than decision_wait ({format_duration(load.decision_wait)})"
         )
     roles = [role.name for role in diagram(config)] if config else None
-    found = sizing.size(load, known, roles, regroup=config is None or config.regroup != "never")
+    regroup, alone = config is None or config.regroup != "never", config is not None and config.reads_whole_topics
+    found = sizing.size(load, known, roles, regroup, alone)
     if as_json:
         answer = {"load": dataclasses.asdict(load), "size": dataclasses.asdict(found), "machine": known.machine}
         click.echo(json.dumps(answer, indent=2))

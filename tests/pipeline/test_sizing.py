@@ -157,6 +157,24 @@ def test_without_regrouping_ingest_reads_metrics_alone(tmp_path: Path, metrics: 
     assert "there is no ingest" not in run(*words).output
 
 
+@pytest.mark.parametrize(("rate", "told"), [("20000", "the other stands by"), ("2000000", "too few for this load")])
+def test_one_worker_is_sized_as_one(tmp_path: Path, rate: str, told: str) -> None:
+    """More partitions than one would split traces of producers without keys."""
+    file = tmp_path / "tailrace.yaml"
+    settings = {"inputs": [{"topic": "a", "signal": "traces"}], "regroup": "never"}
+    kafka = {"bootstrap_servers": "localhost:9092", "partitions": 1}
+    file.write_text(as_yaml(MINIMAL | settings | {"kafka": kafka}), encoding="utf-8")
+    words = ("--spans-per-second", rate, "--config", str(file))
+    found = answer(*words)["size"]
+    sample = next(role for role in found["roles"] if role["name"] == "sample")
+    alone = answer("--spans-per-second", rate)["size"]
+    assert (found["partitions"], sample["workers"]) == (1, 2)
+    used = sum(role["workers"] * role["busy"] for role in alone["roles"] if role["name"] == "sample")
+    assert sample["busy"] > used / 2
+    assert found["cache_bytes"] == pytest.approx(1.5 * found["window_bytes"])
+    assert told in run(*words).output
+
+
 def test_the_output_says_where_it_was_measured_and_what_to_measure() -> None:
     said = run("--spans-per-second", "50000", "--decision-wait", "30s").output
     assert measured().where() in said
