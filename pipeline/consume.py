@@ -28,14 +28,14 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError, RebalanceInProgressError
+from aiokafka.errors import CorruptRecordException, KafkaError, OffsetOutOfRangeError, RebalanceInProgressError
 from aiokafka.structs import OffsetAndMetadata
 from mode import Service
 
 from pipeline import telemetry
 from pipeline.brokers import Brokers
 from pipeline.config import Kafka, Limits
-from pipeline.fetching import POLL_MS, STALLED, consumer_kwargs
+from pipeline.fetching import POLL_MS, RETAKE_BACKOFF, STALLED, consumer_kwargs
 from pipeline.identity import process_name
 from pipeline.lease import Lease
 from pipeline.pace import BurstSize, Turns
@@ -48,9 +48,9 @@ IDLE_MS = 1_000  # that the group waits for what is fetched, while no partition 
 CHANNEL_SIZE = 1  # fetches between consumer and agent: they wait decompressed, and both have the one loop
 PAUSE_LIMIT = 3.0  # seconds a rebalance waits for answers, and for what is committed then
 REVOKE_LIMIT = 2.0  # seconds it waits for a commit that is under way; both are less than a session
-RETAKE_BACKOFF = 0.5  # seconds between attempts to fetch
 CLOSE_LIMIT = 10.0  # seconds after which a lease that was told to end is no longer waited for
 FEW_ERRORS = 5  # of fetching, that say nothing yet
+CORRUPT = "fetching it again does not help; docs/runbooks/NotReady.md says how to go on"
 TAKEOVER_LEAST = 30.0  # seconds before a takeover is watched: a predecessor's transaction may have to time out
 
 
@@ -127,7 +127,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     `others` are raw topics that another group of the role reads: `raw_topics` has them too.
     With `partitions` only so many of each topic are read; with `alone` one worker reads them all. `watchdog` as in
     `watchdog.timeout`, in seconds.
-    `limits` if the topics are raw ones. `patience` in seconds, see `consumer_kwargs`.
+    `limits` if the topics are raw ones, of which batches that stay corrupt are passed with `accept_loss`. `patience` in
+    seconds, see `consumer_kwargs`.
     """
 
     def __init__(
@@ -145,9 +146,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         watchdog: float = STALLED,
         limits: Limits | None = None,
         patience: float = inf,
+        accept_loss: bool = False,
     ) -> None:
         super().__init__()
-        self._limits, self._patience = limits, patience
+        self._limits, self._patience, self._accept_loss = limits, patience, accept_loss
         self._watchdog = Watchdog(watchdog)
         self._others = dict.fromkeys(others, 0)
         self.role, self.group_id, self.kafka = role, group_id, kafka
@@ -225,7 +227,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             max_poll_interval_ms=300_000,
             rebalance_timeout_ms=int(self.kafka.session_timeout * 1000),
             metadata_max_age_ms=30_000,
-            **consumer_kwargs(self.kafka, self._limits, self._patience, self._due),
+            **consumer_kwargs(self.kafka, self._limits, self._patience, self._due, self._accept_loss),
         )
         self.consumer.subscribe(topics=self._topics, listener=self)
         await self.brokers.start(self.consumer)
@@ -263,8 +265,9 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 return
             except KafkaError as error:
                 log.warning("fetch failed", extra={"role": self.role, "error": repr(error)})
-                if self._fails_for_good(time.monotonic()):
-                    await self.crash(error)
+                corrupt = isinstance(error, CorruptRecordException)
+                if not (corrupt and self._accept_loss) and self._fails_for_good(time.monotonic()):
+                    await self.crash(ProtocolError(f"{error}: {CORRUPT}") if corrupt else error)
                     return
                 await asyncio.sleep(RETAKE_BACKOFF)
                 continue

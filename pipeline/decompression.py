@@ -8,6 +8,9 @@ ends with the batch that makes it larger than the bound; what is left of it is f
 Records are bounded as well as bytes: an empty one is eight bytes of a batch, next to nothing when they are compressed,
 and some hundred as an object.
 
+A batch that is corrupt is fetched again: it may be whole the next time. One that stays so is an error each time, unless
+losses are accepted: then one record with all of its bytes is in its place.
+
 One answer of a broker has records of many partitions, 1 MiB of each, 7 MiB when they are decompressed: a consumer gets
 those of one partition at a time, or of several that are small, and the others stay compressed until it asks again.
 
@@ -24,8 +27,9 @@ import struct
 import sys
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -34,14 +38,16 @@ import aiokafka.consumer.fetcher
 import cramjam
 import zstandard
 from aiokafka import codec as codecs
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CorruptRecordException, KafkaError
 from aiokafka.record import default_records, legacy_records, memory_records
 
 from pipeline.config import Limits
 from schemas.raw_message import UnreadBatch
 from schemas.reasons import Reason
 
-LENGTH = struct.Struct(">8xi")  # of what follows: how every batch begins
+START = struct.Struct(">qi")  # first offset, and bytes that follow: how every batch begins, beside its checksum
+COUNTS = struct.Struct(">23xi30xi")  # what a header says of the last offset, less the first, and of how many records
+TRIES = 5  # answers in which a batch is corrupt before it is passed
 HEADER = default_records.DefaultRecordBase.HEADER_STRUCT.size
 OLD_ATTRIBUTES = 17  # where they are in a message of the formats before Kafka 0.11
 CODEC_MASK = default_records.DefaultRecordBase.CODEC_MASK
@@ -57,7 +63,7 @@ FULL = "failed to write whole buffer"  # what cramjam 2 says of an output that i
 @dataclass(frozen=True, slots=True)
 class Bound:
     """How large a batch may become: `most` bytes, and `ratio` times its compressed size beyond `always` bytes; and
-    `records` of them.
+    `records` of them. With `accept_loss` a batch is passed that was corrupt so often: `tries`, by partition and offset.
 
     Goes where a deserializer of values goes, and is one that leaves them alone.
     """
@@ -66,6 +72,8 @@ class Bound:
     ratio: float
     always: int
     records: int
+    accept_loss: bool = False
+    tries: Counter[tuple[Any, int]] = field(default_factory=Counter, compare=False)
 
     def of(self, compressed: int) -> int:
         """Bytes that a batch of so many compressed bytes may become."""
@@ -75,9 +83,10 @@ class Bound:
         return value
 
 
-def bound(limits: Limits) -> Bound:
+def bound(limits: Limits, accept_loss: bool = False) -> Bound:
     """The bound of a raw topic."""
-    return Bound(limits.max_batch_bytes, limits.max_batch_ratio, limits.max_message_bytes, limits.max_batch_records)
+    sizes = limits.max_batch_bytes, limits.max_batch_ratio, limits.max_message_bytes, limits.max_batch_records
+    return Bound(*sizes, accept_loss)
 
 
 class _Unread(Exception):
@@ -113,21 +122,53 @@ class _Fetched(memory_records.MemoryRecords):  # type: ignore[misc]
 
 
 class _Records:
-    """What one fetch returned for a partition; `size` and `count` are its batches' bytes and records by now."""
+    """What a fetch from `offset` on returned for a partition; `size` and `count` are its batches' bytes and records by
+    now, `batch` is the partition and first offset of the one that was begun last.
+    """
 
-    def __init__(self, records: _Fetched, limit: Bound) -> None:
-        self._records, self.limit, self.size, self.count = records, limit, 0, 0
-        self._at = 0
+    def __init__(self, partition: Any, records: _Fetched, offset: int, limit: Bound) -> None:
+        self._records, self._offset, self.limit = records, offset, limit
+        self.size = self.count = self._at = 0
+        self.batch, self._passed = (partition, offset), False
 
     def has_next(self) -> bool:
         found: bool = self._records.has_next()
-        return found and self.size <= self.limit.most and self.count <= self.limit.records
+        return found and not self._passed and self.size <= self.limit.most and self.count <= self.limit.records
 
     def next_batch(self) -> _Batch:
         start, data = self._at, self._records.data
-        (length,) = LENGTH.unpack_from(data, start)
-        self._at += LENGTH.size + length
-        return _Batch(self._records.next_batch(), self, memoryview(data)[start : self._at])
+        first, length = START.unpack_from(data, start)
+        self._at += START.size + length
+        self.batch = self.batch[0], first
+        batch = _Batch(self._records.next_batch(), self, memoryview(data)[start : self._at])
+        corrupt = self.limit.tries.get(self.batch, 0) >= TRIES and not self._is_whole(data[start : self._at])
+        end = self._end(batch, first, start) if corrupt else None
+        if end is None:
+            return batch
+        # What is behind it comes with another answer, which says anew what was aborted: this may be where it ended.
+        self._passed = end > self._offset
+        return _Corrupt(batch, self, memoryview(data)[start : self._at], max(end, self._offset))
+
+    def _is_whole(self, data: bytes) -> bool:
+        batch = _Batch(_Fetched(data).next_batch(), self, memoryview(data))
+        try:
+            return batch.validate_crc() and all(True for _ in batch)
+        except CorruptRecordException:
+            return False
+
+    def _end(self, batch: _Batch, first: int, start: int) -> int | None:
+        """The offset after a corrupt batch: what it says itself, if that is not beyond where the next one begins.
+
+        With nothing behind it in this answer, if it says so twice. None if nobody knows: what is whole is not left out.
+        """
+        data, said = self._records.data, batch.next_offset
+        if self._at + START.size <= len(data):
+            following, _ = START.unpack_from(data, self._at)
+            said = said if first < said <= following else following
+        elif hasattr(batch, "base_offset"):  # the formats before Kafka 0.11 do not say it
+            last, records = COUNTS.unpack_from(data, start)
+            said = said if last + 1 == records else first
+        return said if said > first else None
 
 
 class _Batch:
@@ -172,10 +213,27 @@ class _Batch:
         return _Unread(bytes(data), CODECS[codec], Reason.BATCH_TOO_LARGE, detail)
 
     def _instead(self, found: UnreadBatch) -> _Record:
-        last = self._batch.next_offset - 1
+        last = self.next_offset - 1
         detail = f"{found.codec} batch of offsets {self._first} to {last}: {found.detail}"
         value = UnreadBatch.of(found, found.codec, found.reason, detail)
         return _Record(last, getattr(self._batch, "max_timestamp", -1), value)
+
+
+class _Corrupt(_Batch):
+    """In the place of a batch that stays corrupt; of its header nothing is believed that would leave records out."""
+
+    is_control_batch, producer_id = False, None
+
+    def __init__(self, batch: _Batch, among: _Records, data: memoryview, end: int) -> None:
+        super().__init__(batch, among, data)
+        self.next_offset = end
+
+    def validate_crc(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        detail = f"found so {TRIES} times, passed with --accept-loss"
+        yield self._instead(UnreadBatch.of(bytes(self._data), "corrupt", Reason.BATCH_CORRUPT, detail))
 
 
 class _PartitionRecords(aiokafka.consumer.fetcher.PartitionRecords):  # type: ignore[misc]
@@ -183,12 +241,19 @@ class _PartitionRecords(aiokafka.consumer.fetcher.PartitionRecords):  # type: ig
         self.size = len(records.data)
         self._bounded = isinstance(value, Bound)
         if self._bounded:
-            records, value = _Records(records, value), None
+            records, value = _Records(tp, records, offset, value), None
         super().__init__(tp, records, aborted, offset, key, value, *rest)
 
     def _consumer_record(self, tp: Any, record: Any) -> Any:
         """aiokafka makes a second object of each record, in 2 µs; with a bound the first one is all there is to say."""
         return record if self._bounded else super()._consumer_record(tp, record)
+
+    def corrupt(self, error: CorruptRecordException) -> CorruptRecordException:
+        """The same error, with the place. Its batch is counted, if that may be passed."""
+        if self._bounded and self._records.limit.accept_loss:
+            self._records.limit.tries[self._records.batch] += 1
+        where, why = f"{self._tp.topic}/{self._tp.partition}", ", ".join(map(str, error.args))
+        return CorruptRecordException(f"{where} is corrupt at {self.next_fetch_offset}: {why}")
 
 
 class _FetchResult(aiokafka.consumer.fetcher.FetchResult):  # type: ignore[misc]
@@ -206,6 +271,9 @@ class _FetchResult(aiokafka.consumer.fetcher.FetchResult):  # type: ignore[misc]
             return found
         try:
             found.extend(self._partition_records)
+        except CorruptRecordException as error:
+            if not found:
+                raise self._partition_records.corrupt(error) from error
         except KafkaError:
             if not found:
                 raise

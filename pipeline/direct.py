@@ -24,6 +24,7 @@ from pipeline.key_check import KeyCheck
 from pipeline.lease import Lease
 from pipeline.pace import LONGEST_SILENCE
 from pipeline.raw_reader import raw_reader, redactors
+from pipeline.reader import Reader
 from pipeline.sample import ROLE, PartitionPair, Shared, interval
 from pipeline.topics import Topics
 from pipeline.window_settings import direct_settings
@@ -91,6 +92,7 @@ def group(
         watchdog=config.watchdog.timeout,
         limits=config.limits,
         patience=interval(config),
+        accept_loss=accept_loss,
     )
 
 
@@ -113,6 +115,7 @@ class RawPair(PartitionPair):
     ) -> None:
         super().__init__(owner, index, shared, settings)
         config = shared.config
+        self._reader = Reader(config.kafka, config.limits, accept_loss=shared.accept_loss)
         self._reread_bytes = max(REREAD_LEAST_OF_MANY, 2 * self._reread_bytes // max(2, len(self._pair)))
         self._redactors = redactors(config)
         self._readers = {name: raw_reader(config, partition, self._redactors) for name, partition in self._pair.items()}

@@ -15,6 +15,7 @@ POLL_MS = 100  # that whoever has something to look at meanwhile waits for what 
 FETCH_BYTES = 256 << 10  # that are worth an answer at once
 PARTITION_FETCH_BYTES = 1 << 20  # of one partition in one fetch: bounds how long one batch keeps the loop busy
 LOOK_MS = 1_000  # between two looks of aiokafka at what to fetch, if nothing that it waits for has come
+RETAKE_BACKOFF = 0.5  # seconds between attempts to fetch
 STALLED = 60.0  # seconds that a position may stand still before records that are there
 
 
@@ -23,15 +24,17 @@ def consumer_kwargs(
     limits: Limits | None = None,
     patience: float = inf,
     due: Callable[[], Iterable[float]] = tuple,
+    accept_loss: bool = False,
 ) -> dict[str, Any]:
     """What all consumers have in common.
 
     What is read may wait for `patience` seconds and for `commit_interval` before it is passed on; `due`: see FetchWait.
 
     `limits` are those of raw topics: whoever writes them, their batches may be anything when they are decompressed.
+    With `accept_loss` one that stays corrupt is passed (pipeline/decompression.py).
     """
     return {
-        "value_deserializer": None if limits is None else decompression.bound(limits),
+        "value_deserializer": None if limits is None else decompression.bound(limits, accept_loss),
         "enable_auto_commit": False,
         "auto_offset_reset": "none",
         "isolation_level": "read_committed",

@@ -50,9 +50,12 @@ DOUBTS, DOUBT = 10, 1.0  # times, and seconds between them, that a group is aske
 UNREAD_COMMITS = 2  # times commit_bytes that may wait for a transaction before fetching pauses
 
 
-def group(app: faust.App, config: Config, since: str | None, signal: str | None = None) -> Group:
+def group(
+    app: faust.App, config: Config, since: str | None, signal: str | None = None, accept_loss: bool = False
+) -> Group:
     """The consumer group of the raw topics that are for ingest, or of those of one signal. `since` as `kafka.start`.
 
+    With `accept_loss` batches that stay corrupt become dead letters.
     The transactional ids are the same either way: they fence each other, and each goes on where the other ended.
     """
     mine = [item for item in config.inputs if item.topic in config.ingested]
@@ -70,6 +73,7 @@ def group(app: faust.App, config: Config, since: str | None, signal: str | None 
         watchdog=config.watchdog.timeout,
         limits=config.limits,
         patience=min((_interval(item, config) for item in inputs.values()), default=inf),
+        accept_loss=accept_loss,
     )
 
 

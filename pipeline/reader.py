@@ -8,10 +8,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import CorruptRecordException
 
 from pipeline.config import Kafka, Limits
-from pipeline.fetching import POLL_MS, STALLED, consumer_kwargs
+from pipeline.fetching import POLL_MS, RETAKE_BACKOFF, STALLED, consumer_kwargs
 from schemas.errors import Unavailable
 
 CLOSE_LIMIT = 5.0  # seconds that a disconnect may take
@@ -21,12 +22,16 @@ class Reader:
     """Reads ranges of partitions outside any group: state at a takeover, and the tail's second look.
 
     read_committed, so control and aborted records are never seen; positions pass them. `limits` if it reads raw topics.
-    Unless it is `committed`, the end is that of all records, and what is not committed is seen.
+    Unless it is `committed`, the end is that of all records, and what is not committed is seen. With `accept_loss`
+    batches of raw topics that stay corrupt are passed.
     """
 
-    def __init__(self, kafka: Kafka, limits: Limits | None = None, committed: bool = True) -> None:
+    def __init__(
+        self, kafka: Kafka, limits: Limits | None = None, committed: bool = True, accept_loss: bool = False
+    ) -> None:
+        self._accept_loss = accept_loss
         own = {"fetch_min_bytes": 1, "isolation_level": "read_committed" if committed else "read_uncommitted"}
-        self._consumer = AIOKafkaConsumer(**{**consumer_kwargs(kafka, limits), **own})
+        self._consumer = AIOKafkaConsumer(**{**consumer_kwargs(kafka, limits, accept_loss=accept_loss), **own})
         self._started = False
 
     async def read(self, partition: TopicPartition, start: int, end: int, max_bytes: int) -> Range:
@@ -39,7 +44,7 @@ class Reader:
         records: list[tuple[int, int, bytes]] = []
         size, position, moved = 0, start, time.monotonic()
         while position < end and size <= max_bytes:
-            for fetched in (await self._consumer.getmany(timeout_ms=POLL_MS)).values():
+            for fetched in (await self._fetched()).values():
                 records.extend((r.offset, r.timestamp, r.value or b"") for r in fetched)  # raw topics may hold nulls
                 size += sum(len(r.value or b"") for r in fetched)
             before, position = position, await self._consumer.position(partition)
@@ -49,6 +54,16 @@ class Reader:
                 raise Unavailable(f"{partition.topic}/{partition.partition}: nothing read from {position} on")
         self._consumer.pause(partition)  # or it would be fetched on and on, for nobody
         return Range(records, position)
+
+    async def _fetched(self) -> dict[TopicPartition, list[ConsumerRecord]]:
+        try:
+            found: dict[TopicPartition, list[ConsumerRecord]] = await self._consumer.getmany(timeout_ms=POLL_MS)
+            return found
+        except CorruptRecordException:
+            if not self._accept_loss:
+                raise
+        await asyncio.sleep(RETAKE_BACKOFF)
+        return {}
 
     async def end(self, partition: TopicPartition) -> tuple[int, int]:
         """First offset that exists, and the last stable offset; not `committed`: the high watermark."""

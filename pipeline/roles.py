@@ -119,15 +119,16 @@ def build(
 ) -> list[Group]:
     """The groups of the chosen roles; with `signals` ingest has one for each. `watch` is for the live page, if on.
 
-    With `accept_loss` sample goes on after records that retention deleted before it had forwarded them. A role is
-    imported when it is chosen: what only the others need takes 10 MiB.
+    With `accept_loss` sample goes on after records that retention deleted before it had forwarded them, and whoever
+    reads raw topics after batches that stay corrupt. A role is imported when it is chosen: what only the others need
+    takes 10 MiB.
     """
     groups: list[Group] = []
     for name in expand(config, names):
         if name == "ingest":
             from pipeline import ingest
 
-            groups += [ingest.group(app, config, since, signal) for signal in signals or (None,)]
+            groups += [ingest.group(app, config, since, signal, accept_loss) for signal in signals or (None,)]
         elif name == "sample" and config.regroup == "never":
             from pipeline import direct
 

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     EMPTY_MESSAGE = "empty_message"
     MESSAGE_TOO_LARGE = "message_too_large"
     BATCH_TOO_LARGE = "batch_too_large"  # one of Kafka's
+    BATCH_CORRUPT = "batch_corrupt"  # the same, where losses are accepted
     NO_TRACE_ID = "no_trace_id"
     NO_SPAN_ID = "no_span_id"
     SPAN_TOO_LARGE = "span_too_large"

@@ -43,7 +43,8 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> str | No
 @click.option(
     "--accept-loss",
     is_flag=True,
-    help="With --role sample: go on after records that retention deleted before they were forwarded.",
+    help="Go on after what is lost, and count it: with --role sample records that retention deleted before they were "
+    "forwarded, and batches of raw topics that stay corrupt.",
 )
 @click.option("--live", is_flag=True, help="Serve the live page at /live, as telemetry.live.enabled does.")
 def worker(

@@ -6,7 +6,9 @@ import asyncio
 import gzip
 import random
 import zlib
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -17,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, codec
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record import default_records, legacy_records
+from aiokafka.record import default_records, legacy_records, memory_records
 from click.testing import CliRunner
 
 from pipeline import decompression, telemetry
@@ -29,7 +31,7 @@ from schemas.raw_batch import RawReader
 from schemas.raw_message import UnreadBatch
 from schemas.reasons import Reason
 from tests.pipeline.kafka import DEADLINE, committed, create, fresh
-from tests.pipeline.stages import Stages, partition, traces
+from tests.pipeline.stages import Stages, partition, refusal, traces
 from tests.pipeline.test_direct import Keyed
 from tests.services import Kafka, eventually
 
@@ -186,6 +188,79 @@ async def test_a_corrupt_batch_takes_nothing_with_it(whole: int) -> None:
         await own.fetched_records((), 0)
 
 
+def read_through(log: list[bytes], limit: Bound) -> tuple[list[tuple[int, bytes]], int, int]:
+    """Records of batches, each answer from the first one that ends behind the position; how often it was corrupt, and
+    where reading ended: at an error that came more often than any is tried.
+    """
+    subscriptions = SubscriptionState(loop=asyncio.get_running_loop())
+    subscriptions.assign_from_user([TP])
+    subscriptions.seek(TP, 0)
+    assignment = subscriptions.subscription.assignment
+    found: list[tuple[int, bytes]] = []
+    errors, position = Counter[int](), 0
+    ends = [memory_records.MemoryRecords(each).next_batch().next_offset for each in log]
+    while (left := [n for n, end in enumerate(ends) if end > position]) and errors[position] <= decompression.TRIES:
+        data = fetcher.MemoryRecords(b"".join(log[left[0] :]))
+        records = fetcher.PartitionRecords(TP, data, [], position, None, limit, True, 1)
+        result = fetcher.FetchResult(TP, partition_records=records, assignment=assignment, backoff=0)
+        try:
+            found += [(record.offset, record.value) for record in result.getall()]
+        except CorruptRecordException:
+            errors[position] += 1
+        position = assignment.state_value(TP).position
+    return found, errors.total(), position
+
+
+ACCEPTING = replace(SMALL, accept_loss=True)
+
+
+@pytest.mark.parametrize("name", ["none", *CODECS])
+@pytest.mark.parametrize("last", [False, True], ids=["others behind it", "nothing behind it"])
+async def test_a_batch_that_stays_corrupt_is_passed_where_losses_are_accepted(name: str, last: bool) -> None:
+    """By itself it never is: another replica may have it whole."""
+    codec_id, limit = CODECS.get(name, 0), replace(ACCEPTING, tries=Counter())
+    bad = batch(codec_id, 2, [b"c", b"d", b"e"])
+    bad[-1] ^= 1
+    log = [bytes(batch(codec_id, 0, [b"a", b"b"])), bytes(bad), bytes(batch(codec_id, 5, [b"f"]))][: 2 if last else 3]
+    good = [(0, b"a"), (1, b"b"), (5, b"f")][: 2 if last else 3]
+    assert read_through(log, SMALL) == ([(0, b"a"), (1, b"b")], decompression.TRIES + 1, 2)
+    found, errors, end = read_through(log, limit)
+    assert (found, errors, end) == (sorted([*good, (4, bytes(bad))]), decompression.TRIES, 5 if last else 6)
+    value = found[2][1]
+    assert isinstance(value, UnreadBatch)
+    assert (value.codec, value.reason) == ("corrupt", Reason.BATCH_CORRUPT)
+    assert value.detail.startswith("corrupt batch of offsets 2 to 4: ")
+
+
+async def test_a_batch_that_is_whole_the_next_time_is_read() -> None:
+    """It was the way here that was bad, or the leader has moved."""
+    limit = replace(ACCEPTING, tries=Counter({(TP, 0): decompression.TRIES}))
+    assert read_through([bytes(batch(4, 0, [b"a", b"b"]))], limit) == ([(0, b"a"), (1, b"b")], 0, 2)
+
+
+async def test_records_that_do_not_parse_are_passed_as_well() -> None:
+    """With a checksum that is right: brokers that do not look into batches take them."""
+    good, limit = batch(0, 0, [b"a", b"b"]), replace(ACCEPTING, tries=Counter())
+    bad = resealed(good, bytes(good[HEADER:-3]))
+    found, errors, end = read_through([bad, bytes(batch(0, 2, [b"c"]))], limit)
+    assert (found, errors, end) == ([(0, b"a"), (1, bad), (2, b"c")], decompression.TRIES, 3)
+
+
+@pytest.mark.parametrize("said", [-5, 0, 1, 1000, (1 << 31) - 1])
+async def test_where_a_corrupt_batch_says_that_it_ends_takes_nothing_with_it(said: int) -> None:
+    """That is what may be corrupt. With nothing behind it, it stays an error until there is."""
+    bad, limit = batch(0, 2, [b"c", b"d", b"e"]), replace(ACCEPTING, tries=Counter())
+    bad[23:27] = said.to_bytes(4, "big", signed=True)
+    limit.tries[TP, 2] = decompression.TRIES
+    data = bytes(bad) + b"".join(batch(0, offset, [b"f"]) for offset in (5, 6))
+    with pytest.raises(CorruptRecordException):
+        list(fetched(bytes(bad), limit, 2))
+    (offset, value), (end, _) = fetched(data, limit, 2)
+    assert (value, end) == (bytes(bad), offset + 1)
+    assert 2 <= offset < 5
+    assert [offset for offset, _ in fetched(data, limit, 6)] == [6, 7], "a broker that believes it begins with it again"
+
+
 @pytest.mark.parametrize("name", ["none", "zstd"])
 def test_a_million_empty_records_are_one_letter(name: str) -> None:
     """With the limits that a configuration has when it says nothing of them."""
@@ -328,6 +403,46 @@ async def test_bombs_on_a_broker(
     } | {("1012", "none_batch", "batch_too_large")}
     assert telemetry.REGISTRY.get_sample_value("tailrace_dead_letters_total", labels) == before + 5
     assert await committed(kafka.bootstrap, stages.topics.group(role), partition(stages.raw)) == 1_013
+
+
+@pytest.mark.parametrize("kind", [Stages, Keyed], ids=["ingest", "sample"])
+async def test_a_batch_that_is_corrupt_on_disk(kind: type[Stages], kafka: Kafka, tmp_path: Path) -> None:
+    """The worker stops at it and says how to go on: with a dead letter of it, and everything else delivered."""
+    stages, role = await kind(kafka.bootstrap, tmp_path).create(), "sample" if kind is Keyed else "ingest"
+    stages.config.sampling.__dict__["cache_bytes"] = 0  # the tail reads raw topics a second time
+    labels = {"stage": role, "reason": "batch_corrupt"}
+    before = telemetry.REGISTRY.get_sample_value("tailrace_dead_letters_total", labels) or 0
+    group, place = stages.topics.group(role), partition(stages.raw)
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+        for name in ("a/1!", "b/lost!", "c/1!"):
+            await producer.send_and_wait(stages.raw, traces(name), partition=0)
+        (log,) = (kafka.data / "logs" / f"{stages.raw}-0").glob("*.log")
+        with log.open("r+b") as file:
+            at = file.read().index(b"lost!")
+            file.seek(at)
+            file.write(b"LOST!")
+        async with running(stages.config, [role]) as worker:
+            reason = await refusal(worker)
+        assert reason.startswith("ProtocolError")
+        assert f"{stages.raw}/0 is corrupt at 1: Invalid CRC" in reason
+        assert "docs/runbooks/NotReady.md" in reason
+        assert await committed(kafka.bootstrap, group, place) <= 1
+        async with running(stages.config, [role], accept_loss=True):
+            await producer.send_and_wait(stages.raw, traces("d/1!"), partition=0)
+
+            async def there() -> bool:
+                return await committed(kafka.bootstrap, group, place) == 4
+
+            await eventually(there, DEADLINE, "it goes on")
+    topic = stages.topics.spans if role == "ingest" else stages.topics.kept_spans
+    assert set(await stages.names(topic)) == {"a/1!", "c/1!", "d/1!"}
+    (letter,) = await stages.records(stages.topics.dlq)
+    told = {key: value.decode() for key, value in letter.headers}
+    assert (told["topic"], told["offset"], told["reason"]) == (stages.raw, "1", "batch_corrupt")
+    assert told["encoding"] == "corrupt_batch"
+    assert told["detail"].startswith("corrupt batch of offsets 1 to 1: ")
+    assert b"LOST!" in letter.value
+    assert telemetry.REGISTRY.get_sample_value("tailrace_dead_letters_total", labels) == before + 1
 
 
 @pytest.mark.parametrize(("size", "lefts"), [(100_000, [2, 1, 0]), (10_000, [0])], ids=["large", "small"])
