@@ -35,6 +35,7 @@ from mode import Service
 from pipeline import telemetry
 from pipeline.brokers import Brokers
 from pipeline.config import Kafka, Limits
+from pipeline.fetch_wait import FetchWait
 from pipeline.fetching import POLL_MS, RETAKE_BACKOFF, STALLED, consumer_kwargs
 from pipeline.identity import process_name
 from pipeline.lease import Lease
@@ -127,8 +128,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     `others` are raw topics that another group of the role reads: `raw_topics` has them too.
     With `partitions` only so many of each topic are read; with `alone` one worker reads them all. `watchdog` as in
     `watchdog.timeout`, in seconds.
-    `limits` if the topics are raw ones, of which batches that stay corrupt are passed with `accept_loss`. `patience` in
-    seconds, see `consumer_kwargs`.
+    `limits` if the topics are raw ones, of which batches that stay corrupt are passed with `accept_loss`. What is
+    read may wait for `patience` seconds, and for `commit_interval`, before it is passed on.
     """
 
     def __init__(
@@ -149,7 +150,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         accept_loss: bool = False,
     ) -> None:
         super().__init__()
-        self._limits, self._patience, self._accept_loss = limits, patience, accept_loss
+        self._limits, self._accept_loss = limits, accept_loss
+        self._wait = FetchWait(min(patience, kafka.commit_interval), self._due)
         self._watchdog = Watchdog(watchdog)
         self._others = dict.fromkeys(others, 0)
         self.role, self.group_id, self.kafka = role, group_id, kafka
@@ -227,7 +229,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             max_poll_interval_ms=300_000,
             rebalance_timeout_ms=int(self.kafka.session_timeout * 1000),
             metadata_max_age_ms=30_000,
-            **consumer_kwargs(self.kafka, self._limits, self._patience, self._due, self._accept_loss),
+            **consumer_kwargs(self.kafka, self._limits, self._wait, self._accept_loss),
         )
         self.consumer.subscribe(topics=self._topics, listener=self)
         await self.brokers.start(self.consumer)
@@ -413,12 +415,16 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             "assigned", extra={"role": self.role, "partitions": sorted(f"{p.topic}/{p.partition}" for p in assigned)}
         )
 
-    async def renew(self, lease: Leases) -> None:
+    async def renew(self, lease: Leases, patience: float | None = None) -> None:
         """Make leases with `lease` from now on. Those that are held commit what they can and are taken over again.
+
+        `patience` as at the beginning, None: it stays.
 
         It is what a crash would be followed by, without the crash: what is remembered is what is in the log (I3).
         """
         self._make = lease
+        if patience is not None:
+            self._wait.follow(min(patience, self.kafka.commit_interval))
         self._renewing = dict.fromkeys(self._holders, time.monotonic() + self.kafka.session_timeout)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.kafka.session_timeout):

@@ -31,6 +31,10 @@ class FetchWait:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._due, self._clock = due, clock
+        self.follow(interval)
+
+    def follow(self, interval: float) -> None:
+        """Records may wait for so many seconds from now on."""
         self.least = max(FETCH_LEAST, min(FETCH_WAIT, FETCH_SHARE * interval))
         self._longest = max(self.least, LONGEST * min(1.0, interval))
         self._lead = min(LEAD, LEAD_SHARE * interval)

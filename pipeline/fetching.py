@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from math import inf
 from typing import Any
 
 from pipeline import decompression
@@ -22,13 +20,12 @@ STALLED = 60.0  # seconds that a position may stand still before records that ar
 def consumer_kwargs(
     kafka: Kafka,
     limits: Limits | None = None,
-    patience: float = inf,
-    due: Callable[[], Iterable[float]] = tuple,
+    wait: FetchWait | None = None,
     accept_loss: bool = False,
 ) -> dict[str, Any]:
     """What all consumers have in common.
 
-    What is read may wait for `patience` seconds and for `commit_interval` before it is passed on; `due`: see FetchWait.
+    Unless a `wait` is given, what is read may wait for `commit_interval` before it is passed on.
 
     `limits` are those of raw topics: whoever writes them, their batches may be anything when they are decompressed.
     With `accept_loss` one that stays corrupt is passed (pipeline/decompression.py).
@@ -38,7 +35,7 @@ def consumer_kwargs(
         "enable_auto_commit": False,
         "auto_offset_reset": "none",
         "isolation_level": "read_committed",
-        "fetch_max_wait_ms": FetchWait(min(patience, kafka.commit_interval), due),
+        "fetch_max_wait_ms": wait or FetchWait(kafka.commit_interval),
         "fetch_min_bytes": FETCH_BYTES,
         "fetch_max_bytes": kafka.fetch_max_bytes,
         "max_partition_fetch_bytes": PARTITION_FETCH_BYTES,

@@ -176,6 +176,15 @@ def leases(
     return None
 
 
+def patience(config: Config, role: str) -> float | None:
+    """Seconds that what a role reads may wait, as a reload may change it; None: it does not."""
+    if role != "sample":
+        return None
+    from pipeline import sample
+
+    return sample.interval(config)
+
+
 async def _check_topics(config: Config, needed: set[str]) -> None:
     """Refuse to run on topics whose settings break the protocol (retention, timestamps, partition counts)."""
     try:

@@ -203,7 +203,10 @@ async def running(
         made = [
             (service, roles.leases(old, new, service.role, since, watch, accept_loss)) for service in worker.services
         ]
-        await asyncio.gather(*(service.renew(leases) for service, leases in made if leases is not None))
+        renewing = [
+            service.renew(each, roles.patience(new, service.role)) for service, each in made if each is not None
+        ]
+        await asyncio.gather(*renewing)
 
     worker.reload = Reload(config, apply, file)
     worker.server.configuration = worker.reload.state

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
+from operator import index
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,6 +39,7 @@ INGESTED, SAMPLED = 3, 2  # partitions of a pipeline of Stages
 BUDGET = 1234  # series of a metric
 ERRORS = {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}}
 FAILED = ERRORS | {"name": "failed"}
+HURRY = {"commit_interval": "20ms"}
 ALL = {"name": "all", "type": "always_sample"}
 
 
@@ -334,3 +336,19 @@ def stages_counted(stages: Changed) -> Callable[[], Awaitable[bool]]:
         return await stages.counted() == sum(stages.produced.values())
 
     return counted
+
+
+async def test_how_long_a_fetch_waits_follows_the_file(kafka: Kafka, tmp_path: Path) -> None:
+    """Or what is read would wait as long as before in the broker, however often it is committed."""
+    stages = await Stages(kafka.bootstrap, tmp_path).create()
+    file = File(stages.file, lambda: load(stages.file, {}))
+    async with running(stages.config, ["ingest", "sample"], file=file) as worker:
+        waits = {group.role: group.consumer._fetcher._fetch_max_wait_ms for group in worker.services}
+        assert min(map(index, waits.values())) >= 10
+        stages.file.write_text(as_yaml(stages.settings | {"sampling": stages.settings["sampling"] | HURRY}))
+
+        async def follows() -> bool:
+            return index(waits["sample"]) == 5
+
+        await eventually(follows, DEADLINE, "its fetches end sooner")
+        assert index(waits["ingest"]) >= 10
