@@ -209,6 +209,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._leases.pop(unit, None)
         if isinstance(error, Retryable | KafkaError):
             log.warning("lease failed", extra={"role": self.role, "unit": str(unit), "error": repr(error)})
+            self.consumer.pause(*[p for p in self.consumer.assignment() if self._unit(p) == unit])
             self._hold(unit)
             return
         log.error("role failed", exc_info=error, extra={"role": self.role, "unit": str(unit)})

@@ -223,6 +223,36 @@ async def test_an_exception_never_acknowledges(
     assert await read_all(kafka.bootstrap, target) == []
 
 
+async def test_nothing_is_fetched_while_a_lease_that_failed_is_taken_over(
+    kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be thrown away, and fetched again from where the next lease begins."""
+    process, take_over = Copy.process, Copy.open
+    paused: list[set[TopicPartition]] = []
+    failures = [Unavailable("something that it asked")]
+
+    def fail_once(self: Copy, *batch: Any) -> None:
+        if failures:
+            raise failures.pop()
+        process(self, *batch)
+
+    monkeypatch.setattr(Copy, "process", fail_once)
+    async with copying(kafka, topics) as (_, group), producing(kafka, topics[0], fresh("raw")) as producer:
+
+        async def open_and_look(self: Copy) -> Any:
+            paused.append(group.consumer.paused())
+            return await take_over(self)
+
+        monkeypatch.setattr(Copy, "open", open_and_look)
+        expected = await produce(producer, topics[0], 0, 1, partitions=1)
+
+        async def copied() -> bool:
+            return len(await read_all(kafka.bootstrap, topics[1])) >= len(expected)
+
+        await eventually(copied, DEADLINE, "the next lease copies it")
+    assert paused[-1] == {TopicPartition(topics[0], 0)}
+
+
 async def test_a_takeover_that_was_overtaken_is_tried_again(
     kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
