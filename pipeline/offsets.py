@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError, OffsetMetadataTooLargeError
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.consume import Group
+from pipeline.settled import MOST_CHARACTERS
 from pipeline.settlement import Account
 
 COMMIT_EVERY = 0.25  # seconds at least between two commits, for all partitions of a sink
@@ -38,6 +39,7 @@ class Offsets:
         self._turn, self._changed = asyncio.Lock(), asyncio.Event()
         self._next, self._heard = 0.0, -inf  # monotonic
         self._asked = inf  # since when no commit has succeeded
+        self._most = MOST_CHARACTERS  # of the metadata of an offset, as far as the brokers took it
 
     def changed(self) -> None:
         """Something may have to be committed."""
@@ -70,7 +72,7 @@ class Offsets:
             self._changed.clear()
             assigned, began = self._group.consumer.assignment(), time.monotonic()
             mine = {p: a for p, a in self._accounts.items() if p in assigned and not a.closed}
-            found = {p: (a.position, a.settled().pack(a.position)) for p, a in mine.items()}
+            found = {p: (a.position, a.settled().pack(a.position, self._most)) for p, a in mine.items()}
             changed = {p: mark for p, mark in found.items() if unchanged or mark != self._committed[p]}
             if not changed:
                 return
@@ -79,6 +81,7 @@ class Offsets:
                 try:
                     await self._group.commit({p: OffsetAndMetadata(*mark) for p, mark in changed.items()})
                 except OffsetMetadataTooLargeError:  # offset.metadata.max.bytes is less than usual
+                    self._most = max(len(metadata) for _, metadata in changed.values()) // 2
                     changed = {p: (position, "") for p, (position, _) in changed.items()}
                     await self._group.commit({p: OffsetAndMetadata(*mark) for p, mark in changed.items()})
             except BaseException:

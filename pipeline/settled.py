@@ -87,18 +87,18 @@ class Settled:
             for start, stop in ranges:
                 mine.add(start, stop)
 
-    def pack(self, position: int) -> str:
-        """The metadata of an offset; "" if nothing beyond it is settled."""
+    def pack(self, position: int, most: int = MOST_CHARACTERS) -> str:
+        """The metadata of an offset, of `most` characters; "" if nothing beyond it is settled, or none of it fits."""
         found = [(start, f" {start - position}-{stop - position}") for start, stop in self.records if start > position]
         for offset, ranges in self.rows.items():
             if offset >= position and offset not in self.records:
                 found += [(offset, f" {offset - position}:{start}-{stop}") for start, stop in ranges]
         text = VERSION
         for _, part in sorted(found, key=lambda one: one[0]):
-            if len(text) + len(part) > MOST_CHARACTERS:
+            if len(text) + len(part) > most:
                 break
             text += part
-        return text if found else ""
+        return "" if text == VERSION else text
 
     @classmethod
     def unpack(cls, metadata: str | None, position: int) -> Settled:

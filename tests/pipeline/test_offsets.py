@@ -86,3 +86,28 @@ async def test_where_metadata_may_not_be_long_offsets_are_committed_without() ->
     await offsets.commit()
     assert [mark.offset for mark in tried] == [1, 1]
     assert [bool(mark.metadata) for mark in tried] == [True, False]
+
+
+async def test_metadata_that_the_brokers_refuse_is_shorter_the_next_time() -> None:
+    """Or every commit would be sent twice; and what fits is told."""
+    partition, most, taken = TopicPartition("kept", 0), 300, list[str]()
+    refused = 0
+
+    async def commit(offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        nonlocal refused
+        if len(offsets[partition].metadata) > most:
+            refused += 1
+            raise OffsetMetadataTooLargeError
+        taken.append(offsets[partition].metadata)
+
+    group = SimpleNamespace(
+        role="sink.x", commit=commit, consumer=SimpleNamespace(assignment=lambda: frozenset([partition]))
+    )
+    offsets = Offsets(cast(Any, group))
+    offsets.begin(partition, Account(1, Settled(Ranges((at, at + 1) for at in range(5, 2000, 2)))), 0, "")
+    for _ in range(20):
+        await offsets.commit(unchanged=True)
+    assert refused == 4
+    assert taken[:4] == [""] * 4
+    assert most / 2 < len(taken[-1]) <= most
+    assert Settled.unpack(taken[-1], 1).records
