@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from pipeline.config import Config
 from pipeline.fetching import POLL_MS, STALLED, consumer_kwargs
+from pipeline.reader import Progress
 from pipeline.topics import Topics, partition_counts
 from schemas.dead_letter import DeadLetter, Receipt
 from schemas.errors import Permanent, Unavailable
@@ -98,10 +99,13 @@ class Summary:
 
 
 class Queue:
-    """`prefix.dlq`, read outside any group. An asynchronous context manager; entering raises Unavailable."""
+    """`prefix.dlq`, read outside any group. An asynchronous context manager; entering raises Unavailable.
 
-    def __init__(self, config: Config) -> None:
-        self._config, self._topic = config, Topics(config.kafka.prefix).dlq
+    `told` hears how much of it was read.
+    """
+
+    def __init__(self, config: Config, told: Progress = lambda done, total: None) -> None:
+        self._config, self._topic, self._told = config, Topics(config.kafka.prefix).dlq, told
         self._partitions: list[TopicPartition] = []
         self._consumer: AIOKafkaConsumer = None
 
@@ -124,14 +128,18 @@ class Queue:
 
     async def records(self, since_ms: int | None = None) -> AsyncIterator[Found | Receipt | None]:
         """Everything up to the end as it is now; None for what is neither letter nor receipt. Raises Unavailable."""
-        for partition in self._partitions:
-            end = (await self._consumer.end_offsets([partition]))[partition]
-            start = (await self._consumer.beginning_offsets([partition]))[partition]
-            if since_ms is not None:
-                at = (await self._consumer.offsets_for_times({partition: since_ms})).get(partition)
-                start = end if at is None else at.offset
-            async for record in self._read(partition, start, end):
-                yield record
+        ends = await self._consumer.end_offsets(self._partitions)
+        starts = await self._consumer.beginning_offsets(self._partitions)
+        if since_ms is not None:
+            found = await self._consumer.offsets_for_times(dict.fromkeys(self._partitions, since_ms))
+            starts = {partition: ends[partition] if at is None else at.offset for partition, at in found.items()}
+        done, total = 0, sum(ends.values()) - sum(starts.values())
+        for partition, start in starts.items():
+            async for position, records in self._read(partition, start, ends[partition]):
+                for record in records:
+                    yield record
+                self._told(done + position - start, total)
+            done += ends[partition] - start
 
     async def summary(self, wanted: Wanted) -> Summary:
         """All letters by why they are there."""
@@ -167,30 +175,33 @@ class Queue:
             first = (await self._consumer.beginning_offsets([at]))[at]
             end = (await self._consumer.end_offsets([at]))[at]
             if first <= place.offset < end:
-                async for record in self._read(at, place.offset, end):
-                    if isinstance(record, Found) and record.place == place:
+                async for _, records in self._read(at, place.offset, end):
+                    if records and isinstance(record := records[0], Found) and record.place == place:
                         return record
-                    break
+                    if records:
+                        break
         raise Permanent(f"{self._topic} has no letter at {place}")
 
-    async def _read(self, at: TopicPartition, start: int, end: int) -> AsyncIterator[Found | Receipt | None]:
+    async def _read(
+        self, at: TopicPartition, start: int, end: int
+    ) -> AsyncIterator[tuple[int, list[Found | Receipt | None]]]:
+        """What lies there, fetch by fetch, each with the position after it."""
         self._consumer.assign([at])
         self._consumer.seek(at, start)
-        moved = time.monotonic()
-        while await self._consumer.position(at) < end:
+        position, moved = start, time.monotonic()
+        while position < end:
             batches = await self._consumer.getmany(timeout_ms=POLL_MS)
             if batches:
                 moved = time.monotonic()
             elif time.monotonic() - moved > STALLED:
                 raise Unavailable(f"{at.topic}/{at.partition}: nothing read for {STALLED:g} s")
-            for records in batches.values():
-                for record in records:
-                    if record.offset >= end:
-                        return
-                    receipt = Receipt.read(record.key or b"", record.headers)
-                    yield receipt or self._found(record.partition, record)
+            position = min(end, await self._consumer.position(at))
+            fetched = (record for records in batches.values() for record in records)
+            yield position, [self._entry(at.partition, record) for record in fetched if record.offset < end]
 
-    def _found(self, partition: int, record: ConsumerRecord) -> Found | None:
+    def _entry(self, partition: int, record: ConsumerRecord) -> Found | Receipt | None:
+        if (receipt := Receipt.read(record.key or b"", record.headers)) is not None:
+            return receipt
         try:
             letter = DeadLetter.read(record.value or b"", record.headers)
         except ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -16,6 +16,9 @@ from pipeline.fetching import POLL_MS, RETAKE_BACKOFF, STALLED, consumer_kwargs
 from schemas.errors import Unavailable
 
 CLOSE_LIMIT = 5.0  # seconds that a disconnect may take
+
+Progress = Callable[[int, int], None]
+"""Called with records read and records in all."""
 
 
 class Reader:

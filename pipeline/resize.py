@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -20,7 +20,7 @@ from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from pipeline.commit import MAX_BATCH_BYTES, MAX_REQUEST_BYTES
 from pipeline.config import Config
-from pipeline.reader import Reader
+from pipeline.reader import Progress, Range, Reader
 from pipeline.security import client_kwargs
 from pipeline.topics import Topics, partition_counts, placed_by_trace
 from processors.sampling.rekey import Decisions, Rows, follow, join
@@ -120,6 +120,8 @@ class Resize:
         self._sample = self._topics.group(SAMPLE)
         self._admin: AIOKafkaAdminClient = None
         self._reader = Reader(config.kafka)
+        self._told: Progress = lambda done, total: None
+        self._done = self._total = 0  # of the records that are to be read now
 
     async def __aenter__(self) -> Resize:
         self._admin = AIOKafkaAdminClient(**client_kwargs(self._config.kafka))
@@ -148,8 +150,9 @@ class Resize:
             raise Unavailable(f"the coordinator of {group} does not answer (error {code})")
         return 0 if state in DEAD else max(1, len(members))
 
-    async def plan(self) -> Plan:
-        """What there is to do. Reads the decisions; changes nothing."""
+    async def plan(self, told: Progress = lambda done, total: None) -> Plan:
+        """What there is to do. Reads the decisions, `told` how much of them; changes nothing."""
+        self._told = told
         found = await partition_counts(self._config, placed_by_trace(self._config))
         if missing := sorted(set(placed_by_trace(self._config)) - set(found)):
             raise ConfigError(f"{', '.join(missing)} do not exist; `tailrace topics FILE --create` makes them")
@@ -162,7 +165,9 @@ class Resize:
         before = next(iter(known), None) or await self._decided_by() or self._config.kafka.partitions
         if before > physical:
             raise ConfigError(f"N = {before} is in force, topics have {physical} partitions: were they made anew?")
-        left = [await self._left(index) for index in range(before)]
+        decisions = [await self._decisions(index) for index in range(before)]
+        self._begin(decisions)
+        left = [await self._left(index, *each) for index, each in enumerate(decisions)]
         added = {topic: self._after for topic, count in found.items() if count < self._after}
         return Plan(before, self._after, left, raw, added, found)
 
@@ -196,13 +201,22 @@ class Resize:
     async def _verdicts(self, start: int, end: int, index: int = 0) -> AsyncIterator[DecisionRecord]:
         partition = TopicPartition(self._topics.decisions, index)
         while start < end:
-            chunk = await self._reader.read(partition, start, end, READ_BYTES)
+            chunk = await self._read(partition, start, end)
             for _, _, value in chunk.records:
                 yield DecisionRecord.decode(value)
             start = chunk.position
 
-    async def _left(self, index: int) -> Left:
-        start, end = await self._decisions(index)
+    def _begin(self, ranges: Iterable[tuple[int, int]]) -> None:
+        self._done, self._total = 0, sum(end - start for start, end in ranges)
+
+    async def _read(self, partition: TopicPartition, start: int, end: int) -> Range:
+        chunk = await self._reader.read(partition, start, end, READ_BYTES)
+        self._done += min(end, chunk.position) - start
+        if self._total:
+            self._told(self._done, self._total)
+        return chunk
+
+    async def _left(self, index: int, start: int, end: int) -> Left:
         point: Checkpoint | None = None
         verdicts = 0
         async for record in self._verdicts(start, end, index):
@@ -223,11 +237,16 @@ class Resize:
         """End what a resize that was killed has left open."""
         await self._fence(self._topics.resize)
 
-    async def run(self, plan: Plan) -> int:
-        """Do it; returns how many records were written. Raises ConfigError if a worker came meanwhile."""
+    async def run(self, plan: Plan, told: Progress = lambda done, total: None) -> int:
+        """Do it; returns how many records were written. Raises ConfigError if a worker came meanwhile.
+
+        `told` hears how much was read of what is to be written.
+        """
         await self._add_partitions(plan)
         await self._fence_workers(plan)
-        plan = await self.plan()  # what a fenced worker had under way has ended
+        plan = await self.plan(told)  # what a fenced worker had under way has ended
+        rows = [(left.tails[topic], left.ends[topic]) for left in plan.left for topic in self._pair]
+        self._begin([*rows, *(left.decisions for left in plan.left)])
         producer = self._producer(self._topics.resize, TRANSACTION_TIMEOUT_MS)
         try:
             await producer.start()
@@ -306,7 +325,7 @@ class Resize:
             for index, (_, end) in enumerate(ranges):
                 while not waiting[index] and positions[index] < end:
                     partition = TopicPartition(topic, index)
-                    chunk = await self._reader.read(partition, positions[index], end, READ_BYTES)
+                    chunk = await self._read(partition, positions[index], end)
                     waiting[index].extend(record for record in chunk.records if record[0] < end)
                     positions[index] = chunk.position
             heads = [index for index, records in enumerate(waiting) if records]

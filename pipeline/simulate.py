@@ -11,7 +11,7 @@ in which records were appended, and each second of that time they tell each othe
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from aiokafka import TopicPartition
@@ -19,7 +19,7 @@ from aiokafka import TopicPartition
 from pipeline.budget_exchange import EVERY, SILENT
 from pipeline.config import Config, Sampling
 from pipeline.history import CHUNK, Batch, Feed, History
-from pipeline.reader import Reader
+from pipeline.reader import Progress, Reader
 from pipeline.topics import Topics
 from pipeline.window_settings import window_settings
 from processors.sampling.budget import Budget
@@ -30,9 +30,6 @@ from schemas.errors import ProtocolError
 CACHE_BYTES = 1 << 30  # between heads and tails of replays; what does not fit is read again
 NO_TIME = 0
 TELL_MS = int(EVERY * 1000)
-
-Progress = Callable[[int, int], None]
-"""Called with records read and records in all."""
 
 
 @dataclass(slots=True)

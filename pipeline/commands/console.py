@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Callable, Iterator
 
 import click
 
@@ -55,6 +57,18 @@ def failed(text: str) -> None:
 def note(text: str) -> None:
     """A line for what is allowed but may surprise."""
     click.echo(f"{click.style('!', fg='yellow')} {text}")
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, if that is a terminal; it is told records read and records in all."""
+    from rich.console import Console  # for which no other command should wait
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def loaded(file: str, files: bool = True) -> Config:

@@ -17,12 +17,25 @@ from aiokafka.errors import KafkaError
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.commands.console import EX_CONFIG, FILE, bad, failed, good, loaded, note, of_kafka, plural, words
+from pipeline.commands.console import (
+    EX_CONFIG,
+    FILE,
+    bad,
+    failed,
+    good,
+    loaded,
+    note,
+    of_kafka,
+    plural,
+    progress,
+    words,
+)
 from pipeline.config import Config
 from pipeline.dead_letters import Found, Queue, Summary, Wanted
 from pipeline.letter_text import readable
 from pipeline.overheard import Overheard
 from pipeline.printable import cell, printable
+from pipeline.reader import Progress
 from pipeline.replay import Replay, Replayed
 from schemas.errors import ConfigError, Permanent, TailraceError
 from schemas.settings import parse_duration
@@ -83,8 +96,9 @@ def list_(
     config, wanted = loaded(file), Wanted(topics, stages, reasons, since)
 
     async def work() -> Summary:
-        async with Queue(config) as queue:
-            return await queue.summary(wanted)
+        with progress("reading") as told:
+            async with Queue(config, told) as queue:
+                return await queue.summary(wanted)
 
     summary = _run(config, work)
     if as_json:
@@ -115,8 +129,9 @@ def show(file: str, where: str, payload: bool) -> None:
     config = loaded(file)
 
     async def work() -> Found:
-        async with Queue(config) as queue:
-            return await queue.letter(where)
+        with progress("reading") as told:
+            async with Queue(config, told) as queue:
+                return await queue.letter(where)
 
     found = _run(config, work)
     letter = found.letter
@@ -160,14 +175,18 @@ def replay(
     """
     config, wanted = loaded(file), Wanted(topics, stages, reasons, since)
 
-    async def work(send: bool) -> Replayed:
-        async with Queue(config) as queue, Replay(config, queue, wanted, to, most) as replaying:
+    async def work(send: bool, told: Progress = lambda done, total: None) -> Replayed:
+        async with Queue(config, told) as queue, Replay(config, queue, wanted, to, most) as replaying:
             one = None if where is None else await queue.letter(where)
             if not send:
                 return await replaying.look(one)
             return await replaying.run(one, lambda sent: click.echo(f"{sent} sent", err=True))
 
-    outcome = _run(config, partial(work, send=False))
+    async def look() -> Replayed:
+        with progress("reading") as told:
+            return await work(False, told)
+
+    outcome = _run(config, look)
     _tell(outcome, "to be sent")
     if dry_run or not outcome.sent:
         note("nothing was sent (--dry-run)" if dry_run else "nothing to send")

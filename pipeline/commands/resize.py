@@ -8,7 +8,7 @@ import sys
 import click
 from aiokafka.errors import KafkaError
 
-from pipeline.commands.console import EX_CONFIG, FILE, failed, good, loaded, note, of_kafka, plural
+from pipeline.commands.console import EX_CONFIG, FILE, failed, good, loaded, note, of_kafka, plural, progress
 from pipeline.config import Config
 from pipeline.overheard import Overheard
 from pipeline.resize import Plan, Resize
@@ -51,7 +51,8 @@ async def _resize(config: Config, partitions: int, dry_run: bool) -> None:
             raise TailraceError(f"{' and '.join(here)}: stop them first (a killed one is gone after its session)")
         if not dry_run:
             await work.end_open_transaction()
-        plan = await work.plan()
+        with progress("reading") as told:
+            plan = await work.plan(told)
         for line in here:
             note(f"{line}, to be stopped first")
         if plan.before == partitions:
@@ -61,7 +62,8 @@ async def _resize(config: Config, partitions: int, dry_run: bool) -> None:
         if dry_run:
             note("nothing was changed (--dry-run)")
             return
-        records = await work.run(plan)
+        with progress("moving") as told:
+            records = await work.run(plan, told)
         good(f"N = {partitions} is in force: {plural(records, 'record')} written in one transaction")
         good(f"now set kafka.partitions: {partitions} and start ingest and sample")
 

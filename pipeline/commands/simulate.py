@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING
 import click
 from aiokafka.errors import KafkaError
 from pydantic import Field
-from rich.console import Console
-from rich.progress import Progress
 
 from pipeline import process, told_simulation
-from pipeline.commands.console import EX_CONFIG, failed, loaded, of_kafka
+from pipeline.commands.console import EX_CONFIG, failed, loaded, of_kafka, progress
 from pipeline.config import Config, Sampling
 from pipeline.config_file import InvalidConfig
 from pipeline.overheard import Overheard
@@ -113,12 +111,8 @@ async def _shown(config: Config, new: Sampling, old: Sampling, since: int, until
     """The simulation, with a progress bar on standard error."""
     from pipeline.simulate import simulate
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("replaying", total=None)
-        return await simulate(
-            config, new, old, since, until, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+    with progress("replaying") as told:
+        return await simulate(config, new, old, since, until, told)
 
 
 def _sampling(path: Path, config: Config) -> Sampling:

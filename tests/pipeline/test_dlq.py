@@ -125,6 +125,11 @@ async def test_one_letter_is_shown_and_replayed(kafka: Kafka, tmp_path: Path) ->
         for one in (letter, row):
             await producer.send_and_wait(stages.topics.dlq, one.value, one.key(), headers=one.headers())
         await producer.send_and_wait(stages.topics.dlq, b"not ours")
+    told: list[tuple[int, int]] = []
+    async with Queue(stages.config, lambda *read: told.append(read)) as queue:
+        await queue.summary(Wanted())
+    assert told == sorted(told)
+    assert told[-1] == (3, 3)
     shown = await stages.dlq("show", "0:0")
     assert shown.exit_code == 0, shown.output
     assert "refused_by_sink" in shown.stdout

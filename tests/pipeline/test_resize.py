@@ -54,6 +54,12 @@ async def test_a_trace_whose_spans_lie_on_both_sides_is_one(stages: Stages) -> N
         await stages.produce(producer, "a/2!", "c/2")
         code, said = await asyncio.to_thread(resized, stages, "--partitions", "3", "--dry-run")
         assert (code, "nothing was changed" in said) == (0, True), said
+        told: list[tuple[int, int]] = []
+        async with Resize(stages.config, 3) as work:
+            plan = await work.plan(lambda *read: told.append(read))
+        read = sum(end - start for left in plan.left for start, end in [left.decisions])
+        assert told == sorted(told)
+        assert told[-1] == (read, read)
         code, said = await asyncio.to_thread(resized, stages, "--partitions", "3")
         assert code == 0, said
         assert "now set kafka.partitions: 3 and start ingest and sample" in said
