@@ -105,10 +105,7 @@ class Replay:
         if whole is not None:
             return f"only the first {len(letter.value)} of its {whole} bytes were kept (limits.max_dead_letter_bytes)"
         if letter.encoding.endswith(BATCH):
-            return (
-                "it is a batch of records that was not read, no message (limits.max_batch_bytes, "
-                "limits.max_batch_records)"
-            )
+            return f"it is a batch of records that was not read, no message ({letter.reason}): its detail says why"
         if letter.topic.startswith(f"{self._topics.prefix}."):
             return f"{letter.topic} is an internal topic: what is in it is not in the form of a raw topic"
         if letter.stage not in RAW_STAGES and letter.stage not in self._wanted.stages:
