@@ -477,7 +477,7 @@ def _peer_rules(peers: list[str]) -> Iterator[Broken]:
     for i, peer in enumerate(peers):
         url = urlsplit(peer)
         if url.scheme not in ("http", "https") or not url.hostname or url.path not in ("", "/"):
-            yield (i,), f"{peer!r} must be http(s)://host:port"
+            yield (i,), "must be http(s)://host:port"
         elif url.username or url.password or url.query:
             yield (i,), "must not hold credentials; telemetry.token is sent to all peers"
 

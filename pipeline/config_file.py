@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from pipeline.config import Config
 from pipeline.yaml_tree import Key, Problem, Tree, dotted, read
 from schemas.errors import ConfigError
-from schemas.settings import DURATION_PATTERN, URL_PATTERN, format_duration
+from schemas.settings import DURATION_PATTERN, URL_PATTERN, format_duration, without_credentials
 
 _MISSING_VALUE = object()
 
@@ -86,7 +86,7 @@ def _problems(details: ErrorDetails, tree: Tree) -> Iterator[Problem]:
             key, colon, after = rule.partition(": ")
             if colon and key in _keys(_schema_at(path)):
                 path, rule = (*path, key), after
-            yield tree.problem(path, rule)
+            yield tree.problem(path, _quoting(rule, path, tree))
         case "model_type" | "dict_type":
             yield tree.problem(path, worded(details), _found(path, tree))
         case "string_pattern_mismatch" if details["ctx"]["pattern"] == URL_PATTERN:
@@ -96,7 +96,7 @@ def _problems(details: ErrorDetails, tree: Tree) -> Iterator[Problem]:
         case kind:
             hint = _found(path, tree)
             if kind == "string_type" and isinstance(_value(path, tree), bool | int | float):
-                hint += "; put it in quotes"
+                hint = "; ".join(filter(None, [hint, "put it in quotes"]))
             yield tree.problem(path, worded(details), hint)
 
 
@@ -126,16 +126,32 @@ def _value(path: Key, tree: Tree) -> Any:
     return data
 
 
+def _hidden(path: Key, tree: Tree) -> bool:
+    """Whether what is there must not be printed: a secret, a header, or what came from the environment."""
+    return _schema_at(path).get("format") == "password" or "headers" in path[:-1] or path in tree.interpolated
+
+
+def _quoting(rule: str, path: Key, tree: Tree) -> str:
+    """A rule that quotes the value, or a part of it between commas, without what must not be printed."""
+    value = _value(path, tree)
+    for part in {value, *map(str.strip, value.split(","))} if isinstance(value, str) else ():
+        rule = rule.replace(repr(part), "this" if _hidden(path, tree) else repr(without_credentials(part)))
+    return rule
+
+
 def _found(path: Key, tree: Tree) -> str:
-    """`found VALUE`, but nothing that is long, secret, or from the environment; of a duration the default."""
+    """`found VALUE`, but nothing that is long or hidden, and no credentials of a URL; of a duration the default."""
     value, schema = _value(path, tree), _schema_at(path)
     if value is None:
         return "found nothing"
     if value is _MISSING_VALUE:
         default = schema.get("default") if schema.get("pattern") == DURATION_PATTERN else None
         return "" if default is None else f"{format_duration(default)} by default"
-    secret = schema.get("format") == "password" or path in tree.interpolated
-    return "" if secret or isinstance(value, dict | list) or len(str(value)) > 60 else f"found {value!r}"
+    if isinstance(value, str) and (schema.get("type") == "object" or "properties" in schema):
+        return "found a text"  # which may be the secret that belongs into the section
+    if _hidden(path, tree) or isinstance(value, dict | list) or len(str(value)) > 60:
+        return ""
+    return f"found {without_credentials(value)!r}" if isinstance(value, str) else f"found {value!r}"
 
 
 def worded(details: ErrorDetails) -> str:

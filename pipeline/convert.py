@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config_file import worded
-from pipeline.yaml_tree import Key, dotted
+from pipeline.yaml_tree import Key, dotted, not_yaml
 from processors.regroup import ENCODINGS
 from processors.sampling.policies import Policy
 from schemas.errors import ConfigError
@@ -68,6 +68,8 @@ def convert(text: str, processor: str | None = None) -> Converted:
     """
     try:
         data, root = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(f"this is not YAML: {not_yaml(error)}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"this is not YAML: {error}") from None
     if not isinstance(data, dict) or root is None:

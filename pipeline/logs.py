@@ -10,6 +10,8 @@ from typing import Any, TextIO
 
 import orjson
 
+from schemas.settings import REDACTED
+
 # What every LogRecord has; anything else on a record came in by `extra=`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # Libraries that narrate what the worker says itself, or nobody needs.
@@ -18,7 +20,6 @@ _CHATTY = ("aiokafka", "faust", "mode", "elastic_transport", "elasticsearch", "a
 _TELLING = "aiokafka.conn"
 # Keys under which nothing is ever printed, whoever logs it.
 _SECRET = ("password", "token", "secret", "api_key", "authorization")
-REDACTED = "**********"
 
 
 class JsonLines(logging.Formatter):

@@ -25,6 +25,7 @@ Key = tuple[str | int, ...]
 _INTERPOLATION = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _VARIABLE = re.compile(r"(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 STAND_IN = "a file that is not on this machine"
+_NAMED = re.compile(r"\b(alias|anchor|tag|tag handle) ['\"].*", re.DOTALL)  # in a text of the parser
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -93,11 +94,7 @@ def read(text: str, folder: Path, environ: Mapping[str, str], files: bool = True
         if (node := loader.get_single_node()) is not None:
             tree.data = _Reader(tree, loader, folder, environ, files).value(node, (), frozenset())
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        context = f"{error.context}, " if error.context else ""
-        rule = f"not valid YAML: {context}{error.problem}"
-        tree.problems.append(Problem(line, column, "", rule, _hint(error.problem or "")))
+        tree.problems.append(not_yaml(error))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
@@ -109,6 +106,15 @@ def read(text: str, folder: Path, environ: Mapping[str, str], files: bool = True
         if loader is not None:
             loader.dispose()
     return tree
+
+
+def not_yaml(error: yaml.MarkedYAMLError) -> Problem:
+    """What the parser stumbled over, and where; without the name of an alias or a tag, which may be a password."""
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    context = f"{error.context}, " if error.context else ""
+    problem = _NAMED.sub(r"\1", error.problem or "")
+    return Problem(line, column, "", f"not valid YAML: {context}{problem}", _hint(error.problem or ""))
 
 
 class _Reader:
@@ -175,9 +181,11 @@ class _Reader:
         if "${" not in node.value:
             try:
                 return self.loader.construct_object(node)
-            except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:  # by its tag
-                text = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
-                self.unread(node, path, f"cannot be read as {_kind(node)}: {text}", "put it in quotes")
+            except yaml.YAMLError:
+                self.unread(node, path, "begins with !, which is a tag in YAML", "put it in quotes")
+                return None
+            except (ValueError, LookupError, AttributeError, TypeError) as error:  # by its tag
+                self.unread(node, path, f"cannot be read as {_kind(node)}: {error}", "put it in quotes")
                 return None
         self.tree.interpolated.add(path)
         text = _INTERPOLATION.sub(lambda match: self.replacement(match, node, path), node.value)
@@ -226,6 +234,8 @@ def _hint(problem: str) -> str:
     """What usually is behind one of the parser's problems."""
     if r"'\t'" in problem:
         return "indent with spaces"
+    if _NAMED.search(problem):
+        return "a text that begins with *, & or ! must be in quotes"
     if problem.endswith("but got '{'"):
         return "between braces or brackets ${...} must be in quotes"
     return "is it indented as the lines around it?" if "<block end>" in problem else ""

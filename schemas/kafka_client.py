@@ -108,6 +108,8 @@ class Security(Section):
         url = urlsplit(self.token_endpoint_url)
         if url.scheme == "http" and not is_loopback(url.hostname or ""):
             yield ("token_endpoint_url",), "must be https: client_secret is sent to it"
+        if url.username or url.password:
+            yield ("token_endpoint_url",), "must not hold credentials; they are client_id and client_secret"
 
 
 def tls_context(security: Security, section: str) -> ssl.SSLContext:

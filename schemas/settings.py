@@ -13,6 +13,9 @@ from pydantic_core import PydanticCustomError
 Broken = tuple[tuple[str | int, ...], str]
 """A path below the section that was validated, and the rule that does not hold there."""
 
+REDACTED = "**********"
+"""What is printed instead of a secret, as pydantic does."""
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
@@ -50,6 +53,34 @@ Duration = Annotated[
 URL_PATTERN = r"^https?://"
 Url = Annotated[str, StringConstraints(pattern=URL_PATTERN)]
 
+_SECRET_NAMES = ("auth", "token", "key", "secret", "cookie", "password")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a header or a parameter of this name may hold a credential: it is never printed.
+
+    >>> is_secret_name("X-Api-Key"), is_secret_name("X-Scope-OrgID")
+    (True, False)
+    """
+    return any(word in name.lower() for word in _SECRET_NAMES)
+
+
+def without_credentials(url: str) -> str:
+    """A URL, or what was to be one, without the user, the password and the parameters that may be secret.
+
+    >>> without_credentials("https://elastic:s3cr@t@es:9200/a?api_key=s3cret&b=1")
+    'https://**********@es:9200/a?api_key=**********&b=1'
+    """
+    scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
+    _, at, place = rest.rpartition("@")
+    shown = f"{scheme}{mark}{REDACTED}@{place}" if at else url
+    before, question, query = shown.partition("?")
+    told = [
+        f"{name}={REDACTED}" if equals and is_secret_name(name) else name + equals + value
+        for name, equals, value in (parameter.partition("=") for parameter in query.split("&"))
+    ]
+    return before + question + "&".join(told)
+
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches an address; a name other than localhost may lead anywhere.
@@ -64,9 +95,9 @@ def is_loopback(host: str) -> bool:
 
 
 class Section(BaseModel):
-    """A part of the file: frozen, unknown keys refused."""
+    """A part of the file: frozen, unknown keys refused; an error's text does not quote what was given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 def refuse(broken: Iterable[Broken]) -> None:

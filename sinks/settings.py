@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, FiniteFloat, SecretStr
 
 from schemas.kafka_client import Addresses, Security, TopicName
-from schemas.settings import Broken, Duration, Section, Url, is_loopback
+from schemas.settings import Broken, Duration, Section, Url, is_loopback, is_secret_name
 
 OTLP_KINDS = ("jaeger", "otlp")
 KINDS = (*OTLP_KINDS, "elasticsearch", "prometheus", "kafka")
@@ -42,7 +42,6 @@ KEYS_OF: dict[str, tuple[str, ...]] = {
 }
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
-_SECRET_HEADERS = ("auth", "token", "key", "secret", "cookie")
 
 
 class Batch(Section):
@@ -244,7 +243,7 @@ def url_rules(text: str, auth: SinkAuth, headers: Mapping[str, str]) -> Iterator
         yield "has no port between 0 and 65535"
     if url.username or url.password:
         yield "must not hold credentials; they belong in auth"
-    sent = [*auth.ways, *(f"headers.{name}" for name in headers if is_secret_header(name))]
+    sent = [*auth.ways, *(f"headers.{name}" for name in headers if is_secret_name(name))]
     if sent and url.scheme == "http" and not is_loopback(url.hostname or "") and not auth.allow_http:
         yield f"must be https://, since {sent[0]} goes there; auth.allow_http: true sends it in the clear"
 
@@ -256,15 +255,6 @@ def is_one_line(text: str, ascii: bool = True) -> bool:
     (True, False)
     """
     return text.isprintable() and (text.isascii() or not ascii)
-
-
-def is_secret_header(name: str) -> bool:
-    """Whether a header of this name may hold a credential: it is never printed.
-
-    >>> is_secret_header("X-Api-Key"), is_secret_header("X-Scope-OrgID")
-    (True, False)
-    """
-    return any(word in name.lower() for word in _SECRET_HEADERS)
 
 
 def _credential_rules(sink: Sink) -> Iterator[Broken]:

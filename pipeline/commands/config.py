@@ -11,8 +11,8 @@ from pipeline.commands.console import FILE, loaded
 from pipeline.config import Config
 from pipeline.editor_schema import text
 from pipeline.identity import config_hash
-from pipeline.logs import REDACTED
-from sinks.settings import is_secret_header, of_kind, sink_kind
+from schemas.settings import REDACTED, is_secret_name, without_credentials
+from sinks.settings import of_kind, sink_kind
 
 
 @click.group("config")
@@ -63,7 +63,11 @@ def effective(config: Config) -> dict[str, Any]:
         *(canary[k] for k in ("jaeger", "elasticsearch", "prometheus") if k in canary),
     ):
         section["headers"] = {
-            header: REDACTED if is_secret_header(header) else value for header, value in section["headers"].items()
+            header: REDACTED if is_secret_name(header) else value for header, value in section["headers"].items()
         }
+        if "endpoint" in section:
+            section["endpoint"] = without_credentials(section["endpoint"])
+        if "endpoints" in section:
+            section["endpoints"] = [*map(without_credentials, section["endpoints"])]
     data["sinks"] = {name: of_kind(sink_kind(name), sink) for name, sink in data["sinks"].items()}
     return data

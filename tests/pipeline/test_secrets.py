@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from pipeline.commands.config import effective
 from pipeline.config import Config
 from pipeline.config_file import InvalidConfig, parse
+from pipeline.convert import convert
 from pipeline.identity import config_hash
 from pipeline.reference import _models
+from schemas.errors import ConfigError
 from tests.pipeline.configs import MINIMAL, as_yaml
 
 SECRET = "s3cr3t-that-nobody-may-see"
@@ -77,3 +79,75 @@ def test_an_error_quotes_none() -> None:
     with pytest.raises(InvalidConfig, match="usrname") as invalid:
         parse(wrong.replace(SECRET, "${S}"), "file", {"S": SECRET})
     assert SECRET not in str(invalid.value)
+
+
+GRPC = {"endpoint": "https://x:4317", "protocol": "grpc"}
+OAUTH = {"protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER", "client_id": "a", "client_secret": SECRET}
+CREDENTIALS = f"elastic:{SECRET}"
+
+
+@pytest.mark.parametrize(
+    ("place", "section"),
+    [
+        ("sinks.elasticsearch.endpoint", {"endpoint": f"https://{CREDENTIALS}@es:9200"}),
+        ("sinks.elasticsearch.endpoint", {"endpoint": f"https://elastic:x/a?b://@{SECRET}@es:9200"}),
+        ("sinks.elasticsearch.endpoint", {"endpoint": f"{CREDENTIALS}@es:9200"}),
+        ("sinks.elasticsearch.endpoint", {"endpoint": f"https://es:92000/?api_key={SECRET}"}),
+        ("sinks.elasticsearch.endpoints[0]", {"endpoints": [f"https://{CREDENTIALS}@es:9200"]}),
+        ("sinks.elasticsearch.endpoints", {"endpoints": f"https://{CREDENTIALS}@es:9200"}),
+        ("sinks.elasticsearch.auth", {"endpoint": "https://es:9200", "auth": f"ApiKey {SECRET}"}),
+        ("sinks.elasticsearch.headers", {"endpoint": "https://es:9200", "headers": f"X-Api-Key: {SECRET}"}),
+        ("sinks.otlp.headers.Authorization", {**GRPC, "headers": {"Authorization": f"Bearer {SECRET}\n"}}),
+        ("sinks.otlp.headers.X-Scope", {**GRPC, "headers": {"X-Scope": f"{SECRET}é"}}),
+        ("sinks.otlp.headers.X-Scope", {**GRPC, "headers": {"X-Scope": [SECRET]}}),
+        ("sinks.otlp.headers.x-bin", {**GRPC, "headers": {"x-bin": SECRET}}),
+        ("sinks.kafka.bootstrap_servers[1]", {"bootstrap_servers": ["a:1", f"{CREDENTIALS}@b"]}),
+        ("sinks.kafka.bootstrap_servers", {"bootstrap_servers": f"a:1, {CREDENTIALS}@b"}),
+        ("kafka.security", f"PLAIN {SECRET}"),
+        ("kafka.security.token_endpoint_url", {**OAUTH, "token_endpoint_url": f"https://{CREDENTIALS}@idp/token"}),
+        ("telemetry.live.peers[0]", {"live": {"peers": [f"http://{CREDENTIALS}@h:1"]}}),
+        ("telemetry.live.peers[0]", {"live": {"peers": [f"{CREDENTIALS}@h:1"]}}),
+        ("canary.jaeger.endpoint", {"jaeger": {"endpoint": f"http://{CREDENTIALS}@h:1"}}),
+        ("canary.jaeger.headers.X-Scope", {"jaeger": {"endpoint": "http://h:1", "headers": {"X-Scope": [SECRET]}}}),
+    ],
+)  # fmt: skip
+def test_an_error_quotes_none_that_is_in_the_file(place: str, section: Any) -> None:
+    """Nor one from the environment; a worker that reloads logs the same."""
+    data = {**MINIMAL}
+    match place.replace("[", ".").split("."):
+        case ["sinks", name, *_]:
+            data["sinks"] = {name: section}
+        case ["kafka", key, *_]:
+            data["kafka"] = {**MINIMAL["kafka"], key: section}
+        case [name, *_]:
+            data[name] = section
+    text = as_yaml(data)
+    for given, environ in ((text, {}), (text.replace(SECRET, "${S}"), {"S": SECRET})):
+        with pytest.raises(InvalidConfig) as invalid:
+            parse(given, "file", environ)
+        assert place in [problem.key for problem in invalid.value.problems]
+        assert SECRET not in str(invalid.value)
+
+
+@pytest.mark.parametrize("sign", ["*", "!", "&a !", "!!", "!a!"])
+def test_yaml_that_is_none_quotes_none(sign: str) -> None:
+    """A password that is not in quotes may begin with what is a sign of YAML."""
+    with pytest.raises(InvalidConfig, match="quotes") as invalid:
+        parse(f"password: {sign}{SECRET}\n", "file", {})
+    assert SECRET not in str(invalid.value)
+    with pytest.raises(ConfigError) as refused:
+        convert(f"password: {sign}{SECRET}\n")
+    assert SECRET not in str(refused.value)
+
+
+def test_pydantic_quotes_none() -> None:
+    with pytest.raises(ValidationError) as invalid:
+        Config.model_validate({**FULL, "sinks": {"otlp": {**GRPC, "headers": {"X-Scope": [SECRET]}}}})
+    assert SECRET not in str(invalid.value)
+    assert SECRET in str(invalid.value.errors())  # what is told of it is chosen in config_file
+
+
+def test_a_printed_configuration_has_no_key_in_a_url() -> None:
+    sink = {"endpoint": f"https://a/write?api_key={SECRET}&b=1"}
+    config = Config.model_validate({**MINIMAL, "sinks": {"prometheus": sink}})
+    assert effective(config)["sinks"]["prometheus"]["endpoint"] == "https://a/write?api_key=**********&b=1"
