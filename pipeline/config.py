@@ -33,7 +33,7 @@ from processors.sampling.policies import Policies
 from schemas.errors import ConfigError
 from schemas.kafka_client import Addresses, Security, TopicName
 from schemas.prometheus_names import Strategy
-from schemas.settings import Broken, Duration, Section, is_loopback, parse_duration, refuse
+from schemas.settings import Broken, Duration, Section, format_duration, is_loopback, parse_duration, refuse
 from sinks.settings import Sink, sink_kind, sink_rules
 
 # Labels that every span metric has; a dimension may not take their place (Jaeger's Monitor tab queries them).
@@ -117,7 +117,7 @@ class Kafka(Section):
     @model_validator(mode="after")
     def _heartbeats_fit(self) -> Self:
         if self.heartbeat_interval * 3 > self.session_timeout:
-            rule = f"must be at most a third of session_timeout ({self.session_timeout:g}s)"
+            rule = f"must be at most a third of session_timeout ({format_duration(self.session_timeout)})"
             refuse([(("heartbeat_interval",), rule)])
         return self
 
@@ -216,10 +216,10 @@ class Sampling(Section):
 
     def _rules(self) -> Iterator[Broken]:
         if self.late_horizon <= self.decision_wait:
-            yield ("late_horizon",), f"must be longer than decision_wait ({self.decision_wait:g}s)"
+            yield ("late_horizon",), f"must be longer than decision_wait ({format_duration(self.decision_wait)})"
         if self.decision_wait_after_root_received >= self.decision_wait:
-            rule = f"must be shorter than decision_wait ({self.decision_wait:g}s), or it never decides anything earlier"
-            yield ("decision_wait_after_root_received",), rule
+            rule = f"must be shorter than decision_wait ({format_duration(self.decision_wait)})"
+            yield ("decision_wait_after_root_received",), f"{rule}, or it never decides anything earlier"
 
 
 class Logs(Section):
@@ -360,7 +360,7 @@ class Metrics(Section):
 
     def _rules(self) -> Iterator[Broken]:
         if 0 < self.idle_timeout < 2 * self.interval:
-            yield ("idle_timeout",), f"must be at least twice the interval ({self.interval:g}s), or 0s"
+            yield ("idle_timeout",), f"must be at least twice the interval ({format_duration(self.interval)}), or 0s"
         seen: set[tuple[str | None, str | None]] = set()
         for i, limit in enumerate(self.limits):
             if (limit.metric, limit.label) in seen:
@@ -567,8 +567,8 @@ class Config(Section):
     def _window_is_retained(cls, sampling: Sampling, info: ValidationInfo) -> Sampling:
         kafka = info.data.get("kafka")
         if kafka is not None and sampling.decision_wait * 2 > kafka.retention:
-            rule = f"must be at most half of kafka.retention ({kafka.retention:g}s): undecided spans wait in Kafka"
-            refuse([(("decision_wait",), rule)])
+            rule = f"must be at most half of kafka.retention ({format_duration(kafka.retention)})"
+            refuse([(("decision_wait",), f"{rule}: undecided spans wait in Kafka")])
         return sampling
 
     @property
@@ -600,7 +600,7 @@ class Config(Section):
     def _canary_waits(cls, canary: Canary | None, info: ValidationInfo) -> Canary | None:
         sampling = info.data.get("sampling")
         if canary and canary.timeout and sampling and canary.timeout <= sampling.decision_wait:
-            rule = f"must be longer than sampling.decision_wait ({sampling.decision_wait:g}s)"
+            rule = f"must be longer than sampling.decision_wait ({format_duration(sampling.decision_wait)})"
             refuse([(("timeout",), rule)])
         return canary
 

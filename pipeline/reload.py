@@ -20,6 +20,7 @@ from pipeline import telemetry
 from pipeline.config import Config
 from pipeline.identity import config_hash, version
 from schemas.errors import ConfigError
+from schemas.settings import format_duration
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +98,9 @@ class Reload:
                 raise ConfigError(f"{', '.join(keys)}: changed, which needs a restart; nothing of the file is used")
             if new.sampling.late_horizon > self._horizon:
                 raise ConfigError(
-                    f"sampling.late_horizon: longer than at the start ({self._horizon:g}s), which needs a restart, and "
-                    "before it a retention.ms of the decisions that is as much longer; nothing of the file is used"
+                    f"sampling.late_horizon: longer than at the start ({format_duration(self._horizon)}), which needs "
+                    "a restart, and before it a retention.ms of the decisions that is as much longer; nothing of the "
+                    "file is used"
                 )
         except ConfigError as error:
             self.problem = str(error)

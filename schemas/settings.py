@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from decimal import Decimal
 from ipaddress import ip_address
 from typing import Annotated, Any
 
@@ -33,8 +34,14 @@ def parse_duration(text: Any) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The inverse of `parse_duration` for printing the effective configuration."""
-    return f"{seconds:g}s" if seconds >= 1 or seconds == 0 else f"{seconds * 1000:g}ms"
+    """The exact inverse of `parse_duration`, for printing: in seconds, below one in milliseconds where they are exact.
+
+    >>> format_duration(30 * 86400.0), format_duration(0.5)
+    ('2592000s', '500ms')
+    """
+    exact = Decimal(repr(seconds))
+    milliseconds = f"{(exact * 1000).normalize():f}ms"
+    return milliseconds if 0 < seconds < 1 and parse_duration(milliseconds) == seconds else f"{exact.normalize():f}s"
 
 
 DURATION_PATTERN = rf"^({_DURATION.pattern})+$"

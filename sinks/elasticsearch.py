@@ -253,9 +253,13 @@ def template(settings: Sink) -> dict[str, Any]:
     made: dict[str, Any] = orjson.loads(file.read_bytes())
     made["index_patterns"] = [f"logs-{settings.dataset}-*"]
     lifecycle = settings.lifecycle
-    made["_meta"] |= {"mapping": settings.mapping, "lifecycle": lifecycle.model_dump(mode="json", exclude_none=True)}
-    if lifecycle.data_retention is not None:
-        made["template"]["lifecycle"] = {"data_retention": f"{round(lifecycle.data_retention)}s"}
+    told = lifecycle.model_dump(mode="json", exclude_none=True)
+    made["_meta"] |= {"mapping": settings.mapping, "lifecycle": told}
+    if (retention := lifecycle.data_retention) is not None:
+        made["template"]["lifecycle"] = {"data_retention": f"{round(retention)}s"}
+        # As those that are installed say it: another text of the same days would ask for the right to install again.
+        if retention >= 1 and float(f"{retention:g}") == retention:
+            told["data_retention"] = f"{retention:g}s"
     elif lifecycle.policy is not None:
         made["template"]["settings"] = {"index.lifecycle.name": lifecycle.policy}
     return made

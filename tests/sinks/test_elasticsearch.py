@@ -207,6 +207,15 @@ async def test_a_changed_lifecycle_is_installed(elasticsearch: ElasticsearchServ
             assert found["index_template"]["template"]["lifecycle"]["data_retention"] == f"{seconds}s"
 
 
+@pytest.mark.parametrize(
+    ("retention", "text"), [("30d", "2.592e+06s"), ("90s", "90s"), ("1234567s", "1234567s"), ("500ms", "500ms")]
+)
+def test_a_template_says_its_retention_as_the_installed_ones_do(retention: str, text: str) -> None:
+    """Else an upgrade would install it again, which the worker's user may no longer have the right to."""
+    made = template(sink("http://a:9200", dataset="a", lifecycle={"data_retention": retention}))
+    assert made["_meta"]["lifecycle"] == {"data_retention": text}
+
+
 async def test_a_template_that_is_installed_by_hand_is_left_alone(elasticsearch: ElasticsearchServer) -> None:
     async with connected(elasticsearch.url, manage_template=False) as destination:
         name = f"tailrace-logs-{destination.stream.split('-')[1]}"
