@@ -6,6 +6,7 @@ Kafka. A part of a configuration will do: `processors`, the block of the process
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,16 +14,19 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config_file import worded
+from pipeline.config import Sampling
+from pipeline.config_file import InvalidConfig, parse, worded
 from pipeline.yaml_tree import Key, dotted, not_yaml
 from processors.regroup import ENCODINGS
 from processors.sampling.policies import Policy
 from schemas.errors import ConfigError
+from schemas.settings import format_duration, parse_duration
 from sinks.settings import TRACES_PATH
 
 PROCESSOR = "tail_sampling"
 COMPONENTS = ("receivers", "processors", "exporters")  # of a pipeline
 BROKERS = ["localhost:9092"]  # what the Collector's kafka components have when they say none
+PORT = 9092  # of a broker without one, as the Collector's client has it
 TOPIC = "otlp_spans"
 NOT_NEEDED = {
     "num_traces": "undecided traces are in Kafka, nothing is evicted",
@@ -31,12 +35,18 @@ NOT_NEEDED = {
     "decision_cache": "verdicts are in Kafka; sampling.late_horizon says for how long",
     "tail_storage": "undecided traces are in Kafka",
     "drop_pending_traces_on_shutdown": "a worker that stops leaves what is undecided to the next",
-    "sample_on_first_match": "every policy votes; a limit is then spent by traces that others keep, too",
 }
-HARMLESS = ("batch", "memory_limiter")  # processors that change no span
-INSTEAD = {"redaction": "see `redaction`", "spanmetrics": "see `metrics.span_metrics`"}
+LIMITING = ("rate_limiting", "bytes_limiting", "composite")  # policies whose answer depends on what they were asked
+LATE_HORIZON: float = Sampling.model_fields["late_horizon"].default  # seconds
+HARMLESS = ("batch", "memory_limiter", "groupbytrace")  # processors that change no span
+SPAN_METRICS = "see `metrics.span_metrics`"
+INSTEAD = {"redaction": "see `redaction`", "spanmetrics": SPAN_METRICS, "span_metrics": SPAN_METRICS}
+NO_SINK = "has no counterpart that could be taken over: see `sinks`"
+DEFAULTS = (("sampling_strategy", "trace-complete"), ("maximum_trace_size_bytes", 0))  # what others differ from
+NOT_VALID = "is printed, but `tailrace check` refuses it"
 NO_TIER = "is not needed: `ingest` brings the spans of a trace together"
 ASKED_OF_KAFKA = ("brokers", "traces", "topic", "encoding", "initial_offset", "auth", "tls")  # what is looked at
+ASKED_OF_OTLP = ("endpoint", "traces_endpoint", "compression", "auth", "tls", "headers")  # as well
 OTHER_TOPICS = ("exclude_topics", "header_extraction", "topic_from_attribute", "topic_from_metadata_key")
 
 
@@ -78,8 +88,22 @@ def convert(text: str, processor: str | None = None) -> Converted:
         lines = dict(_lines(root, ()))
     except RecursionError:
         raise ConfigError("an alias in it stands for what it is in") from None
-    found = _Conversion(data, lines)
-    return found.convert(*_chosen(data, processor))
+    data = _unescaped(data)
+    return _Conversion(data, lines).convert(*_chosen(data, processor))
+
+
+def written(config: Mapping[str, Any]) -> str:
+    """The text of a file with this content."""
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _unescaped(data: Any) -> Any:
+    """The same with `$` for `$$`, as the Collector reads it; `$${` means the same here."""
+    if isinstance(data, str):
+        return re.sub(r"\$\$(?!\{)", "$", data)
+    if isinstance(data, dict):
+        return {key: _unescaped(value) for key, value in data.items()}
+    return [_unescaped(value) for value in data] if isinstance(data, list) else data
 
 
 def _chosen(data: Mapping[str, Any], wanted: str | None) -> tuple[Key, Mapping[str, Any]]:
@@ -153,14 +177,54 @@ class _Conversion:
                 sampling[key] = value
             elif key in NOT_NEEDED:
                 self.gap((*path, key), f"not needed: {NOT_NEEDED[key]}", matters=False)
-            elif key != "policies" and (key, value) != ("sampling_strategy", "trace-complete"):
+            elif key not in ("policies", "sample_on_first_match") and (key, value) not in DEFAULTS:
                 self.gap((*path, key), "has no counterpart")
+        self.waits(path, sampling)
         sampling["policies"] = self.policies((*path, "policies"), settings.get("policies"))
+        if settings.get("sample_on_first_match"):
+            self.first_match((*path, "sample_on_first_match"), sampling["policies"])
         inputs, kafka = self.inputs(path)
         config: dict[str, Any] = {"kafka": kafka, "inputs": inputs, "sampling": sampling}
         if sinks := self.sinks(path):
             config["sinks"] = sinks
+        self.checked(path, config)
         return Converted(config, sorted(self.gaps, key=lambda gap: gap.line))
+
+    def waits(self, path: Key, sampling: dict[str, Any]) -> None:
+        """Waits that the Collector takes and Tailrace has a rule about."""
+        root = "decision_wait_after_root_received"
+        try:
+            wait = parse_duration(sampling["decision_wait"])
+            if root in sampling and parse_duration(sampling[root]) >= wait:
+                del sampling[root]
+                self.gap((*path, root), "not needed: no shorter than decision_wait", matters=False)
+        except (KeyError, ValueError):
+            return  # the default, or for `checked` to tell
+        if wait >= LATE_HORIZON:
+            sampling["late_horizon"] = longer = format_duration(wait + LATE_HORIZON)
+            self.gap((*path, "decision_wait"), f"needs a sampling.late_horizon that is longer: {longer}", matters=False)
+
+    def first_match(self, path: Key, policies: Sequence[Mapping[str, Any]]) -> None:
+        """Which policies are asked here, and not by a Collector that stops at the first that keeps a trace.
+
+        It asks `drop` policies before all others, wherever they stand, so only what a limit has left differs (its
+        processor.go: loadSamplingPolicies and makeDecision).
+        """
+        for policy in [policy for policy in policies if policy["type"] != "drop"][1:]:
+            if _is_limiting(policy):
+                why = f"has no counterpart: the limit of {policy['name']!r} is spent by traces that others keep, too"
+                self.gap(path, f"{why}; `and` with `not` of the others before it spares it")
+
+    def checked(self, path: Key, config: Mapping[str, Any]) -> None:
+        """What `tailrace check` will say of the result, but for variables that are not set here."""
+        try:
+            parse(written(config), "", {}, files=False)
+        except InvalidConfig as invalid:
+            for problem in invalid.problems:
+                if not problem.rule.startswith("environment variable"):
+                    section, _, key = problem.key.partition(".")
+                    place = (*path, key) if section == "sampling" else ()
+                    self.gaps.append(Gap(self.line(place), problem.key, f"{NOT_VALID}: {problem.rule}"))
 
     def policies(self, path: Key, given: Any) -> list[dict[str, Any]]:
         taken: list[dict[str, Any]] = []
@@ -196,6 +260,7 @@ class _Conversion:
         """The raw topics, and `kafka`."""
         found: list[dict[str, Any]] = []
         brokers: list[str] = []
+        taken: set[str] = set()  # receivers that another pipeline has as well
         start: str | None = None
         said = left_out = False
         for here, _ in self.pipelines(path, without=True):
@@ -207,6 +272,9 @@ class _Conversion:
                 if other != path[-1] and kind not in HARMLESS:
                     self.gap((*here, "processors"), f"{other} {_instead(kind)}")
             for name in pipeline["receivers"]:
+                if name in taken:
+                    continue
+                taken.add(name)
                 if name.split("/")[0] != "kafka":
                     why = f"{name} has no counterpart: let a Collector write to Kafka, and read that"
                     self.gap((*here, "receivers"), why)
@@ -218,7 +286,12 @@ class _Conversion:
                 ]
                 encoding = traces.get("encoding") or settings.get("encoding") or "otlp_proto"
                 place: Key = ("receivers", name)
-                brokers += [broker for broker in _listed(settings.get("brokers")) if broker not in brokers]
+                own = _listed(settings.get("brokers"))
+                if brokers and not set(own) & set(brokers):
+                    why = f"{name} is left out: one Tailrace reads from one cluster, this is {', '.join(brokers)}"
+                    self.gap((*place, "brokers"), why)
+                    continue
+                brokers += [broker for broker in own if broker not in brokers]
                 if encoding not in ENCODINGS["traces"]:
                     where = (*place, "traces", "encoding") if "encoding" in traces else (*place, "encoding")
                     self.gap(where, f"{name} is left out: {encoding} is none of {', '.join(ENCODINGS['traces'])}")
@@ -228,8 +301,8 @@ class _Conversion:
                     if str(topic).startswith("^"):
                         self.gap((*place, "traces"), f"{topic} is left out: a pattern; name the topics as `inputs`")
                         left_out = True
-                    else:
-                        found.append({"topic": topic, "signal": "traces", "encoding": encoding})
+                    elif (given := {"topic": topic, "signal": "traces", "encoding": encoding}) not in found:
+                        found.append(given)
                 offset = settings.get("initial_offset", "latest")
                 said |= "initial_offset" in settings
                 if start not in (None, offset):
@@ -242,14 +315,14 @@ class _Conversion:
         if not found and not left_out:
             self.gap(path, f"no kafka receiver: the topic {TOPIC} on {BROKERS[0]} is assumed", matters=False)
             found.append({"topic": TOPIC, "signal": "traces"})
-        return found, {"bootstrap_servers": brokers or BROKERS} | ({"start": start} if said else {})
+        return found, {"bootstrap_servers": _addresses(brokers or BROKERS)} | ({"start": start} if said else {})
 
-    def rest(self, path: Key, settings: Mapping[str, Any], where: str) -> None:
-        """What else a kafka component says: most of it is about its client."""
+    def rest(self, path: Key, settings: Mapping[str, Any], where: str, asked: Sequence[str] = ASKED_OF_KAFKA) -> None:
+        """What else a component says: most of it is about its client."""
         for key in settings:
             if key in OTHER_TOPICS:
                 self.gap((*path, key), "has no counterpart")
-            elif key not in ASKED_OF_KAFKA:
+            elif key not in asked:
                 self.gap((*path, key), f"not taken over: {where}", matters=False)
         for key in settings.get("traces") or {}:
             if key in OTHER_TOPICS:
@@ -269,17 +342,28 @@ class _Conversion:
                 grpc = "http" not in kind
                 address = settings.get("endpoint")
                 if not grpc and "traces_endpoint" in settings:
-                    whole = str(settings["traces_endpoint"])
-                    address = whole.removesuffix(TRACES_PATH)
-                    if address == whole:
+                    address = str(settings["traces_endpoint"]).removesuffix(TRACES_PATH)
+                    if address == settings["traces_endpoint"]:
                         why = f"not taken over: Tailrace writes to `endpoint` with {TRACES_PATH} behind it"
                         self.gap(("exporters", name, "traces_endpoint"), why)
                         address = settings.get("endpoint")
                 if kind in ("otlp", "otlp_grpc", "otlphttp", "otlp_http") and address:
                     scheme = "http" if insecure else "https"
                     address = str(address).removeprefix("dns:///")
-                    endpoint = address if "://" in address else f"{scheme}://{address}"
-                    sink: dict[str, Any] = {"endpoint": endpoint, "signals": ["traces"]}
+                    # OTLP/HTTP cannot be without a scheme, so it is in the variable.
+                    whole = "://" in address or (not grpc and address.startswith("${"))
+                    if address.startswith("${") and not whole:
+                        why = f"{scheme}:// is put in front: leave it away if it is in {address}"
+                        self.gap(("exporters", name, "endpoint"), why, matters=False)
+                    sink: dict[str, Any] = {
+                        "endpoint": address if whole else f"{scheme}://{address}", "signals": ["traces"],
+                    }  # fmt: skip
+                    if (compression := settings.get("compression", "gzip")) in ("none", ""):
+                        sink["compression"] = "none"
+                    elif compression != "gzip":
+                        why = f"{compression} is not taken over: spans are compressed with gzip"
+                        self.gap(("exporters", name, "compression"), why, matters=False)
+                    self.rest(("exporters", name), settings, "see the sink's keys", ASKED_OF_OTLP)
                     key = "otlp" + (f"/{rest}" if rest else "")
                     if key in found:  # the other protocol's exporter of that name
                         key = f"otlp/{rest}-{kind}" if rest else f"otlp/{kind}"
@@ -293,14 +377,10 @@ class _Conversion:
                         self.gap(("exporters", name, "encoding"), why)
                         continue
                     self.rest(("exporters", name), settings, "see the sink's keys")
-                    sink = {"bootstrap_servers": _listed(settings.get("brokers")), "topic": topic}
+                    sink = {"bootstrap_servers": _addresses(_listed(settings.get("brokers"))), "topic": topic}
                     found["kafka" + (f"/{rest}" if rest else "")] = sink
                 else:
-                    why = (
-                        NO_TIER
-                        if kind == "loadbalancing"
-                        else "has no counterpart that could be taken over: see `sinks`"
-                    )
+                    why = NO_TIER if kind == "loadbalancing" else _instead(kind, NO_SINK)
                     self.gap((*here, "exporters"), f"{name} {why}", matters=kind != "loadbalancing")
                     continue
                 self.secured(("exporters", name), settings, "the sink")
@@ -310,16 +390,29 @@ class _Conversion:
         """Credentials and certificates are not taken over."""
         for key in ("auth", "tls", "headers"):
             value = settings.get(key)
-            if value and value != {"insecure": True}:
+            if value and value not in ({"insecure": True}, {"insecure": False}):
                 self.gap((*path, key), f"not taken over: say it at {where}")
 
 
-def _instead(kind: str) -> str:
-    """What is said of a processor that is not taken over."""
-    return f"is not taken over: {INSTEAD[kind]}" if kind in INSTEAD else "has no counterpart"
+def _instead(kind: str, otherwise: str = "has no counterpart") -> str:
+    """What is said of a component that is not taken over."""
+    return f"is not taken over: {INSTEAD[kind]}" if kind in INSTEAD else otherwise
+
+
+def _is_limiting(policy: Any) -> bool:
+    """Whether a policy, or one inside it, has a limit."""
+    if isinstance(policy, dict):
+        return policy.get("type") in LIMITING or any(map(_is_limiting, policy.values()))
+    return isinstance(policy, list) and any(map(_is_limiting, policy))
 
 
 def _listed(brokers: Any) -> list[str]:
-    if not brokers:
-        return BROKERS
-    return [str(broker) for broker in brokers] if isinstance(brokers, list) else str(brokers).split(",")
+    """Addresses with their ports, or what stands for some."""
+    texts = map(str, brokers) if isinstance(brokers, list) else str(brokers or BROKERS[0]).split(",")
+    found = [text.strip() for text in texts]
+    return [text if ":" in text or "${" in text else f"{text}:{PORT}" for text in found] or BROKERS
+
+
+def _addresses(brokers: list[str]) -> list[str] | str:
+    """As a list, or as one text where a variable may stand for several."""
+    return ",".join(brokers) if any("${" in broker for broker in brokers) else brokers

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import click
-import yaml
 
 from pipeline.commands.console import EX_CONFIG
 from pipeline.convert import convert as converted
+from pipeline.convert import written
 from schemas.errors import ConfigError
 
 
@@ -32,7 +32,7 @@ def otelcol(file: str, processor: str | None) -> None:
     Kafka exporters of its pipelines are taken over. What has no counterpart is named on standard error with its line.
 
     \b
-    Exit code 0: nothing is missing that would matter (`not needed` does not).
+    Exit code 0: nothing is missing that would matter (`not needed` does not), and `tailrace check` takes the result.
               1: something is; the rest is printed.
              78: there is no tail_sampling processor in FILE.
 
@@ -45,7 +45,7 @@ def otelcol(file: str, processor: str | None) -> None:
     except (ConfigError, UnicodeDecodeError) as error:
         click.echo(f"{file}: {error}", err=True)
         sys.exit(EX_CONFIG)
-    click.echo(yaml.safe_dump(found.config, sort_keys=False, allow_unicode=True, width=120), nl=False)
+    click.echo(written(found.config), nl=False)
     for gap in found.gaps:
         click.echo(f"{file}:{gap}", err=True)
     sys.exit(int(any(gap.matters for gap in found.gaps)))

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bench.parity_cases import TYPES, cases
 from pipeline import cli as commands
 from pipeline.config_file import parse
-from pipeline.convert import Gap, convert
+from pipeline.convert import Converted, Gap, convert, written
 from schemas.errors import ConfigError
 
 COLLECTOR = """\
@@ -288,3 +290,157 @@ def test_span_ingest_has_no_counterpart() -> None:
     assert not any(
         gap.matters for gap in convert(yaml.safe_dump({**BLOCK, "sampling_strategy": "trace-complete"})).gaps
     )
+
+
+def mattering(found: Converted) -> list[str]:
+    return [f"{gap.key}: {gap.why}" for gap in found.gaps if gap.matters]
+
+
+ERRORS: dict[str, Any] = {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}}
+RATE: dict[str, Any] = {"name": "rate", "type": "rate_limiting", "rate_limiting": {"spans_per_second": 100}}
+DROP: dict[str, Any] = {"name": "out", "type": "drop", "drop": {"drop_sub_policy": [{**ERRORS, "name": "e"}]}}
+SPARING = {"name": "rest", "type": "and", "and": {"and_sub_policy": [{**ERRORS, "name": "e"}, {**RATE, "name": "r"}]}}
+
+
+@pytest.mark.parametrize(
+    ("policies", "limit"),
+    [
+        ([ERRORS, *BLOCK["policies"]], ""),
+        ([ERRORS, DROP], ""),  # the Collector asks it first
+        ([RATE, ERRORS], ""),
+        ([DROP, RATE, ERRORS], ""),
+        ([ERRORS, DROP, RATE], "rate"),
+        ([ERRORS, SPARING], "rest"),
+    ],
+)
+def test_a_limit_behind_the_first_match_is_told(policies: list[Any], limit: str) -> None:
+    """Every trace spends it here; what policies that have no state decide is the same."""
+    block = {"sample_on_first_match": True, "policies": policies}
+    told = mattering(convert(yaml.safe_dump({"processors": {"tail_sampling": block}})))
+    begin = f"processors.tail_sampling.sample_on_first_match: has no counterpart: the limit of {limit!r} is spent"
+    assert [why.startswith(begin) for why in told] == [True] * bool(limit)
+    off = {**block, "sample_on_first_match": False}
+    assert not mattering(convert(yaml.safe_dump({"processors": {"tail_sampling": off}})))
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ({"decision_wait": "9m59s"}, {"decision_wait": "9m59s"}),
+        ({"decision_wait": "15m"}, {"decision_wait": "15m", "late_horizon": "1500s"}),
+        ({"decision_wait_after_root_received": "5s"}, {"decision_wait_after_root_received": "5s"}),
+        ({"decision_wait": "5s", "decision_wait_after_root_received": "5s"}, {"decision_wait": "5s"}),
+        ({"maximum_trace_size_bytes": 0}, {}),
+    ],
+)
+def test_waits_fit_together(given: dict[str, Any], taken: dict[str, Any]) -> None:
+    found = convert(yaml.safe_dump({"policies": BLOCK["policies"], **given}))
+    assert not mattering(found)
+    assert found.config["sampling"] == {"compat": "otel", "policies": BLOCK["policies"], **taken}
+    parse(written(found.config), "tailrace.yaml", {})
+
+
+@pytest.mark.parametrize(
+    ("wait", "told"), [("13h", "must be at most half of kafka.retention"), (10, "10 is not a duration"), ("0s", "must")]
+)
+def test_what_check_will_refuse_is_told(wait: Any, told: str) -> None:
+    (why,) = mattering(convert(yaml.safe_dump({**BLOCK, "decision_wait": wait})))
+    assert why.startswith(f"sampling.decision_wait: is printed, but `tailrace check` refuses it: {told}")
+
+
+def collector(receivers: dict[str, Any], exporters: dict[str, Any], **block: Any) -> str:
+    """A Collector's configuration with one pipeline that all of them are in."""
+    pipeline = {"receivers": [*receivers], "processors": ["tail_sampling"], "exporters": [*exporters]}
+    return yaml.safe_dump(
+        {
+            "receivers": receivers,
+            "processors": {"tail_sampling": {**BLOCK, **block}},
+            "exporters": exporters,
+            "service": {"pipelines": {"traces": pipeline, "traces/again": pipeline}},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("brokers", "taken"),
+    [
+        (["k-1", "k-2:9093"], ["k-1:9092", "k-2:9093"]),
+        ("k-1, k-2", ["k-1:9092", "k-2:9092"]),
+        ("${BROKERS}", "${BROKERS}"),
+        (["${env:A}:9092", "b"], "${env:A}:9092,b:9092"),
+        (None, ["localhost:9092"]),
+    ],
+)
+def test_brokers_are_as_the_collectors_client_takes_them(brokers: Any, taken: Any) -> None:
+    found = convert(collector({"kafka": {"brokers": brokers}}, {"kafka": {"brokers": brokers, "topic": "kept"}}))
+    assert not mattering(found)
+    assert found.config["kafka"]["bootstrap_servers"] == found.config["sinks"]["kafka"]["bootstrap_servers"] == taken
+    assert [item["topic"] for item in found.config["inputs"]] == ["otlp_spans"]  # both pipelines have it
+    config = parse(written(found.config), "tailrace.yaml", {"BROKERS": "a:1,b:2", "A": "a"})
+    assert len(config.kafka.bootstrap_servers) == (1 if brokers is None else 2)
+
+
+def test_a_second_cluster_is_told() -> None:
+    found = convert(collector({"kafka/eu": {"brokers": ["eu:9092"]}, "kafka/us": {"brokers": ["us:9092"]}}, {}))
+    assert found.config["kafka"]["bootstrap_servers"] == ["eu:9092"]
+    assert mattering(found) == [
+        "receivers.kafka/us.brokers: kafka/us is left out: one Tailrace reads from one cluster, this is eu:9092"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("exporter", "settings", "taken"),
+    [
+        ("otlp", {"endpoint": "a:4317", "tls": {"insecure": False}}, {"endpoint": "https://a:4317"}),
+        ("otlp", {"endpoint": "${A}", "tls": {"insecure": True}}, {"endpoint": "http://${A}"}),
+        ("otlphttp", {"endpoint": "${env:A}"}, {"endpoint": "${env:A}"}),
+        ("otlp", {"endpoint": "a:1", "compression": "none"}, {"endpoint": "https://a:1", "compression": "none"}),
+        ("otlp", {"endpoint": "a:1", "compression": "snappy", "timeout": "1s"}, {"endpoint": "https://a:1"}),
+    ],
+)
+def test_an_exporters_settings(exporter: str, settings: dict[str, Any], taken: dict[str, Any]) -> None:
+    found = convert(collector({"kafka": {}}, {exporter: settings}))
+    assert not mattering(found)
+    protocol = {} if "http" in exporter else {"protocol": "grpc"}
+    assert found.config["sinks"] == {"otlp": {"signals": ["traces"], **taken, **protocol}}
+
+
+def test_a_dollar_is_read_as_the_collector_reads_it() -> None:
+    policy: dict[str, Any] = {"name": "a", "type": "string_attribute"}
+    values = ["^/healthz$$", "^/ready$", "$${env:A}"]
+    policy["string_attribute"] = {"key": "http.route", "values": values, "enabled_regex_matching": True}
+    found = convert(collector({"kafka": {}}, {}, policies=[policy]))
+    config = parse(written(found.config), "tailrace.yaml", {})
+    block = config.sampling.policies[0].string_attribute
+    assert block is not None
+    assert block.values == ["^/healthz$", "^/ready$", "${env:A}"]
+
+
+WAITS = st.sampled_from([None, 5, "0s", "10s", "1m30s", "10m", "15m", "2h", "13h", "-1s", "100us", "1.5h"])
+NAMES = st.sampled_from(
+    ["a:9092", "a", "", "a/b", "ü", "a:99999", "http://a", "https://u:p@a:4317", "unix:///a", "dns:///a:1"]
+)
+TOPICS = st.sampled_from(["a", "otlp_spans", "tailrace.spans", "a b", "^a", "", 5, None])
+POLICIES = st.lists(st.sampled_from([case.policies for case in cases(configs=40)]), max_size=2).map(
+    lambda several: [policy for policies in several for policy in policies]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    waits=st.fixed_dictionaries({}, optional={"decision_wait": WAITS, "decision_wait_after_root_received": WAITS}),
+    block=st.fixed_dictionaries({}, optional={"sample_on_first_match": st.booleans(), "policies": POLICIES}),
+    receivers=st.lists(st.fixed_dictionaries({"brokers": NAMES | st.lists(NAMES), "topic": TOPICS}), max_size=2),
+    exporters=st.dictionaries(
+        st.sampled_from(["otlp", "otlphttp", "otlp/a b", "otlp/1", "kafka", "kafka/x", "otlp_http/é"]),
+        st.fixed_dictionaries({"endpoint": NAMES, "brokers": NAMES, "topic": TOPICS}),
+        max_size=3,
+    ),
+)
+def test_what_is_converted_without_a_gap_is_valid(
+    waits: dict[str, Any], block: dict[str, Any], receivers: list[Any], exporters: dict[str, Any]
+) -> None:
+    named = {f"kafka/{i}": receiver for i, receiver in enumerate(receivers)}
+    found = convert(collector(named, exporters, **waits, **block))
+    if not mattering(found):
+        parse(written(found.config), "tailrace.yaml", {})
