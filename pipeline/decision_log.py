@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, replace
+from math import inf
 
 from aiokafka import TopicPartition
 
@@ -48,49 +51,68 @@ class Place:
 
 
 class DecisionLog:
-    """The decisions of one partition, from the newest back."""
+    """The decisions of one partition, from the newest back, for one trace.
 
-    def __init__(self, config: Config, index: int) -> None:
-        self.feed = Feed(
-            Reader(config.kafka, config.limits), TopicPartition(Topics(config.kafka.prefix).decisions, index)
-        )
-        self._records: list[tuple[int, int, bytes]] = []  # (offset, append time, value): the newest, and those around
-        self._first = self._position = self._fresh = 0
+    `reader` may be shared with the logs of other partitions; `stride` offsets are read first, then twice as many each
+    time, up to STRIDE.
+    """
+
+    def __init__(self, config: Config, index: int, reader: Reader | None = None, stride: int | None = None) -> None:
+        reader = reader or Reader(config.kafka, config.limits)
+        self.index, self.feed = index, Feed(reader, TopicPartition(Topics(config.kafka.prefix).decisions, index))
+        self.reached = inf  # append time (ms) of the oldest record that was read
+        self.found: int | None = None  # offset of the oldest record yet that has the trace
+        self.again = False  # it repeats an older verdict
+        self.appended = 0  # when, in ms
+        self._restored: Restored | None = None
+        self._stride = stride or STRIDE
+        self._records: list[tuple[int, int, bytes]] = []  # (offset, append time, value): those around `found`
+        self._first = self._end = self._position = self._fresh = 0
 
     async def find(self, key: int, horizon: int) -> Place:
         """The first record that has the trace: a verdict is repeated for as long as late spans keep it alive.
 
         However long ago that was, where the record says that it repeats one; records of before there was `repeated` are
-        looked for `horizon` ms of append time further back.
+        looked for `horizon` ms of append time further back. A trace that is not there costs the whole log.
         """
-        self._first, end = await self.feed.reader.end(self.feed.partition)
-        self._position = end
-        found: int | None = None  # offset
-        restored: Restored | None = None
-        appended, again, gap = 0, False, False
-        while await self._further():
-            fresh = self._records[: self._fresh]
-            for offset, when, value in reversed(fresh):
-                if found is not None and not again and when < appended - horizon:
-                    break
-                if key in decided_keys(value):
-                    record = DecisionRecord.decode(value)
-                    found, appended = offset, when
-                    # One record may have the verdict as well as its repetition.
-                    again = record.keys.count(key) <= record.repeated.count(key) + (key in record.restored)
-                    if (why := record.restored.get(key)) is not None:
-                        restored = Restored(why, offset, when)
-            if found is not None and not again and fresh[0][1] < appended - horizon:
-                break
-            if (found is None or again) and len(self._records) > len(fresh):
-                del self._records[: self._fresh]  # a day of verdicts need not fit into memory
-                gap = True
-        if gap:
-            self._records, self._position = [], end if found is None else found + 1
+        await self.begin()
+        while await self.look(key, horizon):
+            pass
+        return await self.place(key)
+
+    async def begin(self) -> None:
+        """Stand at the end."""
+        self._first, self._end = await self.feed.reader.end(self.feed.partition)
+        self._position = self._end
+
+    async def look(self, key: int, horizon: int) -> bool:
+        """Look one stride further back; False when there is nothing, or nothing that could matter."""
+        if not await self._further():
+            return False
+        fresh = self._records[: self._fresh]
+        self.reached = fresh[0][1]
+        for offset, when, value in reversed(fresh):
+            if self._is_old(when, horizon):
+                return False
+            if key in decided_keys(value):
+                record = DecisionRecord.decode(value)
+                self.found, self.appended = offset, when
+                # One record may have the verdict as well as its repetition.
+                self.again = record.keys.count(key) <= record.repeated.count(key) + (key in record.restored)
+                if (why := record.restored.get(key)) is not None:
+                    self._restored = Restored(why, offset, when)
+        if self.found is None or self.again:
+            self._records = []  # a day of verdicts need not fit into memory
+        return not self._is_old(self.reached, horizon)
+
+    async def place(self, key: int) -> Place:
+        """What `look` has found."""
+        if not self._records:
+            self._position = self._end if self.found is None else self.found + 1
             await self._further()
-        if found is None:
+        if self.found is None:
             return Place(None, await self._state(len(self._records)), {})
-        place = bisect_left(self._records, (found, -1, b""))
+        place = bisect_left(self._records, (self.found, -1, b""))
         while place == 0 and await self._further():
             place = self._fresh
         offset, when, value = self._records[place]
@@ -98,7 +120,10 @@ class DecisionLog:
         row = record.keys.index(key)
         version = record.checkpoint.policy_version
         decision = Decision(record.verdicts[row], offset, when, record.times[row], version)
-        return Place(decision, await self._state(place), dict(record.checkpoint.counted), restored)
+        return Place(decision, await self._state(place), dict(record.checkpoint.counted), self._restored)
+
+    def _is_old(self, when: float, horizon: int) -> bool:
+        return self.found is not None and not self.again and when < self.appended - horizon
 
     async def close(self) -> None:
         """Disconnect. Does not raise."""
@@ -108,7 +133,8 @@ class DecisionLog:
         """Read further back; False when there is nothing. `_fresh` is how many records came."""
         self._fresh = 0
         while self._fresh == 0 and self._position > self._first:
-            start = max(self._first, self._position - STRIDE)
+            start = max(self._first, self._position - self._stride)
+            self._stride = min(STRIDE, 2 * self._stride)
             position = start
             read: list[tuple[int, int, bytes]] = []
             while position < self._position:
@@ -131,3 +157,31 @@ class DecisionLog:
             if not await self._further():
                 return state or Checkpoint()
             place = self._fresh
+
+
+@contextlib.asynccontextmanager
+async def side_by_side(config: Config, indices: Collection[int], key: int) -> AsyncIterator[list[DecisionLog]]:
+    """The logs of these partitions, looked through for a trace that any of them may have.
+
+    The one that has been read back the least goes on, so the first that has the trace is met before the others are
+    read further back than it. They still are for `late_horizon` of append time, since its rows may lie in several. A
+    trace that none of them has costs all of their logs.
+    """
+    reader, stride = Reader(config.kafka, config.limits), max(1, STRIDE // len(indices))
+    logs = [DecisionLog(config, index, reader, stride) for index in indices]
+    horizon = int(config.sampling.late_horizon * 1000)
+    try:
+        for log in logs:
+            await log.begin()
+        left = list(logs)
+        while left:
+            log = max(left, key=lambda each: each.reached)
+            has = [each for each in logs if each.found is not None]
+            again = any(each.again for each in left)
+            if has and not again and log.reached < min(each.appended for each in has) - horizon:
+                break
+            if not await log.look(key, horizon):
+                left.remove(log)
+        yield logs
+    finally:
+        await reader.close()

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.config import Config
-from pipeline.decision_log import Decision, DecisionLog, Restored
+from pipeline.decision_log import Decision, Place, Restored, side_by_side
 from pipeline.history import Batch, History
 from pipeline.topics import places
 from pipeline.window_settings import window_settings
@@ -38,7 +38,7 @@ class Explanation:
     """What is known of a trace. `decision` is None while it waits for its deadline.
 
     `version` is that of the policies whose `votes` these are; `agrees`: they come to the verdict that was recorded.
-    `restored`: it was dropped then, and kept after all.
+    `restored`: it was dropped then, and kept after all. `elsewhere`: what other partitions made of its other rows.
     """
 
     trace_id: str
@@ -51,6 +51,7 @@ class Explanation:
     votes: list[PolicyVote] = field(default_factory=list)
     agrees: bool | None = None
     sources: list[tuple[str, int, int]] = field(default_factory=list)
+    elsewhere: list[Explanation] = field(default_factory=list)
 
     @property
     def state(self) -> str:
@@ -60,31 +61,38 @@ class Explanation:
         return "unknown" if self.trace is None else "undecided"
 
 
-async def explain(config: Config, trace_id: bytes, partitions: Collection[int] | None = None) -> Explanation:
-    """Everything about one trace, if it is in one of these partitions (None: in any).
+async def explain(config: Config, trace_id: bytes) -> Explanation:
+    """Everything about one trace.
 
-    Raises KafkaError and TailraceError where Kafka does not answer.
+    With `regroup: never` it may be in any partition. Their logs of decisions are read side by side, from the newest
+    back, until one has it and the others have been read for `late_horizon` further; all of them if none has it. Then
+    it is looked for among what waits for a verdict, partition by partition. If several have decided it, because
+    their producers placed it differently, each is told: one that kept it first, the others in `elsewhere`. Raises
+    KafkaError and TailraceError where Kafka does not answer.
     """
-    candidates = places(config, trace_id)
-    for index in candidates:
-        if partitions is None or index in partitions:
-            found = await _explain(config, trace_id, index)
-            if found.state != "unknown":
+    key, candidates = trace_key(trace_id), places(config, trace_id)
+    async with side_by_side(config, candidates, key) as logs:
+        told = []
+        for log in [each for each in logs if each.found is not None] or logs:
+            found = await _explain(config, trace_id, log.index, await log.place(key))
+            if found.state == "undecided":
                 return found
-    return Explanation(trace_id.hex(), candidates[0], _plan(config).version)
+            told.append(found)
+    told.sort(key=lambda each: each.state != "kept")
+    if told[0].state != "unknown":
+        told[0].elsewhere = told[1:]
+    return told[0]
 
 
 def _plan(config: Config) -> Plan:
     return compile_policies(config.sampling.policies, compat=config.sampling.compat)
 
 
-async def _explain(config: Config, trace_id: bytes, index: int) -> Explanation:
+async def _explain(config: Config, trace_id: bytes, index: int, place: Place) -> Explanation:
     sampling, plan = config.sampling, _plan(config)
-    found = Explanation(trace_id.hex(), index, plan.version)
-    decisions, history = DecisionLog(config, index), await History.of(config, index)
+    found = Explanation(trace_id.hex(), index, plan.version, place.decision, place.restored)
+    history = await History.of(config, index)
     try:
-        place = await decisions.find(trace_key(trace_id), int(sampling.late_horizon * 1000))
-        found.decision, found.restored = place.decision, place.restored
         beginnings, ends = await history.beginnings(), await history.ends()
         for feed in history.feeds:
             start = max(beginnings[feed.name], place.before.tails.get(feed.name, 0))
@@ -92,7 +100,6 @@ async def _explain(config: Config, trace_id: bytes, index: int) -> Explanation:
         rows = await _rows(config, history, trace_key(trace_id), place.before)
     finally:
         await history.close()
-        await decisions.close()
     if rows:
         after_root = int(sampling.decision_wait_after_root_received * 1000) or None
         trace = counted(rows, int(sampling.decision_wait * 1000), after_root)
@@ -169,6 +176,7 @@ def document(found: Explanation) -> dict[str, Any]:
         "evidence": None,
         "votes": [as_plain(each) for each in found.votes],
         "sources": [{"topic": topic, "partition": part, "offset": offset} for topic, part, offset in found.sources],
+        "elsewhere": [document(each) for each in found.elsewhere],
     }
     if decision is not None:
         told["decision"] = {

@@ -68,6 +68,10 @@ class Restores:
                 raise Unavailable(f"partition {self._index} was let go of meanwhile; ask again") from None
             raise
 
+    def waits(self, key: int) -> bool:
+        """Whether a trace has no verdict yet: what a partition without a clock says of any."""
+        return self._window.fate(key) is Outcome.UNDECIDED
+
     def look(self, late: Mapping[int, LateError], now: float) -> None:
         """Restore the traces that late errors speak for, as far as the limits allow; `now` is monotonic, in seconds."""
         settings = self._config.sampling.late_evidence
@@ -115,7 +119,7 @@ class Restores:
             return await self._answer(key, why, most)
 
     async def _answer(self, key: int, why: str, most: float) -> Answer:
-        if self._window.fate(key) is Outcome.UNDECIDED:
+        if self.waits(key):
             return Answer(Outcome.UNDECIDED, self._index)
         place = await self._place(key)
         if place.decision is None:

@@ -18,6 +18,7 @@ from faust.app.base import BootStrategy
 from pipeline import roles, serving, telemetry, zeros
 from pipeline.config import Config, Telemetry
 from pipeline.consume import Group
+from pipeline.decision_log import side_by_side
 from pipeline.pace import Turns
 from pipeline.reload import File, Reload
 from pipeline.restore import Answer
@@ -112,21 +113,20 @@ class Worker:
 def explainer(
     current: Callable[[], Config], services: Sequence[Group]
 ) -> Callable[[bytes], Coroutine[None, None, dict[str, Any] | None]]:
-    """Answers `tailrace explain` for traces whose partition these roles own, and None for others."""
+    """Answers `tailrace explain` for traces whose partition these roles own, and None for others.
+
+    Where any partition may have the trace (`regroup: never`), the owner of one answers for all of them.
+    """
     reading = asyncio.Lock()  # Kafka, beside the roles: one at a time
 
     async def explained(trace_id: bytes) -> dict[str, Any] | None:
         from pipeline.explain import document, explain
 
         config = current()
-        candidates = places(config, trace_id)
-        own = list(_owned(services, candidates))
-        if not own:
+        if not _owned(services, places(config, trace_id)):
             return None
         async with reading:
-            found = await explain(config, trace_id, own)
-        elsewhere = found.state == "unknown" and len(own) < len(candidates)
-        return None if elsewhere else document(found)
+            return document(await explain(config, trace_id))
 
     return explained
 
@@ -134,20 +134,29 @@ def explainer(
 def restorer(
     current: Callable[[], Config], services: Sequence[Group]
 ) -> Callable[[bytes, str, float], Coroutine[None, None, dict[str, Any] | None]]:
-    """Answers `tailrace restore` for traces whose partition these roles own, and None for others."""
+    """Answers `tailrace restore` for traces whose partition these roles own, and None for others.
+
+    Where any partition may have the trace (`regroup: never`), the logs of decisions of all say which do, read as for
+    `tailrace explain`: those that are owned here restore it, and `left` names the others.
+    """
 
     async def restored(trace_id: bytes, why: str, most: float) -> dict[str, Any] | None:
-        candidates = places(current(), trace_id)
-        owned = _owned(services, candidates)
-        answer: Answer | None = None
-        for lease in owned.values():
-            found = await lease.restores.ask(trace_key(trace_id), why, most)
-            if found.outcome not in (Outcome.UNKNOWN, Outcome.UNDECIDED):
-                return found.as_plain()
-            if answer is None or answer.outcome is Outcome.UNKNOWN:
-                answer = found  # UNDECIDED is what a partition without a clock says of any trace
-        elsewhere = answer is None or (answer.outcome is Outcome.UNKNOWN and len(owned) < len(candidates))
-        return None if answer is None or elsewhere else answer.as_plain()
+        config, key = current(), trace_key(trace_id)
+        candidates = places(config, trace_id)
+        owned, has = _owned(services, candidates), list(candidates)
+        if owned and len(candidates) > 1:
+            async with side_by_side(config, candidates, key) as logs:
+                has = [each.index for each in logs if each.found is not None]
+        if not has:
+            waits = [index for index, lease in owned.items() if lease.restores.waits(key)]
+            found = [Answer(Outcome.UNDECIDED if waits else Outcome.UNKNOWN, (waits or list(owned))[0])]
+        else:
+            asked = [owned[index].restores.ask(key, why, most) for index in has if index in owned]
+            found = await asyncio.gather(*asked)
+        if not found:
+            return None
+        first, *others = (answer.as_plain() for answer in found)
+        return first | {"elsewhere": others, "left": [index for index in has if index not in owned]}
 
     return restored
 

@@ -54,8 +54,10 @@ def explain_command(trace_id: bytes, file: str, urls: tuple[str, ...], token: st
     Asks the worker that owns the trace's partition, if --worker or telemetry.live.peers name it and its live page is
     on; else it reads the decisions and the trace's own records from Kafka. Either way the policies vote again, on the
     rows that counted, also for a trace that was dropped or still waits. Told are the verdict, when it was made and by
-    which version of the policies, the deadline and what set it, and the records that the trace came in. The token can
-    be in TAILRACE_TOKEN. Exit code 0, or 1 when the trace is not known or nobody can be asked.
+    which version of the policies, the deadline and what set it, and the records that the trace came in. With `regroup:
+    never` every partition may have it: their decisions are read side by side, newest first, and a trace that nobody
+    knows costs all of them. The token can be in TAILRACE_TOKEN. Exit code 0, or 1 when the trace is not known or
+    nobody can be asked.
 
     \b
       tailrace explain --config tailrace.yaml 4bf92f3577b34da6a3ce929d0e0e4736
@@ -94,6 +96,15 @@ async def _found(config: Config, trace_id: bytes, peers: list[Peer]) -> dict[str
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """An explanation for a terminal."""
+    yield from _lines(found)
+    for other in found.get("elsewhere", []):
+        yield f"! records of it lie in partition {other['partition']} too: producers place it differently"
+        yield from _lines(other)
+    if found["state"] != "unknown":
+        yield f"answered by {found['answered_by']}"
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
     decision, seen = found["decision"], found["evidence"]
     yield f"trace {found['trace_id']}: {_state(found)}"
     if found["state"] == "unknown":
@@ -124,7 +135,6 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"! these are the votes of policies {found['policies_version']}, which did not decide it"
     elif found["agrees"] is False:
         yield "! the votes come to another verdict: a rate was spent when it was decided, or records are gone"
-    yield f"answered by {found['answered_by']}"
 
 
 def _state(found: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from schemas.errors import Unavailable
 
 NOT_DONE = {
     Outcome.UNDECIDED: "it waits for its deadline, or its partition has no clock yet: nothing is dropped; ask later",
-    Outcome.UNKNOWN: "no verdict in the log of decisions: older than what Kafka retains, or it never came",
+    Outcome.UNKNOWN: "no verdict in the log of decisions: older than what Kafka retains, or not yet, or it never came",
     Outcome.GONE: "its spans are gone: Kafka's retention has deleted them, or the number of partitions was changed",
     Outcome.TOO_LARGE: "its spans and logs do not fit into one transaction (16 MiB)",
     Outcome.TOO_FAR: "more of its partition's log than --max-read-bytes lies behind its first record; allow more",
@@ -53,8 +53,9 @@ def restore_command(
 
     The owner of the trace's partition does it: --worker or telemetry.live.peers name the workers, whose live page
     must be on. Every span goes to the backends exactly once, with those that come later; logs that waited or were
-    dropped follow. The decision says who asked and why, and `tailrace explain` shows it. Asking twice does it once. The
-    token can be in TAILRACE_TOKEN. Exit code 0 when the trace is kept now, 1 when it is not, with the reason.
+    dropped follow. The decision says who asked and why, and `tailrace explain` shows it. Asking twice does it once.
+    With `regroup: never` it is looked for as `tailrace explain` does, and restored in every partition that dropped it.
+    The token can be in TAILRACE_TOKEN. Exit code 0 when the trace is kept now, 1 when it is not, with the reason.
 
     \b
       tailrace restore --config tailrace.yaml --why "incident 4711" 4bf92f3577b34da6a3ce929d0e0e4736
@@ -66,12 +67,20 @@ def restore_command(
         failed("no worker to ask: name them with --worker URL or in telemetry.live.peers")
         sys.exit(1)
     reason = f"by {_user()}" + (f": {why}" if why else "")
-    found = asyncio.run(_asked(trace_id, reason, peers, most, wait))
-    if found is None:
+    answers, left = asyncio.run(_asked(trace_id, reason, peers, most, wait))
+    if not answers:
         failed("nobody who answered owns the trace's partition; nothing was changed as far as is known, ask again")
         sys.exit(1)
-    click.echo(json.dumps(found, ensure_ascii=False, indent=2) if as_json else printable(told(trace_id.hex(), found)))
-    sys.exit(0 if found["outcome"] in (Outcome.RESTORED, Outcome.KEPT) else 1)
+    if as_json:
+        click.echo(json.dumps(answers[0] | {"elsewhere": answers[1:]}, ensure_ascii=False, indent=2))
+    else:
+        for found in answers:
+            name = f"trace {trace_id.hex()}" + f", partition {found['partition']}" * (len(answers) + len(left) > 1)
+            click.echo(printable(f"{name}: {told(found)}"))
+    if left:
+        partitions = ", ".join(map(str, sorted(left)))
+        failed(f"it has records in partition {partitions} too, which nobody who answered owns; ask again")
+    sys.exit(0 if not left and all(each["outcome"] in (Outcome.RESTORED, Outcome.KEPT) for each in answers) else 1)
 
 
 def _user() -> str:
@@ -81,9 +90,15 @@ def _user() -> str:
         return f"user {os.getuid()}"
 
 
-async def _asked(trace_id: bytes, why: str, peers: list[Peer], most: int, wait: float) -> dict[str, Any] | None:
-    """What the owner says. Others say whose it is not, or do not answer, which is told."""
-    unknown: dict[str, Any] | None = None
+async def _asked(
+    trace_id: bytes, why: str, peers: list[Peer], most: int, wait: float
+) -> tuple[list[dict[str, Any]], set[int]]:
+    """What the owners say, one of each partition that has the trace, and the partitions whose owner did not.
+
+    Others say whose it is not, or do not answer, which is told.
+    """
+    answers: dict[int, dict[str, Any]] = {}
+    left: set[int] = set()
     async with aiohttp.ClientSession() as session:
         for peer in peers:
             try:
@@ -93,18 +108,19 @@ async def _asked(trace_id: bytes, why: str, peers: list[Peer], most: int, wait: 
                 continue
             if found is None:
                 continue
-            answer = found | {"answered_by": peer.url}
-            if answer["outcome"] != Outcome.UNKNOWN:
-                return answer
-            unknown = answer
-    return unknown
+            left.update(found.pop("left", ()))
+            for each in (found, *found.pop("elsewhere", ())):
+                answers.setdefault(each["partition"], each | {"answered_by": peer.url})
+            if left <= answers.keys():
+                break
+    return list(answers.values()), left - answers.keys()
 
 
-def told(trace_id: str, found: dict[str, Any]) -> str:
-    """An answer on a line."""
+def told(found: dict[str, Any]) -> str:
+    """What came of it, as half a line."""
     if found["outcome"] == Outcome.RESTORED:
         rest = "; some may be missing, retention has passed its beginning" if found["partial"] else ""
-        return f"trace {trace_id}: restored, {found['spans']} spans and {found['logs']} logs until now{rest}"
+        return f"restored, {found['spans']} spans and {found['logs']} logs until now{rest}"
     if found["outcome"] == Outcome.KEPT:
-        return f"trace {trace_id}: kept already, {found['why']}"
-    return f"trace {trace_id}: not restored, {NOT_DONE[Outcome(found['outcome'])]}"
+        return f"kept already, {found['why']}"
+    return f"not restored, {NOT_DONE[Outcome(found['outcome'])]}"

@@ -6,7 +6,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from pipeline import decision_log
-from pipeline.decision_log import DecisionLog, Place
+from pipeline.decision_log import DecisionLog, Place, side_by_side
 from pipeline.topics import Topics
 from schemas.decision import DROPPED, RESTORED, Checkpoint, DecisionRecord, Verdict
 from tests.pipeline.configs import config_for
@@ -71,3 +71,32 @@ async def find(kafka: Kafka, monkeypatch: pytest.MonkeyPatch, stride: int, recor
         return await decisions.find(KEY, -1)
     finally:
         await decisions.close()
+
+
+async def test_any_of_several_partitions_may_have_it(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are read back no further than to what was written when it was decided."""
+    monkeypatch.setattr(decision_log, "STRIDE", 4)
+    config = config_for(kafka.bootstrap, prefix=fresh("log"), partitions=3)
+    horizon = int(config.sampling.late_horizon * 1000)
+    topic = Topics(config.kafka.prefix).decisions
+    await create(kafka.bootstrap, {topic: 3})
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+    await producer.start()
+    times = [number * horizon for number in range(1, 65)]
+    for when in times:
+        await producer.send_and_wait(topic, record(1, OTHER), partition=0, timestamp_ms=when)
+    for partition, when in ((1, times[32]), (2, times[33])):
+        await producer.send_and_wait(topic, record(2, KEY), partition=partition, timestamp_ms=when)
+        await producer.send_and_wait(topic, record(3, OTHER), partition=partition, timestamp_ms=times[-1])
+    await producer.stop()
+    async with side_by_side(config, range(3), KEY) as logs:
+        assert [each.found for each in logs] == [None, 0, 0]
+        assert times[24] < logs[0].reached < times[32]
+        assert (await logs[0].place(KEY)).before.tails == {"spans": 1}
+        for log in logs[1:]:
+            place = await log.place(KEY)
+            assert place.decision is not None
+            assert place.decision.stream_time == 2
+    async with side_by_side(config, range(3), 9) as logs:
+        assert [each.found for each in logs] == [None, None, None]
+        assert logs[0].reached == times[0]

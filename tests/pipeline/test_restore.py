@@ -195,11 +195,47 @@ async def test_restore_from_keyed_topics(kafka: Kafka, tmp_path: Path) -> None:
         url = f"http://{HOST}:{worker.server.port}"
         await stages.produce(producer, "calm/1", "calm/2", partition=1)
         await stages.decided("calm")
-        assert await stages.restore("never", url) == (1, answer("unknown", url, partition=1))
+        assert await stages.restore("never", url) == (1, answer("unknown", url))
         code, told = await stages.restore("calm", url)
-        assert (code, told["outcome"], told["partition"]) == (0, "restored", 1)
+        assert (code, told["outcome"], told["partition"], told["elsewhere"]) == (0, "restored", 1, [])
         await stages.produce(producer, "calm/3", partition=1)
         await stages.kept("calm/1", "calm/2", "calm/3")
+
+
+async def test_a_trace_that_lies_in_two_partitions(kafka: Kafka, tmp_path: Path) -> None:
+    """As after a change of their number: both are told, and both restored, by the owner of each."""
+    stages = KeyedRestoring(kafka.bootstrap, tmp_path)
+    await stages.create()
+    async with stages.producer() as producer:
+        async with running(stages.config, ["sample"]) as worker:
+            await holds(worker, "sample")
+            for place in range(2):
+                await stages.produce(producer, f"calm/{place}", f"wrong/{place}{'!' * place}", partition=place)
+
+            async def decided() -> bool:
+                found = await stages.verdicts()
+                return [len(found.get(name, ())) for name in ("calm", "wrong")] == [2, 2]
+
+            await eventually(decided, DEADLINE, "both partitions decide")
+            await stages.kept("wrong/1!")
+            url = f"http://{HOST}:{worker.server.port}"
+            async with running(stages.config, ["sample"]) as other:
+                await holds(worker, "sample")
+                await holds(other, "sample")
+                result = await asyncio.to_thread(stages.call, "restore", "calm", url)
+                assert (result.exit_code, "which nobody who answered owns" in result.output) == (1, True)
+                second = f"http://{HOST}:{other.server.port}"
+                result = await asyncio.to_thread(stages.call, "restore", "calm", url, "--worker", second)
+            said = [line.split(": ", 1)[1].split(",")[0] for line in sorted(result.stdout.splitlines())]
+            assert (result.exit_code, sorted(said)) == (0, ["kept already", "restored"])
+            await stages.kept("wrong/1!", "calm/0", "calm/1")
+            told = await asyncio.to_thread(stages.call, "explain", "wrong", url, "--json")
+        found = json.loads(told.stdout)
+        assert found["answered_by"] == url
+        (elsewhere,) = found["elsewhere"]
+        assert [(each["state"], each["partition"]) for each in (found, elsewhere)] == [("kept", 1), ("dropped", 0)]
+        shown = await asyncio.to_thread(stages.call, "explain", "wrong", f"http://{HOST}:{free_port()}")
+        assert "! records of it lie in partition 0 too" in shown.output
 
 
 class Reviving(Restoring):
@@ -269,7 +305,7 @@ async def its_spans_are_gone(stages: Restoring, producer: AIOKafkaProducer, url:
 
 def answer(outcome: str, url: str, why: str = "", partition: int = 0) -> dict[str, Any]:
     nothing = {"partition": partition, "spans": 0, "logs": 0, "partial": False}
-    return {"outcome": outcome, "why": why, "answered_by": url} | nothing
+    return {"outcome": outcome, "why": why, "answered_by": url, "elsewhere": []} | nothing
 
 
 async def test_nobody_reads_on_when_more_was_found_than_can_be_restored(monkeypatch: pytest.MonkeyPatch) -> None:
