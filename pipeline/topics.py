@@ -187,7 +187,8 @@ def compare(
         for key, value in spec.configs.items():
             if key != _IN_SYNC and key in effective and not _satisfies(key, value, effective[key]):
                 least = "at least " if key in _MAY_EXCEED else ""
-                problems.append(TopicProblem(spec.name, f"{key} is {effective[key]}, must be {least}{value}"))
+                text = f"{key} is {effective[key]}, must be {least}{value}"
+                problems.append(TopicProblem(spec.name, f"{text}; {_alter(config, spec.name, key, value)}"))
     return problems + _outlived(config, settings) + _direct(config, partitions, settings)
 
 
@@ -207,7 +208,7 @@ def _direct(
         needed = 2 * _milliseconds(config.sampling.decision_wait)
         if _amount(settings.get(name, {}).get("retention.ms", "-1")) < needed:
             text = f"retention.ms is below twice sampling.decision_wait ({needed}): undecided spans wait in it"
-            problems.append(TopicProblem(name, text))
+            problems.append(TopicProblem(name, f"{text}; {_alter(config, name, 'retention.ms', needed)}"))
     return problems
 
 
@@ -247,6 +248,12 @@ def _resize(partitions: int) -> str:
     return f"correct kafka.partitions, or `tailrace topics resize FILE --partitions {partitions}`"
 
 
+def _alter(config: Config, topic: str, key: str, value: str | int) -> str:
+    from pipeline.printed import kafka_cli  # which needs this module
+
+    return f"`{kafka_cli.setting(config.kafka, topic, key, value)}` sets it"
+
+
 _IN_SYNC = "min.insync.replicas"
 _MAY_EXCEED = {"retention.ms", "retention.bytes", "max.message.bytes"}
 
@@ -270,8 +277,10 @@ def _outlived(config: Config, settings: Mapping[str, Mapping[str, str]]) -> list
     for rows in (topics.spans, topics.logs):
         needed = retention.get(rows, 0.0) + _milliseconds(config.sampling.late_horizon)
         if retention[topics.decisions] < needed:
-            text = f"retention.ms is below that of {rows} plus sampling.late_horizon ({needed:.0f})"
-            problems.append(TopicProblem(topics.decisions, f"{text}: verdicts must outlive their rows"))
+            least = -1 if needed == float("inf") else round(needed)
+            text = f"retention.ms is below that of {rows} plus sampling.late_horizon ({least}): verdicts must outlive"
+            command = _alter(config, topics.decisions, "retention.ms", least)
+            problems.append(TopicProblem(topics.decisions, f"{text} their rows; {command}"))
     return problems
 
 

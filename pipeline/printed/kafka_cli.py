@@ -38,6 +38,12 @@ def topics(config: Config) -> str:
     return "\n".join(lines)
 
 
+def setting(cluster: Cluster, topic: str, key: str, value: str | int) -> str:
+    """The command that changes a setting of a topic."""
+    words = [*_tool("kafka-configs.sh", cluster), "--alter", "--entity-type", "topics", "--entity-name", topic]
+    return shlex.join([*words, "--add-config", f"{key}={value}"])
+
+
 def acls(config: Config, users: Mapping[str, Sequence[Acl]]) -> str:
     """A command for all resources of a user on which the operations are the same."""
     lines = []

@@ -88,8 +88,10 @@ def test_a_wrong_setting_is_told(topic: str, key: str, value: str) -> None:
     config = config_for("x:1")
     (problem,) = compare(config, *settings(config, **{topic: {key: value}}))
     assert problem.topic == f"tailrace.{topic}"
-    assert key in problem.text
-    assert value in problem.text
+    assert f"{key} is {value}, must be " in problem.text
+    spec = next(spec for spec in topic_specs(config) if spec.name == problem.topic)
+    where = "kafka-configs.sh --bootstrap-server x:1 --alter --entity-type topics"
+    assert f"`{where} --entity-name {problem.topic} --add-config {key}={spec.configs[key]}` sets it" in problem.text
 
 
 @pytest.mark.parametrize("more", [{"retention.ms": "-1"}, {"max.message.bytes": "99999999"}])
@@ -104,6 +106,8 @@ def test_verdicts_must_outlive_their_rows(retention: str) -> None:
     (problem,) = compare(config, *settings(config, logs={"retention.ms": retention}))
     assert problem.topic == "tailrace.decisions"
     assert "tailrace.logs" in problem.text
+    least = -1 if retention == "-1" else 2 * DAY_MS + 600_000
+    assert f"--add-config retention.ms={least}` sets it" in problem.text
     assert compare(config, *settings(config, logs={"retention.ms": retention}, decisions={"retention.ms": "-1"})) == []
 
 
