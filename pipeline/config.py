@@ -29,6 +29,7 @@ from pipeline.canary.settings import Canary
 from processors.metric_points import TO_OTLP
 from processors.redaction import Redaction
 from processors.regroup import AUTO, ENCODINGS
+from processors.sampling.compile import compile_policies
 from processors.sampling.policies import Policies
 from schemas.errors import ConfigError
 from schemas.kafka_client import Addresses, Security, TopicName
@@ -220,6 +221,10 @@ class Sampling(Section):
         if self.decision_wait_after_root_received >= self.decision_wait:
             rule = f"must be shorter than decision_wait ({format_duration(self.decision_wait)})"
             yield ("decision_wait_after_root_received",), f"{rule}, or it never decides anything earlier"
+        try:
+            compile_policies(self.policies, compat=self.compat)
+        except ValueError as error:  # of all of them together
+            yield ("policies",), str(error)
 
 
 class Logs(Section):
@@ -370,7 +375,9 @@ class Metrics(Section):
     @model_validator(mode="after")
     def _room_for_overflow(self) -> Self:
         cost = len(self.span_metrics.buckets_ms) + HISTOGRAM_EXTRA_SERIES
-        rule = f"must be at least {cost}: what one label set of the duration histogram takes ({cost - 3} bounds + 3)"
+        rule = (
+            f"must be at least {cost}: what one label set of the duration histogram takes ({cost - 3} buckets_ms + 3)"
+        )
         duration = f"{self.span_metrics.namespace}_duration_milliseconds"
         own = [(i, limit.series) for i, limit in enumerate(self.limits) if limit.metric == duration and limit.series]
         broken: list[Broken] = [(("limits", i, "series"), rule) for i, series in own if series < cost]

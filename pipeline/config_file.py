@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -54,50 +54,116 @@ def parse(text: str, path: str, environ: Mapping[str, str], files: bool = True) 
         tree.problems.append(Problem(1, 1, "", "the file is empty", "kafka, inputs and sampling are required"))
     elif tree.data is not None and not isinstance(tree.data, dict):
         tree.problems.append(tree.problem((), "must be a mapping of sections", "kafka, inputs, sampling, ..."))
-    config = None
-    if isinstance(tree.data, dict):
-        try:
-            config = Config.model_validate(tree.data)
-        except ValidationError as error:
-            found = [problem for details in error.errors() for problem in _problems(details, tree)]
-            # A value that could not be read breaks rules that it would not break if it were there.
-            unread = [dotted(path) for path in tree.unread]
-            tree.problems += [p for p in found if not any(f"{key}.".startswith(f"{p.key}.") for key in unread)]
+    config = _config(tree) if isinstance(tree.data, dict) else None
     if config is None or tree.problems:
         raise InvalidConfig(path, sorted(tree.problems, key=lambda problem: (problem.line, problem.column)))
     return config
 
 
-def _problems(details: ErrorDetails, tree: Tree) -> Iterator[Problem]:
+def _config(tree: Tree) -> Config | None:
+    """The configuration; None, with the reasons in `tree.problems`, if there is none.
+
+    pydantic does not ask a rule of several keys while one of them, or any beside them, is wrong. So what is wrong is
+    left out, and the rest validated again until nothing new is found. Rules that name something that was left out are
+    not told: they may hold once it is mended.
+    """
+    told, wrong = set(tree.unread), set(tree.unread)
+    while True:
+        indices: dict[Key, list[int]] = {}
+        data = _without(wrong, tree.data, (), indices)
+        try:
+            config = Config.model_validate(data)
+        except ValidationError as error:
+            found = [each for one in error.errors() for each in _problems(_in_file(one, data, indices), tree)]
+        else:
+            return None if wrong else config
+        unsure = {word for path in wrong for word in _words(path, tree)}
+        known, before = set(told), set(wrong)
+        for path, rule, hint in found:
+            again = any(path[: len(other)] == other or other[: len(path)] == path for other in known)
+            if not again and unsure.isdisjoint(re.findall(r"\w+", rule)):
+                tree.problems.append(tree.problem(path, rule, hint))
+            told.add(path)
+            while path and (path in before or _value(path, tree) is _MISSING_VALUE):
+                path = path[:-1]  # what is required is wrong or missing: it goes with what is around it
+            if path:
+                wrong.add(path)
+        if wrong == before:
+            return None
+
+
+def _without(wrong: Collection[Key], data: Any, path: Key, indices: dict[Key, list[int]]) -> Any:
+    """The data without what is wrong; `indices` gets those in the file of what is left of each list."""
+    if isinstance(data, dict):
+        left = {key: (*path, key) for key in data if (*path, key) not in wrong}
+        return {key: _without(wrong, data[key], below, indices) for key, below in left.items()}
+    if isinstance(data, list):
+        indices[path] = [i for i in range(len(data)) if (*path, i) not in wrong]
+        return [_without(wrong, data[i], (*path, i), indices) for i in indices[path]]
+    return data
+
+
+def _in_file(details: ErrorDetails, data: Any, indices: Mapping[Key, list[int]]) -> ErrorDetails:
+    """The error with its locations as they are in the file."""
+
+    def in_file(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
+        found, path, here = [], (), data
+        for part in location:
+            if isinstance(here, dict | list) and part in (here if isinstance(here, dict) else range(len(here))):
+                found.append(indices[path][part] if isinstance(here, list) else part)
+                path, here = (*path, found[-1]), here[part]
+            else:
+                found.append(part)
+        return tuple(found)
+
+    loc = details["loc"]
+    changed = {**details, "loc": in_file(loc)}
+    if details["type"] == "rules":
+        broken = [(in_file((*loc, *below))[len(loc) :], rule) for below, rule in details["ctx"]["broken"]]
+        changed["ctx"] = {"broken": broken}
+    return cast("ErrorDetails", changed)
+
+
+def _words(path: Key, tree: Tree) -> Iterator[str]:
+    """The keys that are in doubt when what is at a path is: it, what was meant by it, and those in it."""
+    value = _value(path, tree)
+    yield from value if isinstance(value, dict) else ()
+    key = next((part for part in reversed(path) if isinstance(part, str)), "")
+    yield key
+    yield from difflib.get_close_matches(key, _keys(_schema_at(path[:-1])), 1)
+
+
+def _problems(details: ErrorDetails, tree: Tree) -> Iterator[tuple[Key, str, str]]:
+    """Path, rule and hint of each problem in an error."""
     path, rest = _located(details["loc"], tree.data)
     match details["type"]:
         case "rules":
             for below, rule in details["ctx"]["broken"]:
-                yield tree.problem(path + tuple(below), rule, _found(path + tuple(below), tree))
+                yield path + tuple(below), rule, _found(path + tuple(below), tree)
         case "extra_forbidden":
-            yield tree.problem(path, worded(details), _hint_for_key(path))
+            yield path, worded(details), _hint_for_key(path)
         case "missing":
-            yield tree.problem((*path, *rest), worded(details))
+            yield (*path, *rest), worded(details), ""
         case "literal_error" | "enum":
-            yield tree.problem(path, worded(details), _hint_for_value(path, tree, _allowed(details)))
+            yield path, worded(details), _hint_for_value(path, tree, _allowed(details))
         case "value_error":
             # A section's own rule names the key it is about: "KEY: rule".
             rule = str(details["ctx"]["error"])
             key, colon, after = rule.partition(": ")
             if colon and key in _keys(_schema_at(path)):
                 path, rule = (*path, key), after
-            yield tree.problem(path, _quoting(rule, path, tree))
+            yield path, _quoting(rule, path, tree), ""
         case "model_type" | "dict_type":
-            yield tree.problem(path, worded(details), _found(path, tree))
+            yield path, worded(details), _found(path, tree)
         case "string_pattern_mismatch" if details["ctx"]["pattern"] == URL_PATTERN:
-            yield tree.problem(path, "must begin with http:// or https://", _found(path, tree))
+            yield path, "must begin with http:// or https://", _found(path, tree)
         case "too_short" if _schema_at(path).get("format") == "password":
-            yield tree.problem(path, f"must have at least {details['ctx']['min_length']} characters")
+            yield path, f"must have at least {details['ctx']['min_length']} characters", ""
         case kind:
             hint = _found(path, tree)
             if kind == "string_type" and isinstance(_value(path, tree), bool | int | float):
                 hint = "; ".join(filter(None, [hint, "put it in quotes"]))
-            yield tree.problem(path, worded(details), hint)
+            yield path, worded(details), hint
 
 
 def _located(loc: tuple[str | int, ...], data: Any) -> tuple[Key, Key]:

@@ -62,6 +62,59 @@ def test_every_problem_at_once_each_with_its_place() -> None:
     assert found[-1].rule == "is there twice; the first is in line 11"
 
 
+def test_a_wrong_key_hides_no_rule_about_others() -> None:
+    """What rests on a key that is wrong is not told: decision_wait and prefix may be right when they are mended."""
+    found = problems(
+        "kafka: {bootstrap_servers: [a:9092], prefx: raw, heartbeat_interval: 9s}\n"
+        "inputs:\n"
+        "  - {topic: x, signal: profiles}\n"
+        "  - {topic: tailrace.x, signal: traces}\n"
+        "  - {topic: y, signal: metrics, encoding: text}\n"
+        "sampling:\n"
+        "  decision_wait: 30\n"
+        "  late_horizon: 1s\n"
+        "  policies:\n"
+        "    - {name: a, type: latency, latency: {threshold_ms: x}}\n"
+        "    - {name: b, type: status_code, status_codes: {status_codes: [ERROR]}}\n"
+        "    - {name: c, type: latency}\n"
+        "metrics: {series_per_metric: 2, span_metrics: {enabled: maybe, dimensions: [le]}}\n"
+        "sinks:\n"
+        "  jaeger: {endpoint: 'http://a', timout: 5s}\n"
+        "  elasticsearch: {}\n"
+        "limits: {max_message_bytes: 9, max_batch_bytes: 2, max_span_bytes: 0}\n"
+    )
+    assert [p.key for p in found] == [
+        "kafka.prefx",
+        "kafka.heartbeat_interval",
+        "inputs[0].signal",
+        "inputs[2].encoding",
+        "sampling.decision_wait",
+        "sampling.policies[0].latency.threshold_ms",
+        "sampling.policies[1].status_codes",
+        "sampling.policies[2].latency",
+        "metrics.series_per_metric",
+        "metrics.span_metrics.enabled",
+        "metrics.span_metrics.dimensions[0]",
+        "sinks.jaeger.timout",
+        "sinks.elasticsearch.endpoint",
+        "limits.max_batch_bytes",
+        "limits.max_span_bytes",
+    ]
+    assert [(p.line, p.column) for p in found if p.key.startswith("inputs")] == [(3, 16), (5, 33)]
+
+
+def test_policies_that_only_together_are_too_much() -> None:
+    """A worker would have found out."""
+    fields = [[f"key{i}.{j}" for j in range(16)] for i in range(5)]
+    policies = [
+        {"name": f"p{i}", "type": "dynamic", "dynamic": {"field_list": names, "goal_sample_rate": 2}}
+        for i, names in enumerate(fields)
+    ]
+    (problem,) = problems(as_yaml({**MINIMAL, "sampling": {"policies": policies}}))
+    assert problem.key == "sampling.policies"
+    assert problem.rule == "field_list: more than 64 different fields in all policies together"
+
+
 def test_the_text_is_one_line_per_problem() -> None:
     with pytest.raises(InvalidConfig) as raised:
         parse("kafka: 1\n", "dir/x.yaml", {})
