@@ -4,7 +4,8 @@ A Kafka value is one object, an array of objects, or lines of JSON. Fields with 
 record's time, severity, body, trace context, scope and resource; a field that is not understood stays an attribute,
 so nothing is lost. Names count without case, `_` and `-`: trace_id, traceId and TraceID are one. They are found at
 the top, nested or dotted (`trace.id`, {"trace": {"id": …}}), and inside the context objects of loggers (CONTEXTS).
-A string of JSON in `log` or `message`, as Docker and Logstash write it, is unpacked and its fields win.
+A string of JSON in `log` or `message`, as Docker and Logstash write it, is unpacked and its fields win, whatever the
+shipper calls its own. Members of .NET's `Scopes` become attributes where the log has none of the name.
 Bytes that are not UTF-8, and halves of surrogate pairs, become U+FFFD, as in OTLP/JSON.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -23,7 +24,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeL
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from schemas.errors import Malformed
-from schemas.formats.json_mapping import load
+from schemas.formats.json_mapping import Read, load, load_exactly
 from schemas.formats.text_logs import MOST_LOGS
 from schemas.formats.times import nanoseconds
 from schemas.formats.trace_fields import TraceContext, context_in_text, span_id, trace_context
@@ -55,6 +56,8 @@ NESTED = frozenset({"trace", "span", "transaction", "log", "service", "dd", "dep
 #: Objects that loggers put their context into; only trace context is taken from them.
 CONTEXTS = frozenset({"mdc", "contextmap", "contextdata", "properties", "context", "ctx", "fields", "extra"})
 _OF_CONTEXT = frozenset({"trace", "span", "flags"})
+_OF_SCOPE = frozenset({"Message", "{OriginalFormat}"})  # what .NET writes beside a scope's own members
+_AFTER = 100  # more than any meaning has names
 _DECIMAL = frozenset({"dd.traceid", "dd.spanid"})
 _NO_WORDS = frozenset({"status", "severitynumber", "priority"})  # whose text is no word for a severity
 _JOURNALD = "PRIORITY"  # in capitals and 0 to 7: anybody else's priority is no severity
@@ -62,6 +65,8 @@ _MAX_DEPTH = 20  # Elasticsearch's depth limit of a mapping; protobuf's parsers 
 _INT64 = 1 << 63
 _SYSLOG = frozenset("01234567")
 TOO_DEEP = "nested too deeply"  # orjson reads 1,024 levels and writes 254
+MOST_OBJECTS = MOST_LOGS << 4  # of an array, and arrays: 64 bytes and more each when they are read, for two of text
+TOO_MANY_OBJECTS = f"more than {MOST_OBJECTS} objects and arrays in a message"
 TOO_MANY = f"more than {MOST_LOGS} logs in a message"
 _LINE = re.compile(rb"\S[^\n]*")
 _HEX_BYTE = re.compile(r"[0-9a-fA-F]{2}", re.ASCII).fullmatch
@@ -86,6 +91,10 @@ class BadLine(NamedTuple):
     detail: str
 
 
+class _Inexact(Exception):
+    """A number is not what stood there."""
+
+
 class _Field(NamedTuple):
     """A member of the object (or of an object inside it) that a meaning was found for."""
 
@@ -108,14 +117,19 @@ def parse(data: bytes) -> list[LogRow | BadLine]:
     data = data.removeprefix(b"\xef\xbb\xbf").strip()
     if not data:
         return []
+    if data[:1] == b"[" and len(data) > MOST_OBJECTS and data.count(b"{") + data.count(b"[") > MOST_OBJECTS:
+        return [BadLine(data, Reason.MESSAGE_TOO_LARGE, TOO_MANY_OBJECTS)]
     try:
         whole = _whole(data)
     except Malformed:
         return list(_lines(data))
     if not isinstance(whole, list):
-        return [_row(whole, data)]
+        return [_whole_row(whole, data)]
     try:
-        return list(_entries(whole))
+        try:
+            return list(_entries(whole, load))
+        except _Inexact:
+            return list(_entries(load_exactly(data), load_exactly))
     except RecursionError:
         return [BadLine(data, Reason.MALFORMED, TOO_DEEP)]
 
@@ -148,10 +162,10 @@ def _lines(data: bytes) -> Iterator[LogRow | BadLine]:
         yield _line(line[0].rstrip())
 
 
-def _entries(whole: list[Any]) -> Iterator[LogRow | BadLine]:
-    """The same of an array. Raises RecursionError."""
+def _entries(whole: list[Any], read: Read) -> Iterator[LogRow | BadLine]:
+    """The same of an array. Raises RecursionError, and what `_row` raises."""
     for entry in islice(whole, MOST_LOGS):
-        yield _row(entry, _written(entry))  # written first: `_row` takes it apart
+        yield _row(entry, _written(entry), read)  # written first: `_row` takes it apart
     if len(whole) > MOST_LOGS:
         yield BadLine(_written(whole[MOST_LOGS:]), Reason.MESSAGE_TOO_LARGE, TOO_MANY)
 
@@ -164,25 +178,38 @@ def _written(value: Any) -> bytes:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _row(value: Any, source: bytes) -> LogRow | BadLine:
+def _whole_row(value: Any, source: bytes) -> LogRow | BadLine:
+    """The log that `source` is: `value`, or what is read once more."""
     try:
-        return _object(value, source)
+        return _row(value, source, load)
+    except _Inexact:
+        pass
+    try:
+        return _row(load_exactly(source), source, load_exactly)
+    except RecursionError:
+        return BadLine(source, Reason.MALFORMED, TOO_DEEP)
+
+
+def _row(value: Any, source: bytes, read: Read) -> LogRow | BadLine:
+    """Raises _Inexact, unless `read` is load_exactly."""
+    try:
+        return _object(value, source, read)
     except orjson.JSONEncodeError:
         return BadLine(source, Reason.MALFORMED, TOO_DEEP)
 
 
 def _line(line: bytes) -> LogRow | BadLine:
     try:
-        return _row(load(line), line)
+        return _whole_row(load(line), line)
     except Malformed as error:
         return BadLine(line, Reason.MALFORMED, error.detail)
 
 
-def _object(value: Any, source: bytes) -> LogRow | BadLine:
+def _object(value: Any, source: bytes, read: Read) -> LogRow | BadLine:
     if not isinstance(value, dict):
         return BadLine(source, Reason.MALFORMED, f"a JSON {type(value).__name__}, not an object")
-    value = _unpacked(value)
-    found = _fields(value)
+    value, outer = _unpacked(value, read)
+    found = _fields(value, outer)
     record = LogRecord()
     time_ns = _first(found, "time", nanoseconds)
     if time_ns is not None:
@@ -194,6 +221,8 @@ def _object(value: Any, source: bytes) -> LogRow | BadLine:
     # A version or an environment on its own may be anything's; beside a service it is the service's.
     version, environment = (_text(found, "version"), _text(found, "environment")) if service else ("", "")
     logger = _text(found, "logger")
+    if isinstance(value.get("Scopes"), list):
+        value = _flattened(value, value["Scopes"])
     add = record.attributes.add
     for key, member in value.items():
         if member is not None and member != {}:
@@ -204,18 +233,28 @@ def _object(value: Any, source: bytes) -> LogRow | BadLine:
     return LogRow(*headers, record.SerializeToString(), trace_id, source if cut else b"")
 
 
-def _unpacked(value: dict[str, Any]) -> dict[str, Any]:
-    """The object with a JSON object inside its `log` or `message` string merged in."""
+def _unpacked(value: dict[str, Any], read: Read) -> tuple[dict[str, Any], Collection[str]]:
+    """The object with a JSON object inside its `log` or `message` string merged in, and which names are the outer's."""
     for key in ("log", "message"):
         text = value.get(key)
         if isinstance(text, str) and text.lstrip().startswith("{"):
             try:
-                inner: dict[str, Any] = load(text.encode())  # an object: it starts with a brace
+                inner: dict[str, Any] = read(text.encode())  # an object: it starts with a brace
             except Malformed:
                 continue
-            outer = {name: member for name, member in value.items() if name != key}
-            return inner | {(f"outer.{n}" if n in inner else n): member for n, member in outer.items()}
-    return value
+            outer = {(f"outer.{n}" if n in inner else n): member for n, member in value.items() if n != key}
+            return inner | outer, outer
+    return value, ()
+
+
+def _flattened(value: dict[str, Any], scopes: list[Any]) -> dict[str, Any]:
+    """The attributes with the members of .NET's scopes among them; the scopes' texts stay."""
+    members: dict[str, Any] = {}
+    for scope in scopes:
+        if isinstance(scope, dict):
+            members |= {key: member for key, member in scope.items() if key not in _OF_SCOPE}
+    texts = [scope.get("Message") if isinstance(scope, dict) else scope for scope in scopes]
+    return members | value | {"Scopes": [text for text in texts if text is not None] or None}
 
 
 def _normal(name: str) -> str:
@@ -227,18 +266,24 @@ def _short(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
 
 
-def _fields(value: dict[str, Any]) -> dict[str, list[_Field]]:
-    """Members by meaning, best first."""
+def _fields(value: dict[str, Any], outer: Collection[str]) -> dict[str, list[_Field]]:
+    """Members by meaning, best first; those called `outer` come after all others."""
     found: dict[str, list[_Field]] = {}
     for key, member in value.items():
-        name = _normal(key)
+        name, after = _normal(key), _AFTER if key in outer else 0
         if (meaning := _MEANING.get(name)) is not None:
-            found.setdefault(meaning[0], []).append(_Field(meaning[1], name, value, key))
+            found.setdefault(meaning[0], []).append(_Field(meaning[1] + after, name, value, key))
         if isinstance(member, dict):
             for owner, inner, inner_key in _members(name, member):
                 meaning = _MEANING.get(inner)
                 if meaning is not None and ("." in inner or meaning[0] in _OF_CONTEXT):
-                    found.setdefault(meaning[0], []).append(_Field(meaning[1], inner, owner, inner_key))
+                    found.setdefault(meaning[0], []).append(_Field(meaning[1] + after, inner, owner, inner_key))
+        elif name == "scopes" and isinstance(member, list):
+            for scope in member:
+                for inner_key in scope if isinstance(scope, dict) else ():
+                    inner = _normal(inner_key)
+                    if (meaning := _MEANING.get(inner)) is not None and meaning[0] in _OF_CONTEXT:
+                        found.setdefault(meaning[0], []).append(_Field(meaning[1] + after, inner, scope, inner_key))
     for fields in found.values():
         if len(fields) > 1:
             fields.sort(key=lambda field: field.rank)
@@ -368,6 +413,7 @@ def _some_text(value: Any) -> str | None:
 def _put(into: AnyValue, value: Any, depth: int) -> bool:
     """Write a JSON value; below `depth` levels, and for integers beyond 64 bits, its text. Whether it was too deep.
 
+    Raises _Inexact for a float that may have been such an integer.
     In place: to make messages and have them copied takes three times as long.
     """
     if isinstance(value, str):
@@ -380,6 +426,8 @@ def _put(into: AnyValue, value: Any, depth: int) -> bool:
         else:
             into.string_value = str(value)
     elif isinstance(value, float):
+        if type(value) is float and not -_INT64 <= value < 2 * _INT64:
+            raise _Inexact
         into.double_value = value
     elif value is None:
         into.SetInParent()

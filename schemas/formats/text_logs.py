@@ -68,8 +68,10 @@ def logs(data: bytes) -> bytes:
     if b"\0" in data:
         raise Malformed(Reason.MALFORMED, "a NUL byte: not text")
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").rstrip()
-    if not text.strip():
+    if not text:
         raise Malformed(Reason.EMPTY_MESSAGE)
+    start = len(text) - len(text.lstrip())
+    text = text[text.rfind("\n", 0, start) + 1 :]  # without the empty lines in front
     found = list(islice(entries(text), MOST_LOGS + 1))
     if len(found) > MOST_LOGS:
         found = [text]

@@ -385,6 +385,73 @@ def test_json_inside_log_is_unpacked_and_wins() -> None:
     assert attributes(outer) == {"stream": "stderr", "outer.time": "2024-01-01T12:00:05Z"}
 
 
+@pytest.mark.parametrize(
+    "outer",
+    [
+        {"timestamp": "2024-01-01T12:00:05Z", "severity": "info"},  # Vector, Google Cloud
+        {"@timestamp": "2024-01-01T12:00:05Z", "log.level": "info"},  # Filebeat
+        {"date": NOON + 5, "level": "info"},  # Fluent Bit
+        {"time": "2024-01-01T12:00:05Z", "log": {"level": "info", "offset": 7}},
+    ],
+)
+@pytest.mark.parametrize(
+    "inner", [{"ts": NOON, "lvl": "error"}, {"datetime": "2024-01-01T12:00:00Z", "levelname": "ERROR"}]
+)
+def test_the_application_inside_wins_whatever_the_shipper_calls_its_own(
+    outer: dict[str, Any], inner: dict[str, Any]
+) -> None:
+    fields = {"message": orjson.dumps(inner | {"msg": "boom"}).decode(), "host": "a"} | outer
+    log = record(fields)
+    assert (log.time_unix_nano, log.severity_number, log.body.string_value) == (NOON * 10**9, 17, "boom")
+    assert attributes(fields) == {"host": "a"} | outer
+    silent = {key: value for key, value in inner.items() if key not in ("lvl", "levelname")}
+    assert record({"message": orjson.dumps(silent).decode()} | outer).severity_number == 9, "it says none of its own"
+
+
+@pytest.mark.parametrize("digits", [str(1 << 64), str(-(1 << 63) - 1), "1" + "0" * 30, "9" * 300])
+def test_an_integer_beyond_64_bits_keeps_its_digits(digits: str) -> None:
+    line = b'{"x.a": 1e30, "x.n": [%s], "x.b": 18446744073709551615}' % digits.encode()
+    expected = {"x.a": 1e30, "x.n": [digits], "x.b": "18446744073709551615"}
+    inner = b'{"log": %s}' % orjson.dumps(line.decode())
+    for data in (line, b"[" + line + b"]", b'{"x":1}\n' + line, inner):
+        row = parse(data)[-1]
+        assert isinstance(row, LogRow)
+        assert {pair.key: plain(pair.value) for pair in LogRecord.FromString(row.record).attributes} == expected
+
+
+def test_scopes_of_dotnet() -> None:
+    """ActivityTrackingOptions puts the trace context into the outermost one."""
+    fields = {
+        "LogLevel": "Error",
+        "Category": "Shop.Cart",
+        "Message": "out of stock",
+        "Scopes": [
+            {"Message": f"SpanId:{SPAN_HEX}, TraceId:{HEX}", "SpanId": SPAN_HEX, "TraceId": HEX, "ParentId": "0" * 16},
+            "plain",
+            {"Message": "System.Collections.Generic.Dictionary`2", "Category": "toys", "Date": "2024-01-01", "Id": 1},
+            {"Id": 2, "{OriginalFormat}": "{Id}"},
+        ],
+    }
+    log = record(fields)
+    assert (log.trace_id, log.span_id, log.severity_number, log.time_unix_nano) == (TRACE, SPAN, 17, 0)
+    assert attributes(fields) == {
+        "Category": "Shop.Cart",
+        "ParentId": "0" * 16,
+        "Date": "2024-01-01",
+        "Id": 2,
+        "Scopes": [f"SpanId:{SPAN_HEX}, TraceId:{HEX}", "plain", "System.Collections.Generic.Dictionary`2"],
+    }
+    assert attributes({"Scopes": [{"a": 1}]}) == {"a": 1}
+    assert attributes({"Scopes": "none"}) == {"Scopes": "none"}
+
+
+def test_an_array_of_very_many_objects_is_not_read() -> None:
+    """16 MiB of `{},` took 0.4 GB."""
+    data = b"[" + b"{}," * json_logs.MOST_OBJECTS + b"{}]"
+    assert parse(data) == [BadLine(data, Reason.MESSAGE_TOO_LARGE, json_logs.TOO_MANY_OBJECTS)]
+    assert len(parse(b'[{"a":"' + b"{" * (json_logs.MOST_OBJECTS - 3) + b'"}]')) == 1
+
+
 def test_what_only_looks_like_json_inside_log_is_text() -> None:
     assert record({"log": "{not json}\n"}).body.string_value == "{not json}"
 

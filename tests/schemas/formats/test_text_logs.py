@@ -133,6 +133,15 @@ def test_lines_that_begin_alike_are_logs_of_their_own() -> None:
     assert len(records("level=info msg=a\nlevel=warn msg=b")) == 2
 
 
+def test_empty_lines_in_front_hide_nothing() -> None:
+    first, second = "2024-05-01 12:00:00Z ERROR boom", "2024-05-01 12:00:01Z INFO fine"
+    for front in ("\n", "\r\n", " \n\t\n", "\ufeff\n"):
+        found = records(f"{front}{first}\n{second}")
+        assert [log.body.string_value for log in found] == [first, second]
+        assert [log.severity_number for log in found] == [17, 9]
+    assert [log.body.string_value for log in records("\n  at line 1")] == ["  at line 1"]
+
+
 def test_bytes_that_are_no_utf8_and_byte_order_marks() -> None:
     assert records(b"\xef\xbb\xbfcaf\xe9\n")[0].body.string_value == "caf\ufffd"
 
