@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import cython
 
+from processors.sampling.predicates import text_of
 from processors.span_labels import LabelSet, SpanLabels
 from schemas.columns import grown
 from schemas.errors import ConfigError
@@ -179,20 +180,12 @@ class SpanMetrics:
 def label_text(value: AttributeValue | None) -> str:
     """An attribute as label value, written as the Collector's `AsString` does; absent is "".
 
-    >>> label_text(True), label_text(2.0), label_text(b"id"), label_text(None)
-    ('true', '2', 'aWQ=', '')
+    >>> label_text(True), label_text(2.0), label_text(1e-5), label_text(b"id"), label_text(None)
+    ('true', '2', '0.00001', 'aWQ=', '')
     """
     if value is None:
         return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, bytes):
-        return b64encode(value).decode()
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
-        return str(int(value))
-    return str(value)
+    return b64encode(value).decode() if isinstance(value, bytes) else text_of(value)
 
 
 def _labels(labelled: LabelSet) -> Labels:

@@ -62,6 +62,7 @@ _BITS = cython.declare(cython.Py_ssize_t, records.BITS)
 _SPANS = cython.declare(cython.Py_ssize_t, records.SPANS)
 _SMALL = cython.declare(cython.Py_ssize_t, records.SMALL)
 _U64_MAX = cython.declare(cython.ulonglong, records.U64_MAX)
+_I64_MAX = cython.declare(cython.ulonglong, records.U64_MAX >> 1)
 _RANDOM_MASK = cython.declare(cython.ulonglong, (1 << 56) - 1)
 _FNV_PRIME = cython.declare(cython.ulonglong, 0x100000001B3)
 _NS_PER_MS = cython.declare(cython.ulonglong, 1_000_000)
@@ -275,6 +276,7 @@ class Ballot:
         word: cython.Py_ssize_t
         met: cython.bint = False
         number: cython.ulonglong
+        negative: cython.bint
         share: cython.longlong
         highest: cython.longlong
         first: cython.Py_ssize_t
@@ -289,8 +291,13 @@ class Ballot:
             met = not self._negative and self._code[node] < self._duration <= self._code[node + 1]
             return 0 if met and spans else -1
         if kind == _LONGER_MILLIS:
-            number = self._duration // _NS_PER_MS  # cut towards zero
-            met = not self._negative or number == 0
+            number, negative = self._duration, self._negative
+            if number and (wide[at + _MIN_START] ^ wide[at + _MAX_END]) > _I64_MAX:
+                # Times of 2^63 ns and more are before 1970 to the Collector (pcommon.Timestamp.AsTime), and a duration
+                # is as far as 64 bits reach (Go's Time.Sub).
+                number, negative = min(_U64_MAX - number + 1, _I64_MAX), not negative
+            number //= _NS_PER_MS  # cut towards zero
+            met = not negative or number == 0
             if self._code[node + 1] == _U64_MAX:
                 met = met and number >= self._code[node]
             else:

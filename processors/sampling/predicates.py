@@ -210,6 +210,6 @@ def text_of(value: AttributeValue) -> str:
             if value == 0 or 1e-6 <= abs(value) < 1e21:  # Go's JSON: exponents only outside this range
                 text = format(Decimal(repr(value)), "f")
                 return text.rstrip("0").rstrip(".") if "." in text else text
-            return repr(value)
+            return repr(value).replace("e-0", "e-")
         case _:
             return ""

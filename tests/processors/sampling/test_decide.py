@@ -100,6 +100,26 @@ def test_latency_bounds(compat: Compat, bounds: tuple[int, int], duration_ns: in
     assert decide(plan, gather(plan, span(NOON, NOON + duration_ns))).kept is kept
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "milliseconds"),
+    [
+        ((1 << 63) + 5, (1 << 63) + 5 + 3 * MS, 3),
+        (NOON, (1 << 64) - 1, None),  # -1: before it began
+        ((1 << 64) - 2, 3 * MS, 3),
+        ((1 << 64) - 2 * MS, MS - 1, 2),
+        ((1 << 63) - MS, (1 << 63), None),  # 292 years back
+        ((1 << 63), (1 << 63) - MS, ((1 << 63) - 1) // MS),  # saturated
+        ((1 << 63), 1, ((1 << 63) - 1) // MS),
+    ],
+)
+def test_times_beyond_63_bits_as_the_collector_subtracts_them(start: int, end: int, milliseconds: int | None) -> None:
+    """pcommon.Timestamp.AsTime makes negative numbers of them."""
+    for threshold in {0, milliseconds or 0, (milliseconds or 0) + 1}:
+        plan = compile_policies([policy("p", "latency", threshold_ms=threshold)], compat="otel")
+        kept = milliseconds is not None and milliseconds >= threshold
+        assert decide(plan, gather(plan, span(start, end))).kept is kept
+
+
 def test_latency_is_that_of_the_trace_not_of_a_span() -> None:
     plan = compile_policies([SLOW])
     first, second = span(NOON, NOON + 60 * MS), span(NOON + 50 * MS, NOON + 110 * MS)

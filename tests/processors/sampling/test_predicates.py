@@ -65,6 +65,7 @@ def test_values_by_their_type_and_scalars_as_text(value: AttributeValue | None, 
         (3.0, FALSE, FALSE | PATTERN),
         (True, TRUE, TRUE | PATTERN),
         (False, FALSE, FALSE | PATTERN),
+        (b"b", FALSE, FALSE | PATTERN),
         (None, 0, 0),
     ],
 )
@@ -140,6 +141,9 @@ def test_a_number_is_in_the_ranges_that_hold_it(
         (1e20, "100000000000000000000"),
         (1e21, "1e+21"),
         (0.000001, "0.000001"),
+        (1e-7, "1e-7"),  # pcommon.Value.AsString
+        (-1.25e-9, "-1.25e-9"),
+        (1e-10, "1e-10"),
         (-0.5, "-0.5"),
         (0.1 + 0.2, "0.30000000000000004"),
         (b"raw", ""),
