@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -14,7 +14,7 @@ import aiohttp
 
 from pipeline.canary.probe import LOGS, SERVICE, SPANS, Probe
 from pipeline.canary.settings import Backend
-from pipeline.config import Config
+from pipeline.config import IDENTITY_LABELS, Config
 from processors.span_metrics import span_metric_names
 from schemas.errors import Unavailable
 from schemas.tls import trusting
@@ -25,6 +25,7 @@ ANSWER_LIMIT = 10.0  # seconds of one query
 NOT_FOUND = 404
 
 Read = TypeVar("Read")
+Labels = tuple[tuple[str, str], ...]
 
 
 class Looker(ABC):
@@ -128,12 +129,13 @@ class Elasticsearch(Looker):
 class Progress:
     """How far a counter has come through what was sent, in order; it carries no ids.
 
-    Followed across resets as `increase()` does. What was given up for lost is no longer waited for; should it come
+    Each of its series is followed across resets as `increase()` does: their sum, when one begins anew or is away, would
+    look like a reset of all. What was given up for lost is no longer waited for; should it come
     after all, as much of a later loss is hidden by it, of what is under way at most.
     """
 
     def __init__(self) -> None:
-        self._last: float | None = None
+        self._last: dict[Labels, float] | None = None
         self._seen = 0.0
         self._sent = 0
 
@@ -142,12 +144,15 @@ class Progress:
         """Whether it is known where the counter stood at the beginning."""
         return self._last is not None
 
-    def observe(self, value: float) -> None:
-        """What the counter says now."""
-        if self._last is not None:
-            grown = value - self._last if value >= self._last else value
-            self._seen = min(self._seen + grown, self._sent)
-        self._last = value
+    def observe(self, values: Mapping[Labels, float]) -> None:
+        """What its series say now; one that is not among them, as while nothing was written, was not reset."""
+        if self._last is None:
+            self._last = dict(values)
+            return
+        for series, value in values.items():
+            last = self._last.get(series, 0.0)
+            self._seen = min(self._seen + (value - last if value >= last else value), self._sent)
+        self._last |= values
 
     def send(self, items: int) -> int:
         """So many more are on their way; how far the counter has to come for all of them."""
@@ -173,7 +178,7 @@ class Prometheus(Looker):
 
     def __init__(self, settings: Backend, calls: str) -> None:
         super().__init__(settings)
-        query = f'sum({calls}{{service_name="{SERVICE}"}})'
+        query = f'sum by ({", ".join(IDENTITY_LABELS)}) ({calls}{{service_name="{SERVICE}"}})'
         self._path = f"/api/v1/query?query={quote(query)}"
         self._progress = Progress()
         self._needed: dict[bytes, int] = {}
@@ -206,13 +211,13 @@ class Prometheus(Looker):
         values = await self._ask(self._path, self._values)
         if values is None:
             raise Unavailable(f"{self._url}: no API of Prometheus")
-        if values or not self._progress.begun:  # a gap, as while nothing was written, is no reset
-            self._progress.observe(values[0] if values else 0.0)
+        self._progress.observe(values)
 
     @staticmethod
-    def _values(answer: Any) -> list[float]:
-        values = [float(series["value"][1]) for series in answer["data"]["result"]]
-        if not all(map(isfinite, values)):
+    def _values(answer: Any) -> dict[Labels, float]:
+        found = answer["data"]["result"]
+        values = {tuple(sorted(series["metric"].items())): float(series["value"][1]) for series in found}
+        if not all(map(isfinite, values.values())):
             raise ValueError("a count is a number")
         return values
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.canary.backends import Elasticsearch, Jaeger, Looker, Progress, Prometheus
+from pipeline.canary.backends import Elasticsearch, Jaeger, Labels, Looker, Progress, Prometheus
 from pipeline.canary.probe import Probe
 from pipeline.canary.settings import Backend
 from schemas.errors import Unavailable
@@ -19,45 +20,58 @@ from tests.services.process import HOST
 SPANS = 2
 
 
-def begun(value: float) -> Progress:
+def begun(*values: float) -> Progress:
     progress = Progress()
-    progress.observe(value)
+    progress.observe(named(values))
     return progress
 
 
-@given(st.integers(0, 10**9), st.lists(st.sampled_from(["send", "count", "look", "reset"]), max_size=60))
-def test_nothing_is_missing_once_all_is_counted_whatever_the_resets(start: int, steps: list[str]) -> None:
+def named(values: Sequence[float]) -> dict[Labels, float]:
+    """Series by name; one of a negative value is not there."""
+    return {(("span_name", str(number)),): value for number, value in enumerate(values) if value >= 0}
+
+
+STEPS = st.lists(st.tuples(st.sampled_from(["send", "count", "look", "reset", "gap"]), st.booleans()), max_size=60)
+
+
+@given(st.integers(0, 10**9), st.integers(-1, 10**9), STEPS)
+def test_nothing_is_missing_once_all_is_counted_whatever_the_resets(
+    first: int, second: int, steps: list[tuple[str, bool]]
+) -> None:
     """And something is missing before; a reset happens between two looks only once all before it was seen."""
-    progress = begun(start)
-    value, sent, counted, needed = start, 0, 0, [0]
-    for step in steps:
+    values = [first, second]
+    progress = begun(*values)
+    sent, counted, needed = 0, 0, [0]
+    for step, which in steps:
         if step == "send":
             sent += SPANS
             needed.append(progress.send(SPANS))
         elif step == "count" and counted < sent:
             counted += 1
-            value += 1
+            values[which] = max(0, values[which]) + 1
         elif step == "reset":
-            progress.observe(value)
-            value = 0
-            progress.observe(value)
-        progress.observe(value)
+            progress.observe(named(values))
+            values[which] = min(0, values[which])
+        progress.observe(named(values))
+        if step == "gap":
+            progress.observe(named([-1 if number == which else value for number, value in enumerate(values)]))
         assert [progress.missing(each) for each in needed] == [max(0, each - counted) for each in needed]
 
 
 def test_what_was_given_up_is_not_missing_from_what_follows() -> None:
     progress = begun(100)
     first, second = progress.send(SPANS), progress.send(SPANS)
-    progress.observe(101)  # one of the first two spans is lost
+    progress.observe(named([101]))  # one of the first two spans is lost
     assert progress.missing(first) == 1
     progress.give_up(1)
     assert (progress.missing(first), progress.missing(second)) == (0, SPANS)
-    progress.observe(103)
+    progress.observe(named([103]))
     assert progress.missing(second) == 0
 
 
 ODD: tuple[Any, ...] = ({"error": {"message": "context canceled"}}, {"result": {}}, {"result": {"resourceSpans": [{}]}},
-       {"data": {"result": [{"value": [0, "NaN"]}]}}, {"data": {"result": {"a": 1}}}, {"hits": {"total": 1}},
+       {"data": {"result": [{"metric": {}, "value": [0, "NaN"]}]}}, {"data": {"result": {"a": 1}}},
+       {"data": {"result": [{"value": [0, "1"]}]}}, {"hits": {"total": 1}},
        {"hits": {"total": {"value": float("inf")}}}, [], None, 1, "text")  # fmt: skip
 
 

@@ -32,7 +32,7 @@ class Prometheus:
     async def answer(self, _: web.Request) -> web.Response:
         if self.away:
             return web.Response(status=503)
-        return web.json_response({"data": {"result": [{"value": [0, str(self.value)]}]}})
+        return web.json_response({"data": {"result": [{"metric": {}, "value": [0, str(self.value)]}]}})
 
 
 @asynccontextmanager
