@@ -106,15 +106,20 @@ def _without(wrong: Collection[Key], data: Any, path: Key, indices: dict[Key, li
 def _in_file(details: ErrorDetails, data: Any, indices: Mapping[Key, list[int]]) -> ErrorDetails:
     """The error with its locations as they are in the file."""
 
-    def in_file(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
-        found, path, here = [], (), data
+    def in_file(location: Key) -> Key:
+        found: Key = ()
+        path: Key = ()
+        here = data
         for part in location:
-            if isinstance(here, dict | list) and part in (here if isinstance(here, dict) else range(len(here))):
-                found.append(indices[path][part] if isinstance(here, list) else part)
-                path, here = (*path, found[-1]), here[part]
-            else:
-                found.append(part)
-        return tuple(found)
+            own = part
+            if isinstance(here, list) and isinstance(part, int) and part < len(here):
+                own, here = indices[path][part], here[part]
+                path = (*path, own)
+            elif isinstance(here, dict) and part in here:
+                here = here[part]
+                path = (*path, own)
+            found = (*found, own)
+        return found
 
     loc = details["loc"]
     changed = {**details, "loc": in_file(loc)}

@@ -20,6 +20,14 @@ from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
+LIBRARY_FIELD = 1000
+"""Of a resource, instead of its scopes: what OTLP 0.15 to 0.19 still allowed. Before, it was their field and form."""
+
+
+def library_of(signal: str) -> str:
+    """What is wrong with a resource that has LIBRARY_FIELD alone."""
+    return f"instrumentation_library_{signal}: not a name of OTLP 1.0, what is in it would be lost"
+
 
 def strings_as_bytes(message: DescriptorProto) -> None:
     """Change the message's declaration, nested ones included."""

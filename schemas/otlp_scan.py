@@ -85,6 +85,7 @@ _MAX_LENGTH = cython.declare(cython.ulonglong, 0x7FFFFFFF)  # upb's and the spec
 _MAX_TAG = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 MAX_DEPTH = 100  # of messages and groups in one another: upb's recursion limit
 _MAX_DEPTH = cython.declare(cython.int, MAX_DEPTH)
+_LIBRARY_TAG = cython.declare(cython.ulonglong, otlp_check.LIBRARY_FIELD << 3 | 2)
 _FLAGS_TAG = cython.declare(cython.int, 0x85)  # first byte of the two-byte tag of Span.flags
 _KEY_LISTS = cython.declare(cython.int, 256)
 _FIELDS = cython.declare(cython.int, 32)  # above the highest field number of a message in a message
@@ -938,6 +939,7 @@ class RawRows(Wire):
         number: cython.Py_ssize_t
         first: cython.Py_ssize_t = self._count
         kind: cython.int = self._root if level == 1 else self._table[self._root * _FIELDS + 2]
+        old: cython.bint = False
         while pos < end:
             at = pos
             pos = self._outer_tag(p, pos, end, 3)
@@ -953,7 +955,10 @@ class RawRows(Wire):
                     self._add(p, pos, stop, message)
                 pos = other = stop
             else:
+                old |= tag == _LIBRARY_TAG
                 pos = self._known(p, pos, end, tag, kind, level)
+        if old and level == 1 and first == self._count:
+            raise Malformed(Reason.MALFORMED, otlp_check.library_of("spans" if self._traces else "logs"))
         if other < end:
             others.append(data[other:end])
         header = others[0] if len(others) == 1 else b"".join(others)

@@ -14,9 +14,10 @@ from math import inf, isfinite, nan
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from schemas.errors import Malformed
-from schemas.otlp_check import KeyValue, PointsData
+from schemas.otlp_check import LIBRARY_FIELD, KeyValue, PointsData, library_of
 from schemas.point import ExponentialValue, HistogramValue, Kind, SummaryValue, Value
 from schemas.reasons import Reason
 from schemas.remembered import remembered
@@ -50,7 +51,14 @@ def read_metrics(data: bytes) -> Any:
         raise Malformed(Reason.MALFORMED, f"not OTLP MetricsData: {error}") from None
     if not message.resource_metrics:  # type: ignore[attr-defined]
         raise Malformed(Reason.MALFORMED, "no ResourceMetrics in the message")
+    for resource in message.resource_metrics:  # type: ignore[attr-defined]
+        if not resource.scope_metrics and _has_library(UnknownFieldSet(resource)):
+            raise Malformed(Reason.MALFORMED, library_of("metrics"))
     return message
+
+
+def _has_library(unknown: UnknownFieldSet) -> bool:
+    return any(unknown[i].field_number == LIBRARY_FIELD for i in range(len(unknown)))
 
 
 def read_name(metric: Any) -> str:

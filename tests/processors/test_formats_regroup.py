@@ -6,15 +6,19 @@ import json
 from typing import Any, get_args
 
 import pytest
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ScopeLogs
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Gauge, Metric, NumberDataPoint, ScopeMetrics
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
 from pipeline.config import Input
+from processors.metric_points import MetricPoints, Naming
 from processors.regroup import ENCODINGS, LETTER_BYTES, Flush, Regroup
+from schemas.dead_letter import DeadLetter
 from schemas.envelope import Envelope
 from schemas.ids import partition_of
 from schemas.reasons import Reason
 from tests.schemas.formats import collector
+from tests.schemas.otlp_wire import varint
 
 PARTITIONS = 3
 RECORDED = collector.golden()
@@ -171,3 +175,33 @@ def test_spans_under_other_names_are_not_lost_without_a_word(message: Any) -> No
     made.add_all([(7, 0, json.dumps(message).encode())])
     (letter,) = made.flush(None, {}).dead_letters
     assert "not a name of OTLP 1.0" in letter.detail
+
+
+@pytest.mark.parametrize("signal", ["traces", "logs", "metrics"])
+def test_protobuf_of_before_otlp_1_0_is_not_lost_without_a_word(signal: str) -> None:
+    """0.15 to 0.19 moved what was in field 2 to 1000, and wrote one or both."""
+    scopes = {
+        "traces": ScopeSpans(spans=[Span(trace_id=bytes(15) + b"1", span_id=b"12345678", name="x")]),
+        "logs": ScopeLogs(log_records=[LogRecord(trace_id=bytes(15) + b"1", body={"string_value": "x"})]),
+        "metrics": ScopeMetrics(metrics=[Metric(name="x", gauge=Gauge(data_points=[NumberDataPoint(as_int=1)]))]),
+    }
+    scope = scopes[signal].SerializeToString()
+    old, new = (varint(number << 3 | 2) + varint(len(scope)) + scope for number in (1000, 2))
+
+    def flushed(parts: bytes) -> tuple[int, list[DeadLetter]]:
+        message = b"\x0a" + varint(len(parts)) + parts
+        if signal == "metrics":
+            points = MetricPoints("raw", 0, "otlp_proto", Naming(), 1 << 24)
+            points.add_all([(7, 0, message)])
+            flush = points.flush()
+            return flush.rows, flush.dead_letters
+        made = Regroup("raw", 0, signal, "otlp_proto", 1, 1 << 24, 1 << 20, None)
+        made.add_all([(7, 0, message)])
+        found = made.flush(None, {})
+        return found.rows, found.dead_letters
+
+    rows, (letter,) = flushed(old)
+    kind = "spans" if signal == "traces" else signal
+    assert (rows, letter.reason) == (0, Reason.MALFORMED)
+    assert letter.detail.startswith(f"instrumentation_library_{kind}: not a name of OTLP 1.0")
+    assert flushed(old + new) == flushed(new + old) == flushed(new) == (1, [])
