@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
 import faust
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from pipeline import expired
+from pipeline import expired, telemetry
 from pipeline.commit import MAX_REQUEST_BYTES
 from pipeline.config import Config
 from pipeline.consume import Group
@@ -39,6 +40,7 @@ from sinks.contract import Item, Refusal, Signal, SourceRecord
 UNREAD_LIMIT = 8 << 20  # bytes of one partition that may wait to be encoded before fetching pauses
 UNREAD_TOTAL = 128 << 20  # of all partitions of a sink
 ANSWERS_LIMIT = 1.5  # seconds that a partition which may move waits for answers: half of consume.PAUSE_LIMIT
+TELL_EVERY = 1.0  # seconds between two looks at what stands
 LAST_ANSWERS = 5.0  # seconds that a worker which stops waits for requests under way: less than a session
 
 
@@ -69,18 +71,19 @@ def group(app: faust.App, config: Config, name: str) -> Group:
 class Outlet:
     """What all partitions of a sink share: offsets, and its delivery and dead letters, open while any of them is held.
 
-    `had` is what became of the partitions that this worker has had; `committing` ends only with an error.
+    `had` is what became of the partitions that this worker has had; what is done `regularly` ends only with an error.
     """
 
-    committing: asyncio.Task[None]
+    regularly: tuple[asyncio.Task[None], ...]
 
     def __init__(self, name: str, config: Config, owner: Group) -> None:
         self._name, self._config, self._turns = name, config, owner.turns
         self.offsets = Offsets(owner)
         self.had: dict[TopicPartition, Account] = {}
         self._dead_letters = DeadLetters(f"sink.{name}", config)
+        self._topics = sources(config, name)
         # Samples that came too late are refused for good, and newer ones say all that they say: no reason to stop.
-        counts = "samples" not in sources(config, name).values()
+        counts = "samples" not in self._topics.values()
         limit = config.limits.dead_letters if counts else NEVER
         self._share = DeadLetterShare(f"sink.{name}", name, limit)
         self._delivery: Delivery | None = None
@@ -104,7 +107,10 @@ class Outlet:
                     await self._dead_letters.stop()
                     raise
                 self._delivery = delivery
-                self.committing = asyncio.create_task(self.offsets.commit_regularly())
+                self.regularly = (
+                    asyncio.create_task(self.offsets.commit_regularly()),
+                    asyncio.create_task(self._tell_regularly()),
+                )
             self.users += 1
             return self._delivery
 
@@ -115,10 +121,25 @@ class Outlet:
             delivery = self._delivery
             if not self.users and delivery is not None:
                 self._delivery = None
-                self.committing.cancel()
-                await asyncio.wait([self.committing])
+                for task in self.regularly:
+                    task.cancel()
+                await asyncio.wait(self.regularly)
+                self._tell(())
                 await delivery.close()
                 await self._dead_letters.stop()
+
+    async def _tell_regularly(self) -> None:
+        while True:
+            now = time.monotonic()
+            self._tell((p.topic, account.stood(now)) for p, account in self.had.items() if not account.closed)
+            await asyncio.sleep(TELL_EVERY)
+
+    def _tell(self, stood: Iterable[tuple[str, float]]) -> None:
+        longest = dict.fromkeys(self._topics, 0.0)
+        for topic, seconds in stood:
+            longest[topic] = max(longest[topic], seconds)
+        for topic, seconds in longest.items():
+            telemetry.gauge("tailrace_sink_stuck_seconds", seconds, sink=self._name, topic=topic)
 
 
 class DeadLetters:
@@ -247,7 +268,7 @@ class SinkPartition(Lease):
         """Feed the delivery, whose outlet commits what it has settled."""
         delivery = self._opened
         feeding = asyncio.create_task(self._feed(delivery))
-        needed = (feeding, self._outlet.committing, delivery.failed)
+        needed = (feeding, *self._outlet.regularly, delivery.failed)
         try:
             await asyncio.wait(needed, return_when=asyncio.FIRST_COMPLETED)
             for done in needed:

@@ -29,6 +29,7 @@ from sinks.settings import Sink
 
 BATCHES_QUEUED = 2  # batches in memory per request that may be under way: one being sent, one being filled
 COMPLAIN_EVERY = 10.0  # seconds between log lines about one outage, and between those about refusals
+DEAD_LETTERS = "dead_letters"  # the reason of a retry, when it is the dead-letter queue that does not take something
 SAID_CHARACTERS = 4096  # of an answer that are logged
 
 Bury = Callable[[Sequence[Item], Refusal], Awaitable[None]]
@@ -350,7 +351,8 @@ class Delivery:
                 except Retryable as error:
                     failures += 1
                     wait = self._backoff.wait(failures)
-                    self._complain("dead_letters", str(error), len(refused), wait)
+                    telemetry.count("tailrace_sink_retries_total", sink=self.name, reason=DEAD_LETTERS)
+                    self._complain(DEAD_LETTERS, str(error), len(refused), wait)
                     if await self._stops_within(wait):
                         return False
         return True

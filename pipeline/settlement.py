@@ -41,6 +41,7 @@ class Account:
         self.last: tuple[int, int] | None = None  # offset and append time (ms) of the newest record that has a ticket
         self._tickets: deque[Ticket] = deque()
         self._many = FEW_TICKETS
+        self._seen: tuple[int, float] | None = None  # the position when it was asked for last, and since when
 
     def open(self, record: SourceRecord, rows: int) -> Ticket:
         """A ticket for the rows of a record; when they are settled, and all before, the position is behind it."""
@@ -91,6 +92,15 @@ class Account:
     def unsettled(self) -> int:
         """Rows that are neither delivered nor dead letters."""
         return sum(ticket.unsettled for ticket in self._tickets)
+
+    def stood(self, now: float) -> float:
+        """Seconds for which whoever asks (`now`: monotonic) has found the position where it is, and unsettled rows."""
+        if not self._tickets:
+            self._seen = None
+            return 0.0
+        if self._seen is None or self._seen[0] != self.position:
+            self._seen = self.position, now
+        return now - self._seen[1]
 
 
 @dataclass(slots=True)

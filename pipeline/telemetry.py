@@ -59,6 +59,7 @@ MetricName = Literal[
     "tailrace_sink_requests_total",
     "tailrace_sink_retries_total",
     "tailrace_sink_request_seconds",
+    "tailrace_sink_stuck_seconds",
     "tailrace_ready",
     "tailrace_config_info",
     "tailrace_config_last_reload_successful",
@@ -274,9 +275,17 @@ METRICS: tuple[Metric, ...] = (
         "tailrace_sink_retries_total",
         "counter",
         ("sink", "reason"),
-        "Requests that had to be sent again, by status or error.",
+        "Requests that had to be sent again, by status or error; of the reason dead_letters: writes to the dead-letter "
+        "queue.",
     ),
     Metric("tailrace_sink_request_seconds", "histogram", ("sink",), "Time of one request, answer included."),
+    Metric(
+        "tailrace_sink_stuck_seconds",
+        "gauge",
+        ("sink", "topic"),
+        "How long the offset of the partition that has stood longest has done so although something there is not "
+        "delivered; 0 while nothing waits.",
+    ),
     Metric(
         "tailrace_ready",
         "gauge",

@@ -2,7 +2,8 @@
 
 A counter that appears with its first event is invisible to `increase()`, which needs a sample before it; and a panel of
 a dashboard has no data until something goes wrong. So what a role can count is told from the start. Absent until they
-happen: the statuses of a destination (`tailrace_sink_retries_total`, whose `no_answer` is there) and metric names.
+happen: the statuses of a destination (`tailrace_sink_retries_total` begins with `no_answer` and `dead_letters`) and
+metric names.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Collection, Iterator
 
 from pipeline import expired, telemetry
 from pipeline.config import Config
+from pipeline.delivery import DEAD_LETTERS
 from pipeline.roles import Role, diagram
 from pipeline.telemetry import MetricName
 from processors.redaction import rules
@@ -104,9 +106,10 @@ def _sink(role: Role) -> Iterator[Zero]:
         yield "tailrace_sink_items_total", {"sink": sink, "outcome": outcome}
     for outcome in ("accepted", "retried", "refused"):
         yield "tailrace_sink_requests_total", {"sink": sink, "outcome": outcome}
-    yield "tailrace_sink_retries_total", {"sink": sink, "reason": NO_ANSWER}
-    for reason in SINK_REASONS:
-        yield "tailrace_dead_letters_total", {"stage": role.name, "reason": reason.value}
+    for reason in (NO_ANSWER, DEAD_LETTERS):
+        yield "tailrace_sink_retries_total", {"sink": sink, "reason": reason}
+    for why in SINK_REASONS:
+        yield "tailrace_dead_letters_total", {"stage": role.name, "reason": why.value}
 
 
 def _undecodable(stage: str) -> Iterator[Zero]:

@@ -25,6 +25,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from pipeline import topics as internal
 from pipeline.config import Config
+from pipeline.telemetry import REGISTRY
 from pipeline.topics import Topics
 from pipeline.worker import running
 from schemas.envelope import Envelope, RowVerdict
@@ -249,6 +250,31 @@ def _unread_bytes(port: int) -> int:
         line.split() for file in ("tcp", "tcp6") for line in Path(f"/proc/net/{file}").read_text().splitlines()[1:]
     ]
     return sum(int(line[4].split(":")[1], 16) for line in lines if int(line[1].rpartition(":")[2], 16) == port)
+
+
+async def test_a_signal_that_is_stuck_shows_while_the_other_one_is_delivered(kafka: Kafka) -> None:
+    """A backend without a service for logs."""
+
+    def reply(request: web.Request, body: bytes) -> web.StreamResponse:
+        return web.Response(status=404 if request.path == "/v1/logs" else 200)
+
+    async with faulty.faulty(reply) as server:
+        setup = await Setup(kafka, {"otlp": {"endpoint": server.url, "signals": ["traces", "logs"]}}).create()
+        t = setup.topics
+
+        def stuck(topic: str) -> float | None:
+            return REGISTRY.get_sample_value("tailrace_sink_stuck_seconds", {"sink": "otlp", "topic": topic})
+
+        async def shows() -> bool:
+            return (stuck(t.kept_logs) or 0) > 0
+
+        await setup.write(t.kept_logs, [of_logs([n]) for n in range(4)])
+        await setup.write(t.kept_spans, [envelope([span()], [KEPT]).encode() for _ in range(4)])
+        async with running(setup.config, ["sink.otlp"]):
+            await setup.delivered("sink.otlp", t.kept_spans)
+            await eventually(shows, DEADLINE, "the logs are said to be stuck")
+            assert (stuck(t.kept_spans), stuck(t.untraced_logs)) == (0, 0)
+        assert stuck(t.kept_logs) == 0  # the next owner's to show
 
 
 async def test_a_sink_that_is_down_delays_nobody_else_and_stops_at_once(

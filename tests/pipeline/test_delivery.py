@@ -302,6 +302,8 @@ async def test_a_refusal_settles_only_once_its_letter_is_stored() -> None:
     async with bench(Scripted(Script(Outcome(refused=(Refusal(0, "bad"),)))), grave) as b:
         await b.add("a")
         await b.reaches(1)
+        labels = {"sink": b.name, "reason": "dead_letters"}
+        assert REGISTRY.get_sample_value("tailrace_sink_retries_total", labels) == 3
     assert grave.failures == 0
     assert len(grave.letters) == 1
 

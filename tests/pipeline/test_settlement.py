@@ -83,6 +83,22 @@ def test_a_record_that_is_never_accepted_costs_no_memory_for_those_behind_it() -
     assert account.position == 20 * FEW_TICKETS
 
 
+def test_a_position_stands_only_while_something_waits_there() -> None:
+    account = Account(0)
+    assert account.stood(0) == 0
+    first, second = account.open(at(0), 1), account.open(at(1), 1)
+    assert [account.stood(now) for now in (10, 11, 15)] == [0, 1, 5]
+    second.settle(0)  # behind what waits
+    assert account.stood(20) == 10
+    first.settle(0)
+    assert account.stood(30) == 0
+    third = account.open(at(2), 1)
+    assert [account.stood(now) for now in (40, 45)] == [0, 5]
+    account.open(at(3), 1)
+    third.settle(0)
+    assert account.stood(50) == 0
+
+
 @given(st.data())
 def test_owner_after_owner_sends_each_row_that_was_not_settled_and_no_other(data: st.DataObject) -> None:
     """Offsets have gaps: markers of transactions. A third is told by a second one that has not read everything."""

@@ -28,8 +28,10 @@ def test_labels_are_those_of_the_metric_and_each_set_is_there_once() -> None:
 
 
 def test_a_worker_tells_the_counters_of_its_roles_and_no_others() -> None:
-    stages = {labels["stage"] for name, labels in zeros.zeros(CONFIG, ["sink.jaeger/eu"]) if "stage" in labels}
+    found = list(zeros.zeros(CONFIG, ["sink.jaeger/eu"]))
+    stages = {labels["stage"] for _, labels in found if "stage" in labels}
     assert stages == {"sink.jaeger/eu"}
+    assert ("tailrace_sink_retries_total", {"sink": "jaeger/eu", "reason": "dead_letters"}) in found
     assert not [name for name, _ in zeros.zeros(CONFIG, ["aggregate"]) if "policy" in name]
 
 
