@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING
@@ -157,7 +158,7 @@ class PartitionPair(Lease):
         self._lead = Lead(interval(config))
         self._marked = 0  # the newest mark, ms, when the last burst began
         self._alarm = Alarm()
-        self._stalled: set[tuple[str, int]] = set()
+        self._stalled: set[tuple[str, int]] | None = None  # as told last
         self._first_append = -1
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
         self.restores = Restores(config, index, self._window, self._turn)
@@ -282,6 +283,7 @@ class PartitionPair(Lease):
         telemetry.gauge("tailrace_head_lag_seconds", 0, partition=str(self._index))
         telemetry.gauge("tailrace_window_bytes", 0, partition=str(self._index))
         telemetry.gauge("tailrace_window_limit_bytes", 0, partition=str(self._index))
+        self._tell_left_out(set())
         self._log_start.end()
         await self.restores.close()
         await self._committer.stop()
@@ -344,9 +346,17 @@ class PartitionPair(Lease):
         telemetry.gauge("tailrace_window_bytes", window.cached_bytes, partition=index)
         telemetry.gauge("tailrace_window_limit_bytes", window.cache_limit, partition=index)
         stalled = set(window.stalled())
-        for topic, _ in stalled - self._stalled:
-            telemetry.count("tailrace_decisions_without_input_total", topic=topic)
-        self._stalled = stalled
+        if stalled != self._stalled:
+            for topic, _ in stalled - (self._stalled or set()):
+                telemetry.count("tailrace_decisions_without_input_total", topic=topic)
+            self._stalled = stalled
+            self._tell_left_out(stalled)
+
+    def _tell_left_out(self, stalled: Collection[tuple[str, int]]) -> None:
+        """Of the topics that are read: what was left out of one that is no input any more stays so."""
+        left_out = Counter(topic for topic, _ in stalled)
+        for topic in self._config.traced:
+            telemetry.gauge("tailrace_inputs_left_out", left_out[topic], topic=topic, partition=str(self._index))
 
 
 def _count(stats: Stats) -> None:

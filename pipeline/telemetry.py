@@ -45,6 +45,7 @@ MetricName = Literal[
     "tailrace_tail_log_start_seconds",
     "tailrace_tail_retention_ratio",
     "tailrace_decisions_without_input_total",
+    "tailrace_inputs_left_out",
     "tailrace_traces_miskeyed_total",
     "tailrace_series_active",
     "tailrace_series_budget",
@@ -221,6 +222,12 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         ("topic",),
         "Raw partitions left out of the clock because they stalled.",
+    ),
+    Metric(
+        "tailrace_inputs_left_out",
+        "gauge",
+        ("topic", "partition"),
+        "Raw partitions of the topic that are left out of the clock of the partition now.",
     ),
     Metric(
         "tailrace_traces_miskeyed_total",

@@ -311,6 +311,13 @@ async def test_logs_whose_ingest_is_gone_hold_decisions_no_longer_than_said(kafk
     fed.config.logs.__dict__["max_skew"] = 1.0
     await fed.create(raw=1)
     labels = {"topic": f"{fed.raw}.logs"}
+
+    def left_out() -> float | None:
+        return telemetry.REGISTRY.get_sample_value("tailrace_inputs_left_out", {**labels, "partition": "0"})
+
+    async def is_left_out(number: int) -> bool:
+        return left_out() == number
+
     async with fed.producer() as producer, running(fed.config, ["sample"]):
         await fed.feed(producer, 0, "a/1!")
 
@@ -322,6 +329,12 @@ async def test_logs_whose_ingest_is_gone_hold_decisions_no_longer_than_said(kafk
         decided.time = 2_000  # type: ignore[attr-defined]
         await eventually(decided, DEADLINE, "decided without logs")
         assert telemetry.REGISTRY.get_sample_value("tailrace_decisions_without_input_total", labels) == 1
+        assert left_out() == 1
+    assert left_out() == 0  # the next owner's to show
+    async with fed.producer() as producer, running(fed.config, ["sample"]):
+        await eventually(lambda: is_left_out(1), DEADLINE, "the next owner shows it")
+        await fed.feed(producer, decided.time)  # type: ignore[attr-defined]
+        await eventually(lambda: is_left_out(0), DEADLINE, "logs are read again")
 
 
 async def test_without_a_cache_the_tail_reads_kafka_again(kafka: Kafka, tmp_path: Path) -> None:
