@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from pipeline.settled import Ranges, Settled
 from sinks.contract import Item, SourceRecord
+from sinks.endpoints import LONGEST_RETRY_AFTER
 from sinks.settings import Batch, Retry
 
 FEW_TICKETS = 1024  # of which most may be settled, but for the first
-LONGEST_RETRY_AFTER = 300.0  # seconds: one wrong header must not stop a sink for a day
 
 
 class Account:

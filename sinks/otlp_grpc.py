@@ -131,9 +131,10 @@ class OverGrpc:
         by_proxy = code is grpc.StatusCode.UNKNOWN and OF_PROXY.search(said)
         if code.value[0] in REFUSING or too_large or by_proxy:
             return Rejected(detail, said)
+        wait = retry_delay(error.trailing_metadata())
         if code is grpc.StatusCode.UNAVAILABLE:
-            self._endpoints.failed(server)
-        return Outcome.retry_all(items, code.name, detail, retry_delay(error.trailing_metadata()))
+            wait = self._endpoints.failed(server, wait)
+        return Outcome.retry_all(items, code.name, detail, wait)
 
 
 def retry_delay(metadata: Iterable[tuple[str, Any]] | None) -> float | None:

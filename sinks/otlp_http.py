@@ -6,6 +6,7 @@ gRPC: with that a Collector answers a request that it will never take. Any other
 
 from __future__ import annotations
 
+from dataclasses import replace
 from http import HTTPStatus
 
 from google.protobuf.message import DecodeError
@@ -47,11 +48,12 @@ class OverHttp:
             raise
         if answer.ok:
             return service.accepted(answer.body, items)
-        if answer.status in AWAY:
-            self._endpoints.failed(server)
         if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR and (said := _permanent(answer)):
             return Rejected(shortened(f"{answer.status} {said}"), said)
-        return self._http.outcome(answer, items)
+        outcome = self._http.outcome(answer, items)
+        if answer.status in AWAY and isinstance(outcome, Outcome):
+            return replace(outcome, retry_after=self._endpoints.failed(server, outcome.retry_after))
+        return outcome
 
 
 def _permanent(answer: Answer) -> str:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from pipeline import settlement
 from pipeline.settled import Settled
-from pipeline.settlement import FEW_TICKETS, LONGEST_RETRY_AFTER, Account, Backoff, Entry, Lane, entries_of
+from pipeline.settlement import FEW_TICKETS, Account, Backoff, Entry, Lane, entries_of
 from sinks.contract import Coordinates, Item, SourceRecord
+from sinks.endpoints import LONGEST_RETRY_AFTER
 from sinks.settings import Batch, Retry
 
 

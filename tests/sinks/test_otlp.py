@@ -403,6 +403,36 @@ def test_requests_under_way_together_move_on_once() -> None:
     assert endpoints.current == "http://a"
 
 
+def test_who_asks_to_be_left_alone_is_passed_over_and_waited_for_only_if_all_do() -> None:
+    now = 50.0
+    endpoints = Endpoints(["http://a", "http://b", "http://c"], clock=lambda: now)
+    assert (endpoints.failed("http://a", 100), endpoints.current) == (None, "http://b")
+    assert (endpoints.failed("http://b"), endpoints.current) == (None, "http://c")
+    assert (endpoints.failed("http://c"), endpoints.current) == (None, "http://b")  # a is left alone
+    assert (endpoints.failed("http://b", 30), endpoints.current) == (None, "http://c")
+    now = 60.0
+    assert (endpoints.failed("http://c", 1e9), endpoints.current) == (20, "http://b")
+    assert (endpoints.failed("http://c", 1e9), endpoints.current) == (20, "http://b")  # was under way
+    assert (endpoints.failed("http://b", 7), endpoints.current) == (7, "http://b")
+    now = 200.0
+    assert (endpoints.failed("http://b"), endpoints.current) == (None, "http://a")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_server_that_asks_to_wait_and_is_left_delays_nobody(protocol: Protocol) -> None:
+    """The next one is asked at once; of a single server the time is obeyed."""
+    waiting = failure(Code.UNAVAILABLE, "", 60) if protocol == "grpc" else status(503, Retry_After="60")
+    taking = ok if protocol == "grpc" else status(200)
+    servers: Any = faulty_grpc if protocol == "grpc" else faulty
+    async with servers(waiting) as asks, servers(taking) as takes:
+        async with started(asks.url, takes.url, protocol=protocol) as destination:
+            outcome = await deliver(destination, envelope([span()]))
+            assert (outcome.retry, outcome.retry_after) == ((0,), None)
+            assert await deliver(destination, envelope([span()])) == Outcome(accepted=1)
+        async with started(asks.url, protocol=protocol) as destination:
+            assert (await deliver(destination, envelope([span()]))).retry_after == 60
+
+
 async def refuse_poison(body: bytes, context: Any) -> bytes:
     """INTERNAL for a request with a span of that name."""
     return await (failure(Code.INTERNAL, "no") if b"poison" in body else ok)(body, context)
