@@ -12,7 +12,7 @@ Room is dealt in the order of arrival. While a label set without dimension value
 them may not take the last quarter: so an exploding dimension cannot push a service that comes later into step 2.
 
 Gauges cannot be added up, so nothing stands for several of them: a gauge's new label set for which there is no room is
-refused (`admits`), and counted as such.
+refused (`admits`), and counted as such. Nothing folds into the last quarter either, so it is theirs as well.
 
 Label sets of an *open* shape (schemas/point.py) may cost differently: each histogram has its source's bounds. The place
 that is kept is then that of the most expensive one so far; a histogram that does not fit even there is counted without
@@ -152,7 +152,7 @@ class SeriesLimiter:
         """Whether a label set that costs one series is admitted, before or now, as it is."""
         if labels in self._admitted:
             return True
-        if self.within_values(labels) is not labels or not self._has_room(labels, self._coarse(labels), 1):
+        if self.within_values(labels) is not labels or not self._has_room(labels, labels, 1):
             return False
         self._admit(labels, 1)
         return True

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from processors.cardinality import OVERFLOW, SeriesLimiter
@@ -65,6 +65,18 @@ def test_when_there_is_no_room_at_all_everything_new_is_one_series() -> None:
 def test_without_dimensions_nothing_is_set_aside() -> None:
     limiter = limiter_of(Shape("counter", ("service",), (), 1), 5)
     assert [limiter.place((s,)) for s in "abcde"] == [("a",), ("b",), ("c",), ("d",), (OVERFLOW,)]
+
+
+@given(st.lists(labels, max_size=300), st.integers(1, 20))
+@example([("a", "b", str(path), "") for path in range(9)], 8)
+def test_gauges_have_every_place_but_the_one_that_is_kept(arrivals: list[Labels], budget: int) -> None:
+    shape = Shape("gauge", COUNTER.label_names, (), COUNTER.identity)
+    limiter = limiter_of(shape, budget)
+    arrivals = [arrival for arrival in arrivals if arrival != limiter.overflow]
+    admitted = dict.fromkeys(arrival for arrival in arrivals if limiter.admits(arrival))
+    assert list(limiter.admitted) == list(admitted) == list(dict.fromkeys(arrivals))[: budget - 1]
+    restored = limiter_of(shape, budget)
+    assert all(restored.restore(arrival, 1, 1) for arrival in reversed(admitted))
 
 
 def test_a_budget_of_one_label_set_holds_the_overflow_alone() -> None:
