@@ -341,7 +341,11 @@ class Metrics(Section):
 
     otlp: OtlpMetrics = Field(OtlpMetrics(), description="Names, labels and sources of OTLP metrics.")
     span_metrics: SpanMetrics = Field(SpanMetrics(), description="Calls and durations of spans.")
-    interval: Milliseconds = Field(15.0, description="One sample per series this often.")
+    interval: Milliseconds = Field(
+        15.0,
+        description="One sample per series this often. With fewer than two a minute the alert HighErrorRate needs "
+        "other windows (docs/runbooks/HighErrorRate.md).",
+    )
     series_per_metric: int = Field(
         10_000,
         ge=2,
