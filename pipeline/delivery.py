@@ -81,7 +81,7 @@ class Delivery:
         batches = destination.requests_per_lane * BATCHES_QUEUED
         self._most_rows = batches * settings.batch.max_items
         self._most_bytes = batches * settings.batch.max_bytes
-        self._under_way = 0
+        self._under_way = self._burying = 0
         self._held = [_Held() for _ in range(destination.lanes)]
         self._lanes = [Lane(settings.batch) for _ in range(destination.lanes)]
         self._filled = [asyncio.Event() for _ in self._lanes]
@@ -118,9 +118,12 @@ class Delivery:
 
     @property
     def busy(self) -> bool:
-        """Whether a request is under way, waits to be sent again or to be filled (`batch.max_age`), or must wait."""
-        now = self._clock()
-        return bool(self._under_way) or not self._going.is_set() or any(lane.due_in(now) for lane in self._lanes)
+        """Whether a request or a dead letter is under way, waits to be sent again or to be filled, or must wait.
+
+        A request is filled for `batch.max_age` at most.
+        """
+        now, under_way = self._clock(), self._under_way or self._burying
+        return bool(under_way) or not self._going.is_set() or any(lane.due_in(now) for lane in self._lanes)
 
     async def add(self, account: Account, record: SourceRecord) -> None:
         """Queue what a record holds, once there is room. Raises ProtocolError for bytes that are not Tailrace's."""
@@ -150,7 +153,12 @@ class Delivery:
             messages = {entry.item.origin.record for entry in defects}
             self._share.check(now, waiting + len(defects), len(defects), messages)
             refused = [Refusal(n, entry.item.defect, Reason.MALFORMED) for n, entry in enumerate(defects)]
-            if await self._buried(defects, refused):
+            self._burying += 1
+            try:
+                buried = await self._buried(defects, refused)
+            finally:
+                self._burying -= 1
+            if buried:
                 self._count_items("refused", len(defects))
                 self._share.add(now, len(defects), len(defects), messages)
                 for entry in defects if not account.closed else ():

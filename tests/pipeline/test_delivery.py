@@ -117,13 +117,14 @@ class Script:
 
 
 class Grave:
-    """A dead-letter queue; fails as often as `failures` says."""
+    """A dead-letter queue; fails as often as `failures` says, and calls `asked` each time."""
 
-    def __init__(self, failures: int = 0) -> None:
+    def __init__(self, failures: int = 0, asked: Callable[[], None] = lambda: None) -> None:
         self.letters: list[tuple[str, str, Reason]] = []
-        self.failures = failures
+        self.failures, self.asked = failures, asked
 
     async def __call__(self, items: Sequence[Item], refusal: Refusal) -> None:
+        self.asked()
         if self.failures:
             self.failures -= 1
             raise Retryable("no broker")
@@ -306,6 +307,18 @@ async def test_a_refusal_settles_only_once_its_letter_is_stored() -> None:
         assert REGISTRY.get_sample_value("tailrace_sink_retries_total", labels) == 3
     assert grave.failures == 0
     assert len(grave.letters) == 1
+
+
+async def test_a_dead_letter_that_is_not_taken_is_work_under_way() -> None:
+    """Else the watchdog stops the worker: nothing is queued, and nothing moves."""
+    busy: list[bool] = []
+    grave = Grave(failures=3, asked=lambda: busy.append(it.delivery.busy))
+    async with bench(Scripted(accept), grave) as it:
+        assert not it.delivery.busy
+        await it.add("#a")
+        await it.reaches(1)
+        assert not it.delivery.busy
+    assert busy == [True] * 4
 
 
 async def test_more_letters_than_refusals_when_nobody_says_which() -> None:
