@@ -63,6 +63,7 @@ def needed(config: Config, names: Sequence[str]) -> list[Acl]:
     if CREATOR in names:
         operations: tuple[Operation, ...] = ("Create", "Describe", "DescribeConfigs")
         found += [Acl(Resource("topic", spec.name), o) for spec in topic_specs(config) for o in operations]
+        found += [Acl(Resource("topic", name), o) for name in direct_topics(config) for o in operations[1:]]
         found += _placement(config)
     if CANARY in names:
         found += [Acl(Resource("topic", name), "Write") for name in canary_topics(config)]

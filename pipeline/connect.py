@@ -123,6 +123,11 @@ async def _internal(config: Config, touched: set[str]) -> AsyncIterator[Finding]
         yield thin
     elif thin := [name for name in thin if name in touched]:
         yield Finding(True, "topics", topics.told_thin(thin), hint=True)
+    short = await _answer(topics.short_decisions(config), "topics")
+    if isinstance(short, Finding):
+        yield short
+    elif short and topics.Topics(config.kafka.prefix).decisions in touched:
+        yield Finding(True, "topics", short, hint=True)
 
 
 async def _answer(work: Awaitable[Answer], subject: str, section: str = "kafka.security") -> Answer | Finding:

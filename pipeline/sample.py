@@ -7,6 +7,7 @@ the cache could not hold, and puts each burst into one transaction.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -41,6 +42,8 @@ from schemas.ids import partition_of_metric
 
 if TYPE_CHECKING:
     from pipeline.live.watch import Watch
+
+log = logging.getLogger(__name__)
 
 ROLE = "sample"
 COUNTERS: Mapping[Stat, tuple[MetricName, str, Mapping[str, str]]] = {
@@ -186,11 +189,22 @@ class PartitionPair(Lease):
         # Without transactions the offsets may lag behind the checkpoint, which is then the truth.
         trusted = committed if self._config.kafka.transactions else {}
         offsets = {name: o.offset if (o := trusted.get(p)) else None for name, p in self._pair.items()}
+        if self._accept_loss:
+            self._tell_gone(pointer is not None and pointer < first, offsets)
         starts = await self._starts(offsets)
         positions = self._window.resume(offsets, starts, self._accept_loss, await self._emptied(starts))
         for name, records in self._window.lost.items():
             expired.tell(ROLE, self._config.kafka.prefix, self._pair[name], records)
         return {self._pair[name]: offset for name, offset in positions.items()}
+
+    def _tell_gone(self, verdicts: bool, offsets: Mapping[str, int | None]) -> None:
+        """Say so if `verdicts` that were needed are gone, or the checkpoint, which knew how far spans were counted."""
+        counted = any(offsets[name] is not None for name in self._window.starting())
+        text = "verdicts are gone: traces that were decided already are decided again, and may be split"
+        if counted:
+            text += "; so is the checkpoint: spans between the offsets and where the head was are counted again"
+        if verdicts or counted:
+            log.error(text, extra={"role": ROLE, "partition": self._index, "offsets": dict(offsets)})
 
     def opening(self) -> Hashable | None:
         """Up to where decisions were loaded."""

@@ -118,8 +118,11 @@ class TopicProblem:
         return f"{self.topic}: {self.text}"
 
 
-def topic_specs(config: Config) -> list[TopicSpec]:
-    """Every internal topic with its settings, in the order data passes them."""
+def topic_specs(config: Config, raw_retention: int = 0) -> list[TopicSpec]:
+    """Every internal topic with its settings, in the order data passes them.
+
+    `raw_retention`: what of the raw topics that `sample` reads itself the decisions outlive as well, ms.
+    """
     kafka, topics = config.kafka, Topics(config.kafka.prefix)
     window = _milliseconds(kafka.retention)
     rows = str(max(INTERNAL_MESSAGE_BYTES, config.limits.max_span_bytes + MESSAGE_OVERHEAD_BYTES))
@@ -139,7 +142,7 @@ def topic_specs(config: Config) -> list[TopicSpec]:
 
     n, m = kafka.partitions, kafka.metric_partitions
     # A verdict is looked up while its trace's records, or late ones within the horizon, can still be read.
-    decisions = window + _milliseconds(config.sampling.late_horizon)
+    decisions = max(window, raw_retention) + _milliseconds(config.sampling.late_horizon)
     regrouped = [] if config.regroup == "never" else [spec(topics.spans, n, window), spec(topics.logs, n, window)]
     return [
         *regrouped,
@@ -309,6 +312,16 @@ def told_thin(names: Collection[str]) -> str:
     )
 
 
+async def short_decisions(config: Config) -> str:
+    """What to set if the raw topics that `sample` reads itself outlive its verdicts; nothing if they do not.
+
+    A hint like `thin`: it shortens the outage that `sample` survives, and nothing else. Raises like `ensure`.
+    """
+    if not config.kafka.transactions or not direct_topics(config):
+        return ""
+    return await with_admin(config, _short_decisions)
+
+
 async def ensure(config: Config) -> list[TopicProblem]:
     """Create what is missing; what is wrong with the rest.
 
@@ -366,6 +379,28 @@ async def _thin(admin: AIOKafkaAdminClient, config: Config) -> list[str]:
     return [name for name in replicated if int(told[name].get(_IN_SYNC, LEAST_IN_SYNC)) < LEAST_IN_SYNC]
 
 
+async def _short_decisions(admin: AIOKafkaAdminClient, config: Config) -> str:
+    decisions, partitions = Topics(config.kafka.prefix).decisions, await _partitions(admin)
+    told = await settings(admin, [name for name in (decisions, *direct_topics(config)) if name in partitions])
+    needed = _raw_retention(told, config) + _milliseconds(config.sampling.late_horizon)
+    found = told.get(decisions, {}).get("retention.ms", "-1")
+    if _amount(found) >= needed:
+        return ""
+    return (
+        f"{decisions}: retention.ms is {found}: an outage of sample that outlasts that loses verdicts, though the raw "
+        f"topics keep their records for longer; set it to {needed}, theirs plus sampling.late_horizon"
+    )
+
+
+def _raw_retention(settings: Mapping[str, Mapping[str, str]], config: Config) -> int:
+    """The longest retention.ms of the raw topics that `sample` reads itself, 0 if that is not known.
+
+    One that keeps everything does not count: the decisions would grow for ever as well.
+    """
+    told = [int(settings.get(name, {}).get("retention.ms", "-1")) for name in direct_topics(config)]
+    return max([0, *told])
+
+
 async def _in_force(admin: AIOKafkaAdminClient, config: Config) -> int | None:
     """The N by which ingest placed its last records; None if it never ran, or if its offsets may not be read."""
     for group in Topics(config.kafka.prefix).ingest_groups:
@@ -377,8 +412,9 @@ async def _in_force(admin: AIOKafkaAdminClient, config: Config) -> int | None:
 
 
 async def _create_and_check(admin: AIOKafkaAdminClient, config: Config) -> list[TopicProblem]:
-    specs = topic_specs(config)
     found = await _partitions(admin)
+    raw = await settings(admin, [name for name in direct_topics(config) if name in found])
+    specs = topic_specs(config, _raw_retention(raw, config))
     missing = [spec for spec in specs if spec.name not in found]
     refused = await _create(admin, missing, config.kafka.replication_factor) if missing else []
     made = {spec.name for spec in missing} - {problem.topic for problem in refused}

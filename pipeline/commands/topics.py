@@ -58,6 +58,7 @@ def topics(file: str, create: bool, form: str | None) -> None:
         with Overheard() as overheard:
             problems = asyncio.run(internal.ensure(config) if create else internal.check(config))
             thin = asyncio.run(internal.thin(config))
+            short = asyncio.run(internal.short_decisions(config))
     except TailraceError as error:
         failed(overheard.after(str(error)))
         sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
@@ -67,6 +68,8 @@ def topics(file: str, create: bool, form: str | None) -> None:
             good(f"{spec.name}: {plural(spec.partitions, 'partition')}")
     if thin:
         note(internal.told_thin(thin))
+    if short:
+        note(short)
     for problem in problems:
         bad(str(problem))
     if problems:

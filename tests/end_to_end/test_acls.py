@@ -132,7 +132,8 @@ async def asked(broker: Authorized, destinations: Destinations) -> Asked:
 
 
 @pytest.mark.parametrize(
-    ("role", "regroup"), [*((role, "always") for role in (*ALL_ROLES, CREATOR, RESIZER)), ("sample", "never")]
+    ("role", "regroup"),
+    [*((role, "always") for role in (*ALL_ROLES, CREATOR, RESIZER)), ("sample", "never"), (CREATOR, "never")],
 )
 async def test_each_right_is_missed_by_name(asked: Asked, role: str, regroup: str) -> None:
     """None is printed that another one implies: taken away alone, the brokers refuse it alone."""

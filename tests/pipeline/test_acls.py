@@ -15,6 +15,7 @@ SINKS = {
     "prometheus": {"endpoint": "http://prometheus:9090/api/v1/write"},
 }
 CONFIG = Config.model_validate({**MINIMAL, "sinks": SINKS})
+DIRECT = Config.model_validate({**MINIMAL, "regroup": "never"})
 
 
 def operations(names: list[str], config: Config = CONFIG) -> dict[str, list[str]]:
@@ -69,8 +70,7 @@ def test_raw_topics_are_read_and_nothing_else() -> None:
 
 
 def test_raw_topics_that_sample_reads_itself_have_their_settings_checked() -> None:
-    direct = Config.model_validate({**MINIMAL, "regroup": "never"})
-    found = operations(["all"], direct)
+    found = operations(["all"], DIRECT)
     assert found["topic otlp_spans"] == ["Read", "DescribeConfigs"]
     assert found["topic tailrace.dlq"] == ["Write", "DescribeConfigs"]
     assert not {"group tailrace.ingest*", "topic tailrace.spans"} & found.keys()
@@ -81,6 +81,7 @@ def test_who_creates_topics_may_see_them() -> None:
     found = operations([CREATOR])
     assert found.pop("group tailrace.ingest*") == ["Describe"]
     assert set(map(tuple, found.values())) == {("Create", "Describe", "DescribeConfigs")}
+    assert operations([CREATOR], DIRECT)["topic otlp_spans"] == ["Describe", "DescribeConfigs"]
     assert operations(["sample", CREATOR])["topic tailrace.spans"] == ["Read", "Create", "DescribeConfigs"]
     assert operations(["sample", CREATOR])["topic tailrace.samples"] == ["Create", "Describe", "DescribeConfigs"]
 

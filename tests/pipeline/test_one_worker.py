@@ -121,7 +121,9 @@ async def test_a_trace_on_all_partitions_is_decided_once(alone: Alone) -> None:
     assert (report["live"]["same"], report["live"]["different"], report["new"]["traces"]) == (2, 0, 2)
 
 
-async def test_with_the_operators_consent_it_goes_on_where_the_group_was(kafka: Kafka, tmp_path: Path) -> None:
+async def test_with_the_operators_consent_it_goes_on_where_the_group_was(
+    kafka: Kafka, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Without any verdicts, and whatever `kafka.start` says: what lies there is forwarded, none of it passed over."""
     alone = await Alone(kafka.bootstrap, tmp_path, partitions=1, start="latest").create()
     async with alone.producer() as producer:
@@ -137,6 +139,7 @@ async def test_with_the_operators_consent_it_goes_on_where_the_group_was(kafka: 
         async with running(alone.config, ["sample"], accept_loss=True) as worker:
             await holds(worker, "sample")
             await alone.kept("a/1!", "a/2", "b/1!", "b/2", "b/3")
+    assert "are counted again" in caplog.text
 
 
 async def test_the_others_wait_and_one_of_them_takes_over(alone: Alone) -> None:

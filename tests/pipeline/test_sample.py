@@ -255,9 +255,9 @@ async def test_a_changed_past_is_refused(fed: Fed, change: Callable[[Fed], Await
 
 @pytest.mark.parametrize("change", [_truncate_decisions, _truncate_spans], ids=["decisions", "spans"])
 async def test_with_the_operators_consent_it_goes_on_after_what_is_gone(
-    fed: Fed, change: Callable[[Fed], Awaitable[None]]
+    fed: Fed, change: Callable[[Fed], Awaitable[None]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """F6: what came after it is decided and forwarded, once."""
+    """F6: what came after it is decided and forwarded, once. What may happen twice is said."""
     before = expired("spans")
     async with fed.producer() as producer:
         await fed.history(producer)
@@ -272,6 +272,8 @@ async def test_with_the_operators_consent_it_goes_on_after_what_is_gone(
             await eventually(forwarded, DEADLINE, "what came afterwards is forwarded")
     assert (await fed.names(fed.topics.kept_spans))["z/1!"] == 1
     assert (expired("spans") > before) == (change is _truncate_spans)
+    assert ("are decided again" in caplog.text) == (change is _truncate_decisions)
+    assert "counted again" not in caplog.text, "the checkpoint is there"
 
 
 async def test_a_marker_that_retention_took_is_no_loss(fed: Fed) -> None:

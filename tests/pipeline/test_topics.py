@@ -11,9 +11,20 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from pipeline import topics as internal
 from pipeline.config import Config
-from pipeline.topics import Topics, check, compare, ensure, partition_counts, placed_by_trace, thin, topic_specs
+from pipeline.topics import (
+    Topics,
+    check,
+    compare,
+    ensure,
+    partition_counts,
+    placed_by_trace,
+    short_decisions,
+    thin,
+    topic_specs,
+)
 from schemas.errors import Unavailable
 from tests.pipeline.configs import MINIMAL, config_for
+from tests.pipeline.kafka import create
 from tests.services.process import HOST, free_port
 from tests.services.servers import Kafka
 from tests.services.waiting import eventually
@@ -152,6 +163,35 @@ async def test_topics_that_acknowledge_too_early_are_a_hint(kafka: Kafka, monkey
     assert await thin(config) == [spec.name for spec in topic_specs(config)]
     monkeypatch.setattr(internal, "LEAST_IN_SYNC", 1)
     assert await thin(config) == []
+
+
+async def test_verdicts_outlive_the_raw_topics_that_sample_reads(kafka: Kafka) -> None:
+    """They are made so; where they were there before, or the raw topic keeps more by now, it is a hint."""
+    inputs = [{"topic": "outliving-raw", "signal": "traces"}, {"topic": "outliving-raw.logs", "signal": "logs"}]
+    settings = {**MINIMAL, "inputs": inputs, "regroup": "never"}
+
+    def config(prefix: str) -> Config:
+        kafka_settings = {"bootstrap_servers": [kafka.bootstrap], "prefix": prefix, "partitions": 1}
+        return Config.model_validate({**settings, "kafka": kafka_settings})
+
+    early, late = config("outliving-early"), config("outliving-late")
+    assert await ensure(early) == []
+    await create(kafka.bootstrap, {"outliving-raw": 1}, **{"retention.ms": str(7 * DAY_MS)})
+    await create(kafka.bootstrap, {"outliving-raw.logs": 1}, **{"retention.ms": "-1"})
+
+    async def known() -> bool:
+        return (await partition_counts(early, [item["topic"] for item in inputs])).keys() == {
+            item["topic"] for item in inputs
+        }
+
+    await eventually(known, 10, "the raw topics are there")
+    assert await ensure(late) == []
+    assert await short_decisions(late) == ""
+    assert await check(early) == [], "it stops no worker"
+    told = await short_decisions(early)
+    assert f"outliving-early.decisions: retention.ms is {DAY_MS + 600_000}:" in told
+    assert f"set it to {7 * DAY_MS + 600_000}" in told
+    assert await short_decisions(config_for(kafka.bootstrap, prefix="outliving-early")) == ""
 
 
 async def test_create_then_check(every_kafka: Kafka) -> None:
