@@ -263,9 +263,12 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             try:
                 batches = await self.consumer.getmany(timeout_ms=POLL_MS if holds else IDLE_MS)
             except OffsetOutOfRangeError as error:
-                text = f"records are gone before they were read, or the log was cut or made anew: {error}"
-                await self.crash(ProtocolError(text))
-                return
+                if await self._out_of_range(error):
+                    text = f"records are gone before they were read, or the log was cut or made anew: {error}"
+                    await self.crash(ProtocolError(text))
+                    return
+                await asyncio.sleep(RETAKE_BACKOFF)
+                continue
             except KafkaError as error:
                 log.warning("fetch failed", extra={"role": self.role, "error": repr(error)})
                 corrupt = isinstance(error, CorruptRecordException)
@@ -283,6 +286,21 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             for item in fetched:
                 await self._channel.put(item)
             holds = self.throttle()
+
+    async def _out_of_range(self, error: OffsetOutOfRangeError) -> bool:
+        """Whether the leader says so as well, not only a follower in this rack that is no longer in sync.
+
+        aiokafka 0.14 reads from such a one for 30 s; with the error it forgets it, and fetches from the leader next.
+        """
+        (positions,) = error.args
+        try:
+            first, ends = await self.brokers.beginning(positions), await self.brokers.written_ends(positions)
+        except KafkaError:
+            return False  # who it is may just be changing
+        if any(not first[partition] <= position <= ends[partition] for partition, position in positions.items()):
+            return True
+        log.warning("a follower is behind, the leader is read", extra={"role": self.role, "error": repr(error)})
+        return False
 
     def _fails_for_good(self, now: float) -> bool:
         """Whether fetching has raised for longer than a session.

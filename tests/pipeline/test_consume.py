@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline import config, fetching
@@ -421,6 +421,36 @@ async def test_a_fetcher_that_died_in_silence_stops_the_worker(
         with pytest.raises(Unavailable, match=f"{source}/0: nothing fetched from 0 on, it ends at 51; it has stood"):
             await asyncio.wait_for(worker.wait(), DEADLINE)
         assert (REGISTRY.get_sample_value("tailrace_stalled_seconds", {"role": "copy"}) or 0) > 3.0
+
+
+async def test_only_the_leader_says_that_a_log_ends_before_the_position(
+    kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a follower in this rack (KIP-392), which lags and has been left out of the in-sync replicas."""
+    source, target = topics
+    async with copying(kafka, topics) as (worker, group), producing(kafka, source, fresh("raw")) as producer:
+        expected = await produce(producer, source, 0, 1, partitions=1)
+
+        async def copied() -> bool:
+            return len(await read_all(kafka.bootstrap, target)) == len(expected)
+
+        await eventually(copied, DEADLINE, "all is copied")
+        partition, told = TopicPartition(source, 0), asyncio.Event()
+        fetch = group.consumer.getmany
+
+        async def behind(*args: Any, **kwargs: Any) -> Any:
+            if not told.is_set():
+                told.set()
+                raise OffsetOutOfRangeError({partition: await group.consumer.position(partition)})
+            return await fetch(*args, **kwargs)
+
+        monkeypatch.setattr(group.consumer, "getmany", behind)
+        await asyncio.wait_for(told.wait(), DEADLINE)
+        expected += await produce(producer, source, 1, 1, partitions=1)
+        await eventually(copied, DEADLINE, "the leader has the rest")
+        group.consumer.seek(partition, 1_000)
+        with pytest.raises(ProtocolError, match="records are gone before they were read, or the log was cut"):
+            await asyncio.wait_for(worker.wait(), DEADLINE)
 
 
 async def test_a_heartbeat_that_died_stops_the_worker(
