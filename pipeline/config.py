@@ -44,6 +44,7 @@ HISTOGRAM_EXTRA_SERIES = 3
 # Kafka's limit is 249 characters; the longest of our suffixes is `.untraced.logs`.
 _PREFIX_LENGTH = 200
 SHORTEST_TOKEN = 16  # characters
+MARKS_PER_STALL = 4  # at least, while a raw partition is read: one that comes late must not look like none
 MOST_RECORD_BYTES = 35 << 20  # a row or a dead letter; what goes with it fits into commit.MAX_REQUEST_BYTES
 
 
@@ -82,8 +83,8 @@ class Kafka(Section):
     transactions: bool = Field(True, description="False only for brokers without transactions: at-least-once.")
     commit_interval: Positive = Field(
         1.0,
-        description="Longest time between two transactions while records move. Sinks commit as soon as something is "
-        "delivered, but not more than four times a second.",
+        description="Longest time between two transactions while records move; `inputs[].commit_interval` says how "
+        "long it may be. Sinks commit as soon as something is delivered, but not more than four times a second.",
     )
     commit_bytes: int = Field(
         8 << 20,
@@ -146,7 +147,9 @@ class Input(Section):
         "with mixed producers.",
     )
     commit_interval: Positive | None = Field(
-        None, description="Longest time that ingest keeps what it has read here; default: `kafka.commit_interval`."
+        None,
+        description="Longest time that ingest keeps what it has read here; default: `kafka.commit_interval`. At most a "
+        "quarter of what decisions wait for it: `sampling.ingest_stall_limit`, for logs `logs.max_skew`.",
     )
 
     @model_validator(mode="after")
@@ -601,6 +604,33 @@ class Config(Section):
     def reads_whole_topics(self) -> bool:
         """Whether one window of `sample` reads all partitions of the raw topics, keyed or not."""
         return self.regroup == "never" and self.kafka.partitions == 1
+
+    def commit_interval(self, source: Input) -> float:
+        """Seconds between two transactions with what is read from an input."""
+        return source.commit_interval or self.kafka.commit_interval
+
+    def stall_limit(self, source: Input) -> float:
+        """Seconds after which a raw partition of an input that says nothing holds no clock."""
+        return self.sampling.ingest_stall_limit if source.signal == "traces" else self.logs.max_skew
+
+    @model_validator(mode="after")
+    def _marks_come_in_time(self) -> Self:
+        refuse(dict.fromkeys(self._late_marks()))
+        return self
+
+    def _late_marks(self) -> Iterator[Broken]:
+        """Inputs that would look stalled while they are read: a busy one is marked when it is committed."""
+        for i, source in enumerate(self.inputs if self.regroup == "always" else []):
+            interval, stall = self.commit_interval(source), self.stall_limit(source)
+            if source.signal == "metrics" or interval * MARKS_PER_STALL <= stall:
+                continue
+            limit = ("sampling", "ingest_stall_limit") if source.signal == "traces" else ("logs", "max_skew")
+            why = "or decisions do not wait for what is read meanwhile"
+            if source.commit_interval is None and "commit_interval" not in self.kafka.model_fields_set:
+                yield limit, f"must be at least four times kafka.commit_interval ({interval:g}s), {why}"
+                continue
+            path = ("kafka", "commit_interval") if source.commit_interval is None else ("inputs", i, "commit_interval")
+            yield path, f"must be at most a quarter of {'.'.join(limit)} ({stall:g}s), {why}"
 
     def raw_topic(self, signal: str) -> str | None:
         """The first raw topic of a signal; with `regroup: never` its only one."""

@@ -22,7 +22,7 @@ from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 from pipeline import expired, telemetry
 from pipeline.alarm import Alarm, breath
 from pipeline.commit import Committer, Output, committer, dead_letters
-from pipeline.config import Config, Input
+from pipeline.config import MARKS_PER_STALL, Config, Input
 from pipeline.consume import Group, Leases
 from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.ingested import Ingested
@@ -43,7 +43,6 @@ log = logging.getLogger(__name__)
 
 ROLE = "ingest"
 MARKS_PER_WAIT = 10  # idle marks per decision_wait
-MARKS_PER_STALL = 4  # and at least per stall limit
 LEAST_SILENCE = 0.05  # seconds between two of them, whatever the intervals are
 AHEAD_OF_SLOWEST = 4  # decision_waits that a raw partition may run ahead of the slowest one read here
 DOUBTS, DOUBT = 10, 1.0  # times, and seconds between them, that a group is asked which should have an offset
@@ -72,7 +71,7 @@ def group(
         others=others,
         watchdog=config.watchdog.timeout,
         limits=config.limits,
-        patience=min((_interval(item, config) for item in inputs.values()), default=inf),
+        patience=min((config.commit_interval(item) for item in inputs.values()), default=inf),
         accept_loss=accept_loss,
     )
 
@@ -105,16 +104,6 @@ def reloaded(config: Config) -> tuple[object, ...]:
     return sampling.decision_wait, sampling.ingest_stall_limit, config.logs.max_skew, config.metrics.otlp
 
 
-def _interval(source: Input, config: Config) -> float:
-    """Seconds between two transactions with what is read there."""
-    return source.commit_interval or config.kafka.commit_interval
-
-
-def _stall_limit(source: Input, config: Config) -> float:
-    """Seconds after which a raw partition that says nothing holds no clock."""
-    return config.sampling.ingest_stall_limit if source.signal == "traces" else config.logs.max_skew
-
-
 def _silences(source: Input, config: Config) -> tuple[float, float]:
     """Seconds after which an idle raw partition is marked for the first time, and at most between two of its marks.
 
@@ -124,10 +113,10 @@ def _silences(source: Input, config: Config) -> tuple[float, float]:
     """
     if source.signal == "metrics":
         return inf, inf
-    sampling, stall = config.sampling, _stall_limit(source, config)
+    sampling, stall = config.sampling, config.stall_limit(source)
     longest = min(sampling.decision_wait / MARKS_PER_WAIT, stall / MARKS_PER_STALL, LONGEST_SILENCE)
     longest = max(LEAST_SILENCE, longest)
-    slowest = max(_interval(item, config) for item in config.inputs if item.topic in config.traced)
+    slowest = max(config.commit_interval(item) for item in config.inputs if item.topic in config.traced)
     return min(max(LEAST_SILENCE, slowest), longest), longest
 
 
@@ -172,7 +161,7 @@ class RawPartition(Lease):
     ) -> None:
         self._group, self._partition, self._source = owner, partition, source
         self._config, self._topics, self._pace, self._ingested = config, topics, pace, ingested
-        self._interval = _interval(source, config)
+        self._interval = config.commit_interval(source)
         self._lead = Lead(self._interval)
         self._share, self._read = share, 0  # records since the last commit
         self._other_group = other_group  # of the same partition, with or without --signals
@@ -187,7 +176,7 @@ class RawPartition(Lease):
         self._next = self._committed = self._rounds = 0
         self._mark = RawMark()
         self._flushed_at = self._moved_at = time.monotonic()  # `_moved_at`: it was read, or there was nothing to read
-        self._stall = _stall_limit(source, config)
+        self._stall = config.stall_limit(source)
         self._marked_at = 0.0
         self._first_silence, self._longest_silence = _silences(source, config)
         self._silence = self._first_silence  # seconds until the next mark, while there is nothing else to commit

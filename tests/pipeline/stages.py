@@ -192,6 +192,18 @@ class Stages:
             assert set(policies) == {"errors" if trace in failed else ""}
 
 
+class Unhurried(Stages):
+    """Commits once an hour, but for what is in more of a hurry."""
+
+    SECTIONS = {
+        "sampling": {**configuration("", "")["sampling"], "ingest_stall_limit": "4h"},
+        "logs": {"max_skew": "4h"},
+    }
+
+    def __init__(self, bootstrap: str, folder: Path) -> None:
+        super().__init__(bootstrap, folder, commit_interval="1h")
+
+
 @contextlib.asynccontextmanager
 async def administration(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
     """An admin client, closed on the way out."""

@@ -155,6 +155,38 @@ def test_a_signal_has_its_encodings() -> None:
         assert list(found) == ["inputs[0].encoding"]
 
 
+MEANWHILE = "or decisions do not wait for what is read meanwhile"
+LOGS = {"topic": "logs", "signal": "logs"}
+SPANS = {"topic": "spans", "signal": "traces"}
+METRICS = {"topic": "points", "signal": "metrics"}
+
+
+def test_a_busy_raw_partition_is_marked_well_within_its_stall_limit() -> None:
+    """It was left out of the clock between any two commits: traces were decided without a healthy input."""
+    assert refusals(inputs=[SPANS, {**LOGS, "commit_interval": "15s"}]) == {}
+    assert refusals(inputs=[SPANS, {**LOGS, "commit_interval": "2m"}]) == {
+        "inputs[1].commit_interval": f"must be at most a quarter of logs.max_skew (60s), {MEANWHILE}"
+    }
+    assert refusals(inputs=[{**SPANS, "commit_interval": "75s"}, LOGS]) == {}
+    assert refusals(inputs=[{**SPANS, "commit_interval": "76s"}, LOGS]) == {
+        "inputs[0].commit_interval": f"must be at most a quarter of sampling.ingest_stall_limit (300s), {MEANWHILE}"
+    }
+    assert refusals(kafka={"commit_interval": "20s"}, inputs=[SPANS, LOGS, {**LOGS, "topic": "others"}]) == {
+        "kafka.commit_interval": f"must be at most a quarter of logs.max_skew (60s), {MEANWHILE}"
+    }
+    assert refusals(kafka={"commit_interval": "20s"}, inputs=[SPANS, {**LOGS, "commit_interval": "1s"}]) == {}
+    assert refusals(inputs=[SPANS, LOGS], logs={"max_skew": "500ms"}, sampling={"ingest_stall_limit": "3s"}) == {
+        "logs.max_skew": f"must be at least four times kafka.commit_interval (1s), {MEANWHILE}",
+        "sampling.ingest_stall_limit": f"must be at least four times kafka.commit_interval (1s), {MEANWHILE}",
+    }
+
+
+def test_what_has_no_marks_may_be_committed_rarely() -> None:
+    slow = {"commit_interval": "1h"}
+    assert refusals(inputs=[SPANS, {**METRICS, **slow}]) == {}
+    assert refusals(regroup="never", inputs=[SPANS, LOGS, METRICS], kafka=slow) == {}
+
+
 def test_the_horizon_is_beyond_the_wait() -> None:
     found = refusals(sampling={"decision_wait": "10m", "late_horizon": "10m"})
     assert found == {"sampling.late_horizon": "must be longer than decision_wait (600s)"}

@@ -25,7 +25,18 @@ from schemas.envelope import NO_MARK
 from schemas.point import PointBatch
 from schemas.reasons import Reason
 from tests.pipeline.kafka import DEADLINE, committed, create, expired, forget, fresh
-from tests.pipeline.stages import Stages, administration, holds, log_of, monotone, now, partition, refusal, traces
+from tests.pipeline.stages import (
+    Stages,
+    Unhurried,
+    administration,
+    holds,
+    log_of,
+    monotone,
+    now,
+    partition,
+    refusal,
+    traces,
+)
 from tests.services import Kafka, eventually
 
 MINUTE, HOUR = 60_000, 3_600_000
@@ -68,7 +79,7 @@ def gauge(name: str) -> bytes:
 
 async def test_an_input_may_be_in_more_of_a_hurry_than_the_others(kafka: Kafka, tmp_path: Path) -> None:
     """`inputs[].commit_interval`: its logs are there while spans that came before them wait for theirs."""
-    stages = Stages(kafka.bootstrap, tmp_path, commit_interval="1h")
+    stages = Unhurried(kafka.bootstrap, tmp_path)
     stages.settings["inputs"][1]["commit_interval"] = "50ms"
     stages.config = Config.model_validate(stages.settings)
     await stages.create()

@@ -28,6 +28,7 @@ from schemas.decision import Checkpoint, DecisionRecord
 from tests.pipeline.kafka import DEADLINE, committed, create, expired
 from tests.pipeline.stages import (
     Stages,
+    Unhurried,
     administration,
     busy,
     holds,
@@ -413,7 +414,7 @@ async def test_the_clock_goes_on_while_nothing_comes_and_every_output_is_the_dia
 
 async def test_sample_may_be_in_more_of_a_hurry_than_the_others(kafka: Kafka, tmp_path: Path) -> None:
     """`sampling.commit_interval`: verdicts are there long before the hour of `kafka.commit_interval` is over."""
-    stages = Stages(kafka.bootstrap, tmp_path, commit_interval="1h")
+    stages = Unhurried(kafka.bootstrap, tmp_path)
     for section in (*stages.settings["inputs"], stages.settings["sampling"]):
         section["commit_interval"] = "50ms"
     stages.config = Config.model_validate(stages.settings)
