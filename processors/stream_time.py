@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from heapq import heappop, heappush, heapreplace
 from statistics import median_low
 
 from processors.feeds import feed_of, place_of
@@ -32,6 +33,10 @@ class StreamClock:
     Silence is measured in *activity*: what append times advanced from record to record while a feed was read, in the
     feed that has come least far. So neither reading one feed ahead of the other, nor an outage of everything, nor a
     step of the broker's clock (a step counts for `step_limit` at most) makes a raw partition look stalled.
+
+    Every record asks for the time, and there may be a thousand raw partitions. So those that are waited for stand in
+    line, a heap, by the smallest mark that they may have: only the first is looked at. It gets back in line if it has
+    moved on meanwhile, and out of it, up to its next mark, if it is stalled.
     """
 
     stall_limits: Mapping[str, int]
@@ -44,6 +49,8 @@ class StreamClock:
     _activity: dict[str, int] = field(default_factory=dict)
     _heard: dict[RawPartition, tuple[int, ...]] = field(default_factory=dict)
     _left_out: set[RawPartition] = field(default_factory=set)
+    _line: list[tuple[int, RawPartition]] = field(default_factory=list)
+    _in_line: set[RawPartition] = field(default_factory=set)
     _now: int | None = None
     _settled: bool = False  # whether `_now` is still the answer
 
@@ -62,7 +69,7 @@ class StreamClock:
         self.marks = {raw: mark for raw, mark in marks.items() if mark[0] >= 0}
         self._list(raw_topics)
         for raw, (_, append) in marks.items():
-            self._heard.setdefault(raw, self._active())
+            self._expect(raw)
             if append == LEFT_OUT:
                 self._left_out.add(raw)
         self._settled = False
@@ -70,7 +77,7 @@ class StreamClock:
     def saved(self, raw: RawPartition) -> tuple[int, int]:
         """What a checkpoint says of a raw partition: its mark (-1: none) and append time, or LEFT_OUT instead."""
         mark, append = self.marks.get(raw, (-1, LEFT_OUT))
-        return mark, LEFT_OUT if self._stalled(raw) else append
+        return mark, LEFT_OUT if self._stalled(raw, self._active()) else append
 
     def row_time(self, raw: RawPartition, timestamp: int, append: int) -> int:
         """Stream time of a raw record: not before its partition's last mark, not after the broker's now."""
@@ -89,6 +96,7 @@ class StreamClock:
             self.marks[raw] = (max(mark, known[0]) if known else mark, append)
             self._heard[raw] = self._active()
             self._left_out.discard(raw)
+            self._line_up(raw)
             self.changed.add(raw)
 
     def read(self, feed: str, envelope: Envelope, append: int) -> None:
@@ -122,9 +130,25 @@ class StreamClock:
 
     def _list(self, raw_topics: Mapping[str, int]) -> None:
         for topic, count in raw_topics.items():
-            self.raw_topics[topic] = max(count, self.raw_topics.get(topic, 0))
-            for partition in range(count):
-                self._heard.setdefault((topic, partition), self._active())
+            known = self.raw_topics.get(topic, 0)
+            self.raw_topics[topic] = max(count, known)
+            for partition in range(known, count):
+                self._expect((topic, partition))
+
+    def _expect(self, raw: RawPartition) -> None:
+        """Wait for a raw partition from now on, if it was not known."""
+        if raw not in self._heard:
+            self._heard[raw] = self._active()
+            self._line_up(raw)
+
+    def _line_up(self, raw: RawPartition) -> None:
+        if raw not in self._in_line:
+            self._in_line.add(raw)
+            heappush(self._line, (self._mark(raw), raw))
+
+    def _mark(self, raw: RawPartition) -> int:
+        mark = self.marks.get(raw)
+        return -1 if mark is None else mark[0]
 
     def now(self) -> int | None:
         """The smallest mark of all raw partitions that are not stalled; None while one has no mark yet.
@@ -139,26 +163,28 @@ class StreamClock:
         return self._now
 
     def _smallest(self) -> int | None:
-        smallest: int | None = None
-        for raw in self._heard:
-            if self._stalled(raw):
-                continue
-            mark = self.marks.get(raw)
-            if mark is None:
-                return None
-            if smallest is None or mark[0] < smallest:
-                smallest = mark[0]
-        return smallest
+        line, active = self._line, self._active()
+        while line:
+            mark, raw = line[0]
+            if self._stalled(raw, active):
+                heappop(line)
+                self._in_line.remove(raw)
+            elif mark != (newest := self._mark(raw)):
+                heapreplace(line, (newest, raw))
+            else:
+                return None if mark < 0 else mark
+        return None
 
-    def _stalled(self, raw: RawPartition) -> bool:
+    def _stalled(self, raw: RawPartition, active: tuple[int, ...]) -> bool:
         if raw in self._left_out:
             return True
         limit = self.stall_limits.get(raw[0], self.default_stall_limit)
-        return min(map(int.__sub__, self._active(), self._heard[raw]), default=0) > limit
+        return min(map(int.__sub__, active, self._heard[raw]), default=0) > limit
 
     def stalled(self) -> list[RawPartition]:
         """Raw partitions that the clock leaves out at present."""
-        return [raw for raw in self._heard if self._stalled(raw)]
+        active = self._active()
+        return [raw for raw in self._heard if self._stalled(raw, active)]
 
 
 @dataclass(slots=True)
@@ -177,7 +203,7 @@ class RawClock(StreamClock):
     def __post_init__(self) -> None:
         for feed in self.feeds:
             self._reading[feed] = RawMark()
-            self._heard[place_of(feed, self.partition)] = self._active()
+            self._expect(place_of(feed, self.partition))
 
     def restore(self, marks: Mapping[RawPartition, tuple[int, int]], raw_topics: Mapping[str, int]) -> None:
         """Continue from a checkpoint."""
@@ -197,7 +223,7 @@ class RawClock(StreamClock):
         mark.ended(self._cut(feed, append))
         self._go_on(feed, mark.mark, append)
 
-    def _stalled(self, raw: RawPartition) -> bool:
+    def _stalled(self, raw: RawPartition, active: tuple[int, ...]) -> bool:
         return raw in self._left_out  # by whoever ran ingest before: what is read here is heard
 
     def _active(self) -> tuple[int, ...]:

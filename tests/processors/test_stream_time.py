@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.stream_time import LEFT_OUT, STEP_LIMIT_MS, BrokerClock, RawMark, RawPartition, StreamClock
+from tests.processors.plain_clock import PlainClock
 
 NOON = 1_700_000_000_000
 SECOND, HOUR = 1_000, 3_600_000
@@ -237,6 +240,73 @@ def test_never_back_never_beyond_a_live_mark(
             assert now is not None
             assert all(newest[r] >= now for r in live)
         last = now
+
+
+LISTS = ({}, {"raw_spans": 1, "raw_logs": 1}, {"raw_spans": 2}, {"raw_logs": 2})
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(("mark", "mark", "mark", "read", "end", "end", "takeover")),
+        st.sampled_from((FIRST, OTHER, LOG)),
+        st.integers(-30, 5),  # its mark, seconds from the append time
+        st.sampled_from((0, 1, 10, 10, 10, 10, 15, 100, -3600, 3600)),  # seconds since the last one
+        st.sampled_from(LISTS),
+    ),
+    min_size=30,
+    max_size=150,
+)
+
+
+@given(STEPS)
+def test_whoever_is_looked_at_the_answers_are_those_of_looking_at_all(
+    steps: Sequence[tuple[str, RawPartition, int, int, dict[str, int]]],
+) -> None:
+    """A record looks at few raw partitions; in any order of marks, silence, lists, ends and takeovers."""
+    limits = {"raw_logs": 40 * SECOND}, LOG_LIMIT, ("spans", "logs")
+    clock, plain, append = StreamClock(*limits), PlainClock(*limits), NOON
+    for what, raw, behind, elapsed, listed in steps:
+        append += elapsed * SECOND
+        feed = "logs" if raw[0] == "raw_logs" else "spans"
+        for each in (clock, plain):
+            if what == "end":
+                each.ended("logs", append)
+                each.ended("spans", append)
+            elif what != "takeover":
+                each.observe(feed, raw, append + behind * SECOND if what == "mark" else -1, append, listed)
+        if what == "takeover":
+            raws = sorted({*plain.marks, *plain.stalled()})
+            saved = {each: plain.saved(each) for each in raws}
+            assert {each: clock.saved(each) for each in raws} == saved
+            clock, plain, known = StreamClock(*limits), PlainClock(*limits), plain.raw_topics
+            for each in (clock, plain):
+                each.restore(saved, known)
+        elif behind % 3:
+            assert clock.now() == plain.now()
+        assert sorted(clock.stalled()) == sorted(plain.stalled())
+        assert (clock.marks, clock.raw_topics, clock.changed) == (plain.marks, plain.raw_topics, plain.changed)
+    assert clock.now() == plain.now()
+
+
+def test_a_record_costs_the_same_however_many_raw_partitions_there_are() -> None:
+    """Each one went through all of them: 400, of one record a second, took a core for two clocks."""
+
+    def cost(raws: int) -> float:
+        clock, best = StreamClock({"raw_logs": LOG_LIMIT}, LIMIT, ("spans", "logs")), float("inf")
+        records = ((f"raw_{number % 2}", number // 2 % (raws // 2), NOON + number) for number in count())
+        listed = {"raw_0": raws // 2, "raw_1": raws // 2}
+
+        def read(most: int) -> None:
+            for (topic, partition, time_ms), _ in zip(records, range(most), strict=False):
+                clock.observe("spans", (topic, partition), time_ms, time_ms, listed)
+                clock.now()
+
+        read(raws)
+        for _ in range(3):
+            began = time.process_time()
+            read(500)
+            best = min(best, time.process_time() - began)
+        return best
+
+    assert cost(400) < 8 * cost(10)
 
 
 def test_a_mark_is_the_newest_timestamp_that_was_read() -> None:
