@@ -193,6 +193,7 @@ class PartitionPair(Lease):
             self._tell_gone(pointer is not None and pointer < first, offsets)
         starts = await self._starts(offsets)
         positions = self._window.resume(offsets, starts, self._accept_loss, await self._emptied(starts))
+        self._stalled = set(self._window.stalled())  # whoever had the partition before has counted them
         for name, records in self._window.lost.items():
             expired.tell(ROLE, self._config.kafka.prefix, self._pair[name], records)
         return {self._pair[name]: offset for name, offset in positions.items()}

@@ -9,9 +9,9 @@ All times are milliseconds since the epoch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from heapq import heappop, heappush, heapreplace
+from heapq import heapify, heappop, heappush, heapreplace
 from statistics import median_low
 
 from processors.feeds import feed_of, place_of
@@ -20,6 +20,7 @@ from schemas.envelope import Envelope
 RawPartition = tuple[str, int]
 STEP_LIMIT_MS = 10_000  # the most that one observation may move the broker's clock, or one record a mark
 STEPS_PER_STALL = 4  # steps of append time, at least, before a raw partition may count as stalled
+UNLISTED = 2  # a part of its stall limit in which nobody lists a raw partition that was removed
 LEFT_OUT = -1  # in a checkpoint, instead of an append time
 
 
@@ -28,7 +29,9 @@ class StreamClock:
     """The clock of one reader of one partition of several internal topics, its *feeds* (spans and logs).
 
     `stall_limits` maps a raw topic to the time (ms) after which a raw partition without a new mark is left out. One
-    that is old but moving never is; one without any mark holds the clock.
+    that is old but moving never is; one without any mark holds the clock. One that no mark record lists any more,
+    either, was removed with its input: it is forgotten, and new if it is ever listed again. As long as a single worker
+    of ingest has an older configuration, its records list what that has.
 
     Silence is measured in *activity*: what append times advanced from record to record while a feed was read, in the
     feed that has come least far. So neither reading one feed ahead of the other, nor an outage of everything, nor a
@@ -49,6 +52,7 @@ class StreamClock:
     _activity: dict[str, int] = field(default_factory=dict)
     _heard: dict[RawPartition, tuple[int, ...]] = field(default_factory=dict)
     _left_out: set[RawPartition] = field(default_factory=set)
+    _listed: dict[tuple[str, int], tuple[int, ...]] = field(default_factory=dict)  # by topic and count
     _line: list[tuple[int, RawPartition]] = field(default_factory=list)
     _in_line: set[RawPartition] = field(default_factory=set)
     _now: int | None = None
@@ -89,7 +93,7 @@ class StreamClock:
         """A record of `raw` was read: its mark (negative: none) holds from here on."""
         self._settled = False
         self._elapse(feed, append)
-        if raw_topics and raw_topics != self.raw_topics:
+        if raw_topics:
             self._list(raw_topics)
         if mark >= 0:
             known = self.marks.get(raw)
@@ -129,6 +133,7 @@ class StreamClock:
         return tuple(self._activity.get(feed, 0) for feed in self.feeds)
 
     def _list(self, raw_topics: Mapping[str, int]) -> None:
+        self._listed.update(dict.fromkeys(raw_topics.items(), self._active()))
         for topic, count in raw_topics.items():
             known = self.raw_topics.get(topic, 0)
             self.raw_topics[topic] = max(count, known)
@@ -176,15 +181,42 @@ class StreamClock:
         return None
 
     def _stalled(self, raw: RawPartition, active: tuple[int, ...]) -> bool:
-        if raw in self._left_out:
-            return True
-        limit = self.stall_limits.get(raw[0], self.default_stall_limit)
-        return min(map(int.__sub__, active, self._heard[raw]), default=0) > limit
+        return raw in self._left_out or _since(self._heard[raw], active) > self._limit(raw)
+
+    def _limit(self, raw: RawPartition) -> int:
+        return self.stall_limits.get(raw[0], self.default_stall_limit)
 
     def stalled(self) -> list[RawPartition]:
-        """Raw partitions that the clock leaves out at present."""
+        """Raw partitions that the clock leaves out at present. Forgets those that were removed."""
         active = self._active()
-        return [raw for raw in self._heard if self._stalled(raw, active)]
+        left_out = [raw for raw in self._heard if self._stalled(raw, active)]
+        removed = {raw for raw in left_out if self._is_removed(raw, active)}
+        if removed:
+            self._forget(removed)
+        return [raw for raw in left_out if raw not in removed]
+
+    def _is_removed(self, raw: RawPartition, active: tuple[int, ...]) -> bool:
+        """Whether one that is stalled was in no list of late; a count of 0 is one that metadata does not know."""
+        lists = [at for (topic, count), at in self._listed.items() if topic == raw[0] and not 0 < count <= raw[1]]
+        return all(_since(at, active) > self._limit(raw) // UNLISTED for at in lists)
+
+    def _forget(self, removed: Set[RawPartition]) -> None:
+        for raw in removed:
+            del self._heard[raw]
+            self.marks.pop(raw, None)
+            known = self.raw_topics.pop(raw[0], 0)
+            if least := min(known, raw[1]):  # the others of its topic are in no list either
+                self.raw_topics[raw[0]] = least
+        self.changed -= removed
+        self._left_out -= removed
+        self._in_line -= removed
+        self._line = [place for place in self._line if place[1] not in removed]
+        heapify(self._line)
+
+
+def _since(then: tuple[int, ...], active: tuple[int, ...]) -> int:
+    """Activity (ms) from then to now, in the feed that has come least far."""
+    return min(map(int.__sub__, active, then), default=0)
 
 
 @dataclass(slots=True)
@@ -225,6 +257,9 @@ class RawClock(StreamClock):
 
     def _stalled(self, raw: RawPartition, active: tuple[int, ...]) -> bool:
         return raw in self._left_out  # by whoever ran ingest before: what is read here is heard
+
+    def _is_removed(self, raw: RawPartition, active: tuple[int, ...]) -> bool:
+        return False  # nobody lists what is read here
 
     def _active(self) -> tuple[int, ...]:
         return ()  # nobody is silent here; there may be hundreds of feeds, and each record asks

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from processors.stream_time import LEFT_OUT, STEPS_PER_STALL, RawPartition
+from processors.stream_time import LEFT_OUT, STEPS_PER_STALL, UNLISTED, RawPartition
 
 
 @dataclass
@@ -22,6 +22,7 @@ class PlainClock:
     activity: dict[str, int] = field(default_factory=dict)
     heard: dict[RawPartition, tuple[int, ...]] = field(default_factory=dict)
     left_out: set[RawPartition] = field(default_factory=set)
+    lists: list[tuple[tuple[int, ...], Mapping[str, int]]] = field(default_factory=list)
     reached: int | None = None
 
     def restore(self, marks: Mapping[RawPartition, tuple[int, int]], raw_topics: Mapping[str, int]) -> None:
@@ -57,7 +58,22 @@ class PlainClock:
         return self.reached
 
     def stalled(self) -> list[RawPartition]:
-        return [raw for raw in self.heard if self._stalled(raw)]
+        found = [raw for raw in self.heard if self._stalled(raw)]
+        removed = {raw for raw in found if not self._is_listed(raw)}
+        for raw in removed:
+            del self.heard[raw]
+            self.marks.pop(raw, None)
+        self.changed -= removed
+        self.left_out -= removed
+        for topic, partition in removed:
+            self.raw_topics[topic] = min(self.raw_topics.get(topic, 0), partition)
+        gone = {topic for topic, _ in removed if not self.raw_topics[topic]}
+        self.raw_topics = {topic: known for topic, known in self.raw_topics.items() if topic not in gone}
+        return [raw for raw in found if raw not in removed]
+
+    def _is_listed(self, raw: RawPartition) -> bool:
+        latest = [at for at, listed in self.lists if listed.get(raw[0]) == 0 or listed.get(raw[0], 0) > raw[1]]
+        return any(self._since(at) <= self._limit(raw) // UNLISTED for at in latest)
 
     def _elapse(self, feed: str, append: int) -> None:
         step = min([self.default_stall_limit, *self.stall_limits.values()]) // STEPS_PER_STALL
@@ -71,11 +87,17 @@ class PlainClock:
         return tuple(self.activity.get(feed, 0) for feed in self.feeds)
 
     def _list(self, raw_topics: Mapping[str, int]) -> None:
+        self.lists.append((self._active(), raw_topics))
         for topic, count in raw_topics.items():
             self.raw_topics[topic] = max(count, self.raw_topics.get(topic, 0))
             for partition in range(count):
                 self.heard.setdefault((topic, partition), self._active())
 
     def _stalled(self, raw: RawPartition) -> bool:
-        limit = self.stall_limits.get(raw[0], self.default_stall_limit)
-        return raw in self.left_out or min(map(int.__sub__, self._active(), self.heard[raw])) > limit
+        return raw in self.left_out or self._since(self.heard[raw]) > self._limit(raw)
+
+    def _since(self, then: tuple[int, ...]) -> int:
+        return min(map(int.__sub__, self._active(), then))
+
+    def _limit(self, raw: RawPartition) -> int:
+        return self.stall_limits.get(raw[0], self.default_stall_limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -98,6 +98,52 @@ def test_a_silent_raw_partition_is_left_out_after_its_limit_and_is_late_when_it_
     assert reader.clock.stalled() == []
     assert reader.marks(320, FIRST, LOG).now == 310
     assert reader.mark(OTHER, 315, append=321).now == 315
+
+
+def without(reader: Reader, seconds: Iterable[int], *lists: dict[str, int]) -> Reader:
+    """Marks of FIRST and LOG alone, in records that list these, in turn."""
+    for number, second in enumerate(seconds):
+        for feed, raw in (("spans", FIRST), ("logs", LOG)):
+            reader.clock.observe(feed, raw, ms(second), ms(second), lists[number % len(lists)])
+            reader.clock.now()
+            assert len(lists) > 1 or reader.clock.stalled() == []
+    return reader
+
+
+def test_one_that_was_removed_is_forgotten_and_new_when_it_is_listed_again() -> None:
+    """It stayed in every checkpoint, and each takeover counted it as left out, for ever."""
+    fewer = {"raw_spans": 1, "raw_logs": 1}
+    reader = without(Reader().marks(0), range(10, 301, 10), fewer)
+    assert reader.now == 0, "it holds the clock for its limit, as ever"
+    without(reader, range(310, 400, 10), fewer)
+    assert reader.now == 390
+    assert reader.clock.raw_topics == reader.restarted().clock.raw_topics == fewer
+    assert OTHER not in reader.clock.marks
+    reader.marks(400, FIRST, LOG)
+    assert reader.marks(410, FIRST, LOG).now == 390, "without a mark it holds the clock"
+    assert reader.mark(OTHER, 405, append=411).now == 405
+
+
+def test_one_that_a_single_worker_still_lists_is_not_removed() -> None:
+    """A rolling change of the inputs; and a worker that knows no count just now, as without metadata."""
+    fewer = {"raw_spans": 1, "raw_logs": 1}
+    for known in (RAW, {**RAW, "raw_spans": 0}):
+        reader = without(Reader().marks(0), range(10, 1000, 10), fewer, fewer, known)
+        assert reader.now == 990
+        assert reader.clock.stalled() == reader.restarted().clock.stalled() == [OTHER]
+        assert reader.restarted().clock.raw_topics == RAW
+
+
+def test_one_that_was_removed_before_a_takeover_is_forgotten_after_it() -> None:
+    reader = Reader().marks(0)
+    for second in range(10, 400, 10):
+        reader.marks(second, FIRST, LOG)
+    after = reader.restarted()
+    assert after.clock.stalled() == [OTHER]
+    for second in range(400, 600, 10):
+        after.clock.observe("spans", FIRST, ms(second), ms(second), {"raw_spans": 1, "raw_logs": 1})
+        after.clock.observe("logs", LOG, ms(second), ms(second), {"raw_spans": 1, "raw_logs": 1})
+    assert after.clock.stalled() == []
 
 
 def test_logs_are_waited_for_less_long_than_spans() -> None:
@@ -242,7 +288,7 @@ def test_never_back_never_beyond_a_live_mark(
         last = now
 
 
-LISTS = ({}, {"raw_spans": 1, "raw_logs": 1}, {"raw_spans": 2}, {"raw_logs": 2})
+LISTS = ({}, {"raw_spans": 1, "raw_logs": 1}, {"raw_spans": 2}, {"raw_logs": 2}, {"raw_spans": 0})
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(("mark", "mark", "mark", "read", "end", "end", "takeover")),
