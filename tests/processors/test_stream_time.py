@@ -288,7 +288,13 @@ def test_never_back_never_beyond_a_live_mark(
         last = now
 
 
-LISTS = ({}, {"raw_spans": 1, "raw_logs": 1}, {"raw_spans": 2}, {"raw_logs": 2}, {"raw_spans": 0})
+LISTS: tuple[dict[str, int], ...] = (
+    {},
+    {"raw_spans": 1, "raw_logs": 1},
+    {"raw_spans": 2},
+    {"raw_logs": 2},
+    {"raw_spans": 0},
+)
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(("mark", "mark", "mark", "read", "end", "end", "takeover")),

@@ -121,7 +121,8 @@ def _checkpoint_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
     def with_head_marks(self: Window, *args: Any, **named: Any) -> Burst | None:
         self._tail_clock.marks |= self._clock.marks
         self._tail_clock.changed |= set(self._clock.marks)
-        self._tail_clock._heard = self._clock._heard | self._tail_clock._heard
+        for raw in self._clock._heard:
+            self._tail_clock._expect(raw)
         return burst(self, *args, **named)
 
     monkeypatch.setattr(Window, "burst", with_head_marks)
