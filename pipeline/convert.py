@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -16,8 +16,9 @@ from pydantic import ValidationError
 
 from pipeline.config import Sampling
 from pipeline.config_file import InvalidConfig, parse, worded
-from pipeline.yaml_tree import Key, dotted, not_yaml
+from pipeline.yaml_tree import Key, dotted, not_allowed, not_yaml
 from processors.regroup import ENCODINGS
+from processors.sampling.ottl import CONTEXTS, Context, alternatives
 from processors.sampling.policies import Policy
 from schemas.errors import ConfigError
 from schemas.settings import format_duration, parse_duration
@@ -65,36 +66,99 @@ class Gap:
 
 @dataclass(slots=True)
 class Converted:
-    """Tailrace's configuration as plain data, and the gaps in order of lines."""
+    """Tailrace's configuration as plain data, the gaps in order of lines, and what is left out of its policies."""
 
     config: dict[str, Any]
     gaps: list[Gap]
+    left_out: list[Any] = field(default_factory=list)
 
 
 def convert(text: str, processor: str | None = None) -> Converted:
     """The configuration in `text` (YAML). `processor` chooses one of several, as `tail_sampling/NAME`.
 
-    Raises ConfigError when there is none to be found, and for what has another shape than a Collector would take.
+    That of a ConfigMap, an OpenTelemetryCollector or a chart's values is found in it.
+    Raises ConfigError when there is none to be found, and for what has another shape than a Collector would take;
+    InvalidConfig for what is not YAML.
     """
-    try:
-        data, root = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        raise ConfigError(f"this is not YAML: {not_yaml(error)}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"this is not YAML: {error}") from None
-    if not isinstance(data, dict) or root is None:
+    root = _composed(text)
+    node = next(filter(_may_be_whole, _embedded(root)), root)
+    if isinstance(node, yaml.ScalarNode):
+        start = node.start_mark.line
+        if node.style == "|":
+            node = _composed("\n" * (start + 1) + node.value, _indent(text.splitlines()[start + 1 :]))
+            lines = _lines_of(node)
+        else:  # in quotes or folded: its own lines say nothing
+            node, lines = _composed(node.value), {(): start + 1}
+    else:
+        lines = _lines_of(node)
+    if not isinstance(node, yaml.MappingNode):
         raise ConfigError("a Collector's configuration is a mapping with processors and service")
-    try:
-        lines = dict(_lines(root, ()))
-    except RecursionError:
-        raise ConfigError("an alias in it stands for what it is in") from None
-    data = _unescaped(data)
+    data = _unescaped(_constructed(node))
     return _Conversion(data, lines).convert(*_chosen(data, processor))
 
 
-def written(config: Mapping[str, Any]) -> str:
-    """The text of a file with this content."""
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
+def _composed(text: str, indent: int = 0) -> yaml.Node | None:
+    """The document in a text, in which columns begin behind an indent. Raises InvalidConfig."""
+    try:
+        return yaml.compose(text, yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        problem = not_yaml(error)
+    except yaml.reader.ReaderError as error:
+        problem = not_allowed(error, text)
+    raise InvalidConfig("", [replace(problem, column=problem.column + indent)])
+
+
+def _constructed(node: yaml.Node) -> Any:
+    """Its data. Raises InvalidConfig."""
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        raise InvalidConfig("", [not_yaml(error)]) from None
+    finally:
+        loader.dispose()
+
+
+def _embedded(root: yaml.Node | None) -> Iterator[yaml.Node]:
+    """What may be the configuration in a ConfigMap, in an OpenTelemetryCollector, or in a chart's values."""
+    top = _below(root)
+    if "processors" not in top:
+        yield from _below(top.get("data")).values()
+        yield from (each["config"] for each in (_below(top.get("spec")), top) if "config" in each)
+
+
+def _below(node: yaml.Node | None) -> dict[str, yaml.Node]:
+    return {key.value: value for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}
+
+
+def _may_be_whole(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.MappingNode) or (isinstance(node, yaml.ScalarNode) and PROCESSOR in node.value)
+
+
+def _indent(lines: Sequence[str]) -> int:
+    """That of the first line that is not empty."""
+    first = next(filter(str.strip, lines), "")
+    return len(first) - len(first.lstrip(" "))
+
+
+def _lines_of(root: yaml.Node | None) -> dict[Key, int]:
+    try:
+        return {} if root is None else dict(_lines(root, ()))
+    except RecursionError:
+        raise ConfigError("an alias in it stands for what it is in") from None
+
+
+def written(config: Mapping[str, Any], left_out: Sequence[Any] = ()) -> str:
+    """The text of a file with this content; what is left out of its policies is a comment at its end."""
+    text = _dumped(config)
+    if left_out:
+        text += "\n# Left out of sampling.policies, because it has no counterpart:\n"
+        text += "".join(f"# {line}\n" for line in _dumped(left_out).splitlines())
+    return text
+
+
+def _dumped(data: Any) -> str:
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _unescaped(data: Any) -> Any:
@@ -140,6 +204,7 @@ class _Conversion:
     data: Mapping[str, Any]
     lines: Mapping[Key, int]
     gaps: list[Gap] = field(default_factory=list)
+    left_out: list[Any] = field(default_factory=list)
 
     def gap(self, path: Key, why: str, matters: bool = True) -> None:
         self.gaps.append(Gap(self.line(path), dotted(path), why, matters))
@@ -188,7 +253,7 @@ class _Conversion:
         if sinks := self.sinks(path):
             config["sinks"] = sinks
         self.checked(path, config)
-        return Converted(config, sorted(self.gaps, key=lambda gap: gap.line))
+        return Converted(config, sorted(self.gaps, key=lambda gap: gap.line), self.left_out)
 
     def waits(self, path: Key, sampling: dict[str, Any]) -> None:
         """Waits that the Collector takes and Tailrace has a rule about."""
@@ -228,9 +293,10 @@ class _Conversion:
 
     def policies(self, path: Key, given: Any) -> list[dict[str, Any]]:
         taken: list[dict[str, Any]] = []
-        for number, policy in enumerate(self.listed(path, given)):
+        for number, whole in enumerate(self.listed(path, given)):
             here: Key = (*path, number)
-            name = policy.get("name") if isinstance(policy, dict) else None
+            name = whole.get("name") if isinstance(whole, dict) else None
+            policy = self.met_without(here, whole)
             try:
                 Policy.model_validate(policy)
             except ValidationError as error:
@@ -238,13 +304,46 @@ class _Conversion:
                 for details in wrong:
                     self.gap(here + details["loc"], f"policy {name!r} is left out: {worded(details)}")
                 if wrong:
+                    self.left_out.append(whole)
                     continue
                 self.gap(here, f"policy {name!r} is taken as it is: what ${{…}} stands for is not known here", False)
             if any(name == other["name"] for other in taken):
                 self.gap(here, f"policy {name!r} is left out: there is one of this name already")
+                self.left_out.append(whole)
                 continue
             taken.append(policy)
         return taken
+
+    def met_without(self, path: Key, policy: Any) -> Any:
+        """The same without conditions that are not known here: one of a list is enough, so the others still keep.
+
+        A policy whose conditions are all unknown stays as it is, for its own validation to tell.
+        """
+        if isinstance(policy, list):
+            return [self.met_without((*path, number), part) for number, part in enumerate(policy)]
+        if not isinstance(policy, dict):
+            return policy
+        block = policy.get("ottl_condition")
+        if not isinstance(block, dict):
+            return {key: self.met_without((*path, key), value) for key, value in policy.items()}
+        kept: dict[str, Any] = dict(block)
+        refused: dict[str, dict[int, str]] = {}
+        for context in CONTEXTS:
+            conditions = block.get(context)
+            if not isinstance(conditions, list) or not all(isinstance(one, str) for one in conditions):
+                continue
+            wrong = {n: why for n, one in enumerate(conditions) if "${" not in one and (why := _refused(one, context))}
+            kept[context] = [one for n, one in enumerate(conditions) if n not in wrong]
+            refused |= {context: wrong} if wrong else {}
+        if not refused or not any(kept.get(context) for context in CONTEXTS):
+            return policy
+        for context, wrong in refused.items():
+            for n, why in wrong.items():
+                place: Key = (*path, "ottl_condition", context, n)
+                self.gap(place, f"a condition of policy {policy.get('name')!r} is left out: {why}")
+        left_out = {context: [block[context][n] for n in wrong] for context, wrong in refused.items()}
+        self.left_out.append({**policy, "ottl_condition": left_out})
+        return {**policy, "ottl_condition": {key: value for key, value in kept.items() if value != []}}
 
     def pipelines(self, path: Key, without: bool = False) -> Iterator[tuple[Key, Mapping[str, Sequence[str]]]]:
         """Those that the processor is in, or the others."""
@@ -397,6 +496,15 @@ class _Conversion:
 def _instead(kind: str, otherwise: str = "has no counterpart") -> str:
     """What is said of a component that is not taken over."""
     return f"is not taken over: {INSTEAD[kind]}" if kind in INSTEAD else otherwise
+
+
+def _refused(condition: str, context: Context) -> str:
+    """Why a condition in OTTL is not known here; nothing if it is."""
+    try:
+        alternatives(condition, context)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _is_limiting(policy: Any) -> bool:

@@ -96,10 +96,7 @@ def read(text: str, folder: Path, environ: Mapping[str, str], files: bool = True
     except yaml.MarkedYAMLError as error:
         tree.problems.append(not_yaml(error))
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        column = error.position - text.rfind("\n", 0, error.position)
-        rule = f"not valid YAML: character U+{ord(text[error.position]):04X} is not allowed"
-        tree.problems.append(Problem(line, column, "", rule))
+        tree.problems.append(not_allowed(error, text))
     except RecursionError:
         tree.problems.append(Problem(1, 1, "", "is nested too deeply"))
     finally:
@@ -115,6 +112,13 @@ def not_yaml(error: yaml.MarkedYAMLError) -> Problem:
     context = f"{error.context}, " if error.context else ""
     problem = _NAMED.sub(r"\1", error.problem or "")
     return Problem(line, column, "", f"not valid YAML: {context}{problem}", _hint(error.problem or ""))
+
+
+def not_allowed(error: yaml.reader.ReaderError, text: str) -> Problem:
+    """A character that no YAML may have, and where."""
+    line = text.count("\n", 0, error.position) + 1
+    column = error.position - text.rfind("\n", 0, error.position)
+    return Problem(line, column, "", f"not valid YAML: character U+{ord(text[error.position]):04X} is not allowed")
 
 
 class _Reader:

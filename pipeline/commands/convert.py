@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from pipeline.commands.console import EX_CONFIG
+from pipeline.config_file import InvalidConfig
 from pipeline.convert import convert as converted
 from pipeline.convert import written
 from schemas.errors import ConfigError
@@ -28,8 +29,10 @@ def convert() -> None:
 def otelcol(file: str, processor: str | None) -> None:
     """Print the configuration that decides as the tail_sampling processor of a Collector does.
 
-    FILE is the Collector's configuration or a part of it: the processor's block will do. Topics, brokers and OTLP or
-    Kafka exporters of its pipelines are taken over. What has no counterpart is named on standard error with its line.
+    FILE is the Collector's configuration or a part of it: the processor's block will do. It may be in a ConfigMap, in
+    an OpenTelemetryCollector or in a chart's values. Topics, brokers and OTLP or Kafka exporters of its pipelines are
+    taken over. What has no counterpart is named on standard error with its line; policies and conditions that are left
+    out are a comment at the end of the output, too.
 
     \b
     Exit code 0: nothing is missing that would matter (`not needed` does not), and `tailrace check` takes the result.
@@ -42,10 +45,14 @@ def otelcol(file: str, processor: str | None) -> None:
     """
     try:
         found = converted(Path(file).read_text("utf-8"), processor)
+    except InvalidConfig as error:
+        for problem in error.problems:
+            click.echo(f"{file}:{problem}", err=True)
+        sys.exit(EX_CONFIG)
     except (ConfigError, UnicodeDecodeError) as error:
         click.echo(f"{file}: {error}", err=True)
         sys.exit(EX_CONFIG)
-    click.echo(written(found.config), nl=False)
+    click.echo(written(found.config, found.left_out), nl=False)
     for gap in found.gaps:
         click.echo(f"{file}:{gap}", err=True)
     sys.exit(int(any(gap.matters for gap in found.gaps)))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from processors.sampling.predicates import expression, text_of
 
@@ -34,6 +34,7 @@ KNOWN_OF_EVENTS = (
 )
 
 Context = Literal["span", "spanevent"]
+CONTEXTS: tuple[Context, ...] = get_args(Context)
 Field = Literal[
     "attributes", "resource", "name", "kind", "status", "duration", "root", "event attributes", "event name"
 ]

@@ -74,7 +74,7 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert (config.sampling.compat, config.sampling.decision_wait) == ("otel", 90)
     assert config.sampling.decision_wait_after_root_received == 5
-    assert [policy.name for policy in config.sampling.policies] == ["errors", "share"]
+    assert [policy.name for policy in config.sampling.policies] == ["errors", "events", "share"]
     assert {name: sink.endpoint for name, sink in config.sinks.items()} == {
         "otlp/jaeger": "http://jaeger:4317", "otlp": "https://tempo:4318", "kafka": None,
     }  # fmt: skip
@@ -87,9 +87,9 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
         ("14", f"{sampling}.num_traces", "not needed: undecided traces are in Kafka, nothing is evicted"),
         ("15", f"{sampling}.maximum_trace_size_bytes", "has no counterpart"),
         (
-            "20",
-            f"{sampling}.policies[1].ottl_condition",
-            "policy 'events' is left out: spanevent: 'dropped_attributes_count > 0', column 1: dropped_attributes",
+            "21",
+            f"{sampling}.policies[1].ottl_condition.spanevent[1]",
+            "a condition of policy 'events' is left out: 'dropped_attributes_count > 0', column 1: dropped_attributes",
         ),
         ("22", f"{sampling}.policies[2].type", "policy 'ours' is left out: must be one of always_sample, "),
         ("22", f"{sampling}.policies[2].my_extension", "policy 'ours' is left out: unknown key"),
@@ -224,6 +224,72 @@ def test_whatever_is_not_taken_over_is_told() -> None:
     assert sorted((gap.key, gap.why, gap.matters) for gap in found.gaps) == sorted(expected)
 
 
+def test_conditions_that_are_known_are_kept_without_those_beside_them() -> None:
+    """One of a list is enough, so the others keep what they kept; what is left out is a comment."""
+    known, unknown = 'name == "exception"', "Len(name) > 1"
+    both = {"error_mode": "ignore", "span": [unknown, known, unknown], "spanevent": [unknown]}
+    some = {"name": "some", "type": "ottl_condition", "ottl_condition": both}
+    none = {"name": "none", "type": "ottl_condition", "ottl_condition": {"span": [unknown]}}
+    inner = {"name": "inner", "type": "and", "and": {"and_sub_policy": [some]}}
+    found = convert(yaml.safe_dump({"policies": [some, none, inner]}))
+    kept = {**some, "ottl_condition": {"error_mode": "ignore", "span": [known]}}
+    assert found.config["sampling"]["policies"] == [kept, {**inner, "and": {"and_sub_policy": [kept]}}]
+    told = {gap.key: gap.why for gap in found.gaps if gap.matters}
+    parts = ("[0].ottl_condition", "[2].and.and_sub_policy[0].ottl_condition")
+    places = {f"policies{part}.{at}" for part in parts for at in ("span[0]", "span[2]", "spanevent[0]")}
+    assert set(told) == places | {"policies[1].ottl_condition"}
+    assert told["policies[0].ottl_condition.span[2]"].startswith(
+        "a condition of policy 'some' is left out: 'Len(name) > 1', column 1: Len is not known here"
+    )
+    text = written(found.config, found.left_out)
+    assert yaml.safe_load(text) == found.config
+    _, _, comment = text.partition("\n\n# Left out of sampling.policies, because it has no counterpart:\n")
+    left = {**some, "ottl_condition": {"span": [unknown, unknown], "spanevent": [unknown]}}
+    assert yaml.safe_load("\n".join(line.removeprefix("# ") for line in comment.splitlines())) == [left, none, left]
+
+
+IN_KUBERNETES = """\
+apiVersion: v1
+data:
+  other.yaml: "a: b"
+  relay: |
+
+    ---
+    processors:
+      tail_sampling:
+        policies:
+        - {name: all, type: always_sample}
+        - {name: ours, type: my_extension}
+kind: ConfigMap
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (IN_KUBERNETES, 11),
+        (yaml.safe_dump({"spec": {"config": yaml.safe_load(yaml.safe_load(IN_KUBERNETES)["data"]["relay"])}}), 9),
+        (yaml.safe_dump({"config": yaml.safe_load(yaml.safe_load(IN_KUBERNETES)["data"]["relay"])}), 8),
+        (
+            'kind: ConfigMap\ndata: {a: "tail_sampling: {policies: [{name: all, type: always_sample}, {}]}"}',
+            2,
+        ),
+    ],
+)
+def test_a_configuration_inside_of_what_kubernetes_reads(text: str, line: int) -> None:
+    found = convert(text)
+    assert [policy["name"] for policy in found.config["sampling"]["policies"]] == ["all"]
+    assert {gap.line for gap in found.gaps if gap.matters} == {line}
+
+
+def test_no_yaml_inside_of_it_has_its_place_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "map.yaml"
+    file.write_text(IN_KUBERNETES.replace("policies:", "policies: ]"))
+    result = run(file)
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert result.stderr.startswith(f"{file}:9:19: not valid YAML: ")
+
+
 def test_one_of_several_is_chosen(tmp_path: Path) -> None:
     file = tmp_path / "two.yaml"
     file.write_text(yaml.safe_dump({"tail_sampling/a": {**BLOCK, "decision_wait": "1s"}, "tail_sampling/b": BLOCK}))
@@ -234,7 +300,12 @@ def test_one_of_several_is_chosen(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "rule"),
-    [("a: [", "this is not YAML"), ("[]", "is a mapping"), ("processors: {batch: {}}", "there is no processor")],
+    [
+        ("a: [", "1:5: not valid YAML"),
+        ("a: \0", r":1:4: not valid YAML: character U\+0000"),
+        ("[]", "is a mapping"),
+        ("processors: {batch: {}}", "there is no processor"),
+    ],
 )
 def test_what_is_no_collectors_configuration(text: str, rule: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rule):
