@@ -196,7 +196,7 @@ class OttlCondition(Section):
     """Keeps a trace with a span, or with an event of a span, that meets one of the conditions."""
 
     error_mode: Literal["ignore", "silent", "propagate"] = Field(
-        "ignore", description="Without effect: none of the conditions known here can fail."
+        "ignore", description="Without effect: a condition that fails on a span is not met by it, as with ignore."
     )
     span: list[str] = Field([], description="Conditions in OTTL about a span; one is enough.")
     spanevent: list[str] = Field([], description="Conditions about an event of a span; one is enough.")

@@ -5,14 +5,16 @@ tests that must hold and of tests that must not. A test is about one field, so s
 of a policy.
 
 Comparisons follow pkg/ottl/LANGUAGE.md of the Collector: values of different types are unequal and in no order,
-integers and doubles compare as numbers, what is missing is nil. Nothing in the subset can fail while it runs.
+integers and doubles compare as numbers, what is missing is nil. A function may fail on a value, as HasPrefix on what is
+no text. Then the whole condition is not met, as in the Collector, unless it was decided by what stands before.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from processors.sampling.predicates import expression, text_of
@@ -24,13 +26,15 @@ MOST_ALTERNATIVES = 64
 MOST_OPERATORS = 64
 KNOWN = (
     'a condition compares (==, !=, <, <=, >, >=) attributes["key"], resource.attributes["key"], name, kind, '
-    "kind.string, status.code, end_time_unix_nano - start_time_unix_nano or end_time - start_time with a literal, or "
-    "asks IsMatch(field, pattern) or IsRootSpan(); and, or, not and parentheses join conditions"
+    "kind.string, status.code, end_time_unix_nano - start_time_unix_nano or end_time - start_time, or Int(field) or "
+    "Double(field), with a literal, or asks IsMatch(field, pattern), HasPrefix or HasSuffix(field, text), "
+    "IsString(field) or IsRootSpan(); and, or, not and parentheses join conditions"
 )
 KNOWN_OF_EVENTS = (
     'a condition about events compares (==, !=, <, <=, >, >=) attributes["key"] or name, which are the event\'s, '
-    'resource.attributes["key"] or a field of its span, such as span.attributes["key"], with a literal, or asks '
-    "IsMatch(field, pattern); and, or, not and parentheses join conditions"
+    'resource.attributes["key"] or a field of its span, such as span.attributes["key"], or Int or Double of one, with '
+    "a literal, or asks IsMatch(field, pattern), HasPrefix or HasSuffix(field, text) or IsString(field); and, or, not "
+    "and parentheses join conditions"
 )
 
 Context = Literal["span", "spanevent"]
@@ -39,17 +43,22 @@ Field = Literal[
     "attributes", "resource", "name", "kind", "status", "duration", "root", "event attributes", "event name"
 ]
 Scalar = str | bool | int | float
-Operator = Literal["==", "<", "<=", ">", ">=", "IsMatch", "present"]
+Operator = Literal["==", "<", "<=", ">", ">=", "IsMatch", "HasPrefix", "HasSuffix", "IsString", "present", "failing"]
+Converter = Literal["", "Int", "Double"]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question about one field of a span or event, or about the attribute `key`; never true of what is missing."""
+    """A question about one field of a span or event, or about the attribute `key`; never true of what is missing.
+
+    `converter` turns the value into a number first; "failing" asks for values with which it fails.
+    """
 
     field: Field
     key: str
     operator: Operator
     value: Scalar | None = None
+    converter: Converter = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,25 +108,68 @@ def _alternatives(condition: Condition, wanted: bool) -> list[Alternative]:
         case Joined(every, parts) if every == wanted:
             found: list[Alternative] = [(frozenset(), frozenset())]
             for part in parts:
-                others = _alternatives(part, wanted)
-                found = [(a | c, b | d) for a, b in found for c, d in others if not (a | c) & (b | d)]
-                found = list(dict.fromkeys(found))
-                if len(found) > MOST_ALTERNATIVES:
-                    raise _TooMany(len(found))  # what follows might contradict some, but may be very many before
+                found = _both(found, _alternatives(part, wanted))
             return found
         case Joined(_, parts):
-            return list(dict.fromkeys(one for part in parts for one in _alternatives(part, wanted)))
+            # One part is enough, if none before it fails.
+            either: list[Alternative] = []
+            before: list[Alternative] = [(frozenset(), frozenset())]
+            for part in parts:
+                either += _both(before, _alternatives(part, wanted))
+                if _may_fail(part):
+                    before = _both(before, _alternatives(part, not wanted))
+            return list(dict.fromkeys(either))
         case _:
             alone, nothing = frozenset([condition]), frozenset[Question]()
-            return [(alone, nothing) if wanted else (nothing, alone)]
+            if wanted:
+                return [(alone, nothing)]
+            text, failing = _failures(condition)
+            return [(text, alone | failing)]
+
+
+def _both(some: list[Alternative], others: list[Alternative]) -> list[Alternative]:
+    """One of each, where they do not contradict each other."""
+    found = [(a | c, b | d) for a, b in some for c, d in others if not (a | c) & (b | d)]
+    found = list(dict.fromkeys(found))
+    if len(found) > MOST_ALTERNATIVES:
+        raise _TooMany(len(found))  # what follows might contradict some, but may be very many before
+    return found
+
+
+def _failures(question: Question) -> Alternative:
+    """What must hold, and what must not, for a question to have an answer."""
+    nothing = frozenset[Question]()
+    if question.operator in ("HasPrefix", "HasSuffix") and "name" not in question.field:
+        return frozenset([Question(question.field, question.key, "IsString")]), nothing
+    if question.converter:
+        return nothing, frozenset([Question(question.field, question.key, "failing", None, question.converter)])
+    return nothing, nothing
+
+
+def _may_fail(condition: Condition) -> bool:
+    match condition:
+        case Not(part):
+            return _may_fail(part)
+        case Joined(_, parts):
+            return any(map(_may_fail, parts))
+        case _:
+            return any(_failures(condition))
 
 
 def holds(test: Question) -> Callable[[AttributeValue], bool]:
     """The test of a value that is there."""
+    if test.converter:
+        return _holds_converted(test, _CONVERTERS[test.converter])
     wanted = test.value
     match test.operator:
         case "present":
             return lambda _: True
+        case "IsString":
+            return lambda value: isinstance(value, str)
+        case "HasPrefix":
+            return lambda value: isinstance(value, str) and value.startswith(str(wanted))
+        case "HasSuffix":
+            return lambda value: isinstance(value, str) and value.endswith(str(wanted))
         case "IsMatch":
             search = expression(str(wanted)).search
             return lambda value: search(value.hex() if isinstance(value, bytes) else text_of(value)) is not None
@@ -126,6 +178,57 @@ def holds(test: Question) -> Callable[[AttributeValue], bool]:
         case operator:
             order = _ORDERS[operator]
             return lambda value: _family(value) == _family(wanted) and order(value, wanted)
+
+
+def _holds_converted(
+    test: Question, converted: Callable[[AttributeValue], int | float | None]
+) -> Callable[[AttributeValue], bool]:
+    """The test of what a converter makes of the value: nothing, which is nil, or a failure, or a number."""
+    asked = None if test.operator == "failing" else holds(replace(test, converter=""))
+
+    def answer(value: AttributeValue) -> bool:
+        try:
+            number = converted(value)
+        except _Failing:
+            return asked is None
+        return asked is not None and number is not None and asked(number)
+
+    return answer
+
+
+class _Failing(Exception):
+    """A converter fails on a value."""
+
+
+def _int(value: AttributeValue) -> int | None:
+    """As `Int` of the Collector; text that is no whole number of 64 bits is nil."""
+    match value:
+        case str():
+            found = _WHOLE.fullmatch(value)
+            number = int(found[1] + found[2]) if found else _HIGHEST + 1
+            return number if _LOWEST <= number <= _HIGHEST else None
+        case bytes():
+            raise _Failing
+        case float():  # Go on amd64: the lowest number for what does not fit, NaN included
+            return int(value) if _LOWEST <= value < -_LOWEST else _LOWEST
+        case _:
+            return int(value)
+
+
+def _double(value: AttributeValue) -> float:
+    """As `Double` of the Collector, which fails on text that is no number or too large a one."""
+    match value:
+        case str():
+            number = float(value) if _DECIMAL.fullmatch(value) else math.nan
+            if math.isfinite(number):
+                return number
+            if _WORDS.fullmatch(value):
+                return float(value)
+            raise _Failing
+        case bytes():
+            raise _Failing
+        case _:
+            return float(value)
 
 
 def bounds(test: Question) -> tuple[int, int]:
@@ -147,6 +250,10 @@ def _is_code(value: object) -> bool:
 
 
 _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
+_WHOLE = re.compile(r"([-+]?)0*([0-9]{1,19})")
+_DECIMAL = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_WORDS = re.compile(r"[-+]?inf(?:inity)?|nan", re.IGNORECASE)
+_CONVERTERS: dict[str, Callable[[AttributeValue], int | float | None]] = {"Int": _int, "Double": _double}
 _ORDERS: dict[str, Callable[[object, object], bool]] = {
     "<": lambda a, b: a < b,  # type: ignore[operator]  # of one family
     "<=": lambda a, b: a <= b,  # type: ignore[operator]
@@ -164,6 +271,9 @@ _ENUMS = {f"SPAN_KIND_{kind.upper()}": code for code, kind in enumerate(_KINDS)}
 _ENUMS |= {f"STATUS_CODE_{status}": code for code, status in enumerate(_STATUSES)}
 _NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
+_ASKED: dict[str, Operator] = {
+    "IsMatch": "IsMatch", "HasPrefix": "HasPrefix", "HasSuffix": "HasSuffix", "IsString": "IsString",
+}  # fmt: skip
 _FLIPPED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _ATTRIBUTES: dict[str, Field] = {"resource": "resource", "span": "attributes", "spanevent": "event attributes"}
 _FIELDS: dict[str, Field] = {"name": "name", "kind": "kind", "kind.string": "kind", "status.code": "status"}
@@ -176,7 +286,7 @@ class _Path:
 
     field: Field
     key: str
-    kind: Literal["value", "text", "code", "kind name", "ns", "Duration"]
+    kind: Literal["value", "text", "code", "kind name", "ns", "Duration", "Int", "Double"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,13 +352,14 @@ class _Parser:
     def _one(self) -> Condition:
         if self._take("not"):
             return Not(self._one())
-        if self._take("("):
+        if self._peek()[1] == "(" and not self._around_operand():
+            self._next += 1
             found = self._either()
             self._want(")")
             return found
         at = self._peek()[2]
-        if self._take("IsMatch"):
-            return self._match()
+        if self._peek()[1] in _ASKED:
+            return self._asked()
         if self._context == "span" and self._take("IsRootSpan"):
             self._want("(")
             self._want(")")
@@ -267,27 +378,52 @@ class _Parser:
             return self._compared(right, _FLIPPED[operator], left, at)
         raise self._error(at, "one side must be a field, the other one a literal")
 
-    def _match(self) -> Condition:
+    def _around_operand(self) -> bool:
+        """Whether the parenthesis that is next is around one side of a comparison."""
+        depth = 0
+        for number, (kind, text, _) in enumerate(self._tokens[self._next :], self._next):
+            depth += (text == "(") - (text == ")") if kind == "sign" else 0
+            if depth == 0:
+                return self._tokens[min(number + 1, len(self._tokens) - 1)][1] in _FLIPPED
+        return False
+
+    def _asked(self) -> Condition:
+        """A function that is true or false."""
+        _, function, _ = self._peek()
+        self._next += 1
         self._want("(")
-        at = self._peek()[2]
-        path = self._operand()
+        path = self._value(function)
+        if function == "IsString":
+            self._want(")")
+            return Question(path.field, path.key, "present" if path.kind == "text" else "IsString")
         self._want(",")
         kind, _, pattern_at = self._peek()
         pattern = self._operand()
         self._want(")")
-        if not isinstance(path, _Path) or path.kind not in ("value", "text"):
-            raise self._error(at, "IsMatch looks at an attribute or the name")
         if kind != "string" or not isinstance(pattern, _Literal):
-            raise self._error(pattern_at, "the pattern must be a string")
-        try:
-            expression(str(pattern.value))
-        except ValueError as error:
-            raise self._error(pattern_at, str(error)) from None
-        return Question(path.field, path.key, "IsMatch", pattern.value)
+            raise self._error(pattern_at, f"the {'pattern' if function == 'IsMatch' else 'text'} must be a string")
+        if function == "IsMatch":
+            try:
+                expression(str(pattern.value))
+            except ValueError as error:
+                raise self._error(pattern_at, str(error)) from None
+        return Question(path.field, path.key, _ASKED[function], pattern.value)
+
+    def _value(self, function: str) -> _Path:
+        """What a function looks at."""
+        at = self._peek()[2]
+        path = self._operand()
+        if not isinstance(path, _Path) or path.kind not in ("value", "text"):
+            raise self._error(at, f"{function} looks at an attribute or the name")
+        return path
 
     def _operand(self) -> _Path | _Literal:
         kind, text, at = self._peek()
         self._next += 1
+        if text == "(" and kind == "sign":
+            inner = self._operand()
+            self._want(")")
+            return inner
         if kind == "string":
             return _Literal(self._unquoted(text, at))
         if kind == "number":
@@ -300,6 +436,11 @@ class _Parser:
             return _Literal(_ENUMS[text])
         if text == "Duration":
             return self._duration()
+        if text == "Int" or text == "Double":
+            self._want("(")
+            path = self._value(text)
+            self._want(")")
+            return _Path(path.field, path.key, text)
         if kind == "word":
             return self._path(text, at)
         raise self._error(at, "a field or a literal expected")
@@ -361,17 +502,20 @@ class _Parser:
             "Duration": (literal.duration, 'it is compared with a duration, as in Duration("1s")'),
             "value": (not literal.duration, "it is compared with a string, a number, true, false or nil"),
         }
+        number = (value is None or type(value) in (int, float)) and not literal.duration
+        rules |= {kind: (number, "it is compared with a number or nil") for kind in _CONVERTERS}
         right, rule = rules[path.kind]
         if not right:
             raise self._error(at, rule)
+        converter: Converter = path.kind if path.kind == "Int" or path.kind == "Double" else ""
         if value is None or isinstance(value, bool):
             if operator != "==":
                 raise self._error(at, "true, false and nil are compared by == and !=")
             if value is None:
-                return Not(Question(path.field, path.key, "present"))
+                return Not(Question(path.field, path.key, "present", None, converter))
         if path.kind == "kind name":
             value = _KINDS.index(str(value))
-        return Question(path.field, path.key, operator, value)  # type: ignore[arg-type]  # one of the signs
+        return Question(path.field, path.key, operator, value, converter)  # type: ignore[arg-type]  # one of the signs
 
     def _unquoted(self, quoted: str, at: int) -> str:
         def escaped(found: re.Match[str]) -> str:
