@@ -144,9 +144,12 @@ def _problems(details: ErrorDetails, tree: Tree) -> Iterator[tuple[Key, str, str
     match details["type"]:
         case "rules":
             for below, rule in details["ctx"]["broken"]:
-                yield path + tuple(below), rule, _found(path + tuple(below), tree)
+                place = path + tuple(below)
+                found = _found(place, tree)
+                quoted = found.removeprefix("found ") in rule
+                yield place, _quoting(rule, place, tree), "" if quoted else found
         case "extra_forbidden":
-            yield path, worded(details), _hint_for_key(path)
+            yield path, worded(details), _hint_for_key(path, _SCHEMA)
         case "missing":
             yield (*path, *rest), worded(details), ""
         case "literal_error" | "enum":
@@ -225,6 +228,14 @@ def _found(path: Key, tree: Tree) -> str:
     return f"found {without_credentials(value)!r}" if isinstance(value, str) else f"found {value!r}"
 
 
+def told(details: ErrorDetails) -> Iterator[tuple[Key, str]]:
+    """Where something is wrong, and what, in our words."""
+    if details["type"] == "rules":
+        yield from (((*details["loc"], *below), rule) for below, rule in details["ctx"]["broken"])
+    else:
+        yield details["loc"], worded(details)
+
+
 def worded(details: ErrorDetails) -> str:
     """What pydantic found, in our words."""
     match details["type"]:
@@ -238,12 +249,21 @@ def worded(details: ErrorDetails) -> str:
             return "must be a mapping of keys"
         case "value_error":
             return str(details["ctx"]["error"])
+        case "too_short" if details["ctx"]["actual_length"] == 0:
+            return "must not be empty"
     message = re.sub(r"^(Input|String|List|Dictionary|Value) should ", "must ", details["msg"])
     return message[:1].lower() + message[1:]
 
 
 def _allowed(details: ErrorDetails) -> list[str]:
     return re.findall(r"'([^']*)'", str(details["ctx"]["expected"]))
+
+
+def hint(details: ErrorDetails, path: Key, tree: Tree, schema: dict[str, Any]) -> str:
+    """What may help with a key or a word that is not known in a file of this schema."""
+    if details["type"] == "extra_forbidden":
+        return _hint_for_key(path, schema)
+    return _hint_for_value(path, tree, _allowed(details)) if details["type"] in ("literal_error", "enum") else ""
 
 
 def _hint_for_value(path: Key, tree: Tree, allowed: Sequence[str]) -> str:
@@ -256,13 +276,13 @@ def _hint_for_value(path: Key, tree: Tree, allowed: Sequence[str]) -> str:
     return "; ".join([found, *meant] if found else meant)
 
 
-def _hint_for_key(path: Key) -> str:
+def _hint_for_key(path: Key, schema: dict[str, Any]) -> str:
     """The right spelling or place of an unknown key."""
     key = str(path[-1])
-    siblings = _keys(_schema_at(path[:-1]))
+    siblings = _keys(_schema_at(path[:-1], schema))
     if close := difflib.get_close_matches(key, siblings, 1):
         return f"did you mean {close[0]}?"
-    if len(homes := [home for home in _homes(_SCHEMA, ()) if home[-1] == key]) == 1:
+    if len(homes := [home for home in _homes(schema, (), schema) if home[-1] == key]) == 1:
         return f"it belongs to {dotted(homes[0][:-1]) or 'the top level'}"
     return f"known here: {', '.join(siblings)}" if siblings else ""
 
@@ -271,26 +291,26 @@ def _hint_for_key(path: Key) -> str:
 _SCHEMA: dict[str, Any] = Config.model_json_schema()
 
 
-def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
+def _resolved(schema: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
     """A schema behind its references; of an optional one, the branch that is not null, a section before a word."""
     while True:
         if "$ref" in schema:
-            schema = _SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[-1]]
+            schema = whole["$defs"][schema["$ref"].rsplit("/", 1)[-1]]
         elif branches := [branch for branch in schema.get("anyOf", []) if branch.get("type") != "null"]:
             schema = next((branch for branch in branches if "$ref" in branch), branches[0])
         else:
             return schema
 
 
-def _schema_at(path: Key) -> dict[str, Any]:
+def _schema_at(path: Key, whole: dict[str, Any] = _SCHEMA) -> dict[str, Any]:
     """The schema of what may stand at a path; empty if nothing may."""
-    schema = _resolved(_SCHEMA)
+    schema = _resolved(whole, whole)
     for part in path:
         if isinstance(part, int):
             below = schema.get("items", {})
         else:
             below = schema.get("properties", {}).get(part) or schema.get("additionalProperties", {})
-        schema = _resolved(below) if isinstance(below, dict) else {}
+        schema = _resolved(below, whole) if isinstance(below, dict) else {}
     return schema
 
 
@@ -298,12 +318,8 @@ def _keys(schema: dict[str, Any]) -> list[str]:
     return list(schema.get("properties", {}))
 
 
-def _homes(schema: dict[str, Any], path: Key) -> Iterator[Key]:
+def _homes(schema: dict[str, Any], path: Key, whole: dict[str, Any]) -> Iterator[Key]:
     """Every path of nested sections to a key; maps, lists and recursive models are not entered."""
-    for key, below in _keys_and_schemas(schema):
+    for key, below in _resolved(schema, whole).get("properties", {}).items():
         yield (*path, key)
-        yield from _homes(_resolved(below), (*path, key))
-
-
-def _keys_and_schemas(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield from _resolved(schema).get("properties", {}).items()
+        yield from _homes(below, (*path, key), whole)

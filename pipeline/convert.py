@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config import Sampling
-from pipeline.config_file import InvalidConfig, parse, worded
+from pipeline.config_file import InvalidConfig, parse, told
 from pipeline.yaml_tree import Key, dotted, not_allowed, not_yaml
 from processors.regroup import ENCODINGS
 from processors.sampling.ottl import CONTEXTS, Context, alternatives
@@ -301,8 +301,8 @@ class _Conversion:
                 Policy.model_validate(policy)
             except ValidationError as error:
                 wrong = [details for details in error.errors() if "${" not in str(details["input"])]
-                for details in wrong:
-                    self.gap(here + details["loc"], f"policy {name!r} is left out: {worded(details)}")
+                for place, why in (each for details in wrong for each in told(details)):
+                    self.gap(here + place, f"policy {name!r} is left out: {why}")
                 if wrong:
                     self.left_out.append(whole)
                     continue

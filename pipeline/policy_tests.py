@@ -6,18 +6,21 @@ Nothing is started and nothing is asked.
 
 from __future__ import annotations
 
+import difflib
 import json
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config import Config, Sampling
 from pipeline.raw_reader import redacting
-from pipeline.section_file import load_section, refused
+from pipeline.section_file import read_section, refused
+from pipeline.yaml_tree import Key, Tree
 from processors.redaction import Redactor
 from processors.sampling.compile import compile_policies
 from processors.sampling.decide import Vote
@@ -90,10 +93,16 @@ class Outcome:
 
 def load_cases(path: Path, config: Config) -> list[Loaded]:
     """The cases of a file. Raises InvalidConfig with every problem: file, line, key and rule."""
-    cases, tree = load_section(path, Cases, {})
+    _, tree = read_section(path, Cases, {})
     redactor = None if config.redaction is None else Redactor(config.redaction)
+    known = [policy.name for policy in config.sampling.policies]
     loaded = []
-    for number, case in enumerate(cases.cases):
+    for number, case in _valid(tree):
+        for below, name in _expected(case.expect):
+            if name not in known:
+                rule = f"{case.name}: expects policy {name!r}, which the configuration does not have"
+                meant = "".join(f"did you mean {word}?" for word in difflib.get_close_matches(name, known, 1))
+                tree.problems.append(tree.problem(("cases", number, "expect", *below), rule, meant))
         try:
             line, _ = tree.position(("cases", number))
             loaded.append(Loaded(case, line, _trace(case, path.parent, config.sampling, redactor)))
@@ -102,6 +111,21 @@ def load_cases(path: Path, config: Config) -> list[Loaded]:
     if tree.problems:
         raise refused(path, tree)
     return loaded
+
+
+def _valid(tree: Tree) -> Iterator[tuple[int, Case]]:
+    """The cases whose keys are right: others beside them, which were told, hide nothing."""
+    cases = tree.data.get("cases") if isinstance(tree.data, dict) else None
+    for number, case in enumerate(cases if isinstance(cases, list) else []):
+        with suppress(ValidationError):
+            yield number, Case.model_validate(case)
+
+
+def _expected(expect: Expect) -> Iterator[tuple[Key, str]]:
+    """The policies that a case names."""
+    if expect.policy:
+        yield ("policy",), expect.policy
+    yield from ((("votes", number), name) for number, name in enumerate(expect.votes or []))
 
 
 class _Refused(ValueError):
@@ -171,16 +195,6 @@ def run(case: Loaded, config: Config) -> Outcome:
         wrong.append(("votes", _named(expect.votes), _named(matched)))
     seen = evidence(compile_policies(sampling.policies, compat=sampling.compat), case.trace)
     return Outcome(case, outcome, seen, votes, tuple(wrong))
-
-
-def unknown_policies(cases: Sequence[Loaded], config: Config) -> Iterator[tuple[Loaded, str]]:
-    """Policies that a case names and the configuration does not have: misspelt, or gone."""
-    known = {policy.name for policy in config.sampling.policies}
-    for case in cases:
-        expect = case.case.expect
-        for name in [*([expect.policy] if expect.policy else []), *(expect.votes or [])]:
-            if name not in known:
-                yield case, name
 
 
 def _named(names: Sequence[str]) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from pipeline.config_file import InvalidConfig, worded
+from pipeline.config_file import InvalidConfig, hint, told
 from pipeline.yaml_tree import Problem, Tree, read
 from schemas.settings import Section
 
@@ -18,6 +18,14 @@ _BRANCHES = ("str", "dict[str,any]")  # what pydantic calls the members of a uni
 
 def load_section(path: Path, model: type[S], environ: Mapping[str, str]) -> tuple[S, Tree]:
     """The file as `model`, and where everything in it stands. Raises InvalidConfig: file, line, key, rule."""
+    found, tree = read_section(path, model, environ)
+    if found is None:
+        raise refused(path, tree)
+    return found, tree
+
+
+def read_section(path: Path, model: type[S], environ: Mapping[str, str]) -> tuple[S | None, Tree]:
+    """The same with None for a file that is wrong; why is in the tree. Raises InvalidConfig if it cannot be read."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -28,8 +36,8 @@ def load_section(path: Path, model: type[S], environ: Mapping[str, str]) -> tupl
         try:
             return model.model_validate(tree.data), tree
         except ValidationError as error:
-            tree.problems += _problems(error, tree)
-    raise refused(path, tree)
+            tree.problems += _problems(error, tree, model.model_json_schema())
+    return None, tree
 
 
 def refused(path: Path, tree: Tree) -> InvalidConfig:
@@ -37,11 +45,8 @@ def refused(path: Path, tree: Tree) -> InvalidConfig:
     return InvalidConfig(str(path), sorted(tree.problems, key=lambda problem: (problem.line, problem.column)))
 
 
-def _problems(error: ValidationError, tree: Tree) -> Iterator[Problem]:
+def _problems(error: ValidationError, tree: Tree, schema: dict[str, Any]) -> Iterator[Problem]:
     for details in error.errors():
-        path: tuple[str | int, ...] = tuple(part for part in details["loc"] if part not in _BRANCHES)
-        if details["type"] == "rules":
-            for below, rule in details["ctx"]["broken"]:
-                yield tree.problem((*path, *below), rule)
-        else:
-            yield tree.problem(path, worded(details))
+        for place, rule in told(details):
+            path = tuple(part for part in place if part not in _BRANCHES)
+            yield tree.problem(path, rule, hint(details, path, tree, schema))

@@ -193,13 +193,24 @@ def of_kind(kind: str, keys: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in keys.items() if kind in KEYS_OF.get(key, KINDS)}
 
 
+def _meant(name: str) -> str:
+    """What a key of `sinks` that is no kind probably was to be.
+
+    >>> _meant("jaeger:prod"), _meant("jeager"), _meant("tempo")
+    ('; did you mean jaeger/prod?', '; did you mean jaeger?', ', such as otlp/tempo')
+    """
+    kind, _, rest = re.fullmatch(r"([a-zA-Z]*)([^a-zA-Z]?)(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
+    close = difflib.get_close_matches(kind.lower(), KINDS, 1)
+    after = re.sub(r"[^a-zA-Z0-9._-]+", "-", rest if close else name).strip("-")
+    meant = "/".join(filter(None, [*(close or ["otlp"]), after]))
+    return f"; did you mean {meant}?" if close else f", such as {meant}"
+
+
 def sink_rules(name: str, sink: Sink) -> Iterator[Broken]:
     """What is wrong with an entry of `sinks` that its kind forbids or its keys together do."""
     kind = sink_kind(name)
     if kind not in KINDS or not re.fullmatch(r"[a-z]+(/[a-zA-Z0-9._-]+)?", name):
-        close = [] if kind in KINDS else difflib.get_close_matches(kind, KINDS, 1)
-        meant = "".join(f"; did you mean {word}?" for word in close)
-        yield (), f"must be one of {', '.join(KINDS)}, alone or with /NAME behind it{meant}"
+        yield (), f"must be one of {', '.join(KINDS)}, alone or with /NAME behind it{_meant(name)}"
         return
     for key in sorted(sink.model_fields_set & KEYS_OF.keys()):
         if kind not in KEYS_OF[key]:

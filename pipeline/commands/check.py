@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -82,18 +82,24 @@ def _notes(config: Config) -> list[str]:
             canary_topics(config)
         except ConfigError as error:
             notes.append(f"`tailrace canary` will not run: {error}")
-    if config.sampling.compat == "none":
-        for policy in config.sampling.policies:
-            if _has_salt(policy.model_dump()):
+    for policy in config.sampling.policies:
+        for block in _shares(policy.model_dump()):
+            share = block["sampling_percentage"]
+            if not 0 <= share <= 100:
+                what = "keeps nothing, as 0 does" if share < 0 else "keeps everything, as 100 does"
+                notes.append(f"sampling.policies: sampling_percentage of {policy.name!r} is {share:g}: it {what}")
+            if block["hash_salt"] and config.sampling.compat == "none":
                 notes.append(f"sampling.policies: hash_salt of {policy.name!r} has no effect without compat: otel")
     return notes
 
 
-def _has_salt(data: Any) -> bool:
-    """Whether a policy, or one inside it, has a `hash_salt`."""
-    if isinstance(data, dict):
-        return bool(data.get("hash_salt")) or any(map(_has_salt, data.values()))
-    return isinstance(data, list) and any(map(_has_salt, data))
+def _shares(data: Any) -> Iterator[dict[str, Any]]:
+    """The `probabilistic` of a policy and of those inside it."""
+    if isinstance(data, dict) and "sampling_percentage" in data:
+        yield data
+    elif isinstance(data, dict | list):
+        for below in data.values() if isinstance(data, dict) else data:
+            yield from _shares(below)
 
 
 async def _connected(config: Config, names: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ import click
 from pipeline import told_votes
 from pipeline.commands.console import EX_CONFIG, bad, good, loaded, plural
 from pipeline.config_file import InvalidConfig
-from pipeline.policy_tests import Outcome, load_cases, run, unknown_policies
+from pipeline.policy_tests import Outcome, load_cases, run
 from pipeline.printable import printable
 
 
@@ -40,9 +40,6 @@ def test(files: tuple[Path, ...], file: str, verbose: bool) -> None:
                 bad(f"{path}:{problem}")
             wrong += len(error.problems)
             continue
-        for case, name in unknown_policies(cases, config):
-            bad(f"{path}:{case.line}: {case.case.name}: expects policy {name!r}, which {file} does not have")
-            wrong += 1
         for outcome in [] if wrong else [run(case, config) for case in cases]:
             _tell(outcome, path, verbose)
             total, failed = total + 1, failed + bool(outcome.wrong)

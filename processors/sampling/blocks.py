@@ -7,13 +7,14 @@ docs/reference/policies.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from processors.sampling.ottl import Context, alternatives
+from processors.sampling.ottl import alternatives
 from processors.sampling.predicates import expression
-from schemas.settings import Section
+from schemas.settings import Broken, Section, refuse
 from schemas.trace_state import is_key, is_value
 
 REMEMBERED = 128  # texts whose answers are kept, when cache_max_size says none; the Collector's number
@@ -73,11 +74,7 @@ class StringAttribute(Section):
         if not any(self.values):
             raise ValueError("values: at least one must be non-empty, or the policy never matches")
         if self.enabled_regex_matching:
-            try:
-                for value in self.values:
-                    expression(value)
-            except ValueError as error:
-                raise ValueError(f"values: {error}") from None
+            refuse(_wrong("values", self.values, expression))
         return self
 
 
@@ -119,9 +116,11 @@ class TraceState(Section):
     def _possible(self) -> Self:
         if not is_key(self.key):
             raise ValueError(f"key: {self.key!r} cannot be a key of a W3C tracestate, so the policy never matches")
-        for value in filter(None, self.values):
-            if not is_value(value):
-                raise ValueError(f"values: {value!r} cannot be a value of a W3C tracestate, so it never matches")
+        refuse(
+            (("values", n), f"{value!r} cannot be a value of a W3C tracestate, so it never matches")
+            for n, value in enumerate(self.values)
+            if value and not is_value(value)
+        )
         if not any(self.values):
             raise ValueError("values: at least one must be non-empty, or the policy never matches")
         return self
@@ -205,14 +204,22 @@ class OttlCondition(Section):
     def _known_conditions(self) -> Self:
         if not self.span and not self.spanevent:
             raise ValueError("span: at least one condition is required, here or in spanevent")
-        contexts: tuple[tuple[Context, list[str]], ...] = (("span", self.span), ("spanevent", self.spanevent))
-        for context, conditions in contexts:
-            for condition in conditions:
-                try:
-                    alternatives(condition, context)
-                except ValueError as error:
-                    raise ValueError(f"{context}: {error}") from None
+        refuse(
+            [
+                *_wrong("span", self.span, alternatives),
+                *_wrong("spanevent", self.spanevent, lambda condition: alternatives(condition, "spanevent")),
+            ]
+        )
         return self
+
+
+def _wrong(key: str, values: Sequence[str], compiled: Callable[[str], object]) -> Iterator[Broken]:
+    """The values of a list that cannot be compiled."""
+    for number, value in enumerate(values):
+        try:
+            compiled(value)
+        except ValueError as error:
+            yield (key, number), str(error)
 
 
 class RateAllocation(Section):

@@ -6,7 +6,7 @@ A policy is one block (processors.sampling.blocks) with a name and a type; `and`
 from __future__ import annotations
 
 import keyword
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
@@ -29,7 +29,7 @@ from processors.sampling.blocks import (
     TraceState,
 )
 from processors.sampling.keyed import Dynamic, Rare, Throughput
-from schemas.settings import Section
+from schemas.settings import Broken, Section, refuse
 
 PolicyType = Literal[
     "always_sample",
@@ -154,16 +154,22 @@ class Composite(Section):
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
         _refuse_nested("composite_sub_policy", self.composite_sub_policy, "not", "composite", "drop")
-        names = [part.name for part in unique_names(self.composite_sub_policy)]
-        for key, listed in (
-            ("policy_order", self.policy_order),
-            ("rate_allocation", [allocation.policy for allocation in self.rate_allocation]),
+        parts = self.composite_sub_policy
+        refuse((("composite_sub_policy", *place), rule) for place, rule in _same_names("composite_sub_policy", parts))
+        names = [part.name for part in parts]
+        allocated = [allocation.policy for allocation in self.rate_allocation]
+        broken: list[Broken] = []
+        for key, listed, below in (
+            ("policy_order", self.policy_order, ()),
+            ("rate_allocation", allocated, ("policy",)),
         ):
-            for name in listed:
+            for number, name in enumerate(listed):
                 if name not in names:
-                    raise ValueError(f"{key}: {name!r} is none of the sub-policies ({', '.join(names)})")
-                if listed.count(name) > 1:
-                    raise ValueError(f"{key}: {name!r} must be there once")
+                    rule = f"{name!r} is none of the sub-policies ({', '.join(names)})"
+                    broken.append(((key, number, *below), rule))
+                elif name in listed[:number]:
+                    broken.append(((key, number, *below), f"{name!r} must be there once"))
+        refuse(broken)
         return self
 
     @property
@@ -185,16 +191,18 @@ class Drop(Section):
 
 
 def _refuse_nested(key: str, parts: Sequence[Policy], *refused: str) -> None:
-    for part in parts:
+    broken: list[Broken] = []
+    for number, part in enumerate(parts):
+        place = (key,) if key == "not_sub_policy" else (key, number)
         if part.shadow:
-            raise ValueError(f"{key}: {part.name!r} cannot be a shadow; only a whole policy of `policies` can")
+            rule = f"{part.name!r} cannot be a shadow; only a whole policy of `policies` can"
+            broken.append(((*place, "shadow"), rule))
         if part.ids is not None:
-            raise ValueError(f"{key}: {part.name!r} cannot have ids; only a whole policy of `policies` can")
+            broken.append(((*place, "ids"), f"{part.name!r} cannot have ids; only a whole policy of `policies` can"))
         if part.type in refused:
-            raise ValueError(
-                f"{key}: must not contain a policy of type: {part.type} ({part.name!r}); every type but "
-                f"{', '.join(refused)} may stand there"
-            )
+            rule = f"{part.type} must not stand here ({part.name!r}); every type but {', '.join(refused)} may"
+            broken.append(((*place, "type"), rule))
+    refuse(broken)
 
 
 _BLOCKS = tuple(kind for kind in get_args(PolicyType) if kind not in WITHOUT_BLOCK)
@@ -206,12 +214,15 @@ def unique_names(policies: Sequence[Policy]) -> Sequence[Policy]:
 
     Sub-policies of an `and` may repeat names, as in the Collector: votes are counted by the outer name.
     """
-    seen: set[str] = set()
-    for policy in policies:
-        if policy.name in seen:
-            raise ValueError(f"name: {policy.name!r} is used by more than one policy; names must be unique")
-        seen.add(policy.name)
+    refuse(_same_names("policies", policies))
     return policies
+
+
+def _same_names(key: str, policies: Sequence[Policy]) -> Iterator[Broken]:
+    first: dict[str, int] = {}
+    for number, policy in enumerate(policies):
+        if (other := first.setdefault(policy.name, number)) < number:
+            yield (number, "name"), f"{policy.name!r} is that of {key}[{other}] already; names must be unique"
 
 
 def some_keep(policies: Sequence[Policy]) -> Sequence[Policy]:

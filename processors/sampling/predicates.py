@@ -48,7 +48,10 @@ def expression(pattern: str) -> Expression:
     except re2.error as error:
         reason = error.args[0]
         text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
-        raise ValueError(f"{pattern!r} is not a regular expression of RE2: {text}") from None
+        instead = (
+            "; look for what must not be there, with invert_match or `not`" if "(?!" in text or "(?<!" in text else ""
+        )
+        raise ValueError(f"{pattern!r} is not a regular expression of RE2: {text}{instead}") from None
     return compiled
 
 

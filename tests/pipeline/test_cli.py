@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import subprocess
 import sys
 import types
@@ -100,25 +101,28 @@ def test_check_tells_what_may_surprise(tmp_path: Path) -> None:
     inside = {"name": "s", "type": "probabilistic", "probabilistic": salted}
     policies = [
         {"name": "a", "type": "and", "and": {"and_sub_policy": [inside]}},
-        {"name": "b", "type": "probabilistic", "probabilistic": {"sampling_percentage": 1}},
+        *(
+            {"name": f"{share}", "type": "probabilistic", "probabilistic": {"sampling_percentage": share}}
+            for share in (1, 0, 100, -5, 500)
+        ),
     ]
     sinks = {
         "otlp/a": {"endpoint": "http://tempo:4317"},
         "otlp/b": {"endpoint": "http://tempo:4318", "protocol": "grpc"},
         "jaeger": {"endpoint": "http://jaeger:4317", "protocol": "grpc"},
     }
-    for compat, told in (("none", 3), ("otel", 2)):
+    for compat in ("none", "otel"):
         sampling = {"compat": compat, "policies": policies}
         result = run("check", written(tmp_path, MINIMAL | {"sampling": sampling, "sinks": sinks}))
-        notes = [line for line in result.output.splitlines() if "port 431" in line or "hash_salt" in line]
-        assert (
-            notes
-            == [
-                "! sinks.otlp/a: port 4317 is usually that of protocol: grpc, this is http/protobuf",
-                "! sinks.otlp/b: port 4318 is usually that of protocol: http/protobuf, this is grpc",
-                "! sampling.policies: hash_salt of 'a' has no effect without compat: otel",
-            ][:told]
-        )
+        notes = [line for line in result.output.splitlines() if re.search("port 431|hash_salt|_percentage", line)]
+        expected = [
+            "! sinks.otlp/a: port 4317 is usually that of protocol: grpc, this is http/protobuf",
+            "! sinks.otlp/b: port 4318 is usually that of protocol: http/protobuf, this is grpc",
+            "! sampling.policies: hash_salt of 'a' has no effect without compat: otel",
+            "! sampling.policies: sampling_percentage of '-5' is -5: it keeps nothing, as 0 does",
+            "! sampling.policies: sampling_percentage of '500' is 500: it keeps everything, as 100 does",
+        ]
+        assert notes == [line for line in expected if compat == "none" or "hash_salt" not in line]
 
 
 def test_check_of_a_wrong_file(tmp_path: Path) -> None:

@@ -287,9 +287,76 @@ def test_rules_in_words_and_nothing_secret(line: str, rule: str, hint: str) -> N
     assert (problem.rule, problem.hint) == (rule, hint)
 
 
-def test_a_sink_of_no_kind_gets_the_kind_that_was_meant() -> None:
-    (problem,) = problems(as_yaml(MINIMAL) + "sinks: {jager: {endpoint: http://a}}\n")
-    assert problem.rule.endswith("did you mean jaeger?")
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("jager", "; did you mean jaeger?"),
+        ("jaeger:prod", "; did you mean jaeger/prod?"),
+        ("Elastic-search", "; did you mean elasticsearch/search?"),
+        ("otlp/", "; did you mean otlp?"),
+        ("tempo", ", such as otlp/tempo"),
+        ("my tempo", ", such as otlp/my-tempo"),
+    ],
+)
+def test_a_sink_of_no_kind_gets_the_kind_that_was_meant(name: str, meant: str) -> None:
+    (problem,) = problems(as_yaml(MINIMAL) + f"sinks: {{'{name}': {{endpoint: http://a}}}}\n")
+    assert problem.rule.endswith(f"alone or with /NAME behind it{meant}")
+
+
+def test_every_entry_of_a_list_that_is_wrong_is_told_at_its_place() -> None:
+    part = "{name: a, type: always_sample}"
+    text = f"""\
+kafka: {{bootstrap_servers: ["a:1"]}}
+inputs: [{{topic: t, signal: traces}}]
+sampling:
+  policies:
+  - name: x
+    type: string_attribute
+    string_attribute: {{key: k, enabled_regex_matching: true, values: ["(?!bot)", ok, "[a-"]}}
+  - name: y
+    type: ottl_condition
+    ottl_condition: {{span: [kind > 2, "true", Len(name) > 1], spanevent: [a]}}
+  - name: z
+    type: composite
+    composite:
+      max_total_spans_per_second: 1
+      composite_sub_policy: [{part}]
+      policy_order: [b, a, a]
+      rate_allocation: [{{policy: a}}, {{policy: c}}]
+  - {{name: w, type: and, and: {{and_sub_policy: [{{name: a, type: drop, drop: {{drop_sub_policy: [{part}]}}}},
+      {{name: b, type: and, and: {{and_sub_policy: [{part}]}}}}]}}}}
+  - {{name: t, type: trace_state, trace_state: {{key: k, values: ["a,b", a, "c,d"]}}}}
+  - {{name: e, type: drop, drop: {{drop_sub_policy: []}}}}
+"""
+    place = {(p.line, p.key.removeprefix("sampling.policies")): p.rule.split(";")[0] for p in problems(text)}
+    assert place[7, "[0].string_attribute.values[0]"].startswith("'(?!bot)' is not a regular expression of RE2: ")
+    assert place[18, "[3].and.and_sub_policy[0].type"] == "drop must not stand here ('a')"
+    assert place[21, "[5].drop.drop_sub_policy"] == "must not be empty"
+    assert set(place) == {
+        (7, "[0].string_attribute.values[0]"), (7, "[0].string_attribute.values[2]"),
+        (10, "[1].ottl_condition.span[0]"), (10, "[1].ottl_condition.span[2]"), (10, "[1].ottl_condition.spanevent[0]"),
+        (16, "[2].composite.policy_order[0]"), (16, "[2].composite.policy_order[2]"),
+        (17, "[2].composite.rate_allocation[1].policy"),
+        (18, "[3].and.and_sub_policy[0].type"), (19, "[3].and.and_sub_policy[1].type"),
+        (20, "[4].trace_state.values[0]"), (20, "[4].trace_state.values[2]"),
+        (21, "[5].drop.drop_sub_policy"),
+    }  # fmt: skip
+
+
+def test_a_name_that_is_taken_says_by_whom() -> None:
+    policies = [{"name": name, "type": "always_sample"} for name in ("a", "b", "a", "b", "a")]
+    found = problems(as_yaml({**MINIMAL, "sampling": {"policies": policies}}))
+    assert [(p.key, p.rule) for p in found] == [
+        (f"sampling.policies[{n}].name", f"{name!r} is that of policies[{first}] already; names must be unique")
+        for n, name, first in ((2, "a", 0), (3, "b", 1), (4, "a", 0))
+    ]
+
+
+def test_look_around_gets_what_to_write_instead() -> None:
+    asked = {"key": "k", "enabled_regex_matching": True, "values": ["^(?!bot)"]}
+    policies = [{"name": "a", "type": "string_attribute", "string_attribute": asked}]
+    (problem,) = problems(as_yaml({**MINIMAL, "sampling": {"policies": policies}}))
+    assert problem.rule.endswith("; look for what must not be there, with invert_match or `not`")
 
 
 def test_dates_and_unknown_tags_are_problems_not_surprises() -> None:

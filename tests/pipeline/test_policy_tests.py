@@ -130,6 +130,28 @@ def test_wrong_files_are_refused_with_line_key_and_rule(config: Path, case: dict
     assert re.search(r"cases.yaml:\d+:", result.output)
 
 
+def test_what_is_wrong_with_one_case_hides_nothing_of_the_others(config: Path) -> None:
+    kept = {"verdict": "kept"}
+    result = run(
+        config,
+        {"name": "a", "spans": spans(0), "expect": {"verdict": "keep"}},
+        {"name": "b", "spans": "{", "expect": kept},
+        {"name": "c", "spans": spans(0), "expect": {**kept, "policy": "error", "votes": ["errors", "slower"]}},
+        {"name": "d", "spans": spans(0), "expects": kept},
+    )
+    assert result.exit_code == 78
+    for text in (
+        "cases[0].expect.verdict: must be one of kept, dropped (found 'keep'; did you mean kept?)",
+        "cases[1].spans: is no OTLP-JSON",
+        "cases[2].expect.policy: c: expects policy 'error', which the configuration does not have (did you mean errors",
+        "cases[2].expect.votes[1]: c: expects policy 'slower', which",
+        "cases[3].expect: is required",
+        "cases[3].expects: unknown key (did you mean expect?)",
+        "6 problems",
+    ):
+        assert text in result.output, text
+
+
 def test_one_case_is_one_trace(config: Path) -> None:
     both = spans(0)
     both["resourceSpans"] += spans(0, trace="4bf92f3577b34da6a3ce929d0e0e4737")["resourceSpans"]

@@ -219,7 +219,8 @@ async def decided(stages: Stages, count: int) -> bool:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("policies:\n- {name: a, type: latensy}\n", "2:"),
+        ("policies:\n- {name: a, type: latensy}\n", "drop (found 'latensy'; did you mean latency?)"),
+        ("policies:\n- {name: a, typ: latency}\n", "2:13: policies[0].typ: unknown key (did you mean type?)"),
         ("sampling:\n  policys: []\n", "sampling.policys: unknown key"),
     ],
 )

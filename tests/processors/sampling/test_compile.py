@@ -213,7 +213,7 @@ def test_logs_and_spans_do_not_meet_each_others_predicates() -> None:
 
 
 def test_names_must_be_unique() -> None:
-    with pytest.raises(ValueError, match="'errors' is used by more than one policy"):
+    with pytest.raises(ValueError, match="'errors' is that of policies"):
         compile_policies([ERRORS, ERRORS])
 
 

@@ -165,8 +165,8 @@ def nested(kind: str) -> dict[str, Any]:
         ({"name": "a", "type": "log_severity"}, "log_severity", "needs this block"),
         ({"name": "a", "type": "and"}, "and", "missing"),
         ({"name": "a", "type": "and", "and": {"and_sub_policy": []}}, "and_sub_policy", "at least 1 item"),
-        (nested("and"), "and_sub_policy", "must not contain a policy of type: and ('inner')"),
-        (nested("drop"), "drop_sub_policy", "must not contain a policy of type: and ('inner')"),
+        (nested("and"), "and_sub_policy", "and must not stand here ('inner')"),
+        (nested("drop"), "drop_sub_policy", "and must not stand here ('inner')"),
         ({"name": "a", "type": "status_code", "status_code": {"status_codes": []}}, "status_codes", "at least 1 item"),
         ({"name": "a", "type": "status_code", "status_code": {"status_codes": ["error"]}}, "status_codes", "'ERROR'"),
         ({"name": "a", "type": "latency", "latency": {"threshold_ms": -1}}, "threshold_ms", "greater than or equal"),
@@ -203,12 +203,12 @@ def nested(kind: str) -> dict[str, Any]:
         ),
         (
             {"name": "a", "type": "ottl_condition", "ottl_condition": {"spanevent": ["kind == SPAN_KIND_SERVER"]}},
-            "spanevent: 'kind == SPAN_KIND_SERVER', column 1",
+            "spanevent.0: 'kind == SPAN_KIND_SERVER', column 1",
             "kind is not known here; a condition about events compares",
         ),
         (
             {"name": "a", "type": "ottl_condition", "ottl_condition": {"span": ["Len(name) > 3"]}},
-            "span: 'Len(name) > 3', column 1",
+            "span.0: 'Len(name) > 3', column 1",
             'Len is not known here; a condition compares (==, !=, <, <=, >, >=) attributes["key"],',
         ),
         (composite(policy_order=["x", "z"]), "policy_order", "'z' is none of the sub-policies (x, y)"),
@@ -218,13 +218,13 @@ def nested(kind: str) -> dict[str, Any]:
         (composite(max_total_spans_per_second=0), "max_total_spans_per_second", "greater than or equal to 1"),
         (
             composite(composite_sub_policy=[{"name": "x", "type": "always_sample"}] * 2),
-            "name: 'x'",
-            "used by more than one policy",
+            "composite_sub_policy.1.name",
+            "'x' is that of composite_sub_policy[0] already; names must be unique",
         ),
         (
             composite(composite_sub_policy=[ALWAYS_NOT]),
             "composite_sub_policy",
-            "must not contain a policy of type: not ('b')",
+            "not must not stand here ('b')",
         ),
         (
             {"name": "a", "type": "drop", "drop": {"drop_sub_policy": [{"name": "b", "type": "not", "not": {}}]}},
@@ -234,12 +234,12 @@ def nested(kind: str) -> dict[str, Any]:
         (
             {"name": "a", "type": "not", "not": {"not_sub_policy": nested("and")}},
             "and_sub_policy",
-            "must not contain a policy of type: and ('inner'); every type but and, composite, drop may stand there",
+            "and must not stand here ('inner'); every type but and, composite, drop may",
         ),
         (
             {"name": "a", "type": "not", "not": {"not_sub_policy": ALWAYS_NOT}},
             "not_sub_policy",
-            "must not contain a policy of type: not ('b'); every type but and, not, composite, drop may stand there",
+            "not must not stand here ('b'); every type but and, not, composite, drop may",
         ),
         (
             {"name": "a", "type": "bytes_limiting", "bytes_limiting": {"bytes_per_second": 0}},
@@ -315,7 +315,7 @@ def test_a_refused_policy_quotes_key_and_rule(block: dict[str, Any], quoted: str
 
 
 def test_names_are_unique() -> None:
-    with pytest.raises(ValidationError, match="name: 'a' is used by more than one policy"):
+    with pytest.raises(ValidationError, match=r"1.name: 'a' is that of policies\[0\] already"):
         TypeAdapter(Policies).validate_python([{"name": "a", "type": "always_sample"}] * 2)
 
 
