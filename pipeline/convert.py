@@ -41,12 +41,24 @@ LIMITING = ("rate_limiting", "bytes_limiting", "composite")  # policies whose an
 LATE_HORIZON: float = Sampling.model_fields["late_horizon"].default  # seconds
 HARMLESS = ("batch", "memory_limiter", "groupbytrace")  # processors that change no span
 SPAN_METRICS = "see `metrics.span_metrics`"
-INSTEAD = {"redaction": "see `redaction`", "spanmetrics": SPAN_METRICS, "span_metrics": SPAN_METRICS}
+REDACTION = "see `redaction` (docs/how-to/redact.md)"
+INSTEAD = {"redaction": REDACTION, "spanmetrics": SPAN_METRICS, "span_metrics": SPAN_METRICS}
+HIDING = ("delete", "hash")  # what the action of an `attributes` processor does with a value that must not be seen
 NO_SINK = "has no counterpart that could be taken over: see `sinks`"
 DEFAULTS = (("sampling_strategy", "trace-complete"), ("maximum_trace_size_bytes", 0))  # what others differ from
 NOT_VALID = "is printed, but `tailrace check` refuses it"
 NO_TIER = "is not needed: `ingest` brings the spans of a trace together"
-ASKED_OF_KAFKA = ("brokers", "traces", "topic", "encoding", "initial_offset", "auth", "tls")  # what is looked at
+KAFKA_KEYS = "see `kafka` in docs/reference/configuration.md"
+ASKED_OF_KAFKA = (
+    "brokers",
+    "traces",
+    "topic",
+    "topics",
+    "encoding",
+    "initial_offset",
+    "auth",
+    "tls",
+)  # what is looked at
 ASKED_OF_OTLP = ("endpoint", "traces_endpoint", "compression", "auth", "tls", "headers")  # as well
 OTHER_TOPICS = ("exclude_topics", "header_extraction", "topic_from_attribute", "topic_from_metadata_key")
 
@@ -369,7 +381,8 @@ class _Conversion:
             for other in pipeline["processors"]:
                 kind = other.split("/")[0]
                 if other != path[-1] and kind not in HARMLESS:
-                    self.gap((*here, "processors"), f"{other} {_instead(kind)}")
+                    instead = f"is not taken over: {REDACTION}" if self.hides(other) else _instead(kind)
+                    self.gap((*here, "processors"), f"{other} {instead}")
             for name in pipeline["receivers"]:
                 if name in taken:
                     continue
@@ -409,12 +422,23 @@ class _Conversion:
                         (*place, "initial_offset"), f"{offset} is not taken over: `kafka.start` is {start} for all"
                     )
                 start = start or offset
-                self.rest(place, settings, "see `kafka`")
+                if "topics" in settings and "topics" not in traces:
+                    why = (
+                        f"is no key of the receiver: {', '.join(map(str, topics))} is assumed; name topics as `inputs`"
+                    )
+                    self.gap((*place, "topics"), why)
+                self.rest(place, settings, KAFKA_KEYS)
                 self.secured(place, settings, "kafka.security")
         if not found and not left_out:
             self.gap(path, f"no kafka receiver: the topic {TOPIC} on {BROKERS[0]} is assumed", matters=False)
             found.append({"topic": TOPIC, "signal": "traces"})
         return found, {"bootstrap_servers": _addresses(brokers or BROKERS)} | ({"start": start} if said else {})
+
+    def hides(self, name: str) -> bool:
+        """Whether a processor keeps values of attributes from who comes behind it."""
+        place: Key = ("processors", name, "actions")
+        actions = self.listed(place, self.component("processors", name).get("actions"))
+        return any(isinstance(each, dict) and each.get("action") in HIDING for each in actions)
 
     def rest(self, path: Key, settings: Mapping[str, Any], where: str, asked: Sequence[str] = ASKED_OF_KAFKA) -> None:
         """What else a component says: most of it is about its client."""

@@ -83,7 +83,7 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
     told = [line.removeprefix(f"{file}:").split(": ", 2) for line in result.stderr.splitlines()]
     sampling, pipelines = "processors.tail_sampling", "service.pipelines"
     expected = [
-        ("4", "receivers.kafka.group_id", "not taken over: see `kafka`"),
+        ("4", "receivers.kafka.group_id", "not taken over: see `kafka` in docs/reference/configuration.md"),
         ("14", f"{sampling}.num_traces", "not needed: undecided traces are in Kafka, nothing is evicted"),
         ("15", f"{sampling}.maximum_trace_size_bytes", "has no counterpart"),
         (
@@ -179,7 +179,7 @@ def test_whatever_is_not_taken_over_is_told() -> None:
     }  # fmt: skip
     expected = [
         ("receivers.kafka/a.traces.exclude_topics", "has no counterpart", True),
-        ("receivers.kafka/a.client_id", "not taken over: see `kafka`", False),
+        ("receivers.kafka/a.client_id", "not taken over: see `kafka` in docs/reference/configuration.md", False),
         ("receivers.kafka/b.traces", "^all-.* is left out: a pattern; name the topics as `inputs`", True),
         ("receivers.kafka/b.initial_offset", "latest is not taken over: `kafka.start` is earliest for all", True),
         ("receivers.kafka/b.header_extraction", "has no counterpart", True),
@@ -204,7 +204,11 @@ def test_whatever_is_not_taken_over_is_told() -> None:
             )
             for name in ("odd", "none")
         ],
-        ("service.pipelines.traces.processors", "redaction is not taken over: see `redaction`", True),
+        (
+            "service.pipelines.traces.processors",
+            "redaction is not taken over: see `redaction` (docs/how-to/redact.md)",
+            True,
+        ),
         (
             "service.pipelines.traces.exporters",
             "otlphttp/none has no counterpart that could be taken over: see `sinks`",
@@ -237,7 +241,7 @@ def test_conditions_that_are_known_are_kept_without_those_beside_them() -> None:
     told = {gap.key: gap.why for gap in found.gaps if gap.matters}
     parts = ("[0].ottl_condition", "[2].and.and_sub_policy[0].ottl_condition")
     places = {f"policies{part}.{at}" for part in parts for at in ("span[0]", "span[2]", "spanevent[0]")}
-    assert set(told) == places | {"policies[1].ottl_condition"}
+    assert set(told) == places | {"policies[1].ottl_condition.span[0]"}
     assert told["policies[0].ottl_condition.span[2]"].startswith(
         "a condition of policy 'some' is left out: 'Len(name) > 1', column 1: Len is not known here"
     )
@@ -351,6 +355,29 @@ def test_every_type_of_policy_is_taken_as_it_is() -> None:
         found = convert(yaml.safe_dump({"processors": {"tail_sampling": {"policies": case.policies}}}))
         assert found.config["sampling"]["policies"] == case.policies
         assert not any(gap.matters for gap in found.gaps)
+
+
+def test_what_to_write_instead_is_said() -> None:
+    actions = [{"key": "user", "action": "delete"}]
+    given: dict[str, Any] = {
+        "receivers": {"kafka": {"brokers": "k:9092", "topics": ["a", "b"]}},
+        "processors": {
+            "tail_sampling": BLOCK,
+            "attributes/hide": {"actions": actions},
+            "attributes/add": {"actions": [{"key": "a", "value": "b", "action": "insert"}]},
+        },
+        "service": {
+            "pipelines": {
+                "traces": {"receivers": ["kafka"], "processors": ["attributes/hide", "attributes/add", "tail_sampling"]}
+            }
+        },
+    }
+    pipeline = "service.pipelines.traces.processors"
+    assert mattering(convert(yaml.safe_dump(given))) == [
+        "receivers.kafka.topics: is no key of the receiver: otlp_spans is assumed; name topics as `inputs`",
+        f"{pipeline}: attributes/hide is not taken over: see `redaction` (docs/how-to/redact.md)",
+        f"{pipeline}: attributes/add has no counterpart",
+    ]
 
 
 def test_span_ingest_has_no_counterpart() -> None:
