@@ -339,7 +339,7 @@ class _Conversion:
         if not isinstance(block, dict):
             return {key: self.met_without((*path, key), value) for key, value in policy.items()}
         kept: dict[str, Any] = dict(block)
-        refused: dict[str, dict[int, str]] = {}
+        refused: dict[Context, dict[int, str]] = {}
         for context in CONTEXTS:
             conditions = block.get(context)
             if not isinstance(conditions, list) or not all(isinstance(one, str) for one in conditions):

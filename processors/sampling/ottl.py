@@ -440,7 +440,7 @@ class _Parser:
             self._want("(")
             path = self._value(text)
             self._want(")")
-            return _Path(path.field, path.key, text)
+            return _Path(path.field, path.key, text)  # type: ignore[arg-type]  # one of the two
         if kind == "word":
             return self._path(text, at)
         raise self._error(at, "a field or a literal expected")
