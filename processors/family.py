@@ -6,9 +6,9 @@ that began lately is its delta. Of one that began earlier nobody knows how much 
 for so long that it was forgotten, or Tailrace is new here): its row begins with all of it, and not at zero; if there is
 a row already, it is counted from here on. So it is with one that begins with this reading, for that says that its
 start is not known (OpenTelemetry metrics data model, "Resets and gaps"): unless it was told before under another start,
-from which it goes on. A source that begins anew, with another start time, is another source: two
-that call themselves alike are kept apart by it, and a late reading of the one before still counts. What says which
-process a source is (`Reading.target`) outlives the rest of what is told about it: it goes on under another number.
+in whose place it goes on. A source that begins anew, with another start time, is another source: two
+that call themselves alike are kept apart by it, and a late reading of the one before still counts. What is always told
+of a process (`Reading.target`) outlives what may come later: with its start it goes on under another number.
 
 A source that ended, because it said so or was silent, and comes back within the time in which it is young goes on from
 what it had told: a failed scrape is no new beginning.
@@ -82,10 +82,7 @@ class _Source:
 
 
 class _Alike:
-    """Keys of sources by lasting number and by labels.
-
-    Made when somebody asks: it costs as much as to look at all of them.
-    """
+    """Keys of sources by number and by labels. Made when somebody asks: it costs as much as to look at all of them."""
 
     def __init__(self, sources: Mapping[tuple[int, int], _Source]) -> None:
         self.runs: dict[int, dict[tuple[int, int], None]] = {}
@@ -95,12 +92,12 @@ class _Alike:
 
     def add(self, key: tuple[int, int], source: _Source) -> None:
         """One that began."""
-        self.runs.setdefault(source.target or key[0], {})[key] = None
+        self.runs.setdefault(key[0], {})[key] = None
         self.labels.setdefault(source.labels, {})[key] = None
 
     def remove(self, key: tuple[int, int], source: _Source) -> None:
         """One that ended."""
-        del self.runs[source.target or key[0]][key], self.labels[source.labels][key]
+        del self.runs[key[0]][key], self.labels[source.labels][key]
 
 
 @dataclass(slots=True)
@@ -239,7 +236,7 @@ class Family:
         """Take in a reading; returns how many observations went under another label set. `now_ms` is append time."""
         key = self._key(reading)
         source = self.sources.get(key)
-        if reading.target and (source is None or source.target != reading.target):
+        if reading.target and key[1] and (source is None or source.target != reading.target):
             source = self._told_otherwise(key, reading.target, source)
         if reading.value is None:
             self._end_reading(reading)
@@ -264,8 +261,19 @@ class Family:
         return self._folded(reading.labels, self.limiter.within_values(reading.labels), source.labels, delta)
 
     def _told_otherwise(self, key: tuple[int, int], target: int, source: _Source | None) -> _Source | None:
-        """The source of a target, whatever its number was; a tick of an older worker has none of its target."""
-        former = self._targets.get((target, key[1])) if source is None else key
+        """The source of a target, whatever its number was; a tick of an older worker has none of its target.
+
+        Such a worker may have taken it for two.
+        """
+        former = self._targets.get((target, key[1]))
+        if source is not None:
+            if former is not None and former != key:
+                other, own = self.sources[former], self.rows[source.labels].bounds
+                if other.time_ms > source.time_ms:
+                    source.last = conformed(other.last, self.rows[other.labels].bounds, own)
+                    source.time_ms = other.time_ms
+                self._end_source(former, ends_row=False)
+            former = key
         if former is not None:
             source = self._let_go(former)
             source.target = target
@@ -276,12 +284,12 @@ class Family:
         """There is no room for a gauge's label set."""
         self.dropped[Reason.OVER_LIMIT] += 1
         within = self.limiter.within_values(labels)
-        self._tell_limits(labels, within, labels if within != labels else (), 1)
+        self._tell_limits(labels, within, within if within != labels else (), 1)
 
     def _begin(self, reading: Reading, value: Value, bounds: Bounds, now_ms: int) -> float:
         """The first reading of a source."""
         kind, labels, key = self.shape.kind, reading.labels, self._key(reading)
-        lasting = (reading.target or key[0], key[1])
+        lasting = _lasting(key, reading.target)
         before = self._gone.take(self.metric, kind, lasting)
         if before is not None and reading.time_ms <= before[2]:
             self._gone.put(self.metric, kind, lasting, before)
@@ -304,7 +312,7 @@ class Family:
         unknown = reading.start_ms == reading.time_ms and kind not in UNCOUNTED
         young = not unknown and reading.start_ms >= now_ms - (self._limits.idle_ms or YOUNG_MS)
         if before is None and unknown:
-            before = self._newest_run(reading)
+            before = self._run_before(reading, value, bounds)
         delta, counted = value, bounds
         if before is not None:
             last, counted, _ = before
@@ -327,7 +335,7 @@ class Family:
 
     def _keep(self, key: tuple[int, int], source: _Source) -> None:
         self.sources[key] = source
-        if source.target:
+        if source.target and key[1]:
             self._targets[source.target, key[1]] = key
         if self._alike is not None:
             self._alike.add(key, source)
@@ -340,13 +348,22 @@ class Family:
             self._alike.remove(key, source)
         return source
 
-    def _newest_run(self, reading: Reading) -> tuple[Value, Bounds, int] | None:
-        """What a process told last before the reading, under another start, within which bounds and when."""
-        runs = [self.sources[key] for key in self._same().runs.get(reading.target, ())] if reading.target else []
-        newest = max(runs, key=lambda source: source.time_ms, default=None)
-        if newest is None or newest.time_ms >= reading.time_ms:
+    def _run_before(self, reading: Reading, value: Value, bounds: Bounds) -> tuple[Value, Bounds, int] | None:
+        """What a process told last, under another start, if that is before the reading: in its place from now on.
+
+        Who still reads it under that start goes on from here as well. Of those that are told without an instance nobody
+        knows which one it was.
+        """
+        runs = self._same().runs.get(reading.source, ()) if reading.target else ()
+        newest = max(runs, key=lambda key: self.sources[key].time_ms, default=None)
+        if newest is None or self.sources[newest].time_ms >= reading.time_ms:
             return None
-        return newest.last, self.rows[newest.labels].bounds, newest.time_ms
+        source = self.sources[newest]
+        own = self.rows[source.labels].bounds
+        self._end_source(newest, ends_row=False)
+        now = conformed(value, bounds, own), own, reading.time_ms
+        self._gone.put(self.metric, self.shape.kind, _lasting(newest, source.target), now)
+        return source.last, own, source.time_ms
 
     def _same(self) -> _Alike:
         if self._alike is None:
@@ -426,8 +443,8 @@ class Family:
         So it has none of its runs before. Bounds are part of what a source is: without them it is known by its labels,
         if nobody shares them.
         """
-        own, runs = self._key(reading), self._same().runs.get(reading.target or reading.source, {})
-        ended = [key for key in runs if key[1] <= own[1] or own not in runs]
+        own, runs = self._key(reading), self._same().runs.get(reading.source, {})
+        ended = [key for key in runs if key <= own or own not in runs]
         if not ended and reading.labels in self.rows and not self.rows[reading.labels].sources:
             self._end_row(reading.labels)
         elif not ended:
@@ -442,8 +459,8 @@ class Family:
         row = self.rows[source.labels]
         row.sources -= 1
         if self.shape.kind not in UNCOUNTED:
-            lasting = (source.target or key[0], key[1])
-            self._gone.put(self.metric, self.shape.kind, lasting, (source.last, row.bounds, source.time_ms))
+            had = source.last, row.bounds, source.time_ms
+            self._gone.put(self.metric, self.shape.kind, _lasting(key, source.target), had)
         if self.shape.kind == "sum":  # what it had is gone; what others told as deltas is not
             row.value = plus(row.value, -observations(source.last))
             ends_row = ends_row and abs(observations(row.value)) <= ROUNDING * abs(observations(source.last))
@@ -572,6 +589,11 @@ def _idle(entries: Mapping[K, _Row] | Mapping[K, _Source], time_ms: int, idle_ms
         elif idle_ms and time_ms - entry.counted >= idle_ms:
             idle.append(key)
     return idle
+
+
+def _lasting(key: tuple[int, int], target: int) -> tuple[int, int]:
+    """Under what a source that ended is found again: as `_told_otherwise` finds one that is there."""
+    return (target if target and key[1] else key[0]), key[1]
 
 
 def _in_one_bucket(value: Value) -> Value:

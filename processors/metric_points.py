@@ -48,7 +48,21 @@ AUTO = "auto"
 TARGET_INFO = "target_info"
 JOB, INSTANCE = "job", "instance"
 NAMED = ("service.name", "service.namespace", "service.instance.id")  # they are job and instance
-PROCESS = (*NAMED, "process.pid")  # say which process it is; forks may share the others
+# What a Collector may add to a resource later than other attributes, as it hears of it from Kubernetes: objects above a
+# pod's containers and volumes, which may be what tells two sources of one process apart.
+_ADDED = (
+    "pod",
+    "namespace",
+    "node",
+    "deployment",
+    "replicaset",
+    "statefulset",
+    "daemonset",
+    "job",
+    "cronjob",
+    "cluster",
+)
+ADDED = tuple(f"k8s.{kind}." for kind in _ADDED)
 # Labels that the kind of metric gives a meaning of its own.
 RESERVED = {"histogram": ("le",), "summary": ("quantile",)}
 MS = 1_000_000  # ns
@@ -61,6 +75,8 @@ _POINT_BYTES = 64  # msgpack's heads, source and times
 
 _Point = tuple[Series, Value | None, tuple[int, int] | None, int]
 """Series, value, of a reading start and time (a delta has none), and about how many bytes it takes."""
+_Alike = dict[tuple[int, tuple[float, ...], int, int], int]
+"""Where what a source told at a time is among the points of a metric: redaction may have made several of them alike."""
 
 TO_OTLP: dict[str, Callable[[bytes], bytes]] = {"otlp_proto": bytes, "otlp_json": otlp_json.metrics}
 
@@ -83,7 +99,7 @@ class MetricFlush:
     rows: int
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class _Group:
     """Points of one metric, kind and bounds."""
 
@@ -94,8 +110,8 @@ class _Group:
 class _Resource:
     """What all points of a resource have in common. `info` is the series of its target_info, None for none.
 
-    `digest` is that of all attributes; `target` that of those which say what process it is, empty if they do not:
-    others may come later (those of Kubernetes), and from one of two gateways.
+    `digest` is that of all attributes; `target` that of those which are always there, empty where nothing says which
+    process it is: what Kubernetes tells may come later, and from one of two gateways.
     """
 
     message: bytes
@@ -131,8 +147,6 @@ class MetricPoints:
     _groups: dict[tuple[str, Kind, tuple[float, ...]], _Group] = field(default_factory=dict)
     _dead: list[DeadLetter] = field(default_factory=list)
     _resources: dict[bytes, _Resource] = field(default_factory=dict)
-    # Where in its group what a source counted is, while points of a message may be alike: something was taken out.
-    _alike: dict[tuple[_Group, int, int], int] | None = None
 
     def add_all(self, records: Iterable[tuple[int, int, bytes | None]]) -> None:
         """Raw messages: offset, timestamp and value, see `add`."""
@@ -156,7 +170,6 @@ class MetricPoints:
             self._bury(offset, timestamp, 0, value, error.reason, detail)
             self.lost += 1
             return
-        self._alike = None if left is otlp else {}
         bad: dict[str, list[tuple[int, str, Part]]] = {}
         for resource in message.resource_metrics:
             common = self._resource(resource.resource)
@@ -175,11 +188,12 @@ class MetricPoints:
                         index += 1
                         continue
                     stream = *described, metric.name, metric.unit, read.kind
+                    alike: _Alike | None = None if left is otlp else {}
                     for point in read.points:
                         time_ms = point.time_unix_nano // MS or timestamp
                         newest = max(newest, time_ms)
                         try:
-                            self._point(told, read, point, time_ms, common, scoped, stream)
+                            self._point(told, read, point, time_ms, common, scoped, stream, alike)
                         except Malformed as error:
                             part = Part(resource, scope, metric, [point])
                             bad.setdefault(error.reason, []).append((index, error.detail, part))
@@ -200,7 +214,15 @@ class MetricPoints:
             self._bury(offset, timestamp, first, value, reason, detail, wrapped=True)
 
     def _point(
-        self, metric: str, read: Metric, point: Any, time_ms: int, common: _Resource, scope: _Scope, stream: Stream
+        self,
+        metric: str,
+        read: Metric,
+        point: Any,
+        time_ms: int,
+        common: _Resource,
+        scope: _Scope,
+        stream: Stream,
+        alike: _Alike | None,
     ) -> None:
         kind = read.kind
         value, bounds = read_value(kind, point)
@@ -222,8 +244,13 @@ class MetricPoints:
                 for of in (common.digest, common.target)
             )
             series = self.known.remember(key, Series.of(labels, source, target if common.target else 0))
-        reading = None if read.delta and value is not None else (point.start_time_unix_nano // MS, time_ms)
-        self._put(metric, kind, bounds, series, value, reading)
+        if read.delta and value is not None:
+            self._put(metric, kind, bounds, series, value, None)
+            return
+        start_ms = point.start_time_unix_nano // MS
+        if start_ms == time_ms and point.start_time_unix_nano != point.time_unix_nano:
+            time_ms += 1  # that they are one says that the start is not known
+        self._put(metric, kind, bounds, series, value, (start_ms, time_ms), alike)
 
     def _put(
         self,
@@ -233,6 +260,7 @@ class MetricPoints:
         series: Series,
         value: Value | None,
         reading: tuple[int, int] | None,
+        alike: _Alike | None = None,
     ) -> None:
         """Add a point to its group, and count it. Raises Malformed for one that no record takes."""
         size = _size(series, value, bounds)
@@ -244,13 +272,13 @@ class MetricPoints:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group()
-        if self._alike is not None and reading is not None and value is not None and kind not in ("gauge", "info"):
-            start = 0 if kind == "sum" else reading[0]  # as in processors/family.py
-            at = self._alike.setdefault((group, series.source, start), len(group.points))
+        if alike is not None and reading is not None and value is not None and kind != "gauge":
+            place = series.source, bounds, 0 if kind == "sum" else reading[0], reading[1]  # as in processors/family.py
+            at = alike.setdefault(place, len(group.points))
             if at < len(group.points):
-                _, others, told, _ = group.points[at]
-                assert others is not None and told is not None  # noqa: PT018
-                group.points[at] = series, plus(others, value), max(told, reading), size
+                _, others, _, _ = group.points[at]
+                assert others is not None
+                group.points[at] = series, plus(others, value), reading, size
                 return
         group.points.append((series, value, reading, size))
 
@@ -303,9 +331,10 @@ class MetricPoints:
         others = dict(islice(((k, text) for k, text in others.items() if self._is_label(k)), MOST_NAMES - 2))
         info = self._labels(others, {}, labels) if labels and others else {}
         target = Series.of(info, number(digest(*labels.items())))
-        process = digest(*(attributes.get(key, "") for key in PROCESS)) if service and instance else b""
-        told = digest(*attributes.items())
-        return _Resource(message, labels, self._labels(promoted), target if info else None, told, process)
+        told, always = digest(*attributes.items()), b""
+        if service and instance:
+            always = digest(*((key, text) for key, text in attributes.items() if not key.startswith(ADDED)))
+        return _Resource(message, labels, self._labels(promoted), target if info else None, told, always)
 
     def _is_label(self, key: str) -> bool:
         try:

@@ -213,15 +213,17 @@ INSTANCE = {"service.name": "shop", "service.instance.id": "1"}
     ("resource", "numbers", "targets"),
     [
         (INSTANCE, [1, 1], [1, 1]),
-        (INSTANCE | {"k8s.pod.name": "p", "service.version": "2"}, [1, 2], [1, 1]),
+        (INSTANCE | {"k8s.pod.name": "p", "k8s.node.name": "n"}, [1, 2], [1, 1]),
+        (INSTANCE | {"k8s.volume.name": "v"}, [1, 2], [1, 2]),
+        (INSTANCE | {"postgresql.table.name": "orders"}, [1, 2], [1, 2]),
         (INSTANCE | {"service.namespace": "eu"}, [1, 2], [1, 2]),
         (INSTANCE | {"process.pid": "7"}, [1, 2], [1, 2]),
         ({"service.name": "shop"}, [1, 2], [1, 0]),
         ({"service.instance.id": "1", "host.name": "h"}, [1, 2], [1, 0]),
     ],
-    ids=["the same", "more is told", "another namespace", "a fork", "no instance", "no service"],
+    ids=["same", "more is told", "a volume", "a table", "another namespace", "a fork", "no instance", "no service"],
 )
-def test_a_target_is_what_says_which_process_it_is(
+def test_a_target_is_what_is_always_told_of_a_process(
     resource: dict[str, str], numbers: list[int], targets: list[int]
 ) -> None:
     reader, found = processor(), []
@@ -237,6 +239,22 @@ def test_a_target_is_what_says_which_process_it_is(
         assert len({(reading.source, reading.target) for reading in batch.readings}) == 2
     assert [1 if reading.source == found[0].source else 2 for reading in found] == numbers
     assert [0 if not of.target else 1 if of.target == found[0].target else 2 for of in found] == targets
+
+
+def test_a_start_within_the_millisecond_of_the_point_is_known() -> None:
+    """That both are one says that nobody knows the start."""
+    starts = []
+    for start in (NOW * MS, NOW * MS - 1, NOW * MS + 7):
+        data, metrics = message()
+        total = metrics.add(name="a").sum
+        total.is_monotonic, total.aggregation_temporality = True, CUMULATIVE
+        total.data_points.add(as_int=1, start_time_unix_nano=start, time_unix_nano=NOW * MS + 7 * (start > NOW * MS))
+        (reading,) = read(data)[0]["a_total"].readings
+        starts.append(reading.start_ms == reading.time_ms)
+    assert starts == [True, False, True]
+    total.data_points[0].start_time_unix_nano -= 1
+    (reading,) = read(data)[0]["a_total"].readings
+    assert (reading.start_ms, reading.time_ms) == (NOW, NOW + 1)
 
 
 def test_no_recorded_value_is_told_as_such() -> None:

@@ -134,10 +134,10 @@ def test_the_sum_over_all_series_is_what_the_sources_counted(
             new = Source(len(found), 500 + len(found), labels, bounds, time - 1, start)
             source = found.setdefault((which[0], labels), new)
             one = value_of(kind, bounds, number)
-            if what == "tell otherwise":
+            if what == "tell otherwise" and source.start is not None and kind != "sum":
                 source.number = 1000 * number + source.target
             elif what == "start unknown" and source.sent and kind != "sum":
-                source.start = None
+                source.start, source.number, source.sent = None, source.sent[-1].source, []
             elif what == "count":
                 source.total = plus(source.total, one)
                 source.start = time if source.start is None else source.start
@@ -302,6 +302,23 @@ def test_a_source_whose_start_is_not_known_counts_from_its_first_reading_on(kind
         told.append((observations(block.rows[0][1]), block.fresh))
     missed = 0 if target else 50
     assert told == [(1_000_000, 0), (1_000_050, 0), (1_000_100 - missed, 0), (1_000_150 - missed, 0)]
+
+
+def test_a_late_reading_under_a_start_that_was_given_up_counts_no_more() -> None:
+    store = SeriesStore(Limits(100, 100))
+    for start, time, value in ((1, 1, 1000.0), (60, 60, 1050.0), (60, 75, 1090.0), (1, 58, 1049.0)):
+        apply(store, read("counter", (A, value, 1, TIME + start, TIME + time, 99)), TIME + time)
+    assert rows(tick(store, TIME + 80)) == {A: 1090.0}
+    assert store.dropped() == {Reason.SUPERSEDED: 1}
+
+
+def test_who_never_knows_the_start_has_one_source_all_the_same() -> None:
+    """And not one for each reading, all of which the next one would be compared with."""
+    store = SeriesStore(Limits(100, 100))
+    for time in range(1, 50):
+        apply(store, read("counter", (A, 10.0 * time, 1, TIME + time, TIME + time, 99)), TIME + time)
+    (block,) = tick(store, TIME + 80)
+    assert (rows([block]), len(block.sources)) == ({A: 490.0}, 1)
 
 
 def test_a_process_that_fell_while_its_start_was_not_known_began_anew() -> None:
@@ -581,7 +598,7 @@ def test_other_labels_of_a_source_are_another_series(kind: Kind) -> None:
     assert stale(told) == [("j", "i", "/", "")]
 
 
-@pytest.mark.parametrize("kind", ["counter", "sum", "histogram", "exponential", "summary"])
+@pytest.mark.parametrize("kind", ["counter", "histogram", "exponential", "summary"])
 def test_a_process_of_which_more_is_told_by_now_is_the_same_source(kind: Kind) -> None:
     """Attributes of Kubernetes that come late, and that only one of two gateways adds; a takeover in between."""
     limits = Limits(100, 100)
@@ -596,6 +613,28 @@ def test_a_process_of_which_more_is_told_by_now_is_the_same_source(kind: Kind) -
     assert not store.dropped()
     apply(store, read(kind, (A, None, plain, TIME, TIME + 6, 99)), TIME + 6)
     assert stale(tick(store, TIME + 6)) == [A]
+
+
+@pytest.mark.parametrize("kind", ["counter", "sum", "gauge"])
+def test_a_target_without_a_start_says_nothing(kind: Kind) -> None:
+    """Levels have none, and who scrapes may not know it: two processes would be one."""
+    store = SeriesStore(Limits(100, 100))
+    for at, values in enumerate(((100.0, 5.0), (103.0, 6.0)), 1):
+        pair = [(A, value, number, 0, TIME + at, 99) for number, value in enumerate(values)]
+        apply(store, read(kind, *pair), TIME + at)
+    told = {"counter": 104.0, "sum": 109.0, "gauge": 6.0}[kind]
+    assert rows(tick(store, TIME + 3)) == {A: told}
+    assert not store.dropped()
+
+
+def test_two_sources_that_were_one_process_are_one_from_now_on() -> None:
+    """An older worker took them for two, and both are in the tick."""
+    store = SeriesStore(Limits(100, 100))
+    apply(store, read("counter", (A, 100.0, 1, TIME, TIME + 1), (A, 100.0, 2, TIME, TIME + 1)), TIME)
+    for at, number in enumerate((1, 2, 1, 2), 2):
+        apply(store, read("counter", (A, 100.0 + 10 * at, number, TIME, TIME + at, 99)), TIME)
+    assert rows(tick(store, TIME + 9)) == {A: 250.0}
+    assert len(store.blocks(TIME + 10)[0].sources) == 1
 
 
 def test_processes_without_a_target_are_told_apart_by_their_numbers() -> None:

@@ -493,6 +493,28 @@ def test_series_that_become_one_are_counted_as_one(settings: Redaction | None, m
     assert not store.dropped()
 
 
+def test_what_a_source_told_twice_is_not_added_up() -> None:
+    """A Collector puts two exports into one message, and something else in it was redacted."""
+    one = MetricPoints("raw", 0, "otlp_proto", Naming(), 1 << 20, Redactor(ANYTHING))
+    store = SeriesStore(Limits(100, 100))
+    for at, values in enumerate(((100,), (110, 120), (130,))):
+        data = MetricsData()
+        metrics = data.resource_metrics.add().scope_metrics.add().metrics
+        total: Any = metrics.add(name="logins").sum
+        total.is_monotonic, total.aggregation_temporality = True, 2
+        for more, value in enumerate(values):
+            point = total.data_points.add(as_int=value, time_unix_nano=(10 * at + more + 2) * 1_000_000_000)
+            point.start_time_unix_nano = 1_000_000
+        other: Any = metrics.add(name="load").gauge
+        other.data_points.add(as_int=1).attributes.append(attribute("user.email", "a@shop.example"))
+        one.add(at, at, data.SerializeToString())
+        for batch in one.flush().batches:
+            store.apply(PackedBatch.decode(batch.encode()), at * 1000)
+    blocks = {block.metric: block.rows for block in store.blocks(9_000)}
+    assert [value for _, value in blocks["logins_total"]] == [130]
+    assert not store.dropped()
+
+
 def test_a_reader_of_raw_topics_redacts() -> None:
     one = redactor()
     reader = RawReader("raw", 0, 2, "traces", 1 << 20, 1 << 20, lambda value: one.message(value, "traces"), one.buried)
