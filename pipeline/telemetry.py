@@ -188,7 +188,9 @@ METRICS: tuple[Metric, ...] = (
         "tailrace_head_lag_seconds",
         "gauge",
         ("partition",),
-        "Append time of the newest record minus the sample clock: scale on this.",
+        "Append time of the newest record minus the sample clock: scale on this. While no ingest runs it stays at its "
+        "last value, whatever waits in raw topics: the alert RoleMissing sees that, and the lag of the group "
+        "tailrace.ingest.",
     ),
     Metric("tailrace_window_bytes", "gauge", ("partition",), "Bytes of raw batches cached between tail and head."),
     Metric(

@@ -95,7 +95,7 @@ function drawTotals(view) {
     ["kept", "Traces kept", percent(view.kept_traces.total, decided), "", `${whole(view.kept_traces.total)} traces, ${whole(view.kept_spans.total)} spans`, view.kept_traces.total],
     ["logs", "Logs in", rate(view.logs.rate), "/s", `${whole(view.logs.total)} in all, ${whole(view.kept_logs.total)} kept`, view.logs.total],
     ["series", "Series", whole(view.series), view.series_budget ? ` of ${whole(view.series_budget)}` : "", percent(view.series, view.series_budget) + " of the budget", view.series],
-    ["lag", "Decisions behind", seconds(view.lag), "", `${bytes(view.window)} in the window`, view.lag],
+    ["lag", "Decisions behind", seconds(view.lag), "", view.without_ingest ? "no ingest among these workers" : `${bytes(view.window)} in the window`, view.lag],
     ["dead", "Dead letters", whole(view.dead_letters.total), "", `${rate(view.dead_letters.rate)}/s; bytes are kept`, view.dead_letters.total],
   ];
   find("totals").replaceChildren(...tiles.map(([id, name, value, unit, below, exact]) =>
@@ -107,7 +107,7 @@ function drawTotals(view) {
 
 function facts(view, name) {
   const role = view.roles.find((role) => role.name === name);
-  if (!role) return [["not in this worker", ""]];
+  if (!role) return [[view.workers.length > 1 ? "in none of these workers" : "not in this worker", ""]];
   const lines = [];
   const decided = view.kept_traces.rate + view.dropped_traces.rate;
   if (name === "ingest") lines.push(["spans", `${rate(view.spans.rate)}/s`], ["logs", `${rate(view.logs.rate)}/s`]);
@@ -118,7 +118,9 @@ function facts(view, name) {
     const items = view.delivered[sink] || {};
     lines.push(["accepted", `${rate((items.accepted || { rate: 0 }).rate)}/s`]);
     if (items.refused && items.refused.total) lines.push(["refused", whole(items.refused.total), "bad"]);
-    if (view.retries[sink] && view.retries[sink].rate) lines.push(["retries", `${rate(view.retries[sink].rate)}/s`, "bad"]);
+    const retries = Object.entries(view.retries[sink] || {}).filter(([, count]) => count.total);
+    const [latest] = retries.sort(([, a], [, b]) => b.rate - a.rate || b.total - a.total);
+    if (latest) lines.push([`retries: ${latest[0]}`, whole(latest[1].total), latest[1].rate ? "bad" : ""]);
   }
   if (role.ready === false) lines.push(["joining", ""]);
   lines.push(["unread", whole(role.unread)]);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator
 
 from rich import box
 from rich.columns import Columns
@@ -22,7 +23,7 @@ MB = 1e6
 
 def screen(view: View) -> RenderableType:
     """Everything, one table beside or below the other as the terminal is wide."""
-    tables = [_roles(view), _policies(view), _drops(view)]
+    tables = [_roles(view), _policies(view), _drops(view), *_retries(view)]
     parts: list[RenderableType] = [_head(view), Columns(tables, padding=(0, 2))]
     if view.services:
         parts.append(_services(view))
@@ -60,6 +61,8 @@ def _head(view: View) -> Text:
         f"  traces {per_second(view.kept_traces + view.dropped_traces)}/s, {share} kept",
         f"  {view.lag:,.1f} s behind",
     )  # fmt: skip
+    if view.without_ingest:
+        text.append("\nno ingest among these workers: what waits in the raw topics is in none of these numbers", "red")
     for worker in view.workers:
         use = f"{worker.memory / MB:,.0f} MB, {worker.cpu:.2f} cores"
         state = (printable(worker.error), "red") if worker.error else use
@@ -102,6 +105,18 @@ def _drops(view: View) -> Table:
         style = "" if drop.intentional else "red"
         made.add_row(Text(printable(what), style=style), f"{drop.count.total:,.0f}", per_second(drop.count))
     return made
+
+
+def _retries(view: View) -> Iterator[Table]:
+    """What destinations did not take, if there is any; red while it goes on."""
+    made = table("sent again, and why", "", "requests", "per s")
+    for sink, reasons in view.retries.items():
+        for reason, count in reasons.items():
+            if count.total:
+                what = Text(printable(f"sink.{sink}: {reason}"), style="red" if count.rate else "")
+                made.add_row(what, f"{count.total:,.0f}", per_second(count))
+    if made.row_count:
+        yield made
 
 
 def _services(view: View) -> Table:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pipeline.live.graph import EMPTY, Graph
 from pipeline.live.red import Service, charts
 from pipeline.live.snapshot import Limit, Sample, Snapshot, TraceSummary
+from pipeline.topics import Topics
 
 MOST_TRACES = 60
 RATE_SECONDS = 10.0  # that rates look back
@@ -106,7 +107,11 @@ class PolicyView:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Everything on the page. `lag` is seconds that decisions are behind, `window` bytes between tail and head."""
+    """Everything on the page. `lag` is seconds that decisions are behind, `window` bytes between tail and head.
+
+    `without_ingest`: none of these workers runs it, and `sample` reads what it writes. If none elsewhere does either,
+    the lag stands still, whatever waits in raw topics.
+    """
 
     time: float
     workers: list[WorkerView]
@@ -119,11 +124,12 @@ class View:
     dropped_traces: Count
     dead_letters: Count
     lag: float
+    without_ingest: bool
     window: float
     series: float
     series_budget: float
     delivered: dict[str, dict[str, Count]]
-    retries: dict[str, Count]
+    retries: dict[str, dict[str, Count]]
     drops: list[Drop]
     policies: list[PolicyView]
     services: list[Service]
@@ -149,10 +155,11 @@ def view(
     spans, logs = (found.get("ingest") or sum(found.values(), Count()) for found in read)
     snapshots = [worker.now for worker in alive if worker.now is not None]
     drops = list(_drops(counters))
+    roles = list(_roles(counters, snapshots))
     return View(
         time=now,
         workers=[_worker(worker) for worker in observed],
-        roles=list(_roles(counters, snapshots)),
+        roles=roles,
         spans=spans,
         logs=logs,
         kept_spans=counters.sum("tailrace_spans_kept_total"),
@@ -161,11 +168,12 @@ def view(
         dropped_traces=decided.get("dropped", Count()),
         dead_letters=sum((drop.count for drop in drops if drop.dead_letter), Count()),
         lag=counters.largest("tailrace_head_lag_seconds"),
+        without_ingest=_without_ingest(counters, roles),
         window=counters.sum("tailrace_window_bytes").total,
         series=counters.sum("tailrace_series_active").total,
         series_budget=counters.sum("tailrace_series_budget").total,
         delivered=counters.by_two("tailrace_sink_items_total", "sink", "outcome"),
-        retries=counters.by("tailrace_sink_retries_total", "sink"),
+        retries=counters.by_two("tailrace_sink_retries_total", "sink", "reason"),
         drops=drops,
         policies=list(_policies(counters, policies or {})),
         services=charts([snapshot.steps for snapshot in snapshots], now),
@@ -195,6 +203,13 @@ def _roles(counters: _Counters, snapshots: Sequence[Snapshot]) -> Iterator[RoleV
     for role, flags in ready.items():
         waiting = unread.get(role, Count()).total
         yield RoleView(role, all(flags), len(flags), waiting, read.get(role, {}))
+
+
+def _without_ingest(counters: _Counters, roles: Sequence[RoleView]) -> bool:
+    """With `regroup: never` there may be none: `sample` reads raw topics itself."""
+    ingested = {Topics(prefix).spans for prefix in counters.by("tailrace_config_info", "prefix")}
+    read = {role.name: ingested & role.read.keys() for role in roles}
+    return bool(read.get("sample")) and "ingest" not in read
 
 
 def _drops(counters: _Counters) -> Iterator[Drop]:

@@ -24,6 +24,12 @@ def snapshot(time: float, **values: float) -> Snapshot:
         "lost": ("tailrace_dropped_total", {"signal": "spans", "reason": "retention", "intentional": "false"}),
         "letters": ("tailrace_dead_letters_total", {"stage": "ingest", "reason": "malformed"}),
         "accepted": ("tailrace_sink_items_total", {"sink": "jaeger", "outcome": "accepted"}),
+        "away": ("tailrace_sink_retries_total", {"sink": "jaeger", "reason": "no_answer"}),
+        "busy": ("tailrace_sink_retries_total", {"sink": "jaeger", "reason": "503"}),
+        "config": ("tailrace_config_info", {"prefix": "shop", "hash": "1", "version": "1"}),
+        "sampling": ("tailrace_ready", {"role": "sample"}),
+        "sampled": ("tailrace_records_read_total", {"role": "sample", "topic": "shop.spans"}),
+        "sampled_raw": ("tailrace_records_read_total", {"role": "sample", "topic": "otlp_spans"}),
     }
     return Snapshot(time, [Sample(*names[name], value) for name, value in values.items()])
 
@@ -52,6 +58,19 @@ def test_workers_are_added_up_and_a_restart_counts_from_zero() -> None:
     assert (role.ready, role.workers, role.unread) == (False, 2, 7)
     assert shown.lag == 7
     assert [(worker.name, worker.error) for worker in shown.workers] == [("a", ""), ("b", ""), ("c", "c: no route")]
+
+
+def test_ingest_is_missed_where_sample_reads_what_it_writes() -> None:
+    sample = snapshot(1, config=1, sampling=1, sampled=5, lag=0.7)
+    assert one(None, sample).without_ingest
+    assert not view([Observed("a", None, sample), Observed("b", None, snapshot(1, ready=1))], 1).without_ingest
+    assert not one(None, snapshot(1, config=1, sampling=1, sampled_raw=5)).without_ingest  # regroup: never
+    assert not one(None, snapshot(1, config=1)).without_ingest
+
+
+def test_retries_have_their_reasons() -> None:
+    shown = one(snapshot(0, away=3, busy=0), snapshot(10, away=8, busy=0))
+    assert shown.retries == {"jaeger": {"no_answer": Count(8, 0.5), "503": Count()}}
 
 
 def test_spans_are_what_ingest_read_or_what_sample_counted() -> None:
