@@ -23,6 +23,7 @@ from pipeline.overheard import Overheard
 from pipeline.printed import kafka_cli
 from pipeline.roles import Role, diagram, expand
 from schemas.errors import ConfigError, TailraceError, Unavailable
+from schemas.http_client import in_words
 from schemas.kafka_client import connection, told
 from sinks.http import Rejected, Tls, authorization
 from sinks.otlp_service import LOGS, TRACES
@@ -166,7 +167,7 @@ async def _server(name: str, sink: Sink, url: str) -> Finding:
     except TimeoutError:
         return Finding(False, subject, f"no answer within {patience:g} s")
     except (aiohttp.ClientError, OSError, TailraceError) as error:
-        return Finding(False, subject, _mended(str(error) or type(error).__name__))
+        return Finding(False, subject, _mended(in_words(error)))
 
 
 def _mended(text: str) -> str:

@@ -132,6 +132,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     read may wait for `patience` seconds, and for `commit_interval`, before it is passed on.
     """
 
+    logger = logging.getLogger("mode.group")  # of what the base class says: "[^-Group]: Starting..."
+
     def __init__(
         self,
         app: faust.App,

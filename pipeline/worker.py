@@ -42,6 +42,8 @@ class _Boot(BootStrategy):  # type: ignore[misc]
 class _App(faust.App):  # type: ignore[misc]
     """Faust's own Kafka clients stay off, and so do its tables: nothing is kept on disk."""
 
+    logger = logging.getLogger("faust.app")  # of "[^_App]: Starting...": the worker says itself what it does
+
     def _create_directories(self) -> None:
         """Faust would make NAME-data in the working directory, which need not be writable."""
 

@@ -20,6 +20,7 @@ from aiokafka.errors import KafkaConnectionError
 from pydantic import SecretStr
 
 from schemas.errors import Unavailable
+from schemas.http_client import in_words
 
 ANSWER_LIMIT = 10.0  # seconds that a provider may take
 RENEW_AT = 0.8  # of a token's life, as sasl.login.refresh.window.factor of Kafka's own clients
@@ -104,7 +105,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]
         except TimeoutError:
             raise NoToken(f"{self._key}: {client.url}: no answer within {ANSWER_LIMIT:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise NoToken(f"{self._key}: {client.url}: {type(error).__name__}: {error}") from error
+            raise NoToken(f"{self._key}: {client.url}: {type(error).__name__}: {in_words(error)}") from error
         answered = content if isinstance(content, dict) else {}
         token = answered.get("access_token")
         if status != 200 or not isinstance(token, str) or not token:

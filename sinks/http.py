@@ -24,6 +24,7 @@ import aiohttp
 from multidict import CIMultiDict
 
 from schemas.errors import ConfigError
+from schemas.http_client import in_words
 from schemas.tls import trusting
 from sinks.contract import Outcome, Refusal, Unavailable
 from sinks.settings import Sink, SinkAuth, is_one_line
@@ -121,7 +122,7 @@ class HttpClient:
         except TimeoutError:
             raise Unavailable(f"no answer within {self._settings.timeout:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"{type(error).__name__}: {error}") from error
+            raise Unavailable(f"{type(error).__name__}: {in_words(error)}") from error
 
     def outcome(self, answer: Answer, items: int, refusing: frozenset[int] = REFUSING) -> Outcome | Rejected:
         """What an answer says of the `items` of its request, if it says one thing of them all."""

@@ -17,6 +17,7 @@ from pipeline.canary.settings import Backend
 from pipeline.config import IDENTITY_LABELS, Config
 from processors.span_metrics import span_metric_names
 from schemas.errors import Unavailable
+from schemas.http_client import in_words
 from schemas.tls import trusting
 from sinks.http import authorization, shortened
 from sinks.settings import sink_kind
@@ -83,7 +84,7 @@ class Looker(ABC):
         except TimeoutError:
             raise Unavailable(f"{url}: no answer within {ANSWER_LIMIT:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unavailable(f"{url}: {type(error).__name__}: {error}") from error
+            raise Unavailable(f"{url}: {type(error).__name__}: {in_words(error)}") from error
         try:
             return read(json.loads(text))
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:

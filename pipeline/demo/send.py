@@ -17,6 +17,7 @@ import click
 from pipeline.demo import encoding
 from pipeline.demo.facts import Message
 from pipeline.demo.traffic import RawTopics, Traffic
+from schemas.http_client import in_words
 
 CHAPTER_SECONDS = 60.0  # a Traffic remembers what it has sent: a new one begins this often
 LATE_AFTER_SECONDS = 10.0  # when a span counts as late: decision_wait of deploy/compose/tailrace.yaml
@@ -60,7 +61,7 @@ async def _refusal(session: aiohttp.ClientSession, url: str, body: bytes) -> str
                 answer.raise_for_status()
             return f"HTTP {answer.status}"
     except (aiohttp.ClientConnectionError, TimeoutError) as error:
-        return str(error) or type(error).__name__
+        return in_words(error)
 
 
 async def _for_ever(endpoint: str, rate: float) -> None:

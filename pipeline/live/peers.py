@@ -14,6 +14,7 @@ import aiohttp
 from pipeline.live.snapshot import Snapshot, of_text
 from pipeline.live.view import Observed, Past
 from schemas.errors import Malformed, Unavailable
+from schemas.http_client import in_words
 from sinks.http import shortened
 
 ANSWER_SECONDS = 2.0
@@ -105,4 +106,4 @@ class Peer:
                         body += await answer.content.read(LARGEST_ANSWER)
                     return answer.status, body
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise Unavailable(f"{self.url}: {error or type(error).__name__}") from error
+            raise Unavailable(f"{self.url}: {in_words(error)}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -503,6 +504,21 @@ def test_consumers_name_their_rack() -> None:
     """KIP-392: brokers let them read from the replica in their own availability zone."""
     kafka = config.Kafka(bootstrap_servers=["a:1"], client_rack="eu-1a")
     assert fetching.consumer_kwargs(kafka)["client_rack"] == "eu-1a"
+
+
+async def test_the_base_classes_do_not_narrate(
+    kafka: Kafka, topics: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        async with copying(kafka, topics) as (_, group):
+
+            async def ready() -> bool:
+                return group.ready
+
+            await eventually(ready, DEADLINE, "the partition is taken over")
+    assert "taken over" in caplog.messages
+    narrated = {record.name.split(".")[0] for record in caplog.records if record.getMessage().startswith("[^")}
+    assert narrated <= {"faust", "mode"}, "pipeline/logs.py keeps these quiet"
 
 
 async def test_a_partition_without_a_leader_does_not_hide_what_others_say(
