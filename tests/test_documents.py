@@ -14,13 +14,19 @@ import click
 import pytest
 
 from pipeline.cli import COMMANDS, cli
+from pipeline.commands.resize import resize
 from pipeline.config_file import load, parse
 from pipeline.demo import command as demo
 from pipeline.roles import diagram
+from pipeline.telemetry import METRICS
+from tests.deploy.promql import known_metrics
 from tests.repository import ROOT, committed
 
 PAGES = committed("*.md")
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+ANY_BLOCK = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+COMMAND_IN_A_LINE = re.compile(r"`(tailrace\s[a-z][^`]*)`")
+METRIC = re.compile(r"\btailrace_[a-z_]*[a-z](?![\w*])")
 LINES_OF_THE_FIRST_CONFIGURATION = 10
 FEWEST_LINES_OF_THE_README = 30
 
@@ -103,14 +109,17 @@ def commands_in(text: str) -> list[list[str]]:
 def assert_exists(words: list[str], where: str) -> None:
     """The command is there and has the options, and no word is one too many."""
     command: click.Command = cli
-    while isinstance(command, click.Group):
-        assert words, where
+    while isinstance(command, click.Group) and words:
         name, *words = words
         found = command.get_command(click.Context(command), name)
         assert found is not None, f"{where}: there is no command {name}"
         command = found
+    if not words:
+        return
     if command.name == "demo":  # its options are pipeline.demo's own
         command = demo
+    if (command.name, words[0]) == ("topics", resize.name):
+        command, words = resize, words[1:]
     options = {option: p for p in command.params if isinstance(p, click.Option) for option in p.opts} | {"--help": None}
     given = [word.split("=")[0] for word in words if word.startswith("--")]
     assert set(given) <= options.keys(), f"{where}: tailrace {command.name} has no {set(given) - options.keys()}"
@@ -131,6 +140,15 @@ def test_commands_in_documents_exist(page: Path) -> None:
     for text in blocks(page, "sh") + blocks(page, "console"):
         for words in commands_in(text):
             assert_exists(words, page.name)
+    for text in COMMAND_IN_A_LINE.findall(ANY_BLOCK.sub("", page.read_text(encoding="utf-8"))):
+        for words in commands_in(" ".join(text.split())):
+            assert_exists(words, page.name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_metrics_in_documents_exist(page: Path) -> None:
+    named = set(METRIC.findall(page.read_text(encoding="utf-8")))
+    assert named <= known_metrics() | {metric.name for metric in METRICS}
 
 
 def every_command(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
