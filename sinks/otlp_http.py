@@ -15,7 +15,7 @@ from google.rpc.status_pb2 import Status
 
 from sinks.contract import Outcome, Unavailable
 from sinks.endpoints import Endpoints
-from sinks.http import AWAY, Answer, HttpClient, Rejected, shortened
+from sinks.http import AWAY, Answer, HttpClient, Rejected
 from sinks.otlp_service import REFUSING, Service
 from sinks.settings import Sink
 
@@ -48,20 +48,23 @@ class OverHttp:
             raise
         if answer.ok:
             return service.accepted(answer.body, items)
-        if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR and (said := _permanent(answer)):
-            return Rejected(shortened(f"{answer.status} {said}"), said)
+        code, said = _status(answer)
+        answer = Answer(answer.status, answer.headers, said)
+        if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR and code in REFUSING:
+            return Rejected(answer.detail, answer.said)
         outcome = self._http.outcome(answer, items)
         if answer.status in AWAY and isinstance(outcome, Outcome):
             return replace(outcome, retry_after=self._endpoints.failed(server, outcome.retry_after))
         return outcome
 
 
-def _permanent(answer: Answer) -> str:
-    """What the Status of an answer says, if its code is permanent; "" otherwise."""
+def _status(answer: Answer) -> tuple[int, bytes]:
+    """The code and the words of the Status of an answer; of one without a Status 0 and what it says."""
     if not answer.headers.get("Content-Type", "").startswith(PROTOBUF):
-        return ""
+        return code_pb2.OK, answer.body
     try:
         status = Status.FromString(answer.body)
     except DecodeError:
-        return ""
-    return (status.message or code_pb2.Code.Name(status.code)) if status.code in REFUSING else ""
+        return code_pb2.OK, answer.body
+    words = status.message or (code_pb2.Code.Name(status.code) if status.code in REFUSING else "")
+    return status.code, words.encode()

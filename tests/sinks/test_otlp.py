@@ -472,6 +472,16 @@ async def test_another_500_says_nothing_of_the_rows(body: Status | None, kind: s
     assert (outcome.retry, outcome.reason) == ((0,), "500")
 
 
+@pytest.mark.parametrize("code", [400, 503])
+async def test_the_words_of_a_status_are_told_without_its_bytes(code: int) -> None:
+    said = Status(code=14, message="too busy").SerializeToString()
+    headers = {"Content-Type": "application/x-protobuf"}
+    async with faulty(lambda request, _: web.Response(status=code, body=said, headers=headers)) as server:
+        outcome = await send(server.url, envelope([span()]))
+    told = outcome.detail if code == 503 else outcome.refused[0].detail
+    assert told == f"{code} too busy"
+
+
 async def test_a_server_that_asks_to_wait_is_waited_for() -> None:
     async with (
         faulty(status(429)) as busy,
