@@ -13,7 +13,9 @@ Memory layout: a trace is a *record* of three flat arrays, `_wide` (64-bit unsig
 set), `_times` (64-bit signed, ms of stream time) and `_small` (32-bit); free records are linked. An open-addressed
 table of record numbers finds a trace by its key. Spans that a log may name are 12 bytes each, linked, at most
 SPANS_PER_TRACE a trace. All grow by a sixteenth. A trace takes 116 bytes, about 6 to be found, 12 for each of its
-spans: below 200 with five (tests/processors/sampling/test_memory.py); evidence that is ahead is a record of its own.
+spans: below 200 with five (tests/processors/sampling/test_memory.py). Evidence that is ahead is a
+record for each ms, in a splay tree a trace: a row costs O(log n) in any order, and hardly anything by its time, however
+many raw partitions the trace is on.
 `sets` holds what keys are made of, by record (processors.sampling.features); None while no policy asks.
 
 Deadlines are a hierarchical timing wheel (Varghese & Lauck, SOSP 1987): a level for each 6 bits of a deadline that
@@ -77,10 +79,13 @@ _ROOT_NAME = cython.declare(cython.Py_ssize_t, 2)  # -1: no root was seen
 _ENTRIES = cython.declare(cython.Py_ssize_t, 3)  # the newest remembered span, -1: none
 _NAMED = cython.declare(cython.Py_ssize_t, 4)  # the newest span id that a log named, -1: none
 _COUNTS = cython.declare(cython.Py_ssize_t, 5)  # a byte each: remembered spans, ordinary ones, span ids that logs named
-_NEXT = cython.declare(cython.Py_ssize_t, 6)  # in a list of the wheel, of evidence ahead, or of free records
+_NEXT = cython.declare(cython.Py_ssize_t, 6)  # in a list of the wheel, or of free records
 _BEFORE = cython.declare(cython.Py_ssize_t, 7)  # in the wheel; negative: the first of list -1 - _BEFORE, or _LISTED
-_AHEAD = cython.declare(cython.Py_ssize_t, 8)
+_AHEAD = cython.declare(cython.Py_ssize_t, 8)  # the top of a tree, -1: nothing is ahead
 SMALL = 9  # numbers a record
+# Evidence ahead remembers no spans: in its place are the records of earlier and of later times, -1: none.
+_EARLIER = cython.declare(cython.Py_ssize_t, 3)
+_LATER = cython.declare(cython.Py_ssize_t, 4)
 
 # The same as C constants, for the loops below.
 _KEY = cython.declare(cython.Py_ssize_t, KEY)
@@ -419,12 +424,11 @@ class TraceTable:
     ) -> cython.Py_ssize_t:
         """The record to which a row at `time` belongs: its trace's, or that of evidence ahead.
 
-        Deadlines only come earlier: all rows that lie beyond are one record, which nobody will ask. The newest is the
-        first of the list, as rows mostly come by their time.
+        Deadlines only come earlier: all rows that lie beyond are one record, which nobody will ask. Of others each ms
+        has its own: a row that is still to come may put the deadline between any two.
         """
         at: cython.Py_ssize_t = record * self._time_width
-        ahead: cython.Py_ssize_t
-        before: cython.Py_ssize_t = -1
+        top: cython.Py_ssize_t
         taken: cython.Py_ssize_t
         earliest: cython.longlong
         root: cython.longlong
@@ -436,21 +440,81 @@ class TraceTable:
                 earliest = min(earliest, root + self._after_root)
             if time <= earliest:
                 return record
-        ahead = self._small[record * _SMALL + _AHEAD]
+        top = self._small[record * _SMALL + _AHEAD]
         if time > self._deadline(record):
             time = _BEYOND
-        while ahead >= 0 and self._times[ahead * self._time_width + _FIRST] > time:
-            before = ahead
-            ahead = self._small[ahead * _SMALL + _NEXT]
-        if ahead >= 0 and self._times[ahead * self._time_width + _FIRST] == time:
-            return ahead
+        if top >= 0:
+            top = self._small[record * _SMALL + _AHEAD] = self._splay(top, time)
+            if self._first(top) == time:
+                return top
         taken = self._take(time, 0)
-        self._small[taken * _SMALL + _NEXT] = ahead
-        if before >= 0:
-            self._small[before * _SMALL + _NEXT] = taken
-        else:
-            self._small[record * _SMALL + _AHEAD] = taken
+        self._small[record * _SMALL + _AHEAD] = taken
+        if top >= 0 and time < self._first(top):
+            self._small[taken * _SMALL + _EARLIER] = self._small[top * _SMALL + _EARLIER]
+            self._small[taken * _SMALL + _LATER] = top
+            self._small[top * _SMALL + _EARLIER] = -1
+        elif top >= 0:
+            self._small[taken * _SMALL + _LATER] = self._small[top * _SMALL + _LATER]
+            self._small[taken * _SMALL + _EARLIER] = top
+            self._small[top * _SMALL + _LATER] = -1
         return taken
+
+    @cython.cfunc
+    @cython.inline
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(check=False)
+    def _first(self, record: cython.Py_ssize_t) -> cython.longlong:
+        return self._times[record * self._time_width + _FIRST]
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(check=False)
+    def _splay(self, top: cython.Py_ssize_t, time: cython.longlong) -> cython.Py_ssize_t:
+        """The new top of a tree of evidence ahead: the record of `time`, or without one its next older or newer one.
+
+        Top-down, as in Sleator & Tarjan, Self-adjusting binary search trees (J. ACM 32, 1985), section 4.
+        """
+        below: cython.Py_ssize_t
+        earlier: cython.Py_ssize_t = -1  # the tops of what lies on both sides of `time`, …
+        later: cython.Py_ssize_t = -1
+        latest: cython.Py_ssize_t = -1  # … and in each the record nearest to it, which has nothing on that side yet
+        soonest: cython.Py_ssize_t = -1
+        while time != self._first(top):
+            if time < self._first(top):
+                below = self._small[top * _SMALL + _EARLIER]
+                if below >= 0 and time < self._first(below):
+                    self._small[top * _SMALL + _EARLIER] = self._small[below * _SMALL + _LATER]
+                    self._small[below * _SMALL + _LATER] = top
+                    top, below = below, self._small[below * _SMALL + _EARLIER]
+                if below < 0:
+                    break
+                if soonest < 0:
+                    later = top
+                else:
+                    self._small[soonest * _SMALL + _EARLIER] = top
+                soonest, top = top, below
+            else:
+                below = self._small[top * _SMALL + _LATER]
+                if below >= 0 and time > self._first(below):
+                    self._small[top * _SMALL + _LATER] = self._small[below * _SMALL + _EARLIER]
+                    self._small[below * _SMALL + _EARLIER] = top
+                    top, below = below, self._small[below * _SMALL + _LATER]
+                if below < 0:
+                    break
+                if latest < 0:
+                    earlier = top
+                else:
+                    self._small[latest * _SMALL + _LATER] = top
+                latest, top = top, below
+        if latest >= 0:
+            self._small[latest * _SMALL + _LATER] = self._small[top * _SMALL + _EARLIER]
+            self._small[top * _SMALL + _EARLIER] = earlier
+        if soonest >= 0:
+            self._small[soonest * _SMALL + _EARLIER] = self._small[top * _SMALL + _LATER]
+            self._small[top * _SMALL + _LATER] = later
+        return top
 
     # ---- what is due -------------------------------------------------------------------------------------
 
@@ -523,7 +587,6 @@ class TraceTable:
         key: cython.ulonglong = self._wide[record * self._width + _KEY]
         deadline: cython.longlong = self._deadline(record)
         at: cython.Py_ssize_t = self._due_count
-        ahead: cython.Py_ssize_t = self._small[record * _SMALL + _AHEAD]
         while at > first and (
             self._due_deadlines[at - 1] > deadline
             or (self._due_deadlines[at - 1] == deadline and self._due_keys[at - 1] > key)
@@ -533,11 +596,7 @@ class TraceTable:
             self._due_deadlines[at] = self._due_deadlines[at - 1]
             self._due_times[at] = self._due_times[at - 1]
             at -= 1
-        while ahead >= 0:
-            if self._times[ahead * self._time_width + _FIRST] <= deadline:
-                self._merge(record, ahead)
-            ahead = self._small[ahead * _SMALL + _NEXT]
-        self._free_ahead(record)
+        self._free_ahead(record, deadline)
         self._due_records[at] = record
         self._due_keys[at] = key
         self._due_deadlines[at] = deadline
@@ -995,7 +1054,7 @@ class TraceTable:
         """Free a record, what is ahead of it and what it remembers."""
         self._free_spans(self._small[record * _SMALL + _ENTRIES])
         self._free_spans(self._small[record * _SMALL + _NAMED])
-        self._free_ahead(record)
+        self._free_ahead(record, _NO_TIME)
         if self.sets is not None:
             self.sets.free(record)
         self._small[record * _SMALL + _NEXT] = self._free
@@ -1004,14 +1063,23 @@ class TraceTable:
 
     @cython.cfunc
     @cython.exceptval(-1)
-    def _free_ahead(self, record: cython.Py_ssize_t) -> cython.int:
+    def _free_ahead(self, record: cython.Py_ssize_t, until: cython.longlong) -> cython.int:
+        """Free what is ahead of a trace; what it says until then counts."""
         ahead: cython.int = self._small[record * _SMALL + _AHEAD]
         after: cython.int
         self._small[record * _SMALL + _AHEAD] = -1
         while ahead >= 0:
-            after = self._small[ahead * _SMALL + _NEXT]
+            after = self._small[ahead * _SMALL + _EARLIER]
+            if after >= 0:  # the earlier one becomes the top: so nothing has to be remembered on the way down
+                self._small[ahead * _SMALL + _EARLIER] = self._small[after * _SMALL + _LATER]
+                self._small[after * _SMALL + _LATER] = ahead
+                ahead = after
+                continue
+            if self._first(ahead) <= until:
+                self._merge(record, ahead)
             if self.sets is not None:
                 self.sets.free(ahead)
+            after = self._small[ahead * _SMALL + _LATER]
             self._small[ahead * _SMALL + _NEXT] = self._free
             self._free = ahead
             ahead = after
