@@ -18,7 +18,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -46,7 +46,8 @@ from schemas.errors import ProtocolError, Retryable, Unavailable
 log = logging.getLogger(__name__)
 
 IDLE_MS = 1_000  # that the group waits for what is fetched, while no partition is held
-CHANNEL_SIZE = 1  # fetches between consumer and agent: they wait decompressed, and both have the one loop
+PIECE_BYTES = 1 << 20  # of values that take one turn: a fetch has no more, but what it has may be compressed
+CHANNEL_SIZE = 1  # pieces between consumer and agent: they wait decompressed, and both have the one loop
 PAUSE_LIMIT = 3.0  # seconds a rebalance waits for answers, and for what is committed then
 REVOKE_LIMIT = 2.0  # seconds it waits for a commit that is under way; both are less than a session
 CLOSE_LIMIT = 10.0  # seconds after which a lease that was told to end is no longer waited for
@@ -57,13 +58,26 @@ TAKEOVER_LEAST = 30.0  # seconds before a takeover is watched: a predecessor's t
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What one fetch returned for one partition, and the lease and assignment it was fetched under."""
+    """What one fetch returned for one partition or a piece of it, and under which lease and assignment."""
 
     unit: Hashable
     lease: Lease
     assignment: int
     partition: TopicPartition
     records: Sequence[ConsumerRecord]
+
+
+def pieces(records: Sequence[ConsumerRecord]) -> Iterator[Sequence[ConsumerRecord]]:
+    """Consecutive records of PIECE_BYTES at most, or single ones."""
+    first = size = 0
+    for place, record in enumerate(records):
+        length = len(record.value or b"")
+        size += length
+        if size > PIECE_BYTES and place > first:
+            yield records[first:place]
+            first, size = place, length
+    if first < len(records):
+        yield records[first:]
 
 
 def first_partitions(count: int) -> type[RangePartitionAssignor]:
@@ -185,7 +199,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     # ---- the agent ---------------------------------------------------------------------------------------
 
     async def _agent(self, stream: Any) -> None:
-        """The Faust agent of the role: one event is one fetch of one partition.
+        """The Faust agent of the role: one event is a fetch of one partition, or a piece of it.
 
         It never lets an exception out: Faust would acknowledge and drop the event.
         """
@@ -280,9 +294,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 await asyncio.sleep(RETAKE_BACKOFF)
                 continue
             fetched = [
-                Fetched(unit, lease, self._assignment, partition, records)
+                Fetched(unit, lease, self._assignment, partition, piece)
                 for partition, records in batches.items()
-                if (lease := self._leases.get(unit := self._unit(partition))) is not None and records
+                if (lease := self._leases.get(unit := self._unit(partition))) is not None
+                for piece in pieces(records)
             ]
             self._in_hand.update(item.partition for item in fetched)
             for item in fetched:

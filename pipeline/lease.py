@@ -30,7 +30,7 @@ class Lease(ABC):
 
     @abstractmethod
     def process(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
-        """Everything that one fetch returned for a partition, in order. Never waits."""
+        """What one fetch returned for a partition, in order, piece by piece if it is long. Never waits."""
 
     @abstractmethod
     def positions(self) -> Mapping[TopicPartition, int]:

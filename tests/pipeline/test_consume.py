@@ -10,17 +10,17 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline import config, fetching
-from pipeline.consume import Group
+from pipeline.consume import PIECE_BYTES, Group
 from pipeline.identity import process_name
 from pipeline.lease import Lease
 from pipeline.telemetry import REGISTRY
@@ -286,6 +286,40 @@ async def test_a_takeover_that_was_overtaken_is_tried_again(
             await worker.stop()
     assert opened == [0, 1]
     assert [r.value for r in await read_all(kafka.bootstrap, target)] == expected[1:]
+
+
+async def test_what_a_fetch_has_decompressed_is_handed_over_piece_by_piece(
+    kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or all of it keeps the loop busy at once, while transactions and heartbeats wait."""
+    source, _ = topics
+    size, pieces = PIECE_BYTES // 3, list[int]()
+    process = Copy.process
+
+    def processed(self: Copy, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
+        pieces.append(sum(len(record.value) for record in records))
+        process(self, partition, records)
+
+    monkeypatch.setattr(Copy, "process", processed)
+    await create(kafka.bootstrap, {source: 1})
+    most = 32 * size
+    producer = AIOKafkaProducer(
+        bootstrap_servers=kafka.bootstrap, compression_type="gzip", max_batch_size=most, max_request_size=most
+    )
+    await producer.start()
+    try:
+        futures = [await producer.send(source, bytes([number]) * size) for number in range(16)]
+        await asyncio.gather(*futures)
+    finally:
+        await producer.stop()
+    async with copying(kafka, topics):
+
+        async def handed_over() -> bool:
+            return sum(pieces) >= 16 * size
+
+        await eventually(handed_over, DEADLINE, "all of it is handed over")
+    assert sum(pieces) == 16 * size
+    assert max(pieces) <= PIECE_BYTES
 
 
 class Committing(Lease):
