@@ -28,6 +28,7 @@ from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.ingested import Ingested
 from pipeline.lease import Lease
 from pipeline.pace import LONGEST_SILENCE, Lead
+from pipeline.raw_pace import RawPace, progress
 from pipeline.topics import Topics
 from processors.metric_points import MetricPoints, Naming
 from processors.otlp_series import KnownSeries
@@ -44,7 +45,6 @@ log = logging.getLogger(__name__)
 ROLE = "ingest"
 MARKS_PER_WAIT = 10  # idle marks per decision_wait
 LEAST_SILENCE = 0.05  # seconds between two of them, whatever the intervals are
-AHEAD_OF_SLOWEST = 4  # decision_waits that a raw partition may run ahead of the slowest one read here
 DOUBTS, DOUBT = 10, 1.0  # times, and seconds between them, that a group is asked which should have an offset
 UNREAD_COMMITS = 2  # times commit_bytes that may wait for a transaction before fetching pauses
 
@@ -82,8 +82,7 @@ def leases(config: Config, since: str | None) -> Leases:
     topics = Topics(config.kafka.prefix)
     whole = topics.group(ROLE)
     shares = {topic: DeadLetterShare(ROLE, topic, config.limits.dead_letters) for topic in inputs}
-    pace = _Pace(int(config.sampling.decision_wait * 1000) * AHEAD_OF_SLOWEST)
-    ingested, known = Ingested(config.kafka), KnownSeries()
+    pace, ingested, known = RawPace(config), Ingested(config.kafka), KnownSeries()
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions
@@ -120,28 +119,6 @@ def _silences(source: Input, config: Config) -> tuple[float, float]:
     return min(max(LEAST_SILENCE, slowest), longest), longest
 
 
-class _Pace:
-    """How far each raw partition of this worker has been read, so that none runs far ahead of the slowest."""
-
-    def __init__(self, limit_ms: int) -> None:
-        self._limit = limit_ms
-        self._marks: dict[TopicPartition, int] = {}
-        self._at_end: set[TopicPartition] = set()
-
-    def move(self, partition: TopicPartition, mark: int | None, at_end: bool) -> None:
-        if mark is not None:
-            self._marks[partition] = mark
-        (self._at_end.add if at_end else self._at_end.discard)(partition)
-
-    def leave(self, partition: TopicPartition) -> None:
-        self._marks.pop(partition, None)
-        self._at_end.discard(partition)
-
-    def ahead(self, partition: TopicPartition) -> bool:
-        behind = [mark for other, mark in self._marks.items() if other not in self._at_end]
-        return bool(behind) and self._marks.get(partition, 0) - min(behind) > self._limit
-
-
 class RawPartition(Lease):
     """One raw partition under one epoch."""
 
@@ -153,7 +130,7 @@ class RawPartition(Lease):
         config: Config,
         topics: Topics,
         since: str | None,
-        pace: _Pace,
+        pace: RawPace,
         ingested: Ingested,
         other_group: str,
         share: DeadLetterShare,
@@ -220,7 +197,7 @@ class RawPartition(Lease):
         found = await self._group.committed(partitions)
         for partition, offset in (await self._group.committed(partitions, self._other_group)).items():
             known = found.get(partition)
-            if known is None or _progress(offset) > _progress(known):
+            if known is None or progress(offset) > progress(known):
                 found[partition] = offset
                 if partition == self._partition:
                     log.warning(
@@ -380,8 +357,12 @@ class RawPartition(Lease):
         if self._stands(at_end):
             self._marked_at = time.monotonic()
             return
-        self._pace.move(self._partition, self._mark.mark, at_end)
+        self._move(self._mark.mark, at_end)
         await self._commit()
+
+    def _move(self, mark: int | None, at_end: bool) -> None:
+        self._pace.move(self._partition, mark, at_end)
+        self._pace.follow(self._group)
 
     def _stands(self, at_end: bool) -> bool:
         """Whether nobody can read on for longer than the stall limit, as without a leader.
@@ -445,7 +426,7 @@ class RawPartition(Lease):
         raw_topics = {topic: n for topic, n in self._group.raw_topics().items() if topic in self._config.traced}
         flushed = self._processor.flush(mark, raw_topics)
         if self._read:  # rows or not: whoever reads nothing but what is set aside gets on as well
-            self._pace.move(self._partition, mark, at_end=False)
+            self._move(mark, at_end=False)
         outputs = [
             Output(self._target, value, partition)
             for partition, values in flushed.envelopes.items()
@@ -465,12 +446,6 @@ class RawPartition(Lease):
         if newest > 0:
             # Where a predecessor's mark lies ahead, the broker's clock was set back: time goes on from there (F11).
             self._clock.observe(max(newest, self._mark.mark or 0), time.monotonic())
-
-
-def _progress(found: OffsetAndMetadata) -> tuple[int, float]:
-    """What of one raw partition is committed later is larger: marks go on where no records come."""
-    place = RawOffset.unpack(found.metadata).place
-    return found.offset, inf if place is None else place
 
 
 def _processor(partition: TopicPartition, source: Input, config: Config, known: KnownSeries) -> Regroup | MetricPoints:

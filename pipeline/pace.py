@@ -23,6 +23,7 @@ LEAD_SHARE = 1 / 3  # of an interval, at most, that a transaction begins before 
 SHORT_SHARE = 1 / 6  # of an interval: a transaction that usually takes longer is not a short one
 LEAD_USUAL, LEAD_KEPT = 0.1, 0.95  # what one transaction counts in the mean; what each leaves of the slowest before it
 LEAST_BYTES = 64 << 10  # what may always go into a transaction
+AHEAD_OF_SLOWEST = 4  # decision_waits that a raw partition may run ahead of the slowest one: sample remembers as many
 LONGEST_SILENCE = 10.0  # seconds that a raw partition without news may hold the sample clock: autoscalers act on 30
 GROWTH = 4  # a quarter more is tried after a transaction that was full and quick
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.pace import AHEAD_OF_SLOWEST
+
 MEASURED = Path(__file__).with_name("measured.json")
 
 # Choices.
@@ -118,10 +120,11 @@ def size(
     raw_per_second = load.spans_per_second * load.raw_bytes_per_span
     window = raw_per_second * known["kafka.spans"] * load.decision_wait
     traces_per_second = load.spans_per_second / load.spans_per_trace
+    undecided = (1 + AHEAD_OF_SLOWEST) * load.decision_wait  # seconds of traces, while a backlog is worked off
     verdicts = traces_per_second * load.late_horizon
     state = (
         CACHE_SPARE * window
-        + traces_per_second * load.decision_wait * known["undecided_bytes_per_trace"]
+        + traces_per_second * undecided * known["undecided_bytes_per_trace"]
         + verdicts * known["verdict_bytes_per_trace"]
     )
     per_raw_byte = _topics(load, known, regroup)
