@@ -14,23 +14,46 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
 from pipeline.config import Config
 from pipeline.decision_log import Decision, Place, Restored, side_by_side
 from pipeline.history import Batch, History
-from pipeline.topics import places
+from pipeline.reader import Reader
+from pipeline.topics import Topics, partition_counts, places, with_admin
 from pipeline.window_settings import window_settings
 from processors.feeds import topic_of
 from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.evidence import Evidence
-from processors.sampling.votes import Known, PolicyVote, Rows, Trace, as_plain, counted, evidence, verdict, vote
+from processors.sampling.votes import Known, PolicyVote, Rows, Trace, as_plain, counted, evidence, failed, verdict, vote
 from processors.stream_time import RawClock, StreamClock
 from schemas.decision import Checkpoint
 from schemas.envelope import Envelope
+from schemas.errors import TailraceError
 from schemas.ids import trace_key
 from schemas.raw_batch import RawBatch
 from schemas.trace_state import randomness_of_id
 
 SOURCES_SHOWN = 5  # raw coordinates of a trace's records
+Source = tuple[str, int, int]  # of a raw record: topic, partition, offset
+LATER_BYTES = 32 << 20  # of what was written after the verdict that are looked through: a part of a second
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Rows of a trace that came too late to count: how many, when the first was appended (ms), raw records.
+
+    `until`: they were looked for up to that append time (ms) only; None: in all that there is.
+    """
+
+    spans: int = 0
+    errors: int = 0
+    logs: int = 0
+    first: int = 0
+    sources: tuple[Source, ...] = ()
+    until: int | None = None
 
 
 @dataclass(slots=True)
@@ -39,6 +62,7 @@ class Explanation:
 
     `version` is that of the policies whose `votes` these are; `agrees`: they come to the verdict that was recorded.
     `restored`: it was dropped then, and kept after all. `elsewhere`: what other partitions made of its other rows.
+    `unread`: of a trace that is unknown, the records that a group of ingest has yet to read, by group.
     """
 
     trace_id: str
@@ -50,7 +74,9 @@ class Explanation:
     seen: Evidence | None = None
     votes: list[PolicyVote] = field(default_factory=list)
     agrees: bool | None = None
-    sources: list[tuple[str, int, int]] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+    later: Later = field(default_factory=Later)
+    unread: dict[str, int] = field(default_factory=dict)
     elsewhere: list[Explanation] = field(default_factory=list)
 
     @property
@@ -81,6 +107,8 @@ async def explain(config: Config, trace_id: bytes) -> Explanation:
     told.sort(key=lambda each: each.state != "kept")
     if told[0].state != "unknown":
         told[0].elsewhere = told[1:]
+    else:
+        told[0].unread = await _unread(config)
     return told[0]
 
 
@@ -98,16 +126,21 @@ async def _explain(config: Config, trace_id: bytes, index: int, place: Place) ->
             start = max(beginnings[feed.name], place.before.tails.get(feed.name, 0))
             feed.between(start, place.heads.get(feed.name, start if place.heads else ends[feed.name]))
         rows = await _rows(config, history, trace_key(trace_id), place.before)
+        for feed in history.feeds:
+            feed.between(feed.end, ends[feed.name])
+        after, until = await _after(history, trace_key(trace_id))
     finally:
         await history.close()
+    found.later = _later(after, until)
     if rows:
         after_root = int(sampling.decision_wait_after_root_received * 1000) or None
         trace = counted(rows, int(sampling.decision_wait * 1000), after_root)
         found.trace, found.seen = trace, evidence(plan, trace)
+        found.later = _later([*trace.later, *after], until)
         keyed = place.before.keyed if place.before.policy_version == plan.version else {}
         known = Known(config.kafka.partitions, keyed)
         found.votes = [vote(policy, sampling.compat, trace, known) for policy in sampling.policies]
-        found.sources = _sources(rows)
+        found.sources = _sources(trace.rows)
         if found.decision is not None:
             outcome = verdict(sampling.policies, sampling.compat, trace, known)
             recorded = found.decision.verdict
@@ -129,13 +162,12 @@ async def _rows(config: Config, history: History, key: int, before: Checkpoint) 
     async for batch in history.batches():
         await asyncio.sleep(0)  # a worker answers as well, and what is in memory is read without a pause
         for envelope, append in _envelopes(batch):
-            chosen = [row for row, each in enumerate(envelope.keys) if each == key] if key in envelope.keys else []
-            if chosen:
-                raw = (envelope.topic, envelope.partition)
-                stamps = [envelope.messages[envelope.message[row]][1] for row in chosen]
+            if (part := _of_trace(envelope, key)) is not None:
+                raw = (part.topic, part.partition)
+                stamps = [part.messages[message][1] for message in part.message]
                 times = array("q", [clock.row_time(raw, stamp, append) for stamp in stamps])
-                part = envelope.select(chosen, [])
-                rows.append(Rows(part, times, clock.now(), logs=topic_of(batch.feed) == found.logs_topic))
+                logs = topic_of(batch.feed) == found.logs_topic
+                rows.append(Rows(part, times, clock.now(), logs, _came(history, part, append)))
             clock.read(batch.feed, envelope, append)
         quiet = clock.quiet()
         for feed in history.silent(batch.newest):
@@ -144,12 +176,53 @@ async def _rows(config: Config, history: History, key: int, before: Checkpoint) 
     return rows
 
 
+async def _after(history: History, key: int) -> tuple[list[Rows], int | None]:
+    """The rows of a trace within the bounds of `history`, and how far they were looked for, None: to the end."""
+    rows: list[Rows] = []
+    read, spans_topic = 0, history.topics[0]
+    async for batch in history.batches():
+        await asyncio.sleep(0)
+        for envelope, append in _envelopes(batch):
+            if (part := _of_trace(envelope, key)) is not None:
+                logs = topic_of(batch.feed) != spans_topic
+                rows.append(Rows(part, array("q"), None, logs, _came(history, part, append)))
+        read += sum(value.size if isinstance(value, RawBatch) else len(value) for _, _, value in batch.records)
+        if read >= LATER_BYTES:
+            return rows, batch.newest
+    return rows, None
+
+
+def _of_trace(envelope: Envelope, key: int) -> Envelope | None:
+    if key not in envelope.keys:
+        return None
+    return envelope.select([row for row, each in enumerate(envelope.keys) if each == key], [])
+
+
+def _came(history: History, envelope: Envelope, append: int) -> int:
+    """When it was appended (ms); a batch of raw records has the times of its records."""
+    return min(stamp for _, stamp in envelope.messages) if history.direct else append
+
+
 def _envelopes(batch: Batch) -> Iterable[tuple[Envelope, int]]:
     for _, append, value in batch.records:
         yield (value.rows if isinstance(value, RawBatch) else Envelope.decode(value)), append
 
 
-def _sources(rows: Sequence[Rows]) -> list[tuple[str, int, int]]:
+def _later(rows: Sequence[Rows], until: int | None) -> Later:
+    if not rows:
+        return Later(until=until)
+    spans = [each for each in rows if not each.logs]
+    return Later(
+        sum(len(each.envelope) for each in spans),
+        sum(map(failed, spans)),
+        sum(len(each.envelope) for each in rows if each.logs),
+        min(each.came for each in rows),
+        tuple(_sources(rows)),
+        until,
+    )
+
+
+def _sources(rows: Sequence[Rows]) -> list[Source]:
     """Raw records that the trace came in: topic, partition, offset."""
     places = {
         (each.envelope.topic, each.envelope.partition, offset): None
@@ -157,6 +230,47 @@ def _sources(rows: Sequence[Rows]) -> list[tuple[str, int, int]]:
         for offset, _ in each.envelope.messages
     }
     return list(places)[:SOURCES_SHOWN]
+
+
+# ---- what nobody has read ------------------------------------------------------------------------------------
+
+
+async def _unread(config: Config) -> dict[str, int]:
+    """Raw records of spans and logs that ingest has yet to read, by group, where there are any; {} if nobody may ask.
+
+    Without it, `sample` reads the raw topics itself and its history ends where they do. A partition without an offset
+    counts only where no group has any.
+    """
+    if config.regroup == "never" or not config.kafka.transactions:
+        return {}
+    names = Topics(config.kafka.prefix).ingest_groups
+    reader = Reader(config.kafka, config.limits)
+    try:
+        counts = await partition_counts(config, config.traced)
+        raw = [TopicPartition(topic, partition) for topic, count in counts.items() for partition in range(count)]
+        groups = await with_admin(config, lambda admin, _: _offsets(admin, names, raw))
+        found: dict[str, int] = {}
+        for group, offsets in (groups or {names[0]: dict.fromkeys(raw, 0)}).items():
+            for partition, offset in offsets.items():
+                first, end = await reader.end(partition)
+                found[group] = found.get(group, 0) + max(0, end - max(first, offset))
+        return {group: count for group, count in found.items() if count}
+    except (KafkaError, TailraceError):
+        return {}  # the rights of `sample`, which are enough for the rest, need not be enough for this
+    finally:
+        await reader.close()
+
+
+async def _offsets(
+    admin: AIOKafkaAdminClient, groups: Sequence[str], partitions: Sequence[TopicPartition]
+) -> dict[str, dict[TopicPartition, int]]:
+    """What these groups have committed of these partitions."""
+    found = {}
+    for group in groups:
+        committed = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
+        if offsets := {partition: each.offset for partition, each in committed.items() if each.offset >= 0}:
+            found[group] = offsets
+    return found
 
 
 # ---- as JSON -------------------------------------------------------------------------------------------------
@@ -175,7 +289,10 @@ def document(found: Explanation) -> dict[str, Any]:
         "restored": None,
         "evidence": None,
         "votes": [as_plain(each) for each in found.votes],
-        "sources": [{"topic": topic, "partition": part, "offset": offset} for topic, part, offset in found.sources],
+        "sources": _plain(found.sources),
+        "later": None,
+        "later_until": found.later.until,
+        "unread": found.unread,
         "elsewhere": [document(each) for each in found.elsewhere],
     }
     if decision is not None:
@@ -186,6 +303,14 @@ def document(found: Explanation) -> dict[str, Any]:
             "stream_time": decision.stream_time,
             "appended": decision.appended,
             "offset": decision.offset,
+        }
+    if (later := found.later).first:
+        told["later"] = {
+            "spans": later.spans,
+            "errors": later.errors,
+            "logs": later.logs,
+            "first": later.first,
+            "sources": _plain(later.sources),
         }
     if (after := found.restored) is not None:
         told["restored"] = {"why": after.why, "offset": after.offset, "appended": after.appended}
@@ -201,3 +326,7 @@ def document(found: Explanation) -> dict[str, Any]:
             "trigger": trace.trigger,
         }
     return told
+
+
+def _plain(sources: Iterable[Source]) -> list[dict[str, Any]]:
+    return [{"topic": topic, "partition": part, "offset": offset} for topic, part, offset in sources]

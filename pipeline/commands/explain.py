@@ -14,7 +14,7 @@ import click
 from aiokafka.errors import KafkaError
 
 from pipeline import told_votes
-from pipeline.commands.console import failed, loaded, of_kafka
+from pipeline.commands.console import failed, loaded, of_kafka, plural
 from pipeline.config import Config
 from pipeline.live.peers import Peer
 from pipeline.overheard import Overheard
@@ -54,10 +54,10 @@ def explain_command(trace_id: bytes, file: str, urls: tuple[str, ...], token: st
     Asks the worker that owns the trace's partition, if --worker or telemetry.live.peers name it and its live page is
     on; else it reads the decisions and the trace's own records from Kafka. Either way the policies vote again, on the
     rows that counted, also for a trace that was dropped or still waits. Told are the verdict, when it was made and by
-    which version of the policies, the deadline and what set it, and the records that the trace came in. With `regroup:
-    never` every partition may have it: their decisions are read side by side, newest first, and a trace that nobody
-    knows costs all of them. The token can be in TAILRACE_TOKEN. Exit code 0, or 1 when the trace is not known or
-    nobody can be asked.
+    which version of the policies, the deadline and what set it, the records that the trace came in, and what of it came
+    too late to count. With `regroup: never` every partition may have it: their decisions are read side by side, newest
+    first, and a trace that nobody knows costs all of them. The token can be in TAILRACE_TOKEN. Exit code 0, or 1 when
+    the trace is not known or nobody can be asked.
 
     \b
       tailrace explain --config tailrace.yaml 4bf92f3577b34da6a3ce929d0e0e4736
@@ -110,8 +110,10 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     if found["state"] == "unknown":
         yield (
             f"partition {found['partition']}: no verdict in the log of decisions and no record that waits for one; "
-            "it is older than what Kafka retains, or never came"
+            "it is older than what Kafka retains, lies in the dead letters (`tailrace dlq list`), or never came"
         )
+        for group, records in found.get("unread", {}).items():
+            yield f"! ingest has {plural(records, 'unread record')} (group {group}): it may not have come this far"
         return
     if decision is not None:
         yield (
@@ -124,17 +126,40 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         )
     if seen is None:
         yield "its records are gone from Kafka: no policy can be asked again"
+        yield from _later(found)
         return
     yield (
         f"{seen['spans']} spans, {seen['logs']} logs, {seen['duration_ms']:g} ms, randomness {seen['randomness']}; "
         f"first record {_time(seen['first'])}, deadline {_time(seen['deadline'])} by {seen['trigger']}"
     )
-    yield "came in " + ", ".join(f"{each['topic']}/{each['partition']}@{each['offset']}" for each in found["sources"])
+    yield f"came in {_places(found['sources'])}"
+    yield from _later(found)
     yield from (f"  {line}" for line in told_votes.lines([from_plain(vote) for vote in found["votes"]]))
     if decision is not None and decision["policies_version"] != found["policies_version"]:
         yield f"! these are the votes of policies {found['policies_version']}, which did not decide it"
     elif found["agrees"] is False:
         yield "! the votes come to another verdict: a rate was spent when it was decided, or records are gone"
+
+
+def _later(found: dict[str, Any]) -> Iterator[str]:
+    """What came too late to count, and what becomes of it."""
+    later, decision = found.get("later"), found["decision"]
+    if later is not None:
+        errors = "ERROR" if later["errors"] == later["spans"] == 1 else f"{later['errors']} ERROR"
+        spans = plural(later["spans"], "more span") + f" ({errors})" * bool(later["errors"])
+        logs = plural(later["logs"], "more log")
+        counts = [spans] * bool(later["spans"]) + [logs] * bool(later["logs"])
+        after = 0 if decision is None else later["first"] - decision["appended"]
+        when = f"{after / 1000:.1f} s after the verdict" if after > 0 else "behind its deadline"
+        dropped = found["state"] == "dropped"
+        follow = "see late_evidence or `tailrace restore`" if dropped else "late rows follow the verdict"
+        yield f"! {', '.join(counts)} came {when}, at {_places(later['sources'])}; not evidence: {follow}"
+    if (until := found.get("later_until")) is not None:
+        yield f"later ones were looked for up to {_time(until)}"
+
+
+def _places(sources: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{each['topic']}/{each['partition']}@{each['offset']}" for each in sources)
 
 
 def _state(found: dict[str, Any]) -> str:

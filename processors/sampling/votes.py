@@ -23,7 +23,7 @@ from processors.sampling.features import MOST_FEATURES, FeatureSets
 from processors.sampling.key_text import KeyText, key_text
 from processors.sampling.limits import Limits
 from processors.sampling.policies import Policy
-from processors.sampling.trace_table import TraceTable
+from processors.sampling.trace_table import ERROR, TraceTable
 from processors.span_labels import SpanLabels
 from schemas.envelope import Envelope
 from schemas.ids import SPAN_ID_BYTES
@@ -33,6 +33,7 @@ from schemas.otlp_scan import (
     PARENT_SPAN_ID,
     SEVERITY,
     SPAN_ID,
+    STATUS,
     LogColumns,
     SpanColumns,
     resource_attributes,
@@ -46,22 +47,30 @@ AFTER_ROOT = "decision_wait_after_root_received"
 
 
 class Rows(NamedTuple):
-    """Spans (or `logs`) of one trace from one envelope, the stream time of each, and the clock before it was read."""
+    """Spans (or `logs`) of one trace from one envelope, the stream time of each, and the clock before it was read.
+
+    `came`: when the envelope was appended (ms).
+    """
 
     envelope: Envelope
     times: array[int]
     now: int | None
     logs: bool = False
+    came: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The rows that count as evidence; `first` and `deadline` in ms of stream time, `trigger` set the latter."""
+    """The rows that count as evidence; `first` and `deadline` in ms of stream time, `trigger` set the latter.
+
+    `later` are those that came too late to count.
+    """
 
     rows: tuple[Rows, ...]
     first: int
     deadline: int
     trigger: str
+    later: tuple[Rows, ...] = ()
 
 
 class Row(NamedTuple):
@@ -156,7 +165,8 @@ def counted(rows: Sequence[Rows], decision_wait: int, after_root: int | None) ->
         if after_root is not None and roots and min(roots) + after_root < deadline:
             deadline, trigger = min(roots) + after_root, AFTER_ROOT
     assert first is not None
-    return Trace(tuple(each for row in seen for each in _before(row, deadline)), first, deadline, trigger)
+    within, beyond = ([each for row in seen for each in _rows(row, deadline, late)] for late in (False, True))
+    return Trace(tuple(within), first, deadline, trigger, (*beyond, *rows[len(seen) :]))
 
 
 def _roots(rows: Rows) -> Iterator[bool]:
@@ -170,8 +180,9 @@ def _roots(rows: Rows) -> Iterator[bool]:
         yield parent in (b"", bytes(SPAN_ID_BYTES))
 
 
-def _before(rows: Rows, deadline: int) -> Iterator[Rows]:
-    chosen = [row for row, time in enumerate(rows.times) if time <= deadline]
+def _rows(rows: Rows, deadline: int, late: bool) -> Iterator[Rows]:
+    """Those up to a deadline, or those that are `late`."""
+    chosen = [row for row, time in enumerate(rows.times) if (time > deadline) == late]
     if len(chosen) == len(rows.times):
         yield rows
     elif chosen:
@@ -195,6 +206,12 @@ def evidence(plan: Plan, trace: Trace) -> Evidence:
             table.fold_spans(spans, *folded, plan.span_bits, labels, plan.features)
     table.list_due(1)
     return table.evidence(0)
+
+
+def failed(rows: Rows) -> int:
+    """How many of its spans have an error."""
+    columns = _scanned(rows.envelope, {})
+    return sum(columns.cells[row * columns.width + STATUS] == ERROR for row in range(columns.rows))
 
 
 def verdict(policies: Sequence[Policy], compat: Compat, trace: Trace, known: Known = NOTHING) -> Vote:

@@ -117,6 +117,14 @@ async def asked_of_kafka(stages: Explained) -> dict[str, Any]:
 
     late = await stages.explain(LATE)
     assert (late["state"], late["evidence"]["spans"], late["agrees"]) == ("dropped", 1, True)
+    found = late["later"]
+    assert [found[name] for name in ("spans", "errors", "logs")] == [1, 1, 0]
+    assert late["decision"]["appended"] < found["first"]
+    assert (found["sources"], late["later_until"]) == ([late["sources"][0] | {"offset": 1}], None)
+    said = (await asyncio.to_thread(stages.call, LATE)).output
+    assert "! 1 more span (ERROR) came " in said
+    assert f" s after the verdict, at {stages.raw}/0@1; not evidence: see late_evidence" in said
+    assert dropped["later"] is None
     assert late["decision"]["stream_time"] < dropped["decision"]["stream_time"] + 1_000
     shown = await asyncio.to_thread(stages.call, "pay")
     assert "kept by failed-shop" in shown.output
@@ -126,7 +134,7 @@ async def asked_of_kafka(stages: Explained) -> dict[str, Any]:
 
 
 async def nobody_has_decided(stages: Explained, producer: AIOKafkaProducer) -> None:
-    """A trace behind the tail, and one that never was."""
+    """A trace behind the tail, one that never was, and one that ingest has not read."""
     async with running(stages.config, ["ingest"]):
         await stages.produce(producer, "wait/1!")
         await stages.arrived("wait/1!")
@@ -134,6 +142,11 @@ async def nobody_has_decided(stages: Explained, producer: AIOKafkaProducer) -> N
     assert (waiting["state"], waiting["decision"], waiting["votes"][0]["matched"]) == ("undecided", None, True)
     unknown = await asyncio.to_thread(stages.call, "nobody")
     assert (unknown.exit_code, "no verdict in the log of decisions" in unknown.output) == (1, True)
+    assert ("`tailrace dlq list`" in unknown.output, "unread" in unknown.output) == (True, False)
+    await stages.produce(producer, "unread/1", "unread/2")
+    unread = await asyncio.to_thread(stages.call, "unread")
+    group = stages.topics.group("ingest")
+    assert f"! ingest has 1 unread record (group {group}): it may not have come this far" in unread.output
 
 
 @pytest.mark.parametrize("wrong", ["xyz", "0", "1" * 33])
