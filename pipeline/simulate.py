@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from aiokafka import TopicPartition
 
@@ -25,10 +26,11 @@ from pipeline.window_settings import window_settings
 from processors.sampling.budget import Budget
 from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.trial import Agreement, Comparison, Fate, Replay
-from schemas.errors import ProtocolError
+from schemas.errors import Permanent, ProtocolError
 
 CACHE_BYTES = 1 << 30  # between heads and tails of replays; what does not fit is read again
 NO_TIME = 0
+NOT_REPLAYED = {"policies", "cache_bytes", "late_evidence", "commit_interval"}
 TELL_MS = int(EVERY * 1000)
 
 
@@ -36,7 +38,8 @@ TELL_MS = int(EVERY * 1000)
 class Report:
     """What came out: times in ms since the epoch, `seconds` the replay took, `spans` that it read.
 
-    `live` compares `old` with what the workers recorded.
+    `live` compares `old` with what the workers recorded. `first`: when the oldest record that was read was appended.
+    `differs`: settings of `sampling` beside policies that are not the same, (new, old) by name.
     """
 
     since: int
@@ -46,6 +49,8 @@ class Report:
     live: Agreement | None = None
     records: int = 0
     seconds: float = 0.0
+    first: float = inf
+    differs: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def spans(self) -> int:
@@ -69,11 +74,12 @@ async def simulate(
 ) -> Report:
     """Both of them on the history between two times (ms; None: now), over all partitions.
 
-    Raises ProtocolError for topics of another configuration, KafkaError and TailraceError where Kafka does not answer.
+    Raises ProtocolError for topics of another configuration, Permanent where there are no records between these times,
+    KafkaError and TailraceError where Kafka does not answer.
     """
     started = time.monotonic()
     versions = _plan(new).version, _plan(old).version
-    report = Report(since, until or int(time.time() * 1000), versions)
+    report = Report(since, until or int(time.time() * 1000), versions, differs=_differing(new, old))
     if old == config.sampling:
         report.live = Agreement(versions[1])
     shared = any(isinstance(rate, Budget) for each in (new, old) for rate in _plan(each).rates)
@@ -91,6 +97,8 @@ async def simulate(
                 told(sum(partition.history.done for partition in partitions), total)
             report.end_of_history()
         report.records = total
+        if report.first == inf:
+            raise Permanent(f"no record of {' or '.join(partitions[0].history.topics)} is of this period")
     finally:
         for partition in partitions:
             await partition.close()
@@ -100,6 +108,12 @@ async def simulate(
 
 def _plan(sampling: Sampling) -> Plan:
     return compile_policies(sampling.policies, compat=sampling.compat)
+
+
+def _differing(new: Sampling, old: Sampling) -> dict[str, tuple[str, str]]:
+    """The settings that are not the same, as a file has them, of those that a replay goes by."""
+    mine, theirs = (each.model_dump(mode="json", exclude=NOT_REPLAYED) for each in (new, old))
+    return {name: (value, theirs[name]) for name, value in mine.items() if value != theirs[name]}
 
 
 async def _side_by_side(partitions: Sequence[_Partition], tell_ms: float) -> AsyncIterator[None]:
@@ -165,6 +179,8 @@ class _Partition:
         starts = await (history.beginnings() if values else history.at(since))
         same = self._new == self._old
         self.replays = [self._replay(each) for each in ((self._new,) if same else (self._new, self._old))]
+        if not same:
+            self.replays[0].other, self.replays[1].other = self.replays[1], self.replays[0]
         try:
             for replay in self.replays:
                 for offset, value in values:
@@ -180,6 +196,7 @@ class _Partition:
     async def step(self, batch: Batch) -> None:
         """Read on."""
         history = self.history
+        self._report.first = min(self._report.first, batch.records[0][1])
         silent = history.silent(batch.newest)
         for replay in self.replays:
             for offset, append, value in batch.records:
@@ -193,9 +210,12 @@ class _Partition:
 
     async def finish(self) -> None:
         """Everything has been read."""
-        for replay in self.replays:
-            while replay.wanted():  # what did not fit between head and tail, up to the first undecided trace
+        tails = None
+        while tails != (tails := [replay.tails() for replay in self.replays]):  # they wait for each other
+            for replay in self.replays:
                 await self._reread(replay)
+                while replay.wanted():  # what did not fit between head and tail, up to the first undecided trace
+                    await self._reread(replay)
         await self._compare(float("inf"))
         self._report.comparison.new.close(self.replays[0])
         self._report.comparison.old.close(self.replays[-1])

@@ -20,11 +20,13 @@ def document(report: Report) -> dict[str, Any]:
     found: dict[str, Any] = {
         "since": _time(report.since),
         "until": _time(report.until),
+        "records_since": _time(int(report.first)),
         "spans_read": report.spans,
         "seconds": round(report.seconds, 3),
         "spans_per_second": round(report.spans / report.seconds) if report.seconds else 0,
         "new": {"version": report.versions[0]} | _outcome(comparison.new),
         "old": {"version": report.versions[1]} | _outcome(comparison.old),
+        "differs": {name: {"new": new, "old": old} for name, (new, old) in report.differs.items()},
         "lost": {
             "traces": comparison.lost.total(),
             "with_errors": comparison.lost_errors,
@@ -53,7 +55,6 @@ def document(report: Report) -> dict[str, Any]:
 def _outcome(outcome: Outcome) -> dict[str, Any]:
     totals = outcome.totals
     whats: dict[str, Stat] = {
-        "named": "policy",
         "votes": "matched",
         "only": "only",
         "spans": "policy_spans",
@@ -61,7 +62,8 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
     }
     names = {name: None for what, name in totals if what in ("policy", "matched", "drop_policy") and name != PROBE}
     policies = {
-        name: {told: totals[what, name] for told, what in whats.items()}
+        name: {"named": outcome.named[name]}
+        | {told: totals[what, name] for told, what in whats.items()}
         | ({"dropped": totals["drop_policy", name]} if totals["drop_policy", name] else {})
         for name in names
     }
@@ -71,6 +73,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
             overlap.setdefault(one, {})[other] = number
     return {
         "traces": outcome.traces,
+        "spans": outcome.passed,
         "kept_traces": outcome.kept,
         "kept_spans": outcome.spans,
         "kept_bytes": outcome.bytes,
@@ -85,17 +88,22 @@ def lines(report: Report) -> Iterator[str]:
     """The same for a terminal."""
     told = document(report)
     new, old = told["new"], told["old"]
-    yield f"{told['since']} to {told['until']}: {new['traces']} traces, {told['spans_read']} spans"
+    spans = f"{new['spans']} spans decided of {told['spans_read']} read"
+    yield f"{told['since']} to {told['until']}: {new['traces']} traces, {spans}"
+    yield f"the oldest record that Kafka had of it is of {told['records_since']}"
     yield ""
-    yield f"{'':<16}{'new':>14}{'old':>14}"
-    yield f"{'policies':<16}{new['version']:>14}{old['version']:>14}"
+    left = max(16, *(len(name) + 1 for name in ["", *told["differs"]]))
+    yield f"{'':<{left}}{'new':>14}{'old':>14}"
+    yield f"{'policies':<{left}}{new['version']:>14}{old['version']:>14}"
+    for name, each in told["differs"].items():
+        yield f"{name:<{left}}{each['new']:>14}{each['old']:>14}"
     for label, key in (
         ("kept traces", "kept_traces"),
         ("kept spans", "kept_spans"),
         ("kept bytes", "kept_bytes"),
         ("errors missed", "errors_missed"),
     ):
-        yield f"{label:<16}{new[key]:>14}{old[key]:>14}"
+        yield f"{label:<{left}}{new[key]:>14}{old[key]:>14}"
     yield ""
     width = max(map(len, ["policy", *new["policies"]]))
     yield f"{'policy':<{width}}{'named':>12}{'votes':>12}{'only':>12}{'spans':>12}{'bytes':>14}"

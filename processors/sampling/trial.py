@@ -1,11 +1,13 @@
 """Policies on trial: a partition's history decided again, and two sets of policies compared trace by trace.
 
 A `Replay` is the Window that decides live traffic; its transactions go nowhere. Two of them read the same records, and
-a `Comparison` pairs their verdicts as they come, so memory holds what is undecided in one of them and nothing more.
+a `Comparison` pairs their verdicts as they come, so memory holds what is undecided in one of them and nothing more. A
+record is passed, and its spans count, once both have decided it: at the end of the history one may wait for longer.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +54,7 @@ class Replay(Window):
         self.totals: Stats = Counter()
         self.overlap: Counter[tuple[str, str]] = Counter()
         self._bursts = 0
+        self.other: Replay | None = None  # of the same history, under other policies
 
     def take(self) -> dict[int, Fate]:
         """What was decided since the last call."""
@@ -70,6 +73,12 @@ class Replay(Window):
             self._bursts += 1
             if not burst.more:
                 break
+
+    def _all_decided(self, keys: array[int], feed: str, offset: int) -> bool:
+        if not super()._all_decided(keys, feed, offset):
+            return False
+        other = self.other
+        return other is None or other._cursors[feed].tail > offset or other._verdicts.missing(keys) < 0
 
     def _drop(self, count: int, kept: Sequence[int], heads: tuple[int, ...]) -> None:
         for place in sorted(set(range(count)).difference(kept)):
@@ -93,12 +102,16 @@ class Replay(Window):
 
 @dataclass(slots=True)
 class Outcome:
-    """What one set of policies made of a history, over all partitions. Bytes are OTLP's, without resources."""
+    """What one set of policies made of a history, over all partitions. Bytes are OTLP's, without resources.
+
+    `named` counts kept traces by the policy that kept them.
+    """
 
     traces: int = 0
     kept: int = 0
     errors: int = 0
     errors_missed: int = 0
+    named: Counter[str] = field(default_factory=Counter)
     totals: Stats = field(default_factory=Counter)
     overlap: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -106,6 +119,7 @@ class Outcome:
         """One trace."""
         self.traces += 1
         self.kept += fate.kept
+        self.named[fate.policy] += fate.kept
         self.errors += fate.error
         self.errors_missed += fate.error and not fate.kept
 
@@ -119,6 +133,11 @@ class Outcome:
     def spans(self) -> int:
         """Spans that were kept."""
         return self.totals["spans_kept", ""]
+
+    @property
+    def passed(self) -> int:
+        """Spans that were kept or dropped."""
+        return sum(number for (what, _), number in self.totals.items() if what in ("spans_kept", "spans_dropped"))
 
     @property
     def bytes(self) -> int:

@@ -111,6 +111,7 @@ async def test_simulate(played: Played) -> None:
     before = await played.state()
     await replayed_with_the_same_policies(played)
     await replayed_with_others(played)
+    await there_is_nothing_to_decide(played)
     assert await played.state() == before
 
 
@@ -153,6 +154,32 @@ async def replayed_with_others(played: Played) -> None:
     report = await played.report([RATE], "--against", str(other))
     assert report["live"] is None
     assert report["gained"]["traces"] == 0 < report["lost"]["by_policy"]["all"]
+    await the_same_records_count_for_both(played)
+
+
+async def the_same_records_count_for_both(played: Played) -> None:
+    """One waits so long that half of it is undecided when the history ends; and it is told what differs."""
+    records = await played.envelopes(played.topics.spans)
+    times = [record.timestamp for record, envelope in records if len(envelope)]
+    wait = (max(record.timestamp for record, _ in records) - (min(times) + max(times)) // 2) / 1000
+    longer = played.file.parent / "longer.yaml"
+    longer.write_text(yaml.safe_dump({"sampling": {"decision_wait": f"{wait}s", "policies": [ALL]}}))
+    report = await played.report([ALL], "--against", str(longer))
+    new, old = report["new"], report["old"]
+    assert (new["kept_spans"], new["kept_bytes"]) == (old["kept_spans"], old["kept_bytes"])
+    assert 0 < new["kept_spans"] == new["spans"] < report["spans_read"]
+    assert [each["policies"]["all"]["named"] for each in (new, old)] == [new["traces"]] * 2
+    assert report["differs"] == {"decision_wait": {"new": "1s", "old": f"{wait}s"}}
+    told = await asyncio.to_thread(played.simulate, [ALL], "--against", str(longer))
+    (line,) = [line.split() for line in told.output.splitlines() if line.startswith("decision_wait")]
+    assert line == ["decision_wait", "1s", f"{wait}s"]
+    assert f"is of {report['records_since']}" in told.output
+    assert report["since"] < report["records_since"] <= iso(min(times))
+
+
+async def there_is_nothing_to_decide(played: Played) -> None:
+    result = await asyncio.to_thread(played.simulate, POLICIES, since=iso(now() + 3_600_000))
+    assert (result.exit_code, "is of this period" in result.stderr) == (1, True), result.output
 
 
 class PlayedKeyed(Keyed):
