@@ -69,7 +69,10 @@ def restore_command(
     reason = f"by {_user()}" + (f": {why}" if why else "")
     answers, left = asyncio.run(_asked(trace_id, reason, peers, most, wait))
     if not answers:
-        failed("nobody who answered owns the trace's partition; nothing was changed as far as is known, ask again")
+        failed(
+            "nobody who answered owns the trace's partition; nothing was changed as far as is known: name all workers, "
+            "or ask again"
+        )
         sys.exit(1)
     if as_json:
         click.echo(json.dumps(answers[0] | {"elsewhere": answers[1:]}, ensure_ascii=False, indent=2))

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from pipeline.config import Config
 from pipeline.live.access import HEADERS, Guard
 from pipeline.live.graph import drawing
-from pipeline.live.peers import BY_PEER, Peer
+from pipeline.live.peers import BY_PEER, NOT_OWNER, Peer
 from pipeline.live.view import Observed, Past, view
 from pipeline.live.watch import Watch
 from pipeline.roles import diagram
@@ -219,5 +219,5 @@ def _trace_id(request: web.Request) -> bytes:
 def _of_owner(found: dict[str, Any] | None) -> web.Response:
     """What the owner of a trace's partition answers; None: that is another worker."""
     if found is None:
-        return web.Response(status=404, text="this trace's partition is not held by this worker\n")
+        return web.Response(status=404, text=f"{NOT_OWNER}\n")
     return web.Response(body=orjson.dumps(found), content_type=JSON)

@@ -22,6 +22,7 @@ EXPLAIN_SECONDS = 10.0  # it reads Kafka
 LARGEST_ANSWER = 32 << 20  # bytes
 BY_PEER = "by_peer"  # in the query: a worker asks for its own page
 NO_PAGE = (401, 403, 404)  # it is off, or wants another token
+NOT_OWNER = "this trace's partition is not held by this worker"
 
 
 class Peer:
@@ -63,7 +64,7 @@ class Peer:
     async def explained(self, session: aiohttp.ClientSession, trace_id: str) -> dict[str, Any] | None:
         """What `tailrace explain` tells, None if it does not own the trace's partition. Raises Unavailable."""
         status, body = await self._get(session, f"/live/explain/{trace_id}", self._headers, EXPLAIN_SECONDS)
-        return self._told(body, "state") if status == 200 else None
+        return self._of_owner(status, body, "state")
 
     async def restored(
         self, session: aiohttp.ClientSession, trace_id: str, why: str, most: int, seconds: float
@@ -74,11 +75,17 @@ class Peer:
         """
         path, asked = f"/live/restore/{trace_id}", {"why": why, "max_read_bytes": most}
         status, body = await self._answer(session.post, path, self._headers, seconds, json=asked)
+        return self._of_owner(status, body, "outcome")
+
+    def _of_owner(self, status: int, body: bytes, key: str) -> dict[str, Any] | None:
+        text = body.decode(errors="replace").strip()
         if status == 200:
-            return self._told(body, "outcome")
-        if status == 404:
+            return self._told(body, key)
+        if status == 404 and text == NOT_OWNER:
             return None
-        raise Unavailable(f"{self.url}: HTTP {status}: {body.decode(errors='replace').strip()}")
+        off = "its live page is off; `telemetry.live: true`, or `tailrace worker --live`, turns it on"
+        why = {401: "it wants another token (telemetry.token)", 404: off}
+        raise Unavailable(f"{self.url}: HTTP {status}: {why.get(status, text)}")
 
     def _told(self, body: bytes, key: str) -> dict[str, Any]:
         try:
