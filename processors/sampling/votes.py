@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 from processors.sampling.adaptive import KeyState
 from processors.sampling.answers import words_of
+from processors.sampling.budget import Budget
 from processors.sampling.compile import Compat, Plan, compile_policies
-from processors.sampling.conditions import AllOf, AnyOf, Condition, NoneOf
+from processors.sampling.conditions import AllOf, AnyOf, Condition, NoneOf, WithinBytes
 from processors.sampling.decide import Vote, decide
 from processors.sampling.evidence import Evidence
 from processors.sampling.features import MOST_FEATURES, FeatureSets
 from processors.sampling.key_text import KeyText, key_text
-from processors.sampling.limits import Limits
+from processors.sampling.limits import Limits, Rate
 from processors.sampling.policies import Policy
 from processors.sampling.trace_table import ERROR, TraceTable
 from processors.span_labels import SpanLabels
@@ -88,6 +89,8 @@ class PolicyVote:
     it by themselves; a policy about the whole trace has none. `by_rate`: it goes by other traces too, and was asked as
     if there were none (buckets full, no key seen). A `shadow` has no effect.
 
+    `too_large`: why a policy with a limit can never keep the trace, "" if it can.
+
     Of a policy that goes by keys `key` is the trace's, field by field, and `key_threshold` the one at which it keeps
     such traces, whatever this one's randomness.
     """
@@ -104,6 +107,7 @@ class PolicyVote:
     parts: tuple[PolicyVote, ...]
     key: KeyText = ()
     key_threshold: int | None = None
+    too_large: str = ""
 
 
 class Known(NamedTuple):
@@ -248,7 +252,24 @@ def vote(policy: Policy, compat: Compat, trace: Trace, known: Known = NOTHING) -
         parts,
         key_text(names, plan.keys, [rows.envelope for rows in trace.rows if not rows.logs]),
         _key_threshold(seen, _limits(plan, trace, known)) if names else None,
+        "" if parts else _too_large(plan, seen),
     )
+
+
+def _too_large(plan: Plan, seen: Evidence) -> str:
+    """Of a policy that is its plan's only one: a trace above the capacity of its limit never passes."""
+    conditions = [condition for _, condition in (*plan.conditions, *plan.drops)]
+    by_bytes = any(isinstance(each, WithinBytes) for found in conditions for each in _with_parts(found))
+    size, unit = (seen.bytes, "bytes") if by_bytes else (seen.spans, "spans")
+    most = [rate.burst for rate in plan.rates if isinstance(rate, Rate | Budget) and size > rate.burst]
+    return f"{size} {unit} > capacity {min(most)}" if most else ""
+
+
+def _with_parts(condition: Condition) -> Iterator[Condition]:
+    yield condition
+    if isinstance(condition, AllOf):
+        for part in condition.parts:
+            yield from _with_parts(part)
 
 
 def _key_threshold(seen: Evidence, limits: Limits) -> int:

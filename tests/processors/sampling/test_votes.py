@@ -27,6 +27,7 @@ from processors.sampling.votes import (
     as_plain,
     counted,
     evidence,
+    failed,
     from_plain,
     inside,
     verdict,
@@ -118,7 +119,29 @@ def test_parts_vote_for_themselves() -> None:
 
 def test_a_rate_is_asked_as_if_its_bucket_were_full() -> None:
     found = vote(RATE, "none", counted([rows(span(1))], WAIT, None))
-    assert (found.matched, found.by_rate) == (True, True)
+    assert (found.matched, found.by_rate, found.too_large) == (True, True, "")
+
+
+def test_a_trace_above_the_capacity_can_never_pass() -> None:
+    trace = counted([rows(span(1), span(2), span(3))], WAIT, None)
+    limited = RATE.model_copy(update={"ids": Ids(to_percentage=100)})
+    (line,) = lines([from_plain(as_plain(vote(limited, "none", trace)))])
+    assert line.endswith(": no, 3 spans > capacity 2: can never pass")
+    size = evidence(compile_policies([RATE]), trace).bytes
+    by_bytes = policy("bytes", "bytes_limiting", bytes_per_second=1, burst_capacity=size - 1)
+    small = policy("small", "budget", spans_per_second=1)
+    found = vote(both("b", by_bytes, small), "none", trace)
+    told = [f"{size} bytes > capacity {size - 1}", f"3 spans > capacity {small.budget.burst if small.budget else 0}"]
+    assert [found.too_large, *(part.too_large for part in found.parts)] == ["", *told]
+
+
+def test_what_came_too_late_is_apart() -> None:
+    """Rows behind the deadline, of an envelope that has others too, and envelopes that came when it was reached."""
+    early, mixed, late = rows(span(1)), rows(span(2), span(3)), rows(span(4, status=FAILED), now=WAIT)
+    mixed.times[1] = WAIT + 1
+    trace = counted([early, mixed, late], WAIT, None)
+    assert [len(each.envelope) for each in trace.rows] == [1, 1]
+    assert [(len(each.envelope), failed(each)) for each in trace.later] == [(1, 0), (1, 1)]
 
 
 def test_policies_that_go_by_keys_are_asked_as_if_there_were_no_other_traces() -> None:
