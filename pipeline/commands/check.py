@@ -82,7 +82,11 @@ def _notes(config: Config) -> list[str]:
             canary_topics(config)
         except ConfigError as error:
             notes.append(f"`tailrace canary` will not run: {error}")
+    n = config.kafka.partitions
     for policy in config.sampling.policies:
+        if (limit := policy.rate_limiting) is not None and limit.spans_per_second < n:
+            text = f"spans_per_second of {policy.name!r} is less than one for each of the {n} partitions"
+            notes.append(f"sampling.policies: {text}")
         for block in _shares(policy.model_dump()):
             share = block["sampling_percentage"]
             if not 0 <= share <= 100:

@@ -11,6 +11,7 @@ from pipeline.commands.console import FILE, loaded
 from pipeline.config import Config
 from pipeline.editor_schema import text
 from pipeline.identity import config_hash
+from processors.sampling.compile import compile_policies
 from schemas.settings import REDACTED, is_secret_name, without_credentials
 from sinks.settings import of_kind, sink_kind
 
@@ -40,14 +41,25 @@ def config_schema() -> None:
 
 @config_group.command("print")
 @FILE
-@click.option("--hash", "hashed", is_flag=True, help="Only its hash, as in the metric tailrace_config_info.")
-def config_print(file: str, hashed: bool) -> None:
+@click.option("--hash", "hashed", is_flag=True, help="Only its hash, as in tailrace_config_info and /readyz.")
+@click.option(
+    "--policies-version", "versioned", is_flag=True, help="Only the version of its policies, as in `tailrace explain`."
+)
+def config_print(file: str, hashed: bool, versioned: bool) -> None:
     """Print the effective configuration: defaults and interpolated values filled in, secrets blotted out.
+
+    The hash is of everything but telemetry and kafka.client_rack; the version of sampling.policies and sampling.compat
+    alone, with what they mean to this version of Tailrace.
 
     \b
       tailrace config print tailrace.yaml
       tailrace config print tailrace.yaml --hash       to compare with tailrace_config_info of the workers
+      tailrace config print tailrace.yaml --policies-version       to compare with what `tailrace explain` says
     """
+    if versioned:
+        sampling = loaded(file).sampling
+        click.echo(compile_policies(sampling.policies, compat=sampling.compat).version)
+        return
     if hashed:
         click.echo(config_hash(loaded(file)))
         return

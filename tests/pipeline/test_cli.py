@@ -125,6 +125,15 @@ def test_check_tells_what_may_surprise(tmp_path: Path) -> None:
         assert notes == [line for line in expected if compat == "none" or "hash_salt" not in line]
 
 
+@pytest.mark.parametrize(("rate", "is_told"), [(15, True), (16, False)])
+def test_check_tells_of_a_rate_below_one_span_a_partition(tmp_path: Path, rate: int, is_told: bool) -> None:
+    policies = [{"name": "rest", "type": "rate_limiting", "rate_limiting": {"spans_per_second": rate}}]
+    data = MINIMAL | {"kafka": MINIMAL["kafka"] | {"partitions": 16}, "sampling": {"policies": policies}}
+    result = run("check", written(tmp_path, data))
+    told = "! sampling.policies: spans_per_second of 'rest' is less than one for each of the 16 partitions"
+    assert (told in result.output.splitlines()) == is_told
+
+
 def test_check_of_a_wrong_file(tmp_path: Path) -> None:
     path = written(tmp_path, MINIMAL | {"kafka": {"bootstrap_server": "a:1"}})
     result = run("check", path)
@@ -163,6 +172,23 @@ def test_config_print_is_effective_valid_and_without_secrets(tmp_path: Path) -> 
     assert shown["sinks"]["jaeger"]["headers"]["X-Scope-OrgID"] == "7"
     assert "shards" not in shown["sinks"]["jaeger"]
     assert Config.model_validate(shown).kafka.security.username == "etl"
+
+
+def test_two_hashes_tell_files_apart(tmp_path: Path) -> None:
+    """That of the policies, and that of the whole file."""
+
+    def printed(option: str, **sampling: Any) -> str:
+        data = MINIMAL | {"sampling": MINIMAL["sampling"] | sampling}
+        return run("config", "print", written(tmp_path, data), option).stdout
+
+    both = "--policies-version", "--hash"
+    before, longer, other = (
+        [printed(option, **sampling) for option in both]
+        for sampling in ({}, {"decision_wait": "7s"}, {"policies": [{"name": "any", "type": "always_sample"}]})
+    )
+    assert all(len(text) == 13 for text in before)  # and the end of the line
+    assert [old == new for old, new in zip(before, longer, strict=True)] == [True, False]
+    assert [old == new for old, new in zip(before, other, strict=True)] == [False, False]
 
 
 def test_topics_print(file: Path) -> None:
