@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -24,7 +24,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeL
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from schemas.errors import Malformed
-from schemas.formats.json_mapping import Read, load, load_exactly
+from schemas.formats.json_mapping import exactly, load
 from schemas.formats.text_logs import MOST_LOGS
 from schemas.formats.times import nanoseconds
 from schemas.formats.trace_fields import TraceContext, context_in_text, span_id, trace_context
@@ -56,6 +56,7 @@ NESTED = frozenset({"trace", "span", "transaction", "log", "service", "dd", "dep
 #: Objects that loggers put their context into; only trace context is taken from them.
 CONTEXTS = frozenset({"mdc", "contextmap", "contextdata", "properties", "context", "ctx", "fields", "extra"})
 _OF_CONTEXT = frozenset({"trace", "span", "flags"})
+_SCOPES = "Scopes"  # .NET's, written like this alone: elsewhere scopes are OAuth's and others'
 _OF_SCOPE = frozenset({"Message", "{OriginalFormat}"})  # what .NET writes beside a scope's own members
 _AFTER = 100  # more than any meaning has names
 _DECIMAL = frozenset({"dd.traceid", "dd.spanid"})
@@ -91,10 +92,6 @@ class BadLine(NamedTuple):
     detail: str
 
 
-class _Inexact(Exception):
-    """A number is not what stood there."""
-
-
 class _Field(NamedTuple):
     """A member of the object (or of an object inside it) that a meaning was found for."""
 
@@ -102,10 +99,7 @@ class _Field(NamedTuple):
     name: str
     owner: dict[str, Any]
     key: str
-
-    @property
-    def value(self) -> Any:
-        return self.owner[self.key]
+    value: Any
 
     def take(self) -> None:
         """Its meaning is elsewhere now: it is no attribute any more."""
@@ -123,13 +117,9 @@ def parse(data: bytes) -> list[LogRow | BadLine]:
         whole = _whole(data)
     except Malformed:
         return list(_lines(data))
-    if not isinstance(whole, list):
-        return [_whole_row(whole, data)]
     try:
-        try:
-            return list(_entries(whole, load))
-        except _Inexact:
-            return list(_entries(load_exactly(data), load_exactly))
+        whole = exactly(whole, data)
+        return list(_entries(whole)) if isinstance(whole, list) else [_row(whole, data)]
     except RecursionError:
         return [BadLine(data, Reason.MALFORMED, TOO_DEEP)]
 
@@ -162,10 +152,10 @@ def _lines(data: bytes) -> Iterator[LogRow | BadLine]:
         yield _line(line[0].rstrip())
 
 
-def _entries(whole: list[Any], read: Read) -> Iterator[LogRow | BadLine]:
-    """The same of an array. Raises RecursionError, and what `_row` raises."""
+def _entries(whole: list[Any]) -> Iterator[LogRow | BadLine]:
+    """The same of an array. Raises RecursionError."""
     for entry in islice(whole, MOST_LOGS):
-        yield _row(entry, _written(entry), read)  # written first: `_row` takes it apart
+        yield _row(entry, _written(entry))  # written first: `_row` takes it apart
     if len(whole) > MOST_LOGS:
         yield BadLine(_written(whole[MOST_LOGS:]), Reason.MESSAGE_TOO_LARGE, TOO_MANY)
 
@@ -178,38 +168,29 @@ def _written(value: Any) -> bytes:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _whole_row(value: Any, source: bytes) -> LogRow | BadLine:
-    """The log that `source` is: `value`, or what is read once more."""
+def _row(value: Any, source: bytes) -> LogRow | BadLine:
     try:
-        return _row(value, source, load)
-    except _Inexact:
-        pass
-    try:
-        return _row(load_exactly(source), source, load_exactly)
-    except RecursionError:
-        return BadLine(source, Reason.MALFORMED, TOO_DEEP)
-
-
-def _row(value: Any, source: bytes, read: Read) -> LogRow | BadLine:
-    """Raises _Inexact, unless `read` is load_exactly."""
-    try:
-        return _object(value, source, read)
+        return _object(value, source)
     except orjson.JSONEncodeError:
         return BadLine(source, Reason.MALFORMED, TOO_DEEP)
 
 
 def _line(line: bytes) -> LogRow | BadLine:
     try:
-        return _whole_row(load(line), line)
+        return _row(exactly(load(line), line), line)
     except Malformed as error:
         return BadLine(line, Reason.MALFORMED, error.detail)
+    except RecursionError:
+        return BadLine(line, Reason.MALFORMED, TOO_DEEP)
 
 
-def _object(value: Any, source: bytes, read: Read) -> LogRow | BadLine:
+def _object(value: Any, source: bytes) -> LogRow | BadLine:
     if not isinstance(value, dict):
         return BadLine(source, Reason.MALFORMED, f"a JSON {type(value).__name__}, not an object")
-    value, outer = _unpacked(value, read)
-    found = _fields(value, outer)
+    value, outer = _unpacked(value)
+    scopes = value.get(_SCOPES)
+    dotnet = isinstance(scopes, list)
+    found = _fields(value, outer, scopes if dotnet else ())
     record = LogRecord()
     time_ns = _first(found, "time", nanoseconds)
     if time_ns is not None:
@@ -221,8 +202,8 @@ def _object(value: Any, source: bytes, read: Read) -> LogRow | BadLine:
     # A version or an environment on its own may be anything's; beside a service it is the service's.
     version, environment = (_text(found, "version"), _text(found, "environment")) if service else ("", "")
     logger = _text(found, "logger")
-    if isinstance(value.get("Scopes"), list):
-        value = _flattened(value, value["Scopes"])
+    if dotnet:
+        value = _flattened(value, scopes)
     add = record.attributes.add
     for key, member in value.items():
         if member is not None and member != {}:
@@ -233,14 +214,15 @@ def _object(value: Any, source: bytes, read: Read) -> LogRow | BadLine:
     return LogRow(*headers, record.SerializeToString(), trace_id, source if cut else b"")
 
 
-def _unpacked(value: dict[str, Any], read: Read) -> tuple[dict[str, Any], Collection[str]]:
+def _unpacked(value: dict[str, Any]) -> tuple[dict[str, Any], Collection[str]]:
     """The object with a JSON object inside its `log` or `message` string merged in, and which names are the outer's."""
     for key in ("log", "message"):
         text = value.get(key)
         if isinstance(text, str) and text.lstrip().startswith("{"):
+            data = text.encode()
             try:
-                inner: dict[str, Any] = read(text.encode())  # an object: it starts with a brace
-            except Malformed:
+                inner: dict[str, Any] = exactly(load(data), data)  # an object: it starts with a brace
+            except (Malformed, RecursionError):
                 continue
             outer = {(f"outer.{n}" if n in inner else n): member for n, member in value.items() if n != key}
             return inner | outer, outer
@@ -254,7 +236,7 @@ def _flattened(value: dict[str, Any], scopes: list[Any]) -> dict[str, Any]:
         if isinstance(scope, dict):
             members |= {key: member for key, member in scope.items() if key not in _OF_SCOPE}
     texts = [scope.get("Message") if isinstance(scope, dict) else scope for scope in scopes]
-    return members | value | {"Scopes": [text for text in texts if text is not None] or None}
+    return members | value | {_SCOPES: [text for text in texts if text is not None] or None}
 
 
 def _normal(name: str) -> str:
@@ -266,24 +248,26 @@ def _short(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
 
 
-def _fields(value: dict[str, Any], outer: Collection[str]) -> dict[str, list[_Field]]:
-    """Members by meaning, best first; those called `outer` come after all others."""
+def _fields(value: dict[str, Any], outer: Collection[str], scopes: Sequence[Any]) -> dict[str, list[_Field]]:
+    """Members by meaning, those of `scopes` too, best first; those called `outer` come after all others."""
     found: dict[str, list[_Field]] = {}
     for key, member in value.items():
         name, after = _normal(key), _AFTER if key in outer else 0
         if (meaning := _MEANING.get(name)) is not None:
-            found.setdefault(meaning[0], []).append(_Field(meaning[1] + after, name, value, key))
+            found.setdefault(meaning[0], []).append(_Field(meaning[1] + after, name, value, key, member))
         if isinstance(member, dict):
             for owner, inner, inner_key in _members(name, member):
                 meaning = _MEANING.get(inner)
                 if meaning is not None and ("." in inner or meaning[0] in _OF_CONTEXT):
-                    found.setdefault(meaning[0], []).append(_Field(meaning[1] + after, inner, owner, inner_key))
-        elif name == "scopes" and isinstance(member, list):
-            for scope in member:
-                for inner_key in scope if isinstance(scope, dict) else ():
-                    inner = _normal(inner_key)
-                    if (meaning := _MEANING.get(inner)) is not None and meaning[0] in _OF_CONTEXT:
-                        found.setdefault(meaning[0], []).append(_Field(meaning[1] + after, inner, scope, inner_key))
+                    found.setdefault(meaning[0], []).append(
+                        _Field(meaning[1] + after, inner, owner, inner_key, owner[inner_key])
+                    )
+    after = _AFTER if _SCOPES in outer else 0
+    for scope in scopes:
+        for inner_key, member in scope.items() if isinstance(scope, dict) else ():
+            inner = _normal(inner_key)
+            if (meaning := _MEANING.get(inner)) is not None and meaning[0] in _OF_CONTEXT:
+                found.setdefault(meaning[0], []).append(_Field(meaning[1] + after, inner, scope, inner_key, member))
     for fields in found.values():
         if len(fields) > 1:
             fields.sort(key=lambda field: field.rank)
@@ -413,7 +397,6 @@ def _some_text(value: Any) -> str | None:
 def _put(into: AnyValue, value: Any, depth: int) -> bool:
     """Write a JSON value; below `depth` levels, and for integers beyond 64 bits, its text. Whether it was too deep.
 
-    Raises _Inexact for a float that may have been such an integer.
     In place: to make messages and have them copied takes three times as long.
     """
     if isinstance(value, str):
@@ -426,8 +409,6 @@ def _put(into: AnyValue, value: Any, depth: int) -> bool:
         else:
             into.string_value = str(value)
     elif isinstance(value, float):
-        if type(value) is float and not -_INT64 <= value < 2 * _INT64:
-            raise _Inexact
         into.double_value = value
     elif value is None:
         into.SetInParent()

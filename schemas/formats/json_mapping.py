@@ -32,6 +32,9 @@ _INTEGERS = {  # type of field: bits, signed
 }  # fmt: skip
 _BEYOND = 1 << 64  # orjson's integers are from half of it below zero to right below it
 _LONGEST_INTEGER = len(str(-_BEYOND))
+# A number that may be one beyond: of 19 digits and a minus, or of more. In texts digits stand behind other characters.
+_SHAPES = bytes.maketrans(b"0123456789-:,[\t\n\r", b"0" * 11 + b" " * 6)
+_LONG = b" " + b"0" * (_LONGEST_INTEGER - 1)
 _SPECIAL_FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 # A pair of surrogates, one without its partner, or any other escape, so that `\\ud800` is read as a backslash first.
 _ESCAPE = re.compile(
@@ -54,19 +57,13 @@ def load(data: bytes) -> Any:
             raise Malformed(Reason.MALFORMED, f"not JSON: {error}") from None
 
 
-class Exact(float):
-    """A number with a fraction or an exponent, where integers beyond 64 bits are texts."""
+def exactly(value: Any, data: bytes) -> Any:
+    """What `load` made of `data`, with the digits of integers beyond 64 bits, which orjson makes doubles of.
 
-
-def load_exactly(data: bytes) -> Any:
-    """The same, several times slower: integers beyond 64 bits, which orjson makes doubles of, are their digits.
-
-    Every float is Exact. Raises RecursionError too, above some hundred levels.
+    Where there may be one it is read again, several times slower. Raises RecursionError then, above some hundred
+    levels.
     """
-    try:
-        return json.loads(_mended(data), parse_int=_digits, parse_float=Exact)
-    except ValueError as error:
-        raise Malformed(Reason.MALFORMED, f"not JSON: {error}") from None
+    return json.loads(_mended(data), parse_int=_digits) if _LONG in data.translate(_SHAPES) else value
 
 
 def _digits(text: str) -> int | str:

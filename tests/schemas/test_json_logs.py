@@ -229,6 +229,58 @@ def test_no_bytes_raise(data: bytes, more: st.DataObject) -> None:
         assert isinstance(row, LogRow | BadLine)
 
 
+BIG = b"123456789012345678901234567890"
+DEEP = b'{"a":' * 25 + b"0.5" + b"}" * 25
+DEEPER = b"[" * 2000 + b"]" * 2000
+SCALARS = (
+    b"NaN", b"Infinity", b"-Infinity", b"1e30", b"-1E+400", b"0.5", b"-0", b"null", b"true", b'"x"', rb'"\ud83d"',
+    b'"\xff"', BIG, b"-" + BIG, BIG + b".5", b"18446744073709551616", b"-9223372036854775809", DEEP, DEEPER,
+)  # fmt: skip
+TEXTS = st.recursive(  # of JSON, and of what some parsers take for it
+    st.sampled_from(SCALARS),
+    lambda inner: st.one_of(
+        inner.map(lambda text: json.dumps(text.decode("latin-1")).encode()),
+        st.lists(inner, max_size=3).map(lambda entries: b"[%s]" % b", ".join(entries)),
+        st.lists(st.tuples(KEYS.map(orjson.dumps), inner).map(b":".join), max_size=3).map(
+            lambda members: b"{%s}" % b",".join(members)
+        ),
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=3).map(b"\n".join))
+@example(rb'{"big": %s, "log": "{\"x\": NaN}"}' % BIG)
+@example(rb'{"big": %s, "log": "{\"x\": -Infinity}"}' % BIG)
+@example(rb'[{"big": %s, "log": "{\"x\": NaN}"}]' % BIG)
+def test_no_json_raises(data: bytes) -> None:
+    for row in parse(data):
+        assert isinstance(row, LogRow | BadLine)
+
+
+@pytest.mark.parametrize("number", [BIG, b"1e30"])
+def test_a_large_number_changes_nothing_beside_it(number: bytes) -> None:
+    """A value with a fraction far inside, an inner text of more levels than are read."""
+    for data in (b'{"n":%s,"m":%s}' % (number, DEEP), b'[{"n":%s},{"m":%s}]' % (number, DEEP)):
+        row = parse(data)[-1]
+        assert isinstance(row, LogRow)
+        assert b"0.5" in row.record
+        assert row.too_deep
+    text = b'{"a":%s}' % DEEPER
+    (row,) = parse(b'{"n":%s,"message":%s}' % (number, orjson.dumps(text.decode())))
+    assert isinstance(row, LogRow)
+    assert LogRecord.FromString(row.record).body.string_value == text.decode()
+
+
+@pytest.mark.parametrize("levels", [900, 1_000])
+def test_a_large_integer_in_what_is_nested_too_deeply(levels: int) -> None:
+    deep = b"[" * levels + BIG + b"]" * levels
+    for data in (b'{"x":%s}', b'{"x":%s}\n{"a":1}', b'[{"x":%s}]'):
+        row = parse(data % deep)[0]
+        assert isinstance(row, BadLine)
+        assert row[1:] == (Reason.MALFORMED, json_logs.TOO_DEEP)
+
+
 def test_what_is_nested_too_deeply_becomes_text() -> None:
     deep: Any = "core"
     for _ in range(200):
@@ -443,6 +495,8 @@ def test_scopes_of_dotnet() -> None:
     }
     assert attributes({"Scopes": [{"a": 1}]}) == {"a": 1}
     assert attributes({"Scopes": "none"}) == {"Scopes": "none"}
+    others = {"scopes": [{"name": "a", "traceId": HEX}, {"name": "b"}]}
+    assert (attributes(others), record(others).trace_id) == (others, b"")
 
 
 def test_an_array_of_very_many_objects_is_not_read() -> None:
