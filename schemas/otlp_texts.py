@@ -3,7 +3,8 @@
 Whoever exchanges them (`Rules`) says where to look: `regions` of the message in which a text may have to change. What
 no region touches is skipped by its length, and only the messages around a text that did change are encoded anew, so a
 message without a region costs nothing and all other bytes survive: unknown fields, order, odd encodings. An unknown
-field that a region touches is left out, since nobody can say what is in it.
+field that a region touches is left out, since nobody can say what is in it; the rows of OTLP before 1.0 leave their
+empty field behind, which says that there were some.
 
 What is walked and what not follows from the descriptors of OTLP. The file is Cython's pure-Python mode; the bench
 that guards it is `python -m bench.micro.redaction`.
@@ -23,6 +24,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from schemas.errors import Malformed
 from schemas.otlp_build import varint
+from schemas.otlp_check import LIBRARY_FIELD
 from schemas.reasons import Reason
 
 IGNORE, KEEP, MASK, REMOVE, REMOVE_OR_MASK = range(5)
@@ -49,6 +51,7 @@ _MAX_DEPTH = cython.declare(cython.int, MAX_DEPTH)
 _LOW_64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)  # a literal of this size is Python's
 _INT_VALUE = cython.declare(cython.ulonglong, 0x18)
 _DOUBLE_VALUE = cython.declare(cython.ulonglong, 0x21)
+_LIBRARY_TAG = cython.declare(cython.ulonglong, LIBRARY_FIELD << 3 | 2)
 
 _double = Struct("<d").unpack_from
 
@@ -103,6 +106,9 @@ def _tables() -> tuple[dict[str, int], array[int], list[bytes], array[int]]:
 
 KINDS, _ACTIONS, _NAMES, _ATTRIBUTES = _tables()
 """Numbers of the messages that can be walked, such as `trace.v1.TracesData`."""
+_WITH_SCOPES = frozenset(
+    KINDS[n] for n in ("trace.v1.ResourceSpans", "logs.v1.ResourceLogs", "metrics.v1.ResourceMetrics")
+)
 
 
 @cython.cclass
@@ -269,6 +275,9 @@ class Texts:
                     pass
                 elif action == _UNKNOWN:
                     drop = self._touched(at, stop)
+                    if drop and tag == _LIBRARY_TAG and kind in _WITH_SCOPES:
+                        drop = False
+                        new = b""
                 elif action == _TEXT:
                     if self._touched(pos, stop):
                         new = self._text(data[pos:stop])

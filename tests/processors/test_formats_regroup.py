@@ -12,6 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
 from pipeline.config import Input
 from processors.metric_points import MetricPoints, Naming
+from processors.redaction import Redaction, Redactor
 from processors.regroup import ENCODINGS, LETTER_BYTES, Flush, Regroup
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import Envelope
@@ -185,17 +186,17 @@ def test_protobuf_of_before_otlp_1_0_is_not_lost_without_a_word(signal: str) -> 
         "logs": ScopeLogs(log_records=[LogRecord(trace_id=bytes(15) + b"1", body={"string_value": "x"})]),
         "metrics": ScopeMetrics(metrics=[Metric(name="x", gauge=Gauge(data_points=[NumberDataPoint(as_int=1)]))]),
     }
-    scope = scopes[signal].SerializeToString()
+    scope = scopes[signal].SerializeToString() + b"\x1a\x06secret"  # its schema_url
     old, new = (varint(number << 3 | 2) + varint(len(scope)) + scope for number in (1000, 2))
 
-    def flushed(parts: bytes) -> tuple[int, list[DeadLetter]]:
+    def flushed(parts: bytes, redactor: Redactor | None = None) -> tuple[int, list[DeadLetter]]:
         message = b"\x0a" + varint(len(parts)) + parts
         if signal == "metrics":
-            points = MetricPoints("raw", 0, "otlp_proto", Naming(), 1 << 24)
+            points = MetricPoints("raw", 0, "otlp_proto", Naming(), 1 << 24, redactor)
             points.add_all([(7, 0, message)])
             flush = points.flush()
             return flush.rows, flush.dead_letters
-        made = Regroup("raw", 0, signal, "otlp_proto", 1, 1 << 24, 1 << 20, None)
+        made = Regroup("raw", 0, signal, "otlp_proto", 1, 1 << 24, 1 << 20, redactor)
         made.add_all([(7, 0, message)])
         found = made.flush(None, {})
         return found.rows, found.dead_letters
@@ -205,3 +206,10 @@ def test_protobuf_of_before_otlp_1_0_is_not_lost_without_a_word(signal: str) -> 
     assert (rows, letter.reason) == (0, Reason.MALFORMED)
     assert letter.detail.startswith(f"instrumentation_library_{kind}: not a name of OTLP 1.0")
     assert flushed(old + new) == flushed(new + old) == flushed(new) == (1, [])
+    # Redaction leaves out what it cannot look into, not that it was there.
+    for rules in (Redaction(allow_all_keys=True, blocked_values=["secret"]), Redaction(allowed_keys=["k"])):
+        rows, (hidden,) = flushed(old, Redactor(rules))
+        assert (rows, hidden.reason) == (0, Reason.MALFORMED)
+        assert hidden.detail.startswith(letter.detail)
+        assert scope not in hidden.value
+        assert flushed(old + new, Redactor(rules)) == flushed(new, Redactor(rules)) == (1, [])
