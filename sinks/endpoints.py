@@ -26,15 +26,16 @@ class Endpoints:
     def failed(self, url: str, retry_after: float | None = None) -> float | None:
         """`url` does not answer: use the next one, unless another request has found that out already.
 
-        One that asked to be left alone for so many seconds is passed over meanwhile; when all of them did, the one that
-        may be asked first is next. Returns how long to wait for the one in use now, if it asked for that.
+        One that asked to be left alone for so many seconds is passed over meanwhile, whatever else fails there; when
+        all of them did, the one that may be asked first is next. Returns how long to wait for the one in use now, if it
+        asked for that.
         """
         now = self._clock()
-        self._free_at[url] = now + min(retry_after or 0.0, LONGEST_RETRY_AFTER)
+        self._free_at[url] = max(self._free_at[url], now + min(retry_after or 0.0, LONGEST_RETRY_AFTER))
         if url == self.current:
             others = self._urls[self._index + 1 :] + self._urls[: self._index + 1]
             self._index = self._urls.index(min(others, key=lambda other: max(now, self._free_at[other])))
-        if url == self.current:
+        if url == self.current and retry_after is not None:
             return retry_after
         left = self._free_at[self.current] - now
         return left if left > 0 else None

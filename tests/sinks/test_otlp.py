@@ -418,6 +418,15 @@ def test_who_asks_to_be_left_alone_is_passed_over_and_waited_for_only_if_all_do(
     assert (endpoints.failed("http://b"), endpoints.current) == (None, "http://a")
 
 
+def test_a_failure_without_a_time_does_not_end_the_wait_that_was_asked_for() -> None:
+    """Of a request that was under way when the server asked to be left alone."""
+    endpoints = Endpoints(["http://a", "http://b"], clock=lambda: 50.0)
+    endpoints.failed("http://a", 100)
+    assert (endpoints.failed("http://a"), endpoints.current) == (None, "http://b")
+    assert (endpoints.failed("http://b", 30), endpoints.current) == (30, "http://b")
+    assert (endpoints.failed("http://b"), endpoints.current) == (30, "http://b")
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_a_server_that_asks_to_wait_and_is_left_delays_nobody(protocol: Protocol) -> None:
     """The next one is asked at once; of a single server the time is obeyed."""
