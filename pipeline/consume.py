@@ -309,9 +309,11 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
         aiokafka 0.14 reads from such a one for 30 s; with the error it forgets it, and fetches from the leader next.
         """
+        if self.kafka.client_rack is None:
+            return True  # a log that was cut may have grown beyond the position by the time it is asked again
         (positions,) = error.args
         try:
-            first, ends = await self.brokers.beginning(positions), await self.brokers.written_ends(positions)
+            ends, first = await self.brokers.written_ends(positions), await self.brokers.beginning(positions)
         except KafkaError:
             return False  # who it is may just be changing
         if any(not first[partition] <= position <= ends[partition] for partition, position in positions.items()):

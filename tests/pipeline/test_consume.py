@@ -463,7 +463,10 @@ async def test_only_the_leader_says_that_a_log_ends_before_the_position(
 ) -> None:
     """Not a follower in this rack (KIP-392), which lags and has been left out of the in-sync replicas."""
     source, target = topics
-    async with copying(kafka, topics) as (worker, group), producing(kafka, source, fresh("raw")) as producer:
+    async with (
+        copying(kafka, topics, client_rack="here") as (worker, group),
+        producing(kafka, source, fresh("raw")) as producer,
+    ):
         expected = await produce(producer, source, 0, 1, partitions=1)
 
         async def copied() -> bool:
@@ -485,6 +488,20 @@ async def test_only_the_leader_says_that_a_log_ends_before_the_position(
         await eventually(copied, DEADLINE, "the leader has the rest")
         group.consumer.seek(partition, 1_000)
         with pytest.raises(ProtocolError, match="records are gone before they were read, or the log was cut"):
+            await asyncio.wait_for(worker.wait(), DEADLINE)
+
+
+async def test_without_racks_the_leader_has_said_it_already(
+    kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that was cut grows beyond the position again, and what is before it would be passed over."""
+    async with copying(kafka, topics) as (worker, group):
+
+        async def cut(**_: Any) -> Any:
+            raise OffsetOutOfRangeError({TopicPartition(topics[0], 0): 0})
+
+        monkeypatch.setattr(group.consumer, "getmany", cut)
+        with pytest.raises(ProtocolError, match="or the log was cut"):
             await asyncio.wait_for(worker.wait(), DEADLINE)
 
 
