@@ -8,6 +8,8 @@ ends with the batch that makes it larger than the bound; what is left of it is f
 Records are bounded as well as bytes: an empty one is eight bytes of a batch, next to nothing when they are compressed,
 and some hundred as an object.
 
+Of a record's headers nothing is read, so one whose name is not UTF-8, for which aiokafka raises, does no harm.
+
 A batch that is corrupt is fetched again: it may be whole the next time. One that stays so is an error each time, unless
 losses are accepted: then one record with all of its bytes is in its place.
 
@@ -40,6 +42,7 @@ import zstandard
 from aiokafka import codec as codecs
 from aiokafka.errors import CorruptRecordException, KafkaError
 from aiokafka.record import default_records, legacy_records, memory_records
+from aiokafka.record.util import decode_varint
 
 from pipeline.config import Limits
 from schemas.raw_message import UnreadBatch
@@ -102,11 +105,11 @@ class _TooLarge(Exception):
 
 
 class _Record(NamedTuple):
-    """In the place of the records of a batch that was not read, as aiokafka's fetcher takes it."""
+    """One that aiokafka did not make, as its fetcher takes it: also in the place of those of a batch not read."""
 
     offset: int
     timestamp: int
-    value: bytes
+    value: bytes | None
     timestamp_type: int = 0
     key: bytes | None = None
     checksum: int | None = None
@@ -200,7 +203,20 @@ class _Batch:
         finally:
             _decompressing = None
         self._among.count += len(first) if old else count
-        return iter(first) if old else records
+        return iter(first) if old else self._whatever_headers(records)
+
+    def _whatever_headers(self, records: Iterator[Any]) -> Iterator[Any]:
+        """All records. After an error they are given from the first one on: the fetcher leaves out what it had."""
+        global _decompressing
+        try:
+            yield from records
+        except UnicodeDecodeError:
+            _decompressing = self._among
+            try:
+                again = iter(_Headless(bytearray(self._data)))
+            finally:
+                _decompressing = None
+            yield from again
 
     @property
     def _first(self) -> int:
@@ -217,6 +233,31 @@ class _Batch:
         detail = f"{found.codec} batch of offsets {self._first} to {last}: {found.detail}"
         value = UnreadBatch.of(found, found.codec, found.reason, detail)
         return _Record(last, getattr(self._batch, "max_timestamp", -1), value)
+
+
+class _Headless(default_records._DefaultRecordBatchPy):  # type: ignore[misc]
+    """A batch without the headers of its records: a name that is not UTF-8, which aiokafka raises for, says nothing."""
+
+    def _read_msg(self, *_: Any) -> _Record:
+        data, at = self._buffer, self._pos
+        length, at = decode_varint(data, at)
+        self._pos = end = at + length
+        _, at = decode_varint(data, at)  # attributes
+        timestamp, at = decode_varint(data, at)
+        offset, at = decode_varint(data, at)
+        size, at = decode_varint(data, at)
+        key, at = _nullable(data, at, size)
+        size, at = decode_varint(data, at)
+        value, at = _nullable(data, at, size)
+        if not at < end <= len(data):
+            raise CorruptRecordException(f"a record of {length} bytes does not end where it says")
+        kind = self.timestamp_type
+        timestamp = self.max_timestamp if kind == self.LOG_APPEND_TIME else self.first_timestamp + timestamp
+        return _Record(self.base_offset + offset, timestamp, value, kind, key)
+
+
+def _nullable(data: bytearray, at: int, size: int) -> tuple[bytes | None, int]:
+    return (None, at) if size < 0 else (bytes(data[at : at + size]), at + size)
 
 
 class _Corrupt(_Batch):
@@ -447,9 +488,8 @@ def _install() -> None:
             "zstd": _zstd,
         }.items()
     }
-    users = [
-        sys.modules[kind.__module__] for kind in (default_records.DefaultRecordBatch, legacy_records.LegacyRecordBatch)
-    ]
+    kinds = default_records.DefaultRecordBatch, legacy_records.LegacyRecordBatch
+    users = [default_records, *(sys.modules[kind.__module__] for kind in kinds)]
     for user in users:
         for name in decoders.keys() & vars(user).keys():
             setattr(user, name, decoders[name])

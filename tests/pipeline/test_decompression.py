@@ -261,6 +261,26 @@ async def test_where_a_corrupt_batch_says_that_it_ends_takes_nothing_with_it(sai
     assert [offset for offset, _ in fetched(data, limit, 6)] == [6, 7], "a broker that believes it begins with it again"
 
 
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("name", ["none", *CODECS])
+async def test_a_header_whose_name_is_not_utf8_costs_nothing(name: str, at: int) -> None:
+    """Whoever may write to a raw topic may name it so: brokers and librdkafka do not look."""
+    own = BUILDERS["native"](2, 0, 0, -1, -1, -1, 1 << 30)
+    for number in range(3):
+        headers = [("named", b"1"), ("other", None)] if number == at else []
+        own.append(number, 1000 + number, None if number else b"key", b"%d" % number, headers)
+    bad = own.build()
+    plain = bytes(bad[HEADER:]).replace(b"named", b"n\xffm\xe9d")
+    bad[22] = CODECS.get(name, 0)
+    data = resealed(bad, plain if name == "none" else getattr(codec, f"{name}_encode")(plain))
+    log = [data, bytes(batch(0, 3, [b"3"]))]
+    assert read_through(log, SMALL) == ([(n, b"%d" % n) for n in range(4)], 0, 4)
+    records = fetcher.PartitionRecords(TP, fetcher.MemoryRecords(data), [], 1, None, SMALL, True, 1)
+    assert [(each.timestamp, each.key, each.headers) for each in records][-1] == (1002, None, ()), "fetched from 1 on"
+    with pytest.raises(UnicodeDecodeError):
+        list(fetched(data, None))
+
+
 @pytest.mark.parametrize("name", ["none", "zstd"])
 def test_a_million_empty_records_are_one_letter(name: str) -> None:
     """With the limits that a configuration has when it says nothing of them."""
