@@ -52,6 +52,7 @@ class Restores:
         self._config, self._index, self._window, self._turn = config, index, window, turn
         self._under_way: dict[int, asyncio.Task[Answer]] = {}
         self._reading = asyncio.Lock()
+        self._closed = False
         self._durable: asyncio.Future[None] | None = None  # of what the next burst takes along
         self._allowed, self._allowed_at = inf, 0.0  # restores that late evidence may set off now, since when
 
@@ -60,6 +61,8 @@ class Restores:
 
         Asked twice, it is done once. Raises Unavailable when the partition is lost meanwhile.
         """
+        if self._closed:  # by then it was looked up: nobody would commit it
+            raise Unavailable(f"partition {self._index} was let go of meanwhile; ask again")
         task = self._under_way.get(key) or self._begin(key, why, BY_HAND, most)
         try:
             return await asyncio.shield(task)
@@ -94,6 +97,7 @@ class Restores:
 
     async def close(self) -> None:
         """Give up what is under way."""
+        self._closed = True
         tasks = list(self._under_way.values())
         for task in tasks:
             task.cancel()

@@ -113,13 +113,13 @@ class Worker:
 
 
 def explainer(
-    current: Callable[[], Config], services: Sequence[Group]
+    current: Callable[[], Config], services: Sequence[Group], reading: asyncio.Lock
 ) -> Callable[[bytes], Coroutine[None, None, dict[str, Any] | None]]:
     """Answers `tailrace explain` for traces whose partition these roles own, and None for others.
 
-    Where any partition may have the trace (`regroup: never`), the owner of one answers for all of them.
+    Where any partition may have the trace (`regroup: never`), the owner of one answers for all of them. Who holds
+    `reading` reads Kafka beside the roles: one at a time.
     """
-    reading = asyncio.Lock()  # Kafka, beside the roles: one at a time
 
     async def explained(trace_id: bytes) -> dict[str, Any] | None:
         from pipeline.explain import document, explain
@@ -134,12 +134,12 @@ def explainer(
 
 
 def restorer(
-    current: Callable[[], Config], services: Sequence[Group]
+    current: Callable[[], Config], services: Sequence[Group], reading: asyncio.Lock
 ) -> Callable[[bytes, str, float], Coroutine[None, None, dict[str, Any] | None]]:
     """Answers `tailrace restore` for traces whose partition these roles own, and None for others.
 
     Where any partition may have the trace (`regroup: never`), the logs of decisions of all say which do, read as for
-    `tailrace explain`: those that are owned here restore it, and `left` names the others.
+    `tailrace explain`: those that are owned here restore it, and `left` names the others. `reading` as in `explainer`.
     """
 
     async def restored(trace_id: bytes, why: str, most: float) -> dict[str, Any] | None:
@@ -147,9 +147,11 @@ def restorer(
         candidates = places(config, trace_id)
         owned, has = _owned(services, candidates), list(candidates)
         if owned and len(candidates) > 1:
-            async with side_by_side(config, candidates, key) as logs:
+            async with reading, side_by_side(config, candidates, key) as logs:
                 has = [each.index for each in logs if each.found is not None]
-        if not has:
+            owned = _owned(services, candidates)  # partitions may have moved meanwhile
+        found: list[Answer] = []
+        if owned and not has:
             waits = [index for index, lease in owned.items() if lease.restores.waits(key)]
             found = [Answer(Outcome.UNDECIDED if waits else Outcome.UNKNOWN, (waits or list(owned))[0])]
         else:
@@ -199,8 +201,9 @@ async def running(
     if watch is not None:
         from pipeline.live.page import Page
 
-        explained = explainer(lambda: worker.reload.config, worker.services)
-        restored = restorer(lambda: worker.reload.config, worker.services)
+        reading = asyncio.Lock()
+        explained = explainer(lambda: worker.reload.config, worker.services, reading)
+        restored = restorer(lambda: worker.reload.config, worker.services, reading)
         worker.server.page = Page(config, watch, worker.server.refresh, explained, restored)
 
     applied = config

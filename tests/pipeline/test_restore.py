@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -20,10 +22,11 @@ from pipeline import telemetry
 from pipeline.cli import cli
 from pipeline.restore import BURST_SECONDS, Answer, Restores
 from pipeline.sample import PartitionPair
-from pipeline.worker import Worker, running
+from pipeline.worker import Worker, restorer, running
 from processors.sampling import restore
 from processors.sampling.restore import LateError, Restoration
 from schemas.decision import RESTORED, DecisionRecord
+from schemas.errors import Unavailable
 from schemas.ids import trace_key
 from tests.pipeline.configs import config_for
 from tests.pipeline.kafka import DEADLINE, committed, create
@@ -102,6 +105,33 @@ async def stages(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Restoring]:
     await found.create(raw=1)
     yield found
     found.stop()
+
+
+async def test_a_partition_that_was_let_go_of_restores_nothing() -> None:
+    """Its lease may have been looked up before, and nobody would commit for it."""
+    restores = Restores(config_for("nowhere:1"), 0, cast(Any, None), asyncio.Lock())
+    await restores.close()
+    async with asyncio.timeout(DEADLINE):
+        with pytest.raises(Unavailable, match="partition 0 was let go of meanwhile"):
+            await restores.ask(1, "why")
+
+
+@pytest.mark.parametrize("found", [None, "decided"])
+async def test_partitions_that_move_while_logs_are_read_are_left_to_others(
+    found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases = {0: object.__new__(PartitionPair)}
+
+    @contextlib.asynccontextmanager
+    async def side_by_side(*_: object) -> AsyncIterator[list[Any]]:
+        leases.clear()
+        yield [SimpleNamespace(index=0, found=found)]
+
+    monkeypatch.setattr("pipeline.worker.side_by_side", side_by_side)
+    monkeypatch.setattr("pipeline.worker.places", lambda *_: range(2))
+    services: Any = [SimpleNamespace(role="sample", lease=leases.get)]
+    restored = restorer(lambda: config_for("nowhere:1"), services, asyncio.Lock())
+    assert await restored(trace_id("any"), "why", 1e9) is None
 
 
 async def test_restore(stages: Restoring) -> None:
