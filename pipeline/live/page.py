@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from pipeline.config import Config
 from pipeline.live.access import HEADERS, Guard
 from pipeline.live.graph import drawing
-from pipeline.live.peers import BY_PEER, NOT_OWNER, Peer
+from pipeline.live.peers import BY_PEER, EXPLAIN_SECONDS, NOT_OWNER, Peer
 from pipeline.live.view import Observed, Past, view
 from pipeline.live.watch import Watch
 from pipeline.roles import diagram
@@ -174,7 +174,11 @@ class Page:
 
     async def _explained(self, request: web.Request) -> web.StreamResponse:
         """Why a trace was kept or dropped, if its partition is this worker's."""
-        return _of_owner(None if self._explain is None else await self._explain(_trace_id(request)))
+        try:
+            async with asyncio.timeout(EXPLAIN_SECONDS):  # who asked is gone by then, and others wait
+                return _of_owner(None if self._explain is None else await self._explain(_trace_id(request)))
+        except TimeoutError:
+            return web.Response(status=503, text=f"not found out within {EXPLAIN_SECONDS:g} s\n")
 
     async def _restored(self, request: web.Request) -> web.StreamResponse:
         """Bring a dropped trace back, if its partition is this worker's.

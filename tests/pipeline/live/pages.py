@@ -21,6 +21,7 @@ class LivePage:
         self.url = f"http://127.0.0.1:{server.port}"
 
 
+Explain = Callable[[bytes], Awaitable[dict[str, Any] | None]]
 Restore = Callable[[bytes, str, float], Awaitable[dict[str, Any] | None]]
 
 
@@ -30,6 +31,7 @@ async def live_page(
     port: int = 0,
     token: str | None = None,
     public_metrics: bool = False,
+    explain: Explain | None = None,
     restore: Restore | None = None,
     **live: Any,
 ) -> AsyncIterator[LivePage]:
@@ -41,7 +43,7 @@ async def live_page(
         return {"ingest": 5}
 
     server = Server(config.telemetry, lambda: {"ingest": True}, unread)
-    server.page = Page(config, watch, server.refresh, restore=restore)
+    server.page = Page(config, watch, server.refresh, explain, restore)
     await server.start()
     try:
         yield LivePage(server, watch)

@@ -8,11 +8,13 @@ import tomllib
 from fnmatch import fnmatch
 from typing import Any
 
+import pytest
 from aiohttp import ClientSession
 
 from pipeline.live.page import MOST_WATCHERS, STATIC
 from schemas.decision import DecisionRecord
 from schemas.envelope import Envelope
+from tests.pipeline.kafka import DEADLINE
 from tests.pipeline.live.building import kept, log, span, trace_id
 from tests.pipeline.live.pages import LivePage, live_page
 from tests.pipeline.live.test_red import OK, SERVER, batch
@@ -123,6 +125,28 @@ async def test_peers_that_name_each_other_are_asked_once_for_a_trace_that_nobody
         async with ClientSession() as client, client.get(f"{page.url}/live/traces/{trace_id(1).hex()}") as answer:
             assert answer.status == 404
         assert asked == [page, other]
+
+
+async def test_what_takes_longer_to_explain_than_anybody_waits_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler goes on when its client has left, and one reads at a time."""
+    monkeypatch.setattr("pipeline.live.page.EXPLAIN_SECONDS", 0.1)
+    given_up: list[bytes] = []
+
+    async def explain(trace: bytes) -> dict[str, Any] | None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.append(trace)
+        return None
+
+    async with (
+        asyncio.timeout(DEADLINE),
+        live_page(explain=explain) as page,
+        ClientSession() as client,
+        client.get(f"{page.url}/live/explain/{trace_id(1).hex()}") as answer,
+    ):
+        assert (answer.status, await answer.text()) == (503, "not found out within 0.1 s\n")
+    assert given_up == [trace_id(1)]
 
 
 async def test_a_restore_is_asked_for_with_valid_text_and_numbers() -> None:
