@@ -78,12 +78,15 @@ class Offsets:
                 return
             self._next, self._asked = began + COMMIT_EVERY, min(self._asked, began)
             try:
-                try:
-                    await self._group.commit({p: OffsetAndMetadata(*mark) for p, mark in changed.items()})
-                except OffsetMetadataTooLargeError:  # offset.metadata.max.bytes is less than usual
-                    self._most = max(len(metadata) for _, metadata in changed.values()) // 2
-                    changed = {p: (position, "") for p, (position, _) in changed.items()}
-                    await self._group.commit({p: OffsetAndMetadata(*mark) for p, mark in changed.items()})
+                while True:
+                    try:
+                        await self._group.commit({p: OffsetAndMetadata(*mark) for p, mark in changed.items()})
+                        break
+                    except OffsetMetadataTooLargeError:  # offset.metadata.max.bytes is less than usual
+                        if not (longest := max(len(metadata) for _, metadata in changed.values())):
+                            raise
+                    self._most = longest // 2
+                    changed = {p: (at, mine[p].settled().pack(at, self._most)) for p, (at, _) in changed.items()}
             except BaseException:
                 self._changed.set()
                 raise

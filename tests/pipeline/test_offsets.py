@@ -88,8 +88,8 @@ async def test_where_metadata_may_not_be_long_offsets_are_committed_without() ->
     assert [bool(mark.metadata) for mark in tried] == [True, False]
 
 
-async def test_metadata_that_the_brokers_refuse_is_shorter_the_next_time() -> None:
-    """Or every commit would be sent twice; and what fits is told."""
+async def test_metadata_that_the_brokers_refuse_is_made_shorter() -> None:
+    """Until what is left fits: that is told at once, and the next commit is not sent twice."""
     partition, most, taken = TopicPartition("kept", 0), 300, list[str]()
     refused = 0
 
@@ -105,9 +105,8 @@ async def test_metadata_that_the_brokers_refuse_is_shorter_the_next_time() -> No
     )
     offsets = Offsets(cast(Any, group))
     offsets.begin(partition, Account(1, Settled(Ranges((at, at + 1) for at in range(5, 2000, 2)))), 0, "")
-    for _ in range(20):
+    for _ in range(3):
         await offsets.commit(unchanged=True)
-    assert refused == 4
-    assert taken[:4] == [""] * 4
+    assert (refused, len(taken), len(set(taken))) == (4, 3, 1)
     assert most / 2 < len(taken[-1]) <= most
     assert Settled.unpack(taken[-1], 1).records
