@@ -242,4 +242,7 @@ def _width(table: Table) -> int:
 
 
 def _time(time_ms: int) -> str:
-    return datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC).isoformat(timespec="seconds")
+    try:
+        return datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):  # anybody may write letters
+        return f"{time_ms} ms"

@@ -17,6 +17,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
+from pipeline.commands.dlq import _time
 from pipeline.config import Config
 from pipeline.dead_letters import Queue, Wanted
 from pipeline.letter_text import readable
@@ -193,6 +194,12 @@ async def test_what_another_replay_has_sent_meanwhile_is_not_sent_again(kafka: K
         late = await waiting.run(None, lambda sent: None)
     assert (late.sent, late.already) == (0, 1)
     assert len(await stages.records(stages.raw)) == 1
+
+
+@pytest.mark.parametrize("time_ms", [1 << 55, -(1 << 62)])
+def test_a_time_that_no_calendar_has_is_told_as_it_is(time_ms: int) -> None:
+    """Of a letter that is damaged, or that somebody else wrote: the others are listed."""
+    assert _time(time_ms) == f"{time_ms} ms"
 
 
 async def test_since_a_time_behind_its_receipt_a_letter_goes_round_no_more(kafka: Kafka, tmp_path: Path) -> None:
