@@ -23,13 +23,11 @@ from pipeline.settlement import Account, Backoff, Entry, Lane, entries_of, singl
 from schemas.dead_letter import grouped
 from schemas.errors import Retryable, Unavailable
 from schemas.reasons import Reason
-from sinks.contract import Destination, Item, Outcome, Refusal, SourceRecord
-from sinks.http import NO_ANSWER
+from sinks.contract import DEAD_LETTERS, NO_ANSWER, Destination, Item, Outcome, Refusal, SourceRecord
 from sinks.settings import Sink
 
 BATCHES_QUEUED = 2  # batches in memory per request that may be under way: one being sent, one being filled
 COMPLAIN_EVERY = 10.0  # seconds between log lines about one outage, and between those about refusals
-DEAD_LETTERS = "dead_letters"  # the reason of a retry, when it is the dead-letter queue that does not take something
 SAID_CHARACTERS = 4096  # of an answer that are logged
 
 Bury = Callable[[Sequence[Item], Refusal], Awaitable[None]]

@@ -12,14 +12,13 @@ from collections.abc import Collection, Iterator
 
 from pipeline import expired, telemetry
 from pipeline.config import Config
-from pipeline.delivery import DEAD_LETTERS
 from pipeline.roles import Role, diagram
 from pipeline.telemetry import MetricName
 from processors.redaction import rules
 from processors.sampling.policies import Policy
 from processors.sampling.restore import BY_HAND, TRIGGERS, Outcome
 from schemas.reasons import Reason
-from sinks.http import NO_ANSWER
+from sinks.contract import DEAD_LETTERS, NO_ANSWER
 
 Zero = tuple[MetricName, dict[str, str]]
 SINK_REASONS = (Reason.MALFORMED, Reason.REFUSED_BY_SINK)

@@ -16,6 +16,8 @@ from schemas.errors import Unavailable
 from schemas.reasons import Reason
 
 Signal = Literal["spans", "logs", "samples"]
+NO_ANSWER = "no_answer"  # the reason of a retry without a status
+DEAD_LETTERS = "dead_letters"  # that of one when it is the dead-letter queue that does not take something
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,13 +26,12 @@ from multidict import CIMultiDict
 from schemas.errors import ConfigError
 from schemas.http_client import in_words
 from schemas.tls import trusting
-from sinks.contract import Outcome, Refusal, Unavailable
+from sinks.contract import NO_ANSWER, Outcome, Refusal, Unavailable
 from sinks.settings import Sink, SinkAuth, is_one_line
 
 USER_AGENT = "tailrace/0.1"
 REFUSING = frozenset({400, 413, 422})  # 409 as well where a destination uses it so: vmagent drops on 400 and 409
 AWAY = frozenset({502, 503, 504})  # the server, or what is behind its proxy, is not there: another one may be
-NO_ANSWER = "no_answer"  # the reason of a retry without a status
 ANSWER_BYTES = 64 << 10  # of an answer that are read: enough for every error text seen
 DETAIL_CHARACTERS = 500  # of an error text that go into logs and dead letters
 GZIP_LEVEL = 1  # 4 to 5 times faster than the default 6, for about 10 % more bytes of OTLP

@@ -22,8 +22,8 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooL
 
 from schemas.kafka_client import connection, let_go
 from schemas.otlp_check import message_class
-from sinks.contract import Destination, Outcome, Refusal, Request, SourceRecord, Unavailable
-from sinks.http import NO_ANSWER, shortened
+from sinks.contract import NO_ANSWER, Destination, Outcome, Refusal, Request, SourceRecord, Unavailable
+from sinks.http import shortened
 from sinks.otlp_rows import RowItem, export_request, row_items
 from sinks.settings import Sink
 
