@@ -365,7 +365,7 @@ class PartitionPair(Lease):
             for topic, _ in stalled - (self._stalled or set()):
                 telemetry.count("tailrace_decisions_without_input_total", topic=topic)
             self._stalled = stalled
-            self._tell_left_out(stalled)
+        self._tell_left_out(stalled)  # each time: a lease that closed late has told 0
 
     def _tell_left_out(self, stalled: Collection[tuple[str, int]]) -> None:
         """Of the topics that are read: what was left out of one that is no input any more stays so."""

@@ -338,6 +338,9 @@ async def test_logs_whose_ingest_is_gone_hold_decisions_no_longer_than_said(kafk
             assert left_out() == 0  # the next owner's to show
         async with running(fed.config, ["sample"]):
             await eventually(lambda: is_left_out(1), DEADLINE, "the next owner shows it")
+            telemetry.gauge("tailrace_inputs_left_out", 0, **labels, partition="0")  # a lease before that closes late
+            await fed.feed(producer, time, logs=False)
+            await eventually(lambda: is_left_out(1), DEADLINE, "and does so again")
             await fed.feed(producer, time)
             await eventually(lambda: is_left_out(0), DEADLINE, "logs are read again")
 
