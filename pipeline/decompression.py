@@ -238,6 +238,8 @@ class _Batch:
 class _Headless(default_records._DefaultRecordBatchPy):  # type: ignore[misc]
     """A batch without the headers of its records: a name that is not UTF-8, which aiokafka raises for, says nothing."""
 
+    _pos: int
+
     def _read_msg(self, *_: Any) -> _Record:
         data, at = self._buffer, self._pos
         length, at = decode_varint(data, at)

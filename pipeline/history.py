@@ -72,7 +72,8 @@ class History:
         found = window_settings(config, 0, raw_partitions)
         self.raw_partitions = raw_partitions
         self.topics, self.direct = found.topics, found.direct
-        self._reader = Reader(config.kafka, config.limits)
+        # Nothing is acknowledged here: a batch that stays corrupt is told by the worker that reads it first.
+        self._reader = Reader(config.kafka, config.limits, accept_loss=self.direct)
         chunk = max(LEAST_CHUNK, min(CHUNK, LARGE * CHUNK // len(found.feeds)))
         self.feeds = [Feed(self._reader, TopicPartition(*place_of(name, index)), name, chunk) for name in found.feeds]
         taken_out = redactors(config)  # and not counted: it was when it was read first

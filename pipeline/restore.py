@@ -23,6 +23,7 @@ from processors.sampling.window import Window
 from schemas.envelope import Envelope
 from schemas.errors import Unavailable
 from schemas.raw_batch import RawBatch
+from schemas.reasons import Reason
 
 log = logging.getLogger(__name__)
 
@@ -167,5 +168,8 @@ class Restores:
             for feed, (position, tail) in behind.items():
                 records, found.positions[feed] = await history.again(feed, position, tail)
                 for _, _, value in records:
+                    found.partial |= isinstance(value, RawBatch) and any(
+                        letter.reason == Reason.BATCH_CORRUPT for letter in value.dead_letters
+                    )
                     found.read += value.size if isinstance(value, RawBatch) else len(value)
                     found.add(feed, value.rows if isinstance(value, RawBatch) else Envelope.decode(value))

@@ -9,9 +9,11 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from time import process_time
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import zstandard
@@ -26,12 +28,16 @@ from pipeline import decompression, telemetry
 from pipeline.cli import cli
 from pipeline.config import Limits
 from pipeline.decompression import Bound, bound
+from pipeline.history import History
+from pipeline.restore import Restores
 from pipeline.worker import running
+from processors.sampling.restore import Restoration
+from schemas.ids import trace_key
 from schemas.raw_batch import RawReader
 from schemas.raw_message import UnreadBatch
 from schemas.reasons import Reason
 from tests.pipeline.kafka import DEADLINE, committed, create, fresh
-from tests.pipeline.stages import Stages, partition, refusal, traces
+from tests.pipeline.stages import Stages, partition, refusal, trace_id, traces
 from tests.pipeline.test_direct import Keyed
 from tests.services import Kafka, eventually
 
@@ -425,6 +431,19 @@ async def test_bombs_on_a_broker(
     assert await committed(kafka.bootstrap, stages.topics.group(role), partition(stages.raw)) == 1_013
 
 
+async def looked_back_over(stages: Stages) -> None:
+    """A restore reads what is around it, and says that something may be missing."""
+    history = await History.of(stages.config, 0)
+    ends = await history.ends()
+    restores = Restores(stages.config, 0, cast(Any, SimpleNamespace(tails=lambda: ends)), asyncio.Lock())
+    found = Restoration(trace_key(trace_id("d")), "why", dict.fromkeys(ends, 0), {}, stages.config.kafka.partitions)
+    try:
+        await restores._read(history, found, inf)
+    finally:
+        await history.close()
+    assert (sum(found.count(topic) for topic in history.topics), found.partial) == (1, True)
+
+
 @pytest.mark.parametrize("kind", [Stages, Keyed], ids=["ingest", "sample"])
 async def test_a_batch_that_is_corrupt_on_disk(kind: type[Stages], kafka: Kafka, tmp_path: Path) -> None:
     """The worker stops at it and says how to go on: with a dead letter of it, and everything else delivered."""
@@ -454,6 +473,8 @@ async def test_a_batch_that_is_corrupt_on_disk(kind: type[Stages], kafka: Kafka,
                 return await committed(kafka.bootstrap, group, place) == 4
 
             await eventually(there, DEADLINE, "it goes on")
+        if kind is Keyed:
+            await looked_back_over(stages)
     topic = stages.topics.spans if role == "ingest" else stages.topics.kept_spans
     assert set(await stages.names(topic)) == {"a/1!", "c/1!", "d/1!"}
     (letter,) = await stages.records(stages.topics.dlq)
