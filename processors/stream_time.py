@@ -83,6 +83,10 @@ class StreamClock:
         mark, append = self.marks.get(raw, (-1, LEFT_OUT))
         return mark, LEFT_OUT if self._stalled(raw, self._active()) else append
 
+    def knows(self, raw: RawPartition) -> bool:
+        """Whether a raw partition is waited for or left out; not one that was removed."""
+        return raw in self._heard
+
     def row_time(self, raw: RawPartition, timestamp: int, append: int) -> int:
         """Stream time of a raw record: not before its partition's last mark, not after the broker's now."""
         mark = self.marks.get(raw)

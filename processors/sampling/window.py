@@ -690,11 +690,14 @@ class Window:
         self._segments.append(_Segment(decisions_offset, *self._written))
 
     def _marks_to_save(self, full: bool) -> dict[tuple[str, int], tuple[int, int]]:
-        """All marks as of the tail, or those that moved or whose raw partition was left out or returned."""
+        """All marks as of the tail, or those that moved or whose raw partition was left out or returned.
+
+        What was removed is not known to the clock any more.
+        """
         clock, left_out = self._tail_clock, set(self._tail_clock.stalled())
         raws = {*clock.marks, *left_out} if full else clock.changed | (left_out ^ self._left_out)
         clock.changed, self._left_out = set(), left_out
-        return {raw: clock.saved(raw) for raw in raws}
+        return {raw: clock.saved(raw) for raw in raws if clock.knows(raw)}
 
     def _unsaved(self) -> bool:
         return bool(self._tail_clock.changed)

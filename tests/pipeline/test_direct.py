@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 
 from pipeline import telemetry
 from pipeline.config import Config
-from pipeline.direct import AHEAD_OF_OTHER, AHEAD_SHARE, RawPair, _asks_every
+from pipeline.direct import AHEAD_OF_OTHER, RawPair, _asks_every
 from pipeline.pace import LONGEST_SILENCE
 from pipeline.roles import diagram, wait_for_servers
 from pipeline.window_settings import settings
@@ -206,8 +206,9 @@ def test_the_head_reads_a_quarter_of_the_cache_ahead(
         can_pass=lambda: passes,
         waits=lambda: (ahead or 0) <= WAITS,
         must_record=False,
+        cache_limit=100,
     )
-    vars(pair).update(_window=window, _wait=wait, _ahead=100 // AHEAD_SHARE)
+    vars(pair).update(_window=window, _wait=wait)
     assert pair.is_full() == full
     window.must_record = True
     assert pair.is_full(), "whatever there is room for"

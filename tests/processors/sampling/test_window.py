@@ -1062,3 +1062,32 @@ def test_kept_rows_of_a_large_resource_do_not_each_take_a_copy_of_it() -> None:
     found = _encoded(wide, array("I", range(60)), verdicts)
     assert max(map(len, found)) < 2 * ENVELOPE_BYTES
     assert len(found) == 3
+
+
+@pytest.mark.parametrize("taken_over", [False, True], ids=["on", "taken over"])
+def test_an_input_that_was_left_out_may_be_removed(taken_over: bool) -> None:
+    """It is forgotten between two full checkpoints, which the one after it must not ask for."""
+    pair = Pair(raw={"raw_spans": 1, "raw_logs": 1, "old": 1})
+    limit = SETTINGS.ingest_stall_limit // 1000
+    for second in range(10):
+        pair.spans(second)
+        pair.logs(second)
+        pair._append(SPANS, "old", second, (), -1, 0, None)
+    owner = pair.own()
+    for second in range(10, limit + 60):
+        if second == limit + 30:
+            assert owner.window.stalled() == [("old", 0)]
+            pair.raw = {"raw_spans": 1, "raw_logs": 1}
+            owner = pair.own() if taken_over else owner
+        pair.spans(second, f"{chr(second + 1_000)}1")
+        pair.logs(second)
+        owner.read()
+        owner.burst()
+    for step in range(1, limit):
+        later = limit + 60 + 0.7 * step
+        pair.spans(later, f"{chr(step + 2_000)}1")
+        pair.logs(later)
+        owner.read()
+        owner.burst()
+    assert not owner.window.stalled()
+    assert ("old", 0) not in pair.records()[-1].checkpoint.marks
