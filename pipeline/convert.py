@@ -18,7 +18,7 @@ from pipeline.config import Sampling
 from pipeline.config_file import InvalidConfig, parse, told
 from pipeline.yaml_tree import Key, dotted, not_allowed, not_yaml
 from processors.regroup import ENCODINGS
-from processors.sampling.ottl import CONTEXTS, Context, alternatives
+from processors.sampling.ottl import CONTEXTS, Context, alternatives, may_fail
 from processors.sampling.policies import Policy
 from schemas.errors import ConfigError
 from schemas.settings import format_duration, parse_duration
@@ -347,6 +347,11 @@ class _Conversion:
             wrong = {n: why for n, one in enumerate(conditions) if "${" not in one and (why := _refused(one, context))}
             kept[context] = [one for n, one in enumerate(conditions) if n not in wrong]
             refused |= {context: wrong} if wrong else {}
+        if block.get("error_mode") == "propagate" and (failing := list(_failing(kept))):
+            rest = "keeps no trace with a span on which it fails before one that meets a condition"
+            self.gap(
+                (*path, "ottl_condition", "error_mode"), f"has no counterpart: with {failing[0]!r} a Collector {rest}"
+            )
         if not refused or not any(kept.get(context) for context in CONTEXTS):
             return policy
         for context, wrong in refused.items():
@@ -529,6 +534,15 @@ def _refused(condition: str, context: Context) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+def _failing(block: Mapping[str, Any]) -> Iterator[str]:
+    """The conditions that are known here and fail on some values."""
+    for context in CONTEXTS:
+        conditions = block.get(context)
+        for one in conditions if isinstance(conditions, list) else []:
+            if isinstance(one, str) and not _refused(one, context) and may_fail(one, context):
+                yield one
 
 
 def _is_limiting(policy: Any) -> bool:

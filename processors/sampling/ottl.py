@@ -97,6 +97,11 @@ def alternatives(text: str, context: Context = "span") -> list[Alternative]:
     return found
 
 
+def may_fail(text: str, context: Context = "span") -> bool:
+    """Whether there are values on which a condition fails. Raises ValueError as `alternatives`."""
+    return _may_fail(_Parser(text, context).whole())
+
+
 class _TooMany(Exception):
     """How many alternatives a part of a condition has."""
 

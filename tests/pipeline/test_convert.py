@@ -252,6 +252,25 @@ def test_conditions_that_are_known_are_kept_without_those_beside_them() -> None:
     assert yaml.safe_load("\n".join(line.removeprefix("# ") for line in comment.splitlines())) == [left, none, left]
 
 
+@pytest.mark.parametrize(
+    ("mode", "condition", "matters"),
+    [
+        ("propagate", 'HasPrefix(attributes["a"], "x")', True),
+        ("propagate", 'name == "x" or not Int(attributes["a"]) == 1', True),
+        ("propagate", 'HasPrefix(name, "x") and attributes["a"] == 1', False),
+        ("ignore", 'HasPrefix(attributes["a"], "x")', False),
+    ],
+)
+def test_a_condition_whose_failure_a_collector_propagates_is_told(mode: str, condition: str, matters: bool) -> None:
+    block = {"error_mode": mode, "span": ["Len(name) > 1", condition]}
+    policy = {"name": "a", "type": "ottl_condition", "ottl_condition": block}
+    found = convert(yaml.safe_dump({"policies": [{"name": "b", "type": "not", "not": {"not_sub_policy": policy}}]}))
+    told = {gap.key: gap.why for gap in found.gaps if gap.matters}
+    key = "policies[0].not.not_sub_policy.ottl_condition.error_mode"
+    assert (key in told) == matters
+    assert not matters or condition in told[key]
+
+
 IN_KUBERNETES = """\
 apiVersion: v1
 data:
