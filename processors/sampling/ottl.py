@@ -119,9 +119,9 @@ def _alternatives(condition: Condition, wanted: bool) -> list[Alternative]:
             # One part is enough, if none before it fails.
             either: list[Alternative] = []
             before: list[Alternative] = [(frozenset(), frozenset())]
-            for part in parts:
+            for number, part in enumerate(parts, 1):
                 either += _both(before, _alternatives(part, wanted))
-                if _may_fail(part):
+                if number < len(parts) and _may_fail(part):
                     before = _both(before, _alternatives(part, not wanted))
             return list(dict.fromkeys(either))
         case _:
@@ -315,8 +315,17 @@ class _Parser:
             at = found.end()
         self._tokens.append(("end", "", len(text)))
         self._next = 0
-        if sum(token[1] in ("and", "or", "not", "(") for token in self._tokens) > MOST_OPERATORS:
+        if self._operators() > MOST_OPERATORS:
             raise ValueError(f"{text!r} joins more than {MOST_OPERATORS} conditions: split it into several")
+
+    def _operators(self) -> int:
+        """How many join conditions; a parenthesis behind the name of a function does not."""
+        words = ("and", "or", "not")
+        before = [("end", "", 0), *self._tokens]
+        return sum(
+            text in words if kind == "word" else text == "(" and (last != "word" or word in words)
+            for (last, word, _), (kind, text, _) in zip(before, self._tokens, strict=False)
+        )
 
     def _error(self, at: int, rule: str) -> ValueError:
         known = KNOWN if self._context == "span" else KNOWN_OF_EVENTS

@@ -223,6 +223,10 @@ def test_conditions_are_bounded() -> None:
         alternatives(f'{others} and (({names}) and ({tests}) and attributes["z"] == "1")')
     with pytest.raises(ValueError, match="joins more than 64 conditions"):
         alternatives("(" * 65 + "true" + ")" * 65)
+    # Nothing is asked behind the last part, so it does not count that that may fail; nor does a call join anything.
+    asked = [" and ".join(f'HasPrefix(attributes["{n}{m}"], "x")' for m in range(3)) for n in range(4)]
+    assert len(alternatives(" or ".join(asked))) == 1 + 3 + 9 + 27
+    assert len(alternatives(" or ".join(f'IsMatch(attributes["{n}"], "x")' for n in range(64)))) == 64
 
 
 # ---- any condition ------------------------------------------------------------------------------------------
