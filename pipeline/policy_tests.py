@@ -30,6 +30,7 @@ from schemas.envelope import Envelope
 from schemas.errors import Malformed
 from schemas.formats import otlp_json
 from schemas.raw_batch import RawReader
+from schemas.reasons import Reason
 from schemas.settings import Section, refuse
 
 Text = dict[str, Any] | str
@@ -156,8 +157,10 @@ def _rows(case: Case, folder: Path, signal: str, redactor: Redactor | None) -> R
         if key.endswith("_file"):
             text = (folder / str(given)).read_bytes()
         else:
-            text = (given if isinstance(given, str) else json.dumps(given)).encode()
+            text = (given if isinstance(given, str) else json.dumps(given, default=_quoted)).encode()
         value = (otlp_json.traces if signal == "spans" else otlp_json.logs)(text)
+    except UnicodeEncodeError:
+        raise _Refused(key, "is no UTF-8") from None
     except OSError as error:
         raise _Refused(key, f"{folder / str(given)} cannot be read: {error.strerror}") from None
     except Malformed as error:
@@ -172,6 +175,10 @@ def _rows(case: Case, folder: Path, signal: str, redactor: Redactor | None) -> R
     if len(batch.untraced):
         raise _Refused(key, "holds a log without a trace id: no policy ever sees it")
     return Rows(_compact(batch.rows), array("q", bytes(8 * len(batch.rows))), 0, logs=signal == "logs")
+
+
+def _quoted(value: object) -> object:
+    raise Malformed(Reason.MALFORMED, f"JSON has no {type(value).__name__}: put it in quotes")
 
 
 def _compact(rows: Envelope) -> Envelope:

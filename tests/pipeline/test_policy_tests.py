@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,11 @@ def test_spans_as_text_and_in_a_file(config: Path) -> None:
             "cases[0].spans: must hold one trace, found no spans",
         ),
         ({"spans": "{", "expect": {"verdict": "kept"}}, "cases[0].spans: is no OTLP-JSON"),
+        (
+            {"spans": {"a": date(2024, 12, 12)}, "expect": {"verdict": "kept"}},
+            "cases[0].spans: is no OTLP-JSON: JSON has no date: put it in quotes",
+        ),
+        ({"spans": "\ud800", "expect": {"verdict": "kept"}}, "cases[0].spans: is no UTF-8"),
         ({"spans": spans(0, trace="00"), "expect": {"verdict": "kept"}}, "cases[0].spans: "),
         ({"spans": spans(0), "expect": {"verdict": "kept", "policy": "error"}}, "expects policy 'error', which"),
     ],
