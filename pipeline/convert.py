@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from pipeline.config import Sampling
 from pipeline.config_file import InvalidConfig, parse, told
-from pipeline.yaml_tree import Key, dotted, not_allowed, not_yaml
+from pipeline.yaml_tree import Key, Problem, dotted, not_allowed, not_yaml
 from processors.regroup import ENCODINGS
 from processors.sampling.ottl import CONTEXTS, Context, alternatives, may_fail
 from processors.sampling.policies import Policy
@@ -44,7 +44,11 @@ SPAN_METRICS = "see `metrics.span_metrics`"
 REDACTION = "see `redaction` (docs/how-to/redact.md)"
 INSTEAD = {"redaction": REDACTION, "spanmetrics": SPAN_METRICS, "span_metrics": SPAN_METRICS}
 HIDING = ("delete", "hash")  # what the action of an `attributes` processor does with a value that must not be seen
+ACTIONS = ("actions", "attributes")  # keys of the processors attributes and resource
 NO_SINK = "has no counterpart that could be taken over: see `sinks`"
+SHAPES = ("missing", "model_type", "dict_type", "list_type")  # errors that no ${…} helps: it stands for a scalar
+NESTED = "is nested too deeply"
+DEEPEST = 100  # keys and indices to a value: no configuration needs that many
 DEFAULTS = (("sampling_strategy", "trace-complete"), ("maximum_trace_size_bytes", 0))  # what others differ from
 NOT_VALID = "is printed, but `tailrace check` refuses it"
 NO_TIER = "is not needed: `ingest` brings the spans of a trace together"
@@ -92,46 +96,80 @@ def convert(text: str, processor: str | None = None) -> Converted:
     Raises ConfigError when there is none to be found, and for what has another shape than a Collector would take;
     InvalidConfig for what is not YAML.
     """
-    root = _composed(text)
-    node = next(filter(_may_be_whole, _embedded(root)), root)
+    found: list[tuple[_Conversion, Key, Mapping[str, Any]]] = []
+    wrong: list[ConfigError] = []
+    mappings = 0
+    for node in (each for root in _composed(text) for each in [*filter(_may_be_whole, _embedded(root)), root]):
+        try:
+            for data, lines in _read(node, text):
+                mappings += 1
+                found += ((_Conversion(data, lines), *each) for each in _processors(data))
+        except ConfigError as error:  # of no account where another one has the processor
+            wrong.append(error)
+    if not found and wrong:
+        raise wrong[0]
+    if not mappings:
+        raise ConfigError("a Collector's configuration is a mapping with processors and service")
+    conversion, path, block = _chosen(found, processor)
+    return conversion.convert(path, block)
+
+
+def _read(node: yaml.Node, text: str) -> Iterator[tuple[Mapping[str, Any], dict[Key, int]]]:
+    """The mappings in a node of a text, which may hold YAML itself, and the lines of their keys. Raises ConfigError."""
+    inner, indent = [node], 0
+    only: dict[Key, int] | None = None
     if isinstance(node, yaml.ScalarNode):
         start = node.start_mark.line
         if node.style == "|":
-            node = _composed("\n" * (start + 1) + node.value, _indent(text.splitlines()[start + 1 :]))
-            lines = _lines_of(node)
+            indent = _indent(text.splitlines()[start + 1 :])
+            inner = _composed("\n" * (start + 1) + node.value, indent)
         else:  # in quotes or folded: its own lines say nothing
-            node, lines = _composed(node.value), {(): start + 1}
-    else:
-        lines = _lines_of(node)
-    if not isinstance(node, yaml.MappingNode):
-        raise ConfigError("a Collector's configuration is a mapping with processors and service")
-    data = _unescaped(_constructed(node))
-    return _Conversion(data, lines).convert(*_chosen(data, processor))
+            inner, only = _composed(node.value), {(): start + 1}
+    for each in inner:
+        if isinstance(each, yaml.MappingNode):
+            lines = dict(_lines(each, ()))
+            data = _unescaped(_constructed(each, indent))
+            if isinstance(data, dict):  # no !!set
+                yield data, lines if only is None else only
 
 
-def _composed(text: str, indent: int = 0) -> yaml.Node | None:
-    """The document in a text, in which columns begin behind an indent. Raises InvalidConfig."""
+def _composed(text: str, indent: int = 0) -> list[yaml.Node]:
+    """The documents in a text, in which columns begin behind an indent. Raises InvalidConfig."""
     try:
-        return yaml.compose(text, yaml.SafeLoader)
+        return list(yaml.compose_all(text, yaml.SafeLoader))
     except yaml.MarkedYAMLError as error:
         problem = not_yaml(error)
     except yaml.reader.ReaderError as error:
         problem = not_allowed(error, text)
+    except RecursionError:
+        problem = Problem(1, 1, "", NESTED)
     raise InvalidConfig("", [replace(problem, column=problem.column + indent)])
 
 
-def _constructed(node: yaml.Node) -> Any:
+class _Loader(yaml.SafeLoader):
+    """Says where a scalar is that is not what its tag, or its look, says."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            why = f"cannot be read as its type: {error}"
+            raise yaml.constructor.ConstructorError(None, None, why, node.start_mark) from None
+
+
+def _constructed(node: yaml.Node, indent: int) -> Any:
     """Its data. Raises InvalidConfig."""
-    loader = yaml.SafeLoader("")
+    loader = _Loader("")
     try:
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
-        raise InvalidConfig("", [not_yaml(error)]) from None
+        problem = not_yaml(error)
+        raise InvalidConfig("", [replace(problem, column=problem.column + indent)]) from None
     finally:
         loader.dispose()
 
 
-def _embedded(root: yaml.Node | None) -> Iterator[yaml.Node]:
+def _embedded(root: yaml.Node) -> Iterator[yaml.Node]:
     """What may be the configuration in a ConfigMap, in an OpenTelemetryCollector, or in a chart's values."""
     top = _below(root)
     if "processors" not in top:
@@ -140,7 +178,8 @@ def _embedded(root: yaml.Node | None) -> Iterator[yaml.Node]:
 
 
 def _below(node: yaml.Node | None) -> dict[str, yaml.Node]:
-    return {key.value: value for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return {key.value: value for key, value in pairs if isinstance(key, yaml.ScalarNode)}
 
 
 def _may_be_whole(node: yaml.Node) -> bool:
@@ -151,13 +190,6 @@ def _indent(lines: Sequence[str]) -> int:
     """That of the first line that is not empty."""
     first = next(filter(str.strip, lines), "")
     return len(first) - len(first.lstrip(" "))
-
-
-def _lines_of(root: yaml.Node | None) -> dict[Key, int]:
-    try:
-        return {} if root is None else dict(_lines(root, ()))
-    except RecursionError:
-        raise ConfigError("an alias in it stands for what it is in") from None
 
 
 def written(config: Mapping[str, Any], left_out: Sequence[Any] = ()) -> str:
@@ -182,28 +214,41 @@ def _unescaped(data: Any) -> Any:
     return [_unescaped(value) for value in data] if isinstance(data, list) else data
 
 
-def _chosen(data: Mapping[str, Any], wanted: str | None) -> tuple[Key, Mapping[str, Any]]:
-    """Where the processor's settings are, and what they say."""
+def _processors(data: Mapping[str, Any]) -> Iterator[tuple[Key, Mapping[str, Any]]]:
+    """Where settings of the processor are, and what they say."""
     processors = data.get("processors")
     path: Key = ("processors",) if isinstance(processors, dict) else ()
     around = processors if isinstance(processors, dict) else data
     names = [name for name in around if str(name).split("/")[0] == PROCESSOR]
     if not path and not names and isinstance(data.get("policies"), list):
-        return (), data
-    if wanted is None and len(names) > 1:
+        yield (), data
+    yield from (((*path, name), around[name]) for name in names if isinstance(around[name], dict))
+
+
+def _chosen(
+    found: Sequence[tuple[_Conversion, Key, Mapping[str, Any]]], wanted: str | None
+) -> tuple[_Conversion, Key, Mapping[str, Any]]:
+    """The processor of that name; a block without a name has any."""
+    several = [each for each in found if wanted is None or not each[1] or each[1][-1] == wanted]
+    if not several:
+        raise ConfigError(f"there is no processor {wanted or PROCESSOR}")
+    if len(several) == 1:
+        return several[0]
+    names = [str(path[-1]) if path else PROCESSOR for _, path, _ in several]
+    if len(set(names)) == len(names):
         raise ConfigError(f"there are {', '.join(names)}: choose one with --processor")
-    name = wanted or next(iter(names), PROCESSOR)
-    if not isinstance(around.get(name), dict):
-        raise ConfigError(f"there is no processor {name}")
-    return (*path, name), around[name]
+    places = (f"{name} (line {which.line(path)})" for name, (which, path, _) in zip(names, several, strict=True))
+    raise ConfigError(f"there are {', '.join(places)}: leave one configuration in the file")
 
 
 def _lines(node: yaml.Node, path: Key) -> Iterator[tuple[Key, int]]:
-    """On which line each key is, counted from 1."""
+    """On which line each key is, counted from 1. Raises ConfigError for what no data can be."""
+    if len(path) > DEEPEST:
+        raise ConfigError(f"{dotted(path[:3])}: {NESTED}, or an alias in it stands for what it is in")
     yield path, node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            below = (*path, str(key.value))
+            below = (*path, str(key.value) if isinstance(key, yaml.ScalarNode) else "?")
             yield from _lines(value, below)
             yield below, key.start_mark.line + 1
     elif isinstance(node, yaml.SequenceNode):
@@ -312,7 +357,11 @@ class _Conversion:
             try:
                 Policy.model_validate(policy)
             except ValidationError as error:
-                wrong = [details for details in error.errors() if "${" not in str(details["input"])]
+                wrong = [
+                    details
+                    for details in error.errors()
+                    if details["type"] in SHAPES or "${" not in str(details["input"])
+                ]
                 for place, why in (each for details in wrong for each in told(details)):
                     self.gap(here + place, f"policy {name!r} is left out: {why}")
                 if wrong:
@@ -441,9 +490,9 @@ class _Conversion:
 
     def hides(self, name: str) -> bool:
         """Whether a processor keeps values of attributes from who comes behind it."""
-        place: Key = ("processors", name, "actions")
-        actions = self.listed(place, self.component("processors", name).get("actions"))
-        return any(isinstance(each, dict) and each.get("action") in HIDING for each in actions)
+        settings = self.component("processors", name)
+        listed = [each for key in ACTIONS if isinstance(actions := settings.get(key), list) for each in actions]
+        return any(isinstance(each, dict) and each.get("action") in HIDING for each in listed)
 
     def rest(self, path: Key, settings: Mapping[str, Any], where: str, asked: Sequence[str] = ASKED_OF_KAFKA) -> None:
         """What else a component says: most of it is about its client."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +323,60 @@ def test_one_of_several_is_chosen(tmp_path: Path) -> None:
     assert "decision_wait: 10s" in run(file, "--processor", "tail_sampling/b").stdout
 
 
+def config_map(*values: str) -> str:
+    data = "".join(f"  v{n}: |\n" + "".join(f"    {line}\n" for line in v.splitlines()) for n, v in enumerate(values))
+    return f"kind: ConfigMap\ndata:\n{data}"
+
+
+def only(name: str, processor: str = "tail_sampling") -> str:
+    return f"processors:\n  {processor}:\n    policies: [{{name: {name}, type: always_sample}}]"
+
+
+def test_every_configuration_in_a_file_is_looked_at(tmp_path: Path) -> None:
+    file = tmp_path / "map.yaml"
+    for two in (
+        config_map(only("a", "tail_sampling/a"), only("b", "tail_sampling/b")),
+        config_map(only("a", "tail_sampling/a")) + "---\n" + config_map(only("b", "tail_sampling/b")),
+    ):
+        file.write_text(two)
+        assert run(file).stderr == f"{file}: there are tail_sampling/a, tail_sampling/b: choose one with --processor\n"
+        assert "name: b\n" in run(file, "--processor", "tail_sampling/b").stdout
+        assert run(file, "--processor", "tail_sampling/c").stderr == f"{file}: there is no processor tail_sampling/c\n"
+    file.write_text(config_map(only("a"), only("b")))
+    several = "there are tail_sampling (line 5), tail_sampling (line 9): leave one configuration in the file"
+    assert run(file).stderr == run(file, "--processor", "tail_sampling").stderr == f"{file}: {several}\n"
+
+
+@pytest.mark.parametrize(
+    "beside", ["about tail_sampling", "see: a: tail_sampling", "# tail_sampling", "tail_sampling: 5"]
+)
+def test_what_only_names_the_processor_is_passed_over(beside: str) -> None:
+    for text in (config_map(beside, only("a")), config_map(only("a"), beside), f"kind: x\n---\n{only('a')}"):
+        assert [policy["name"] for policy in convert(text).config["sampling"]["policies"]] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "key", "why"),
+    [
+        ("{name: a, latency: {threshold_ms: '${env:X}'}}", ".type", "policy 'a' is left out: is required"),
+        ("{type: latency, latency: {threshold_ms: '${env:X}'}}", ".name", "policy None is left out: is required"),
+        (
+            "{name: a, type: latency, latency: '${env:X}'}",
+            ".latency",
+            "policy 'a' is left out: must be a mapping of keys",
+        ),
+        ("'${env:X}'", "", "policy None is left out: must be a mapping of keys"),
+    ],
+)
+def test_a_variable_does_not_stand_for_what_a_policy_lacks(policy: str, key: str, why: str) -> None:
+    text = (
+        "sample_on_first_match: true\npolicies:\n- {name: z, type: always_sample}\n- {name: y, type: always_sample}\n- "
+    )
+    found = convert(text + policy)
+    assert [policy["name"] for policy in found.config["sampling"]["policies"]] == ["z", "y"]
+    assert [(g.line, g.key, g.why) for g in found.gaps if g.matters] == [(5, f"policies[2]{key}", why)]
+
+
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
@@ -338,6 +394,7 @@ def test_what_is_no_collectors_configuration(text: str, rule: str, tmp_path: Pat
     assert run(file).exit_code == 78
 
 
+NESTED = "is nested too deeply, or an alias in it stands for what it is in"
 PIPELINE = """\
 receivers: {kafka: {topic: a}}
 processors: {tail_sampling: {policies: []}}
@@ -358,7 +415,20 @@ service: {pipelines: {traces: {receivers: [kafka], processors: [tail_sampling], 
         ("[otlp]", "otlp", "line 3: service.pipelines.traces.exporters: must be a list"),
         ("[otlp]", "[{otlp: x}]", "line 3: service.pipelines.traces.exporters: must be names"),
         ("pipelines: {", "pipelines: [a], b: {", "line 3: service.pipelines: must be a mapping"),
-        ("receivers: {kafka", "a: &x [*x]\nreceivers: {kafka", "an alias in it stands for what it is in"),
+        ("receivers: {kafka", "a: &x [*x]\nreceivers: {kafka", f"a[0][0]: {NESTED}"),
+        ("receivers: {kafka", "a: " + "[" * 3000 + "\nreceivers: {kafka", "1:1: is nested too deeply"),
+        ("policies: []", "x: 2024-13-45", "2:33: not valid YAML: cannot be read as its type: month must be in 1..12"),
+        ("policies: []", "x: !!bool foo", "2:33: not valid YAML: cannot be read as its type: 'foo'"),
+        (
+            "receivers: {kafka",
+            "? [a]\n: b\nreceivers: {kafka",
+            "1:3: not valid YAML: while constructing a mapping, found",
+        ),
+        (
+            PIPELINE,
+            'data: {a: "tail_sampling: &a {policies: [*a]}", ? [b] : c}',
+            f"tail_sampling.policies[0]: {NESTED}",
+        ),
     ],
 )
 def test_another_shape_is_named_with_its_line(was: str, shape: str, said: str, tmp_path: Path) -> None:
@@ -366,7 +436,8 @@ def test_another_shape_is_named_with_its_line(was: str, shape: str, said: str, t
     file.write_text(PIPELINE.replace(was, shape))
     result = run(file)
     assert (result.exit_code, result.stdout) == (78, "")
-    assert result.stderr == f"{file}: {said}\n"
+    assert result.stderr.removeprefix(f"{file}:").removeprefix(" ").startswith(said)
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_every_type_of_policy_is_taken_as_it_is() -> None:
@@ -561,3 +632,63 @@ def test_what_is_converted_without_a_gap_is_valid(
     found = convert(collector(named, exporters, **waits, **block))
     if not mattering(found):
         parse(written(found.config), "tailrace.yaml", {})
+
+
+LEAVES = st.sampled_from(
+    ["a", "${env:X}", "5s", "kafka", "tail_sampling", "always_sample", "latency", "ottl_condition", "and", "propagate"]
+) | st.sampled_from([None, True, 5, -1, 1.5, float("nan"), date(2024, 12, 12), b"x", {"a"}])
+SHAPES = st.recursive(
+    LEAVES,
+    lambda below: st.lists(below, max_size=2) | st.dictionaries(st.sampled_from(["a", "name", "type", 5]), below),
+)
+WHOLE: dict[str, Any] = {
+    **yaml.safe_load(COLLECTOR),
+    "processors": {
+        "resource": {"attributes": [{"key": "a", "action": "delete"}]},
+        "tail_sampling": {
+            **{key: "10s" for key in ("decision_wait", "decision_wait_after_root_received")},
+            "sample_on_first_match": True,
+            "policies": [
+                {"name": "a", "type": "latency", "latency": {"threshold_ms": 5}},
+                {
+                    "name": "b",
+                    "type": "ottl_condition",
+                    "ottl_condition": {"error_mode": "propagate", "span": ["true"]},
+                },
+                {"name": "c", "type": "rate_limiting", "rate_limiting": {"spans_per_second": 5}},
+            ],
+        },
+    },
+}
+
+
+def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    below = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    return [path, *(each for key, value in below for each in places(value, (*path, key)))]
+
+
+def replaced(data: Any, path: tuple[Any, ...], value: Any) -> Any:
+    if not path:
+        return value
+    copied = dict(data) if isinstance(data, dict) else list(data)
+    copied[path[0]] = replaced(copied[path[0]], path[1:], value)
+    return copied
+
+
+@settings(max_examples=100, deadline=None)
+@given(place=st.sampled_from(places(WHOLE)), value=SHAPES, embedded=st.booleans())
+def test_whatever_is_in_it_is_converted_or_refused(place: tuple[Any, ...], value: Any, embedded: bool) -> None:
+    text = yaml.safe_dump(replaced(WHOLE, place, value))
+    with suppress(ConfigError):
+        found = convert(yaml.safe_dump({"data": {"a": text}}) if embedded else text)
+        written(found.config, found.left_out)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    at=st.integers(0, len(COLLECTOR)), put=st.text(alphabet="[]{}:?-!&*|>\"'a0 \n", max_size=4), cut=st.integers(0, 9)
+)
+def test_whatever_is_wrong_with_its_text_is_refused(at: int, put: str, cut: int) -> None:
+    with suppress(ConfigError):
+        found = convert(COLLECTOR[:at] + put + COLLECTOR[at + cut :])
+        written(found.config, found.left_out)
