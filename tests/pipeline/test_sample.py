@@ -311,7 +311,7 @@ async def test_offsets_that_expired_come_back_from_the_checkpoint(fed: Fed) -> N
 async def test_logs_whose_ingest_is_gone_hold_decisions_no_longer_than_said(kafka: Kafka, tmp_path: Path) -> None:
     """The topic's end is asked for: it is silent, not merely read more slowly. Counted once, whoever takes over."""
     fed = Fed(kafka, tmp_path)
-    fed.config.logs.__dict__["max_skew"] = 1.0
+    fed.config.__dict__["logs"] = fed.config.logs.model_copy(update={"max_skew": 1.0})
     await fed.create(raw=1)
     labels, time = {"topic": f"{fed.raw}.logs"}, 0
 
