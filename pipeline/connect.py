@@ -119,16 +119,14 @@ async def _internal(config: Config, touched: set[str]) -> AsyncIterator[Finding]
     if not problems:
         count = len(touched & {spec.name for spec in topics.topic_specs(config)})
         yield Finding(True, "internal topics", f"{count} as they must be", time.monotonic() - began)
-    thin = await _answer(topics.thin(config), "topics")
-    if isinstance(thin, Finding):
-        yield thin
-    elif thin := [name for name in thin if name in touched]:
+    hints = await _answer(topics.hints(config), "topics")
+    if isinstance(hints, Finding):
+        yield hints
+        return
+    if thin := [name for name in hints.thin if name in touched]:
         yield Finding(True, "topics", topics.told_thin(thin), hint=True)
-    short = await _answer(topics.short_decisions(config), "topics")
-    if isinstance(short, Finding):
-        yield short
-    elif short and topics.Topics(config.kafka.prefix).decisions in touched:
-        yield Finding(True, "topics", short, hint=True)
+    if hints.short_decisions and topics.Topics(config.kafka.prefix).decisions in touched:
+        yield Finding(True, "topics", hints.short_decisions, hint=True)
 
 
 async def _answer(work: Awaitable[Answer], subject: str, section: str = "kafka.security") -> Answer | Finding:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -294,14 +294,23 @@ async def check(config: Config) -> list[TopicProblem]:
     return await with_admin(config, _problems)
 
 
-async def thin(config: Config) -> list[str]:
-    """Topics, internal and raw, that have REPLICATED replicas and may acknowledge what one broker alone has.
+class Hints(NamedTuple):
+    """What no worker waits for.
 
-    A hint: no worker waits for it. Raises like `ensure`.
+    `thin`: topics, internal and raw, that have REPLICATED replicas and may acknowledge what one broker alone has.
+    `short_decisions`: what to set if the raw topics that `sample` reads itself outlive its verdicts, which shortens the
+    outage that it survives; "" if they do not.
     """
+
+    thin: list[str]
+    short_decisions: str
+
+
+async def hints(config: Config) -> Hints:
+    """What might be better. Raises like `ensure`."""
     if not config.kafka.transactions:
-        return []
-    return await with_admin(config, _thin)
+        return Hints([], "")
+    return await with_admin(config, _hints)
 
 
 def told_thin(names: Collection[str]) -> str:
@@ -310,16 +319,6 @@ def told_thin(names: Collection[str]) -> str:
         f"{_IN_SYNC} is below {LEAST_IN_SYNC}: what one broker alone has is acknowledged, and lost with it; "
         f"set it to {LEAST_IN_SYNC} on {', '.join(names)}"
     )
-
-
-async def short_decisions(config: Config) -> str:
-    """What to set if the raw topics that `sample` reads itself outlive its verdicts; nothing if they do not.
-
-    A hint like `thin`: it shortens the outage that `sample` survives, and nothing else. Raises like `ensure`.
-    """
-    if not config.kafka.transactions or not direct_topics(config):
-        return ""
-    return await with_admin(config, _short_decisions)
 
 
 async def ensure(config: Config) -> list[TopicProblem]:
@@ -367,6 +366,10 @@ async def _problems(admin: AIOKafkaAdminClient, config: Config) -> list[TopicPro
     wanted = [*(spec.name for spec in topic_specs(config)), *direct_topics(config)]
     names = [name for name in wanted if name in partitions]
     return compare(config, partitions, await settings(admin, names), await _in_force(admin, config))
+
+
+async def _hints(admin: AIOKafkaAdminClient, config: Config) -> Hints:
+    return Hints(await _thin(admin, config), await _short_decisions(admin, config) if direct_topics(config) else "")
 
 
 async def _thin(admin: AIOKafkaAdminClient, config: Config) -> list[str]:

@@ -57,8 +57,7 @@ def topics(file: str, create: bool, form: str | None) -> None:
     try:
         with Overheard() as overheard:
             problems = asyncio.run(internal.ensure(config) if create else internal.check(config))
-            thin = asyncio.run(internal.thin(config))
-            short = asyncio.run(internal.short_decisions(config))
+            hints = asyncio.run(internal.hints(config))
     except TailraceError as error:
         failed(overheard.after(str(error)))
         sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
@@ -66,10 +65,10 @@ def topics(file: str, create: bool, form: str | None) -> None:
     for spec in internal.topic_specs(config):
         if spec.name not in wrong:
             good(f"{spec.name}: {plural(spec.partitions, 'partition')}")
-    if thin:
-        note(internal.told_thin(thin))
-    if short:
-        note(short)
+    if hints.thin:
+        note(internal.told_thin(hints.thin))
+    if hints.short_decisions:
+        note(hints.short_decisions)
     for problem in problems:
         bad(str(problem))
     if problems:
