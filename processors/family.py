@@ -71,7 +71,7 @@ class _Row:
 class _Source:
     """The newest reading of a source within its row's bounds, and the row that it feeds; `counted` as in `_Row`.
 
-    `target` is that of the reading.
+    `target` is that of its readings, 0 if it says nothing.
     """
 
     labels: Labels
@@ -236,8 +236,9 @@ class Family:
         """Take in a reading; returns how many observations went under another label set. `now_ms` is append time."""
         key = self._key(reading)
         source = self.sources.get(key)
-        if reading.target and key[1] and (source is None or source.target != reading.target):
-            source = self._told_otherwise(key, reading.target, source)
+        target = _target(reading, key)
+        if target and (source is None or source.target != target):
+            source = self._told_otherwise(key, target, source)
         if reading.value is None:
             self._end_reading(reading)
             return 0.0
@@ -289,7 +290,8 @@ class Family:
     def _begin(self, reading: Reading, value: Value, bounds: Bounds, now_ms: int) -> float:
         """The first reading of a source."""
         kind, labels, key = self.shape.kind, reading.labels, self._key(reading)
-        lasting = _lasting(key, reading.target)
+        target = _target(reading, key)
+        lasting = target or key[0], key[1]
         before = self._gone.take(self.metric, kind, lasting)
         if before is not None and reading.time_ms <= before[2]:
             self._gone.put(self.metric, kind, lasting, before)
@@ -330,12 +332,12 @@ class Family:
         row = self.rows[placed]
         row.sources += 1
         last = conformed(value, bounds, row.bounds)
-        self._keep(key, _Source(placed, _cut(reading.time_ms, now_ms), last, reading.target))
+        self._keep(key, _Source(placed, _cut(reading.time_ms, now_ms), last, target))
         return self._folded(labels, within, placed, delta)
 
     def _keep(self, key: tuple[int, int], source: _Source) -> None:
         self.sources[key] = source
-        if source.target and key[1]:
+        if source.target:
             self._targets[source.target, key[1]] = key
         if self._alike is not None:
             self._alike.add(key, source)
@@ -362,7 +364,7 @@ class Family:
         own = self.rows[source.labels].bounds
         self._end_source(newest, ends_row=False)
         now = conformed(value, bounds, own), own, reading.time_ms
-        self._gone.put(self.metric, self.shape.kind, _lasting(newest, source.target), now)
+        self._gone.put(self.metric, self.shape.kind, (source.target or newest[0], newest[1]), now)
         return source.last, own, source.time_ms
 
     def _same(self) -> _Alike:
@@ -460,7 +462,7 @@ class Family:
         row.sources -= 1
         if self.shape.kind not in UNCOUNTED:
             had = source.last, row.bounds, source.time_ms
-            self._gone.put(self.metric, self.shape.kind, _lasting(key, source.target), had)
+            self._gone.put(self.metric, self.shape.kind, (source.target or key[0], key[1]), had)
         if self.shape.kind == "sum":  # what it had is gone; what others told as deltas is not
             row.value = plus(row.value, -observations(source.last))
             ends_row = ends_row and abs(observations(row.value)) <= ROUNDING * abs(observations(source.last))
@@ -591,9 +593,9 @@ def _idle(entries: Mapping[K, _Row] | Mapping[K, _Source], time_ms: int, idle_ms
     return idle
 
 
-def _lasting(key: tuple[int, int], target: int) -> tuple[int, int]:
-    """Under what a source that ended is found again: as `_told_otherwise` finds one that is there."""
-    return (target if target and key[1] else key[0]), key[1]
+def _target(reading: Reading, key: tuple[int, int]) -> int:
+    """That of a reading, 0 without a start: then it says nothing."""
+    return reading.target if key[1] else 0
 
 
 def _in_one_bucket(value: Value) -> Value:
