@@ -673,6 +673,11 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         return self._leases.get(unit)
 
     @property
+    def units(self) -> int:
+        """How many units are assigned to this worker."""
+        return len({self._unit(partition) for partition in self.consumer.assignment()})
+
+    @property
     def ready(self) -> bool:
         """Whether the group was joined and every assigned partition has its lease, or is about to have another."""
         now = time.monotonic()

@@ -24,8 +24,7 @@ from pipeline.key_check import KeyCheck
 from pipeline.lease import Lease
 from pipeline.pace import LONGEST_SILENCE
 from pipeline.raw_reader import raw_reader, redactors
-from pipeline.reader import Reader
-from pipeline.sample import ROLE, PartitionPair, Shared, interval
+from pipeline.sample import ROLE, PartitionPair, Shared, cache_share, interval
 from pipeline.topics import Topics
 from pipeline.window_settings import direct_settings
 from processors.feeds import feed_of, topic_of
@@ -62,14 +61,15 @@ def leases(config: Config, since: str | None, watch: Watch | None = None, accept
         if config.reads_whole_topics:
             if not all(numbers and numbers == list(range(len(numbers))) for numbers in found.values()):
                 raise Unavailable(f"all partitions of the raw topics belong together, but some did not come: {told}")
-            window = direct_settings(config, 1, {topic: len(numbers) for topic, numbers in found.items()})
+            listed = {topic: len(numbers) for topic, numbers in found.items()}
         elif all(found.values()) and unit < n:
-            window = direct_settings(config, len(owner.consumer.assignment()) // len(raw), {})
+            listed = {}
         else:
             raise ProtocolError(
                 f"with regroup: never all raw topics must have kafka.partitions ({n}) partitions: {told}; or one "
                 "worker reads any number of them, with kafka.partitions: 1 under another kafka.prefix"
             )
+        window = direct_settings(config, cache_share(config, owner), listed)
         return RawPair(owner, unit, shared, window, shares, since)
 
     return lease
@@ -115,7 +115,6 @@ class RawPair(PartitionPair):
     ) -> None:
         super().__init__(owner, index, shared, settings)
         config = shared.config
-        self._reader = Reader(config.kafka, config.limits, accept_loss=shared.accept_loss)
         self._reread_bytes = max(REREAD_LEAST_OF_MANY, 2 * self._reread_bytes // max(2, len(self._pair)))
         self._redactors = redactors(config)
         self._readers = {name: raw_reader(config, partition, self._redactors) for name, partition in self._pair.items()}

@@ -93,7 +93,7 @@ def leases(config: Config, watch: Watch | None = None, accept_loss: bool = False
                 f"partition {unit} came without its pair ({sorted(p.topic for p in partitions)}): "
                 f"{topics.spans} and {topics.logs} must have the same number of partitions"
             )
-        return PartitionPair(owner, unit, shared, settings(config, len(owner.consumer.assignment()) // 2))
+        return PartitionPair(owner, unit, shared, settings(config, cache_share(config, owner)))
 
     return lease
 
@@ -118,6 +118,11 @@ def group(app: faust.App, config: Config, watch: Watch | None = None, accept_los
 def interval(config: Config) -> float:
     """Seconds between two transactions of a partition."""
     return config.sampling.commit_interval or config.kafka.commit_interval
+
+
+def cache_share(config: Config, owner: Group) -> int:
+    """Bytes that one partition may cache: all that are assigned to a worker share."""
+    return config.sampling.cache_bytes // max(1, owner.units)
 
 
 class Shared:
@@ -153,7 +158,7 @@ class PartitionPair(Lease):
         self._pair = {feed: TopicPartition(*place_of(feed, index)) for feed in settings.feeds}
         self._committer = committer(config.kafka, owner, shared.topics.transactional_id(ROLE, index))
         self._window.limit = self._committer.size.bytes
-        self._reader = Reader(config.kafka, config.limits)
+        self._reader = Reader(config.kafka, config.limits, accept_loss=shared.accept_loss and settings.direct)
         self._log_start = LogStart(owner, index, shared.retention)
         self._reread_bytes = min(REREAD_BYTES, max(REREAD_LEAST, settings.cache_bytes // REREAD_SHARE))
         self._rounds = self._loaded = 0
@@ -161,7 +166,7 @@ class PartitionPair(Lease):
         self._lead = Lead(interval(config))
         self._marked = 0  # the newest mark, ms, when the last burst began
         self._alarm = Alarm()
-        self._stalled: set[tuple[str, int]] | None = None  # as told last
+        self._stalled: set[tuple[str, int]] = set()  # those that were counted
         self._first_append = -1
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
         self.restores = Restores(config, index, self._window, self._turn)
@@ -351,8 +356,8 @@ class PartitionPair(Lease):
 
     def _show(self) -> None:
         window, index = self._window, str(self._index)
-        if owned := len(self._group.consumer.assignment()) // len(self._pair):
-            window.cache_limit = self._config.sampling.cache_bytes // owned
+        if self._group.units:  # none while a rebalance is under way
+            window.cache_limit = cache_share(self._config, self._group)
         if self._first_append < 0:
             self._first_append = window.newest_append
         now = self._first_append if window.now is None else window.now  # a clock that never started lags too
@@ -361,10 +366,9 @@ class PartitionPair(Lease):
         telemetry.gauge("tailrace_window_bytes", window.cached_bytes, partition=index)
         telemetry.gauge("tailrace_window_limit_bytes", window.cache_limit, partition=index)
         stalled = set(window.stalled())
-        if stalled != self._stalled:
-            for topic, _ in stalled - (self._stalled or set()):
-                telemetry.count("tailrace_decisions_without_input_total", topic=topic)
-            self._stalled = stalled
+        for topic, _ in stalled - self._stalled:
+            telemetry.count("tailrace_decisions_without_input_total", topic=topic)
+        self._stalled = stalled
         self._tell_left_out(stalled)  # each time: a lease that closed late has told 0
 
     def _tell_left_out(self, stalled: Collection[tuple[str, int]]) -> None:

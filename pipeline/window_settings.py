@@ -11,8 +11,8 @@ from processors.correlation import lowest_severity
 from processors.sampling.window import Settings
 
 
-def settings(config: Config, owned: int) -> Settings:
-    """The settings of one partition of a worker that owns `owned` of them: they share the cache."""
+def settings(config: Config, cache_bytes: int) -> Settings:
+    """The settings of one partition, which may cache so much."""
     topics, sampling, late = Topics(config.kafka.prefix), config.sampling, config.sampling.late_evidence
     return Settings(
         partitions=config.kafka.partitions,
@@ -22,7 +22,7 @@ def settings(config: Config, owned: int) -> Settings:
         wait_after_root=int(sampling.decision_wait_after_root_received * 1000) or None,
         late_horizon=int(sampling.late_horizon * 1000),
         unsampled=config.logs.unsampled,
-        cache_bytes=sampling.cache_bytes // max(1, owned),
+        cache_bytes=cache_bytes,
         burst_bytes=config.kafka.commit_bytes,
         stall_limits={i.topic: int(config.logs.max_skew * 1000) for i in config.inputs if i.signal == "logs"},
         ingest_stall_limit=int(sampling.ingest_stall_limit * 1000),
@@ -30,12 +30,12 @@ def settings(config: Config, owned: int) -> Settings:
     )
 
 
-def direct_settings(config: Config, owned: int, raw_partitions: Mapping[str, int]) -> Settings:
+def direct_settings(config: Config, cache_bytes: int, raw_partitions: Mapping[str, int]) -> Settings:
     """As `settings`, with the raw topics in the place of spans and logs, `raw_partitions` of each if it reads all."""
     spans, logs = config.raw_topic("traces"), config.raw_topic("logs")
     assert spans is not None
     return replace(
-        settings(config, owned),
+        settings(config, cache_bytes),
         direct=True,
         spans_topic=spans,
         logs_topic=logs,
@@ -46,5 +46,6 @@ def direct_settings(config: Config, owned: int, raw_partitions: Mapping[str, int
 
 def window_settings(config: Config, cache_bytes: int, raw_partitions: Mapping[str, int]) -> Settings:
     """The settings of a partition of `sample` in this configuration."""
-    owned = config.model_copy(update={"sampling": config.sampling.model_copy(update={"cache_bytes": cache_bytes})})
-    return direct_settings(owned, 1, raw_partitions) if config.regroup == "never" else settings(owned, 1)
+    if config.regroup == "never":
+        return direct_settings(config, cache_bytes, raw_partitions)
+    return settings(config, cache_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import zlib
 from collections import Counter
@@ -81,12 +82,16 @@ async def keyed(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Keyed]:
     found.stop()
 
 
-async def test_a_silent_partition_decides_and_every_output_is_the_diagrams(keyed: Keyed) -> None:
+async def test_a_silent_partition_decides_and_every_output_is_the_diagrams(
+    keyed: Keyed, caplog: pytest.LogCaptureFixture
+) -> None:
     """One trace, logs and poison; no further traffic: the clock is the partition's own, at its end the broker's."""
     labels = {"stage": "sample", "reason": "malformed"}
     before = telemetry.REGISTRY.get_sample_value("tailrace_dead_letters_total", labels) or 0
     async with keyed.producer() as producer, running(keyed.config, ["sample"]) as worker:
         await holds(worker, "sample")
+        gc.collect()
+        assert "Unclosed" not in caplog.text
         await keyed.produce(producer, "a/1!", "a/2!", "b/1")
         await producer.send_and_wait(keyed.raw, b"\xff", partition=1, key=b"bad")
         await producer.send_and_wait(keyed.raw, None, partition=0, key=b"null")
