@@ -101,7 +101,7 @@ class _Draw:
             case "ottl_condition":
                 about = choose((("span",), ("span",), ("spanevent",), ("span", "spanevent")))
                 asked = {each: [self.condition(2, each) for _ in range(choose((1, 1, 2)))] for each in about}
-                return {"error_mode": "ignore", **asked}
+                return {"error_mode": "silent", **asked}
             case "rate_limiting":
                 burst = choose((1, 2, 3))
                 self.counts += [burst - 1, burst, burst + 1]
@@ -159,7 +159,7 @@ class _Draw:
         at = choose((0, MS, 5 * MS))
         self.bounds += [at - 1, at, at + 1]
         span = choose(("", "span.")) if about == "span" else "span."
-        mine = f'{span}attributes["{self.key(number, text)}"]'
+        mine = f'{span}attributes["{self.key(number, text, str(number))}"]'
         theirs = f'resource.attributes["{self.key(text)}"]'
         return choose(
             (
@@ -173,6 +173,10 @@ class _Draw:
                 "IsRootSpan()" if about == "span" else f"{mine} {order} {number}",
                 f"{span}end_time_unix_nano - {span}start_time_unix_nano {order} {at}",
                 f'{span}end_time - {span}start_time {order} Duration("{at // MS}ms")',
+                f"({span}end_time_unix_nano - {span}start_time_unix_nano) {order} {at}", f"IsString({mine})",
+                f'HasPrefix({mine}, "{text[:2]}")', f'HasSuffix({mine}, "{text[-2:]}")',
+                f'HasPrefix({span}name, "{text[:2]}")', f"Int({mine}) {order} {number}", f"Int({mine}) {equal} nil",
+                f"Double({mine}) {order} {number}", f"Double({mine}) {equal} nil",
             )
         )  # fmt: skip
 
