@@ -489,11 +489,22 @@ class Live(Section):
 
 def _peer_rules(peers: list[str]) -> Iterator[Broken]:
     for i, peer in enumerate(peers):
-        url = urlsplit(peer)
-        if url.scheme not in ("http", "https") or not url.hostname or url.path not in ("", "/"):
-            yield (i,), "must be http(s)://host:port"
-        elif url.username or url.password or url.query:
-            yield (i,), "must not hold credentials; telemetry.token is sent to all peers"
+        if rule := worker_rule(peer):
+            yield (i,), rule
+
+
+def worker_rule(address: str) -> str | None:
+    """What is wrong with the address of a worker's pages. It is shown in errors, so no secret may be in it."""
+    try:
+        url = urlsplit(address)
+        found = url.scheme in ("http", "https") and url.hostname and url.port != 0 and url.path in ("", "/")
+    except ValueError:
+        found = False
+    if not found:
+        return "must be http(s)://host:port"
+    if url.username or url.password or url.query:
+        return "must not hold credentials; the token (telemetry.token) is sent to all workers"
+    return None
 
 
 class Telemetry(Section):

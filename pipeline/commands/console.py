@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from pipeline.config import Config
+from pipeline.config import Config, worker_rule
 from pipeline.config_file import InvalidConfig, load
 from pipeline.printed import FORMS
 
@@ -23,6 +23,18 @@ FILE = click.argument("file", type=click.Path(dir_okay=False))
 def words(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> list[str]:
     """The values of an option that takes `a,b` and may be given again."""
     return [word.strip() for part in given for word in part.split(",") if word.strip()]
+
+
+class WorkerUrl(click.ParamType):
+    """The address of a worker's pages."""
+
+    name = "URL"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The address; anything else is a usage error, which shows nothing that may be a password."""
+        if rule := worker_rule(value):
+            self.fail(rule if "@" in value or "?" in value else f"{value} {rule}", param, ctx)
+        return value
 
 
 ROLES = click.option(

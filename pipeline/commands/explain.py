@@ -14,7 +14,7 @@ import click
 from aiokafka.errors import KafkaError
 
 from pipeline import told_votes
-from pipeline.commands.console import failed, loaded, of_kafka, plural
+from pipeline.commands.console import WorkerUrl, failed, loaded, of_kafka, plural
 from pipeline.config import Config
 from pipeline.live.peers import Peer
 from pipeline.overheard import Overheard
@@ -44,7 +44,12 @@ class TraceId(click.ParamType):
 @click.argument("trace_id", type=TraceId())
 @click.option("--config", "file", required=True, type=click.Path(dir_okay=False), help="The configuration file.")
 @click.option(
-    "--worker", "urls", multiple=True, metavar="URL", help="Ask these workers' live pages first; again for more."
+    "--worker",
+    "urls",
+    type=WorkerUrl(),
+    multiple=True,
+    metavar="URL",
+    help="Ask these workers' live pages first; again for more.",
 )
 @click.option("--token", envvar="TAILRACE_TOKEN", default="", help="telemetry.token of these workers.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")

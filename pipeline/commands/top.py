@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from pipeline.commands.console import failed
+from pipeline.commands.console import WorkerUrl, failed
 from pipeline.live import terminal
 from pipeline.live.peers import Peer
 from pipeline.live.view import Past, View, view
@@ -23,7 +23,7 @@ PIPE_COLUMNS = 140  # of what goes to a file
 
 
 @click.command()
-@click.argument("urls", nargs=-1, metavar="[URL]…")
+@click.argument("urls", nargs=-1, type=WorkerUrl(), metavar="[URL]…")
 @click.option("--token", envvar="TAILRACE_TOKEN", default="", help="telemetry.token of these workers.")
 @click.option("--once", is_flag=True, help="Look for --every seconds, print one screen and end.")
 @click.option("--every", type=click.FloatRange(0.2), default=EVERY, show_default=True, help="Seconds between looks.")
@@ -39,9 +39,6 @@ def top(urls: tuple[str, ...], token: str, once: bool, every: float) -> None:
       tailrace top http://10.0.0.7:9464 http://10.0.0.8:9464
       tailrace top --once > now.txt
     """
-    wrong = [url for url in urls if not url.startswith(("http://", "https://"))]
-    if wrong:
-        raise click.BadParameter(f"{wrong[0]} must begin with http:// or https://", param_hint="URL")
     peers = [Peer(url, token) for url in urls or ("http://127.0.0.1:9464",)]
     try:
         sys.exit(asyncio.run(_once(peers, every) if once else _watch(peers, every)))

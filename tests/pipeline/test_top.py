@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 
+import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
@@ -62,4 +63,13 @@ async def test_nobody_there_is_an_error_one_of_two_is_not() -> None:
 async def test_an_address_without_a_scheme_is_refused() -> None:
     result = await top("127.0.0.1:9464")
     assert result.exit_code == 2
-    assert "must begin with http://" in result.output
+    assert "127.0.0.1:9464 must be http(s)://host:port" in result.output
+
+
+@pytest.mark.parametrize("command", ["top", "explain 1 --config a --worker", "restore 1 --worker"])
+@pytest.mark.parametrize("url", ["http://me:s3cret@a:1", "http://a:1/?token=s3cret", "http://a:70000/s3cret@"])
+def test_an_address_with_a_password_is_refused_and_not_shown(command: str, url: str) -> None:
+    result = CliRunner().invoke(cli, [*command.split(), url])
+    assert result.exit_code == 2
+    assert "must" in result.output
+    assert "s3cret" not in result.output
