@@ -43,10 +43,13 @@ class Finding:
     found: int
     expected: int
     seconds: float
+    trace_id: str
     detail: str = ""
 
     def __str__(self) -> str:
         text = f"{self.backend}: {self.outcome}, {self.found} of {self.expected} after {self.seconds:.1f} s"
+        if self.outcome != "complete":
+            text += f"; trace {self.trace_id}"
         return f"{text}; {self.detail}" if self.detail else text
 
 
@@ -100,7 +103,7 @@ class Watch:
             why = f"Kafka did not take it: {reason}"
             for looker in self._lookers:
                 looker.unsent(sent)
-            return [Finding(each.name, "unsent", 0, each.expected, _age(sent), why) for each in self._lookers]
+            return [self._finding(each, sent, "unsent", 0, why) for each in self._lookers]
         return list(await asyncio.gather(*(self._look(looker, sent) for looker in self._lookers)))
 
     async def close(self) -> None:
@@ -151,8 +154,11 @@ class Watch:
             if complete or _age(sent) >= self.timeout:
                 looker.settled(sent, answered)
                 outcome = "complete" if complete else "incomplete" if answered else "unreachable"
-                return Finding(looker.name, outcome, found, looker.expected, _age(sent), detail)
+                return self._finding(looker, sent, outcome, found, detail)
             await asyncio.sleep(POLL)
+
+    def _finding(self, looker: Looker, sent: Probe, outcome: str, found: int, detail: str) -> Finding:
+        return Finding(looker.name, outcome, found, looker.expected, _age(sent), sent.trace_id.hex(), detail)
 
 
 def _age(sent: Probe) -> float:

@@ -13,7 +13,7 @@ from tests.services.install import ensure
 
 _HISTOGRAM = ("_bucket", "_sum", "_count")
 # What Prometheus says about a target, and prometheus_client's ProcessCollector about the process.
-OTHERS = {"up", "process_resident_memory_bytes", "process_cpu_seconds_total"}
+OTHERS = {"up", "process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds"}
 _WORDS = {"and", "or", "unless", "offset", "bool", "Inf", "NaN"}
 _LABELS = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)")
 _NOT_NAMES = re.compile(r"\"[^\"]*\"|'[^']*'|\{[^}]*\}|\[[^\]]*\]")

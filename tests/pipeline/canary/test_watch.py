@@ -82,7 +82,11 @@ async def test_prometheus_was_away_and_nothing_comes_afterwards(monkeypatch: pyt
         backend.away = True
         assert await outcomes(watch, 3) == ["unreachable"] * 3
         backend.away, backend.loses = False, True
-        assert await outcomes(watch, 3) == ["incomplete"] * 3
+        assert await outcomes(watch, 2) == ["incomplete"] * 2
+        (missing,) = await watch.once()
+        assert missing.outcome == "incomplete"
+        assert str(missing).endswith(f"; trace {missing.trace_id}")
+        assert len(bytes.fromhex(missing.trace_id)) == 16
         backend.loses = False
         assert await outcomes(watch, 2) == ["complete"] * 2
 
