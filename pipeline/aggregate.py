@@ -32,6 +32,7 @@ from pipeline.config import Config
 from pipeline.consume import Group, Leases
 from pipeline.lease import Lease
 from pipeline.reader import Reader
+from pipeline.told_letters import TOLD
 from pipeline.told_limits import ToldLimits, limits_of
 from pipeline.topics import Topics
 from processors.span_metrics import span_metric_names
@@ -265,8 +266,9 @@ class PointsPartition(Lease):
                     "limit": self._config.metrics.otlp.names_per_partition,
                 },
             )
-        for refused in due.refused:
-            telemetry.count("tailrace_dead_letters_total", stage=ROLE, reason=refused.reason)
+        for letter in letters:
+            telemetry.count("tailrace_dead_letters_total", stage=ROLE, reason=letter.reason)
+        TOLD.tell(letters)
         if self._config.kafka.transactions and time.monotonic() - self._deleted_at >= DELETE_INTERVAL:
             self._deleted_at = time.monotonic()
             await self._delete_old(due.tick.time_ms, written[0].offset)

@@ -29,6 +29,7 @@ from pipeline.ingested import Ingested
 from pipeline.lease import Lease
 from pipeline.pace import LONGEST_SILENCE, Lead
 from pipeline.raw_pace import RawPace, progress
+from pipeline.told_letters import TOLD
 from pipeline.topics import Topics
 from processors.metric_points import MetricPoints, Naming
 from processors.otlp_series import KnownSeries
@@ -410,6 +411,7 @@ class RawPartition(Lease):
             telemetry.count("tailrace_metric_points_read_total", rows, role=ROLE)
         for reason, number in Counter(letter.reason for letter in letters).items():
             telemetry.count("tailrace_dead_letters_total", number, stage=ROLE, reason=str(reason))
+        TOLD.tell(letters)
         for rule, number in redacted.items():
             telemetry.count("tailrace_redacted_total", number, signal=self._source.signal, rule=rule)
 

@@ -10,12 +10,17 @@ from typing import Any, TextIO
 
 import orjson
 
+from schemas.errors import TailraceError
 from schemas.settings import REDACTED
 
 # What every LogRecord has; anything else on a record came in by `extra=`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # Libraries that narrate what the worker says itself, or nobody needs.
-_CHATTY = ("aiokafka", "faust", "mode", "elastic_transport", "elasticsearch", "asyncio")
+_CHATTY = ("aiokafka", "faust", "mode", "elasticsearch", "asyncio")
+# What these warn of, the sink says as well, with what it does about it.
+_REPEATING = ("elastic_transport",)
+# What mode logs of a service that crashes: whoever made it crash has said why.
+_CRASHED = "Crashed reason="
 # At DEBUG this one writes every request down, logins with their passwords and tokens among them.
 _TELLING = "aiokafka.conn"
 # Keys under which nothing is ever printed, whoever logs it.
@@ -24,6 +29,8 @@ _SECRET = ("password", "token", "secret", "api_key", "authorization")
 
 class JsonLines(logging.Formatter):
     """One record as one line: time, level, logger, message, the fields of `extra=`, exception.
+
+    Of an error of ours, which says what to do, the text is enough: it has no traceback.
 
     Values that JSON does not know are written as `str` says. Fields whose name tells of a secret are blotted out; a
     field that would hide one of the fixed ones gets an underscore behind its name.
@@ -41,8 +48,11 @@ class JsonLines(logging.Formatter):
         for key, value in vars(record).items():
             if key not in _STANDARD:
                 line[f"{key}_" if key in (*line, "exception") else key] = _cleared(key, value)
-        if record.exc_info and record.exc_info[0] is not None:
-            line["exception"] = self.formatException(record.exc_info)
+        if record.exc_info and (error := record.exc_info[1]) is not None:
+            if isinstance(error, TailraceError):
+                line.setdefault("error", str(error))
+            else:
+                line["exception"] = self.formatException(record.exc_info)
         try:
             return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
         except TypeError:  # a lone surrogate, or an integer of more than 64 bits
@@ -52,19 +62,20 @@ class JsonLines(logging.Formatter):
 def configure(level: str, stream: TextIO | None = None) -> None:
     """Send everything that is logged to `stream` (default: standard error) as JSON lines, from `level` on.
 
-    Libraries that narrate are heard from WARNING on, unless the level is DEBUG.
+    Libraries that narrate are heard from WARNING on, or from ERROR on, unless the level is DEBUG.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines())
+    handler.addFilter(lambda record: _CRASHED not in str(record.msg))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
     logging.captureWarnings(True)
-    for name in _CHATTY:
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.NOTSET if level == "DEBUG" else max(logging.WARNING, logging.getLevelName(level)))
+    for name in (*_CHATTY, *_REPEATING):
+        logger, least = logging.getLogger(name), logging.ERROR if name in _REPEATING else logging.WARNING
+        logger.setLevel(logging.NOTSET if level == "DEBUG" else max(least, logging.getLevelName(level)))
         logger.handlers.clear()
         logger.propagate = True
     logging.getLogger(_TELLING).setLevel(logging.INFO if level == "DEBUG" else logging.NOTSET)

@@ -30,6 +30,7 @@ from pipeline.pace import Lead
 from pipeline.reader import Reader
 from pipeline.restore import Restores
 from pipeline.telemetry import MetricName
+from pipeline.told_letters import TOLD
 from pipeline.topics import Topics
 from pipeline.window_settings import settings
 from processors.feeds import place_of
@@ -348,6 +349,7 @@ class PartitionPair(Lease):
         self.restores.committed()
         self._appended(written[0].timestamp)
         _count(burst.stats)
+        TOLD.tell(burst.dead_letters)
         if self._watch is not None:
             self._watch.committed(burst.points, burst.kept_spans, burst.kept_logs)
 

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from mode import Service
 from pydantic import SecretStr
 
 from pipeline import logs
+from schemas.errors import Unavailable
 
 
 @pytest.fixture
@@ -47,6 +49,32 @@ def test_one_line_per_record_even_with_a_traceback(lines: io.StringIO) -> None:
         logging.getLogger("a").exception("failed\nbadly")
     assert len(lines.getvalue().splitlines()) == 1
     assert "ValueError: two\nlines" in last(lines)["exception"]
+
+
+def test_an_error_of_ours_is_told_in_words_and_one_of_others_with_its_traceback(lines: io.StringIO) -> None:
+    for error in (Unavailable("topic a is missing: tailrace topics FILE --create"), ValueError("a bug")):
+        try:
+            raise error
+        except Exception as caught:
+            logging.getLogger("a").error("role failed", exc_info=caught)
+        found = last(lines)
+        assert ("Traceback" in found.get("exception", "")) is isinstance(error, ValueError)
+        assert str(error) in (found.get("error") or found["exception"])
+
+
+async def test_a_service_that_crashes_says_nothing_of_its_own(lines: io.StringIO) -> None:
+    service = Service()
+    await service.crash(ValueError("told already"))
+    assert service.crashed
+    assert lines.getvalue() == ""
+
+
+def test_what_the_sink_says_itself_is_not_said_by_its_library(lines: io.StringIO) -> None:
+    pool = logging.getLogger("elastic_transport.node_pool")
+    pool.warning("Node has failed for 3 times in a row, putting on 30 second timeout")
+    assert lines.getvalue() == ""
+    pool.error("all nodes are gone")
+    assert last(lines)["message"] == "all nodes are gone"
 
 
 def test_secrets_are_never_written(lines: io.StringIO) -> None:

@@ -1,0 +1,55 @@
+"""Dead letters in a worker's log: the first of each kind, then how many there are, once a minute.
+
+Whoever looks at a worker sees there that something is refused, and where to look. What a message says never shows: it
+may be personal (`tailrace dlq show` prints it). A sink has lines of its own, with its destination's answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from schemas.dead_letter import DeadLetter
+
+TELL_EVERY = 60.0  # seconds between two lines of one kind
+
+log = logging.getLogger(__name__)
+
+Kind = tuple[str, str, str]
+"""Stage, topic, reason."""
+
+
+class ToldLetters:
+    """Counts by kind; as many kinds as there are topics and reasons (schemas/reasons.py)."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told_at: dict[Kind, float] = {}
+        self._untold: dict[Kind, int] = {}
+
+    def tell(self, letters: Iterable[DeadLetter]) -> None:
+        """Letters that are stored by now."""
+        first: dict[Kind, DeadLetter] = {}
+        for letter in letters:
+            kind = letter.stage, letter.topic, letter.reason
+            first.setdefault(kind, letter)
+            self._untold[kind] = self._untold.get(kind, 0) + 1
+        now = self._clock()
+        for kind, letter in first.items():
+            if now - self._told_at.get(kind, -TELL_EVERY) >= TELL_EVERY:
+                self._told_at[kind] = now
+                log.warning(
+                    "dead letters: tailrace dlq list FILE, tailrace dlq show FILE RECORD",
+                    extra={
+                        "stage": letter.stage,
+                        "topic": letter.topic,
+                        "reason": str(letter.reason),
+                        "letters": self._untold.pop(kind),
+                        "record": f"{letter.topic}/{letter.partition}/{letter.offset}/{letter.index}",
+                    },
+                )
+
+
+TOLD = ToldLetters()
+"""Of this process."""
