@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -59,6 +60,8 @@ def main(*words: Any, **settings: Any) -> None:
     """The console script."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a Latin-1 terminal has no ✓
+    if os.environ.get("NO_COLOR"):  # https://no-color.org
+        settings["color"] = False
     cli(*words, **settings)
 
 

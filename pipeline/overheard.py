@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from schemas.kafka_client import advice
+from schemas.kafka_client import NO_ANSWER, advice
 
 
 class Overheard(logging.Handler):
@@ -20,8 +20,11 @@ class Overheard(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Remember a message once."""
-        if record.getMessage() not in self.said:
-            self.said.append(record.getMessage())
+        said = record.getMessage()
+        if isinstance(record.args, tuple) and any(isinstance(each, TimeoutError) for each in record.args):
+            said += NO_ANSWER  # the text of a time-out is empty, as that of a connection that was reset
+        if said not in self.said:
+            self.said.append(said)
 
     def after(self, text: str, section: str = "kafka.security") -> str:
         """A text, what was heard behind it, and which key of `section` mends it, where that is known."""

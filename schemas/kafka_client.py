@@ -173,6 +173,9 @@ def told(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+NO_ANSWER = "no answer in time"
+"""What stands for the text of a time-out, which has none."""
+
 # What a TLS stack or a broker says, and what is to be done about it; {section} is the settings' path.
 _ADVICE = (
     (
@@ -200,6 +203,10 @@ _ADVICE = (
     (
         r"(?i)authentication ?failed|invalid_token|access token",
         "the brokers refuse the login: {section}.username and password, or the token; look at sasl_mechanism too",
+    ),
+    (
+        NO_ANSWER,
+        "the address (`bootstrap_servers`) must be right, and no firewall or NetworkPolicy in between",
     ),
     (
         # A connection that is reset in the middle of a TLS handshake is an error without a text.

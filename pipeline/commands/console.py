@@ -21,8 +21,11 @@ FILE = click.argument("file", type=click.Path(dir_okay=False))
 
 
 def words(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> list[str]:
-    """The values of an option that takes `a,b` and may be given again."""
-    return [word.strip() for part in given for word in part.split(",") if word.strip()]
+    """The values of an option that takes `a,b` and may be given again. One without any is a usage error."""
+    found = [word.strip() for part in given for word in part.split(",") if word.strip()]
+    if given and not found:
+        raise click.BadParameter("is empty: was a variable not set?")
+    return found
 
 
 class WorkerUrl(click.ParamType):

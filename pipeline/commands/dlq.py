@@ -38,6 +38,7 @@ from pipeline.printable import cell, printable
 from pipeline.reader import Progress
 from pipeline.replay import Replay, Replayed
 from schemas.errors import ConfigError, Permanent, TailraceError
+from schemas.reasons import Reason
 from schemas.settings import parse_duration
 
 NARROW = 120  # columns of a table that goes to a file
@@ -54,11 +55,18 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> int | No
         raise click.BadParameter(str(error)) from None
 
 
+def _reasons(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> list[str]:
+    found, known = words(context, parameter, given), [reason for reason in Reason if not reason.intentional]
+    if strange := sorted(set(found) - set(known)):
+        raise click.BadParameter(f"{', '.join(strange)}: no reason of a dead letter; they are {', '.join(known)}")
+    return found
+
+
 def _filters(command: Command) -> Command:
     """The options that choose letters."""
     for option in (
         click.option("--since", callback=_since, metavar="AGO", help="Only what was written since 15m, 2h, ... ago."),
-        click.option("--reason", "reasons", multiple=True, callback=words, metavar="REASON[,…]", help="Only these."),
+        click.option("--reason", "reasons", multiple=True, callback=_reasons, metavar="REASON[,…]", help="Only these."),
         click.option("--stage", "stages", multiple=True, callback=words, metavar="STAGE[,…]", help="Only these."),
         click.option("--topic", "topics", multiple=True, callback=words, metavar="TOPIC[,…]", help="Only from these."),
     ):

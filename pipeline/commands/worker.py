@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.console import EX_CONFIG, failed, loaded
+from pipeline.commands.console import EX_CONFIG, failed, loaded, words
 from pipeline.config import Config, parse_start, with_live
 from pipeline.config_file import load
 from pipeline.logs import configure
@@ -29,7 +29,7 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> str | No
 @click.command()
 @click.option("--config", "file", required=True, type=click.Path(dir_okay=False), help="The configuration file.")
 @click.option(
-    "--role", "names", required=True, multiple=True, metavar="ROLE[,ROLE…]",
+    "--role", "names", required=True, multiple=True, callback=words, metavar="ROLE[,ROLE…]",
     help="ingest, sample, aggregate, sink.NAME for each key of sinks; `sinks` and `all` stand for several.",
 )  # fmt: skip
 @click.option(
@@ -37,7 +37,7 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> str | No
     help="Where a new group begins in raw topics: 15m (ago), latest or earliest. Wins over kafka.start.",
 )  # fmt: skip
 @click.option(
-    "--signals", "signals", multiple=True, metavar="SIGNAL[,SIGNAL…]",
+    "--signals", "signals", multiple=True, callback=words, metavar="SIGNAL[,SIGNAL…]",
     help="With --role ingest: read the raw topics of these signals only, each signal in a consumer group of its own.",
 )  # fmt: skip
 @click.option(
@@ -47,9 +47,7 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> str | No
     "forwarded, and batches of raw topics that stay corrupt.",
 )
 @click.option("--live", is_flag=True, help="Serve the live page at /live, as telemetry.live.enabled does.")
-def worker(
-    file: str, names: tuple[str, ...], since: str | None, signals: tuple[str, ...], accept_loss: bool, live: bool
-) -> None:
+def worker(file: str, names: list[str], since: str | None, signals: list[str], accept_loss: bool, live: bool) -> None:
     """Run roles until SIGTERM.
 
     More workers with the same role share its partitions. A worker waits for Kafka and its topics; on SIGTERM it
@@ -70,13 +68,12 @@ def worker(
     from pipeline import worker as working
 
     config = loaded(file)
-    wanted, apart = (
-        [word.strip() for part in parts for word in part.split(",") if word.strip()] for parts in (names, signals)
-    )
     try:
         config = with_live(config) if live else config
-        chosen = roles.expand(config, wanted)
-        apart = roles.check_signals(config, chosen, apart)
+        chosen = roles.expand(config, names)
+        apart = roles.check_signals(config, chosen, signals)
+        if not chosen:
+            raise ConfigError("--role sinks: this configuration has none (`sinks`)")
     except ConfigError as error:
         failed(str(error))
         sys.exit(EX_CONFIG)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import io
+import logging
 import os
 import re
 import subprocess
@@ -19,7 +21,9 @@ from click.testing import CliRunner, Result
 from pipeline import cli as commands
 from pipeline import topics as internal
 from pipeline import worker
+from pipeline.cli import main
 from pipeline.config import Config
+from pipeline.overheard import Overheard
 from pipeline.reload import File
 from tests.pipeline.configs import MINIMAL, as_yaml
 from tests.repository import ROOT, python_path
@@ -375,10 +379,65 @@ def test_worker_says_loudly_where_it_begins(
         assert ("kafka.start is not set" in caplog.text) is loud
 
 
+@pytest.mark.parametrize("command", ["acls", "check"])
+def test_a_role_that_is_empty_is_none(file: Path, command: str) -> None:
+    result = run(command, file, "--role", "")
+    assert result.exit_code == 2
+    assert "is empty: was a variable not set?" in result.output
+
+
+def test_sinks_without_any_is_no_role(tmp_path: Path) -> None:
+    path = written(tmp_path, MINIMAL | {"sinks": {}})
+    result = run("worker", "--config", path, "--role", "sinks")
+    assert result.exit_code == 78
+    assert "--role sinks: this configuration has none" in result.output
+
+
+@pytest.mark.parametrize("option", ["--reason", "--stage", "--topic"])
+def test_a_filter_that_is_empty_is_not_everything(file: Path, option: str) -> None:
+    result = run("dlq", "replay", file, option, "", "--yes")
+    assert result.exit_code == 2
+    assert "is empty" in result.output
+
+
+def test_a_reason_that_there_is_not_is_refused(file: Path) -> None:
+    result = run("dlq", "replay", file, "--reason", "malfromed", "--dry-run")
+    assert result.exit_code == 2
+    assert "malfromed" in result.output
+    assert "malformed" in result.output
+
+
+def test_a_broker_that_does_not_answer_is_not_one_that_hangs_up() -> None:
+    """Both errors have no text."""
+    with Overheard() as overheard:
+        logging.getLogger("aiokafka.client").error('Unable connect to "%s:%s": %s', "a", 1, TimeoutError())
+    told = overheard.after("no broker can be reached")
+    assert told.startswith('no broker can be reached; Unable connect to "a:1": no answer in time: ')
+    assert "firewall" in told
+    assert "security.protocol" not in told
+    with Overheard() as overheard:
+        logging.getLogger("aiokafka.client").error('Unable connect to "%s:%s": %s', "a", 1, ConnectionResetError())
+    assert "security.protocol" in overheard.after("no broker can be reached")
+
+
+@pytest.mark.parametrize(("value", "coloured"), [("1", False), ("", True)])
+def test_no_color(file: Path, monkeypatch: pytest.MonkeyPatch, value: str, coloured: bool) -> None:
+    monkeypatch.setenv("NO_COLOR", value)
+    shown = io.StringIO()
+    monkeypatch.setattr(shown, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout", shown)
+    with pytest.raises(SystemExit):
+        main(["check", str(file)], prog_name="tailrace")
+    assert ("\x1b[" in shown.getvalue()) is coloured
+
+
 @pytest.mark.parametrize(
     ("option", "code"),
     [
         (["--role", "sampel"], 78),
+        (["--role", ""], 2),
+        (["--role", " , "], 2),
+        (["--role", "ingest", "--signals", ""], 2),
         (["--role", "all", "--since", "x"], 2),
         (["--role", "ingest", "--signals", "metrics"], 78),
         (["--role", "sample", "--signals", "traces"], 78),
