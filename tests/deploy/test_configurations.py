@@ -7,12 +7,15 @@ import os
 import re
 import shutil
 import subprocess
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from pipeline.commands.console import EX_CONFIG
+from pipeline.commands.worker import worker
 from pipeline.config import Config
 from pipeline.config_file import load, parse
 from pipeline.roles import diagram
@@ -103,6 +106,23 @@ def test_grafana_expands_only_what_compose_gives_it() -> None:
         code = re.sub(r"^\s*#.*$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
         expanded = set(re.findall(r"(?<!\$)\$\{?(\w+)", code))
         assert expanded <= SERVICES["grafana"]["environment"].keys(), path
+
+
+def test_the_service_runs_a_role_and_stops_as_workers_do() -> None:
+    unit = ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(ROOT / "deploy" / "systemd" / "tailrace@.service", encoding="utf-8")
+    service = unit["Service"]
+    program, *words = service["ExecStart"].replace("%i", "sink.jaeger").split()
+    assert program.endswith("/bin/tailrace")
+    options = worker.make_context("worker", words[1:]).params
+    assert words[0] == "worker"
+    assert options["names"] == ["sink.jaeger"]
+    assert int(service["RestartPreventExitStatus"]) == EX_CONFIG
+    sample, *_ = yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "sample.yaml").read_text(encoding="utf-8"))
+    pod = sample["spec"]["template"]["spec"]
+    assert int(service["TimeoutStopSec"]) == pod["terminationGracePeriodSeconds"]
+    assert service["MemoryMax"] + "i" == pod["containers"][0]["resources"]["limits"]["memory"]
 
 
 def _accepts(program: Path, *arguments: str | Path) -> None:
