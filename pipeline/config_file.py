@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.config import Config
-from pipeline.yaml_tree import Key, Problem, Tree, dotted, read
+from pipeline.yaml_tree import STAND_INS, Key, Problem, Tree, dotted, read
 from schemas.errors import ConfigError
 from schemas.settings import DURATION_PATTERN, URL_PATTERN, format_duration, without_credentials
 
@@ -32,10 +32,10 @@ class InvalidConfig(ConfigError):
         self.problems = list(problems)
 
 
-def load(path: str | Path, environ: Mapping[str, str], files: bool = True) -> Config:
+def load(path: str | Path, environ: Mapping[str, str], secrets: bool = True) -> Config:
     """The configuration in the file at `path`, its `${...}` filled in from `environ` and from files.
 
-    Without `files` those that are not here need not be: for whoever connects to nothing.
+    Without `secrets` what is not here need not be, and something else stands there: for whoever connects to nothing.
     Raises InvalidConfig, with all problems.
     """
     try:
@@ -44,12 +44,12 @@ def load(path: str | Path, environ: Mapping[str, str], files: bool = True) -> Co
         raise InvalidConfig(str(path), [Problem(1, 1, "", f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
         raise InvalidConfig(str(path), [Problem(1, 1, "", "is not UTF-8")]) from None
-    return parse(text, str(path), environ, files)
+    return parse(text, str(path), environ, secrets)
 
 
-def parse(text: str, path: str, environ: Mapping[str, str], files: bool = True) -> Config:
+def parse(text: str, path: str, environ: Mapping[str, str], secrets: bool = True) -> Config:
     """Like `load` for a text; `path` is where it came from: relative `${file:...}` begin in its folder."""
-    tree = read(text, Path(path).parent, environ, files)
+    tree = read(text, Path(path).parent, environ, secrets)
     if tree.data is None and not tree.problems:
         tree.problems.append(Problem(1, 1, "", "the file is empty", "kafka, inputs and sampling are required"))
     elif tree.data is not None and not isinstance(tree.data, dict):
@@ -75,6 +75,8 @@ def _config(tree: Tree) -> Config | None:
             config = Config.model_validate(data)
         except ValidationError as error:
             found = [each for one in error.errors() for each in _problems(_in_file(one, data, indices), tree)]
+            if any([_stood_in_anew(path, tree) for path, _, _ in found]):
+                continue
         else:
             return None if wrong else config
         unsure = {word for path in wrong for word in _words(path, tree)}
@@ -90,6 +92,19 @@ def _config(tree: Tree) -> Config | None:
                 wrong.add(path)
         if wrong == before:
             return None
+
+
+def _stood_in_anew(path: Key, tree: Tree) -> bool:
+    """Whether something else stands now for what is not on this machine."""
+    if path not in tree.stood_in:
+        path = path[:-1]  # one of several in a text
+    now = tree.stood_in.get(path, len(STAND_INS))
+    if now + 1 >= len(STAND_INS):
+        return False
+    tree.stood_in[path] = now + 1
+    around = _value(path[:-1], tree)
+    around[path[-1]] = around[path[-1]].replace(STAND_INS[now], STAND_INS[now + 1])
+    return True
 
 
 def _without(wrong: Collection[Key], data: Any, path: Key, indices: dict[Key, list[int]]) -> Any:

@@ -338,15 +338,14 @@ class _Conversion:
                 self.gap(path, f"{why}; `and` with `not` of the others before it spares it")
 
     def checked(self, path: Key, config: Mapping[str, Any]) -> None:
-        """What `tailrace check` will say of the result, but for variables that are not set here."""
+        """What `tailrace check` will say of the result where its variables are set."""
         try:
-            parse(written(config), "", {}, files=False)
+            parse(written(config), "", {}, secrets=False)
         except InvalidConfig as invalid:
             for problem in invalid.problems:
-                if not problem.rule.startswith("environment variable"):
-                    section, _, key = problem.key.partition(".")
-                    place = (*path, key) if section == "sampling" else ()
-                    self.gaps.append(Gap(self.line(place), problem.key, f"{NOT_VALID}: {problem.rule}"))
+                section, _, key = problem.key.partition(".")
+                place = (*path, key) if section == "sampling" else ()
+                self.gaps.append(Gap(self.line(place), problem.key, f"{NOT_VALID}: {problem.rule}"))
 
     def policies(self, path: Key, given: Any) -> list[dict[str, Any]]:
         taken: list[dict[str, Any]] = []

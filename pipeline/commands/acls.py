@@ -41,7 +41,7 @@ def acls(file: str, names: list[str], user: str | None, form: str | None) -> Non
         raise click.UsageError("--user goes with --print: what is checked is the user of the configuration")
     if user and user.startswith("User:"):
         raise click.BadParameter(f"{user} without its User:, which Kafka puts before it", param_hint="--user")
-    config, overheard = loaded(file, files=form is None), Overheard()
+    config, overheard = loaded(file, secrets=form is None), Overheard()
     try:
         if form:
             click.echo(FORMS[form].acls(config, rights.by_user(config, names, user)))

@@ -23,8 +23,13 @@ GRPC_PORT, HTTP_PORT = 4317, 4318  # of OTLP
 @click.command()
 @FILE
 @click.option("--connect", is_flag=True, help="Also try the brokers, topics, rights and sinks, with timings.")
+@click.option(
+    "--without-secrets",
+    is_flag=True,
+    help="Variables and files that are not on this machine are taken for right: where changes are reviewed.",
+)
 @ROLES
-def check(file: str, connect: bool, names: list[str]) -> None:
+def check(file: str, connect: bool, without_secrets: bool, names: list[str]) -> None:
     """Say everything that is wrong with a configuration file, and with what it points at.
 
     Each problem of the file has line, column, key and rule. With --connect also: topics that are missing or have other
@@ -33,10 +38,13 @@ def check(file: str, connect: bool, names: list[str]) -> None:
 
     \b
       tailrace check tailrace.yaml
+      tailrace check tailrace.yaml --without-secrets
       KAFKA_PASSWORD=... tailrace check tailrace.yaml --connect
       KAFKA_USER=sampler KAFKA_PASSWORD=... tailrace check tailrace.yaml --connect --role sample
     """
-    config = loaded(file)
+    if connect and without_secrets:
+        raise click.UsageError("--connect needs the secrets")
+    config = loaded(file, secrets=not without_secrets)
     named = ", ".join(config.sinks) or "none"
     counts = f"{plural(len(config.inputs), 'input')}, {plural(len(config.sampling.policies), 'policy')}"
     good(f"{file}: {counts}, sinks: {named}")

@@ -86,10 +86,10 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def loaded(file: str, files: bool = True) -> Config:
-    """The configuration, or its problems on standard error and exit code 78. `files` as in `load`."""
+def loaded(file: str, secrets: bool = True) -> Config:
+    """The configuration, or its problems on standard error and exit code 78. `secrets` as in `load`."""
     try:
-        return load(file, os.environ, files)
+        return load(file, os.environ, secrets)
     except InvalidConfig as error:
         for problem in error.problems:
             failed(f"{file}:{problem}")

@@ -79,7 +79,7 @@ def size(
         return
     if spans_per_second is None:
         raise click.UsageError("--spans-per-second is needed: the load is yours to say")
-    config = loaded(file, files=False) if file else None
+    config = loaded(file, secrets=False) if file else None
     kafka, sampling = (config.kafka, config.sampling) if config else (None, None)
     factor = kafka.replication_factor if kafka and kafka.replication_factor > 0 else REPLICATION
 

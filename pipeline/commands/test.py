@@ -30,7 +30,7 @@ def test(files: tuple[Path, ...], file: str, verbose: bool) -> None:
       tailrace test --config tailrace.yaml policies-test.yaml
       tailrace test --config tailrace.yaml --verbose policies-test.yaml
     """
-    config = loaded(file, files=False)
+    config = loaded(file, secrets=False)
     failed = total = wrong = 0
     for path in files:
         try:

@@ -47,7 +47,7 @@ def topics(file: str, create: bool, form: str | None) -> None:
     """
     if create and form:
         raise click.UsageError("--create and --print exclude each other")
-    config = loaded(file, files=form is None)
+    config = loaded(file, secrets=form is None)
     if form:
         click.echo(FORMS[form].topics(config))
         return

@@ -393,6 +393,14 @@ def test_sinks_without_any_is_no_role(tmp_path: Path) -> None:
     assert "--role sinks: this configuration has none" in result.output
 
 
+def test_check_without_secrets(tmp_path: Path) -> None:
+    sinks = {"elasticsearch": {"endpoint": "https://es:9200", "auth": {"api_key": "${ES_API_KEY}"}}}
+    path = written(tmp_path, MINIMAL | {"sinks": sinks})
+    assert run("check", path).exit_code == 78
+    assert run("check", path, "--without-secrets").exit_code == 0
+    assert run("check", path, "--without-secrets", "--connect").exit_code == 2
+
+
 @pytest.mark.parametrize("option", ["--reason", "--stage", "--topic"])
 def test_a_filter_that_is_empty_is_not_everything(file: Path, option: str) -> None:
     result = run("dlq", "replay", file, option, "", "--yes")

@@ -221,6 +221,33 @@ def test_interpolation_problems_are_all_told_once(tmp_path: Path) -> None:
     ]
 
 
+def test_without_secrets_something_else_stands_for_what_is_not_here() -> None:
+    """A text, a URL, a number, a duration: whatever the key takes. What is wrong is told all the same."""
+    data = copy.deepcopy(MINIMAL) | {
+        "kafka": {
+            "bootstrap_servers": ["${BROKER}"],
+            "partitions": "${N}",
+            "security": {"password": "${file:/not/there}"},
+        },
+        "sinks": {
+            "elasticsearch": {"endpoint": "${ES}", "auth": {"api_key": "${KEY}"}},
+            "jaeger": {"endpoint": "http://${H}:${P}"},
+        },
+        "telemetry": {"port": "${PORT}"},
+    }
+    data["sampling"] |= {"decision_wait": "${WAIT}"}
+    data["kafka"]["security"] |= {"protocol": "SASL_SSL", "username": "me", "sasl_mechanism": "PLAIN"}
+    text = as_yaml(data)
+    assert {problem.rule for problem in problems(text)} >= {
+        f"environment variable {name} is not set" for name in ["N", "ES", "KEY", "WAIT"]
+    }
+    config = parse(text, "a.yaml", {"N": "7"}, secrets=False)
+    assert config.kafka.partitions == 7
+    assert config.sinks["elasticsearch"].endpoint is not None
+    with pytest.raises(InvalidConfig, match=r"kafka\.partitons"):
+        parse(text.replace("partitions", "partitons"), "a.yaml", {}, secrets=False)
+
+
 def test_what_came_from_outside_is_never_shown() -> None:
     data: dict[str, Any] = copy.deepcopy(MINIMAL)
     data["kafka"] |= {"prefix": "${S}", "partitions": "${S}", "security": {"password": ["hunter2"], "protocol": "${S}"}}
