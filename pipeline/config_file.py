@@ -21,6 +21,8 @@ from schemas.errors import ConfigError
 from schemas.settings import DURATION_PATTERN, URL_PATTERN, format_duration, without_credentials
 
 _MISSING_VALUE = object()
+_ELSEWHERE = {"hosts": "endpoints", "index": "dataset", "logs_index": "dataset", "url": "endpoint"}
+"""What others call a key."""
 
 
 class InvalidConfig(ConfigError):
@@ -295,7 +297,9 @@ def _hint_for_key(path: Key, schema: dict[str, Any]) -> str:
     """The right spelling or place of an unknown key."""
     key = str(path[-1])
     siblings = _keys(_schema_at(path[:-1], schema))
-    if close := difflib.get_close_matches(key, siblings, 1):
+    if close := [each for each in (_ELSEWHERE.get(key),) if each in siblings] or difflib.get_close_matches(
+        key, siblings, 1
+    ):
         return f"did you mean {close[0]}?"
     if len(homes := [home for home in _homes(schema, (), schema) if home[-1] == key]) == 1:
         return f"it belongs to {dotted(homes[0][:-1]) or 'the top level'}"

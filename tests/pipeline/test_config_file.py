@@ -302,6 +302,7 @@ def test_hints(line: str, hint: str) -> None:
         ("telemetry: {token: hunter2}", "must have at least 16 characters", ""),
         ("telemetry: {tokn: x}", "unknown key", "did you mean token?"),
         ("telemetry: {live: {token: hunter2}}", "unknown key", "it belongs to telemetry"),
+        ("sinks: {elasticsearch: {endpoint: http://a, index: shop}}", "unknown key", "did you mean dataset?"),
         ("sinks: {jaeger: {endpoint: a:1}}", "must begin with http:// or https://", "found 'a:1'"),
         ("logs: {max_skew: }", f"nothing {NO_DURATION}", ""),
         ("metrics: {interval: 40m}", "must be at least twice the interval (2400s), or 0s", "3600s by default"),
