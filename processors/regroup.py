@@ -23,7 +23,7 @@ from schemas.errors import Malformed
 from schemas.formats import detect, jaeger_json, jaeger_proto, otlp_json, text_logs
 from schemas.formats.json_logs import BadLine, LogRow, parse
 from schemas.ids import TRACE_ID_BYTES, trace_key
-from schemas.otlp_build import logs_data, traces_data
+from schemas.otlp_build import log_observed, logs_data, traces_data
 from schemas.otlp_scan import RawRows, Rows
 from schemas.raw_batch import Unfit, by_message, group_of, header_bytes, item_of, without_ids
 from schemas.raw_message import checked, encoding_of
@@ -37,6 +37,7 @@ AUTO = "auto"
 BATCH_BYTES = 1 << 20  # of OTLP that are taken apart together: what one fetch of a partition returns
 _Decoded = tuple[int, int, bytes, bytes, str]
 """Offset, timestamp, the raw message, the OTLP that it was decoded to, its encoding."""
+TEXT = "text"
 JSON_LINES = "json"  # a line of its own may be bad, so it does not become one OTLP message
 
 _DETECT: dict[str, Callable[[bytes], str]] = {"traces": detect.detect_traces, "logs": detect.detect_logs}
@@ -47,11 +48,11 @@ _TO_OTLP: dict[str, dict[str, Callable[[bytes], bytes]]] = {
         "jaeger_proto": jaeger_proto.traces,
         "jaeger_json": jaeger_json.traces,
     },
-    "logs": {"otlp_proto": bytes, "otlp_json": otlp_json.logs, "text": text_logs.logs},
+    "logs": {"otlp_proto": bytes, "otlp_json": otlp_json.logs},
 }
 ENCODINGS: dict[str, tuple[str, ...]] = {
     "traces": (*_TO_OTLP["traces"], AUTO),
-    "logs": (*_TO_OTLP["logs"], JSON_LINES, AUTO),
+    "logs": (*_TO_OTLP["logs"], TEXT, JSON_LINES, AUTO),
 }
 """What a raw topic of each signal may be encoded in."""
 
@@ -115,7 +116,7 @@ class Regroup:
                     size, found = 0, []
                     self._add_json(offset, timestamp, value)
                     continue
-                otlp = decoders[encoding](value)
+                otlp = text_logs.logs(value, timestamp) if encoding == TEXT else decoders[encoding](value)
                 if self.redactor is not None:
                     otlp = self.redactor.message(otlp, self.signal)
             except Malformed as error:
@@ -169,7 +170,7 @@ class Regroup:
     def _add_json(self, offset: int, timestamp: int, value: bytes) -> None:
         lines = [self._looked_into(line) for line in parse(value)]
         bad = next((line for line in lines if isinstance(line, BadLine)), None)
-        found = {item: self._redacted(line) for item, line in enumerate(lines) if isinstance(line, LogRow)}
+        found = {item: self._made(line, timestamp) for item, line in enumerate(lines) if isinstance(line, LogRow)}
         if not found:
             # Not JSON lines at all: whole, since it was cut at bytes that are no line ends in what it really is.
             raise Malformed(bad.reason, bad.detail) if bad else Malformed(Reason.EMPTY_MESSAGE)
@@ -197,7 +198,8 @@ class Regroup:
             return BadLine(line.too_deep, Reason.MALFORMED, "nested too deeply to be redacted")
         return line
 
-    def _redacted(self, line: LogRow) -> LogRow:
+    def _made(self, line: LogRow, timestamp: int) -> LogRow:
+        line = line._replace(record=log_observed(line.record, timestamp))
         if self.redactor is None:
             return line
         part = self.redactor.part

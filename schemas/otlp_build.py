@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from struct import Struct
 
 _double = Struct("<d").pack
+_fixed64 = Struct("<Q").pack
+_LATEST_MS = ((1 << 64) - 1) // 1_000_000  # of OTLP's times
 
 
 def span_attribute(key: str, value: str | float) -> bytes:
@@ -21,6 +23,13 @@ def span_trace_state(trace_state: bytes) -> bytes:
 def log_attribute(key: str, value: str | bool) -> bytes:
     """The same as a field of a LogRecord."""
     return _field(0x32, key_value(key, value))
+
+
+def log_observed(record: bytes, received_ms: int) -> bytes:
+    """A LogRecord that protobuf has just written: one without a time of its own was observed when it was received."""
+    if record[:1] == b"\x09" or not 0 < received_ms <= _LATEST_MS:  # time_unix_nano, its first field
+        return record
+    return record + b"\x59" + _fixed64(received_ms * 1_000_000)
 
 
 def key_value(key: str, value: str | bool | int | float) -> bytes:

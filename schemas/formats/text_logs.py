@@ -6,7 +6,8 @@ first line begins in a way that marks the start of a log (STARTS), and later lin
 - Severity: a syslog priority `<34>`, a klog letter, `level=warn`, or a level in the line's head: after times, brackets
   and at most one logger's name, in capitals (`INFO`), in brackets of its own (`[error]`, `[core:error]`), or as the
   first word with a colon (`error:`). A level in the message itself says nothing: "no ERROR found" has no severity.
-- Time: a date and time with a zone at the start; without a zone it is nobody's time, and the raw record has its own.
+- Time: a date and time with a zone at the start; without a zone it is nobody's time, and the raw record has its own,
+  which becomes the observed one.
 - Trace context: traceparent, `trace_id=…`, `[trace.id=…]`, `dd.trace_id=…`, X-Ray's Root=, RFC 5424's
   `[opentelemetry trace_id="…"]`; see schemas/formats/trace_fields.py.
 
@@ -24,7 +25,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from schemas.errors import Malformed
 from schemas.formats.times import nanoseconds
 from schemas.formats.trace_fields import context_in_text
-from schemas.otlp_build import logs_data
+from schemas.otlp_build import log_observed, logs_data
 from schemas.reasons import Reason
 from schemas.severity import UNSPECIFIED, severity_number, severity_of_level
 
@@ -63,8 +64,8 @@ _HEAD_BYTES = 300  # of a line are looked at for its level
 _HEAD_WORDS = 12
 
 
-def logs(data: bytes) -> bytes:
-    """A text to LogsData. Raises Malformed."""
+def logs(data: bytes, received_ms: int = 0) -> bytes:
+    """A text to LogsData; `received_ms` is the raw record's timestamp. Raises Malformed."""
     if b"\0" in data:
         raise Malformed(Reason.MALFORMED, "a NUL byte: not text")
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").rstrip()
@@ -75,7 +76,7 @@ def logs(data: bytes) -> bytes:
     found = list(islice(entries(text), MOST_LOGS + 1))
     if len(found) > MOST_LOGS:
         found = [text]
-    return logs_data([(b"", b"", [record(entry).SerializeToString() for entry in found])])
+    return logs_data([(b"", b"", [log_observed(record(entry).SerializeToString(), received_ms) for entry in found])])
 
 
 def entries(text: str) -> Iterator[str]:

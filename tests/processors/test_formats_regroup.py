@@ -17,6 +17,7 @@ from processors.regroup import ENCODINGS, LETTER_BYTES, Flush, Regroup
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import Envelope
 from schemas.ids import partition_of
+from schemas.otlp_build import logs_data
 from schemas.reasons import Reason
 from tests.schemas.formats import collector
 from tests.schemas.otlp_wire import varint
@@ -90,6 +91,30 @@ def test_logs(encoding: str, auto: bool) -> None:
     assert len(found) == 2
     assert [log.body.string_value for target, log in found if target < 0] == ["bare"]
     assert [log.trace_id for target, log in found if target >= 0] == [collector.TRACE_ID]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "value", "seconds"),
+    [
+        ("json", b'{"msg":"a"}', 0),
+        ("json", b'{"msg":"a","ts":"2026-01-01T00:00:00Z"}', 1_767_225_600),
+        ("text", b"2026-01-01 00:00:00 ERROR no zone", 0),
+        ("text", b"2026-01-01 00:00:00Z ERROR a zone", 1_767_225_600),
+        ("otlp_proto", logs_data([(b"", b"", [b""])]), None),
+        ("otlp_json", b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{}]}]}]}', None),
+    ],
+)
+@pytest.mark.parametrize("redactor", [None, Redactor(Redaction(allow_all_keys=True, blocked_values=["zone"]))])
+@pytest.mark.parametrize("received_ms", [-1, 7, 1 << 62])
+def test_a_log_made_here_without_a_time_was_observed_when_its_raw_record_came(
+    encoding: str, value: bytes, seconds: int | None, redactor: Redactor | None, received_ms: int
+) -> None:
+    """OTLP is nobody's to complete; a raw record's timestamp may be none, and beyond what OTLP can say."""
+    ingest = Regroup("raw", 0, "logs", encoding, PARTITIONS, 1 << 20, 1 << 20, redactor)
+    ingest.add(0, received_ms, value)
+    ((_, log),) = rows(ingest.flush(None, {}), LogRecord)
+    assert log.time_unix_nano == (seconds or 0) * 1_000_000_000
+    assert log.observed_time_unix_nano == (7_000_000 if seconds == 0 and received_ms == 7 else 0)
 
 
 def test_mixed_producers_on_one_topic() -> None:
