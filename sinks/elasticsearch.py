@@ -129,7 +129,7 @@ class Elasticsearch(Destination[LogItem]):
             await client.close()
 
     def encode(self, record: SourceRecord) -> list[LogItem]:
-        """The log records of an envelope of `kept.logs` or `untraced.logs`. What is not UTF-8 becomes a defect."""
+        """The log records of an envelope of `kept.logs` or `untraced.logs`. What is no OTLP becomes a defect."""
         envelope = Envelope.decode(record.value)
         resources = [_Header.of(header, resource_fields) for header in envelope.resources]
         scopes = [_Header.of(header, scope_fields) for header in envelope.scopes]

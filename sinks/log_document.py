@@ -13,12 +13,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 
 from schemas.envelope import RowVerdict
 from schemas.errors import Malformed
+from schemas.otlp_check import message_class
 from schemas.reasons import Reason
 from schemas.severity import HIGHEST, severity_text
 from sinks.otlp_rows import status_name
@@ -54,10 +56,7 @@ def scope_fields(header: bytes) -> dict[str, Any]:
 
 
 def log_record(row: bytes) -> LogRecord:
-    """The message of a row.
-
-    Raises Malformed for a string that is not UTF-8, which protobuf forbids and OTLP senders do not all check.
-    """
+    """The message of a row. Raises Malformed."""
     record: LogRecord = _parse(LogRecord, row)
     return record
 
@@ -160,7 +159,31 @@ def _first_time(*times_ns: int) -> str:
 
 
 def _parse(kind: Any, data: bytes) -> Any:
+    """A message; in a string, which protobuf wants in UTF-8 and OTLP senders do not all check, U+FFFD for the rest."""
     try:
         return kind.FromString(data)
+    except DecodeError:
+        pass
+    try:
+        message = message_class(kind.DESCRIPTOR.full_name.removeprefix("opentelemetry.proto.")).FromString(data)
+        _repair(message, kind.DESCRIPTOR)
+        return kind.FromString(message.SerializeToString())
     except DecodeError as error:
         raise Malformed(Reason.MALFORMED, f"not an OTLP {kind.DESCRIPTOR.name}: {error}") from None
+
+
+def _repair(message: Message, kind: Descriptor) -> None:
+    """Make the bytes that stand for strings UTF-8; `kind` says which do."""
+    for field, value in message.ListFields():
+        declared = kind.fields_by_number[field.number]
+        if declared.type == declared.TYPE_STRING and declared.is_repeated:
+            value[:] = [_utf8(text) for text in value]
+        elif declared.type == declared.TYPE_STRING:
+            setattr(message, field.name, _utf8(value))
+        elif declared.message_type is not None:
+            for inner in value if declared.is_repeated else [value]:
+                _repair(inner, declared.message_type)
+
+
+def _utf8(text: bytes) -> bytes:
+    return text.decode("utf-8", "replace").encode()

@@ -278,13 +278,22 @@ def encode(rows: Sequence[LogRecord | bytes], **fields: Any) -> list[LogItem]:
     return Elasticsearch(sink("http://unused:1")).encode(record(envelope(rows, **fields).encode()))
 
 
-def test_what_is_not_utf8_is_a_defect_and_the_rest_goes_on() -> None:
-    wrong = log("abc").SerializeToString().replace(b"abc", b"\xff\xfe\xfd")
-    items = encode([log("a"), wrong, log("b")])
+def test_what_is_no_otlp_is_a_defect_and_the_rest_goes_on() -> None:
+    items = encode([log("a"), b"\xff", log("b")])
     assert [bool(item.defect) for item in items] == [False, True, False]
-    assert items[1].dead_letter().count(wrong) == 1
-    items = encode([log("a"), log("b")], header=resource("abc").replace(b"abc", b"\xff\xfe\xfd"))
+    assert items[1].dead_letter().count(b"\xff") == 1
+    items = encode([log("a"), log("b")], header=b"\xff")
     assert [bool(item.defect) for item in items] == [True, True]
+
+
+@pytest.mark.parametrize("mapping", ["otel", "ecs"])
+async def test_a_name_that_is_not_utf8_costs_no_log(elasticsearch: ElasticsearchServer, mapping: str) -> None:
+    header = resource("sh\0p").replace(b"sh\0p", b"sh\xf8p")
+    wrong = log("n\0t").SerializeToString().replace(b"n\0t", b"n\xf6t")
+    async with connected(elasticsearch.url, mapping=mapping) as destination:
+        assert await send(destination, envelope([log("a"), wrong], header=header)) == Outcome(accepted=2)
+        assert len(await search(elasticsearch, destination, {"term": {"service.name": "sh\ufffdp"}})) == 2
+        assert len(await search(elasticsearch, destination, {"match": {"message": "n\ufffdt"}})) == 1
 
 
 @pytest.mark.parametrize("mapping", ["otel", "ecs"])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs
 
 from schemas.decision import Enrichment
 from schemas.envelope import RowVerdict
@@ -153,12 +153,33 @@ def test_a_large_value_that_is_too_deep_becomes_no_hundred_times_as_large() -> N
     assert len(orjson.dumps(plain(value))) < 2 * value.ByteSize()
 
 
-def test_a_string_that_is_not_utf8_is_malformed() -> None:
-    row = LogRecord(body=any_value("abc")).SerializeToString().replace(b"abc", b"\xff\xfe\xfd")
+def test_a_string_that_is_not_utf8_is_shown_with_what_can_be_read_of_it() -> None:
+    """OTLP senders do not all check. Bytes that are no text stay, and so does a repeated string."""
+    row = log("b\0dy", TRACE, name="b\0d", n=7, raw=b"\0\xff", nested={"b\0d": [{"k": "b\0d"}]})
+    found = log_record(row.SerializeToString().replace(b"b\0d", b"b\xe9d"))
+    repaired = {"name": "b\ufffdd", "n": 7, "raw": b"\0\xff", "nested": {"b\ufffdd": [{"k": "b\ufffdd"}]}}
+    row.ClearField("attributes")
+    row.attributes.extend(key_values(repaired))
+    row.body.string_value = "b\ufffddy"
+    assert found == row
+    header = ResourceLogs.FromString(resource("b\0d"))
+    header.resource.entity_refs.add(type="host", id_keys=["b\0d", "id"])
+    damaged = header.SerializeToString().replace(b"b\0d", b"b\xe9d")
+    assert resource_fields(damaged) == {"attributes": {"service.name": "b\ufffdd"}}
+    assert scope_fields(scope("b\0d").replace(b"b\0d", b"\xed\xa0\x80")) == {"name": "\ufffd" * 3, "version": "1"}
+
+
+@given(st.binary(max_size=60))
+def test_a_string_of_any_bytes_is_read(text: bytes) -> None:
+    row = log("x" * len(text), TRACE).SerializeToString().replace(b"x" * len(text), text)
+    assert log_record(row).body.string_value == text.decode("utf-8", "replace")
+
+
+def test_what_is_no_otlp_is_malformed() -> None:
     with pytest.raises(Malformed, match="LogRecord"):
-        log_record(row)
+        log_record(b"\xff")
     with pytest.raises(Malformed, match="ResourceLogs"):
-        resource_fields(resource("abc").replace(b"abc", b"\xff\xfe\xfd"))
+        resource_fields(b"\xff")
 
 
 VALUES = st.recursive(
