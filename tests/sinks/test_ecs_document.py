@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.resources
+import json
 from typing import Any
 
-import orjson
 import pytest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from schemas.decision import Enrichment
 from schemas.envelope import RowVerdict
-from sinks.ecs_document import ATTRIBUTES, ecs_document
-from sinks.log_document import resource_fields, scope_fields
+from schemas.formats.json_logs import LogRow, parse
+from sinks.ecs_document import ATTRIBUTES, FIELDS, ecs_document
+from sinks.log_document import log_record, resource_fields, scope_fields
 from tests.sinks.building import any_value, key_values, log, resource, scope
 
 SECOND = 1_000_000_000
@@ -73,9 +73,87 @@ def test_a_body_that_is_no_text_is_its_json() -> None:
 
 
 def test_the_mapping_has_every_field_that_attributes_become() -> None:
-    template = orjson.loads(importlib.resources.files("sinks").joinpath("ecs_template.json").read_bytes())
-    for place in {place for places in ATTRIBUTES.values() for place in places}:
-        fields = template["template"]["mappings"]
-        for part in place.split("."):
-            fields = fields["properties"][part]
-        assert fields["type"] in ("keyword", "text"), place
+    assert {place for places in ATTRIBUTES.values() for place in places} <= FIELDS
+
+
+def written(line: dict[str, Any]) -> dict[str, Any]:
+    """The document of a JSON log."""
+    (row,) = parse(json.dumps(line).encode())
+    assert isinstance(row, LogRow)
+    return ecs_document(log_record(row.record), resource_fields(row.resource), scope_fields(row.scope), None, 9_000)
+
+
+def test_fields_of_an_ecs_logger_keep_their_place() -> None:
+    """What Log4j2's EcsLayout writes."""
+    line = {"@timestamp": "2017-07-14T02:40:00.000Z", "ecs.version": "1.2.0", "log.level": "ERROR",
+            "message": "no stock", "process.thread.name": "main", "log.logger": "a.B", "service.name": "cart",
+            "service.node.name": "n1", "event.dataset": "cart", "trace.id": TRACE.hex(),
+            "transaction.id": TRACE[:8].hex(), "error.type": "E", "error.message": "boom", "error.stack_trace": "at",
+            "labels.team": "shop", "tags": ["a"]}  # fmt: skip
+    assert written(line) == {
+        "@timestamp": "2017-07-14T02:40:00.000000000Z",
+        "ecs": {"version": "8.11.0"},
+        "message": "no stock",
+        "log": {"level": "ERROR", "logger": "a.B"},
+        "event": {"severity": 17, "dataset": "cart"},
+        "process": {"thread": {"name": "main"}},
+        "service": {"name": "cart", "node": {"name": "n1"}},
+        "trace": {"id": TRACE.hex()},
+        "span": {"id": TRACE[:8].hex()},
+        "error": {"type": "E", "message": "boom", "stack_trace": "at"},
+        "labels": {"ecs.version": "1.2.0", "team": "shop", "tags": ["a"]},
+    }
+
+
+def test_nested_fields_keep_their_place_and_what_is_no_field_is_a_label() -> None:
+    """What Filebeat writes."""
+    line = {"@timestamp": "2017-07-14T02:40:00.000Z", "message": "no stock",
+            "log": {"level": "ERROR", "file": {"path": "/x"}}, "container": {"id": "c"},
+            "host": {"name": "h", "ip": ["10.0.0.1"], "os": {"name": "Debian", "kernel": "6"}},
+            "kubernetes": {"pod": {"name": "p"}, "namespace": "ns", "node": "n"}, "error": "boom",
+            "data_stream": {"dataset": "x"}, "sampling": {"policy": "x"}, "trace": {"sampled": True},
+            "event": {"dataset": "nginx", "severity": 3}, "labels": {"team": "shop"}}  # fmt: skip
+    assert written(line) == {
+        "@timestamp": "2017-07-14T02:40:00.000000000Z",
+        "ecs": {"version": "8.11.0"},
+        "message": "no stock",
+        "log": {"level": "ERROR"},
+        "event": {"severity": 17, "dataset": "nginx"},
+        "host": {"name": "h", "os": {"name": "Debian"}},
+        "container": {"id": "c"},
+        "kubernetes": {"pod": {"name": "p"}, "namespace": "ns"},
+        "labels": {
+            "log": {"file": {"path": "/x"}},
+            "host": {"ip": ["10.0.0.1"], "os": {"kernel": "6"}},
+            "kubernetes": {"node": "n"},
+            "error": "boom",
+            "data_stream": {"dataset": "x"},
+            "sampling": {"policy": "x"},
+            "trace": {"sampled": True},
+            "event": {"severity": 3},
+            "team": "shop",
+        },
+    }
+
+
+def test_of_two_values_for_a_field_the_other_is_a_label() -> None:
+    row = log(
+        "a", b"", **{"host.name": "container", "host": {"name": "h"}, "host.hostname": "c1", "exception.type": "E"}
+    )
+    row.attributes.extend(key_values({"error.type": "F", "message": "b", "log.level": "x", "service.name": "other"}))
+    row.attributes.extend(key_values({"labels": {"team": "a"}, "team": "b", "labels.team": "c", "labels.x": 1}))
+    row.severity_text = "INFO"
+    made = document(row, header=resource("cart", **{"host.name": "node"}))
+    assert (made["host"], made["error"]) == ({"name": "container", "hostname": "c1"}, {"type": "F"})
+    assert (made["message"], made["log"]["level"], made["service"]) == ("a", "INFO", {"name": "cart"})
+    assert made["labels"] == {
+        "host": {"name": "h"},
+        "exception.type": "E",
+        "message": "b",
+        "log.level": "x",
+        "service.name": "other",
+        "labels": {"team": "a"},
+        "team": "b",
+        "labels.team": "c",
+        "x": 1,
+    }

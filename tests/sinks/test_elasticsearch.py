@@ -23,7 +23,7 @@ from schemas.decision import Enrichment
 from schemas.envelope import Envelope, RowVerdict
 from schemas.errors import Unavailable
 from sinks.contract import Coordinates, Outcome
-from sinks.ecs_document import ATTRIBUTES
+from sinks.ecs_document import ATTRIBUTES, FIELDS
 from sinks.elasticsearch import Elasticsearch, LogItem, document_id, template
 from sinks.http import USER_AGENT
 from tests.services import Elasticsearch as ElasticsearchServer
@@ -103,6 +103,25 @@ async def test_logs_are_found_by_every_field_that_people_use(
         assert "trace" not in found
 
 
+async def test_logs_in_ecs_are_found_by_the_fields_of_their_loggers(elasticsearch: ElasticsearchServer) -> None:
+    row = log("a", b"", **{"error.type": "E", "error.stack_trace": ["at x", "at y"], "process.thread.name": 7})
+    row.attributes.extend(
+        key_values({"kubernetes": {"pod": {"name": "p"}, "ip": "10.0.0.1"}, "host": "h", "labels": {"n": 1}})
+    )
+    async with connected(elasticsearch.url, mapping="ecs") as destination:
+        assert await send(destination, envelope([row])) == Outcome(accepted=1)
+        for field, value in {
+            "error.type": "E",
+            "process.thread.name": "7",
+            "kubernetes.pod.name": "p",
+            "labels.kubernetes.ip": "10.0.0.1",
+            "labels.host": "h",
+            "labels.n": "1",
+        }.items():
+            assert len(await search(elasticsearch, destination, {"term": {field: value}})) == 1, field
+        assert len(await search(elasticsearch, destination, {"match": {"error.stack_trace": "y"}})) == 1
+
+
 async def test_the_same_log_twice_is_one_document(elasticsearch: ElasticsearchServer) -> None:
     rows = envelope([log("a"), log("b"), log("c")])
     async with connected(elasticsearch.url) as destination:
@@ -126,7 +145,7 @@ async def test_elasticsearch_refuses_one_document_and_gets_the_others(elasticsea
 @pytest.mark.parametrize("mapping", ["otel", "ecs"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.dictionaries(st.text(max_size=40) | st.sampled_from(sorted(ATTRIBUTES)), VALUES, max_size=4),
+    st.dictionaries(st.text(max_size=40) | st.sampled_from(sorted(ATTRIBUTES.keys() | FIELDS)), VALUES, max_size=4),
     VALUES,
     st.integers(0, 2**64 - 1),
     st.integers(-(2**31), 2**31 - 1),
