@@ -15,9 +15,17 @@ from pipeline.commands.console import EX_CONFIG, FILE, ROLES, bad, good, loaded,
 from pipeline.config import Config
 from pipeline.topics import canary_topics
 from schemas.errors import ConfigError
+from sinks import signals as signals_of
+from sinks.contract import Signal
 from sinks.settings import OTLP_KINDS, sink_kind
 
 GRPC_PORT, HTTP_PORT = 4317, 4318  # of OTLP
+# By an input's signal: what it becomes, and which sinks take that.
+_TAKEN: dict[str, tuple[Signal, str]] = {
+    "traces": ("spans", "jaeger, otlp and kafka do"),
+    "logs": ("logs", "elasticsearch does, and otlp with logs in its signals"),
+    "metrics": ("samples", "prometheus does"),
+}
 
 
 @click.command()
@@ -72,10 +80,14 @@ def _notes(config: Config) -> list[str]:
         )
     if not config.sinks:
         notes.append("sinks is empty: nothing leaves Kafka")
-    kinds = {sink_kind(name) for name in config.sinks}
-    if config.sinks and config.metrics.span_metrics.enabled and "prometheus" not in kinds:
+    sent = {signal for name, sink in config.sinks.items() for signal in signals_of(name, sink)}
+    read = {item.signal for item in config.inputs}
+    if config.sinks and config.metrics.span_metrics.enabled and "samples" not in sent:
         notes.append("metrics.span_metrics are counted but no prometheus sink sends them")
-    if not any(item.signal == "traces" for item in config.inputs):
+    for signal, (taken, who) in _TAKEN.items():
+        if config.sinks and signal in read and taken not in sent:
+            notes.append(f"inputs has {signal} but no sink takes them: {who}")
+    if "traces" not in read:
         notes.append("inputs has no traces: nothing will be sampled")
     for name, sink in config.sinks.items():
         ports = {urlsplit(url).port for url in sink.urls} if sink_kind(name) in OTLP_KINDS else set()

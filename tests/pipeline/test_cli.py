@@ -129,6 +129,30 @@ def test_check_tells_what_may_surprise(tmp_path: Path) -> None:
         assert notes == [line for line in expected if compat == "none" or "hash_salt" not in line]
 
 
+@pytest.mark.parametrize(
+    ("kinds", "lost"),
+    [
+        ([], []),
+        (["jaeger"], ["logs", "metrics"]),
+        (["kafka", "prometheus"], ["logs"]),
+        (["elasticsearch"], ["traces", "metrics"]),
+        (["otlp", "prometheus"], []),
+    ],
+)
+def test_check_tells_of_what_no_sink_takes(tmp_path: Path, kinds: list[str], lost: list[str]) -> None:
+    inputs = [{"topic": signal, "signal": signal} for signal in ("traces", "logs", "metrics")]
+    own: dict[str, Any] = {"kafka": {"bootstrap_servers": ["b:1"]}}
+    own["otlp"] = {"endpoint": "http://a:1", "signals": ["traces", "logs"]}
+    sinks = {
+        kind: own.get(kind, {"endpoint": "http://a:1/x" if kind == "prometheus" else "http://a:1"}) for kind in kinds
+    }
+    result = run("check", written(tmp_path, MINIMAL | {"inputs": inputs, "sinks": sinks}))
+    assert result.exit_code == 0, result.output
+    assert re.findall("^! inputs has ([a-z]+) but no sink takes them: ", result.output, re.MULTILINE) == lost
+    only = run("check", written(tmp_path, MINIMAL | {"inputs": inputs[:1], "sinks": sinks}))
+    assert ("no sink takes them" in only.output) == ("traces" in lost)
+
+
 @pytest.mark.parametrize(("rate", "is_told"), [(15, True), (16, False)])
 def test_check_tells_of_a_rate_below_one_span_a_partition(tmp_path: Path, rate: int, is_told: bool) -> None:
     policies = [{"name": "rest", "type": "rate_limiting", "rate_limiting": {"spans_per_second": rate}}]
