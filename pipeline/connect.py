@@ -25,7 +25,7 @@ from pipeline.roles import Role, diagram, expand
 from schemas.errors import ConfigError, TailraceError, Unavailable
 from schemas.http_client import in_words
 from schemas.kafka_client import connection, told
-from sinks.http import Rejected, Tls, authorization
+from sinks.http import ELASTIC_PRODUCT, NO_ELASTICSEARCH, Rejected, Tls, authorization
 from sinks.otlp_service import LOGS, TRACES
 from sinks.settings import OTLP_KINDS, Sink, sink_kind
 
@@ -250,6 +250,9 @@ async def _asked(subject: str, kind: str, sink: Sink, url: str, began: float) ->
         client.request(method, url, allow_redirects=False, **sent) as response,
     ):
         taken, status, location = time.monotonic() - began, response.status, response.headers.get("Location", "")
+        named = response.headers.get(ELASTIC_PRODUCT[0]) == ELASTIC_PRODUCT[1]
+    if 200 <= status < 300 and kind == "elasticsearch" and not named:
+        return Finding(False, subject, NO_ELASTICSEARCH, taken)
     if 200 <= status < 300:
         return Finding(True, subject, "answers", taken)
     if status == HTTPStatus.FORBIDDEN and kind == "elasticsearch":  # who is not known gets 401

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import orjson
 from elastic_transport import NdjsonSerializer, SerializationError, TransportError
-from elasticsearch import ApiError, AsyncElasticsearch
+from elasticsearch import ApiError, AsyncElasticsearch, UnsupportedProductError
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from schemas.envelope import Envelope, RowVerdict
@@ -28,6 +28,7 @@ from schemas.otlp_build import logs_data
 from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, SourceRecord
 from sinks.ecs_document import ecs_document
 from sinks.http import (
+    NO_ELASTICSEARCH,
     REFUSING,
     USER_AGENT,
     Rejected,
@@ -329,4 +330,6 @@ def _said(answer: Any) -> str:
 
 
 def _text(error: ApiError) -> str:
+    if isinstance(error, UnsupportedProductError):
+        return NO_ELASTICSEARCH
     return shortened(f"{error.status_code} {error.body if error.body else error.message}")

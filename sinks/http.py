@@ -37,6 +37,12 @@ DETAIL_CHARACTERS = 500  # of an error text that go into logs and dead letters
 GZIP_LEVEL = 1  # 4 to 5 times faster than the default 6, for about 10 % more bytes of OTLP
 GZIP_WINDOW = 31  # zlib's number for a gzip header and a 32 KiB window
 
+ELASTIC_PRODUCT = ("X-Elastic-Product", "Elasticsearch")  # a header of every answer of Elasticsearch
+NO_ELASTICSEARCH = (
+    "answers without X-Elastic-Product: Elasticsearch, so its client does not believe it: a proxy before Elasticsearch "
+    "must leave that header in; OpenSearch is not supported, an otlp sink to a Collector or Data Prepper reaches it"
+)
+
 T = TypeVar("T")
 
 

@@ -134,6 +134,13 @@ async def findings(name: str, endpoint: str, **settings: Any) -> str:
     return "\n".join([str(finding) async for finding in connect(config, [f"sink.{name}"])][1:])
 
 
+async def test_a_server_that_does_not_say_it_is_elasticsearch_is_told() -> None:
+    async with faulty(status(200, "{}")) as server:
+        assert "OpenSearch is not supported" in await findings("elasticsearch", server.url)
+    async with faulty(status(200, "{}", X_Elastic_Product="Elasticsearch")) as server:
+        assert "answers (" in await findings("elasticsearch", server.url)
+
+
 async def test_a_redirect_and_a_signal_that_is_not_taken_are_told() -> None:
     """Sinks follow no redirect, and send each signal to a path of its own."""
     async with faulty(status(308, Location="https://there:4318/")) as server:

@@ -452,6 +452,26 @@ async def test_a_server_that_is_too_old_refuses_no_document() -> None:
     assert "require_data_stream" in outcome.detail
 
 
+async def test_a_server_that_does_not_say_it_is_elasticsearch_is_told_in_our_words() -> None:
+    """OpenSearch, or a proxy that takes the header away: an operator mends it; until then everything waits."""
+
+    def unnamed(request: Any, body: bytes) -> Any:
+        answer: Any = ACKNOWLEDGED(request, body)
+        del answer.headers["X-Elastic-Product"]
+        return answer
+
+    async with faulty(NO_TEMPLATE, unnamed) as server:
+        with pytest.raises(
+            Unavailable, match="a proxy before Elasticsearch must leave that header in; OpenSearch is not"
+        ):
+            async with connected(server.url):
+                pass
+    async with faulty(unnamed) as server, connected(server.url, manage_template=False) as destination:
+        outcome = await send(destination, envelope([log("a")]))
+        assert (outcome.refused, outcome.retry) == ((), (0,))
+        assert "X-Elastic-Product" in outcome.detail
+
+
 async def test_a_request_that_is_too_large_is_halved() -> None:
     one = json({"items": [created(201)]})
     outcome = await faults(json({"status": 413}, 413), one, one, logs=2)
