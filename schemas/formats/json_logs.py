@@ -5,7 +5,8 @@ record's time, severity, body, trace context, scope and resource; a field that i
 so nothing is lost. Names count without case, `_` and `-`: trace_id, traceId and TraceID are one. They are found at
 the top, nested or dotted (`trace.id`, {"trace": {"id": …}}), and inside the context objects of loggers (CONTEXTS).
 A string of JSON in `log` or `message`, as Docker and Logstash write it, is unpacked and its fields win, whatever the
-shipper calls its own. Members of .NET's `Scopes` become attributes where the log has none of the name.
+shipper calls its own; what the shipper has under a name of theirs, and is another value, is in a map, `outer`.
+Members of .NET's `Scopes` become attributes where the log has none of the name.
 Bytes that are not UTF-8, and halves of surrogate pairs, become U+FFFD, as in OTLP/JSON.
 """
 
@@ -56,6 +57,7 @@ NESTED = frozenset({"trace", "span", "transaction", "log", "service", "dd", "dep
 #: Objects that loggers put their context into; only trace context is taken from them.
 CONTEXTS = frozenset({"mdc", "contextmap", "contextdata", "properties", "context", "ctx", "fields", "extra"})
 _OF_CONTEXT = frozenset({"trace", "span", "flags"})
+_OUTER = "outer"  # the map of what the shipper has under names of the application's
 _SCOPES = "Scopes"  # .NET's, written like this alone: elsewhere scopes are OAuth's and others'
 _OF_SCOPE = frozenset({"Message", "{OriginalFormat}"})  # what .NET writes beside a scope's own members
 _AFTER = 100  # more than any meaning has names
@@ -215,7 +217,11 @@ def _object(value: Any, source: bytes) -> LogRow | BadLine:
 
 
 def _unpacked(value: dict[str, Any]) -> tuple[dict[str, Any], Collection[str]]:
-    """The object with a JSON object inside its `log` or `message` string merged in, and which names are the outer's."""
+    """The object with a JSON object inside its `log` or `message` string merged in, and which names are the outer's.
+
+    Of names that both have, the outer's value is left out where it is the same: the shipper merged them, too. Where it
+    differs it goes into a map, in which a rule of redaction finds it by its name. Raises RecursionError.
+    """
     for key in ("log", "message"):
         text = value.get(key)
         if isinstance(text, str) and text.lstrip().startswith("{"):
@@ -224,9 +230,18 @@ def _unpacked(value: dict[str, Any]) -> tuple[dict[str, Any], Collection[str]]:
                 inner: dict[str, Any] = exactly(load(data), data)  # an object: it starts with a brace
             except (Malformed, RecursionError):
                 continue
-            outer = {(f"outer.{n}" if n in inner else n): member for n, member in value.items() if n != key}
+            outer = {name: member for name, member in value.items() if name != key and name not in inner}
+            hidden = {n: m for n, m in value.items() if n != key and n in inner and m != inner[n]}
+            if hidden:
+                outer[_free(_OUTER, inner | outer)] = hidden
             return inner | outer, outer
     return value, ()
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _flattened(value: dict[str, Any], scopes: list[Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _TOKEN = re.compile(
-    r"""\s*(?:\#[^\n]*|(?P<word>[\w.-]+|\[[^\]\n]+\](?:\[[^\]\n]+\])*)|(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+    r"""\s*(?:\#[^\n]*|(?P<word>[\w.-]+|(?:\[[\w.@-]+\])+)|(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
     r"""|(?P<pattern>/(?:[^/\\\n]|\\.)*/)|(?P<sign>=>|=~|!~|==|!=|[{}()\[\],]))"""
 )
 SECTIONS = ("input", "filter", "output")
@@ -64,8 +64,26 @@ def _body(tokens: list[str], section: str, found: list[Plugin]) -> None:
 
 def _value(tokens: list[str]) -> Any:
     word = _next(tokens)
-    if word in ("{", "}", "=>", "]"):
+    if word == "{":
+        members = {}
+        while (key := _next(tokens)) != "}":
+            _expect(tokens, "=>")
+            members[_plain(key)] = _value(tokens)
+        return members
+    if word == "[":
+        entries = []
+        while True:
+            entries.append(_value(tokens))
+            if (sign := _next(tokens)) == "]":
+                return entries
+            if sign != ",":
+                raise SyntaxError(f"{sign} where , or ] is wanted")
+    if word in ("}", "=>", "]", ","):
         raise SyntaxError(f"{word} where a value is wanted")
+    return _plain(word)
+
+
+def _plain(word: str) -> str:
     return word[1:-1] if word[0] in "\"'" else word
 
 

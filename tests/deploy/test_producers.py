@@ -17,6 +17,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
+from processors.redaction import Redaction, Redactor
 from processors.regroup import Regroup
 from schemas.envelope import Envelope
 from schemas.formats.jaeger_model import TEXT
@@ -122,11 +123,41 @@ def test_logstashs_pipeline_leads_from_an_input_to_the_topic() -> None:
     plugins = logstash.plugins(_file("Logstash"))
     assert [(plugin.section, plugin.name) for plugin in plugins] == [
         ("input", "beats"),
+        ("filter", "mutate"),
         ("filter", "json"),
+        ("filter", "mutate"),
         ("output", "kafka"),
     ]
     settings = plugins[-1].settings
     assert (settings["topic_id"], settings["codec"], settings["acks"]) == (_topic(), "json", "all")
+
+
+def test_no_line_is_sent_beside_its_fields() -> None:
+    """A line's own `message` must survive, so the text goes first; without one nothing would overwrite it."""
+    source = read_yaml("deploy/vector/vector.yaml")["transforms"]["app"]["source"]
+    assert 0 < source.index("is_object(parsed)") < source.index("del(.message)") < source.index("merge!(., parsed)")
+    before, parse, after = [p.settings for p in logstash.plugins(_file("Logstash")) if p.section == "filter"]
+    line = before["rename"]["message"]
+    assert (parse["source"], parse["remove_field"], after["rename"]) == (line, [line], {line: "message"})
+    assert "target" not in parse
+    assert before["remove_field"] == ["[event][original]"]  # the same text, from Logstash's codec
+
+
+@pytest.mark.parametrize("section", LOGS)
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_line_without_message_has_no_secret_left(section: str, kept: bool) -> None:
+    """Nor where a shipper keeps the text beside the fields it parsed: with other settings than the files here have."""
+    (block,) = _blocks(section, "json")
+    line = {"level": "error", "msg": "no funds", "password": "hunter2", "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}
+    shippers = json.loads(block)
+    text = "log" if section == "Fluent Bit" else "message"
+    del shippers[text]
+    message = shippers | {"password": "hunter3"} | ({text: json.dumps(line) + "\n"} if kept else line)
+    for fields in (message, message | line):
+        rules = Redaction(allow_all_keys=True, blocked_key_patterns=["^password$"])
+        (envelope,) = _read("logs", "json", json.dumps(fields).encode(), Redactor(rules))
+        assert LogRecord.FromString(envelope.row(0)).body.string_value == "no funds"
+        assert b"hunter" not in envelope.row(0)
 
 
 @pytest.mark.parametrize("text", ["output { kafka { a => } }", "output { kafka {", "outputs {}", "input { a => }"])
@@ -155,9 +186,9 @@ def _topic() -> str:
     return str(topic)
 
 
-def _read(signal: str, encoding: str, value: bytes) -> list[Envelope]:
+def _read(signal: str, encoding: str, value: bytes, redactor: Redactor | None = None) -> list[Envelope]:
     """What ingest makes of a raw message with a trace, of which nothing may be a dead letter."""
-    regroup = Regroup("raw", 0, signal, encoding, 1, 1 << 20, 1 << 20)
+    regroup = Regroup("raw", 0, signal, encoding, 1, 1 << 20, 1 << 20, redactor)
     regroup.add(7, 1_000, value)
     flushed = regroup.flush(None, {})
     assert (flushed.dead_letters, flushed.untraced) == ([], [])

@@ -434,7 +434,33 @@ def test_json_inside_log_is_unpacked_and_wins() -> None:
     log = record(outer)
     assert (log.body.string_value, log.severity_number, log.trace_id) == ("boom", 17, TRACE)
     assert log.time_unix_nano == NOON * 10**9
-    assert attributes(outer) == {"stream": "stderr", "outer.time": "2024-01-01T12:00:05Z"}
+    assert attributes(outer) == {"stream": "stderr", "outer": {"time": "2024-01-01T12:00:05Z"}}
+
+
+def test_what_a_shipper_merged_already_is_there_once() -> None:
+    """Fluent Bit with Merge_Log and Keep_Log, Logstash's json filter, Vector's merge."""
+    inner = {"level": "error", "msg": "boom", "password": "hunter2", "trace_id": HEX, "order": {"id": 5, "lines": [1]}}
+    fields = {"stream": "stderr", "log": orjson.dumps(inner).decode() + "\n"} | inner
+    assert one(fields) == one(inner | {"stream": "stderr"})
+
+
+@pytest.mark.parametrize("taken", [{}, {"outer": 1}, {"outer": 1, "outer_": 2}])
+def test_a_name_of_both_keeps_its_name_in_a_map(taken: dict[str, Any]) -> None:
+    """So that rules for keys find it; a rule for `^password$` does not know `outer.password`."""
+    inner = {"msg": "boom", "password": "one"} | taken
+    fields = {"password": "two", "stream": "stderr", "log": orjson.dumps(inner).decode()}
+    name = "outer" + "_" * len(taken)
+    assert attributes(fields) == {"password": "one", "stream": "stderr", name: {"password": "two"}} | taken
+
+
+@pytest.mark.parametrize("levels", [30, 300, 1_000])
+def test_names_of_both_with_values_of_very_many_levels(levels: int) -> None:
+    deep = b'{"a":' * levels + b"1" + b"}" * levels
+    line = b'{"x":%s,"message":%s}' % (deep, orjson.dumps((b'{"x":%s}' % deep).decode()))
+    good = b'{"msg":"b"}'
+    assert [type(row) for row in parse(line)] == [LogRow if levels < 100 else BadLine]
+    assert isinstance(parse(b"%s\n%s" % (line, good))[-1], LogRow)
+    assert parse(b"[%s,%s]" % (line, good))
 
 
 @pytest.mark.parametrize(
