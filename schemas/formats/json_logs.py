@@ -6,6 +6,7 @@ so nothing is lost. Names count without case, `_` and `-`: trace_id, traceId and
 the top, nested or dotted (`trace.id`, {"trace": {"id": …}}), and inside the context objects of loggers (CONTEXTS).
 A string of JSON in `log` or `message`, as Docker and Logstash write it, is unpacked and its fields win, whatever the
 shipper calls its own; what the shipper has under a name of theirs, and is another value, is in a map, `outer`.
+A body of text without a severity beside it may state one in its head, as text logs do.
 Members of .NET's `Scopes` become attributes where the log has none of the name.
 Bytes that are not UTF-8, and halves of surrogate pairs, become U+FFFD, as in OTLP/JSON.
 """
@@ -26,7 +27,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from schemas.errors import Malformed
 from schemas.formats.json_mapping import exactly, load
-from schemas.formats.text_logs import MOST_LOGS
+from schemas.formats.text_logs import MOST_LOGS, head_of, severity
 from schemas.formats.times import nanoseconds
 from schemas.formats.trace_fields import TraceContext, context_in_text, span_id, trace_context
 from schemas.reasons import Reason
@@ -199,6 +200,9 @@ def _object(value: Any, source: bytes) -> LogRow | BadLine:
         record.time_unix_nano = time_ns
     _severity(found, record)
     cut = _body(found, record)
+    if not record.severity_number and not record.severity_text and record.body.HasField("string_value"):
+        number, record.severity_text = severity(head_of(record.body.string_value))
+        record.severity_number = number  # type: ignore[assignment]
     trace_id = _trace(found, record)
     service = _text(found, "service")
     # A version or an environment on its own may be anything's; beside a service it is the service's.

@@ -94,7 +94,7 @@ def entries(text: str) -> Iterator[str]:
 def record(text: str) -> LogRecord:
     """One log."""
     log = LogRecord(body={"string_value": text})
-    head = _COLOUR.sub("", text.split("\n", 1)[0][:_HEAD_BYTES])
+    head = head_of(text)
     number, log.severity_text = severity(head)
     log.severity_number = number  # type: ignore[assignment]
     time = _TIME.match(head)
@@ -104,6 +104,11 @@ def record(text: str) -> LogRecord:
     if context is not None:
         log.trace_id, log.span_id, log.flags = context.trace_id, context.span_id, context.flags or 0
     return log
+
+
+def head_of(text: str) -> str:
+    """What of a text is looked at for its level: the start of its first line, without colours."""
+    return _COLOUR.sub("", text[:_HEAD_BYTES].split("\n", 1)[0])
 
 
 def severity(head: str) -> tuple[int, str]:

@@ -417,6 +417,30 @@ def test_severities(fields: dict[str, Any], number: int, text: str, left: dict[s
     assert (log.severity_number, log.severity_text, attributes(fields)) == (number, text, left)
 
 
+@pytest.mark.parametrize(
+    ("line", "number", "text"),
+    [
+        (f"2026-01-01 10:00:00.123 ERROR [pay,trace_id={HEX}] c.e.Pay : declined", 17, "ERROR"),
+        (f"level=warn msg=slow trace_id={HEX}", 13, "warn"),
+        (f"\x1b[31mERROR\x1b[0m trace_id={HEX}\nINFO second line", 17, "ERROR"),
+        (f"<34>1 2026-01-01T22:14:15.003Z host su - ID47 - trace_id={HEX}", 18, ""),
+        (f"no ERROR found trace_id={HEX}", 0, ""),
+        (f"first line trace_id={HEX}\nERROR second line", 0, ""),
+    ],
+)
+@pytest.mark.parametrize("key", ["log", "message"])
+def test_a_line_of_text_that_a_shipper_sends_has_the_severity_it_states(
+    key: str, line: str, number: int, text: str
+) -> None:
+    fields = {"@timestamp": "2026-01-01T10:00:00Z", "stream": "stderr", key: line}
+    log = record(fields)
+    assert (log.trace_id, log.severity_number, log.severity_text) == (TRACE, number, text)
+    assert attributes(fields | {"status": 500}) == {"stream": "stderr", "status": 500}
+    for own, expected in (("info", 9), ("shiny", 0)):
+        log = record(fields | {"level": own})
+        assert (log.severity_number, log.severity_text) == (expected, own), "a field goes before the text"
+
+
 @pytest.mark.parametrize("key", ["message", "msg", "body", "log", "Message", "@m", "event", "short_message"])
 def test_bodies(key: str) -> None:
     assert record({key: "text"}).body.string_value == "text"
