@@ -39,12 +39,14 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "time": ("timestamp", "time", "ts", "@t", "@timestamp", "datetime", "asctime", "timemillis", "instant", "date"),
     "severity": ("severitynumber", "severitytext", "level", "severity", "log.level", "levelname", "loglevel", "lvl",
                  "@l", "status", "priority"),
-    "body": ("body", "message", "msg", "log", "@m", "event", "shortmessage", "@mt"),
+    "body": ("body", "message", "msg", "log", "@m", "event", "shortmessage", "@mt", "textpayload",
+             "jsonpayload.message"),
     "trace": ("traceid", "trace.id", "oteltraceid", "@tr", "mdc.traceid", "traceparent", "b3", "xb3traceid",
               "ubertraceid", "xamzntraceid", "awsxraytraceid", "xraytraceid", "logging.googleapis.com/trace",
-              "xcloudtracecontext", "operationid", "dd.traceid"),
+              "xcloudtracecontext", "operationid", "dd.traceid", "trace.traceid", "span.traceid",
+              "trace"),
     "span": ("spanid", "span.id", "otelspanid", "@sp", "xb3spanid", "logging.googleapis.com/spanid", "dd.spanid",
-             "transaction.id"),
+             "transaction.id", "span.spanid", "trace.spanid"),
     "flags": ("traceflags",),
     "service": ("service.name", "servicename", "otelservicename", "service", "dd.service"),
     "version": ("service.version", "serviceversion", "dd.version", "version"),
@@ -54,7 +56,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 _MEANING = {name: (meaning, rank) for meaning, names in FIELDS.items() for rank, name in enumerate(names)}
 #: Objects whose members count as if they were dotted names.
-NESTED = frozenset({"trace", "span", "transaction", "log", "service", "dd", "deployment"})
+NESTED = frozenset({"trace", "span", "transaction", "log", "service", "dd", "deployment", "jsonpayload"})
 #: Objects that loggers put their context into; only trace context is taken from them.
 CONTEXTS = frozenset({"mdc", "contextmap", "contextdata", "properties", "context", "ctx", "fields", "extra"})
 _OF_CONTEXT = frozenset({"trace", "span", "flags"})
@@ -63,6 +65,8 @@ _SCOPES = "Scopes"  # .NET's, written like this alone: elsewhere scopes are OAut
 _OF_SCOPE = frozenset({"Message", "{OriginalFormat}"})  # what .NET writes beside a scope's own members
 _AFTER = 100  # more than any meaning has names
 _DECIMAL = frozenset({"dd.traceid", "dd.spanid"})
+_LOOSE = frozenset({"operationid", "trace"})  # Azure's and Google's are trace ids; everybody else's are not
+_WHOLE = re.compile(r"[0-9a-fA-F]{32}|projects/[^/]+/traces/[0-9a-fA-F]{32}", re.ASCII).fullmatch
 _NO_WORDS = frozenset({"status", "severitynumber", "priority"})  # whose text is no word for a severity
 _JOURNALD = "PRIORITY"  # in capitals and 0 to 7: anybody else's priority is no severity
 _MAX_DEPTH = 20  # Elasticsearch's depth limit of a mapping; protobuf's parsers stop at 100, three per level
@@ -368,8 +372,8 @@ def _body(found: dict[str, list[_Field]], record: LogRecord) -> bool:
 def _trace(found: dict[str, list[_Field]], record: LogRecord) -> bytes:
     context: TraceContext | None = None
     for field in found.get("trace", ()):
-        if field.name == "operationid" and not (isinstance(field.value, str) and len(field.value) == 32):
-            continue  # Azure's is a trace id; everybody else's is not
+        if field.name in _LOOSE and not (isinstance(field.value, str) and _WHOLE(field.value)):
+            continue
         context = trace_context(field.value, decimal=field.name in _DECIMAL)
         if context is not None:
             _forget(field, context.trace_id)

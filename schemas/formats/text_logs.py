@@ -9,7 +9,8 @@ first line begins in a way that marks the start of a log (STARTS), and later lin
 - Time: a date and time with a zone at the start; without a zone it is nobody's time, and the raw record has its own,
   which becomes the observed one.
 - Trace context: traceparent, `trace_id=…`, `[trace.id=…]`, `dd.trace_id=…`, X-Ray's Root=, RFC 5424's
-  `[opentelemetry trace_id="…"]`; see schemas/formats/trace_fields.py.
+  `[opentelemetry trace_id="…"]`, Spring's `[trace-span]` and `[application,trace,span]` in the head; see
+  schemas/formats/trace_fields.py.
 
 Text is UTF-8; bytes that are not become U+FFFD. A NUL byte says that it is no text.
 """

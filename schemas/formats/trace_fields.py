@@ -2,8 +2,8 @@
 
 Forms, by origin: OpenTelemetry, ECS, Serilog, Java MDC (lower-case hex); Zipkin (16 or 32 hex digits); Jaeger (hex
 without leading zeros); W3C `traceparent`; B3 in one header; AWS X-Ray `1-8hex-24hex`; Google `projects/p/traces/hex`;
-Datadog (decimal, the low 64 bits); protobuf's JSON (base64); UUIDs. A 64-bit id fills the low half: the pipeline joins
-on that half alone (schemas/ids.py).
+Datadog (decimal, the low 64 bits); protobuf's JSON (base64); UUIDs; Spring's `[hex-hex]` in text. A 64-bit id fills the
+low half: the pipeline joins on that half alone (schemas/ids.py).
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ _CLOUD = re.compile(r"([0-9a-f]{32})(?:/(\d{1,20}))?(?:;o=(\d))?")
 _IN_TEXT = re.compile(r"(?<![a-z0-9])(dd\.)?trace[_.]?id[\"']?\s*[=:]\s*[\"']?([0-9a-f][0-9a-f-]{12,35})(?![0-9a-z])")
 _SPAN_IN_TEXT = re.compile(r"(?<![a-z0-9])(dd\.)?span[_.]?id[\"']?\s*[=:]\s*[\"']?([0-9a-f]{13,20})(?![0-9a-z])")
 _FLAGS_IN_TEXT = re.compile(r"(?<![a-z0-9])trace[_.]?flags[\"']?\s*[=:]\s*[\"']?([0-9a-f]{2})(?![0-9a-z])")
+# Spring Boot's [trace-span], and [application,trace,span] of its older patterns: two ids of digits alone are none.
+_SPRING = re.compile(
+    r"\[(?:([0-9a-f]{32})-|[^\[\],\n]{0,64},(?!\d+,\d+[\],])([0-9a-f]{16}|[0-9a-f]{32}),)"
+    r"([0-9a-f]{16})(?:,(?:true|false)?)?\]"
+)
+_SPRING_HEAD = 300  # characters that its brackets are within: time, level, process, application and thread come before
 
 
 class TraceContext(NamedTuple):
@@ -108,7 +114,14 @@ def identifier(value: str, size: int, *, decimal: bool = False) -> bytes:
 
 
 def context_in_text(text: str) -> TraceContext | None:
-    """A trace context inside a message: a traceparent, an X-Ray id, or `trace_id=…` as loggers' patterns write it."""
+    """A trace context inside a message: a traceparent, an X-Ray id, or `trace_id=…` as loggers' patterns write it.
+
+    Spring's, in a line's head, is the log's own: it goes before what the message names.
+    """
+    if match := _SPRING.search(text, 0, _SPRING_HEAD):
+        found = _context(bytes.fromhex((match[1] or match[2]).zfill(32)), bytes.fromhex(match[3]))
+        if found is not None:
+            return found
     lower = text.lower()
     if "trace" not in lower and "00-" not in lower and "root=1-" not in lower:
         return None  # most messages: three searches in C instead of three patterns

@@ -452,6 +452,13 @@ def test_a_body_may_have_structure_and_a_message_may_not() -> None:
     assert attributes({"event": {"a": 1}}) == {"event": {"a": 1}}
 
 
+def test_bodies_of_googles_log_entries() -> None:
+    assert record({"textPayload": "text", "severity": "ERROR"}).body.string_value == "text"
+    fields = {"jsonPayload": {"message": "text", "k": 1}, "logName": "projects/p/logs/x"}
+    assert record(fields).body.string_value == "text"
+    assert attributes(fields) == {"jsonPayload": {"k": 1}, "logName": "projects/p/logs/x"}
+
+
 def test_json_inside_log_is_unpacked_and_wins() -> None:
     inner = {"level": "error", "msg": "boom", "trace_id": HEX, "time": NOON}
     outer = {"log": orjson.dumps(inner).decode() + "\n", "stream": "stderr", "time": "2024-01-01T12:00:05Z"}
@@ -573,6 +580,11 @@ def test_what_only_looks_like_json_inside_log_is_text() -> None:
         {"trace.id": HEX, "span.id": SPAN_HEX},
         {"trace": {"id": HEX}, "span": {"id": SPAN_HEX}},
         {"trace.id": HEX, "transaction": {"id": SPAN_HEX}},
+        {"span": {"trace_id": HEX, "span_id": SPAN_HEX, "parent_span_id": None}},  # structlog's recipe
+        {"trace": {"trace_id": HEX, "span_id": SPAN_HEX}},
+        {"trace": {"traceId": HEX}, "span": {"spanId": SPAN_HEX}},
+        {"trace": f"projects/p-1/traces/{HEX}", "spanId": SPAN_HEX, "textPayload": "x"},  # Google's LogEntry
+        {"trace": HEX, "span_id": SPAN_HEX},
         {"@tr": HEX, "@sp": SPAN_HEX},
         {"otelTraceID": HEX, "otelSpanID": SPAN_HEX},
         {"mdc": {"trace_id": HEX, "span_id": SPAN_HEX}},
@@ -592,6 +604,7 @@ def test_what_only_looks_like_json_inside_log_is_text() -> None:
         {"message": f"GET / trace_id={HEX} span_id={SPAN_HEX}"},
         {"message": f"[trace.id={HEX} span.id={SPAN_HEX}] done"},
         {"message": f"with header 00-{HEX}-{SPAN_HEX}-01"},
+        {"log": f"2026-01-01T10:00:00.123Z  WARN 1 --- [shop] [nio-8080-exec-1] [{HEX}-{SPAN_HEX}] c.e.Foo : boom"},
     ],
 )
 def test_forms_of_trace_ids(fields: dict[str, Any]) -> None:
@@ -627,8 +640,13 @@ def test_what_is_no_trace_id_stays_an_attribute(value: Any) -> None:
     assert attributes({"trace_id": value}) == ({} if value is None else {"trace_id": value})
 
 
-def test_an_operation_id_is_a_trace_id_only_in_azures_form() -> None:
-    assert one({"operationId": "0af76519-16cd-43dd-8448-eb211c80319c"}).trace_id == b""
+@pytest.mark.parametrize("name", ["operationId", "trace"])
+@pytest.mark.parametrize(
+    "value",
+    ["0af76519-16cd-43dd-8448-eb211c80319c", SPAN_HEX, 12345678901234567890, True, "at x 1-5759e988-" + "a" * 24, {}],
+)
+def test_a_name_of_many_meanings_is_a_trace_id_in_its_owners_form_alone(name: str, value: Any) -> None:
+    assert one({name: value}).trace_id == b""
 
 
 def test_an_id_in_another_form_can_still_be_searched_for() -> None:

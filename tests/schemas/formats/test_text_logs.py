@@ -86,6 +86,10 @@ def test_severity_is_not_guessed(line: str) -> None:
         (f'"Root=1-{HEX[:8]}-{HEX[8:]}" "a.example.com"', "", 0),
         (f"X-Amzn-Trace-Id: Root=1-{HEX[:8]}-{HEX[8:]};Parent={SPAN_HEX};Sampled=1", SPAN_HEX, 0),
         (f"Exception\n  at x\n  trace_id={HEX}", "", 0),
+        (f"2026-01-01T10:00:00.123Z  WARN 1 --- [shop] [nio-1] [{HEX}-{SPAN_HEX}] c.e.Foo : boom", SPAN_HEX, 0),
+        (f"2026-01-01 10:00:00.123  INFO [my shop,{HEX},{SPAN_HEX}] 1 --- x", SPAN_HEX, 0),
+        (f"2026-01-01 10:00:00.123  INFO [,{HEX},{SPAN_HEX},true] 1 --- x", SPAN_HEX, 0),
+        (f"INFO [shop,{HEX},{SPAN_HEX}] c.e.Foo : answered 00-{HEX[::-1]}-{SPAN_HEX[::-1]}-01", SPAN_HEX, 0),
     ],
 )  # fmt: skip
 def test_trace_context_in_text(text: str, span: str, flags: int) -> None:
@@ -99,9 +103,19 @@ def test_datadog_writes_decimals() -> None:
     assert (log.trace_id.hex(), log.span_id.hex()) == ("0" * 16 + HEX[16:], SPAN_HEX)
 
 
+def test_the_short_trace_ids_of_older_spring() -> None:
+    log = one(f"2026-01-01 10:00:00.123  INFO [shop,{HEX[16:]},{SPAN_HEX},true] 1 --- x")
+    assert (log.trace_id.hex(), log.span_id.hex()) == ("0" * 16 + HEX[16:], SPAN_HEX)
+
+
 @pytest.mark.parametrize(
-    "text", ["trace_id=-", f"trace_id={'0' * 32}", "trace_id=none", "order 1-5759e988-12", "plain"]
-)
+    "text",
+    ["trace_id=-", f"trace_id={'0' * 32}", "trace_id=none", "order 1-5759e988-12", "plain",
+     f"[{' ' * 49}] Spring without a trace", "INFO [shop,,] 1 --- x", f"INFO [shop,{'0' * 32},{'0' * 16}] x",
+     "[shop,1234567890123456,1234567890123456]", "[ffffffff81000000-ffffffff82000000]", f"[{HEX},{SPAN_HEX}]",
+     f"[{HEX}-{SPAN_HEX}0]", f"[{HEX.upper()}-{SPAN_HEX}]", f"{HEX}-{SPAN_HEX}", f"[a\n,{HEX},{SPAN_HEX}]",
+     "x" * 300 + f"[{HEX}-{SPAN_HEX}]"],
+)  # fmt: skip
 def test_no_trace_context(text: str) -> None:
     assert (one(text).trace_id, one(text).span_id) == (b"", b"")
 
