@@ -31,6 +31,7 @@ NUMBERS: dict[str, int] = {
 }  # fmt: skip
 # Go's slog writes a level between its own as `ERROR+2`; it has four steps from one to the next, as OTLP has.
 _SLOG = re.compile(r"(DEBUG|INFO|WARN|ERROR)([+-]\d{1,9})", re.ASCII)
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # around a level, as terminals are told it
 _SYSLOG = (FATAL, ERROR + 2, ERROR + 1, ERROR, WARN, INFO + 1, INFO, DEBUG)
 
 

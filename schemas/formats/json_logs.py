@@ -32,7 +32,7 @@ from schemas.formats.times import nanoseconds
 from schemas.formats.trace_fields import TraceContext, context_in_text, span_id, trace_context
 from schemas.reasons import Reason
 from schemas.remembered import LONGEST, remembered
-from schemas.severity import HIGHEST, UNSPECIFIED, severity_number, severity_of_level, severity_text
+from schemas.severity import COLOUR, HIGHEST, INFO, UNSPECIFIED, severity_number, severity_of_level, severity_text
 
 #: Meaning of names, best first. Shippers add `@timestamp` on their own: an application's own time goes before it.
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -40,7 +40,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "severity": ("severitynumber", "severitytext", "level", "severity", "log.level", "levelname", "loglevel", "lvl",
                  "@l", "status", "priority"),
     "body": ("body", "message", "msg", "log", "@m", "event", "shortmessage", "@mt", "textpayload",
-             "jsonpayload.message"),
+             "jsonpayload.message", "renderedmessage", "fields.message"),
     "trace": ("traceid", "trace.id", "oteltraceid", "@tr", "mdc.traceid", "traceparent", "b3", "xb3traceid",
               "ubertraceid", "xamzntraceid", "awsxraytraceid", "xraytraceid", "logging.googleapis.com/trace",
               "xcloudtracecontext", "operationid", "dd.traceid", "trace.traceid", "span.traceid",
@@ -56,7 +56,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 _MEANING = {name: (meaning, rank) for meaning, names in FIELDS.items() for rank, name in enumerate(names)}
 #: Objects whose members count as if they were dotted names.
-NESTED = frozenset({"trace", "span", "transaction", "log", "service", "dd", "deployment", "jsonpayload"})
+NESTED = frozenset({"trace", "span", "transaction", "log", "service", "dd", "deployment", "jsonpayload", "fields"})
 #: Objects that loggers put their context into; only trace context is taken from them.
 CONTEXTS = frozenset({"mdc", "contextmap", "contextdata", "properties", "context", "ctx", "fields", "extra"})
 _OF_CONTEXT = frozenset({"trace", "span", "flags"})
@@ -72,6 +72,7 @@ _JOURNALD = "PRIORITY"  # in capitals and 0 to 7: anybody else's priority is no 
 _MAX_DEPTH = 20  # Elasticsearch's depth limit of a mapping; protobuf's parsers stop at 100, three per level
 _INT64 = 1 << 63
 _SYSLOG = frozenset("01234567")
+_NUMBERS = {str(level): level for level in range(70)}  # levels of pino and syslog, written as texts
 TOO_DEEP = "nested too deeply"  # orjson reads 1,024 levels and writes 254
 MOST_OBJECTS = MOST_LOGS << 4  # of an array, and arrays: 64 bytes and more each when they are read, for two of text
 TOO_MANY_OBJECTS = f"more than {MOST_OBJECTS} objects and arrays in a message"
@@ -204,9 +205,8 @@ def _object(value: Any, source: bytes) -> LogRow | BadLine:
         record.time_unix_nano = time_ns
     _severity(found, record)
     cut = _body(found, record)
-    if not record.severity_number and not record.severity_text and record.body.HasField("string_value"):
-        number, record.severity_text = severity(head_of(record.body.string_value))
-        record.severity_number = number  # type: ignore[assignment]
+    if not record.severity_number and not record.severity_text:
+        _severity_unsaid(found, record)
     trace_id = _trace(found, record)
     service = _text(found, "service")
     # A version or an environment on its own may be anything's; beside a service it is the service's.
@@ -305,7 +305,7 @@ def _members(name: str, value: dict[str, Any]) -> Iterator[tuple[dict[str, Any],
             if isinstance(leaf, dict):  # deployment.environment.name
                 for last in leaf:
                     yield leaf, f"{name}.{_normal(inner)}.{_normal(last)}", last
-    elif name in CONTEXTS:
+    if name in CONTEXTS:
         for inner in value:
             yield value, _normal(inner), inner
 
@@ -325,30 +325,50 @@ def _severity(found: dict[str, list[_Field]], record: LogRecord) -> None:
     fields = found.get("severity")
     if fields is None:
         return
-    words = [field for field in fields if isinstance(field.value, str) and field.name not in _NO_WORDS]
+    words = [field for field in fields if _is_word(field)]
     if len(words) == len(fields) == 1:  # most logs
         (word,) = words
-        record.severity_text = word.value
-        record.severity_number = severity_number(word.value)  # type: ignore[assignment]
+        record.severity_text = _plain(word.value)
+        record.severity_number = severity_number(record.severity_text)  # type: ignore[assignment]
         word.take()
         return
     known = next((field for field in fields if _severity_number(field)), None)
     text = known or next(iter(words), None)
     if known is not None:
         record.severity_number = _severity_number(known)  # type: ignore[assignment]
-        if not isinstance(known.value, str) or known.name == "priority":
+        if not isinstance(known.value, str) or known.value in _NUMBERS:
             text = next((field for field in words if field.name == "severitytext"), None)
-    record.severity_text = text.value if text else severity_text(record.severity_number)
+    record.severity_text = _plain(text.value) if text else severity_text(record.severity_number)
     for field in {id(field): field for field in (known, text) if field}.values():
         field.take()
+
+
+def _severity_unsaid(found: dict[str, list[_Field]], record: LogRecord) -> None:
+    """Of a log whose fields state none: Serilog's compact format leaves out Information, a line of text has a head."""
+    number, text = UNSPECIFIED, ""
+    if any(field.name == "@t" for field in found.get("time", ())):
+        number, text = INFO, "Information"
+    elif record.body.HasField("string_value"):
+        number, text = severity(head_of(record.body.string_value))
+    record.severity_number, record.severity_text = number, text  # type: ignore[assignment]
+
+
+def _is_word(field: _Field) -> bool:
+    return isinstance(field.value, str) and field.name not in _NO_WORDS and field.value not in _NUMBERS
+
+
+def _plain(word: str) -> str:
+    return COLOUR.sub("", word) if "\x1b" in word else word  # winston's colours
 
 
 def _severity_number(field: _Field) -> int:
     value = field.value
     if field.name == "priority":
         return severity_of_level(int(value)) if field.key == _JOURNALD and str(value) in _SYSLOG else UNSPECIFIED
+    if isinstance(value, str) and field.name not in _NO_WORDS:
+        value = _NUMBERS.get(value, value)
     if isinstance(value, str):
-        return 0 if field.name == "severitynumber" else severity_number(value)
+        return 0 if field.name == "severitynumber" else severity_number(_plain(value))
     if not isinstance(value, int | float) or isinstance(value, bool) or field.name == "status":  # status: HTTP's
         return 0
     if field.name == "severitynumber":

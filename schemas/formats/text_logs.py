@@ -3,9 +3,10 @@
 One Kafka value is one log, with the lines of its stack trace, as shippers send it. It is several logs only when its
 first line begins in a way that marks the start of a log (STARTS), and later lines begin in that same way.
 
-- Severity: a syslog priority `<34>`, a klog letter, `level=warn`, or a level in the line's head: after times, brackets
-  and at most one logger's name, in capitals (`INFO`), in brackets of its own (`[error]`, `[core:error]`), or as the
-  first word with a colon (`error:`). A level in the message itself says nothing: "no ERROR found" has no severity.
+- Severity: a syslog priority `<34>`, a klog letter, Ruby's `E, [… #1] ERROR -- `, .NET's `fail:`, `level=warn`, or a
+  level in the line's head: after times, brackets and at most one logger's name, in capitals (`INFO`), in brackets of
+  its own (`[error]`, `[core:error]`), or as the first word with a colon (`error:`). A level in the message itself says
+  nothing: "no ERROR found" has no severity.
 - Time: a date and time with a zone at the start; without a zone it is nobody's time, and the raw record has its own,
   which becomes the observed one.
 - Trace context: traceparent, `trace_id=…`, `[trace.id=…]`, `dd.trace_id=…`, X-Ray's Root=, RFC 5424's
@@ -28,7 +29,7 @@ from schemas.formats.times import nanoseconds
 from schemas.formats.trace_fields import context_in_text
 from schemas.otlp_build import log_observed, logs_data
 from schemas.reasons import Reason
-from schemas.severity import UNSPECIFIED, severity_number, severity_of_level
+from schemas.severity import COLOUR, DEBUG, ERROR, TRACE, UNSPECIFIED, severity_number, severity_of_level
 
 _DAY = "Mon|Tue|Wed|Thu|Fri|Sat|Sun"
 _MONTH = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
@@ -50,10 +51,11 @@ LEVELS = frozenset(
     {"TRACE", "DEBUG", "INFO", "NOTICE", "WARN", "WARNING", "ERR", "ERROR", "SEVERE", "CRIT", "CRITICAL", "ALERT",
      "EMERG", "EMERGENCY", "FATAL", "PANIC", "TRC", "DBG", "INF", "WRN", "FTL"}
 )  # fmt: skip
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PRIORITY = re.compile(r"<(\d{1,3})>")
 _HIGHEST_PRIORITY = 191  # facility 23, severity 7 (RFC 5424)
 _KLOG = re.compile(r"([IWEF])\d{4} \d\d:\d\d:\d\d")
+_RUBY = re.compile(r"[DIWEF], \[\S+ #\d+\] +(DEBUG|INFO|WARN|ERROR|FATAL) -- ")
+_DOTNET = {"trce:": TRACE, "dbug:": DEBUG, "fail:": ERROR}  # the words of its console that are its alone
 _LEVEL = re.compile(r"(?<![\w.])[\"']?(?:log\.)?(?:level|lvl|severity)[\"']?=[\"']?([a-zA-Z]+)(?![\w.])")
 _TIME = re.compile(
     r"(?:<\d{1,3}>\d{0,2} ?)?\[?"
@@ -109,7 +111,7 @@ def record(text: str) -> LogRecord:
 
 def head_of(text: str) -> str:
     """What of a text is looked at for its level: the start of its first line, without colours."""
-    return _COLOUR.sub("", text[:_HEAD_BYTES].split("\n", 1)[0])
+    return COLOUR.sub("", text[:_HEAD_BYTES].split("\n", 1)[0])
 
 
 def severity(head: str) -> tuple[int, str]:
@@ -120,8 +122,10 @@ def severity(head: str) -> tuple[int, str]:
     """
     if (match := _PRIORITY.match(head)) and int(match[1]) <= _HIGHEST_PRIORITY:
         return severity_of_level(int(match[1]) % 8), ""
-    if match := _KLOG.match(head):
+    if match := _KLOG.match(head) or _RUBY.match(head):
         return severity_number(match[1]), match[1]
+    if number := _DOTNET.get(head[:5]):
+        return number, head[:4]
     word = _level_in_head(head)
     if not word and (match := _LEVEL.search(head)) and match[1].upper() in LEVELS:
         word = match[1]

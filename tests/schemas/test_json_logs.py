@@ -409,6 +409,18 @@ def test_a_time_that_is_none_stays_an_attribute() -> None:
         ({"PRIORITY": "8"}, 0, "", {"PRIORITY": "8"}),
         ({"PRIORITY": "high"}, 0, "", {"PRIORITY": "high"}),
         ({"priority": 1}, 0, "", {"priority": 1}),
+        ({"level": "\x1b[32minfo\x1b[39m"}, 9, "info", {}),  # winston's colorize()
+        ({"level": "\x1b[31merror\x1b[39m", "status": 500}, 17, "error", {"status": 500}),
+        ({"level": "\x1b[" * 2000 + "m" * 2000}, 0, "\x1b[" * 1999 + "m" * 1999, {}),
+        ({"level": "40"}, 13, "WARN", {}),
+        ({"level": "3", "status": "200"}, 17, "ERROR", {"status": "200"}),
+        ({"level": "8"}, 0, "", {"level": "8"}),
+        ({"level": "9" * 5000}, 0, "9" * 5000, {}),
+        ({"status": "40"}, 0, "", {"status": "40"}),
+        ({"@t": "2024-01-01T12:00:00Z", "@mt": "ERROR {n}"}, 9, "Information", {}),
+        ({"@t": "2024-01-01T12:00:00Z", "@mt": "x", "Status": 500}, 9, "Information", {"Status": 500}),
+        ({"@t": "2024-01-01T12:00:00Z", "@mt": "x", "@l": "Error"}, 17, "Error", {}),
+        ({"@t": "2024-01-01T12:00:00Z", "@mt": "x", "@l": "shiny"}, 0, "shiny", {}),
         ({}, 0, "", {}),
     ],
 )
@@ -441,7 +453,9 @@ def test_a_line_of_text_that_a_shipper_sends_has_the_severity_it_states(
         assert (log.severity_number, log.severity_text) == (expected, own), "a field goes before the text"
 
 
-@pytest.mark.parametrize("key", ["message", "msg", "body", "log", "Message", "@m", "event", "short_message"])
+@pytest.mark.parametrize(
+    "key", ["message", "msg", "body", "log", "Message", "@m", "event", "short_message", "RenderedMessage"]
+)
 def test_bodies(key: str) -> None:
     assert record({key: "text"}).body.string_value == "text"
     assert attributes({key: "text"}) == {}
@@ -450,6 +464,14 @@ def test_bodies(key: str) -> None:
 def test_a_body_may_have_structure_and_a_message_may_not() -> None:
     assert plain(record({"body": {"a": [1]}}).body) == {"a": [1]}
     assert attributes({"event": {"a": 1}}) == {"event": {"a": 1}}
+
+
+def test_bodies_of_rusts_tracing() -> None:
+    fields = {"level": "ERROR", "fields": {"message": "boom", "k": 1, "trace_id": HEX}, "target": "a::b"}
+    log = record(fields)
+    assert (log.body.string_value, log.trace_id) == ("boom", TRACE)
+    assert attributes(fields) == {"fields": {"k": 1}, "target": "a::b"}
+    assert record(fields | {"event": "first"}).body.string_value == "first"
 
 
 def test_bodies_of_googles_log_entries() -> None:

@@ -46,6 +46,11 @@ def one(line: str) -> LogRecord:
         ("error: no such file", 17, "error"),
         ("panic: runtime error", 21, "panic"),
         ("[INFO] Building", 9, "INFO"),
+        ("fail: Shop.Cart[0]\n      out of stock", 17, "fail"),  # .NET's console
+        ("\x1b[40m\x1b[37mdbug\x1b[39m\x1b[22m\x1b[49m: Shop.Cart[0]", 5, "dbug"),
+        ("trce: Shop.Cart[0]", 1, "trce"),
+        ("E, [2026-01-01T10:00:00.123456 #1] ERROR -- : boom", 17, "ERROR"),  # Ruby
+        ("I, [2026-01-01T10:00:00.123456 #4711]  INFO -- puma: up", 9, "INFO"),
     ],
 )
 def test_severity_of_a_head(line: str, number: int, word: str) -> None:
@@ -64,6 +69,10 @@ def test_severity_of_a_head(line: str, number: int, word: str) -> None:
         "user INFO desk called",
         "Oct 11 22:14:15 host su: ERROR in the message",
         "ok: [host]",
+        "failed: [host]",
+        "FAIL\tshop/cart",
+        "A, [2026-01-01T10:00:00.123456 #1]   ANY -- : x",
+        "E, [1] ERROR -- no time and process",
         "<999>1 not a priority",
         "loglevel=error is the default",
         "level=high water",
