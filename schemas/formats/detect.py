@@ -8,7 +8,7 @@ A guess, made anew for every message: name the encoding where there is one. The 
 | `[` and then `{`, `[` or `]` | – | `json` | – |
 | 0A 10 or 0A 08 (a trace id of 16 or 8 bytes), and behind it 12 08 (a span id) | `jaeger_proto` | – | – |
 | 0A, a length, and then such a span | `jaeger_proto` (a Batch) | – | – |
-| fields with tag 0A, one behind the other up to the very end | `otlp_proto` | `otlp_proto` | `otlp_proto` |
+| fields with tag 0A, one behind the other up to the very end, or 65,536 of them | `otlp_proto` | `otlp_proto` | `otlp_proto` |
 | anything else | `otlp_proto`, which will not decode | `text` | `otlp_proto`, which will not decode |
 
 A byte order mark and white space before JSON do not count. What is guessed wrong does not decode and goes to the
@@ -30,6 +30,7 @@ _RESOURCE_SPANS = re.compile(rb"\"resource(?:S|_s)pans\"\s*:")
 _RESOURCE_LOGS = re.compile(rb"\"resource(?:L|_l)ogs\"\s*:")
 _JAEGER_SPAN = re.compile(rb"\x0a(?:\x10.{16}|\x08.{8})\x12\x08", re.DOTALL)
 _LENGTH = re.compile(rb"\x0a([\x80-\xff]{0,4}[\x00-\x7f])", re.DOTALL)
+_MOST_FIELDS = 1 << 16  # are looked at: 16 MiB may be of 8 million, and a text is not framed that far by chance
 _ATTRIBUTE_IN_RESOURCE = re.compile(rb"\x0a\x10\x0a\x0e\x0a", re.DOTALL)  # 16 bytes that are one attribute, not an id
 
 
@@ -62,11 +63,14 @@ def detect_metrics(data: bytes) -> Encoding:
 def _is_framed(data: bytes) -> bool:
     """Whether data is fields of tag 0A (field 1, length-delimited) from end to end: all that LogsData has."""
     pos = 0
-    while head := _LENGTH.match(data, pos):
+    for _ in range(_MOST_FIELDS):
+        head = _LENGTH.match(data, pos)
+        if head is None:
+            return False
         length = 0
         for place, byte in enumerate(head[1]):
             length |= (byte & 0x7F) << 7 * place
         pos = head.end() + length
         if pos >= len(data):
             return pos == len(data)
-    return False
+    return True
