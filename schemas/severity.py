@@ -31,7 +31,7 @@ NUMBERS: dict[str, int] = {
 }  # fmt: skip
 # Go's slog writes a level between its own as `ERROR+2`; it has four steps from one to the next, as OTLP has.
 _SLOG = re.compile(r"(DEBUG|INFO|WARN|ERROR)([+-]\d{1,9})", re.ASCII)
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # around a level, as terminals are told it
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of terminals
 _SYSLOG = (FATAL, ERROR + 2, ERROR + 1, ERROR, WARN, INFO + 1, INFO, DEBUG)
 
 
@@ -47,6 +47,11 @@ def severity_number(text: str) -> int:
         return number
     level = _SLOG.fullmatch(word)
     return min(max(NUMBERS[level[1]] + int(level[2]), TRACE), HIGHEST) if level else UNSPECIFIED
+
+
+def uncoloured(text: str) -> str:
+    """A text without the colours that loggers give levels for terminals."""
+    return _COLOUR.sub("", text) if "\x1b" in text else text
 
 
 def severity_text(number: int) -> str:

@@ -32,7 +32,7 @@ from schemas.formats.times import nanoseconds
 from schemas.formats.trace_fields import TraceContext, context_in_text, span_id, trace_context
 from schemas.reasons import Reason
 from schemas.remembered import LONGEST, remembered
-from schemas.severity import COLOUR, HIGHEST, INFO, UNSPECIFIED, severity_number, severity_of_level, severity_text
+from schemas.severity import HIGHEST, INFO, UNSPECIFIED, severity_number, severity_of_level, severity_text, uncoloured
 
 #: Meaning of names, best first. Shippers add `@timestamp` on their own: an application's own time goes before it.
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -328,7 +328,7 @@ def _severity(found: dict[str, list[_Field]], record: LogRecord) -> None:
     words = [field for field in fields if _is_word(field)]
     if len(words) == len(fields) == 1:  # most logs
         (word,) = words
-        record.severity_text = _plain(word.value)
+        record.severity_text = uncoloured(word.value)
         record.severity_number = severity_number(record.severity_text)  # type: ignore[assignment]
         word.take()
         return
@@ -338,7 +338,7 @@ def _severity(found: dict[str, list[_Field]], record: LogRecord) -> None:
         record.severity_number = _severity_number(known)  # type: ignore[assignment]
         if not isinstance(known.value, str) or known.value in _NUMBERS:
             text = next((field for field in words if field.name == "severitytext"), None)
-    record.severity_text = _plain(text.value) if text else severity_text(record.severity_number)
+    record.severity_text = uncoloured(text.value) if text else severity_text(record.severity_number)
     for field in {id(field): field for field in (known, text) if field}.values():
         field.take()
 
@@ -357,10 +357,6 @@ def _is_word(field: _Field) -> bool:
     return isinstance(field.value, str) and field.name not in _NO_WORDS and field.value not in _NUMBERS
 
 
-def _plain(word: str) -> str:
-    return COLOUR.sub("", word) if "\x1b" in word else word  # winston's colours
-
-
 def _severity_number(field: _Field) -> int:
     value = field.value
     if field.name == "priority":
@@ -368,7 +364,7 @@ def _severity_number(field: _Field) -> int:
     if isinstance(value, str) and field.name not in _NO_WORDS:
         value = _NUMBERS.get(value, value)
     if isinstance(value, str):
-        return 0 if field.name == "severitynumber" else severity_number(_plain(value))
+        return 0 if field.name == "severitynumber" else severity_number(uncoloured(value))
     if not isinstance(value, int | float) or isinstance(value, bool) or field.name == "status":  # status: HTTP's
         return 0
     if field.name == "severitynumber":

@@ -29,7 +29,7 @@ from schemas.formats.times import nanoseconds
 from schemas.formats.trace_fields import context_in_text
 from schemas.otlp_build import log_observed, logs_data
 from schemas.reasons import Reason
-from schemas.severity import COLOUR, DEBUG, ERROR, TRACE, UNSPECIFIED, severity_number, severity_of_level
+from schemas.severity import DEBUG, ERROR, TRACE, UNSPECIFIED, severity_number, severity_of_level, uncoloured
 
 _DAY = "Mon|Tue|Wed|Thu|Fri|Sat|Sun"
 _MONTH = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
@@ -111,7 +111,7 @@ def record(text: str) -> LogRecord:
 
 def head_of(text: str) -> str:
     """What of a text is looked at for its level: the start of its first line, without colours."""
-    return COLOUR.sub("", text[:_HEAD_BYTES].split("\n", 1)[0])
+    return uncoloured(text[:_HEAD_BYTES].split("\n", 1)[0])
 
 
 def severity(head: str) -> tuple[int, str]:
@@ -127,7 +127,7 @@ def severity(head: str) -> tuple[int, str]:
     if number := _DOTNET.get(head[:5]):
         return number, head[:4]
     word = _level_in_head(head)
-    if not word and (match := _LEVEL.search(head)) and match[1].upper() in LEVELS:
+    if not word and "=" in head and (match := _LEVEL.search(head)) and match[1].upper() in LEVELS:
         word = match[1]
     return (severity_number(word), word) if word else (UNSPECIFIED, "")
 

@@ -119,9 +119,9 @@ def context_in_text(text: str) -> TraceContext | None:
     Spring's, in a line's head, is the log's own: it goes before what the message names.
     """
     if match := _SPRING.search(text, 0, _SPRING_HEAD):
-        found = _context(bytes.fromhex((match[1] or match[2]).zfill(32)), bytes.fromhex(match[3]))
-        if found is not None:
-            return found
+        context = _context(bytes.fromhex((match[1] or match[2]).zfill(32)), bytes.fromhex(match[3]))
+        if context is not None:
+            return context
     lower = text.lower()
     if "trace" not in lower and "00-" not in lower and "root=1-" not in lower:
         return None  # most messages: three searches in C instead of three patterns
