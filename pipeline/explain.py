@@ -12,7 +12,7 @@ import asyncio
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -27,7 +27,19 @@ from pipeline.window_settings import window_settings
 from processors.feeds import topic_of
 from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.evidence import Evidence
-from processors.sampling.votes import Known, PolicyVote, Rows, Trace, as_plain, counted, evidence, failed, verdict, vote
+from processors.sampling.votes import (
+    Known,
+    PolicyVote,
+    Rows,
+    Steps,
+    Trace,
+    as_plain,
+    counting,
+    failed,
+    gathering,
+    verdict,
+    voting,
+)
 from processors.stream_time import RawClock, StreamClock
 from schemas.decision import Checkpoint
 from schemas.envelope import Envelope
@@ -37,6 +49,7 @@ from schemas.raw_batch import RawBatch
 from schemas.trace_state import randomness_of_id
 
 SOURCES_SHOWN = 5  # raw coordinates of a trace's records
+T = TypeVar("T")
 Source = tuple[str, int, int]  # of a raw record: topic, partition, offset
 LATER_BYTES = 32 << 20  # of what was written after the verdict that are looked through: a part of a second
 
@@ -117,7 +130,7 @@ def _plan(config: Config) -> Plan:
 
 
 async def _explain(config: Config, trace_id: bytes, index: int, place: Place) -> Explanation:
-    sampling, plan = config.sampling, _plan(config)
+    plan = _plan(config)
     found = Explanation(trace_id.hex(), index, plan.version, place.decision, place.restored)
     history = await History.of(config, index)
     try:
@@ -131,21 +144,38 @@ async def _explain(config: Config, trace_id: bytes, index: int, place: Place) ->
         after, until = await _after(history, trace_key(trace_id))
     finally:
         await history.close()
-    found.later = _later(after, until)
     if rows:
-        after_root = int(sampling.decision_wait_after_root_received * 1000) or None
-        trace = counted(rows, int(sampling.decision_wait * 1000), after_root)
-        found.trace, found.seen = trace, evidence(plan, trace)
-        found.later = _later([*trace.later, *after], until)
-        keyed = place.before.keyed if place.before.policy_version == plan.version else {}
-        known = Known(config.kafka.partitions, keyed)
-        found.votes = [vote(policy, sampling.compat, trace, known) for policy in sampling.policies]
-        found.sources = _sources(trace.rows)
-        if found.decision is not None:
-            outcome = verdict(sampling.policies, sampling.compat, trace, known)
-            recorded = found.decision.verdict
-            found.agrees = (outcome.kept, outcome.policy if outcome.kept else "") == (recorded.kept, recorded.policy)
+        await vote_again(config, plan, found, rows, place.before)
+    later = [*(found.trace.later if found.trace else ()), *after]
+    found.later = await _later(later, until)
     return found
+
+
+async def vote_again(config: Config, plan: Plan, found: Explanation, rows: Sequence[Rows], before: Checkpoint) -> None:
+    """Let every policy vote on the rows that counted."""
+    sampling = config.sampling
+    after_root = int(sampling.decision_wait_after_root_received * 1000) or None
+    trace = await _in_turns(counting(rows, int(sampling.decision_wait * 1000), after_root))
+    found.trace, found.seen = trace, await _in_turns(gathering(plan, trace))
+    known = Known(config.kafka.partitions, before.keyed if before.policy_version == plan.version else {})
+    for policy in sampling.policies:
+        found.votes.append(await _in_turns(voting(policy, sampling.compat, trace, known)))
+    found.sources = _sources(trace.rows)
+    if found.decision is not None:
+        outcome = verdict(plan, found.seen, trace, known)
+        recorded = found.decision.verdict
+        found.agrees = (outcome.kept, outcome.policy if outcome.kept else "") == (recorded.kept, recorded.policy)
+
+
+async def _in_turns(steps: Steps[T]) -> T:
+    """Their answer. A worker's roles have their turn after each, and a limit of time ends it there."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+        await asyncio.sleep(0)
 
 
 # ---- the rows of a trace -------------------------------------------------------------------------------------
@@ -208,13 +238,17 @@ def _envelopes(batch: Batch) -> Iterable[tuple[Envelope, int]]:
         yield (value.rows if isinstance(value, RawBatch) else Envelope.decode(value)), append
 
 
-def _later(rows: Sequence[Rows], until: int | None) -> Later:
+async def _later(rows: Sequence[Rows], until: int | None) -> Later:
     if not rows:
         return Later(until=until)
     spans = [each for each in rows if not each.logs]
+    errors = 0
+    for each in spans:
+        errors += failed(each)
+        await asyncio.sleep(0)
     return Later(
         sum(len(each.envelope) for each in spans),
-        sum(map(failed, spans)),
+        errors,
         sum(len(each.envelope) for each in rows if each.logs),
         min(each.came for each in rows),
         tuple(_sources(rows)),

@@ -188,7 +188,9 @@ def _compact(rows: Envelope) -> Envelope:
 def run(case: Loaded, config: Config) -> Outcome:
     """Decide one case and compare."""
     sampling = config.sampling
-    outcome = verdict(sampling.policies, sampling.compat, case.trace)
+    plan = compile_policies(sampling.policies, compat=sampling.compat)
+    seen = evidence(plan, case.trace)
+    outcome = verdict(plan, seen, case.trace)
     votes = tuple(vote(policy, sampling.compat, case.trace) for policy in sampling.policies)
     expect = case.case.expect
     wrong: list[tuple[str, str, str]] = []
@@ -200,7 +202,6 @@ def run(case: Loaded, config: Config) -> Outcome:
     matched = [each.policy for each in votes if each.matched and not each.shadow]
     if expect.votes is not None and expect.votes != matched:
         wrong.append(("votes", _named(expect.votes), _named(matched)))
-    seen = evidence(compile_policies(sampling.policies, compat=sampling.compat), case.trace)
     return Outcome(case, outcome, seen, votes, tuple(wrong))
 
 

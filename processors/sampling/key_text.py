@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 
 from processors.sampling.features import SPAN_NAME, SPAN_STATUS, STATUSES, Feature, feature
 from processors.sampling.predicates import text_of
@@ -24,10 +24,15 @@ KeyText = tuple[tuple[str, tuple[str, ...]], ...]
 """Each field of a key with its distinct values in order; a value of several parts has a space between them."""
 
 
-def key_text(names: Sequence[str], keys: Mapping[bytes, int], envelopes: Iterable[Envelope]) -> KeyText:
-    """What the fields of a `field_list` have in a trace's spans; `keys` are the slots of at least their attributes."""
+def key_text(
+    names: Sequence[str], keys: Mapping[bytes, int], envelopes: Iterable[Envelope]
+) -> Generator[None, None, KeyText]:
+    """What the fields of a `field_list` have in a trace's spans; `keys` are the slots of at least their attributes.
+
+    A step is one envelope; there is none without `names`.
+    """
     found: dict[str, set[str]] = {name: set() for name in names}
-    for envelope in envelopes:
+    for envelope in envelopes if names else ():
         columns = SpanColumns(dict(keys))
         columns.scan(envelope.body, envelope.ends, envelope.starts)
         resources = [resource_attributes(header, keys) for header in envelope.resources]
@@ -36,6 +41,7 @@ def key_text(names: Sequence[str], keys: Mapping[bytes, int], envelopes: Iterabl
             for name in names:
                 if text := _text(feature(name), keys, columns, row, resource):
                     found[name].add(text)
+        yield
     return tuple((name, tuple(sorted(values))) for name, values in found.items())
 
 

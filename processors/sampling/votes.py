@@ -2,6 +2,9 @@
 
 A partition decides by the batch and asks only what it needs (processors.sampling.ballot). Here every policy, and every
 policy inside one, is compiled alone and asked alone by the same code, so nothing is known here of any type of policy.
+
+A trace may have so many spans that a worker, which has other things to do, must not answer in one go: what looks at all
+of them is in Steps, of one envelope each, and `finished` goes through them at once.
 """
 
 from __future__ import annotations
@@ -9,9 +12,9 @@ from __future__ import annotations
 import functools
 import operator
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from processors.sampling.adaptive import KeyState
 from processors.sampling.answers import words_of
@@ -45,6 +48,9 @@ from schemas.severity import HIGHEST
 SHOWN = 3  # rows that are named as evidence of one vote; the others are counted
 DECISION_WAIT = "decision_wait"
 AFTER_ROOT = "decision_wait_after_root_received"
+
+T = TypeVar("T")
+Steps = Generator[None, None, T]  # returns the answer when the last one is done
 
 
 class Rows(NamedTuple):
@@ -153,7 +159,22 @@ def from_plain(data: Mapping[str, Any]) -> PolicyVote:
     )
 
 
+def finished(steps: Steps[T]) -> T:
+    """The answer, with nothing in between."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+
+
 def counted(rows: Sequence[Rows], decision_wait: int, after_root: int | None) -> Trace:
+    """`counting` in one go."""
+    return finished(counting(rows, decision_wait, after_root))
+
+
+def counting(rows: Sequence[Rows], decision_wait: int, after_root: int | None) -> Steps[Trace]:
     """What of a trace's rows, at least one, in the order of the log, came before its deadline. Times in ms."""
     seen: list[Rows] = []
     first: int | None = None
@@ -168,6 +189,7 @@ def counted(rows: Sequence[Rows], decision_wait: int, after_root: int | None) ->
         roots = [time for row, time in zip(_roots(each), each.times, strict=True) if row]
         if after_root is not None and roots and min(roots) + after_root < deadline:
             deadline, trigger = min(roots) + after_root, AFTER_ROOT
+        yield
     assert first is not None
     within, beyond = ([each for row in seen for each in _rows(row, deadline, late)] for late in (False, True))
     return Trace(tuple(within), first, deadline, trigger, (*beyond, *rows[len(seen) :]))
@@ -195,7 +217,13 @@ def _rows(rows: Rows, deadline: int, late: bool) -> Iterator[Rows]:
 
 
 def evidence(plan: Plan, trace: Trace) -> Evidence:
-    """What a plan would have gathered of the trace."""
+    """`gathering` in one go."""
+    return finished(gathering(plan, trace))
+
+
+def gathering(plan: Plan, trace: Trace, asked: int = 0, met: list[Row] | None = None) -> Steps[Evidence]:
+    """What a plan would have gathered of the trace; the rows that have one of the bits `asked` are put into `met`."""
+    mask = words_of(asked, plan.words)
     table, labels = TraceTable(1, None, plan.words, plan.features is not None), SpanLabels([])
     for rows in trace.rows:
         size = len(rows.envelope)
@@ -204,10 +232,15 @@ def evidence(plan: Plan, trace: Trace) -> Evidence:
             columns = LogColumns()
             columns.scan(rows.envelope.body, rows.envelope.ends, rows.envelope.starts)
             table.fold_logs(columns, *folded, plan.severity_bits)
+            if met is not None:
+                met += _logs_meeting(plan, mask, columns)
         else:
             spans = _met(plan, rows.envelope)
             labels.assign(spans, rows.envelope.resource, [("", ())] * len(rows.envelope.resources))
             table.fold_spans(spans, *folded, plan.span_bits, labels, plan.features)
+            if met is not None:
+                met += _spans_meeting(plan, mask, spans)
+        yield
     table.list_due(1)
     return table.evidence(0)
 
@@ -218,10 +251,9 @@ def failed(rows: Rows) -> int:
     return sum(columns.cells[row * columns.width + STATUS] == ERROR for row in range(columns.rows))
 
 
-def verdict(policies: Sequence[Policy], compat: Compat, trace: Trace, known: Known = NOTHING) -> Vote:
-    """The outcome, as if there were no other traces but those that are `known` by their keys."""
-    plan = compile_policies(policies, compat=compat)
-    return decide(plan, evidence(plan, trace), _limits(plan, trace, known))
+def verdict(plan: Plan, seen: Evidence, trace: Trace, known: Known = NOTHING) -> Vote:
+    """The outcome by what was `seen` of a trace, as if there were no others but those `known` by their keys."""
+    return decide(plan, seen, _limits(plan, trace, known))
 
 
 def _limits(plan: Plan, trace: Trace, known: Known) -> Limits:
@@ -231,14 +263,25 @@ def _limits(plan: Plan, trace: Trace, known: Known) -> Limits:
 
 
 def vote(policy: Policy, compat: Compat, trace: Trace, known: Known = NOTHING) -> PolicyVote:
+    """`voting` in one go."""
+    return finished(voting(policy, compat, trace, known))
+
+
+def voting(policy: Policy, compat: Compat, trace: Trace, known: Known = NOTHING) -> Steps[PolicyVote]:
     """One policy's answer, with those of the policies inside it."""
     plan = compile_policies([policy.model_copy(update={"shadow": False})], compat=compat)
-    seen = evidence(plan, trace)
+    ((_, condition),) = (*plan.conditions, *plan.drops)
+    others = list(zip(inside(policy), known.of(policy, compat), strict=True))
+    met: list[Row] = []
+    asked = 0 if others else _asked(condition)
+    seen = yield from gathering(plan, trace, asked, met if asked else None)
     outcome = decide(plan, seen, _limits(plan, trace, known))
-    others = zip(inside(policy), known.of(policy, compat), strict=True)
-    parts = tuple(vote(part, compat, trace, theirs) for part, theirs in others)
-    met = [] if parts else list(_meeting(plan, trace))
+    answers = []
+    for part, theirs in others:
+        answers.append((yield from voting(part, compat, trace, theirs)))
+    parts = tuple(answers)
     names = [] if parts else [name for block in _blocks(policy) for name in getattr(block, "field_list", ())]
+    key = yield from key_text(names, plan.keys, [rows.envelope for rows in trace.rows if not rows.logs])
     return PolicyVote(
         policy.name,
         policy.type,
@@ -250,7 +293,7 @@ def vote(policy: Policy, compat: Compat, trace: Trace, known: Known = NOTHING) -
         bool(plan.rates or (plan.samplers and not known.keyed.get(policy.name))),
         policy.shadow,
         parts,
-        key_text(names, plan.keys, [rows.envelope for rows in trace.rows if not rows.logs]),
+        key,
         _key_threshold(seen, _limits(plan, trace, known)) if names else None,
         "" if parts else _too_large(plan, seen),
     )
@@ -303,18 +346,19 @@ def _blocks(policy: Policy) -> list[Section]:
     return [value for value in values if isinstance(value, Section)]
 
 
-def _meeting(plan: Plan, trace: Trace) -> Iterator[Row]:
-    """The rows that meet what the plan's only policy asks of one."""
-    ((_, condition),) = (*plan.conditions, *plan.drops)
-    mask = words_of(_asked(condition), plan.words)
-    for rows in trace.rows:
-        if rows.logs:
-            yield from _logs_meeting(plan, mask, rows.envelope)
-            continue
-        columns = _met(plan, rows.envelope)
-        for row in range(columns.rows):
-            if _is_met(plan.span_bits.bits[row * plan.words : (row + 1) * plan.words], mask):
-                yield Row(_cell(columns, row, SPAN_ID).hex(), _cell(columns, row, NAME).decode(errors="replace"))
+def _spans_meeting(plan: Plan, mask: Sequence[int], columns: SpanColumns) -> Iterator[Row]:
+    """Those that have one of the bits of `mask`, by the plan's `span_bits`."""
+    bits, words = plan.span_bits.bits, plan.words
+    for row in sorted(
+        {
+            row
+            for word, asked in enumerate(mask)
+            if asked
+            for row, mine in enumerate(bits[word : columns.rows * words : words])
+            if mine & asked
+        }
+    ):
+        yield Row(_cell(columns, row, SPAN_ID).hex(), _cell(columns, row, NAME).decode(errors="replace"))
 
 
 def _asked(condition: Condition) -> int:
@@ -327,20 +371,15 @@ def _asked(condition: Condition) -> int:
     return 0
 
 
-def _is_met(bits: Sequence[int], mask: Sequence[int]) -> bool:
-    return any(mine & asked for mine, asked in zip(bits, mask, strict=True))
-
-
-def _logs_meeting(plan: Plan, mask: Sequence[int], envelope: Envelope) -> Iterator[Row]:
-    columns = LogColumns()
-    columns.scan(envelope.body, envelope.ends, envelope.starts)
+def _logs_meeting(plan: Plan, mask: Sequence[int], columns: LogColumns) -> Iterator[Row]:
     for row in range(columns.rows):
         at = row * LOG_CELLS
         severity = columns.cells[at + SEVERITY]
         if severity > HIGHEST:
             continue
-        if _is_met(plan.severity_bits[severity * plan.words : (severity + 1) * plan.words], mask):
-            yield Row(envelope.body[columns.cells[at + SPAN_ID] : columns.cells[at + SPAN_ID + 1]].hex(), "")
+        bits = plan.severity_bits[severity * plan.words : (severity + 1) * plan.words]
+        if any(mine & asked for mine, asked in zip(bits, mask, strict=True)):
+            yield Row(columns.data[columns.cells[at + SPAN_ID] : columns.cells[at + SPAN_ID + 1]].hex(), "")
 
 
 def _met(plan: Plan, envelope: Envelope) -> SpanColumns:

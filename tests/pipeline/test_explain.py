@@ -13,10 +13,16 @@ from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
+from pipeline.config import Config
+from pipeline.explain import Explanation, vote_again
 from pipeline.worker import Worker, running
+from processors.sampling.compile import compile_policies
+from schemas.decision import Checkpoint
 from tests.pipeline.configs import MINIMAL, as_yaml
 from tests.pipeline.kafka import DEADLINE
 from tests.pipeline.stages import Stages, trace_id
+from tests.processors.sampling.builders import TRACE_ID
+from tests.processors.sampling.test_votes import rows, span
 from tests.services import Kafka, eventually
 from tests.services.process import HOST, free_port
 
@@ -147,6 +153,31 @@ async def nobody_has_decided(stages: Explained, producer: AIOKafkaProducer) -> N
     unread = await asyncio.to_thread(stages.call, "unread")
     group = stages.topics.group("ingest")
     assert f"! ingest has 1 unread record (group {group}): it may not have come this far" in unread.output
+
+
+async def test_the_other_tasks_of_a_worker_have_their_turn_after_every_batch_of_a_vote() -> None:
+    """A limit of time ends it then."""
+    config = Config.model_validate(MINIMAL | {"sampling": {"policies": [FAILED_SHOP, SHOP, OPERATIONS]}})
+    plan = compile_policies(config.sampling.policies)
+    came = [rows(span(number)) for number in range(20)]
+    asked = 1 + 1 + 3 + 1 + 2  # deadline, evidence, `and` and its parts, the attribute, the rate and its key
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    found, ended = (Explanation(TRACE_ID.hex(), 0, plan.version) for _ in range(2))
+    await vote_again(config, plan, found, came, Checkpoint())
+    assert (len(found.votes), turns >= asked * len(came)) == (3, True)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await vote_again(config, plan, ended, came, Checkpoint())
+    assert (ended.trace, ended.votes) == (None, [])
+    task.cancel()
 
 
 @pytest.mark.parametrize("wrong", ["xyz", "0", "1" * 33])

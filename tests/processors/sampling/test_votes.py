@@ -16,7 +16,7 @@ from processors.sampling.compile import Compat, compile_policies
 from processors.sampling.decide import Vote
 from processors.sampling.features import MOST_FEATURES, FeatureSets
 from processors.sampling.limits import Limits
-from processors.sampling.policies import Ids
+from processors.sampling.policies import Ids, Policy
 from processors.sampling.probability import NEVER
 from processors.sampling.votes import (
     AFTER_ROOT,
@@ -24,6 +24,7 @@ from processors.sampling.votes import (
     Known,
     Row,
     Rows,
+    Trace,
     as_plain,
     counted,
     evidence,
@@ -68,6 +69,11 @@ def rows(*items: Span | LogRecord, at: int = 0, now: int | None = 0) -> Rows:
         for column in (envelope.resource, envelope.scope, envelope.message, envelope.item):
             column.append(0)
     return Rows(envelope, array("q", [at] * len(items)), now, logs=isinstance(items[0], LogRecord))
+
+
+def outcome(policies: list[Policy], trace: Trace) -> Vote:
+    plan = compile_policies(policies)
+    return verdict(plan, evidence(plan, trace), trace)
 
 
 def test_a_vote_names_the_rows_that_it_rests_on() -> None:
@@ -154,7 +160,7 @@ def test_policies_that_go_by_keys_are_asked_as_if_there_were_no_other_traces() -
         "● tenth [dynamic] field_list: [name], goal_sample_rate: 1.0: keeps, as if there were no other traces; "
         "key name: GET / | POST /pay, kept at 100 %"
     )
-    assert verdict([policy("rare", "rare", traces=1)], "none", trace) == Vote(True, "rare", 0)
+    assert outcome([policy("rare", "rare", traces=1)], trace) == Vote(True, "rare", 0)
 
 
 def test_a_key_is_told_in_words_with_its_rate_among_the_keys_that_were_known() -> None:
@@ -208,8 +214,8 @@ def test_what_came_after_the_deadline_is_no_evidence() -> None:
     ahead = rows(span(3, status=FAILED), at=WAIT + 6, now=0)  # it was read early, but belongs behind the deadline
     trace = counted([rows(span(1), at=5), ahead, late], WAIT, None)
     assert (trace.first, trace.deadline, trace.trigger) == (5, WAIT + 5, DECISION_WAIT)
-    assert verdict([ERRORS], "none", trace) == Vote(False, "", 0)
-    assert verdict([ERRORS], "none", counted([rows(span(1), at=5), ahead], WAIT + 1, None)).kept
+    assert outcome([ERRORS], trace) == Vote(False, "", 0)
+    assert outcome([ERRORS], counted([rows(span(1), at=5), ahead], WAIT + 1, None)).kept
 
 
 def test_the_root_brings_the_deadline_forward() -> None:
@@ -223,11 +229,11 @@ def test_the_votes_and_the_verdict_agree(spans: list[Span]) -> None:
     policies = [drop("no", both("x", SLOW, ERRORS).and_.and_sub_policy[0], ERRORS), ERRORS, HALF, SLOW]  # type: ignore[union-attr]
     trace = counted([rows(*spans)], WAIT, None)
     votes = [vote(each, "none", trace) for each in policies]
-    outcome = verdict(policies, "none", trace)
+    found = outcome(policies, trace)
     keeps = [each.policy for each in votes if each.matched and each.type != "drop"]
     drops = [each.policy for each in votes if each.matched and each.type == "drop"]
-    assert outcome.kept == (bool(keeps) and not drops)
-    assert outcome.policy == (drops or keeps or [""])[0]
+    assert found.kept == (bool(keeps) and not drops)
+    assert found.policy == (drops or keeps or [""])[0]
 
 
 @pytest.mark.parametrize("compat", ["none", "otel"])
