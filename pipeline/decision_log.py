@@ -22,13 +22,17 @@ READ_BYTES = 16 << 20  # of them in one go
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict in the log: the offset and append time (ms) of its record, the stream time that it was made at."""
+    """A verdict in the log: the offset and append time (ms) of its record, the stream time that it was made at.
+
+    `waits` as in its checkpoint.
+    """
 
     verdict: Verdict
     offset: int
     appended: int
     stream_time: int
     version: str
+    waits: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +122,10 @@ class DecisionLog:
         offset, when, value = self._records[place]
         record = DecisionRecord.decode(value)
         row = record.keys.index(key)
-        version = record.checkpoint.policy_version
-        decision = Decision(record.verdicts[row], offset, when, record.times[row], version)
-        return Place(decision, await self._state(place), dict(record.checkpoint.counted), self._restored)
+        point = record.checkpoint
+        verdict, time = record.verdicts[row], record.times[row]
+        decision = Decision(verdict, offset, when, time, point.policy_version, point.waits)
+        return Place(decision, await self._state(place), dict(point.counted), self._restored)
 
     def _is_old(self, when: float, horizon: int) -> bool:
         return self.found is not None and not self.again and when < self.appended - horizon

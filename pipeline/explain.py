@@ -152,10 +152,13 @@ async def _explain(config: Config, trace_id: bytes, index: int, place: Place) ->
 
 
 async def vote_again(config: Config, plan: Plan, found: Explanation, rows: Sequence[Rows], before: Checkpoint) -> None:
-    """Let every policy vote on the rows that counted."""
+    """Let every policy vote on the rows that counted: by the waits of its decision, if that says which."""
     sampling = config.sampling
-    after_root = int(sampling.decision_wait_after_root_received * 1000) or None
-    trace = await _in_turns(counting(rows, int(sampling.decision_wait * 1000), after_root))
+    waits = found.decision.waits if found.decision is not None else None
+    wait, after_root = waits or (
+        int(seconds * 1000) for seconds in (sampling.decision_wait, sampling.decision_wait_after_root_received)
+    )
+    trace = await _in_turns(counting(rows, wait, after_root or None))
     found.trace, found.seen = trace, await _in_turns(gathering(plan, trace))
     known = Known(config.kafka.partitions, before.keyed if before.policy_version == plan.version else {})
     for policy in sampling.policies:
@@ -335,6 +338,7 @@ def document(found: Explanation) -> dict[str, Any]:
             "threshold": f"{decision.verdict.threshold:014x}",
             "policies_version": decision.version,
             "stream_time": decision.stream_time,
+            "waits": decision.waits,
             "appended": decision.appended,
             "offset": decision.offset,
         }

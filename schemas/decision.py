@@ -54,8 +54,8 @@ class Checkpoint:
     the tail*; only what changed since the previous record unless `full`. `policy_version` names the config.
     `limiters` maps a policy to the state of its token buckets after all verdicts up to this record: (tokens, stream
     time in ms) each, see processors.sampling.limits. `keyed` maps a policy that goes by keys to what each of its
-    samplers knows, pairs of numbers (processors.sampling.adaptive). A record without them is written as before there
-    were any.
+    samplers knows, pairs of numbers (processors.sampling.adaptive). `waits` are the `decision_wait` of the verdicts and
+    that after the root (0: none), in ms. A record without them is written as before there were any.
     """
 
     tails: dict[str, int] = field(default_factory=dict)
@@ -66,6 +66,7 @@ class Checkpoint:
     full: bool = False
     limiters: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     keyed: dict[str, list[list[tuple[int, int]]]] = field(default_factory=dict)
+    waits: tuple[int, int] | None = None
 
 
 @dataclass(slots=True)
@@ -119,6 +120,7 @@ class DecisionRecord:
                 **({"restored": list(self.restored.items())} if self.restored else {}),
                 **({"keyed": point.keyed} if point.keyed else {}),
                 **({"repeated": self.repeated.tobytes()} if self.repeated else {}),
+                **({"waits": point.waits} if point.waits else {}),
             }
         )
 
@@ -147,6 +149,7 @@ class DecisionRecord:
                     name: [[(key, known) for key, known in one] for one in each]
                     for name, each in raw.get("keyed", {}).items()
                 },
+                waits=_waits(*raw["waits"]) if "waits" in raw else None,
             )
             return record
         except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
@@ -170,6 +173,10 @@ def decided_keys(value: bytes) -> array[int]:
         return keys
     except (KeyError, ValueError, TypeError) as error:
         raise ProtocolError(f"not a decision record of Tailrace: {error!r}") from error
+
+
+def _waits(wait: int, after_root: int) -> tuple[int, int]:
+    return wait, after_root
 
 
 def _verdict(entry: list[Any] | None) -> Verdict:

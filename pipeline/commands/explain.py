@@ -143,7 +143,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     if decision is not None and decision["policies_version"] != found["policies_version"]:
         yield f"! these are the votes of policies {found['policies_version']}, which did not decide it"
     elif found["agrees"] is False:
-        yield "! the votes come to another verdict: a rate was spent when it was decided, or records are gone"
+        unsaid = ", decision_wait was another" * (decision is not None and decision.get("waits") is None)
+        yield f"! the votes come to another verdict: a rate was spent when it was decided{unsaid}, or records are gone"
 
 
 def _later(found: dict[str, Any]) -> Iterator[str]:

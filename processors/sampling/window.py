@@ -664,6 +664,7 @@ class Window:
             full=full,
             limiters=self._limits.state(),
             keyed=self._limits.keys(),
+            waits=(self._settings.decision_wait, self._settings.wait_after_root or 0),
         )
         self._count_votes()
         stats, self._stats = self._stats, Counter()

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
+from pipeline.commands.explain import lines
 from pipeline.config import Config
 from pipeline.explain import Explanation, vote_again
 from pipeline.worker import Worker, running
@@ -120,6 +121,16 @@ async def asked_of_kafka(stages: Explained) -> dict[str, Any]:
     dropped = await stages.explain("calm")
     assert (dropped["state"], dropped["agrees"], dropped["votes"][0]["matched"]) == ("dropped", True, False)
     assert dropped["votes"][0]["parts"][0]["matched"]
+
+    before = stages.file.read_text()
+    stages.file.write_text(
+        as_yaml(stages.settings | {"sampling": stages.settings["sampling"] | {"decision_wait": "7s"}})
+    )
+    assert await stages.explain("pay") == kept  # it was decided under another
+    stages.file.write_text(before)
+    unsaid = kept["decision"] | {"waits": None}  # as records of before have it
+    said = "\n".join(lines(kept | {"agrees": False, "decision": unsaid}))
+    assert "a rate was spent when it was decided, decision_wait was another, or records are gone" in said
 
     late = await stages.explain(LATE)
     assert (late["state"], late["evidence"]["spans"], late["agrees"]) == ("dropped", 1, True)

@@ -87,6 +87,7 @@ def decision_records(draw: st.DrawFn) -> DecisionRecord:
         policy_version=draw(NAMES),
         full=draw(st.booleans()),
         limiters=draw(st.dictionaries(NAMES, st.lists(st.tuples(I64, I64), max_size=2), max_size=3)),
+        waits=draw(st.none() | st.tuples(U32, U32)),
     )
     return record
 

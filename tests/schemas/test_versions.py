@@ -35,6 +35,7 @@ AGAIN = DecisionRecord(3, repeated=array("Q", [258, (1 << 64) - 1]))
 KEYED = DecisionRecord(
     3, checkpoint=Checkpoint(keyed={"rare": [[(500_000, 0), ((1 << 64) - 1, 2)]], "dynamic": [[], [(1, 2), (0, 0)]]})
 )
+WAITED = DecisionRecord(3, checkpoint=Checkpoint(waits=(30_000, 0)))
 CALLS, DURATIONS = TICK.blocks
 TOLD = replace(
     TICK,
@@ -177,6 +178,12 @@ def test_decisions_with_what_is_known_of_keys() -> None:
     assert same(KEYED.encode(), golden("decision_keyed.bin"))
     assert DecisionRecord.decode(golden("decision_keyed.bin")) == KEYED
     assert "keyed" not in unpack(LIMITED.encode())
+
+
+def test_decisions_with_their_waits() -> None:
+    assert same(WAITED.encode(), golden("decision_waits.bin"))
+    assert DecisionRecord.decode(golden("decision_waits.bin")) == WAITED
+    assert "waits" not in unpack(KEYED.encode())
 
 
 def test_dead_letters() -> None:
