@@ -14,11 +14,14 @@ from pipeline import connect as connecting
 from pipeline.commands.console import EX_CONFIG, FILE, ROLES, bad, good, loaded, note, plural
 from pipeline.config import Config
 from pipeline.topics import canary_topics
+from processors.sampling.policies import Policy
+from processors.sampling.votes import inside
 from schemas.errors import ConfigError
 from sinks import signals as signals_of
 from sinks.contract import Signal
 from sinks.settings import OTLP_KINDS, sink_kind
 
+OF_ALL = ("always_sample", "probabilistic", "dynamic", "throughput")  # what these leave out counts say
 GRPC_PORT, HTTP_PORT = 4317, 4318  # of OTLP
 # By an input's signal: what it becomes, and which sinks take that.
 _TAKEN: dict[str, tuple[Signal, str]] = {
@@ -114,7 +117,29 @@ def _notes(config: Config) -> list[str]:
                 notes.append(f"sampling.policies: sampling_percentage of {policy.name!r} is {share:g}: it {what}")
             if block["hash_salt"] and config.sampling.compat == "none":
                 notes.append(f"sampling.policies: hash_salt of {policy.name!r} has no effect without compat: otel")
+    notes += (f"sampling.policies: {text}" for text in _uncounted(config.sampling.policies))
     return notes
+
+
+def _uncounted(policies: Sequence[Policy]) -> Iterator[str]:
+    """What is left out by a share that no threshold states."""
+    asked = [policy for policy in policies if not policy.shadow]
+    for policy in asked:
+        if policy.type == "drop" and _is_share(policy):
+            yield f"{policy.name!r} drops a share: adjusted counts of what is kept do not say so"
+    some = [(each.ids.from_percentage, each.ids.to_percentage) for each in asked if each.ids and each.type != "drop"]
+    end = 100.0 if not some or any(each.ids is None and each.type in OF_ALL for each in asked) else 0.0
+    for begin, until in [*sorted(some), (100.0, 100.0)]:
+        if begin > end:
+            yield f"ids leaves out those from {end:g} to {begin:g} %: adjusted counts of what is kept do not say so"
+        end = max(end, until)
+
+
+def _is_share(policy: Policy) -> bool:
+    if policy.ids is not None or policy.type in ("dynamic", "throughput"):
+        return True
+    share = 0.0 if policy.probabilistic is None else policy.probabilistic.sampling_percentage
+    return 0 < share < 100 or any(map(_is_share, inside(policy)))
 
 
 def _shares(data: Any) -> Iterator[dict[str, Any]]:

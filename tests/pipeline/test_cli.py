@@ -153,6 +153,37 @@ def test_check_tells_of_what_no_sink_takes(tmp_path: Path, kinds: list[str], los
     assert ("no sink takes them" in only.output) == ("traces" in lost)
 
 
+TENTH = {"name": "tenth", "type": "probabilistic", "probabilistic": {"sampling_percentage": 10}}
+ALL = {"name": "all", "type": "always_sample"}
+
+
+@pytest.mark.parametrize(
+    ("policies", "notes"),
+    [
+        ([{"name": "no", "type": "drop", "drop": {"drop_sub_policy": [TENTH]}}, ALL], ["'no' drops a share"]),
+        ([{"name": "no", "type": "drop", "shadow": True, "drop": {"drop_sub_policy": [TENTH]}}, ALL], []),
+        (
+            [{"name": "no", "type": "drop", "ids": {"to_percentage": 50}, "drop": {"drop_sub_policy": [ALL]}}, TENTH],
+            ["'no' drops a share"],
+        ),
+        ([{"name": "no", "type": "drop", "drop": {"drop_sub_policy": [ALL]}}, TENTH], []),
+        ([ALL | {"ids": {"to_percentage": 10}}], ["ids leaves out those from 10 to 100 %"]),
+        (
+            [ALL | {"ids": {"from_percentage": 10}}, TENTH | {"ids": {"to_percentage": 9}}],
+            ["ids leaves out those from 9 to 10 %"],
+        ),
+        ([ALL | {"ids": {"from_percentage": 10}}, TENTH | {"ids": {"to_percentage": 10}}], []),
+        ([ALL | {"ids": {"to_percentage": 10}}, TENTH], []),
+    ],
+)
+def test_check_notes_what_adjusted_counts_do_not_say(
+    tmp_path: Path, policies: list[dict[str, Any]], notes: list[str]
+) -> None:
+    result = run("check", written(tmp_path, MINIMAL | {"sampling": {"policies": policies}}))
+    told = [line.split(": ")[1] for line in result.output.splitlines() if "adjusted counts of what is kept" in line]
+    assert told == notes
+
+
 @pytest.mark.parametrize(("rate", "is_told"), [(15, True), (16, False)])
 def test_check_tells_of_a_rate_below_one_span_a_partition(tmp_path: Path, rate: int, is_told: bool) -> None:
     policies = [{"name": "rest", "type": "rate_limiting", "rate_limiting": {"spans_per_second": rate}}]
