@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import click
 from aiokafka.errors import KafkaError
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from pipeline import process, told_simulation
 from pipeline.commands.console import EX_CONFIG, failed, loaded, of_kafka, progress
 from pipeline.config import Config, Sampling
-from pipeline.config_file import InvalidConfig
+from pipeline.config_file import InvalidConfig, told
 from pipeline.overheard import Overheard
 from pipeline.printable import printable
-from pipeline.section_file import load_section
+from pipeline.section_file import load_section, refused
 from processors.sampling.policies import Policies
 from schemas.errors import TailraceError
 from schemas.settings import Section, parse_duration
@@ -123,8 +123,12 @@ def _sampling(path: Path, config: Config) -> Sampling:
             return loaded(str(path)).sampling
         if "sampling" in keys:
             return load_section(path, SamplingFile, os.environ)[0].sampling
-        found = load_section(path, PolicyFile, os.environ)[0]
-        return config.sampling.model_copy(update={"policies": found.policies})
+        found, tree = load_section(path, PolicyFile, os.environ)
+        try:
+            return Sampling.model_validate(dict(config.sampling) | {"policies": found.policies})
+        except ValidationError as error:  # rules of all policies together
+            tree.problems += [tree.problem(*each) for details in error.errors() for each in told(details)]
+            raise refused(path, tree) from None
     except InvalidConfig as error:
         for problem in error.problems:
             failed(f"{path}:{problem}")

@@ -251,6 +251,12 @@ async def test_partitions_share_a_budget_in_a_replay(kafka: Kafka, tmp_path: Pat
     assert outcome.old.spans < 0.85 * 60 * 100
 
 
+MANY_FIELDS = [
+    {"name": f"{name}", "type": "dynamic", "dynamic": {"field_list": [f"{name}.{key}" for key in range(13)]}}
+    for name in "abcde"
+]
+
+
 async def decided(stages: Stages, count: int) -> bool:
     return len(await stages.verdicts()) >= count
 
@@ -261,6 +267,7 @@ async def decided(stages: Stages, count: int) -> bool:
         ("policies:\n- {name: a, type: latensy}\n", "drop (found 'latensy'; did you mean latency?)"),
         ("policies:\n- {name: a, typ: latency}\n", "2:13: policies[0].typ: unknown key (did you mean type?)"),
         ("sampling:\n  policys: []\n", "sampling.policys: unknown key"),
+        (as_yaml({"policies": MANY_FIELDS}), "1:1: policies: field_list: more than 64 different fields in all"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
