@@ -41,7 +41,9 @@ class Expect(Section):
 
     verdict: Literal["kept", "dropped"] = Field(description="The outcome.")
     policy: str | None = Field(None, description="The policy that kept it, or the drop policy that dropped it.")
-    votes: list[str] | None = Field(None, description="All policies that match, in the order of the configuration.")
+    votes: list[str] | None = Field(
+        None, description="All policies that match, shadows too, in the order of the configuration."
+    )
 
 
 class Case(Section):
@@ -199,7 +201,7 @@ def run(case: Loaded, config: Config) -> Outcome:
         wrong.append(("verdict", expect.verdict, word))
     if expect.policy is not None and expect.policy != outcome.policy:
         wrong.append(("policy", expect.policy, outcome.policy or "none"))
-    matched = [each.policy for each in votes if each.matched and not each.shadow]
+    matched = [each.policy for each in votes if each.matched]
     if expect.votes is not None and expect.votes != matched:
         wrong.append(("votes", _named(expect.votes), _named(matched)))
     return Outcome(case, outcome, seen, votes, tuple(wrong))

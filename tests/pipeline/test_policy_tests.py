@@ -79,6 +79,16 @@ def test_a_case_that_fails_shows_expected_got_and_all_votes(config: Path) -> Non
     assert result.output.endswith("1 case, 1 failed\n")
 
 
+def test_a_shadow_votes_without_effect(tmp_path: Path) -> None:
+    path = tmp_path / "tailrace.yaml"
+    policies = [POLICIES[0], {"name": "all", "type": "always_sample", "shadow": True}]
+    path.write_text(as_yaml(MINIMAL | {"sampling": {"policies": policies}}))
+    failed = {"name": "a", "spans": spans(2), "expect": {"verdict": "kept", "votes": ["errors", "all"]}}
+    calm = {"name": "b", "spans": spans(0), "expect": {"verdict": "dropped", "policy": "", "votes": ["all"]}}
+    result = run(path, failed, calm)
+    assert result.exit_code == 0, result.output
+
+
 def test_policies_see_what_redaction_leaves(tmp_path: Path) -> None:
     """As they do of live traffic."""
     asked = {"name": "user", "type": "string_attribute"}
