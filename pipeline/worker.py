@@ -113,13 +113,14 @@ class Worker:
 
 
 def explainer(
-    current: Callable[[], Config], services: Sequence[Group], reading: asyncio.Lock
+    current: Callable[[], Config], services: Sequence[Group]
 ) -> Callable[[bytes], Coroutine[None, None, dict[str, Any] | None]]:
     """Answers `tailrace explain` for traces whose partition these roles own, and None for others.
 
-    Where any partition may have the trace (`regroup: never`), the owner of one answers for all of them. Who holds
-    `reading` reads Kafka beside the roles: one at a time.
+    Where any partition may have the trace (`regroup: never`), the owner of one answers for all of them. One at
+    a time reads Kafka beside the roles.
     """
+    reading = asyncio.Lock()
 
     async def explained(trace_id: bytes) -> dict[str, Any] | None:
         from pipeline.explain import document, explain
@@ -134,13 +135,15 @@ def explainer(
 
 
 def restorer(
-    current: Callable[[], Config], services: Sequence[Group], reading: asyncio.Lock
+    current: Callable[[], Config], services: Sequence[Group]
 ) -> Callable[[bytes, str, float], Coroutine[None, None, dict[str, Any] | None]]:
     """Answers `tailrace restore` for traces whose partition these roles own, and None for others.
 
     Where any partition may have the trace (`regroup: never`), the logs of decisions of all say which do, read as for
-    `tailrace explain`: those that are owned here restore it, and `left` names the others. `reading` as in `explainer`.
+    `tailrace explain`: those that are owned here restore it, and `left` names the others. One at a time reads them,
+    however long that takes: explanations, which have a limit of time, do not wait for it.
     """
+    reading = asyncio.Lock()
 
     async def restored(trace_id: bytes, why: str, most: float) -> dict[str, Any] | None:
         config, key = current(), trace_key(trace_id)
@@ -201,9 +204,8 @@ async def running(
     if watch is not None:
         from pipeline.live.page import Page
 
-        reading = asyncio.Lock()
-        explained = explainer(lambda: worker.reload.config, worker.services, reading)
-        restored = restorer(lambda: worker.reload.config, worker.services, reading)
+        explained = explainer(lambda: worker.reload.config, worker.services)
+        restored = restorer(lambda: worker.reload.config, worker.services)
         worker.server.page = Page(config, watch, worker.server.refresh, explained, restored)
 
     applied = config

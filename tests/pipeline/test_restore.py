@@ -20,9 +20,10 @@ from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_ERROR, LogRecor
 
 from pipeline import telemetry
 from pipeline.cli import cli
+from pipeline.explain import Explanation
 from pipeline.restore import BURST_SECONDS, Answer, Restores
 from pipeline.sample import PartitionPair
-from pipeline.worker import Worker, restorer, running
+from pipeline.worker import Worker, explainer, restorer, running
 from processors.sampling import restore
 from processors.sampling.restore import LateError, Restoration
 from schemas.decision import RESTORED, DecisionRecord
@@ -130,8 +131,33 @@ async def test_partitions_that_move_while_logs_are_read_are_left_to_others(
     monkeypatch.setattr("pipeline.worker.side_by_side", side_by_side)
     monkeypatch.setattr("pipeline.worker.places", lambda *_: range(2))
     services: Any = [SimpleNamespace(role="sample", lease=leases.get)]
-    restored = restorer(lambda: config_for("nowhere:1"), services, asyncio.Lock())
+    restored = restorer(lambda: config_for("nowhere:1"), services)
     assert await restored(trace_id("any"), "why", 1e9) is None
+
+
+async def test_explanations_do_not_wait_for_a_restore(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have a limit of time, what reads the logs of all partitions for a restore has none."""
+    leases = {0: object.__new__(PartitionPair)}
+    services: Any = [SimpleNamespace(role="sample", lease=leases.get)]
+    explained = explainer(lambda: config_for("nowhere:1"), services)
+    restored = restorer(lambda: config_for("nowhere:1"), services)
+    found: list[dict[str, Any] | None] = []
+
+    @contextlib.asynccontextmanager
+    async def side_by_side(*_: object) -> AsyncIterator[list[Any]]:
+        async with asyncio.timeout(DEADLINE):
+            found.append(await explained(trace_id("any")))
+        leases.clear()
+        yield []
+
+    async def explain(*_: object) -> Explanation:
+        return Explanation("any", 0, "version")
+
+    monkeypatch.setattr("pipeline.worker.side_by_side", side_by_side)
+    monkeypatch.setattr("pipeline.worker.places", lambda *_: range(2))
+    monkeypatch.setattr("pipeline.explain.explain", explain)
+    assert await restored(trace_id("any"), "why", 1e9) is None
+    assert [each and each["trace_id"] for each in found] == ["any"]
 
 
 async def test_restore(stages: Restoring) -> None:
