@@ -84,3 +84,55 @@ def test_whatever_comes_so_many_series_and_no_more(told: ToldLimits) -> None:
         )
         assert len(offenders()) == MOST_OFFENDERS
         assert len(series()) <= 3 * MOST_METRICS + 3 * MOST_LABELS + MOST_OFFENDERS
+
+
+def folding(metric: str, folded: float, limit: int = 1) -> SeriesBlock:
+    return block(metric, LimitState("tenant", limit, 1, 2, folded))
+
+
+def quiet(number: int, active: int = 9) -> list[SeriesBlock]:
+    return [block(f"told-quiet-{n}", LimitState("tenant", 10, active, active)) for n in range(number)]
+
+
+def folds(metric: str) -> float | None:
+    return counters().get(("tailrace_label_overflow_points_total", metric, "tenant"))
+
+
+def test_a_label_that_folds_is_told_whatever_was_told_before(told: ToldLimits) -> None:
+    told.tell(quiet(MOST_LABELS))
+    told.tell([*quiet(MOST_LABELS), folding("told-late", 5)])
+    assert folds("told-late") == 5
+    assert len(counters()) == MOST_LABELS
+
+
+def test_a_label_that_is_told_again_counts_on(told: ToldLimits) -> None:
+    """A counter that began anew at more than it had been before is no reset to Prometheus, but lost counts."""
+    told.begin([folding("told-early", 100)])
+    told.tell([folding("told-early", 105)])
+    assert folds("told-early") == 5
+    others = [folding(f"told-other-{n}", 1) for n in range(MOST_LABELS)]
+    told.tell([folding("told-early", 105), *others])
+    assert folds("told-early") is None
+    told.tell([folding("told-early", 112), *others])
+    assert folds("told-early") == 12
+    told.tell([folding("told-early", 113), *others])
+    assert folds("told-early") == 13
+
+
+def test_a_limit_of_zero_takes_no_place_from_others(told: ToldLimits) -> None:
+    zeros = [folding(f"told-zero-{n}", 1, limit=0) for n in range(MOST_LABELS)]
+    told.tell(zeros)
+    told.tell([*(folding(f"told-zero-{n}", 2, limit=0) for n in range(MOST_LABELS)), folding("told-late", 5)])
+    assert folds("told-late") == 5
+
+
+def test_a_metric_that_is_nearly_full_is_told_whatever_was_told_before(told: ToldLimits) -> None:
+    """Its counter stays when its place is taken, if it has counted anything."""
+    many = [block(f"told-{n}", LimitState("", 10, 2, 2)) for n in range(MOST_METRICS)]
+    told.tell(many, {"told-7": 3.0})
+    late = [block(f"told-late-{n}", LimitState("", 10, 8, 8)) for n in range(MOST_METRICS)]
+    told.tell([*many, *late])
+    assert ("tailrace_series_demand", "told-late-0") in series()
+    assert len(series()) == 3 * MOST_METRICS
+    assert len(counters()) == MOST_METRICS + 1
+    assert counters()["tailrace_overflow_points_total", "told-7"] == 3.0
