@@ -16,6 +16,7 @@ from sinks.native_histograms import native_histogram, stale_histogram
 from sinks.protobuf import field, varint
 
 STALE = struct.pack("<Q", 0x7FF0000000000002)  # the NaN that ends a series
+LABEL_TAG = 0x0A  # a series' labels come first
 NAME = "__name__"
 BUCKET = "le"
 QUANTILE = "quantile"

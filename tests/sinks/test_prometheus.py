@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import aiohttp
 import cramjam
 import pytest
+from aiohttp import web
 
 from pipeline.demo.remote_write import decode
-from schemas.point import HistogramValue, Shape, Value
+from schemas.point import ExponentialValue, HistogramValue, Shape, Value
 from schemas.sample import SeriesBlock
 from sinks.contract import Outcome, SourceRecord
 from sinks.http import shortened
-from sinks.prometheus import Prometheus, SampleItem
+from sinks.prometheus import MANY_DELIVERED, REFUSED_FOR, Prometheus, SampleItem
+from sinks.protobuf import field
 from sinks.remote_write import defect
 from tests.services import Prometheus as PrometheusServer
 from tests.services import eventually
 from tests.sinks.building import bad, counter, now_ms, repeated, sink, tick
-from tests.sinks.faulty import faulty, reset, status
+from tests.sinks.faulty import FaultyServer, faulty, reset, status
 
 HOUR = 3_600_000
 
@@ -63,6 +65,19 @@ async def send(url: str, records: list[SourceRecord], *, again: bool = False) ->
         return await destination.send(repeated(request) if again else request)
     finally:
         await destination.close()
+
+
+def counted(destination: Prometheus) -> list[bytes]:
+    """The bodies that it posts from here on."""
+    posts: list[bytes] = []
+    post = destination._http.post
+
+    async def noted(url: str, body: bytes, headers: dict[str, str]) -> Any:
+        posts.append(body)
+        return await post(url, body, headers)
+
+    destination._http.post = noted  # type: ignore[method-assign, assignment]
+    return posts
 
 
 async def query(server: PrometheusServer, expression: str, time_ms: int) -> dict[str, float]:
@@ -169,20 +184,13 @@ async def test_a_backlog_that_is_too_old_is_refused_at_once(
         items = encode(destination, tick(2, old, begun, since_ms=old - 10_000))
         items += encode(destination, tick(3, now - 60_000, counter(calls, rows)))
         await destination.start()
-        posts, post = 0, destination._http.post
-
-        async def counted(url: str, body: bytes, headers: dict[str, str]) -> Any:
-            nonlocal posts
-            posts += 1
-            return await post(url, body, headers)
-
-        destination._http.post = counted  # type: ignore[method-assign, assignment]
+        posts = counted(destination)
         outcome = await destination.send(destination.request(items))
         await destination.close()
         assert [refusal.index for refusal in outcome.refused] == list(range(400))
         assert all(says in refusal.detail for refusal in outcome.refused)
         assert (outcome.accepted, outcome.retry) == (300, ())
-        assert posts <= most
+        assert len(posts) <= most
         assert await query(server, calls, now) == {f"s{n}": n for n in range(300)}
 
 
@@ -210,6 +218,156 @@ async def test_of_what_is_sent_again_each_sample_is_asked_for(prometheus: Promet
     await destination.close()
     assert (outcome.accepted, [refusal.index for refusal in outcome.refused]) == (100, list(range(100)))
     assert await query(prometheus, calls, at) == {f"s{n}": n for n in range(100, 200)}
+
+
+async def test_what_the_predecessor_delivered_takes_a_request_for_each_and_no_more(
+    strict: PrometheusServer, now: int
+) -> None:
+    """Of some the newer sample never arrived: these are still taken, wherever they stand."""
+    calls, missing = fresh(), {150, 151, 299}
+    rows: list[tuple[tuple[str, ...], Value]] = [((f"s{n}",), n) for n in range(300)]
+    newer = [row for n, row in enumerate(rows) if n not in missing]
+    await send(strict.remote_write_url, tick(2, now, counter(calls, newer)))
+    destination = Prometheus(sink(strict.remote_write_url, shards=1))
+    await destination.start()
+    posts = counted(destination)
+    again = tick(1, now - 1000, counter(calls, rows), redelivered=True)
+    outcome = await destination.send(destination.request(encode(destination, again)))
+    await destination.close()
+    assert outcome == Outcome(accepted=3, already_delivered=297)
+    assert len(posts) < 300 + 3 * MANY_DELIVERED
+    assert await query(strict, calls, now - 500) == {f"s{n}": n for n in missing}
+
+
+LIMIT = "the tenant exceeded the per-user series limit of 150000 (err-mimir-max-series-per-user)"
+
+
+def limited(*refused: str) -> Callable[[web.Request, bytes], web.Response]:
+    """A receiver that has no room for series of these services, and no word of which they are."""
+
+    def reply(request: web.Request, body: bytes) -> web.Response:
+        wrong = any(dict(each.labels)["service"] in refused for each in decode(body))
+        return web.Response(status=400 if wrong else 200, text=LIMIT if wrong else "")
+
+    return reply
+
+
+def taken(server: FaultyServer, *refused: str) -> list[tuple[str, float | None]]:
+    """(service, value) of what such a receiver took."""
+    decoded = [[(dict(s.labels)["service"], s.value) for s in decode(seen.body)] for seen in server.seen]
+    return sorted(found for each in decoded if not {name for name, _ in each} & set(refused) for found in each)
+
+
+async def test_a_series_that_is_refused_is_not_searched_for_with_every_tick(now: int) -> None:
+    """Each of its samples is refused all the same; after some minutes they are sent again."""
+    clock, calls = [0.0], fresh()
+    async with faulty(limited("s7", "s91")) as server:
+        destination = Prometheus(sink(server.url, shards=1), lambda: clock[0])
+        await destination.start()
+        asked = []
+        for number, at in enumerate((0.0, 15.0, REFUSED_FOR - 1, REFUSED_FOR + 1)):
+            clock[0], before = at, len(server.seen)
+            rows: list[tuple[tuple[str, ...], Value]] = [((f"s{n}",), number) for n in range(100)]
+            items = encode(destination, tick(number, now + number, counter(calls, rows)))
+            outcome = await destination.send(destination.request(items))
+            assert (outcome.accepted, [refusal.index for refusal in outcome.refused]) == (98, [7, 91])
+            assert [refusal.detail for refusal in outcome.refused] == [f"400 {LIMIT}"] * 2
+            asked.append(len(server.seen) - before)
+        await destination.close()
+        assert asked == [asked[0], 1, 1, asked[0]]
+        assert taken(server, "s7", "s91") == sorted(
+            (f"s{n}", float(tick)) for n in range(100) for tick in range(4) if n not in (7, 91)
+        )
+
+
+async def test_what_is_refused_for_its_time_says_nothing_of_its_series(strict: PrometheusServer, now: int) -> None:
+    calls = fresh()
+    await send(strict.remote_write_url, tick(2, now - 1000, counter(calls, [(("cart",), 2)])))
+    destination = Prometheus(sink(strict.remote_write_url))
+    await destination.start()
+    for at, refused in ((now - 2000, True), (now + 24 * HOUR, True), (now, False)):
+        items = encode(destination, tick(1, at, counter(calls, [(("cart",), 3)])))
+        outcome = await destination.send(destination.request(items))
+        assert bool(outcome.refused) == refused
+    await destination.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "of_its_series"),
+    [
+        ("user=t: err: duplicate sample for timestamp. timestamp=2026-01-01T00:00:00Z", False),
+        ("the sample has been rejected because its timestamp is too old (err-mimir-sample-timestamp-too-old)", False),
+        ("received a sample whose timestamp is too far in the future (err-mimir-too-far-in-future)", False),
+        ("too old sample", False),
+        ("received a native histogram sample with too many buckets (err-mimir-max-native-histogram-buckets)", False),
+        ("histogram's sum of buckets is wrong", False),
+        ("native histograms are disabled", True),
+        ("label name too long", True),
+    ],
+)
+async def test_whether_a_refusal_is_of_the_sample_or_of_its_series(said: str, of_its_series: bool, now: int) -> None:
+    calls = fresh()
+    async with faulty(status(400), status(400, said), status(204)) as server:
+        destination = Prometheus(sink(server.url, shards=1))
+        await destination.start()
+        for number in range(2):
+            items = encode(destination, tick(number, now + number, counter(calls, [(("cart",), 1), (("pay",), 1)])))
+            outcome = await destination.send(destination.request(items))
+            assert outcome.accepted + len(outcome.refused) == 2
+        await destination.close()
+        assert outcome.accepted == (1 if of_its_series else 2)
+
+
+async def test_a_receiver_that_refuses_all_and_is_mended_gets_everything_at_once(now: int) -> None:
+    everything = [f"s{n}" for n in range(20)]
+    calls, reply = fresh(), limited(*everything)
+    async with faulty(reply) as server:
+        destination = Prometheus(sink(server.url, shards=1))
+        await destination.start()
+        asked = []
+        for number in range(4):
+            before = len(server.seen)
+            if number == 2:
+                server.replies = [status(200)]
+                server.seen.clear()
+                before = 0
+            rows: list[tuple[tuple[str, ...], Value]] = [((name,), number) for name in everything]
+            items = encode(destination, tick(number, now + number, counter(calls, rows)))
+            outcome = await destination.send(destination.request(items))
+            assert (outcome.accepted, len(outcome.refused)) == ((0, 20) if number < 2 else (20, 0))
+            asked.append(len(server.seen) - before)
+        await destination.close()
+        assert asked[1:] == [1, 3, 1]
+        assert set(taken(server)) == {(name, float(number)) for name in everything for number in (2, 3)}
+
+
+async def test_refused_series_are_remembered_up_to_a_number(now: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sinks.prometheus.MOST_REFUSED", 1)
+    calls = fresh()
+    async with faulty(limited("s1", "s2")) as server:
+        destination = Prometheus(sink(server.url, shards=1))
+        await destination.start()
+        for number in range(2):
+            rows: list[tuple[tuple[str, ...], Value]] = [((f"s{n}",), number) for n in range(8)]
+            items = encode(destination, tick(number, now + number, counter(calls, rows)))
+            outcome = await destination.send(destination.request(items))
+            assert [refusal.index for refusal in outcome.refused] == [1, 2]
+        await destination.close()
+        assert len(destination._refused._found) == 1
+
+
+@pytest.mark.parametrize("value", [3, ExponentialValue(0, 0.0, 0, 0, 0.0, 0, (), 0, ())])
+def test_the_labels_of_a_series_stay_the_same(value: Value, now: int) -> None:
+    destination, names = Prometheus(sink("http://unused", shards=1)), ("service", "path")
+    shape = Shape("counter", names) if value == 3 else Shape("exponential", names, (), 1, True)
+    rows: list[tuple[tuple[str, ...], Value]] = [(("cart", "x" * size), value) for size in (1, 126, 127, 128, 20_000)]
+    (first,) = encode(destination, tick(1, now, SeriesBlock("a", shape, rows)))
+    (second,) = encode(destination, tick(2, now + 15_000, SeriesBlock("a", shape, rows)))
+    assert first.labels() == second.labels()
+    for (labels, _), found in zip(rows, first.labels(), strict=True):
+        series = field(0x0A, found + field(0x12, b"\x10\x01"))
+        (sample,) = decode(bytes(cramjam.snappy.compress_raw(series)))
+        assert dict(sample.labels) == {"__name__": "a", **dict(zip(names, labels, strict=True))}
 
 
 async def test_far_in_the_future_says_nothing_of_what_is_older(now: int) -> None:
