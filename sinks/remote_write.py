@@ -39,18 +39,21 @@ def write_series(block: PackedBlock, into: Slices, time_ms: int, since_ms: int =
     bound = _bound_label(shape)
     series = [{NAME: name} | ({bound: le} if le else {}) for name, le in series_of(block.metric, shape)]
     writer = SeriesWriter(shape.label_names, series)
+    values = decode_values(shape, rows, 1)
     if block.fresh and 0 < since_ms < time_ms - 1:
         zeros = _beginning(shape, len(series), varint(since_ms + 1))
+        unsummed = [*zeros[:-2], b"", *zeros[-1:]]
+        begun = [unsummed if _unsummed(value) else zeros for value in values[-block.fresh :]]
         first = (len(rows) - block.fresh) * rows.width + rows.parts + 1
-        writer.samples(rows.data, rows.cells, first, rows.width, [zeros] * block.fresh, into)
+        writer.samples(rows.data, rows.cells, first, rows.width, begun, into)
     time = varint(time_ms & 0xFFFF_FFFF_FFFF_FFFF)
     places = rows.data, rows.cells, rows.parts + 1, rows.width
     if shape.kind in NUMBERS:
-        writer.numbers(*places, rows.numbers(1), time, into)
+        writer.numbers(*places, values, time, into)
     elif shape.kind == "exponential":
-        writer.samples(*places, [_native(value, time) for value in decode_values(shape, rows, 1)], into)
+        writer.samples(*places, [_native(value, time) for value in values], into)
     else:
-        writer.numbers(*places, list(map(_numbers, decode_values(shape, rows, 1))), time, into)
+        writer.numbers(*places, list(map(_numbers, values)), time, into)
     if len(stale):
         ends = _end(shape, len(series), time)
         writer.samples(stale.data, stale.cells, stale.parts + 1, stale.width, [ends] * len(stale), into)
@@ -89,12 +92,17 @@ def _bound_label(shape: Shape) -> str:
     return BUCKET if shape.kind == "histogram" else QUANTILE if shape.kind == "summary" else ""
 
 
+def _unsummed(value: Value) -> bool:
+    """Whether the sum, which would be a series of its own, is not known."""
+    return isinstance(value, HistogramValue | SummaryValue) and isnan(value.sum)
+
+
 def _numbers(value: Value) -> list[float | None]:
     """The number of each series of a histogram's or summary's row; None for none."""
     if isinstance(value, HistogramValue):
-        return [*accumulate(value.buckets), None if isnan(value.sum) else value.sum, value.observations]
+        return [*accumulate(value.buckets), None if _unsummed(value) else value.sum, value.observations]
     if isinstance(value, SummaryValue):
-        return [*value.values, None if isnan(value.sum) else value.sum, value.observations]
+        return [*value.values, None if _unsummed(value) else value.sum, value.observations]
     raise TypeError(f"a {type(value).__name__} is no histogram and no summary")
 
 

@@ -85,6 +85,19 @@ def test_a_sum_that_nobody_told_has_no_sample() -> None:
     assert [labels["__name__"] for labels, _, _ in found] == ["ms_bucket", "ms_bucket", "ms_count"]
 
 
+@pytest.mark.parametrize("value", [HistogramValue(3, math.nan, (1, 2)), SummaryValue(3, math.nan, (4.0,))])
+def test_a_sum_that_nobody_told_has_no_zero_to_begin_with(value: HistogramValue | SummaryValue) -> None:
+    shape = Shape("histogram" if isinstance(value, HistogramValue) else "summary", ("service",), (2.0,), 1, True)
+    known = (("pay",), value._replace(sum=7.0))
+    block = SeriesBlock("ms", shape, [known, (("cart",), value), known], fresh=2)
+    body = b"".join(series_as_told(block, 2_000, 1_000))
+    told = [(dict(s.labels), s.time_ms, s.value) for s in decode(bytes(cramjam.snappy.compress_raw(body)))]
+    sums = [(labels["service"], time, number) for labels, time, number in told if labels["__name__"] == "ms_sum"]
+    assert sums == [("pay", 1_001, 0), ("pay", 2_000, 7), ("pay", 2_000, 7)]
+    counts = [(labels["service"], time, number) for labels, time, number in told if labels["__name__"] == "ms_count"]
+    assert counts == [("cart", 1_001, 0), ("pay", 1_001, 0), ("pay", 2_000, 3), ("cart", 2_000, 3), ("pay", 2_000, 3)]
+
+
 def test_a_summary_begins_with_its_counts_and_not_with_its_quantiles() -> None:
     shape = Shape("summary", ("service",), (0.5, 1.0), 1, True)
     block = SeriesBlock("ms", shape, [(("cart",), SummaryValue(3, 12.5, (4.0, 6.0)))], fresh=1)
