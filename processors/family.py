@@ -32,7 +32,7 @@ from processors.sketch import Refused
 from processors.values import ROUNDING, minus, nothing, observations, plus
 from schemas.point import LEVELS, HistogramValue, Kind, Labels, Reading, Shape, SummaryValue, Value, encode_labels
 from schemas.reasons import Reason
-from schemas.sample import LimitState, SeriesBlock, SourceState
+from schemas.sample import ENDING, LimitState, SeriesBlock, SourceState
 
 SERIES = ""  # stands for the budget of series among the labels' limits
 NOT_TOLD = -1
@@ -142,6 +142,7 @@ class Family:
     __slots__ = (
         "_alike",
         "_ended",
+        "_ending",
         "_fresh",
         "_gone",
         "_known",
@@ -174,6 +175,7 @@ class Family:
         self._limits, self._gone = limits, gone
         self._fresh: dict[Labels, None] = {}  # rows that began at zero and are in no tick
         self._ended: dict[Labels, Bounds] = {}  # rows that were told and are no more
+        self._ending: dict[Labels, None] = {}  # rows that have no source and are to end, but were counted since a tick
         self._known: dict[tuple[tuple[str, ...], Bounds], KnownRows] = {}  # by label names and bounds of what comes
 
     # ---- what comes --------------------------------------------------------------------------------------
@@ -198,6 +200,7 @@ class Family:
             for row in self.rows.values():
                 row.packed = b""
             self._fresh = {wide(labels): None for labels in self._fresh}
+            self._ending = {wide(labels): None for labels in self._ending}
             self._ended = {labels + more: bounds for labels, bounds in self._ended.items()}
             for source in self.sources.values():
                 source.labels = wide(source.labels)
@@ -392,8 +395,10 @@ class Family:
 
     # ---- rows --------------------------------------------------------------------------------------------
 
-    def take_over(self, labels: Labels, value: Value, bounds: Bounds, counted: int) -> Labels | None:
-        """A loaded row; returns under which label set it goes on, if it does."""
+    def take_over(
+        self, labels: Labels, value: Value, bounds: Bounds, counted: int, ending: bool = False
+    ) -> Labels | None:
+        """A loaded row; returns under which label set it goes on, if it does. `ending`: until the next tick."""
         placed = labels
         if not (self.shape.open and self.limiter.restore(labels, *self._costs(bounds))):
             if self.shape.kind in ("gauge", "info"):
@@ -403,6 +408,8 @@ class Family:
         before = NOT_TOLD if known is None else known.counted
         row = self._add(placed, *self._folding(labels, placed, value, bounds))
         row.counted, row.told = max(before, counted), placed == labels or row.told
+        if ending and placed == labels:
+            self._ending[placed] = None
         return placed
 
     def restore(self, source: SourceState, labels: Labels, last: Value, bounds: Bounds, counted: int) -> None:
@@ -470,8 +477,13 @@ class Family:
             self._end_row(source.labels)
 
     def _end_row(self, labels: Labels) -> None:
+        """At once, unless it has counts that no tick has told: then after the tick that tells them."""
+        if self.rows[labels].counted == NOT_TOLD and self.shape.kind not in UNCOUNTED:
+            self._ending[labels] = None
+            return
         row = self.rows.pop(labels)
         row.ended = True
+        self._ending.pop(labels, None)
         self.limiter.release(labels)
         self._fresh.pop(labels, None)
         if row.told:
@@ -479,6 +491,10 @@ class Family:
 
     def end_idle(self, time_ms: int) -> None:
         """Say that what was counted since the last tick is in this one; end what is idle."""
+        ending, self._ending = self._ending, {}
+        for labels in ending:
+            if not self.rows[labels].sources:
+                self._end_row(labels)
         level = self.shape.kind in LEVELS
         idle_ms = self._limits.level_idle_ms if level else self._limits.idle_ms
         # Of series that never end the sources do: they are the producers' runs, and there is room for so many.
@@ -488,6 +504,8 @@ class Family:
         for labels in _idle(self.rows, time_ms, self._limits.idle_ms if self.shape.kind == "sum" else idle_ms):
             if not self.rows[labels].sources:  # of a sum they may be silent for longer
                 self._end_row(labels)
+        for labels in self._ending:
+            self.rows[labels].counted = time_ms - ENDING  # so that the next owner knows as well
 
     # ---- what is told ------------------------------------------------------------------------------------
 

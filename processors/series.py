@@ -40,7 +40,7 @@ from processors.values import observations
 from schemas.errors import Malformed, ProtocolError
 from schemas.point import Labels, PackedBatch, Reading, Shape, Value
 from schemas.reasons import Reason
-from schemas.sample import SeriesBlock
+from schemas.sample import ENDING, SeriesBlock
 
 Row = tuple[Labels, Value]
 Relabel = Callable[[Labels], tuple[Labels, bool]]
@@ -100,7 +100,7 @@ class SeriesStore:
             for (before, value), ms in zip(block.rows, block.idle or [0] * len(block.rows), strict=True):
                 labels, _ = relabel(before)
                 value = conformed(value, block.shape.bounds, bounds)
-                placed = family.take_over(labels, value, bounds, time_ms - ms)
+                placed = family.take_over(labels, value, bounds, time_ms - ms, ms == ENDING)
                 went[before] = placed, value
                 if placed != labels or renamed:
                     family.moved.append((block.shape, before))

@@ -35,6 +35,7 @@ from schemas.versions import require
 # Chunks with an open shape (schemas/point.py) are in version 2, everything else goes on in version 1.
 VERSION = 2
 CLOSED_VERSION = 1
+ENDING = -1  # the idle time of a row that was counted just now and ends with the next tick, unless a source feeds it
 READS = (CLOSED_VERSION, VERSION)
 # Estimated bytes before compression of a chunk: well below Kafka's 1 MiB default whatever the labels hold, and a
 # sink's unit of work.
@@ -88,10 +89,11 @@ class SeriesBlock:
     back from zero. The empty label value means that the label is absent. A histogram's row stands for its _bucket (by
     `le`), _sum and _count series.
 
-    `idle[i]` is how many ms before the tick row i was last counted; none at all: all were counted just now. The last
-    `fresh` rows were not there in the tick before: they began at zero. `limits` is empty in ticks of older workers.
-    `sources` is what readings to come are compared with. A metric with an open shape has a block for each of the bounds
-    that its rows have. `packed` are the label values of each row as they are written, for whoever has them; else none.
+    `idle[i]` is how many ms before the tick row i was last counted, or ENDING; none at all: all were counted just now.
+    The last `fresh` rows were not there in the tick before: they began at zero. `limits` is empty in ticks of older
+    workers. `sources` is what readings to come are compared with. A metric with an open shape has a block for each of
+    the bounds that its rows have. `packed` are the label values of each row as they are written, for whoever has
+    them; else none.
     """
 
     metric: str

@@ -240,7 +240,134 @@ def test_the_sum_is_the_same_whatever_the_limits_become(
     assert sum(map(observations, rows(tick(store, time + 1)).values())) == sum(counts)
 
 
+@dataclass
+class Seen:
+    """What Prometheus has of the ticks: the samples of each series, None for a staleness marker."""
+
+    samples: dict[frozenset[tuple[str, str]], dict[int, float | None]] = field(default_factory=dict)
+
+    def take(self, blocks: list[SeriesBlock], since_ms: int, time_ms: int) -> None:
+        for block in blocks:
+            for place, (labels, value) in enumerate(block.rows):
+                if place >= len(block.rows) - block.fresh:
+                    self._sample(block, labels, since_ms + 1, 0.0)
+                self._sample(block, labels, time_ms, float(observations(value)))
+            for labels in block.stale:
+                self._sample(block, labels, time_ms, None)
+
+    def _sample(self, block: SeriesBlock, labels: Labels, time_ms: int, value: float | None) -> None:
+        pairs = frozenset((name, text) for name, text in zip(block.shape.label_names, labels, strict=True) if text)
+        series = self.samples.setdefault(pairs, {})
+        assert time_ms > max(series, default=0)
+        series[time_ms] = value
+
+    def increase(self) -> float:
+        """Over all of the time, of all series together; before its first sample nobody knows what a series had."""
+        found = 0.0
+        for series in self.samples.values():
+            values = [value for value in series.values() if value is not None]
+            found += sum(now - before if now >= before else now for before, now in itertools.pairwise(values))
+        return found
+
+    def live(self) -> int:
+        return sum(next(reversed(series.values())) is not None for series in self.samples.values())
+
+
+processes = st.tuples(st.integers(0, 3), st.sampled_from("ab"), st.just("x"), st.sampled_from(["", "/", "/q"]))
+whiles = st.one_of(
+    st.tuples(st.just("count"), processes, st.integers(1, 100)),
+    st.tuples(st.just("count"), processes, st.integers(1, 100)),
+    st.tuples(st.just("other labels"), processes, st.integers(1, 100)),
+    st.tuples(st.just("no value"), processes, st.just(0)),
+    st.tuples(st.just("restart"), processes, st.just(0)),
+    st.tuples(st.just("tick"), st.none(), st.integers(2, 1000)),
+    st.tuples(st.just("tick"), st.none(), st.integers(2, 1000)),
+    st.tuples(st.just("take over"), st.none(), st.integers(2, 1000)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["counter", "histogram", "exponential", "summary"]),
+    st.lists(whiles, max_size=40),
+    st.integers(5, 40),
+    st.integers(0, 3),
+)
+def test_prometheus_sees_the_rise_of_all_that_was_counted_whenever_a_source_ends(
+    kind: Kind, schedule: list[tuple[str, tuple[int, str, str, str] | None, int]], budget: int, values: int
+) -> None:
+    """Sources end between two ticks, or are told under other labels, by two gateways in turn."""
+    limits = Limits(budget, values, values_of={("m", "route"): 2}, level_idle_ms=HOUR)
+    store, time, last, seen, counts = SeriesStore(limits), TIME, TIME - 1, Seen(), 0
+    found: dict[tuple[int, Labels], Source] = {}
+    ended: set[int] = set()
+    for what, which, number in [*schedule, ("tick", None, 2), ("tick", None, 2)]:
+        time += 1
+        if which is None:
+            time += number
+            blocks = tick(store, time)
+            seen.take(blocks, last, time)
+            last = time
+            if what == "take over":
+                store = SeriesStore(limits)
+                store.load(blocks, time)
+                for source in found.values():  # what sources that ended had is forgotten: they come back as new ones
+                    if source.number in ended:
+                        source.start, source.total = time, value_of(kind, source.bounds, 0)
+            continue
+        labels: Labels = which[1:]
+        bounds = BOUNDS[which[0] % 3] if kind in ("histogram", "summary") else ()
+        new = Source(len(found), 0, labels, bounds, time - 1, value_of(kind, bounds, 0))
+        source = found.setdefault((which[0], labels), new)
+        start = source.start or 0
+        if what == "no value":
+            if source.sent:  # of one that is not known whoever has its labels would end
+                gone = ((*labels, ""), None, source.number, start, time)
+                apply(store, read(kind, gone, names=(*NAMES, "cluster"), bounds=bounds), time)
+                ended.add(source.number)
+                source.sent.clear()
+        elif what == "restart":
+            source.start, source.total = time, value_of(kind, bounds, 0)
+        else:
+            source.total = plus(source.total, value_of(kind, bounds, number))
+            told = (*labels, "c" if what == "other labels" else "")
+            one = (told, source.total, source.number, start, time)
+            batch = read(kind, one, names=(*NAMES, "cluster"), bounds=bounds)
+            apply(store, batch, time)
+            source.sent = batch.readings
+            counts += number
+            ended.discard(source.number)
+    assert seen.increase() == counts
+    assert seen.live() == len(rows(blocks))
+
+
 A, B = ("shop", "1", "/a"), ("shop", "2", "/b")
+
+
+@pytest.mark.parametrize("owners", [1, 2])
+def test_a_source_that_ends_before_any_tick_told_of_it_is_told_with_the_next_one(owners: int) -> None:
+    """A short job that is scraped through: its series begins at zero, has what was counted, and ends a tick later."""
+    store = SeriesStore(Limits(100, 100))
+    apply(store, read("counter", (A, 7, 1, TIME, TIME + 1)), TIME + 1)
+    apply(store, read("counter", (A, None, 1, TIME, TIME + 2)), TIME + 2)
+    (block,) = told = tick(store, TIME + 3)
+    assert (block.rows, block.fresh, block.stale) == ([(A, 7)], 1, [])
+    if owners == 2:
+        store = SeriesStore(Limits(100, 100))
+        store.load(told, TIME + 3)
+    told = tick(store, TIME + 4)
+    assert (rows(told), stale(told)) == ({}, [A])
+    assert not len(store)
+
+
+def test_a_row_that_gets_a_source_again_before_it_ended_goes_on() -> None:
+    store = SeriesStore(Limits(100, 100))
+    apply(store, read("counter", (A, 7, 1, TIME, TIME + 1), (A, None, 1, TIME, TIME + 2)), TIME + 2)
+    tick(store, TIME + 3)
+    apply(store, read("counter", (A, 2, 2, TIME + 3, TIME + 4)), TIME + 4)
+    for at in (5, 6):
+        told = tick(store, TIME + at)
+        assert (rows(told), stale(told)) == ({A: 9}, [])
 
 
 def test_two_sources_under_one_label_set_add_up() -> None:
@@ -666,8 +793,9 @@ def test_a_process_that_ended_and_comes_back_with_more_told_of_it_goes_on() -> N
     apply(store, read("counter", (A, 5.0, 1, TIME, TIME, 99)), TIME)
     apply(store, read("counter", (A, None, 1, TIME, TIME + 1, 99)), TIME)
     tick(store, TIME + 1)
-    apply(store, read("counter", (A, 7.0, 2, TIME, TIME + 2, 99)), TIME)
-    assert rows(tick(store, TIME + 2)) == {A: 2.0}
+    tick(store, TIME + 2)
+    apply(store, read("counter", (A, 7.0, 2, TIME, TIME + 3, 99)), TIME)
+    assert rows(tick(store, TIME + 3)) == {A: 2.0}
 
 
 def test_a_folded_source_is_not_taken_for_another() -> None:
