@@ -4,11 +4,14 @@ A *reading* says what its source has counted since it began. It is compared with
 becomes a delta, so that rows of several sources, folded ones too, add up like any other. The first reading of a source
 that began lately is its delta. Of one that began earlier nobody knows how much was counted before (the source was idle
 for so long that it was forgotten, or Tailrace is new here): its row begins with all of it, and not at zero; if there is
-a row already, it is counted from here on. So it is with one that begins with this reading, for that says that its
-start is not known (OpenTelemetry metrics data model, "Resets and gaps"): unless it was told before under another start,
-in whose place it goes on. A source that begins anew, with another start time, is another source: two
-that call themselves alike are kept apart by it, and a late reading of the one before still counts. What is always told
-of a process (`Reading.target`) outlives what may come later: with its start it goes on under another number.
+a row already, it is counted from here on. But where other label sets of the same run of its producer were read before,
+a new one is new indeed, however old the process is: SDKs give all of them its start.
+
+A source that begins with its first reading says that its start is not known (OpenTelemetry metrics data model, "Resets
+and gaps"): it counts from here on as well, unless it was told before under another start, in whose place it goes on. A
+source that begins anew, with another start time, is another source: two that call themselves alike are kept apart by
+it, and a late reading of the one before still counts. What is always told of a process (`Reading.target`) outlives what
+may come later: with its start it goes on under another number.
 
 A source that ended, because it said so or was silent, and comes back within the time in which it is young goes on from
 what it had told: a failed scrape is no new beginning.
@@ -44,9 +47,13 @@ MOST_LABELS = 64
 SPELLINGS = 4
 # What a reading's time may be ahead of its append time: a clock that is set right again holds nothing up for longer.
 AHEAD_MS = 60_000
+# Points of one export may be so far apart: some producers look at the clock for each. Between two exports it is longer.
+ONE_EXPORT_MS = 500
+NEVER = 1 << 62  # ms; later than any reading
 # A source that began within the last hour is new if series never end; else within the time after which they do.
 YOUNG_MS = 3_600_000
 Bounds = tuple[float, ...]
+Had = tuple[Value, Bounds, int, int]
 K = TypeVar("K")
 
 
@@ -71,14 +78,27 @@ class _Row:
 class _Source:
     """The newest reading of a source within its row's bounds, and the row that it feeds; `counted` as in `_Row`.
 
-    `target` is that of its readings, 0 if it says nothing.
+    `target` and `producer` are those of its readings, 0 if they say nothing.
     """
 
     labels: Labels
     time_ms: int
     last: Value
     target: int
+    producer: int
     counted: int = NOT_TOLD
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run of a producer, and when it was read first: NEVER if it may have had sources that nobody knows of.
+
+    `sources` are remembered; what `ended` ones had told only `Gone` knows.
+    """
+
+    first_ms: int
+    sources: int = 0
+    ended: int = 0
 
 
 class _Alike:
@@ -109,28 +129,38 @@ class _Fold:
 
 
 class Gone:
-    """What sources of counters had told when they ended, within which bounds and as of when: so many at most.
+    """What sources of counters had told when they ended, within which bounds, as of when, and whose they were.
 
-    In no tick: after a takeover a source that comes back is as new as it says.
+    So many at most; `whole` while there were never more. In no tick: after a takeover a source that comes back is as
+    new as it says.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._had: dict[tuple[str, Kind, int, int], tuple[Value, Bounds, int]] = {}
+        self._had: dict[tuple[str, Kind, int, int], Had] = {}
+        self.whole = True
 
-    def put(self, metric: str, kind: Kind, key: tuple[int, int], had: tuple[Value, Bounds, int]) -> None:
+    def put(self, metric: str, kind: Kind, key: tuple[int, int], had: Had) -> None:
         """One that ended."""
         self._had[metric, kind, *key] = had
         if len(self._had) > self._most:
             del self._had[next(iter(self._had))]
+            self.whole = False
 
-    def take(self, metric: str, kind: Kind, key: tuple[int, int]) -> tuple[Value, Bounds, int] | None:
+    def take(self, metric: str, kind: Kind, key: tuple[int, int]) -> Had | None:
         """That of one that comes back."""
         return self._had.pop((metric, kind, *key), None) if self._had else None
 
-    def forget(self, since_ms: int) -> None:
-        """Those that began earlier would not be young if they came back."""
-        self._had = {key: had for key, had in self._had.items() if key[3] >= since_ms}
+    def forget(self, since_ms: int, runs: Mapping[tuple[str, Kind], Collection[tuple[int, int]]]) -> None:
+        """Those that were read last before that and would not be new if they came back.
+
+        `runs` are those that are known, by metric and kind: producer and start.
+        """
+        self._had = {
+            key: had
+            for key, had in self._had.items()
+            if key[3] >= since_ms or had[2] >= since_ms or (had[3], key[3]) in runs.get(key[:2], ())
+        }
 
 
 class Family:
@@ -146,6 +176,7 @@ class Family:
         "_fresh",
         "_gone",
         "_known",
+        "_left",
         "_limits",
         "_targets",
         "dropped",
@@ -154,6 +185,7 @@ class Family:
         "metric",
         "moved",
         "rows",
+        "runs",
         "shape",
         "sources",
     )
@@ -167,6 +199,10 @@ class Family:
         self.rows: dict[Labels, _Row] = {}
         self.sources: dict[tuple[int, int], _Source] = {}  # by number and start; levels have none
         self._targets: dict[tuple[int, int], tuple[int, int]] = {}  # by target and start: under which key it is
+        self.runs: dict[tuple[int, int], _Run] = {}  # by producer and start, if both are known
+        self._left: list[
+            tuple[int, int]
+        ] = []  # runs that have had no source since the last tick, if they have none now
         self._alike: _Alike | None = None  # until the next tick
         self.dropped: Counter[Reason] = Counter()
         # Label sets of a loaded tick that were renamed, merged or folded here, by the shape that they had.
@@ -242,6 +278,8 @@ class Family:
         target = _target(reading, key)
         if target and (source is None or source.target != target):
             source = self._told_otherwise(key, target, source)
+        if source is not None and source.producer != reading.producer:
+            self._belongs(key, source, reading)
         if reading.value is None:
             self._end_reading(reading)
             return 0.0
@@ -281,8 +319,15 @@ class Family:
         if former is not None:
             source = self._let_go(former)
             source.target = target
-            self._keep(key, source)
+            self._keep(key, source, NEVER)
         return source
+
+    def _belongs(self, key: tuple[int, int], source: _Source, reading: Reading) -> None:
+        """Older workers, and ticks of theirs, do not say whose a source is."""
+        if reading.producer:
+            self._let_go(key)
+            source.producer = reading.producer
+            self._keep(key, source, reading.time_ms)
 
     def refuse(self, labels: Labels) -> None:
         """There is no room for a gauge's label set."""
@@ -295,6 +340,7 @@ class Family:
         kind, labels, key = self.shape.kind, reading.labels, self._key(reading)
         target = _target(reading, key)
         lasting = target or key[0], key[1]
+        run = self.runs.get((reading.producer, key[1]))
         before = self._gone.take(self.metric, kind, lasting)
         if before is not None and reading.time_ms <= before[2]:
             self._gone.put(self.metric, kind, lasting, before)
@@ -303,6 +349,8 @@ class Family:
         if len(self.sources) >= self._limits.sources:
             if before is not None:
                 self._gone.put(self.metric, kind, lasting, before)
+            if run is not None:
+                run.first_ms = NEVER
             self.dropped[Reason.OVER_LIMIT] += 1
             return 0.0
         if kind in ("gauge", "info"):
@@ -315,12 +363,16 @@ class Family:
             placed = labels if labels in self.rows else self._place(within, bounds)
             value, bounds = self._folding(labels, placed, value, bounds)
         unknown = reading.start_ms == reading.time_ms and kind not in UNCOUNTED
-        young = not unknown and reading.start_ms >= now_ms - (self._limits.idle_ms or YOUNG_MS)
-        if before is None and unknown:
+        young = not unknown and (
+            reading.start_ms >= now_ms - (self._limits.idle_ms or YOUNG_MS) or self._is_later(reading, run)
+        )
+        if before is not None and run is not None and run.ended:
+            run.ended -= 1
+        elif before is None and unknown:
             before = self._run_before(reading, value, bounds)
         delta, counted = value, bounds
         if before is not None:
-            last, counted, _ = before
+            last, counted, *_ = before
             delta, counted = self._since(last, conformed(value, bounds, counted), counted)
             if placed not in self.rows:
                 self._fresh[placed] = None
@@ -335,11 +387,21 @@ class Family:
         row = self.rows[placed]
         row.sources += 1
         last = conformed(value, bounds, row.bounds)
-        self._keep(key, _Source(placed, _cut(reading.time_ms, now_ms), last, target))
+        source = _Source(placed, _cut(reading.time_ms, now_ms), last, target, reading.producer)
+        self._keep(key, source, reading.time_ms)
         return self._folded(labels, within, placed, delta)
 
-    def _keep(self, key: tuple[int, int], source: _Source) -> None:
+    def _is_later(self, reading: Reading, run: _Run | None) -> bool:
+        """Whether a new source is none of those that its producer had when it was read first."""
+        if run is None or (run.ended and not self._gone.whole):
+            return False
+        return reading.time_ms > run.first_ms + ONE_EXPORT_MS
+
+    def _keep(self, key: tuple[int, int], source: _Source, first_ms: int) -> None:
+        """Remember a source. `first_ms` is when its run was read first, if it is not known yet."""
         self.sources[key] = source
+        if source.producer and key[1]:
+            self.runs.setdefault((source.producer, key[1]), _Run(first_ms)).sources += 1
         if source.target:
             self._targets[source.target, key[1]] = key
         if self._alike is not None:
@@ -347,13 +409,17 @@ class Family:
 
     def _let_go(self, key: tuple[int, int]) -> _Source:
         source = self.sources.pop(key)
+        if (run := self.runs.get((source.producer, key[1]))) is not None:
+            run.sources -= 1
+            if not run.sources:
+                self._left.append((source.producer, key[1]))
         if self._targets.get((source.target, key[1])) == key:
             del self._targets[source.target, key[1]]
         if self._alike is not None:
             self._alike.remove(key, source)
         return source
 
-    def _run_before(self, reading: Reading, value: Value, bounds: Bounds) -> tuple[Value, Bounds, int] | None:
+    def _run_before(self, reading: Reading, value: Value, bounds: Bounds) -> Had | None:
         """What a process told last, under another start, if that is before the reading: in its place from now on.
 
         Who still reads it under that start goes on from here as well. Of those that are told without an instance nobody
@@ -366,9 +432,9 @@ class Family:
         source = self.sources[newest]
         own = self.rows[source.labels].bounds
         self._end_source(newest, ends_row=False)
-        now = conformed(value, bounds, own), own, reading.time_ms
+        now = conformed(value, bounds, own), own, reading.time_ms, source.producer
         self._gone.put(self.metric, self.shape.kind, (source.target or newest[0], newest[1]), now)
-        return source.last, own, source.time_ms
+        return source.last, own, source.time_ms, source.producer
 
     def _same(self) -> _Alike:
         if self._alike is None:
@@ -421,7 +487,8 @@ class Family:
         if isinstance(last, HistogramValue) and (row.bounds != bounds or len(last.buckets) != len(bounds) + 1):
             last = _in_one_bucket(last)  # ticks once had it within the source's own bounds
         key = source.source, source.start_ms
-        self._keep(key, _Source(labels, source.time_ms, last, source.target, counted))
+        restored = _Source(labels, source.time_ms, last, source.target, source.producer, counted)
+        self._keep(key, restored, source.run_ms or NEVER)
         row.sources, row.counted = row.sources + 1, max(row.counted, counted)  # no row ends before its sources
 
     def _place(self, labels: Labels, bounds: Bounds) -> Labels:
@@ -468,7 +535,9 @@ class Family:
         row = self.rows[source.labels]
         row.sources -= 1
         if self.shape.kind not in UNCOUNTED:
-            had = source.last, row.bounds, source.time_ms
+            had = source.last, row.bounds, source.time_ms, source.producer
+            if (run := self.runs.get((source.producer, key[1]))) is not None:
+                run.ended += 1
             self._gone.put(self.metric, self.shape.kind, (source.target or key[0], key[1]), had)
         if self.shape.kind == "sum":  # what it had is gone; what others told as deltas is not
             row.value = plus(row.value, -observations(source.last))
@@ -504,6 +573,10 @@ class Family:
         for labels in _idle(self.rows, time_ms, self._limits.idle_ms if self.shape.kind == "sum" else idle_ms):
             if not self.rows[labels].sources:  # of a sum they may be silent for longer
                 self._end_row(labels)
+        for run in self._left:
+            if run in self.runs and not self.runs[run].sources:
+                del self.runs[run]
+        self._left = []
         for labels in self._ending:
             self.rows[labels].counted = time_ms - ENDING  # so that the next owner knows as well
 
@@ -538,7 +611,9 @@ class Family:
         for (number, start), source in self.sources.items():
             row, idle = self.rows[source.labels], time_ms - source.counted
             last = None if source.last == row.value or self.shape.kind in ("gauge", "info") else source.last
-            state = SourceState(source.labels, number, start, source.time_ms, idle, last, source.target)
+            run_ms = self._known_since(source.producer, start)
+            more = source.target, source.producer, run_ms
+            state = SourceState(source.labels, number, start, source.time_ms, idle, last, *more)
             block_of(row.bounds).sources.append(state)
         for block in blocks.values():
             if not any(block.idle):
@@ -548,6 +623,11 @@ class Family:
             found[0].limits = self._limit_states()
         self._fresh, self._ended, self._alike = {}, {}, None
         return found
+
+    def _known_since(self, producer: int, start_ms: int) -> int:
+        """When a run was read first, as the next owner has it, who does not know what ended sources had told."""
+        run = self.runs.get((producer, start_ms))
+        return 0 if run is None or run.ended or run.first_ms == NEVER else run.first_ms
 
     def rotate(self) -> None:
         """Sketches begin a generation."""

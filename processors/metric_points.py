@@ -239,11 +239,10 @@ class MetricPoints:
             for name in RESERVED.get(kind, ()):
                 labels.pop(name, None)
             # What a source is, beside its attributes: a metric in another unit is another one.
-            source, target = (
-                number(digest(digest(of, scope.digest, *stream[3:]), *attributes.items(), *map(repr, bounds)))
-                for of in (common.digest, common.target)
-            )
-            series = self.known.remember(key, Series.of(labels, source, target if common.target else 0))
+            alone, lasting = (digest(of, scope.digest, *stream[3:]) for of in (common.digest, common.target))
+            source, target = (number(digest(of, *attributes.items(), *map(repr, bounds))) for of in (alone, lasting))
+            numbers = (target, number(lasting)) if common.target else (0, number(alone))
+            series = self.known.remember(key, Series.of(labels, source, *numbers))
         if read.delta and value is not None:
             self._put(metric, kind, bounds, series, value, None)
             return
@@ -407,7 +406,7 @@ def _batch(metric: str, kind: Kind, bounds: tuple[float, ...], points: Sequence[
             last = series.names
         values = in_slots((*series.values, ""))
         if reading is not None:
-            batch.readings.append(Reading(values, value, series.source, *reading, series.target))
+            batch.readings.append(Reading(values, value, series.source, *reading, series.target, series.producer))
         elif value is not None:
             batch.rows.append((values, value))
     return batch

@@ -26,7 +26,10 @@ Key = tuple[Stream, tuple[float, ...], tuple[bytes, ...]]
 
 
 class Series(NamedTuple):
-    """A label set, names in order; `source` and `target` are those of its readings; sizes are about those in UTF-8."""
+    """A label set, names in order; `source`, `target` and `producer` are those of its readings.
+
+    Sizes are about those in UTF-8.
+    """
 
     names: tuple[str, ...]
     values: tuple[str, ...]
@@ -34,13 +37,14 @@ class Series(NamedTuple):
     target: int
     size_of_names: int
     size: int  # of the values alone: names are told once for many points
+    producer: int = 0
 
     @classmethod
-    def of(cls, labels: Mapping[str, str], source: int, target: int = 0) -> Series:
+    def of(cls, labels: Mapping[str, str], source: int, target: int = 0, producer: int = 0) -> Series:
         """That of labels in any order."""
         names = tuple(sorted(labels))
         values = tuple([labels[name] for name in names])
-        return cls(names, values, source, target, text_bytes(names), text_bytes(values))
+        return cls(names, values, source, target, text_bytes(names), text_bytes(values), producer)
 
 
 class KnownSeries:

@@ -133,7 +133,8 @@ class SeriesStore:
             if not family.rows:
                 del self._families[key]
                 self._outside -= family.shape.open
-        self._gone.forget(time_ms - (self._limits.idle_ms or YOUNG_MS))
+        runs = {(family.metric, family.shape.kind): family.runs for family in self._families.values()}
+        self._gone.forget(time_ms - (self._limits.idle_ms or YOUNG_MS), runs)
         self._generation = generation
         return blocks
 

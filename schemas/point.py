@@ -103,7 +103,8 @@ class Reading(NamedTuple):
 
     `source` is a number for source and label set; after the source began anew, `start_ms` is another. A `value` of None
     says that there is no value any more (OTLP's flag "no recorded value"). `target` is a number that stays when what
-    else is told of a process changes, 0 if nothing says which process it is.
+    else is told of a process changes, 0 if nothing says which process it is. `producer` is a number that all label sets
+    of a process have in common, 0 if it is not known: with the start it is one run of it.
     """
 
     labels: Labels
@@ -112,6 +113,7 @@ class Reading(NamedTuple):
     start_ms: int
     time_ms: int
     target: int = 0
+    producer: int = 0
 
 
 @dataclass(slots=True)
@@ -128,8 +130,9 @@ class PointBatch:
     readings: list[Reading] = field(default_factory=list)
 
     def encode(self) -> bytes:
-        """The record value; `decode` is its inverse. Targets came later: older readers pass their key over."""
+        """The record value; `decode` is its inverse. Targets and producers came later: older readers pass them over."""
         targets = [reading.target for reading in self.readings]
+        producers = [reading.producer for reading in self.readings]
         return pack(
             {
                 "v": VERSION if self.shape.open else CLOSED_VERSION,
@@ -137,8 +140,9 @@ class PointBatch:
                 "shape": encode_shape(self.shape),
                 "start": self.start_ms,
                 "rows": self.rows,
-                **({"readings": [reading[:-1] for reading in self.readings]} if self.readings else {}),
+                **({"readings": [reading[:-2] for reading in self.readings]} if self.readings else {}),
                 **({"targets": targets} if any(targets) else {}),
+                **({"producers": producers} if any(producers) else {}),
             }
         )
 
@@ -258,11 +262,13 @@ def decode_values(shape: Shape, rows: PackedRows, part: int) -> list[Any]:
 def _readings(shape: Shape, raw: Mapping[str, Any]) -> list[Reading]:
     readings = raw.get("readings", ())
     targets = raw.get("targets") or repeat(0, len(readings))
-    return [_reading(shape, target, *reading) for reading, target in zip(readings, targets, strict=True)]
+    producers = raw.get("producers") or repeat(0, len(readings))
+    beside = zip(targets, producers, strict=True)
+    return [_reading(shape, more, *reading) for reading, more in zip(readings, beside, strict=True)]
 
 
 def _reading(
-    shape: Shape, target: int, labels: list[str], value: Any, source: int, start_ms: int, time_ms: int
+    shape: Shape, more: tuple[int, int], labels: list[str], value: Any, source: int, start_ms: int, time_ms: int
 ) -> Reading:
     read = None if value is None else decode_value(shape, value)
-    return Reading(decode_labels(shape, labels), read, source, start_ms, time_ms, target)
+    return Reading(decode_labels(shape, labels), read, source, start_ms, time_ms, *more)

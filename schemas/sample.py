@@ -42,7 +42,7 @@ READS = (CLOSED_VERSION, VERSION)
 CHUNK_BYTES = 512 << 10
 _ROW_BYTES = 16  # of msgpack's heads around a row
 _NUMBER_BYTES = 9  # of the largest number
-_BESIDE = 5  # numbers beside a row's value, or of one: idle time, source, its start, its time and its target
+_BESIDE = 7  # numbers beside a row's value, or of one: idle time, source, its start, its time, target and producer
 _OF_NUMBER = _ROW_BYTES + _BESIDE * _NUMBER_BYTES
 
 
@@ -69,7 +69,8 @@ class SourceState(NamedTuple):
     """The newest reading of one source (schemas/point.py: Reading) that feeds the row of `labels`.
 
     `last` is what it had counted, within the row's bounds, None if that is the row's value. `idle` as in `SeriesBlock`.
-    Packed as it is, but for `target`: fields stay in this order.
+    `run_ms` is the time of the first reading of this run of its producer, 0 if it is not known what else that had told.
+    Packed as it is, but for the last three: fields stay in this order.
     """
 
     labels: Labels
@@ -79,6 +80,8 @@ class SourceState(NamedTuple):
     idle: int = 0
     last: Value | None = None
     target: int = 0
+    producer: int = 0
+    run_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -258,8 +261,9 @@ def encode_record(record: TickRecord) -> bytes:
                 ("idle", [block.idle for block in record.blocks]),
                 ("fresh", [block.fresh for block in record.blocks]),
                 ("limits", [list(map(_limit_fields, block.limits)) for block in record.blocks]),
-                ("sources", [[source[:-1] for source in block.sources] for block in record.blocks]),
+                ("sources", [[source[:-3] for source in block.sources] for block in record.blocks]),
                 ("targets", [_targets(block.sources) for block in record.blocks]),
+                ("producers", [_producers(block.sources) for block in record.blocks]),
             ):
                 if any(column):
                     body[key] = column
@@ -296,6 +300,12 @@ def _targets(sources: Iterable[SourceState]) -> list[int]:
     """One for each source; none at all if no source has one."""
     targets = [source.target for source in sources]
     return targets if any(targets) else []
+
+
+def _producers(sources: Sequence[SourceState]) -> list[tuple[int, int]]:
+    """Number and time of the run of each source; none at all if no source has one."""
+    producers = [(source.producer, source.run_ms) for source in sources]
+    return producers if any(source.producer for source in sources) else []
 
 
 def _packed(block: SeriesBlock) -> list[bytes]:
@@ -337,7 +347,7 @@ def find_record(value: bytes) -> TickHeader | PackedChunk | TickFooter:
                 raw[key], at = _places(data, at)
             else:
                 end = after(data, at)
-                if key not in ("idle", "limits", "sources", "targets"):
+                if key not in ("idle", "limits", "sources", "targets", "producers"):
                     raw[key] = msgpack.unpackb(data[at:end])
                 at = end
         if raw["kind"] != "chunk" and not isinstance(record := decode_record(data), TickChunk):
@@ -385,18 +395,27 @@ def _blocks(chunk: Mapping[str, Any]) -> list[SeriesBlock]:
         block.fresh = int(fresh)
     for block, limits in zip(blocks, chunk.get("limits", ()), strict=False):
         block.limits = [_limit(*limit) for limit in limits]
-    targets = chunk.get("targets") or [()] * len(blocks)
-    for block, sources, of_sources in zip(blocks, chunk.get("sources", ()), targets, strict=False):
-        found = zip(sources, of_sources or repeat(0, len(sources)), strict=True)
-        block.sources = [_source(block.shape, target, *source) for source, target in found]
+    none: list[tuple[()]] = [()] * len(blocks)
+    columns = chunk.get("sources", ()), chunk.get("targets") or none, chunk.get("producers") or none
+    for block, sources, targets, producers in zip(blocks, *columns, strict=False):
+        number = len(sources)
+        found = zip(sources, targets or repeat(0, number), producers or repeat((0, 0), number), strict=True)
+        block.sources = [_source(block.shape, (target, *producer), *source) for source, target, producer in found]
     return blocks
 
 
 def _source(
-    shape: Shape, target: int, labels: list[str], source: int, start_ms: int, time_ms: int, idle: int, last: Any
+    shape: Shape,
+    more: tuple[int, int, int],
+    labels: list[str],
+    source: int,
+    start_ms: int,
+    time_ms: int,
+    idle: int,
+    last: Any,
 ) -> SourceState:
     counted = None if last is None else decode_value(shape, last, any_bounds=True)
-    return SourceState(decode_labels(shape, labels), source, start_ms, time_ms, idle, counted, target)
+    return SourceState(decode_labels(shape, labels), source, start_ms, time_ms, idle, counted, *more)
 
 
 def _limit_fields(limit: LimitState) -> tuple[Any, ...]:

@@ -237,8 +237,10 @@ def test_a_target_is_what_is_always_told_of_a_process(
         (batch,) = [batch for batch in reader.flush().batches if batch.metric == "a_total"]
         found += PointBatch.decode(batch.encode()).readings[:1]
         assert len({(reading.source, reading.target) for reading in batch.readings}) == 2
+        assert len({reading.producer for reading in batch.readings}) == 1
     assert [1 if reading.source == found[0].source else 2 for reading in found] == numbers
     assert [0 if not of.target else 1 if of.target == found[0].target else 2 for of in found] == targets
+    assert (found[0].producer == found[1].producer) == (targets == [1, 1])
 
 
 def test_a_start_within_the_millisecond_of_the_point_is_known() -> None:

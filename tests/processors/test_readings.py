@@ -43,11 +43,13 @@ def shape(kind: Kind, names: tuple[str, ...] = NAMES, bounds: tuple[float, ...] 
 
 def read(
     kind: Kind,
-    *readings: tuple[Labels, Value | None, int, int, int] | tuple[Labels, Value | None, int, int, int, int],
+    *readings: tuple[Labels, Value | None, int, int, int]
+    | tuple[Labels, Value | None, int, int, int, int]
+    | tuple[Labels, Value | None, int, int, int, int, int],
     names: tuple[str, ...] = NAMES,
     bounds: tuple[float, ...] = (),
 ) -> PointBatch:
-    """(labels, value, source, start, time) each, and maybe the target."""
+    """(labels, value, source, start, time) each, and maybe target and producer."""
     return PointBatch("m", shape(kind, names, bounds), readings=[Reading(*reading) for reading in readings])
 
 
@@ -453,6 +455,117 @@ def test_a_process_that_fell_while_its_start_was_not_known_began_anew() -> None:
     for start, time, value in ((1, 1, 500.0), (60, 60, 7.0), (60, 75, 9.0)):
         apply(store, read("counter", (A, value, 1, TIME + start, TIME + time, 99)), TIME + time)
     assert rows(tick(store, TIME + 80)) == {A: 509.0}
+
+
+old_exports = st.tuples(st.integers(0, 2), st.lists(st.integers(0, 5), max_size=3), st.integers(0, 9), st.booleans())
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["counter", "histogram", "exponential", "summary"]),
+    st.lists(old_exports, max_size=12),
+    st.integers(5, 40),
+    st.integers(0, 3),
+    st.booleans(),
+)
+def test_what_is_new_of_an_old_process_is_seen_to_rise(
+    kind: Kind, exports: list[tuple[int, list[int], int, bool]], budget: int, values: int, alike: bool
+) -> None:
+    """Processes are older than series may be idle. Each export tells all label sets; after some the owner changes.
+
+    `alike`: the processes have their label sets in common.
+    """
+    limits = Limits(budget, values, idle_ms=HOUR, level_idle_ms=HOUR)
+    store, time, seen, expected = SeriesStore(limits), TIME, Seen(), 0
+    totals: dict[int, dict[int, Value]] = {}
+    bounds = BOUNDS[0] if kind in ("histogram", "summary") else ()
+    for process, sets, number, owner in exports:
+        time += MINUTE
+        known = process in totals
+        own = totals.setdefault(process, {6: value_of(kind, bounds, 1000)})
+        for place in (*sets, *own):
+            one = value_of(kind, bounds, number + 1)
+            own[place] = plus(own[place], one) if place in own else one
+            expected += known * (number + 1)
+        start = TIME - 24 * HOUR - process
+        told = [
+            (
+                ("shop", "" if alike else str(process), f"/{place}"),
+                total,
+                10 * process + place,
+                start,
+                time + place % 2,
+                0,
+                1 + process,
+            )
+            for place, total in own.items()
+        ]
+        apply(store, read(kind, *told, bounds=bounds), time)
+        blocks = tick(store, time)
+        seen.take(blocks, time - 2, time)
+        if owner:
+            store = SeriesStore(limits)
+            store.load(blocks, time)
+    assert seen.increase() == expected
+
+
+OLD = TIME - 24 * HOUR
+C = ("shop", "3", "/c")
+
+
+def test_what_comes_with_the_first_export_of_an_old_process_is_no_rise() -> None:
+    """Some producers look at the clock for each of the points of an export."""
+    store = SeriesStore(Limits(100, 100, idle_ms=HOUR))
+    told = [(A, 900, 1, OLD, TIME, 0, 7), (B, 800, 2, OLD, TIME + 100, 0, 7), (A, 700, 3, OLD, TIME + 200, 0, 7)]
+    apply(store, read("counter", *told), TIME)
+    (block,) = tick(store, TIME + 1)
+    assert (block.rows, block.fresh) == ([(A, 900), (B, 800)], 0)
+
+
+@pytest.mark.parametrize("owners", [1, 2])
+@pytest.mark.parametrize("silent", [False, True], ids=["it says so", "it is silent"])
+def test_a_label_set_of_an_old_process_that_comes_back_is_not_taken_for_new(owners: int, silent: bool) -> None:
+    """After hours, while the process is read all along. After a takeover nobody knows what it had told."""
+    store, time = SeriesStore(Limits(100, 100, idle_ms=HOUR)), TIME
+    apply(store, read("counter", (A, 100, 1, OLD, time, 0, 7), (B, 900, 2, OLD, time, 0, 7)), time)
+    tick(store, time)
+    if not silent:
+        apply(store, read("counter", (B, None, 2, OLD, time + 1, 0, 7)), time + 1)
+    for _ in range(5):
+        time += 40 * MINUTE
+        apply(store, read("counter", (A, 100, 1, OLD, time, 0, 7)), time)
+        blocks = tick(store, time)
+    assert rows(blocks) == {A: 100}
+    if owners == 2:
+        store = SeriesStore(Limits(100, 100, idle_ms=HOUR))
+        store.load(blocks, time)
+    time += MINUTE
+    apply(store, read("counter", (A, 100, 1, OLD, time, 0, 7), (B, 950, 2, OLD, time, 0, 7)), time)
+    (block,) = tick(store, time)
+    assert (block.rows[1], block.fresh) == (((B, 50), 1) if owners == 1 else ((B, 950), 0))
+
+
+def test_a_label_set_that_there_was_no_room_for_is_not_taken_for_new() -> None:
+    store = SeriesStore(Limits(100, 100, idle_ms=HOUR, sources=2))
+    both = (A, 100, 1, OLD, TIME, 0, 7), (B, 200, 2, OLD, TIME, 0, 7)
+    apply(store, read("counter", *both, (C, 900, 3, OLD, TIME, 0, 7)), TIME)
+    assert store.dropped() == {Reason.OVER_LIMIT: 1}
+    tick(store, TIME)
+    later = TIME + MINUTE
+    apply(store, read("counter", (B, None, 2, OLD, later, 0, 7), (C, 950, 3, OLD, later, 0, 7)), later)
+    (block,) = tick(store, later)
+    assert (block.rows, block.fresh) == ([(A, 100), (C, 950)], 0)
+
+
+def test_a_process_that_an_older_worker_took_in_is_known_from_its_next_export_on() -> None:
+    store = SeriesStore(Limits(100, 100, idle_ms=HOUR))
+    apply(store, read("counter", (A, 100, 1, OLD, TIME)), TIME)
+    for at, route in enumerate((B, C), 1):
+        time = TIME + at * MINUTE
+        apply(store, read("counter", (A, 100, 1, OLD, time, 0, 7), (route, 5, 1 + at, OLD, time, 0, 7)), time)
+        blocks = tick(store, time)
+        assert sum(block.fresh for block in blocks) == at - 1
+    assert rows(blocks) == {A: 100, B: 5, C: 5}
 
 
 def test_a_young_source_begins_at_zero() -> None:

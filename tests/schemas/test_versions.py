@@ -131,6 +131,19 @@ def test_ticks(tick: Tick, suffix: str) -> None:
     assert all(map(same, tick.encode(), records))
 
 
+def test_producers_came_later_and_older_readers_pass_them_over() -> None:
+    batch = replace(AIMED, readings=[reading._replace(producer=5) for reading in AIMED.readings])
+    read = PointBatch.decode(batch.encode())
+    assert (read.readings, unpack(batch.encode())["readings"]) == (batch.readings, unpack(AIMED.encode())["readings"])
+    block = FOLLOWED.blocks[0]
+    sources = [source._replace(producer=5, run_ms=7) for source in block.sources]
+    told = replace(FOLLOWED, blocks=[replace(block, sources=sources), *FOLLOWED.blocks[1:]])
+    values, before = told.encode(), FOLLOWED.encode()
+    assert read_tick(iter(values)) == told
+    assert {key for key in unpack(values[1]) if key not in unpack(before[1])} == {"producers"}
+    assert unpack(values[1])["sources"] == unpack(before[1])["sources"]
+
+
 @pytest.mark.parametrize(("batch", "suffix"), [(MEASURED, ""), (AIMED, "_targets")], ids=["as begun", "with targets"])
 def test_points_from_outside_are_version_2(batch: PointBatch, suffix: str) -> None:
     released = (GOLDEN.parent / "v2" / f"point{suffix}.bin").read_bytes()
