@@ -462,9 +462,13 @@ class Family:
     # ---- rows --------------------------------------------------------------------------------------------
 
     def take_over(
-        self, labels: Labels, value: Value, bounds: Bounds, counted: int, ending: bool = False
+        self, labels: Labels, value: Value, bounds: Bounds, counted: int, whole: bool = True, ending: bool = False
     ) -> Labels | None:
-        """A loaded row; returns under which label set it goes on, if it does. `ending`: until the next tick."""
+        """A loaded row; returns under which label set it goes on, if it does. `ending`: until the next tick.
+
+        One that goes on as another series, because it folds or is not `whole` (it had labels that the shape lacks),
+        counts from here on there: what it had is in the ticks before. Of a sum that may fall there is no before.
+        """
         placed = labels
         if not (self.shape.open and self.limiter.restore(labels, *self._costs(bounds))):
             if self.shape.kind in ("gauge", "info"):
@@ -472,9 +476,17 @@ class Family:
             placed = self._place(labels, bounds)
         known = self.rows.get(placed)
         before = NOT_TOLD if known is None else known.counted
-        row = self._add(placed, *self._folding(labels, placed, value, bounds))
-        row.counted, row.told = max(before, counted), placed == labels or row.told
-        if ending and placed == labels:
+        value, bounds = self._folding(labels, placed, value, bounds)
+        goes_on = whole and placed == labels
+        if goes_on:
+            self._fresh.pop(placed, None)
+        elif self.shape.kind not in UNCOUNTED:
+            value = nothing(self.shape._replace(bounds=bounds))
+            if known is None:
+                self._fresh[placed] = None
+        row = self._add(placed, value, bounds)
+        row.counted, row.told = max(before, counted), goes_on or row.told
+        if ending and goes_on:
             self._ending[placed] = None
         return placed
 

@@ -17,7 +17,8 @@ a metric that it does not know takes the shape of its first batch. Whatever come
 worker still has, or a loaded tick had, another configuration, is conformed, so a rolling change never flips a metric
 to and fro:
 - labels are matched by name. One that is missing is empty, which Prometheus takes for absent; label sets that differ
-  only in labels which the shape lacks are summed. A label set that disappears ends with a staleness marker.
+  only in labels which the shape lacks are counted as one from then on. What they had is in the ticks before and is not
+  added to a series that goes on, for it would rise by that. A label set that disappears ends with a staleness marker.
 - a bucket is added where its upper bound lies. Counts at bounds that both shapes have go on exactly; at a bound that
   only the new shape has they begin with those of the next lower common bound. Nothing ever decreases.
 - a counter cannot become a histogram or the reverse: ProtocolError.
@@ -95,14 +96,14 @@ class SeriesStore:
             family = self._family(block.metric, block.shape)
             relabel = _relabelling(block.shape, family)
             bounds = block.shape.bounds if family.shape.open else family.shape.bounds
-            renamed = not family.shape.open and block.shape.label_names != family.shape.label_names
             went: dict[Labels, tuple[Labels | None, Value]] = {}
             for (before, value), ms in zip(block.rows, block.idle or [0] * len(block.rows), strict=True):
-                labels, _ = relabel(before)
+                labels, squeezed = relabel(before)
+                whole = not squeezed and len(labels) - labels.count("") == len(before) - before.count("")
                 value = conformed(value, block.shape.bounds, bounds)
-                placed = family.take_over(labels, value, bounds, time_ms - ms, ms == ENDING)
+                placed = family.take_over(labels, value, bounds, time_ms - ms, whole, ms == ENDING)
                 went[before] = placed, value
-                if placed != labels or renamed:
+                if placed != labels or not whole:
                     family.moved.append((block.shape, before))
             for source in block.sources:
                 placed, value = went[source.labels]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass, field
+
 from hypothesis import strategies as st
 
 from processors.series import SeriesStore
+from processors.values import observations
 from schemas.point import HistogramValue, Labels, PackedBatch, PointBatch, Shape, Value
+from schemas.sample import SeriesBlock
 
 NAMES = ("service_name", "span_name", "tenant", "path")
 COUNTER = Shape("counter", NAMES, (), 2)
@@ -48,3 +53,36 @@ def total(rows: list[tuple[Labels, Value]]) -> list[float]:
 def apply(store: SeriesStore, batch: PointBatch, now_ms: int = 0) -> float:
     """Add it as it comes through Kafka."""
     return store.apply(PackedBatch.decode(batch.encode()), now_ms)
+
+
+@dataclass
+class Seen:
+    """What Prometheus has of the ticks: the samples of each series, None for a staleness marker."""
+
+    samples: dict[tuple[str, frozenset[tuple[str, str]]], dict[int, float | None]] = field(default_factory=dict)
+
+    def take(self, blocks: list[SeriesBlock], since_ms: int, time_ms: int) -> None:
+        for block in blocks:
+            for place, (labels, value) in enumerate(block.rows):
+                if place >= len(block.rows) - block.fresh:
+                    self._sample(block, labels, since_ms + 1, 0.0)
+                self._sample(block, labels, time_ms, float(observations(value)))
+            for labels in block.stale:
+                self._sample(block, labels, time_ms, None)
+
+    def _sample(self, block: SeriesBlock, labels: Labels, time_ms: int, value: float | None) -> None:
+        pairs = frozenset((name, text) for name, text in zip(block.shape.label_names, labels, strict=True) if text)
+        series = self.samples.setdefault((block.metric, pairs), {})
+        assert time_ms > max(series, default=0)
+        series[time_ms] = value
+
+    def increase(self, metric: str = "m") -> float:
+        """Over all of the time, of all series together; before its first sample nobody knows what a series had."""
+        found = 0.0
+        for series in [series for (name, _), series in self.samples.items() if name == metric]:
+            values = [value for value in series.values() if value is not None]
+            found += sum(now - before if now >= before else now for before, now in itertools.pairwise(values))
+        return found
+
+    def live(self) -> int:
+        return sum(next(reversed(series.values())) is not None for series in self.samples.values())

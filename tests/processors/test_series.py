@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import tracemalloc
 from dataclasses import replace
 
@@ -15,9 +16,10 @@ from processors.series import SeriesStore
 from schemas.errors import ProtocolError
 from schemas.point import HistogramValue, Labels, PackedBatch, PointBatch, Shape, Value, encode_labels
 from schemas.sample import SeriesBlock, Tick, read_tick
-from tests.processors.metric_strategies import COUNTER, HISTOGRAM, apply, batches, total
+from tests.processors.metric_strategies import COUNTER, HISTOGRAM, Seen, apply, batches, total
 
 TIME = 1_700_000_000_000
+COUNTED = ("calls_total", "duration")
 budgets = st.integers(HISTOGRAM.series, 150)
 
 
@@ -216,26 +218,29 @@ def test_conserved_in_any_order(given_batches: list[PointBatch], budget: int, ra
         assert total(rows(store, metric)) == counted(given_batches, metric)
 
 
-@given(st.lists(batches(), max_size=8), st.lists(budgets, max_size=4))
-def test_conserved_when_the_budget_changes(given_batches: list[PointBatch], budgets: list[int]) -> None:
-    store = SeriesStore(limits(1000))
-    for batch in given_batches:
+@given(st.lists(st.tuples(batches(), budgets), max_size=8))
+def test_conserved_when_the_budget_changes(schedule: list[tuple[PointBatch, int]]) -> None:
+    store, time, seen = SeriesStore(limits(1000)), TIME, Seen()
+    for batch, budget in schedule:
         apply(store, batch)
-    for budget in budgets:
-        before = {m: {labels for labels, _ in rows(store, m)} for m in ("calls_total", "duration")}
-        blocks = through_a_tick(store)
+        time += 10
+        blocks = store.blocks(time)
+        seen.take(blocks, time - 10, time)
+        before = {m: {row[0] for block in blocks if block.metric == m for row in block.rows} for m in COUNTED}
         store = SeriesStore(limits(budget))
-        store.load(blocks, TIME)
+        store.load(read_tick(Tick(1, time, 1, 1, blocks).encode()).blocks, time)
         assert all(active <= budget for active in store.active().values())
-        told = store.blocks(TIME)
+        time += 10
+        told = store.blocks(time)
+        seen.take(told, time - 10, time)
         for metric, labels in before.items():
-            after = {labels for labels, _ in rows(store, metric)}
+            after = {row[0] for block in told if block.metric == metric for row in block.rows}
             stale = [labels for block in told if block.metric == metric for labels in block.stale]
             assert len(stale) == len(set(stale))
             assert labels - after <= set(stale) <= labels  # every series that ended is told, and none that lives
             assert not set(stale) & after
-    for metric in ("calls_total", "duration"):
-        assert total(rows(store, metric)) == counted(given_batches, metric)
+    for metric in COUNTED:
+        assert [seen.increase(metric)] == (counted([batch for batch, _ in schedule], metric)[:1] or [0])
 
 
 label_names = st.lists(st.sampled_from("abcd"), min_size=1, max_size=4, unique=True).map(tuple)
@@ -260,23 +265,37 @@ def below(rows: list[tuple[Labels, Value]], shape: Shape, bound: float) -> int:
     return sum(sum(value.buckets[:index]) for _, value in rows if isinstance(value, HistogramValue))
 
 
+def pairs(names: tuple[str, ...], labels: Labels) -> frozenset[tuple[str, str]]:
+    return frozenset((name, text) for name, text in zip(names, labels, strict=True) if text)
+
+
 @given(st.lists(histograms_of_any_shape(), min_size=1, max_size=6), histograms_of_any_shape(), st.integers(7, 60))
 def test_conserved_when_the_shape_changes(given_batches: list[PointBatch], configured: PointBatch, budget: int) -> None:
+    """What Prometheus knows goes on with what it had, all others begin at zero; what comes then is counted."""
     first = SeriesStore(limits(budget))
-    for batch in given_batches[:-1]:
+    *earlier, last = given_batches
+    for batch in earlier:
         apply(first, batch)
     shape = configured.shape
     store = SeriesStore(limits(budget), {"d": shape})
-    store.load(through_a_tick(first), TIME)
-    apply(store, given_batches[-1])
-    (block,) = [b for b in store.blocks(TIME) if b.rows]
-    assert block.shape == shape
-    assert total(block.rows)[:2] == [
-        sum(column) for column in zip(*(total(b.rows)[:2] for b in given_batches), strict=True)
-    ]
+    loaded = through_a_tick(first)
+    store.load(loaded, TIME)
+    before = [row for block in store.blocks(TIME) for row in block.rows]
+    had = {pairs(block.shape.label_names, labels): (labels, value) for block in loaded for labels, value in block.rows}
     common = set(shape.bounds).intersection(*(batch.shape.bounds for batch in given_batches))
+    for labels, value in before:
+        own = [had[found]] if (found := pairs(shape.label_names, labels)) in had else []
+        assert total([(labels, value)])[:2] == (total(own)[:2] or [0, 0])
+        for bound in common:
+            assert below([(labels, value)], shape, bound) == (below(own, loaded[0].shape, bound) if own else 0)
+    apply(store, last)
+    (block,) = [b for b in store.blocks(TIME + 1) if b.rows]
+    assert block.shape == shape
+    rise = [now - then for now, then in zip(total(block.rows), total(before) or itertools.repeat(0), strict=False)]
+    assert rise[:2] == total(last.rows)[:2]
     for bound in common:
-        assert below(block.rows, shape, bound) == sum(below(b.rows, b.shape, bound) for b in given_batches)
+        counted_then = below(before, shape, bound)
+        assert below(block.rows, shape, bound) - counted_then == below(last.rows, last.shape, bound)
 
 
 def test_a_new_dimension_goes_on_with_the_series_that_lack_it() -> None:
@@ -290,15 +309,27 @@ def test_a_new_dimension_goes_on_with_the_series_that_lack_it() -> None:
     assert (block.shape, block.rows, block.fresh) == (new, [(("cart", ""), 7), (("cart", "a"), 1)], 1)
 
 
-def test_a_dimension_that_is_gone_is_summed_and_its_series_end() -> None:
+def test_a_dimension_that_is_gone_adds_no_history_to_the_series_that_lacked_it() -> None:
     old = Shape("counter", ("service", "tenant"), (), 1)
     new = Shape("counter", ("service",), (), 1)
     store = SeriesStore(limits(100), {"c": new})
     store.load([SeriesBlock("c", old, [(("cart", ""), 5), (("cart", "a"), 1), (("cart", "b"), 2)])], TIME)
     live, ended = store.blocks(TIME)
-    assert (live.shape, live.rows, live.fresh) == (new, [(("cart",), 8)], 0)
+    assert (live.shape, live.rows, live.fresh) == (new, [(("cart",), 5)], 0)
     assert ended == SeriesBlock("c", old, [], [("cart", "a"), ("cart", "b")])
     assert store.blocks(TIME) == [live]  # told once
+
+
+def test_a_dimension_that_is_gone_leaves_series_that_begin_at_zero() -> None:
+    """In whatever order they come: one that goes on takes its value along, none takes that of another."""
+    old = Shape("counter", ("service", "tenant"), (), 1)
+    new = Shape("counter", ("service",), (), 1)
+    store = SeriesStore(limits(100), {"c": new})
+    before = [(("cart", "a"), 1), (("cart", ""), 5), (("pay", "a"), 4), (("pay", "b"), 2)]
+    store.load([SeriesBlock("c", old, before)], TIME)
+    apply(store, PointBatch("c", new, 0, [(("cart",), 1), (("pay",), 1)]))
+    live, _ = store.blocks(TIME)
+    assert (live.rows, live.fresh) == ([(("cart",), 6), (("pay",), 1)], 1)
 
 
 def test_a_metric_cannot_become_another_kind() -> None:
