@@ -61,14 +61,14 @@ K = TypeVar("K")
 class _Row:
     """`counted` is the time of the tick that its newest delta was in, NOT_TOLD until there is one.
 
-    `told`: it is in a tick. `sources` feed it. `ended`: it is a row of the metric no more. `packed` are its label
-    values as a tick has them, empty until one is made.
+    `was` is what the last tick says of it, None if it is in none. `sources` feed it. `ended`: it is a row of the metric
+    no more. `packed` are its label values as a tick has them, empty until one is made.
     """
 
     value: Value
     bounds: Bounds
     counted: int = NOT_TOLD
-    told: bool = False
+    was: Value | None = None
     sources: int = 0
     ended: bool = False
     packed: bytes = b""
@@ -200,9 +200,7 @@ class Family:
         self.sources: dict[tuple[int, int], _Source] = {}  # by number and start; levels have none
         self._targets: dict[tuple[int, int], tuple[int, int]] = {}  # by target and start: under which key it is
         self.runs: dict[tuple[int, int], _Run] = {}  # by producer and start, if both are known
-        self._left: list[
-            tuple[int, int]
-        ] = []  # runs that have had no source since the last tick, if they have none now
+        self._left: list[tuple[int, int]] = []  # runs that had no source for a while since the last tick
         self._alike: _Alike | None = None  # until the next tick
         self.dropped: Counter[Reason] = Counter()
         # Label sets of a loaded tick that were renamed, merged or folded here, by the shape that they had.
@@ -210,7 +208,7 @@ class Family:
         self.folds: dict[str, _Fold] = {}  # by label, SERIES for the budget of series
         self._limits, self._gone = limits, gone
         self._fresh: dict[Labels, None] = {}  # rows that began at zero and are in no tick
-        self._ended: dict[Labels, Bounds] = {}  # rows that were told and are no more
+        self._ended: dict[Labels, Bounds] = {}  # rows that a tick has and that are no more
         self._ending: dict[Labels, None] = {}  # rows that have no source and are to end, but were counted since a tick
         self._known: dict[tuple[tuple[str, ...], Bounds], KnownRows] = {}  # by label names and bounds of what comes
 
@@ -228,19 +226,28 @@ class Family:
             def wide(labels: Labels) -> Labels:
                 return self.limiter.overflow if labels == overflow else labels + more
 
-            folded = self.rows.get(overflow)
-            if folded is not None and folded.told:  # it goes on under all names, as another series
-                self.moved.append((before._replace(bounds=folded.bounds), overflow))
-                folded.told = False
+            self._fresh = {wide(labels): None for labels in self._fresh}
+            if (folded := self.rows.get(overflow)) is not None:
+                self._rename(before, overflow, wide(overflow), folded)
             self.rows = {wide(labels): row for labels, row in self.rows.items()}
             for row in self.rows.values():
                 row.packed = b""
-            self._fresh = {wide(labels): None for labels in self._fresh}
             self._ending = {wide(labels): None for labels in self._ending}
             self._ended = {labels + more: bounds for labels, bounds in self._ended.items()}
             for source in self.sources.values():
                 source.labels = wide(source.labels)
             self._alike = None
+
+    def _rename(self, shape: Shape, before: Labels, labels: Labels, row: _Row) -> None:
+        """A row goes on as another series, which begins at zero and has what no tick has told; the one before ends."""
+        if row.was is None:
+            return
+        self.moved.append((shape._replace(bounds=row.bounds), before))
+        since = None if self.shape.kind in UNCOUNTED else minus(row.value, row.was)
+        row.was = None
+        if since is not None:
+            row.value = since
+            self._fresh[labels] = None
 
     def count(self, labels: Labels, value: Value, bounds: Bounds) -> float:
         """Count a delta; returns how many observations went under another label set."""
@@ -485,7 +492,7 @@ class Family:
             if known is None:
                 self._fresh[placed] = None
         row = self._add(placed, value, bounds)
-        row.counted, row.told = max(before, counted), goes_on or row.told
+        row.counted, row.was = max(before, counted), row.value if goes_on else row.was
         if ending and goes_on:
             self._ending[placed] = None
         return placed
@@ -516,8 +523,9 @@ class Family:
             own = self._ended.get(placed, bounds)  # what comes back before it was told to end never ended
             if self.shape.open and self.limiter.cost(placed) < self.shape._replace(bounds=own).series:
                 own = ()
-            row = self.rows[placed] = _Row(conformed(value, bounds, own), own, told=placed in self._ended)
-            self._ended.pop(placed, None)
+            row = self.rows[placed] = _Row(conformed(value, bounds, own), own)
+            if self._ended.pop(placed, None) is not None:
+                row.was = nothing(self.shape._replace(bounds=own))
         elif self.shape.kind in ("gauge", "info"):
             row.value = value
         else:
@@ -567,7 +575,7 @@ class Family:
         self._ending.pop(labels, None)
         self.limiter.release(labels)
         self._fresh.pop(labels, None)
-        if row.told:
+        if row.was is not None:
             self._ended[labels] = row.bounds
 
     def end_idle(self, time_ms: int) -> None:
@@ -615,7 +623,7 @@ class Family:
             block.rows.append((labels, row.value))
             block.packed.append(row.packed)
             block.idle.append(time_ms - row.counted)
-            row.told = True
+            row.was = row.value
         for labels in self._fresh:
             block_of(self.rows[labels].bounds).fresh += 1
         for labels, bounds in self._ended.items():

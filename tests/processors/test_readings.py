@@ -294,17 +294,16 @@ def test_prometheus_sees_the_rise_of_all_that_was_counted_whenever_a_source_ends
         start = source.start or 0
         if what == "no value":
             if source.sent:  # of one that is not known whoever has its labels would end
-                gone = ((*labels, ""), None, source.number, start, time)
-                apply(store, read(kind, gone, names=(*NAMES, "cluster"), bounds=bounds), time)
+                apply(store, read(kind, (labels, None, source.number, start, time), bounds=bounds), time)
                 ended.add(source.number)
                 source.sent.clear()
         elif what == "restart":
             source.start, source.total = time, value_of(kind, bounds, 0)
         else:
             source.total = plus(source.total, value_of(kind, bounds, number))
-            told = (*labels, "c" if what == "other labels" else "")
+            told, names = ((*labels, "c"), (*NAMES, "cluster")) if what == "other labels" else (labels, NAMES)
             one = (told, source.total, source.number, start, time)
-            batch = read(kind, one, names=(*NAMES, "cluster"), bounds=bounds)
+            batch = read(kind, one, names=names, bounds=bounds)
             apply(store, batch, time)
             source.sent = batch.readings
             counts += number

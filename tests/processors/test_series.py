@@ -174,7 +174,9 @@ def test_what_is_known_of_one_spelling_is_bounded() -> None:
 
 
 def test_what_was_folded_goes_on_when_labels_are_added_and_ends_like_any_other() -> None:
-    """An open metric over its limit gets a new attribute: one overflow series, and a marker for what it was before."""
+    """An open metric over its limit gets a new attribute: one overflow series, which begins at zero with what no tick
+    has told, and a marker for what it was before.
+    """
 
     def points(*labels: str, names: tuple[str, ...]) -> PointBatch:
         return PointBatch("c", Shape("counter", names, (), 0, open=True), 0, [(labels, 1)])
@@ -184,9 +186,11 @@ def test_what_was_folded_goes_on_when_labels_are_added_and_ends_like_any_other()
         apply(store, points(value, names=("x",)))
     (block,) = store.blocks(TIME)
     assert ((OVERFLOW,), 4) in block.rows
+    apply(store, points("f", names=("x",)))
     apply(store, points("g", "1", names=("x", "y")))
+    apply(store, points("h", names=("x",)))
     live, ended = store.blocks(TIME + 50)
-    assert ((OVERFLOW, OVERFLOW), 5) in live.rows
+    assert (live.rows[-1], live.fresh) == (((OVERFLOW, OVERFLOW), 3), 1)
     assert sum(labels[0] == OVERFLOW for labels, _ in live.rows) == 1
     assert (ended.shape.label_names, ended.stale) == (("x",), [(OVERFLOW,)])
     assert [stale for block in store.blocks(TIME + 500) for stale in block.stale].count((OVERFLOW, OVERFLOW)) == 1
