@@ -125,6 +125,17 @@ class SeriesLimiter:
         self.values += tuple(values)
         self._uses += tuple({} for _ in values)
 
+    def narrow(self, kept: Sequence[int]) -> None:
+        """Leave the labels in these slots. Where two label sets become one, it costs as the one that is not coarse."""
+        overflow, admitted, values = self._overflow, self._admitted, self.values
+        self._overflow, self.values = overflow[: len(kept)], tuple(values[slot] for slot in kept)
+        self._admitted, self._active, self._uses = {}, 0, tuple({} for _ in kept)
+        identity = self._identity
+        for labels, cost in sorted(admitted.items(), key=lambda item: item[0][identity:] == overflow[identity:]):
+            narrower = tuple(labels[slot] for slot in kept)
+            if narrower not in self._admitted:
+                self._admit(narrower, cost)
+
     def place(self, labels: Labels, cost: int = 0, least: int = 0) -> Labels:
         """The label set under which to count `labels`: admitted before, or now. Itself, unless it folds.
 

@@ -41,7 +41,8 @@ SERIES = ""  # stands for the budget of series among the labels' limits
 NOT_TOLD = -1
 UNCOUNTED: frozenset[Kind] = frozenset(("sum", "gauge", "info"))  # a source tells what is, and nothing of what was
 OFFENDERS = 10  # told per limit
-# Label names that an open shape may have: attribute keys that are data must not make every row wider.
+# Label names that an open shape may have: attribute keys that are data must not make every row wider. When others want
+# in, those that no row has any more make room with the next tick.
 MOST_LABELS = 64
 # Of a row on average that are remembered: each kind of source may send its labels in an order of its own.
 SPELLINGS = 4
@@ -178,6 +179,7 @@ class Family:
         "_known",
         "_left",
         "_limits",
+        "_narrow",
         "_targets",
         "dropped",
         "folds",
@@ -201,6 +203,7 @@ class Family:
         self._targets: dict[tuple[int, int], tuple[int, int]] = {}  # by target and start: under which key it is
         self.runs: dict[tuple[int, int], _Run] = {}  # by producer and start, if both are known
         self._left: list[tuple[int, int]] = []  # runs that had no source for a while since the last tick
+        self._narrow = False  # there was no room for a label name since the last tick
         self._alike: _Alike | None = None  # until the next tick
         self.dropped: Counter[Reason] = Counter()
         # Label sets of a loaded tick that were renamed, merged or folded here, by the shape that they had.
@@ -217,7 +220,9 @@ class Family:
     def widen(self, names: Sequence[str]) -> None:
         """Take in label names that the open shape lacks, as far as there is room."""
         own = self.shape.label_names
-        new = [name for name in names if name not in own][: max(0, MOST_LABELS - len(own))]
+        lacking = [name for name in names if name not in own]
+        new = lacking[: max(0, MOST_LABELS - len(own))]
+        self._narrow |= len(lacking) > len(new)
         if new:
             more, before, overflow = ("",) * len(new), self.shape, self.limiter.overflow
             self.shape = self.shape._replace(label_names=own + tuple(new))
@@ -237,6 +242,46 @@ class Family:
             for source in self.sources.values():
                 source.labels = wide(source.labels)
             self._alike = None
+
+    def narrow(self) -> None:
+        """Right after a tick: give up label names that no row has, if there was no room for others.
+
+        Rows that stand for others have all names, and go on under those that are left.
+        """
+        wanted, self._narrow = self._narrow, False
+        names, identity = self.shape.label_names, self.shape.identity
+        unused = {slot for slot in range(identity, len(names)) if not self.limiter.in_use(slot)} if wanted else set()
+        coarse = self.limiter.overflow[identity:]
+        for labels in self.rows if unused else ():
+            if labels[identity:] != coarse:
+                unused -= {slot for slot in unused if labels[slot]}
+        if not unused:
+            return
+        kept = [slot for slot in range(len(names)) if slot not in unused]
+        before, rows, went = self.shape, self.rows, {}
+        self.shape = self.shape._replace(label_names=tuple(names[slot] for slot in kept))
+        self.rows = {}
+        for labels, row in sorted(rows.items(), key=lambda item: item[0][identity:] == coarse):  # those last
+            went[labels] = narrower = tuple(labels[slot] for slot in kept)
+            row.packed = b""
+            if (other := self.rows.get(narrower)) is not None:  # what this one had is in the ticks before
+                self.moved.append((before._replace(bounds=row.bounds), labels))
+                other.sources += row.sources
+                if self.shape.kind == "sum":
+                    other.value = plus(other.value, row.value)
+                row.ended = True
+                continue
+            if labels[identity:] == coarse:
+                self._rename(before, labels, narrower, row)
+            self.rows[narrower] = row
+        self.limiter.narrow(kept)
+        self._ending = {went[labels]: None for labels in self._ending}
+        for source in self.sources.values():
+            bounds, source.labels = rows[source.labels].bounds, went[source.labels]
+            if self.rows[source.labels].bounds != bounds:
+                source.last = _in_one_bucket(source.last)
+        for slot in unused:
+            self.folds.pop(names[slot], None)
 
     def _rename(self, shape: Shape, before: Labels, labels: Labels, row: _Row) -> None:
         """A row goes on as another series, which begins at zero and has what no tick has told; the one before ends."""

@@ -131,6 +131,7 @@ class SeriesStore:
             blocks += told
             blocks += _ended(family, told)
             family.moved = []
+            family.narrow()
             if not family.rows:
                 del self._families[key]
                 self._outside -= family.shape.open

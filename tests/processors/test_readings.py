@@ -700,6 +700,72 @@ def test_labels_are_added_as_they_come_up_to_a_limit() -> None:
     assert [(labels[:2], value) for labels, value in overflow.items()] == [(("shop", OVERFLOW), 2)]
 
 
+def test_label_names_that_no_series_has_any_more_make_room() -> None:
+    """A deployment with data in its attribute keys took all of them for as long as one series of the metric lived."""
+    store = SeriesStore(Limits(1000, 1000, level_idle_ms=5 * MINUTE))
+    bad = tuple(f"user_{number}" for number in range(1, MOST_LABELS))
+    apply(store, read("gauge", (("a", *"x" * len(bad)), 1.0, 1, 0, TIME), names=("job", *bad)), TIME)
+    new = ("job", "zone")
+    for minute in range(8):
+        time = TIME + minute * MINUTE
+        apply(store, read("gauge", (("other",), 1.0, 2, 0, time), names=("job",)), time)
+        apply(store, read("gauge", (("shop", "z"), 1.0, 3, 0, time), names=new), time)
+        blocks = tick(store, time)
+    assert store.dropped() == {Reason.OVER_LIMIT: 6}
+    (block,) = blocks
+    assert (block.shape.label_names, block.rows) == (new, [(("other", ""), 1.0), (("shop", "z"), 1.0)])
+
+
+named = st.tuples(st.sampled_from("ab"), st.dictionaries(st.sampled_from("pqrstu"), st.sampled_from("xy"), max_size=3))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["counter", "histogram"]),
+    st.lists(st.tuples(named, st.booleans(), st.integers(1, 9), st.sampled_from([0, 0, 1, 3])), max_size=25),
+    st.integers(4, 40),
+    st.integers(0, 3),
+    st.integers(2, 4),
+)
+def test_prometheus_sees_all_that_was_counted_whichever_label_names_come_and_go(
+    kind: Kind,
+    schedule: list[tuple[tuple[str, dict[str, str]], bool, int, int]],
+    budget: int,
+    values: int,
+    most: int,
+) -> None:
+    """Deltas and readings; after some of them a tick, so many minutes later."""
+    limits = Limits(budget, values, idle_ms=3 * MINUTE)
+    totals: dict[tuple[str, ...], tuple[int, int, Value, int]] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("processors.family.MOST_LABELS", most)
+        store, time, last, seen, counts = SeriesStore(limits), TIME, TIME - 1, Seen(), 0
+        for (job, more), delta, number, minutes in [*schedule, (("a", {}), True, 1, 1)]:
+            time += 1
+            names, labels = ("job", *more), (job, *more.values())
+            bounds = BOUNDS[len(more) % 3] if kind == "histogram" else ()
+            one = value_of(kind, bounds, number)
+            counts += number
+            if delta:
+                apply(store, PointBatch("m", shape(kind, names, bounds), rows=[(labels, one)]), time)
+            else:
+                key = (*names, *labels)
+                source, start, before, newest = totals.get(key, (len(totals), 0, one, 0))
+                goes_on = time - newest < 2 * MINUTE  # one that was silent is another run
+                totals[key] = source, start if goes_on else time, plus(before, one) if goes_on else one, time
+                source, start, total, _ = totals[key]
+                reading = labels, total, source, start, time + 1
+                apply(store, read(kind, reading, names=names, bounds=bounds), time)
+            if minutes:
+                time += minutes * MINUTE
+                seen.take(tick(store, time), last, time)
+                last = time
+                (family,) = store._families.values() or [None]
+                assert family is None or family.limiter.admitted == family.rows.keys()
+                assert sum(store.active().values()) <= max(budget, 5)
+    assert seen.increase() == counts
+
+
 def test_a_name_has_one_kind_and_a_span_metric_is_not_to_be_mixed_up() -> None:
     spans = Shape("counter", ("service_name",), (), 1)
     store = SeriesStore(Limits(100, 100), {"calls_total": spans})
