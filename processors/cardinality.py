@@ -72,7 +72,18 @@ class SeriesLimiter:
     shape is not configured, and its one label set is counted all the same.
     """
 
-    __slots__ = ("_active", "_admitted", "_identity", "_kept", "_overflow", "_series", "_uses", "budget", "values")
+    __slots__ = (
+        "_active",
+        "_admitted",
+        "_identity",
+        "_kept",
+        "_overflow",
+        "_series",
+        "_uses",
+        "budget",
+        "changes",
+        "values",
+    )
 
     def __init__(self, shape: Shape, budget: int, values: Sequence[int]) -> None:
         if budget < shape.series and not shape.open:
@@ -87,6 +98,7 @@ class SeriesLimiter:
         self._overflow: Labels = (OVERFLOW,) * len(shape.label_names)
         self._admitted: dict[Labels, int] = {}  # with its cost
         self._active = 0
+        self.changes = 0  # admitted and released so far: while it is the same, so is what `place` says
         self._kept = 0  # for the overflow label set: its cost, or the highest one until it is there
         # Of each label: how many admitted label sets have a value. "" (absent) and __overflow__ take no slot.
         self._uses: tuple[dict[str, int], ...] = tuple({} for _ in shape.label_names)
@@ -159,6 +171,16 @@ class SeriesLimiter:
             self._admit(self._overflow, self._kept)
         return self._overflow
 
+    def keeps_more(self, within: Labels, placed: Labels, cost: int) -> bool:
+        """Whether `place` would count a label set (`within_values`) under more of its labels than `placed` has."""
+        coarse = self._coarse(within)
+        for candidate in (within, coarse):
+            if candidate.count(OVERFLOW) >= placed.count(OVERFLOW):
+                return False
+            if candidate in self._admitted or self._has_room(candidate, coarse, cost):
+                return True
+        return False
+
     def admits(self, labels: Labels) -> bool:
         """Whether a label set that costs one series is admitted, before or now, as it is."""
         if labels in self._admitted:
@@ -191,6 +213,7 @@ class SeriesLimiter:
 
     def release(self, labels: Labels) -> None:
         """Free the place of an admitted label set, and the slots of values that no other one has."""
+        self.changes += 1
         self._active -= self._admitted.pop(labels)
         for value, uses in zip(labels, self._uses, strict=True):
             if value in uses:
@@ -203,6 +226,7 @@ class SeriesLimiter:
         return labels[: self._identity] + self._overflow[self._identity :]
 
     def _admit(self, labels: Labels, cost: int) -> None:
+        self.changes += 1
         self._admitted[labels] = cost
         self._active += cost
         for value, uses in zip(labels, self._uses, strict=True):

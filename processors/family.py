@@ -79,7 +79,8 @@ class _Row:
 class _Source:
     """The newest reading of a source within its row's bounds, and the row that it feeds; `counted` as in `_Row`.
 
-    `target` and `producer` are those of its readings, 0 if they say nothing.
+    `target` and `producer` are those of its readings, 0 if they say nothing. `tried`: there was no better row for it
+    after so many changes of the limiter.
     """
 
     labels: Labels
@@ -88,6 +89,7 @@ class _Source:
     target: int
     producer: int
     counted: int = NOT_TOLD
+    tried: int = 0
 
 
 @dataclass(slots=True)
@@ -339,12 +341,14 @@ class Family:
             if self.shape.kind != "info":  # every message of a resource tells it
                 self.dropped[Reason.SUPERSEDED] += 1
             return 0.0
-        as_before = source is not None and source.labels == reading.labels
-        if source is not None and not as_before and _relabelled(source.labels, reading.labels):
-            self._end_source(key, ends_row=True)
-            source = None
         if source is None:
             return self._begin(reading, reading.value, bounds, now_ms)
+        as_before = source.labels == reading.labels
+        if not as_before:
+            relabelled = _relabelled(source.labels, reading.labels)
+            if relabelled or self._has_room(source, reading.labels, bounds):
+                before = self._end_source(key, ends_row=relabelled or self.shape.kind == "sum", comes_back=True)
+                return self._begin(reading, reading.value, bounds, now_ms, before)
         own = self.rows[source.labels].bounds
         value = conformed(reading.value, bounds, own)
         delta, own = self._since(source.last, value, own)
@@ -387,18 +391,27 @@ class Family:
         within = self.limiter.within_values(labels)
         self._tell_limits(labels, within, within if within != labels else (), 1)
 
-    def _begin(self, reading: Reading, value: Value, bounds: Bounds, now_ms: int) -> float:
-        """The first reading of a source."""
+    def _has_room(self, source: _Source, labels: Labels, bounds: Bounds) -> bool:
+        """Whether a source that was folded would keep more of its labels by now."""
+        if source.tried == self.limiter.changes:
+            return False
+        source.tried = self.limiter.changes
+        within = self.limiter.within_values(labels)
+        return within != source.labels and self.limiter.keeps_more(within, source.labels, self._costs(bounds)[0])
+
+    def _begin(self, reading: Reading, value: Value, bounds: Bounds, now_ms: int, before: Had | None = None) -> float:
+        """The first reading of a source, or of one that had `before` in another row."""
         kind, labels, key = self.shape.kind, reading.labels, self._key(reading)
         target = _target(reading, key)
         lasting = target or key[0], key[1]
         run = self.runs.get((reading.producer, key[1]))
-        before = self._gone.take(self.metric, kind, lasting)
+        moves = before is not None
+        comes_back = before is None and (before := self._gone.take(self.metric, kind, lasting)) is not None
         if before is not None and reading.time_ms <= before[2]:
             self._gone.put(self.metric, kind, lasting, before)
             self.dropped[Reason.SUPERSEDED] += 1
             return 0.0
-        if len(self.sources) >= self._limits.sources:
+        if len(self.sources) >= self._limits.sources and not moves:
             if before is not None:
                 self._gone.put(self.metric, kind, lasting, before)
             if run is not None:
@@ -418,7 +431,7 @@ class Family:
         young = not unknown and (
             reading.start_ms >= now_ms - (self._limits.idle_ms or YOUNG_MS) or self._is_later(reading, run)
         )
-        if before is not None and run is not None and run.ended:
+        if comes_back and run is not None and run.ended:
             run.ended -= 1
         elif before is None and unknown:
             before = self._run_before(reading, value, bounds)
@@ -428,6 +441,7 @@ class Family:
             delta, counted = self._since(last, conformed(value, bounds, counted), counted)
             if placed not in self.rows:
                 self._fresh[placed] = None
+                delta, counted = conformed(delta, counted, bounds), bounds
         elif placed not in self.rows:
             if young and kind not in UNCOUNTED:
                 self._fresh[placed] = None
@@ -595,12 +609,14 @@ class Family:
             if reading.time_ms > self.sources[key].time_ms:
                 self._end_source(key, ends_row=True)
 
-    def _end_source(self, key: tuple[int, int], ends_row: bool) -> None:
-        source = self._let_go(key)
+    def _end_source(self, key: tuple[int, int], ends_row: bool, comes_back: bool = False) -> Had | None:
+        """What a counter had, which is remembered unless it `comes_back` at once."""
+        source, had = self._let_go(key), None
         row = self.rows[source.labels]
         row.sources -= 1
         if self.shape.kind not in UNCOUNTED:
             had = source.last, row.bounds, source.time_ms, source.producer
+        if had is not None and not comes_back:
             if (run := self.runs.get((source.producer, key[1]))) is not None:
                 run.ended += 1
             self._gone.put(self.metric, self.shape.kind, (source.target or key[0], key[1]), had)
@@ -609,6 +625,7 @@ class Family:
             ends_row = ends_row and abs(observations(row.value)) <= ROUNDING * abs(observations(source.last))
         if ends_row and not row.sources:
             self._end_row(source.labels)
+        return had
 
     def _end_row(self, labels: Labels) -> None:
         """At once, unless it has counts that no tick has told: then after the tick that tells them."""

@@ -954,6 +954,52 @@ def test_a_folded_source_is_not_taken_for_another() -> None:
     assert rows(tick(store, TIME + 1)) == {("j", "i", "/a"): 9.0, ("j", "i", OVERFLOW): 9.0}
 
 
+@pytest.mark.parametrize("kind", ["counter", "sum", "histogram", "exponential", "summary"])
+@pytest.mark.parametrize("target", [0, 99])
+def test_a_source_that_was_folded_has_its_own_series_when_there_is_room(kind: Kind, target: int) -> None:
+    """The limit is raised: what it had counted was told under the overflow series, which stays for those in it."""
+    bounds, time, seen = BOUNDS[0] if kind in ("histogram", "summary") else (), TIME, Seen()
+    blocks: list[SeriesBlock] = []
+    total = {route: value_of(kind, bounds, 0) for route in "abc"}
+    for values in (1, 1, 100, 100):
+        store = SeriesStore(Limits(1000, 100, values_of={("m", "route"): values}))
+        store.load(blocks, time)
+        time += MINUTE
+        for number, route in enumerate(total):
+            total[route] = plus(total[route], value_of(kind, bounds, 5))
+            one = ("j", "i", route), total[route], number, TIME, time, target and target + number
+            assert bool(apply(store, read(kind, one, bounds=bounds), time)) == (route != "a" and values == 1)
+        blocks = tick(store, time)
+        seen.take(blocks, time - MINUTE, time)
+    assert not store.dropped()
+    found = {labels[2]: observations(value) for labels, value in rows(blocks).items()}
+    assert found == ({"a": 20, "b": 20, "c": 20} if kind == "sum" else {"a": 20, OVERFLOW: 20, "b": 10, "c": 10})
+    assert {block.shape.bounds for block in blocks for labels, _ in block.rows if labels[2] != OVERFLOW} == {bounds}
+    if kind != "sum":
+        assert seen.increase() == 60
+
+
+def test_a_place_that_becomes_free_goes_to_a_source_that_was_folded() -> None:
+    store = SeriesStore(Limits(100, 1, idle_ms=HOUR))
+    for minute, routes in ((0, "ab"), (50, "b"), (60, "b"), (61, "b")):
+        time = TIME + minute * MINUTE
+        told = [(("j", "i", route), 1.0 + minute, ord(route), TIME, time) for route in routes]
+        apply(store, read("counter", *told), time)
+        blocks = tick(store, time)
+    assert rows(blocks) == {("j", "i", OVERFLOW): 61.0, ("j", "i", "b"): 1.0}
+
+
+def test_sources_beyond_a_lower_limit_of_theirs_move_all_the_same() -> None:
+    blocks: list[SeriesBlock] = []
+    for minute, limits in enumerate((Limits(100, 1), Limits(100, 100, sources=1))):
+        store, time = SeriesStore(limits), TIME + minute * MINUTE
+        store.load(blocks, time)
+        apply(store, read("counter", *[(("j", "i", f"/{n}"), 1.0 + minute, n, TIME, time) for n in range(3)]), time)
+        assert not store.dropped()
+        blocks = tick(store, time)
+    assert rows(blocks)["j", "i", "/2"] == 1.0
+
+
 def test_a_reading_beyond_the_budget_may_be_any_number() -> None:
     store = SeriesStore(Limits(100, 1))
     for source, value in ((1, 1.0), (2, 2e19), (3, 1e300)):
