@@ -50,7 +50,6 @@ SPELLINGS = 4
 AHEAD_MS = 60_000
 # Points of one export may be so far apart: some producers look at the clock for each. Between two exports it is longer.
 ONE_EXPORT_MS = 500
-NEVER = 1 << 62  # ms; later than any reading
 # A source that began within the last hour is new if series never end; else within the time after which they do.
 YOUNG_MS = 3_600_000
 Bounds = tuple[float, ...]
@@ -80,7 +79,7 @@ class _Source:
     """The newest reading of a source within its row's bounds, and the row that it feeds; `counted` as in `_Row`.
 
     `target` and `producer` are those of its readings, 0 if they say nothing. `tried`: there was no better row for it
-    after so many changes of the limiter.
+    after so many changes of the limiter. `run` is that of its producer, if it is known.
     """
 
     labels: Labels
@@ -90,11 +89,12 @@ class _Source:
     producer: int
     counted: int = NOT_TOLD
     tried: int = 0
+    run: _Run | None = None
 
 
 @dataclass(slots=True)
 class _Run:
-    """One run of a producer, and when it was read first: NEVER if it may have had sources that nobody knows of.
+    """One run of a producer, and when it was read first: 0 if it may have had sources that nobody knows of.
 
     `sources` are remembered; what `ended` ones had told only `Gone` knows.
     """
@@ -375,7 +375,7 @@ class Family:
         if former is not None:
             source = self._let_go(former)
             source.target = target
-            self._keep(key, source, NEVER)
+            self._keep(key, source, 0)
         return source
 
     def _belongs(self, key: tuple[int, int], source: _Source, reading: Reading) -> None:
@@ -415,7 +415,7 @@ class Family:
             if before is not None:
                 self._gone.put(self.metric, kind, lasting, before)
             if run is not None:
-                run.first_ms = NEVER
+                run.first_ms = 0
             self.dropped[Reason.OVER_LIMIT] += 1
             return 0.0
         if kind in ("gauge", "info"):
@@ -459,7 +459,7 @@ class Family:
 
     def _is_later(self, reading: Reading, run: _Run | None) -> bool:
         """Whether a new source is none of those that its producer had when it was read first."""
-        if run is None or (run.ended and not self._gone.whole):
+        if run is None or not run.first_ms or (run.ended and not self._gone.whole):
             return False
         return reading.time_ms > run.first_ms + ONE_EXPORT_MS
 
@@ -467,7 +467,8 @@ class Family:
         """Remember a source. `first_ms` is when its run was read first, if it is not known yet."""
         self.sources[key] = source
         if source.producer and key[1]:
-            self.runs.setdefault((source.producer, key[1]), _Run(first_ms)).sources += 1
+            source.run = self.runs.setdefault((source.producer, key[1]), _Run(first_ms))
+            source.run.sources += 1
         if source.target:
             self._targets[source.target, key[1]] = key
         if self._alike is not None:
@@ -475,9 +476,9 @@ class Family:
 
     def _let_go(self, key: tuple[int, int]) -> _Source:
         source = self.sources.pop(key)
-        if (run := self.runs.get((source.producer, key[1]))) is not None:
-            run.sources -= 1
-            if not run.sources:
+        if source.run is not None:
+            source.run.sources -= 1
+            if not source.run.sources:
                 self._left.append((source.producer, key[1]))
         if self._targets.get((source.target, key[1])) == key:
             del self._targets[source.target, key[1]]
@@ -566,7 +567,7 @@ class Family:
             last = _in_one_bucket(last)  # ticks once had it within the source's own bounds
         key = source.source, source.start_ms
         restored = _Source(labels, source.time_ms, last, source.target, source.producer, counted)
-        self._keep(key, restored, source.run_ms or NEVER)
+        self._keep(key, restored, source.run_ms)
         row.sources, row.counted = row.sources + 1, max(row.counted, counted)  # no row ends before its sources
 
     def _place(self, labels: Labels, bounds: Bounds) -> Labels:
@@ -617,8 +618,8 @@ class Family:
         if self.shape.kind not in UNCOUNTED:
             had = source.last, row.bounds, source.time_ms, source.producer
         if had is not None and not comes_back:
-            if (run := self.runs.get((source.producer, key[1]))) is not None:
-                run.ended += 1
+            if source.run is not None:
+                source.run.ended += 1
             self._gone.put(self.metric, self.shape.kind, (source.target or key[0], key[1]), had)
         if self.shape.kind == "sum":  # what it had is gone; what others told as deltas is not
             row.value = plus(row.value, -observations(source.last))
@@ -693,9 +694,11 @@ class Family:
         for (number, start), source in self.sources.items():
             row, idle = self.rows[source.labels], time_ms - source.counted
             last = None if source.last == row.value or self.shape.kind in ("gauge", "info") else source.last
-            run_ms = self._known_since(source.producer, start)
-            more = source.target, source.producer, run_ms
-            state = SourceState(source.labels, number, start, source.time_ms, idle, last, *more)
+            run = source.run  # of ended ones the next owner does not know what they had told
+            run_ms = 0 if run is None or run.ended else run.first_ms
+            state = SourceState(
+                source.labels, number, start, source.time_ms, idle, last, source.target, source.producer, run_ms
+            )
             block_of(row.bounds).sources.append(state)
         for block in blocks.values():
             if not any(block.idle):
@@ -705,11 +708,6 @@ class Family:
             found[0].limits = self._limit_states()
         self._fresh, self._ended, self._alike = {}, {}, None
         return found
-
-    def _known_since(self, producer: int, start_ms: int) -> int:
-        """When a run was read first, as the next owner has it, who does not know what ended sources had told."""
-        run = self.runs.get((producer, start_ms))
-        return 0 if run is None or run.ended or run.first_ms == NEVER else run.first_ms
 
     def rotate(self) -> None:
         """Sketches begin a generation."""

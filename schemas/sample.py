@@ -262,8 +262,9 @@ def encode_record(record: TickRecord) -> bytes:
                 ("fresh", [block.fresh for block in record.blocks]),
                 ("limits", [list(map(_limit_fields, block.limits)) for block in record.blocks]),
                 ("sources", [[source[:-3] for source in block.sources] for block in record.blocks]),
-                ("targets", [_targets(block.sources) for block in record.blocks]),
-                ("producers", [_producers(block.sources) for block in record.blocks]),
+                ("targets", [_numbers([source.target for source in block.sources]) for block in record.blocks]),
+                ("producers", [_numbers([source.producer for source in block.sources]) for block in record.blocks]),
+                ("runs", [_numbers([source.run_ms for source in block.sources]) for block in record.blocks]),
             ):
                 if any(column):
                     body[key] = column
@@ -296,16 +297,9 @@ def _pack_chunk(body: Mapping[str, Any], blocks: Sequence[SeriesBlock]) -> bytes
     return compressed(b"".join(parts))
 
 
-def _targets(sources: Iterable[SourceState]) -> list[int]:
+def _numbers(of_sources: list[int]) -> list[int]:
     """One for each source; none at all if no source has one."""
-    targets = [source.target for source in sources]
-    return targets if any(targets) else []
-
-
-def _producers(sources: Sequence[SourceState]) -> list[tuple[int, int]]:
-    """Number and time of the run of each source; none at all if no source has one."""
-    producers = [(source.producer, source.run_ms) for source in sources]
-    return producers if any(source.producer for source in sources) else []
+    return of_sources if any(of_sources) else []
 
 
 def _packed(block: SeriesBlock) -> list[bytes]:
@@ -347,7 +341,7 @@ def find_record(value: bytes) -> TickHeader | PackedChunk | TickFooter:
                 raw[key], at = _places(data, at)
             else:
                 end = after(data, at)
-                if key not in ("idle", "limits", "sources", "targets", "producers"):
+                if key not in ("idle", "limits", "sources", "targets", "producers", "runs"):
                     raw[key] = msgpack.unpackb(data[at:end])
                 at = end
         if raw["kind"] != "chunk" and not isinstance(record := decode_record(data), TickChunk):
@@ -395,18 +389,18 @@ def _blocks(chunk: Mapping[str, Any]) -> list[SeriesBlock]:
         block.fresh = int(fresh)
     for block, limits in zip(blocks, chunk.get("limits", ()), strict=False):
         block.limits = [_limit(*limit) for limit in limits]
-    none: list[tuple[()]] = [()] * len(blocks)
-    columns = chunk.get("sources", ()), chunk.get("targets") or none, chunk.get("producers") or none
-    for block, sources, targets, producers in zip(blocks, *columns, strict=False):
-        number = len(sources)
-        found = zip(sources, targets or repeat(0, number), producers or repeat((0, 0), number), strict=True)
-        block.sources = [_source(block.shape, (target, *producer), *source) for source, target, producer in found]
+    beside = [chunk.get(key) or [()] * len(blocks) for key in ("targets", "producers", "runs")]
+    for block, sources, *columns in zip(blocks, chunk.get("sources", ()), *beside, strict=False):
+        more = zip(*(column or repeat(0, len(sources)) for column in columns), strict=True)
+        block.sources = [_source(block.shape, *each, *source) for source, each in zip(sources, more, strict=True)]
     return blocks
 
 
 def _source(
     shape: Shape,
-    more: tuple[int, int, int],
+    target: int,
+    producer: int,
+    run_ms: int,
     labels: list[str],
     source: int,
     start_ms: int,
@@ -415,7 +409,7 @@ def _source(
     last: Any,
 ) -> SourceState:
     counted = None if last is None else decode_value(shape, last, any_bounds=True)
-    return SourceState(decode_labels(shape, labels), source, start_ms, time_ms, idle, counted, *more)
+    return SourceState(decode_labels(shape, labels), source, start_ms, time_ms, idle, counted, target, producer, run_ms)
 
 
 def _limit_fields(limit: LimitState) -> tuple[Any, ...]:
