@@ -329,7 +329,7 @@ def test_a_dimension_that_is_gone_leaves_series_that_begin_at_zero() -> None:
     old = Shape("counter", ("service", "tenant"), (), 1)
     new = Shape("counter", ("service",), (), 1)
     store = SeriesStore(limits(100), {"c": new})
-    before = [(("cart", "a"), 1), (("cart", ""), 5), (("pay", "a"), 4), (("pay", "b"), 2)]
+    before: list[tuple[Labels, Value]] = [(("cart", "a"), 1), (("cart", ""), 5), (("pay", "a"), 4), (("pay", "b"), 2)]
     store.load([SeriesBlock("c", old, before)], TIME)
     apply(store, PointBatch("c", new, 0, [(("cart",), 1), (("pay",), 1)]))
     live, _ = store.blocks(TIME)
