@@ -134,6 +134,10 @@ def parse_start(start: str) -> str:
     return start
 
 
+INPUT_ENCODINGS = {**ENCODINGS, "metrics": (*TO_OTLP, AUTO)}
+"""What a raw topic of each signal may be encoded in."""
+
+
 class Input(Section):
     """A raw topic: what is in it."""
 
@@ -154,7 +158,7 @@ class Input(Section):
 
     @model_validator(mode="after")
     def _encoding_fits(self) -> Self:
-        known = (*TO_OTLP, AUTO) if self.signal == "metrics" else ENCODINGS[self.signal]
+        known = INPUT_ENCODINGS[self.signal]
         if self.encoding not in known:
             refuse([(("encoding",), f"must be one of {', '.join(known)} for signal: {self.signal}")])
         return self

@@ -1,7 +1,8 @@
 """A Collector's configuration as one of Tailrace: what is taken over, and what has no counterpart.
 
-Taken over are a tail_sampling processor and, of the pipelines that it is in, what reads Kafka and what writes OTLP or
-Kafka. A part of a configuration will do: `processors`, the block of the processor, or its `policies`.
+Taken over are a tail_sampling processor and what reads Kafka and writes OTLP, Kafka or Elasticsearch: of the pipelines
+that it is in, and of those of logs and metrics. A part of a configuration will do: `processors`, the block of the
+processor, or its `policies`.
 """
 
 from __future__ import annotations
@@ -14,21 +15,20 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import Sampling
+from pipeline.config import INPUT_ENCODINGS, Sampling
 from pipeline.config_file import InvalidConfig, parse, told
 from pipeline.yaml_tree import Key, Problem, dotted, not_allowed, not_yaml
-from processors.regroup import ENCODINGS
 from processors.sampling.ottl import CONTEXTS, Context, alternatives, may_fail
 from processors.sampling.policies import Policy
 from schemas.errors import ConfigError
 from schemas.settings import format_duration, parse_duration
-from sinks.settings import TRACES_PATH
+from sinks.settings import LOGS_PATH, TRACES_PATH, Sink
 
 PROCESSOR = "tail_sampling"
 COMPONENTS = ("receivers", "processors", "exporters")  # of a pipeline
 BROKERS = ["localhost:9092"]  # what the Collector's kafka components have when they say none
 PORT = 9092  # of a broker without one, as the Collector's client has it
-TOPIC = "otlp_spans"
+TOPICS = {"traces": "otlp_spans", "logs": "otlp_logs", "metrics": "otlp_metrics"}  # where a component says none
 NOT_NEEDED = {
     "num_traces": "undecided traces are in Kafka, nothing is evicted",
     "expected_new_traces_per_sec": "nothing has to be sized before",
@@ -39,37 +39,66 @@ NOT_NEEDED = {
 }
 LIMITING = ("rate_limiting", "bytes_limiting", "composite")  # policies whose answer depends on what they were asked
 LATE_HORIZON: float = Sampling.model_fields["late_horizon"].default  # seconds
-HARMLESS = ("batch", "memory_limiter", "groupbytrace")  # processors that change no span
-SPAN_METRICS = "see `metrics.span_metrics`"
-REDACTION = "see `redaction` (docs/how-to/redact.md)"
+TOGETHER = "`ingest` brings the spans of a trace together"
+PRINTED = "it only prints"
+PROBED = "a worker has /healthz and /readyz, see `telemetry`"
+WITHOUT_LOSS = {  # kinds of components
+    "batch": "sinks have a `batch` of their own",
+    "memory_limiter": "overload becomes lag",
+    "groupbytrace": TOGETHER,
+    "loadbalancing": TOGETHER,
+    "debug": PRINTED,
+    "logging": PRINTED,
+    "nop": "it does nothing",
+    "health_check": PROBED,
+    "healthcheckv2": PROBED,
+    "pprof": "it is about the Collector",
+    "zpages": "it is about the Collector",
+}
+SPAN_METRICS = "is not taken over: see `metrics.span_metrics`"
+REDACTION = "is not taken over: see `redaction` (docs/how-to/redact.md)"
 INSTEAD = {"redaction": REDACTION, "spanmetrics": SPAN_METRICS, "span_metrics": SPAN_METRICS}
+NONE = "has no counterpart"
 HIDING = ("delete", "hash")  # what the action of an `attributes` processor does with a value that must not be seen
 ACTIONS = ("actions", "attributes")  # keys of the processors attributes and resource
-NO_SINK = "has no counterpart that could be taken over: see `sinks`"
+SINK_OF = {
+    "traces": "jaeger: {endpoint: …}",
+    "logs": "otlp: {endpoint: …, signals: [logs]}",
+    "metrics": "prometheus: {endpoint: …}",
+}  # what to write where an exporter is none that is taken over
+ALL_TO_ALL = "has receivers and exporters of its own: here all {} go to all sinks that take them"
 SHAPES = ("missing", "model_type", "dict_type", "list_type")  # errors that no ${…} helps: it stands for a scalar
 NESTED = "is nested too deeply"
 DEEPEST = 100  # keys and indices to a value: no configuration needs that many
 DEFAULTS = (("sampling_strategy", "trace-complete"), ("maximum_trace_size_bytes", 0))  # what others differ from
 NOT_VALID = "is printed, but `tailrace check` refuses it"
-NO_TIER = "is not needed: `ingest` brings the spans of a trace together"
+READ_KAFKA = "let a Collector write to Kafka, and read that"
 KAFKA_KEYS = "see `kafka` in docs/reference/configuration.md"
-ASKED_OF_KAFKA = (
-    "brokers",
-    "traces",
-    "topic",
-    "topics",
-    "encoding",
-    "initial_offset",
-    "auth",
-    "tls",
-)  # what is looked at
-ASKED_OF_OTLP = ("endpoint", "traces_endpoint", "compression", "auth", "tls", "headers")  # as well
-OTHER_TOPICS = ("exclude_topics", "header_extraction", "topic_from_attribute", "topic_from_metadata_key")
+ASKED_OF_KAFKA = ("brokers", "topic", "topics", "encoding", "initial_offset", "auth", "tls")  # what is looked at
+ASKED_OF_OTLP = ("endpoint", "traces_endpoint", "logs_endpoint", "compression", "auth", "tls", "headers")  # as well
+ASKED_OF_ELASTICSEARCH = (
+    *ASKED_OF_OTLP, "endpoints", "cloudid", "mapping", "logs_index", "index", "user", "password", "api_key",
+)  # fmt: skip
+ELSEWHERE = (  # keys that say where something goes, or what else is read
+    "exclude_topic",
+    "exclude_topics",
+    "header_extraction",
+    "topic_from_attribute",
+    "topic_from_metadata_key",
+    "logs_dynamic_index",
+    "logs_dynamic_id",
+    "logs_dynamic_pipeline",
+    "logstash_format",
+    "pipeline",
+)
+PATHS = {"traces": TRACES_PATH, "logs": LOGS_PATH}
+DATA_STREAM = re.compile(r"logs-([a-z0-9._]{1,100})-([a-z0-9._]{1,100})")
+STREAM = "logs-{}-{}".format(*(Sink.model_fields[key].default for key in ("dataset", "namespace")))
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Something that has no counterpart. `matters`: other traces may be kept, or go elsewhere, without it."""
+    """What has no counterpart. `matters`: other traces may be kept, or something goes elsewhere, without it."""
 
     line: int
     key: str
@@ -256,15 +285,31 @@ def _lines(node: yaml.Node, path: Key) -> Iterator[tuple[Key, int]]:
             yield from _lines(value, (*path, number))
 
 
+_Pipeline = tuple[Key, str, Mapping[str, Sequence[str]]]
+"""Where it is, its signal, and the names of its components by kind."""
+
+
 @dataclass(slots=True)
 class _Conversion:
     data: Mapping[str, Any]
     lines: Mapping[Key, int]
     gaps: list[Gap] = field(default_factory=list)
     left_out: list[Any] = field(default_factory=list)
+    exporters: dict[str, str] = field(default_factory=dict)  # by the name of the sink
 
     def gap(self, path: Key, why: str, matters: bool = True) -> None:
-        self.gaps.append(Gap(self.line(path), dotted(path), why, matters))
+        """Note it, once: a component may be in several pipelines."""
+        found = Gap(self.line(path), dotted(path), why, matters)
+        if found not in self.gaps:
+            self.gaps.append(found)
+
+    def without(self, path: Key, name: str, otherwise: str = NONE) -> None:
+        """A component that is not taken over."""
+        kind = name.split("/")[0]
+        if kind in WITHOUT_LOSS:
+            self.gap(path, f"{name} is not needed: {WITHOUT_LOSS[kind]}", matters=False)
+        else:
+            self.gap(path, f"{name} {INSTEAD.get(kind, otherwise)}")
 
     def line(self, path: Key) -> int:
         return next((self.lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.lines), 1)
@@ -289,7 +334,7 @@ class _Conversion:
         return found
 
     def component(self, kind: str, name: Any) -> Mapping[str, Any]:
-        """What is said of a receiver or an exporter."""
+        """What is said of it where components of its kind are."""
         return self.mapping((kind, name), self.mapping((kind,), self.data.get(kind)).get(name))
 
     def convert(self, path: Key, settings: Mapping[str, Any]) -> Converted:
@@ -300,14 +345,17 @@ class _Conversion:
             elif key in NOT_NEEDED:
                 self.gap((*path, key), f"not needed: {NOT_NEEDED[key]}", matters=False)
             elif key not in ("policies", "sample_on_first_match") and (key, value) not in DEFAULTS:
-                self.gap((*path, key), "has no counterpart")
+                self.gap((*path, key), NONE)
         self.waits(path, sampling)
         sampling["policies"] = self.policies((*path, "policies"), settings.get("policies"))
         if settings.get("sample_on_first_match"):
             self.first_match((*path, "sample_on_first_match"), sampling["policies"])
-        inputs, kafka = self.inputs(path)
+        pipelines = self.pipelines(path)
+        inputs, kafka = self.inputs(path, pipelines)
         config: dict[str, Any] = {"kafka": kafka, "inputs": inputs, "sampling": sampling}
-        if sinks := self.sinks(path):
+        if any(given["signal"] == "logs" for given in inputs):
+            config["logs"] = {"unsampled": "all"}  # a Collector's logs know of no verdict
+        if sinks := self.sinks(pipelines):
             config["sinks"] = sinks
         self.checked(path, config)
         return Converted(config, sorted(self.gaps, key=lambda gap: gap.line), self.left_out)
@@ -345,6 +393,9 @@ class _Conversion:
             for problem in invalid.problems:
                 section, _, key = problem.key.partition(".")
                 place = (*path, key) if section == "sampling" else ()
+                if section == "sinks":  # a name may have dots
+                    names = (name for name in self.exporters if f"{key}.".startswith(f"{name}."))
+                    place = next((("exporters", self.exporters[name]) for name in names), ())
                 self.gaps.append(Gap(self.line(place), problem.key, f"{NOT_VALID}: {problem.rule}"))
 
     def policies(self, path: Key, given: Any) -> list[dict[str, Any]]:
@@ -410,63 +461,76 @@ class _Conversion:
         self.left_out.append({**policy, "ottl_condition": left_out})
         return {**policy, "ottl_condition": {key: value for key, value in kept.items() if value != []}}
 
-    def pipelines(self, path: Key, without: bool = False) -> Iterator[tuple[Key, Mapping[str, Sequence[str]]]]:
-        """Those that the processor is in, or the others."""
+    def pipelines(self, path: Key) -> list[_Pipeline]:
+        """Those that the processor is in, then those of logs and of metrics that read Kafka. The others are told."""
+        found: list[_Pipeline] = []
         service = self.mapping(("service",), self.data.get("service"))
+        for name in self.names(("service", "extensions"), service.get("extensions")):
+            if name.split("/")[0] in WITHOUT_LOSS:
+                self.without(("service", "extensions"), name)
         for name, pipeline in self.mapping(("service", "pipelines"), service.get("pipelines")).items():
             here: Key = ("service", "pipelines", name)
             told = self.mapping(here, pipeline)
             names = {kind: self.names((*here, kind), told.get(kind)) for kind in COMPONENTS}
-            if path and (path[-1] in names["processors"]) != without:
-                yield here, names
+            signal = str(name).split("/")[0]
+            if path and path[-1] in names["processors"]:
+                found.append((here, "traces", names))
+            elif signal not in ("logs", "metrics"):
+                self.gap(here, f"not looked at: {path[-1] if path else PROCESSOR} is not in it", matters=False)
+            elif any(map(_is_kafka, names["receivers"])):
+                found.append((here, signal, names))
+            else:
+                self.gap(here, f"not looked at: no receiver of it is kafka; {READ_KAFKA}", matters=False)
+        return sorted(found, key=lambda each: [*TOPICS].index(each[1]))
 
-    def inputs(self, path: Key) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def inputs(self, path: Key, pipelines: Sequence[_Pipeline]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """The raw topics, and `kafka`."""
         found: list[dict[str, Any]] = []
         brokers: list[str] = []
-        taken: set[str] = set()  # receivers that another pipeline has as well
+        taken: set[tuple[str, str]] = set()  # receivers that another pipeline has as well
         start: str | None = None
         said = left_out = False
-        for here, _ in self.pipelines(path, without=True):
-            why = f"not looked at: {path[-1]} is not in it; logs and metrics are `inputs` as well"
-            self.gap(here, why, matters=False)
-        for here, pipeline in self.pipelines(path):
+        first: dict[str, Mapping[str, Sequence[str]]] = {}
+        for here, signal, pipeline in pipelines:
+            one = first.setdefault(signal, pipeline)
+            if all(_needed(one[kind]) != _needed(pipeline[kind]) for kind in ("receivers", "exporters")):
+                self.gap(here, ALL_TO_ALL.format(signal))
             for other in pipeline["processors"]:
-                kind = other.split("/")[0]
-                if other != path[-1] and kind not in HARMLESS:
-                    instead = f"is not taken over: {REDACTION}" if self.hides(other) else _instead(kind)
-                    self.gap((*here, "processors"), f"{other} {instead}")
+                if other not in path[-1:]:
+                    self.without((*here, "processors"), other, REDACTION if self.hides(other) else NONE)
             for name in pipeline["receivers"]:
-                if name in taken:
+                if (name, signal) in taken:
                     continue
-                taken.add(name)
-                if name.split("/")[0] != "kafka":
-                    why = f"{name} has no counterpart: let a Collector write to Kafka, and read that"
-                    self.gap((*here, "receivers"), why)
+                taken.add((name, signal))
+                if not _is_kafka(name):
+                    self.without((*here, "receivers"), name, f"{NONE}: {READ_KAFKA}")
                     continue
                 settings = self.component("receivers", name)
-                traces = self.mapping(("receivers", name, "traces"), settings.get("traces"))
-                topics = self.listed(("receivers", name, "traces", "topics"), traces.get("topics")) or [
-                    traces.get("topic") or settings.get("topic") or TOPIC
-                ]
-                encoding = traces.get("encoding") or settings.get("encoding") or "otlp_proto"
                 place: Key = ("receivers", name)
+                block = self.mapping((*place, signal), settings.get(signal))
+                topics = self.listed((*place, signal, "topics"), block.get("topics")) or [
+                    block.get("topic") or settings.get("topic") or TOPICS[signal]
+                ]
+                encoding = block.get("encoding") or settings.get("encoding") or "otlp_proto"
+                if signal == "logs" and encoding == "text_utf-8":
+                    encoding = "text"
                 own = _listed(settings.get("brokers"))
                 if brokers and not set(own) & set(brokers):
                     why = f"{name} is left out: one Tailrace reads from one cluster, this is {', '.join(brokers)}"
                     self.gap((*place, "brokers"), why)
                     continue
                 brokers += [broker for broker in own if broker not in brokers]
-                if encoding not in ENCODINGS["traces"]:
-                    where = (*place, "traces", "encoding") if "encoding" in traces else (*place, "encoding")
-                    self.gap(where, f"{name} is left out: {encoding} is none of {', '.join(ENCODINGS['traces'])}")
-                    left_out = True
+                if encoding not in INPUT_ENCODINGS[signal]:
+                    where = (*place, signal, "encoding") if "encoding" in block else (*place, "encoding")
+                    known = ", ".join(INPUT_ENCODINGS[signal])
+                    self.gap(where, f"{name} is left out: {encoding} is none of {known}")
+                    left_out |= signal == "traces"
                     continue
                 for topic in topics:
                     if str(topic).startswith("^"):
-                        self.gap((*place, "traces"), f"{topic} is left out: a pattern; name the topics as `inputs`")
-                        left_out = True
-                    elif (given := {"topic": topic, "signal": "traces", "encoding": encoding}) not in found:
+                        self.gap((*place, signal), f"{topic} is left out: a pattern; name the topics as `inputs`")
+                        left_out |= signal == "traces"
+                    elif (given := {"topic": topic, "signal": signal, "encoding": encoding}) not in found:
                         found.append(given)
                 offset = settings.get("initial_offset", "latest")
                 said |= "initial_offset" in settings
@@ -475,16 +539,18 @@ class _Conversion:
                         (*place, "initial_offset"), f"{offset} is not taken over: `kafka.start` is {start} for all"
                     )
                 start = start or offset
-                if "topics" in settings and "topics" not in traces:
+                if "topics" in settings and "topics" not in block:
                     why = (
                         f"is no key of the receiver: {', '.join(map(str, topics))} is assumed; name topics as `inputs`"
                     )
                     self.gap((*place, "topics"), why)
-                self.rest(place, settings, KAFKA_KEYS)
+                signals = [each for _, each, names in pipelines if name in names["receivers"]]
+                self.rest(place, settings, KAFKA_KEYS, (*ASKED_OF_KAFKA, *signals))
                 self.secured(place, settings, "kafka.security")
-        if not found and not left_out:
-            self.gap(path, f"no kafka receiver: the topic {TOPIC} on {BROKERS[0]} is assumed", matters=False)
-            found.append({"topic": TOPIC, "signal": "traces"})
+        if not left_out and all(given["signal"] != "traces" for given in found):
+            assumed, broker = TOPICS["traces"], (brokers or BROKERS)[0]
+            self.gap(path, f"no kafka receiver: the topic {assumed} on {broker} is assumed", matters=False)
+            found.insert(0, {"topic": assumed, "signal": "traces"})
         return found, {"bootstrap_servers": _addresses(brokers or BROKERS)} | ({"start": start} if said else {})
 
     def hides(self, name: str) -> bool:
@@ -493,86 +559,169 @@ class _Conversion:
         listed = [each for key in ACTIONS if isinstance(actions := settings.get(key), list) for each in actions]
         return any(isinstance(each, dict) and each.get("action") in HIDING for each in listed)
 
-    def rest(self, path: Key, settings: Mapping[str, Any], where: str, asked: Sequence[str] = ASKED_OF_KAFKA) -> None:
+    def rest(self, path: Key, settings: Mapping[str, Any], where: str, asked: Sequence[str]) -> None:
         """What else a component says: most of it is about its client."""
-        for key in settings:
-            if key in OTHER_TOPICS:
-                self.gap((*path, key), "has no counterpart")
+        for key, value in settings.items():
+            if key in ELSEWHERE and not (isinstance(value, dict) and value.get("enabled") is False):
+                self.gap((*path, key), NONE)
+            elif key in (*TOPICS, "profiles") and key not in asked:
+                self.gap((*path, key), "not taken over: no pipeline that is taken over has it", matters=False)
             elif key not in asked:
                 self.gap((*path, key), f"not taken over: {where}", matters=False)
-        for key in settings.get("traces") or {}:
-            if key in OTHER_TOPICS:
-                self.gap((*path, "traces", key), "has no counterpart")
+        for signal in (key for key in TOPICS if key in asked):
+            for key in self.mapping((*path, signal), settings.get(signal)):
+                if key in ELSEWHERE:
+                    self.gap((*path, signal, key), NONE)
 
-    def sinks(self, path: Key) -> dict[str, Any]:
+    def sinks(self, pipelines: Sequence[_Pipeline]) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        taken: set[str] = set()  # exporters that another pipeline has as well
-        for here, pipeline in self.pipelines(path):
+        taken: dict[tuple[str, str], str] = {}  # exporters that another pipeline has as well, and their sinks
+        for here, signal, pipeline in pipelines:
             for name in pipeline["exporters"]:
-                if name in taken:
+                if (name, signal) in taken:
                     continue
-                taken.add(name)
+                taken[name, signal] = ""
                 settings = self.component("exporters", name)
                 kind, _, rest = name.partition("/")
-                insecure = self.mapping(("exporters", name, "tls"), settings.get("tls")).get("insecure") is True
-                grpc = "http" not in kind
-                address = settings.get("endpoint")
-                if not grpc and "traces_endpoint" in settings:
-                    address = str(settings["traces_endpoint"]).removesuffix(TRACES_PATH)
-                    if address == settings["traces_endpoint"]:
-                        why = f"not taken over: Tailrace writes to `endpoint` with {TRACES_PATH} behind it"
-                        self.gap(("exporters", name, "traces_endpoint"), why)
-                        address = settings.get("endpoint")
-                if kind in ("otlp", "otlp_grpc", "otlphttp", "otlp_http") and address:
-                    scheme = "http" if insecure else "https"
-                    address = str(address).removeprefix("dns:///")
-                    # OTLP/HTTP cannot be without a scheme, so it is in the variable.
-                    whole = "://" in address or (not grpc and address.startswith("${"))
-                    if address.startswith("${") and not whole:
-                        why = f"{scheme}:// is put in front: leave it away if it is in {address}"
-                        self.gap(("exporters", name, "endpoint"), why, matters=False)
-                    sink: dict[str, Any] = {
-                        "endpoint": address if whole else f"{scheme}://{address}", "signals": ["traces"],
-                    }  # fmt: skip
-                    if (compression := settings.get("compression", "gzip")) in ("none", ""):
-                        sink["compression"] = "none"
-                    elif compression != "gzip":
-                        why = f"{compression} is not taken over: spans are compressed with gzip"
-                        self.gap(("exporters", name, "compression"), why, matters=False)
-                    self.rest(("exporters", name), settings, "see the sink's keys", ASKED_OF_OTLP)
-                    key = "otlp" + (f"/{rest}" if rest else "")
-                    if key in found:  # the other protocol's exporter of that name
-                        key = f"otlp/{rest}-{kind}" if rest else f"otlp/{kind}"
-                    found[key] = sink | ({"protocol": "grpc"} if grpc else {})
-                elif kind == "kafka":
-                    traces = self.mapping(("exporters", name, "traces"), settings.get("traces"))
-                    topic = traces.get("topic") or settings.get("topic") or TOPIC
-                    encoding = traces.get("encoding") or settings.get("encoding") or "otlp_proto"
-                    if encoding != "otlp_proto":
-                        why = f"{name} is left out: kept spans are written as otlp_proto, not as {encoding}"
-                        self.gap(("exporters", name, "encoding"), why)
-                        continue
-                    self.rest(("exporters", name), settings, "see the sink's keys")
-                    sink = {"bootstrap_servers": _addresses(_listed(settings.get("brokers"))), "topic": topic}
-                    found["kafka" + (f"/{rest}" if rest else "")] = sink
+                if kind in ("otlp", "otlp_grpc", "otlphttp", "otlp_http") and signal in PATHS:
+                    target, sink = "otlp", self.otlp(name, signal, settings)
+                elif (kind, signal) == ("kafka", "traces"):
+                    target, sink = kind, self.kafka(name, settings)
+                elif (kind, signal) == ("elasticsearch", "logs"):
+                    target, sink = kind, self.elasticsearch(name, settings)
                 else:
-                    why = NO_TIER if kind == "loadbalancing" else _instead(kind, NO_SINK)
-                    self.gap((*here, "exporters"), f"{name} {why}", matters=kind != "loadbalancing")
+                    self.without(
+                        (*here, "exporters"), name, f"is not taken over: write `{SINK_OF[signal]}` below `sinks`"
+                    )
                     continue
-                self.secured(("exporters", name), settings, "the sink")
+                if not sink:
+                    continue
+                self.secured(("exporters", name), {k: v for k, v in settings.items() if k not in sink}, "the sink")
+                same = found.get(taken.get((name, "traces"), ""))
+                if same and same == sink | {"signals": same.get("signals")}:
+                    same["signals"].append(signal)
+                    continue
+                key = f"{target}/{rest}" if rest else target
+                if key in found:  # the other protocol's exporter of that name, or this one's other address
+                    key = f"{target}/{rest}-{kind}" if rest else f"{target}/{kind}"
+                if key in found:
+                    key += f"-{signal}"
+                found[key] = sink
+                self.exporters[key] = name
+                taken[name, signal] = key
         return found
 
+    def otlp(self, name: str, signal: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The sink of an exporter of OTLP, empty if there is none."""
+        place: Key = ("exporters", name)
+        grpc = "http" not in name.split("/")[0]
+        insecure = self.mapping((*place, "tls"), settings.get("tls")).get("insecure") is True
+        address = settings.get("endpoint")
+        own, behind = f"{signal}_endpoint", PATHS[signal]
+        if not grpc and own in settings:
+            address = str(settings[own]).removesuffix(behind)
+            if address == settings[own]:
+                why = f"not taken over: Tailrace writes to `endpoint` with {behind} behind it"
+                self.gap((*place, own), why)
+                address = settings.get("endpoint")
+        if not address:
+            self.gap(place, f"{name} is left out: it has no endpoint for {signal}")
+            return {}
+        scheme = "http" if insecure else "https"
+        address = str(address).removeprefix("dns:///")
+        # OTLP/HTTP cannot be without a scheme, so it is in the variable.
+        whole = "://" in address or (not grpc and address.startswith("${"))
+        if address.startswith("${") and not whole:
+            why = f"{scheme}:// is put in front: leave it away if it is in {address}"
+            self.gap((*place, "endpoint"), why, matters=False)
+        sink = {"endpoint": address if whole else f"{scheme}://{address}", "signals": [signal]}
+        self.rest(place, settings, "see the sink's keys", ASKED_OF_OTLP)
+        return sink | self.compression(place, settings) | ({"protocol": "grpc"} if grpc else {})
+
+    def kafka(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The sink of an exporter to Kafka, empty if there is none."""
+        place: Key = ("exporters", name)
+        traces = self.mapping((*place, "traces"), settings.get("traces"))
+        topic = traces.get("topic") or settings.get("topic") or TOPICS["traces"]
+        encoding = traces.get("encoding") or settings.get("encoding") or "otlp_proto"
+        if encoding != "otlp_proto":
+            why = f"{name} is left out: kept spans are written as otlp_proto, not as {encoding}"
+            self.gap((*place, "encoding"), why)
+            return {}
+        self.rest(place, settings, "see the sink's keys", (*ASKED_OF_KAFKA, "traces"))
+        return {"bootstrap_servers": _addresses(_listed(settings.get("brokers"))), "topic": topic}
+
+    def elasticsearch(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The sink of an exporter of logs to Elasticsearch, empty if there is none."""
+        place: Key = ("exporters", name)
+        sink: dict[str, Any]
+        if settings.get("endpoint"):
+            sink = {"endpoint": settings["endpoint"]}
+        elif urls := settings.get("endpoints"):
+            sink = {"endpoints": urls if isinstance(urls, list) else [url.strip() for url in str(urls).split(",")]}
+        elif "cloudid" in settings:
+            why = f"{name} is left out: write `{name}: {{endpoint: …}}`, the URL behind the id, below `sinks`"
+            self.gap((*place, "cloudid"), why)
+            return {}
+        else:
+            sink = {"endpoint": "${ELASTICSEARCH_URL}"}
+            self.gap(place, "has no endpoint: ${ELASTICSEARCH_URL}, one URL, is assumed", matters=False)
+        mode = self.mapping((*place, "mapping"), settings.get("mapping")).get("mode", "otel")
+        if mode == "ecs":
+            sink["mapping"] = "ecs"
+        elif mode != "otel":
+            why = f"{mode} is not taken over: it is otel; write `mapping: ecs` at the sink for the other one"
+            self.gap((*place, "mapping", "mode"), why)
+        key = "logs_index" if settings.get("logs_index") else "index"
+        if not (index := str(settings.get(key) or "")):
+            why = f"has no logs_index: documents go to the data stream {STREAM}; see `dataset` and `namespace`"
+            self.gap(place, why, matters=False)
+        elif stream := DATA_STREAM.fullmatch(index):
+            sink["dataset"], sink["namespace"] = stream.groups()
+        else:
+            dataset = "…" if "${" in index else re.sub("[^a-z0-9._]", "_", index.lower())[:100]
+            why = f"{index} is no name of a data stream: documents go to {STREAM}"
+            self.gap((*place, key), f"{why}; write `dataset: {dataset}` at the sink for logs-{dataset}-default")
+        if auth := self.credentials(settings):
+            sink["auth"] = auth
+        self.rest(place, settings, "see the sink's keys", ASKED_OF_ELASTICSEARCH)
+        return sink | self.compression(place, settings)
+
+    def compression(self, path: Key, settings: Mapping[str, Any]) -> dict[str, str]:
+        """That of a sink that has gzip or none."""
+        if (compression := settings.get("compression", "gzip")) in ("none", ""):
+            return {"compression": "none"}
+        if compression != "gzip":
+            self.gap((*path, "compression"), f"{compression} is not taken over: it is gzip", matters=False)
+        return {}
+
+    def credentials(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of an exporter to Elasticsearch, its own or those of a basicauth extension; empty if there are none."""
+        if settings.get("api_key"):
+            return {"api_key": settings["api_key"]}
+        given, user = settings, "user"
+        auth = settings.get("auth")
+        name = str(auth.get("authenticator")) if isinstance(auth, dict) else ""
+        if name.split("/")[0] == "basicauth":
+            block = self.component("extensions", name).get("client_auth")
+            given, user = self.mapping(("extensions", name, "client_auth"), block), "username"
+        keys = {"username": user, "password": "password"}
+        return {key: given[own] for key, own in keys.items() if given.get(own)}
+
     def secured(self, path: Key, settings: Mapping[str, Any], where: str) -> None:
-        """Credentials and certificates are not taken over."""
+        """Credentials and certificates that are not taken over."""
         for key in ("auth", "tls", "headers"):
             value = settings.get(key)
             if value and value not in ({"insecure": True}, {"insecure": False}):
                 self.gap((*path, key), f"not taken over: say it at {where}")
 
 
-def _instead(kind: str, otherwise: str = "has no counterpart") -> str:
-    """What is said of a component that is not taken over."""
-    return f"is not taken over: {INSTEAD[kind]}" if kind in INSTEAD else otherwise
+def _needed(names: Sequence[str]) -> set[str]:
+    return {name for name in names if name.split("/")[0] not in WITHOUT_LOSS}
+
+
+def _is_kafka(receiver: str) -> bool:
+    return receiver.split("/")[0] == "kafka"
 
 
 def _refused(condition: str, context: Context) -> str:

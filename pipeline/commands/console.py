@@ -69,9 +69,9 @@ def failed(text: str) -> None:
     click.echo(f"{click.style('✗', fg='red')} {text}", err=True)
 
 
-def note(text: str) -> None:
+def note(text: str, err: bool = False) -> None:
     """A line for what is allowed but may surprise."""
-    click.echo(f"{click.style('!', fg='yellow')} {text}")
+    click.echo(f"{click.style('!', fg='yellow')} {text}", err=err)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.console import EX_CONFIG
+from pipeline.commands.console import EX_CONFIG, failed, note
 from pipeline.config_file import InvalidConfig
 from pipeline.convert import convert as converted
 from pipeline.convert import written
@@ -30,13 +30,13 @@ def otelcol(file: str, processor: str | None) -> None:
     """Print the configuration that decides as the tail_sampling processor of a Collector does.
 
     FILE is the Collector's configuration or a part of it: the processor's block will do. It may be in a ConfigMap, in
-    an OpenTelemetryCollector or in a chart's values. Topics, brokers and OTLP or Kafka exporters of its pipelines are
-    taken over. What has no counterpart is named on standard error with its line; policies and conditions that are left
-    out are a comment at the end of the output, too.
+    an OpenTelemetryCollector or in a chart's values. Brokers, topics and exporters of its pipelines are taken over, and
+    those of pipelines of logs and metrics that read Kafka. What has no counterpart is named on standard error with its
+    line; policies and conditions that are left out are a comment at the end of the output, too.
 
     \b
-    Exit code 0: nothing is missing that would matter (`not needed` does not), and `tailrace check` takes the result.
-              1: something is; the rest is printed.
+    Exit code 0: nothing is missing that would matter (lines with ! do not), and `tailrace check` takes the result.
+              1: something is, which the lines with ✗ name; the rest is printed.
              78: there is no tail_sampling processor in FILE.
 
     \b
@@ -54,5 +54,8 @@ def otelcol(file: str, processor: str | None) -> None:
         sys.exit(EX_CONFIG)
     click.echo(written(found.config, found.left_out), nl=False)
     for gap in found.gaps:
-        click.echo(f"{file}:{gap}", err=True)
+        if gap.matters:
+            failed(f"{file}:{gap}")
+        else:
+            note(f"{file}:{gap}", err=True)
     sys.exit(int(any(gap.matters for gap in found.gaps)))

@@ -82,26 +82,28 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
     }  # fmt: skip
     assert config.sinks["otlp/jaeger"].protocol == "grpc"
     assert config.sinks["kafka"].topic == "kept"
-    told = [line.removeprefix(f"{file}:").split(": ", 2) for line in result.stderr.splitlines()]
+    told = [line.replace(f"{file}:", "", 1).split(": ", 2) for line in result.stderr.splitlines()]
     sampling, pipelines = "processors.tail_sampling", "service.pipelines"
     expected = [
-        ("4", "receivers.kafka.group_id", "not taken over: see `kafka` in docs/reference/configuration.md"),
-        ("14", f"{sampling}.num_traces", "not needed: undecided traces are in Kafka, nothing is evicted"),
-        ("15", f"{sampling}.maximum_trace_size_bytes", "has no counterpart"),
+        ("! 4", "receivers.kafka.group_id", "not taken over: see `kafka` in docs/reference/configuration.md"),
+        ("! 14", f"{sampling}.num_traces", "not needed: undecided traces are in Kafka, nothing is evicted"),
+        ("✗ 15", f"{sampling}.maximum_trace_size_bytes", "has no counterpart"),
         (
-            "21",
+            "✗ 21",
             f"{sampling}.policies[1].ottl_condition.spanevent[1]",
             "a condition of policy 'events' is left out: 'dropped_attributes_count > 0', column 1: dropped_attributes",
         ),
-        ("22", f"{sampling}.policies[2].type", "policy 'ours' is left out: must be one of always_sample, "),
-        ("22", f"{sampling}.policies[2].my_extension", "policy 'ours' is left out: unknown key"),
-        ("23", f"{sampling}.policies[3]", "policy 'share' is taken as it is: what ${…} stands for is not known here"),
-        ("24", f"{sampling}.policies[4]", "policy 'errors' is left out: there is one of this name already"),
-        ("27", "exporters.otlphttp.headers", "not taken over: say it at the sink"),
-        ("35", f"{pipelines}.traces.exporters", "debug has no counterpart that could be taken over"),
-        ("36", f"{pipelines}.traces/more.processors", "attributes has no counterpart"),
-        ("36", f"{pipelines}.traces/more.receivers", "otlp has no counterpart: let a Collector write to Kafka"),
-        ("37", f"{pipelines}.logs", "not looked at: tail_sampling is not in it; logs and metrics are `inputs` as well"),
+        ("✗ 22", f"{sampling}.policies[2].type", "policy 'ours' is left out: must be one of always_sample, "),
+        ("✗ 22", f"{sampling}.policies[2].my_extension", "policy 'ours' is left out: unknown key"),
+        ("! 23", f"{sampling}.policies[3]", "policy 'share' is taken as it is: what ${…} stands for is not known here"),
+        ("✗ 24", f"{sampling}.policies[4]", "policy 'errors' is left out: there is one of this name already"),
+        ("✗ 27", "exporters.otlphttp.headers", "not taken over: say it at the sink"),
+        ("! 34", f"{pipelines}.traces.processors", "batch is not needed: sinks have a `batch` of their own"),
+        ("! 35", f"{pipelines}.traces.exporters", "debug is not needed: it only prints"),
+        ("✗ 36", f"{pipelines}.traces/more", "has receivers and exporters of its own: here all traces go to all sinks"),
+        ("✗ 36", f"{pipelines}.traces/more.processors", "attributes has no counterpart"),
+        ("✗ 36", f"{pipelines}.traces/more.receivers", "otlp has no counterpart: let a Collector write to Kafka"),
+        ("! 37", f"{pipelines}.logs", "not looked at: no receiver of it is kafka; let a Collector write to Kafka"),
     ]
     assert [(line, key) for line, key, _ in told] == [(line, key) for line, key, _ in expected]
     for (_, _, why), (_, _, begin) in zip(told, expected, strict=True):
@@ -212,8 +214,8 @@ def test_whatever_is_not_taken_over_is_told() -> None:
             True,
         ),
         (
-            "service.pipelines.traces.exporters",
-            "otlphttp/none has no counterpart that could be taken over: see `sinks`",
+            "exporters.otlphttp/none",
+            "otlphttp/none is left out: it has no endpoint for traces",
             True,
         ),
         (
@@ -223,7 +225,7 @@ def test_whatever_is_not_taken_over_is_told() -> None:
         ),
         (
             "service.pipelines.traces/raw",
-            "not looked at: tail_sampling is not in it; logs and metrics are `inputs` as well",
+            "not looked at: tail_sampling is not in it",
             False,
         ),
     ]
@@ -536,15 +538,18 @@ def test_what_check_will_refuse_is_told(wait: Any, told: str) -> None:
     assert why.startswith(f"sampling.decision_wait: is printed, but `tailrace check` refuses it: {told}")
 
 
-def collector(receivers: dict[str, Any], exporters: dict[str, Any], **block: Any) -> str:
-    """A Collector's configuration with one pipeline that all of them are in."""
+def collector(
+    receivers: dict[str, Any], exporters: dict[str, Any], logs: dict[str, Any] | None = None, **block: Any
+) -> str:
+    """A Collector's configuration with one pipeline that all of them are in, and one for exporters of `logs`."""
     pipeline = {"receivers": [*receivers], "processors": ["tail_sampling"], "exporters": [*exporters]}
+    others = {} if logs is None else {"logs": {"receivers": [*receivers], "exporters": [*logs]}}
     return yaml.safe_dump(
         {
             "receivers": receivers,
             "processors": {"tail_sampling": {**BLOCK, **block}},
-            "exporters": exporters,
-            "service": {"pipelines": {"traces": pipeline, "traces/again": pipeline}},
+            "exporters": exporters | (logs or {}),
+            "service": {"pipelines": {"traces": pipeline, "traces/again": pipeline} | others},
         }
     )
 
@@ -593,6 +598,166 @@ def test_an_exporters_settings(exporter: str, settings: dict[str, Any], taken: d
     assert found.config["sinks"] == {"otlp": {"signals": ["traces"], **taken, **protocol}}
 
 
+LOGS = """\
+receivers:
+  kafka:
+    brokers: [kafka:9092]
+    traces: {topics: [spans]}
+    logs: {topics: [app-logs, audit-logs], encoding: json}
+    metrics: {topic: points, encoding: otlp_json}
+  kafka/text: {brokers: [kafka:9092], logs: {encoding: text_utf-8}, metrics: {topic: unread}}
+processors:
+  batch: {}
+  memory_limiter: {}
+  tail_sampling: {policies: [{name: all, type: always_sample}]}
+exporters:
+  otlp/jaeger: {endpoint: "jaeger:4317", tls: {insecure: true}}
+  elasticsearch:
+    endpoints: ["https://es-1:9200", "https://es-2:9200"]
+    logs_index: acme-logs
+    mapping: {mode: ecs}
+    auth: {authenticator: basicauth/es}
+  debug: {}
+  nop: {}
+extensions:
+  health_check: {}
+  basicauth/es: {client_auth: {username: elastic, password: "${env:ES_PASSWORD}"}}
+service:
+  extensions: [health_check, basicauth/es]
+  pipelines:
+    logs: {receivers: [kafka, kafka/text], processors: [memory_limiter, batch], exporters: [elasticsearch, debug, nop]}
+    logs/hosts: {receivers: [filelog], exporters: [elasticsearch]}
+    metrics: {receivers: [kafka], exporters: [debug]}
+    traces: {receivers: [kafka], processors: [tail_sampling], exporters: [otlp/jaeger]}
+"""
+
+
+def test_logs_and_metrics_that_are_read_from_kafka_are_inputs(tmp_path: Path) -> None:
+    file = tmp_path / "collector.yaml"
+    file.write_text(LOGS)
+    result = run(file)
+    config = parse(result.stdout, "tailrace.yaml", {"ES_PASSWORD": "secret"})
+    assert [(i.topic, i.signal, i.encoding) for i in config.inputs] == [
+        ("spans", "traces", "otlp_proto"), ("app-logs", "logs", "json"), ("audit-logs", "logs", "json"),
+        ("otlp_logs", "logs", "text"), ("points", "metrics", "otlp_json"),
+    ]  # fmt: skip
+    assert config.logs.unsampled == "all"  # the Collector's logs know of no verdict
+    assert [*config.sinks] == ["otlp/jaeger", "elasticsearch"]
+    sink = config.sinks["elasticsearch"]
+    assert sink.urls == ["https://es-1:9200", "https://es-2:9200"]
+    assert (sink.mapping, sink.dataset, sink.auth.username) == ("ecs", "tailrace", "elastic")
+    assert sink.auth.password is not None
+    assert sink.auth.password.get_secret_value() == "secret"
+    told = [line.replace(f" {file}:", " ", 1) for line in result.stderr.splitlines()]
+    assert told == [
+        "! 7: receivers.kafka/text.metrics: not taken over: no pipeline that is taken over has it",
+        "✗ 16: exporters.elasticsearch.logs_index: acme-logs is no name of a data stream: documents go to "
+        "logs-tailrace-default; write `dataset: acme_logs` at the sink for logs-acme_logs-default",
+        "! 25: service.extensions: health_check is not needed: a worker has /healthz and /readyz, see `telemetry`",
+        "! 27: service.pipelines.logs.processors: memory_limiter is not needed: overload becomes lag",
+        "! 27: service.pipelines.logs.processors: batch is not needed: sinks have a `batch` of their own",
+        "! 27: service.pipelines.logs.exporters: debug is not needed: it only prints",
+        "! 27: service.pipelines.logs.exporters: nop is not needed: it does nothing",
+        "! 28: service.pipelines.logs/hosts: not looked at: no receiver of it is kafka; let a Collector write to "
+        "Kafka, and read that",
+        "! 29: service.pipelines.metrics.exporters: debug is not needed: it only prints",
+    ]
+    assert result.exit_code == 1
+    file.write_text(LOGS.replace("acme-logs", "logs-acme-prod"))
+    result = run(file)
+    assert (result.exit_code, "✗" in result.stderr) == (0, False)
+    sink = parse(result.stdout, "tailrace.yaml", {"ES_PASSWORD": "secret"}).sinks["elasticsearch"]
+    assert (sink.dataset, sink.namespace) == ("acme", "prod")
+
+
+@pytest.mark.parametrize(
+    ("settings", "taken", "told"),
+    [
+        ({}, {"endpoint": "${ELASTICSEARCH_URL}"}, []),
+        (
+            {"endpoints": "https://a:1, https://b:1", "api_key": "${KEY}", "compression": "none"},
+            {"endpoints": ["https://a:1", "https://b:1"], "auth": {"api_key": "${KEY}"}, "compression": "none"},
+            [],
+        ),
+        (
+            {"endpoint": "https://a:1", "user": "u", "password": "${P}", "mapping": {"mode": "otel"}, "flush": {}},
+            {"endpoint": "https://a:1", "auth": {"username": "u", "password": "${P}"}},
+            [],
+        ),
+        (
+            {"endpoint": "https://a:1", "mapping": {"mode": "bodymap"}, "pipeline": "p", "headers": {"a": "b"}},
+            {"endpoint": "https://a:1"},
+            ["mapping.mode: bodymap is not taken over", "pipeline: has no", "headers: not taken over: say it at"],
+        ),
+        (
+            {"endpoint": "https://a:1", "index": "a-${env:B}", "auth": {"authenticator": "oauth2client"}},
+            {"endpoint": "https://a:1"},
+            ["index: a-${env:B} is no name of a data stream", "auth: not taken over: say it at the sink"],
+        ),
+        (
+            {"endpoint": "https://a:1", "logs_dynamic_index": {"enabled": False}, "logstash_format": {"enabled": True}},
+            {"endpoint": "https://a:1"},
+            ["logstash_format: has no counterpart"],
+        ),
+        ({"cloudid": "a:b"}, None, ["cloudid: elasticsearch is left out: write `elasticsearch: {endpoint: …}`"]),
+    ],
+)
+def test_an_exporter_to_elasticsearch(settings: dict[str, Any], taken: dict[str, Any], told: list[str]) -> None:
+    found = convert(collector({"kafka": {}}, {}, {"elasticsearch": settings}))
+    assert found.config.get("sinks", {}).get("elasticsearch") == taken
+    lines = sorted(line.removeprefix("exporters.elasticsearch.") for line in mattering(found))
+    for line, begin in zip(lines, sorted(told), strict=True):
+        assert line.startswith(begin)
+
+
+def test_what_check_will_refuse_of_a_sink_has_the_line_of_its_exporter() -> None:
+    text = LOGS.replace("https://es-2", "http://es-2").replace("acme-logs", "logs-a-b")
+    (gap,) = (gap for gap in convert(text).gaps if gap.matters)
+    assert (gap.line, gap.key) == (14, "sinks.elasticsearch.endpoints[1]")
+    assert "auth.allow_http: true sends it in the clear" in gap.why
+
+
+@pytest.mark.parametrize(
+    ("own", "taken"),
+    [
+        ({}, {"otlp": ("http://a:4318", ["traces", "logs"])}),
+        ({"logs_endpoint": "http://a:4318/v1/logs"}, {"otlp": ("http://a:4318", ["traces", "logs"])}),
+        (
+            {"logs_endpoint": "http://loki:3100/otlp/v1/logs"},
+            {"otlp": ("http://a:4318", ["traces"]), "otlp/otlphttp": ("http://loki:3100/otlp", ["logs"])},
+        ),
+    ],
+)
+def test_an_exporter_of_spans_and_logs(own: dict[str, str], taken: dict[str, Any]) -> None:
+    exporters = {"otlphttp": {"endpoint": "http://a:4318", **own}}
+    found = convert(collector({"kafka": {}}, exporters, exporters))
+    assert not mattering(found)
+    assert {name: (sink["endpoint"], sink["signals"]) for name, sink in found.config["sinks"].items()} == taken
+
+
+def test_what_logs_and_metrics_cannot_have_is_told_with_what_to_write() -> None:
+    given = yaml.safe_load(collector({"kafka": {"logs": {"encoding": "raw"}}}, {"elasticsearch": {}}, {"kafka": {}}))
+    given["receivers"]["kafka/json"] = {"metrics": {"encoding": "json"}}
+    given["service"]["pipelines"] |= {
+        "metrics": {"receivers": ["kafka/json"], "exporters": ["prometheusremotewrite"]},
+        "logs/other": {"receivers": ["kafka/json"], "processors": ["transform"], "exporters": ["otlp"]},
+    }
+    assert sorted(mattering(convert(yaml.safe_dump(given)))) == [
+        "exporters.otlp: otlp is left out: it has no endpoint for logs",
+        "receivers.kafka.logs.encoding: kafka is left out: raw is none of otlp_proto, otlp_json, text, json, auto",
+        "receivers.kafka/json.metrics.encoding: kafka/json is left out: json is none of otlp_proto, otlp_json, auto",
+        "service.pipelines.logs.exporters: kafka is not taken over: "
+        "write `otlp: {endpoint: …, signals: [logs]}` below `sinks`",
+        "service.pipelines.logs/other.processors: transform has no counterpart",
+        "service.pipelines.logs/other: has receivers and exporters of its own: here all logs go to all sinks that "
+        "take them",
+        "service.pipelines.metrics.exporters: prometheusremotewrite is not taken over: "
+        "write `prometheus: {endpoint: …}` below `sinks`",
+        "service.pipelines.traces.exporters: elasticsearch is not taken over: write `jaeger: {endpoint: …}` "
+        "below `sinks`",
+    ]
+
+
 def test_a_dollar_is_read_as_the_collector_reads_it() -> None:
     policy: dict[str, Any] = {"name": "a", "type": "string_attribute"}
     values = ["^/healthz$$", "^/ready$", "$${env:A}"]
@@ -624,12 +789,22 @@ POLICIES = st.lists(st.sampled_from([case.policies for case in cases(configs=40)
         st.fixed_dictionaries({"endpoint": NAMES, "brokers": NAMES, "topic": TOPICS}),
         max_size=3,
     ),
+    logs=st.none()
+    | st.dictionaries(
+        st.sampled_from(["otlp", "otlphttp/1", "elasticsearch", "elasticsearch/x"]),
+        st.fixed_dictionaries({"endpoint": NAMES}, optional={"logs_index": TOPICS, "user": TOPICS, "password": TOPICS}),
+        max_size=2,
+    ),
 )
 def test_what_is_converted_without_a_gap_is_valid(
-    waits: dict[str, Any], block: dict[str, Any], receivers: list[Any], exporters: dict[str, Any]
+    waits: dict[str, Any],
+    block: dict[str, Any],
+    receivers: list[Any],
+    exporters: dict[str, Any],
+    logs: dict[str, Any] | None,
 ) -> None:
     named = {f"kafka/{i}": receiver for i, receiver in enumerate(receivers)}
-    found = convert(collector(named, exporters, **waits, **block))
+    found = convert(collector(named, exporters, logs, **waits, **block))
     if not mattering(found):
         parse(written(found.config), "tailrace.yaml", {})
 
@@ -642,7 +817,7 @@ SHAPES = st.recursive(
     lambda below: st.lists(below, max_size=2) | st.dictionaries(st.sampled_from(["a", "name", "type", 5]), below),
 )
 WHOLE: dict[str, Any] = {
-    **yaml.safe_load(COLLECTOR),
+    **yaml.safe_load(LOGS),
     "processors": {
         "resource": {"attributes": [{"key": "a", "action": "delete"}]},
         "tail_sampling": {
