@@ -160,6 +160,7 @@ class RawPartition(Lease):
         self._silence = self._first_silence  # seconds until the next mark, while there is nothing else to commit
         self._alarm = Alarm()
         self._known = 0  # partitions that the topic had when the group first read it
+        self._pinned = True  # there is an offset; without one each takeover would be a first start
         self._ending: tuple[int, int | None] | None = None  # where the partition ended, and the broker's time before
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
 
@@ -185,7 +186,8 @@ class RawPartition(Lease):
             self._next, self._committed = max(first, committed.offset), committed.offset
             self._mark, self._known = RawMark(place.mark), place.known
         else:
-            self._next = self._committed = await self._first_position()
+            self._pinned, self._next = False, await self._first_position()
+            self._committed = self._next
             await self._look(None, RawOffset(None, 0, None))
         return {self._partition: self._next}
 
@@ -298,7 +300,7 @@ class RawPartition(Lease):
             async with self._turn:
                 if self._due_in() > 0:
                     pass
-                elif self._next > self._committed:
+                elif self._next > self._committed or not self._pinned:
                     await self._look_at_end()
                     await self._commit()
                     await self._ask_for_end()
@@ -312,6 +314,8 @@ class RawPartition(Lease):
         now = time.monotonic()
         if self._next > self._committed:
             return 0.0 if self._is_full() else self._flushed_at + self._interval - self._lead.seconds - now
+        if not self._pinned:
+            return 0.0
         return self._marked_at + self._silence - now
 
     def progress(self) -> Hashable | None:
@@ -400,7 +404,7 @@ class RawPartition(Lease):
         offsets = {self._partition: OffsetAndMetadata(until, place.pack())}
         written = await self._committer.commit(outputs, offsets, full)
         self._lead.took(self._committer.took)
-        self._committed = until
+        self._committed, self._pinned = until, True
         self._share.add(time.monotonic(), read, lost)
         self._observe(written)
         if self._source.signal == "traces":

@@ -23,6 +23,7 @@ from pipeline.pace import LONGEST_SILENCE
 from pipeline.worker import running
 from schemas.envelope import NO_MARK
 from schemas.point import PointBatch
+from schemas.raw_offset import RawOffset
 from schemas.reasons import Reason
 from tests.pipeline.kafka import DEADLINE, committed, create, expired, forget, fresh
 from tests.pipeline.stages import (
@@ -215,6 +216,45 @@ async def test_a_partition_that_was_added_is_read_from_its_beginning(stages: Sta
             await stages.produce(producer, f"first/{count}", partition=count - 1)
             async with running(stages.config, ["ingest"], "latest"):
                 await regrouped(stages, f"first/{count}")
+
+
+@pytest.mark.parametrize("transactions", [True, False])
+async def test_metrics_that_come_first_between_two_owners_are_read(
+    kafka: Kafka, tmp_path: Path, transactions: bool
+) -> None:
+    """Their idle partitions have no marks, which pin where the others begin: each takeover was a first start."""
+    stages = await Stages(kafka.bootstrap, tmp_path, start="latest").create()
+    raw = f"{stages.raw}.metrics"
+    stages.settings["inputs"].append({"topic": raw, "signal": "metrics"})
+    stages.settings["kafka"]["transactions"] = transactions
+    stages.config = Config.model_validate(stages.settings)
+    await create(stages.bootstrap, {raw: 2})
+    places = [partition(raw, number) for number in range(2)]
+
+    async def found() -> set[str]:
+        return {PointBatch.decode(record.value).metric for record in await stages.records(stages.topics.points)}
+
+    async with stages.producer() as producer:
+        async with running(stages.config, ["ingest"]) as worker:
+            (group,) = worker.services
+
+            async def pinned() -> dict[TopicPartition, OffsetAndMetadata]:
+                offsets: dict[TopicPartition, OffsetAndMetadata]
+                offsets = await group.brokers.offsets(group.group_id, places)
+                return {} if -1 in {offset.offset for offset in offsets.values()} else offsets
+
+            offsets = await eventually(pinned, DEADLINE, "idle partitions have an offset")
+            assert {(o.offset, RawOffset.unpack(o.metadata).known) for o in offsets.values()} == {(0, 2)}
+        await producer.send_and_wait(raw, gauge("first_of_all"), partition=1)
+        async with running(stages.config, ["ingest"]) as worker:
+            await holds(worker, "ingest")
+            await producer.send_and_wait(raw, gauge("second"), partition=1)
+
+            async def second() -> bool:
+                return "second" in await found()
+
+            await eventually(second, DEADLINE, "what comes now is read")
+    assert await found() == {"first_of_all", "second"}
 
 
 async def test_an_aborted_transaction_of_a_raw_producer_is_never_read(stages: Stages) -> None:
