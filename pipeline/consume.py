@@ -191,6 +191,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._committing = asyncio.Lock()
         self._least: dict[TopicPartition, int] = {}  # what the group's offsets were at least; -1: none
         self._told: dict[TopicPartition, OffsetAndMetadata] = {}  # what they were when they were asked for last
+        self._seen: set[str] = set()  # topics that there were
+        self.deleted: set[str] = set()  # of them, those that were away since: their offsets went with them
         self._errors: list[float] = []
         self.consumer: AIOKafkaConsumer = None
         self.brokers = Brokers(kafka, self._topics)
@@ -422,9 +424,11 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         missed = {u for u, lease in held.items() if not lease.fenced and self._generation != before + 1}
         self._assignment += 1
         self._joined, self._rebalancing, self._joining = True, False, False
-        counts = self.raw_topics()
-        for partition in [p for p in self._least if not counts.get(p.topic)]:
-            del self._least[partition]  # the topic was deleted, and the group's offsets with it
+        there = {topic for topic, count in self.raw_topics().items() if count}
+        self.deleted |= self._seen - there
+        self._seen |= there
+        for partition in [p for p in self._least if p.topic not in there]:
+            del self._least[partition]
             self._told.pop(partition, None)
         units: dict[Hashable, list[TopicPartition]] = {}
         for partition in assigned:

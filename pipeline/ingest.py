@@ -213,9 +213,10 @@ class RawPartition(Lease):
     async def _first_position(self) -> int:
         """Where a new group begins: the explicit `kafka.start` or `--since`.
 
-        A partition that was added to a topic which the group knows already is read from its beginning. Offsets of the
-        others say how many there were when the group met the topic: at its first start they are committed one by one.
-        Those of all raw topics, and of all groups that ingest may have, say which N is in force.
+        A partition that was added to a topic which the group knows already is read from its beginning, and so is a
+        topic that was deleted and made anew while this worker ran. Offsets of the others say how many there were when
+        the group met the topic: at its first start they are committed one by one. Those of all raw topics, and of all
+        groups that ingest may have, say which N is in force.
         """
         counts, topic = self._group.raw_topics(), self._partition.topic
         if not counts[topic]:
@@ -233,7 +234,8 @@ class RawPartition(Lease):
             return await self._group.brokers.first(self._partition, "earliest")
         if await self._ingested.fed(self._target) and await self._has_offset_after_all():
             raise Unavailable(f"the coordinator of {self._group.group_id} answered while it was loading")
-        return await self._group.brokers.first(self._partition, self._since)
+        since = "earliest" if topic in self._group.deleted else self._since
+        return await self._group.brokers.first(self._partition, since)
 
     async def _has_offset_after_all(self) -> bool:
         """Ask for a while: a coordinator of Kafka 4.1 may say that there is none while it loads (adr/0003, M21)."""

@@ -484,10 +484,12 @@ async def test_a_log_that_ends_before_the_groups_offset_is_not_read_on_from_ther
             )
 
 
-async def test_a_raw_topic_that_was_away_for_a_while_is_read_again(stages: Stages) -> None:
-    """Its offsets went with it: that there are none any more is no coordinator that loads."""
-    async with stages.producer() as producer, running(stages.config, ["ingest"], "earliest") as worker:
+@pytest.mark.parametrize("since", ["earliest", "latest"])
+async def test_a_raw_topic_that_was_made_anew_is_read_from_its_beginning(stages: Stages, since: str) -> None:
+    """Its offsets went with it: that there are none any more is no coordinator that loads, nor a first start."""
+    async with stages.producer() as producer, running(stages.config, ["ingest"], since) as worker:
         (group,) = worker.services
+        await holds(worker, "ingest")
         await stages.produce(producer, "old/1")
         await regrouped(stages, "old/1")
         async with administration(stages.bootstrap) as admin:
@@ -498,8 +500,14 @@ async def test_a_raw_topic_that_was_away_for_a_while_is_read_again(stages: Stage
 
             await eventually(gone, DEADLINE, "the group goes on without it")
             await admin.create_topics([NewTopic(stages.raw, 2, 1)])
-        await stages.produce(producer, "new/1")
-        assert (await regrouped(stages, "new/1"))["old/1"] == 1
+        await stages.produce(producer, "first/1")
+
+        async def back() -> bool:
+            return partition(stages.raw) in group._leases
+
+        await eventually(back, DEADLINE, "it is taken over again")
+        await stages.produce(producer, "second/1")
+        assert await regrouped(stages, "second/1") == Counter(["old/1", "first/1", "second/1"])
 
 
 async def test_a_mark_from_the_future_goes_on(stages: Stages) -> None:
