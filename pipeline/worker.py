@@ -13,6 +13,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
 import faust
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    InvalidSessionTimeoutError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
 from faust.app.base import BootStrategy
 
 from pipeline import roles, serving, telemetry, zeros
@@ -26,7 +32,7 @@ from pipeline.sample import PartitionPair
 from pipeline.topics import places
 from pipeline.watchdog import guard_loop
 from processors.sampling.restore import Outcome
-from schemas.errors import TailraceError
+from schemas.errors import ConfigError, Permanent, TailraceError, Unavailable
 from schemas.ids import trace_key
 
 log = logging.getLogger(__name__)
@@ -188,8 +194,8 @@ async def running(
     """A worker inside this loop; stopped in order on the way out.
 
     Its pages answer from the first moment on. With `stopping` it waits for Kafka and its topics first, until they are
-    there or `stopping` is set (then no role runs). With `file` policies and limits follow what is in it. `signals` and
-    `accept_loss` as in `roles.build`.
+    there or `stopping` is set: then no role runs, and groups that have not let it in yet are waited for no longer.
+    With `file` policies and limits follow what is in it. `signals` and `accept_loss` as in `roles.build`.
     """
     app = application(f"{config.kafka.prefix}-worker")
     told = config.telemetry.metrics_level != "none"
@@ -233,7 +239,7 @@ async def running(
         if stopping is not None:
             await roles.wait_for_servers(config, names, stopping)
         if stopping is None or not stopping.is_set():
-            await worker.start()
+            await _join(worker, config, names, stopping or asyncio.Event())
         if file is not None:
             worker.following = asyncio.create_task(worker.reload.run(), name="configuration file")
         yield worker
@@ -241,6 +247,32 @@ async def running(
         if worker.following is not None:
             worker.following.cancel()
         await worker.stop()
+
+
+async def _join(worker: Worker, config: Config, names: Sequence[str], stopping: asyncio.Event) -> None:
+    """Start the worker, unless `stopping` is set before its groups have let it in.
+
+    Raises ConfigError, Permanent or Unavailable if they do not.
+    """
+    joining, stopped = asyncio.ensure_future(worker.start()), asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({joining, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if joining.done():
+            joining.result()
+    except InvalidSessionTimeoutError:
+        raise ConfigError(
+            f"kafka.session_timeout: the brokers do not take {config.kafka.session_timeout:g}s; it must lie between "
+            "their group.min.session.timeout.ms and group.max.session.timeout.ms"
+        ) from None
+    except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:
+        hint = f"`tailrace acls FILE --role {','.join(names)}` prints what its user must be allowed to do"
+        raise Permanent(f"the groups cannot be joined: {error}; {hint}") from error
+    except KafkaError as error:
+        raise Unavailable(f"the groups cannot be joined: {error}") from error
+    finally:
+        for task in (joining, stopped):
+            task.cancel()
+        await asyncio.wait({joining, stopped})
 
 
 async def run(
@@ -251,7 +283,7 @@ async def run(
     file: File | None = None,
     accept_loss: bool = False,
 ) -> int:
-    """Run until SIGTERM or SIGINT (exit code 0) or until a role fails (1)."""
+    """Run until SIGTERM or SIGINT (exit code 0) or until a role fails (1). Raises ConfigError."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -262,6 +294,9 @@ async def run(
         async with running(config, names, since, stopping, signals, file, accept_loss) as worker:
             loop.add_signal_handler(signal.SIGHUP, worker.reload.ask)
             return await _ended(worker, stopping)
+    except (Permanent, Unavailable) as error:
+        log.error("stopped", extra={"error": str(error)})
+        return 1
     finally:
         guard.cancel()
 

@@ -1,0 +1,111 @@
+"""A worker that is told to stop, or refused, while it joins its groups."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    KafkaConnectionError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
+
+from pipeline import worker
+from pipeline.worker import running
+from schemas.errors import ConfigError
+from tests.pipeline.kafka import DEADLINE
+from tests.pipeline.stages import Stages, administration
+from tests.services import Kafka, eventually
+
+STOPPED_WITHIN = 25.0  # seconds: two clients may each take ten to end
+
+
+class Sleeper(ConsumerRebalanceListener):  # type: ignore[misc]
+    """A member that does not answer its group's rebalance until it is woken."""
+
+    def __init__(self) -> None:
+        self.woken = asyncio.Event()
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        if revoked:
+            await self.woken.wait()
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        pass
+
+
+async def test_one_that_still_joins_its_group_stops_when_it_is_told_to(kafka: Kafka, tmp_path: Path) -> None:
+    """It waited until the group had let it in: behind a member that stands still, or without a coordinator."""
+    stages, stopping, sleeper = await Stages(kafka.bootstrap, tmp_path).create(), asyncio.Event(), Sleeper()
+    group = stages.topics.group("ingest")
+    member = AIOKafkaConsumer(
+        bootstrap_servers=stages.bootstrap,
+        group_id=group,
+        partition_assignment_strategy=(RangePartitionAssignor,),
+        heartbeat_interval_ms=500,
+        enable_auto_commit=False,
+    )
+    member.subscribe([stages.raw], listener=sleeper)
+    await member.start()
+    try:
+
+        async def until_stopped() -> bool:
+            async with running(stages.config, ["ingest"], stopping=stopping) as found:
+                return bool(found.services[0].consumer.assignment())
+
+        async def joining() -> bool:
+            async with administration(stages.bootstrap) as admin:
+                (answer,) = await admin.describe_consumer_groups([group])
+            return bool(answer.groups[0][2] == "PreparingRebalance")
+
+        working = asyncio.create_task(until_stopped())
+        await eventually(joining, DEADLINE, "the group waits for its first member")
+        stopping.set()
+        assert not await asyncio.wait_for(working, STOPPED_WITHIN)
+    finally:
+        sleeper.woken.set()
+        await member.stop()
+
+
+async def test_a_session_that_the_brokers_refuse_is_told_as_its_key(kafka: Kafka, tmp_path: Path) -> None:
+    stages = await Stages(kafka.bootstrap, tmp_path, session_timeout="3s").create()
+    with pytest.raises(ConfigError, match=r"kafka\.session_timeout: the brokers do not take 3s"):
+        await worker.run(stages.config, ["ingest"])
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (GroupAuthorizationFailedError("tailrace.ingest"), "`tailrace acls FILE --role ingest` prints"),
+        (TopicAuthorizationFailedError("raw"), "`tailrace acls FILE --role ingest` prints"),
+        (KafkaConnectionError("gone"), "the groups cannot be joined: KafkaConnectionError: gone"),
+    ],
+)
+async def test_a_group_that_lets_nobody_in_is_one_line_of_the_log(
+    kafka: Kafka,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: KafkaError,
+    said: str,
+) -> None:
+    async def refused(self: AIOKafkaConsumer) -> None:
+        if self._group_id is not None:
+            raise error
+        await own_start(self)
+
+    own_start = AIOKafkaConsumer.start
+    monkeypatch.setattr(AIOKafkaConsumer, "start", refused)
+    stages = await Stages(kafka.bootstrap, tmp_path).create()
+    assert await worker.run(stages.config, ["ingest"]) == 1
+    (record,) = [each for each in caplog.records if each.levelno >= logging.ERROR and each.name == worker.__name__]
+    assert record.exc_info is None
+    assert said in record.__dict__["error"]
