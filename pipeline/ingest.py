@@ -28,7 +28,7 @@ from pipeline.dead_letter_share import DeadLetterShare
 from pipeline.ingested import Ingested
 from pipeline.lease import Lease
 from pipeline.pace import LONGEST_SILENCE, Lead
-from pipeline.raw_pace import RawPace, progress
+from pipeline.raw_pace import RawPace, is_later
 from pipeline.told_letters import TOLD
 from pipeline.topics import Topics
 from processors.metric_points import MetricPoints, Naming
@@ -196,11 +196,14 @@ class RawPartition(Lease):
         return self._ingested.looked
 
     async def _offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
-        """The group's offsets, or those of the group with or without --signals where that has come further."""
+        """The group's offsets, or those of the group with or without --signals where that has come further.
+
+        One that somebody has set by hand, which has no metadata, is believed.
+        """
         found = await self._group.committed(partitions)
         for partition, offset in (await self._group.committed(partitions, self._other_group)).items():
             known = found.get(partition)
-            if known is None or progress(offset) > progress(known):
+            if known is None or (known.metadata and is_later(offset, known)):
                 found[partition] = offset
                 if partition == self._partition:
                     log.warning(

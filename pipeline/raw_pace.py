@@ -33,10 +33,14 @@ ANSWER_LIMIT = 5.0  # seconds that an answer may take
 ANSWERS_PER_STALL = 4  # in which a raw partition has to be silent, at least, before it holds nobody
 
 
-def progress(found: OffsetAndMetadata) -> tuple[int, float]:
-    """What of one raw partition is committed later is larger: marks go on where no records come."""
-    place = RawOffset.unpack(found.metadata).place
-    return found.offset, inf if place is None else place
+def is_later(one: OffsetAndMetadata, other: OffsetAndMetadata) -> bool:
+    """Whether what was committed of one raw partition, by two groups, is later in `one`.
+
+    Marks go on where no records come. An offset may have been set back, but places in the log of marks never go back.
+    """
+    places = [RawOffset.unpack(found.metadata).place for found in (one, other)]
+    at, before = (inf if place is None else place for place in places)
+    return (one.offset, at) > (other.offset, before) and (None in places or at >= before)
 
 
 class RawPace:
@@ -169,6 +173,6 @@ class RawPace:
         for answer in await asyncio.gather(*asked):
             for partition, offset in answer.items():
                 known = found.get(partition)
-                if known is None or progress(offset) > progress(known):
+                if known is None or is_later(offset, known):
                     found[partition] = offset
         return found

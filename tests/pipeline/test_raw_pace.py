@@ -17,7 +17,7 @@ from pipeline.config import Config
 from pipeline.consume import Group
 from pipeline.ingest import RawPartition
 from pipeline.pace import AHEAD_OF_SLOWEST
-from pipeline.raw_pace import ANSWERS_PER_STALL, ASKS_PER_LIMIT, RawPace
+from pipeline.raw_pace import ANSWERS_PER_STALL, ASKS_PER_LIMIT, RawPace, is_later
 from pipeline.worker import running
 from schemas.errors import Unavailable
 from schemas.raw_offset import RawOffset
@@ -55,6 +55,26 @@ def paced(**marks: int) -> RawPace:
     pace = RawPace(CONFIG)
     pace.move(OWN, marks["own"], at_end=False)
     return pace
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "later"),
+    [
+        ((6, 8), (5, 7), True),
+        ((5, 8), (5, 7), True),
+        ((5, 7), (5, 7), False),
+        ((6, 7), (5, 8), False),  # whoever has the smaller offset was set back since
+        ((5, 8), (6, 7), False),
+        ((6, None), (5, 7), True),
+        ((5, None), (6, 7), False),
+        ((6, 7), (-1, None), True),
+    ],
+)
+def test_what_two_groups_have_committed_last(
+    one: tuple[int, int | None], other: tuple[int, int | None], later: bool
+) -> None:
+    first, second = (OffsetAndMetadata(at, RawOffset(T, 3, 4, place).pack()) for at, place in (one, other))
+    assert is_later(first, second) == later
 
 
 def test_own_ones_wait_for_the_slowest_of_them_that_is_not_at_its_end() -> None:

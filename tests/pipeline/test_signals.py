@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 
 from pipeline.config import Config
 from pipeline.roles import build, check_signals
@@ -87,6 +89,32 @@ async def test_changing_over_and_back_loses_and_doubles_nothing(
     for topic in (stages.topics.spans, stages.topics.logs):
         listed = [e.raw_topics for _, e in await stages.envelopes(topic) if e.raw_topics]
         assert all(found == {stages.raw: 2, f"{stages.raw}.logs": 1} for found in listed)
+
+
+async def test_a_group_that_is_set_back_by_hand_goes_on_from_there(stages: Stages) -> None:
+    """The larger offset of the group before the change won, and was then found to be out of date, for ever."""
+    group, first = f"{stages.topics.group('ingest')}.traces", partition(stages.raw)
+
+    async def forwarded(expected: Counter[str]) -> None:
+        async def there() -> bool:
+            return await stages.names(stages.topics.spans) == expected
+
+        await eventually(there, DEADLINE, f"{expected} are regrouped")
+
+    async with stages.producer() as producer:
+        await stages.produce(producer, "a/1")
+        await stages.produce(producer, "a/2")
+        for number, signals in enumerate([(), BOTH]):
+            async with running(stages.config, ["ingest"], signals=signals):
+                await stages.produce(producer, f"b/{number}")
+                await forwarded(Counter(stages.produced))
+        async with AIOKafkaConsumer(
+            bootstrap_servers=stages.bootstrap, group_id=group, enable_auto_commit=False
+        ) as operator:
+            operator.assign([first])
+            await operator.commit({first: 1})
+        async with running(stages.config, ["ingest"], signals=BOTH):
+            await forwarded(Counter({"a/1": 1, "a/2": 2, "b/0": 2, "b/1": 2}))
 
 
 async def test_a_group_waits_for_the_other_one_to_be_gone(stages: Stages, caplog: pytest.LogCaptureFixture) -> None:
