@@ -457,6 +457,8 @@ class RawPartition(Lease):
         if newest > 0:
             # Where a predecessor's mark lies ahead, the broker's clock was set back: time goes on from there (F11).
             self._clock.observe(max(newest, self._mark.mark or 0), time.monotonic())
+            if self._clock.behind:
+                self._silence = self._first_silence
 
 
 def _processor(partition: TopicPartition, source: Input, config: Config, known: KnownSeries) -> Regroup | MetricPoints:

@@ -327,9 +327,10 @@ class BrokerClock:
 
     An append happened before its acknowledgement, so append time plus what has elapsed since the acknowledgement
     is never ahead of the broker. It never goes back, and a step of the broker's clock is followed by at most
-    STEP_LIMIT_MS per observation.
+    STEP_LIMIT_MS per observation; so is what a machine was suspended for. `behind`: there is more to follow.
     """
 
+    behind: bool = False
     _append: int | None = None
     _at: float = 0.0
 
@@ -338,6 +339,7 @@ class BrokerClock:
         known = self.now(monotonic)
         self._append = append if known is None else min(max(append, known), known + STEP_LIMIT_MS)
         self._at = monotonic
+        self.behind = append > self._append
 
     def now(self, monotonic: float) -> int | None:
         """Milliseconds since the epoch, None before the first observation."""

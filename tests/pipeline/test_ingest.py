@@ -386,6 +386,20 @@ async def test_one_that_falls_silent_is_marked_soon(stages: Stages) -> None:
         assert monotone(await marked(stages, raw=0, least=now()))
 
 
+async def test_a_step_of_the_brokers_clock_is_followed_soon(stages: Stages) -> None:
+    """As after a suspended machine: ten seconds with each mark, which are ten seconds apart where nothing comes."""
+    stages.settings["sampling"] |= {"decision_wait": "1h", "late_horizon": "2h"}
+    stages.config = Config.model_validate(stages.settings)
+    async with running(stages.config, ["ingest"]) as worker:
+        await holds(worker, "ingest")
+        await marked(stages, raw=0, least=now())
+        lease = worker.services[0]._leases[partition(stages.raw)]
+        assert isinstance(lease, RawPartition)
+        assert lease._clock._append is not None
+        lease._clock._append -= 5 * MINUTE
+        assert monotone(await marked(stages, raw=0, least=now()))
+
+
 @pytest.mark.parametrize("offset", [HOUR, -HOUR])
 async def test_a_producers_clock_moves_no_mark_beyond_the_brokers_nor_holds_it_back(
     stages: Stages, offset: int

@@ -456,6 +456,16 @@ def test_the_brokers_clock_never_goes_back_and_steps_are_capped() -> None:
     assert clock.now(1.0) == ms(1)
 
 
+def test_the_brokers_clock_is_behind_until_a_step_was_followed() -> None:
+    clock = BrokerClock()
+    behind = []
+    for step in (0, 25, 25, 25, 25, -25):
+        clock.observe(ms(step), 0.0)
+        behind.append(clock.behind)
+    assert behind == [False, True, True, False, False, False]
+    assert clock.now(0.0) == ms(25)
+
+
 @given(st.lists(st.tuples(st.integers(-HOUR, HOUR), st.integers(0, 5_000)), min_size=1, max_size=30))
 def test_the_brokers_time_is_monotone_whatever_it_answers(answers: list[tuple[int, int]]) -> None:
     clock, monotonic, last = BrokerClock(), 0.0, None
