@@ -24,12 +24,13 @@ from aiokafka.errors import (
 
 from pipeline.config import Config
 from pipeline.security import client_kwargs
+from schemas.envelope import ENVELOPE_BYTES
 from schemas.errors import ConfigError, Permanent, Unavailable
 from schemas.ids import partition_of
 from schemas.kafka_client import told
 from schemas.raw_offset import RawOffset
 
-# An envelope is cut well below this; the room is for one row of limits.max_span_bytes with its resource.
+# An envelope is cut well below this; one of a row of limits.max_span_bytes may hold as much as any other beside it.
 INTERNAL_MESSAGE_BYTES = 8 << 20
 # Headers, coordinates and record batch framing around a dead letter's bytes, and a resource around a span's.
 MESSAGE_OVERHEAD_BYTES = 64 << 10
@@ -125,7 +126,8 @@ def topic_specs(config: Config, raw_retention: int = 0) -> list[TopicSpec]:
     """
     kafka, topics = config.kafka, Topics(config.kafka.prefix)
     window = _milliseconds(kafka.retention)
-    rows = str(max(INTERNAL_MESSAGE_BYTES, config.limits.max_span_bytes + MESSAGE_OVERHEAD_BYTES))
+    largest = config.limits.max_span_bytes + ENVELOPE_BYTES + MESSAGE_OVERHEAD_BYTES
+    rows = str(max(INTERNAL_MESSAGE_BYTES, largest))
     letters = str(config.limits.max_dead_letter_bytes + MESSAGE_OVERHEAD_BYTES)
 
     def spec(name: str, partitions: int, retention_ms: int, max_bytes: str = rows) -> TopicSpec:

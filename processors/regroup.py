@@ -18,7 +18,7 @@ from types import MappingProxyType
 from processors.envelope_builder import UNTRACED, EnvelopeBuilder, EnvelopeBuilders
 from processors.redaction import Redactor
 from schemas.dead_letter import OTLP, DeadLetter, grouped
-from schemas.envelope import NO_MARK, Envelope
+from schemas.envelope import ENVELOPE_BYTES, NO_MARK, Envelope
 from schemas.errors import Malformed
 from schemas.formats import detect, jaeger_json, jaeger_proto, otlp_json, text_logs
 from schemas.formats.json_logs import BadLine, LogRow, parse
@@ -29,7 +29,6 @@ from schemas.raw_batch import Unfit, by_message, group_of, header_bytes, item_of
 from schemas.raw_message import checked, encoding_of
 from schemas.reasons import Reason
 
-ENVELOPE_BYTES = 512 << 10  # of rows and headers; it is split beyond, far below the topics' max.message.bytes
 NO_TRACE = bytes(TRACE_ID_BYTES)
 STAGE = "ingest"
 LETTER_BYTES = 400  # of a dead letter beside its value, in memory and as headers

@@ -27,6 +27,7 @@ from schemas.versions import require
 VERSION = 1
 READS = (1,)
 NO_MARK = -1
+ENVELOPE_BYTES = 512 << 10  # of rows and headers; it is split beyond, far below the topics' max.message.bytes
 
 
 def u64(values: list[int] | None = None) -> array[int]:

@@ -25,6 +25,7 @@ from functools import lru_cache
 from typing import Literal
 
 from processors.correlation import correlate
+from processors.envelope_builder import ROW_OVERHEAD
 from processors.feeds import feed_of, place_of, topic_of
 from processors.sampling.ballot import Ballot
 from processors.sampling.compile import Plan
@@ -45,7 +46,7 @@ from processors.stream_time import RawClock, StreamClock
 from schemas.columns import gathered, totals
 from schemas.dead_letter import DeadLetter
 from schemas.decision import DROPPED, Checkpoint, DecisionRecord, Enrichment, Verdict
-from schemas.envelope import Envelope, RowVerdict
+from schemas.envelope import ENVELOPE_BYTES, Envelope, RowVerdict
 from schemas.errors import ProtocolError, Unavailable
 from schemas.otlp_scan import (
     LOG_CELLS,
@@ -74,7 +75,6 @@ REFILL_SHARE = 4  # a part of the cache that must be free before it takes anythi
 WHOLE_SHARE = 4  # a part of the cache for raw batches as they are: what else has to wait is compressed
 WAITS = 2  # decision_waits from the tail to the head; if there are more everything at the tail is decided
 INPUT_PER_OUTPUT = 8  # a burst may read this many times its output limit while it keeps little
-ENVELOPE_BYTES = 512 << 10  # of kept rows and their headers in one record, as in processors/regroup.py
 
 ACCEPT = "tailrace worker --role sample --accept-loss"
 
@@ -1015,16 +1015,17 @@ def _encoded(envelope: Envelope, rows: array[int], verdicts: list[RowVerdict | N
         known.update(own)
         return sum(len((envelope.scopes if scope else envelope.resources)[number]) for scope, number in own)
 
-    for place, row in enumerate(rows) if sum(lengths) + all_headers > ENVELOPE_BYTES else ():
-        headers = added(row)
-        if place > first and size + lengths[place] + headers > ENVELOPE_BYTES + allowed:
+    total = sum(lengths) + len(rows) * ROW_OVERHEAD + all_headers
+    for place, row in enumerate(rows) if total > ENVELOPE_BYTES else ():
+        headers, length = added(row), ROW_OVERHEAD + lengths[place]
+        if place > first and size + length + headers > ENVELOPE_BYTES + allowed:
             found.append(envelope.select(rows[first:place], verdicts[first:place]).encode())
             first, size, allowed = place, 0, 0
             known.clear()
             headers = added(row)
         if place == first and 2 * headers > ENVELOPE_BYTES:
             allowed = headers
-        size += lengths[place] + headers
+        size += length + headers
     if first < len(rows):
         found.append(envelope.select(rows[first:], verdicts[first:]).encode())
     return found

@@ -68,7 +68,10 @@ def test_specs() -> None:
 
 def test_a_span_as_large_as_allowed_fits() -> None:
     config = Config.model_validate({**MINIMAL, "limits": {"max_span_bytes": 20 << 20}})
-    assert int(topic_specs(config)[0].configs["max.message.bytes"]) > 20 << 20
+    least = int(topic_specs(config)[0].configs["max.message.bytes"])
+    assert least > 20 << 20
+    (problem,) = compare(config, *settings(config, spans={"max.message.bytes": str((20 << 20) + (64 << 10))}))
+    assert f"max.message.bytes is 21037056, must be at least {least}" in str(problem)
 
 
 @pytest.mark.parametrize(("replicas", "in_sync"), [(-1, None), (1, None), (2, None), (3, "2"), (5, "2")])

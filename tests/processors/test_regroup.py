@@ -13,9 +13,9 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from processors import regroup as module
-from processors.regroup import ENVELOPE_BYTES, LETTER_BYTES, Flush, Regroup
+from processors.regroup import LETTER_BYTES, Flush, Regroup
 from schemas.dead_letter import DeadLetter
-from schemas.envelope import NO_MARK, Envelope
+from schemas.envelope import ENVELOPE_BYTES, NO_MARK, Envelope
 from schemas.ids import partition_of, trace_key
 from schemas.otlp_build import logs_data, traces_data
 from schemas.otlp_scan import BYTES_APART, MOST_APART

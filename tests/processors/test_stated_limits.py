@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
+from array import array
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from random import Random
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
-from pipeline.config import Limits, Metrics
+from pipeline.config import Config, Limits, Metrics
 from pipeline.told_limits import limits_of
-from pipeline.topics import INTERNAL_MESSAGE_BYTES
+from pipeline.topics import INTERNAL_MESSAGE_BYTES, topic_specs
 from processors.cardinality import Limits as SeriesLimits
 from processors.family import MOST_LABELS
 from processors.regroup import Flush, Regroup
-from processors.sampling.window import Burst
+from processors.sampling.window import Burst, _encoded
 from processors.series import SeriesStore
 from schemas import otlp_scan
 from schemas.envelope import Envelope
@@ -23,6 +26,7 @@ from schemas.otlp_build import traces_data
 from schemas.point import PointBatch, Shape
 from schemas.raw_batch import RawReader
 from schemas.reasons import Reason
+from tests.pipeline.configs import MINIMAL
 from tests.processors.metric_strategies import apply
 from tests.processors.sampling.pair import LOGS, RAW, SETTINGS, SPANS, START, WAIT, Owner, Pair
 from tests.processors.test_metric_points import message, read, timed
@@ -110,6 +114,29 @@ def test_a_resource_below_the_limit_is_written_once_for_each_partition() -> None
     assert len(names(flush)) == 1000
     assert len(values) == 4
     assert max(map(len, values)) < INTERNAL_MESSAGE_BYTES
+
+
+def test_the_largest_envelope_fits_into_its_topic() -> None:
+    """A resource that is nearly as large as allowed, and beside it as much as other envelopes have."""
+    limit, random = 9 * MB, Random(7)
+    specs = topic_specs(Config.model_validate(MINIMAL | {"limits": {"max_span_bytes": limit}}))
+    data = TracesData()
+    part = data.resource_spans.add()
+    part.resource.attributes.add(key="blob").value.bytes_value = random.randbytes(limit - 200_000)
+    spans = part.scope_spans.add().spans
+    spans.extend(span(number, events=[{"name": "x" * 100}]) for number in range(1, 2_001))
+    for each in spans[:40]:
+        each.attributes.add(key="blob").value.bytes_value = random.randbytes(14_000)
+    own = Regroup("raw_spans", 0, "traces", "otlp_proto", 1, 16 * MB, limit)
+    own.add(7, START, data.SerializeToString())
+    flush = own.flush(None, {})
+    assert not flush.dead_letters
+    values = flush.envelopes[0]
+    kept = [
+        _encoded(found, array("I", range(len(found))), [None] * len(found)) for found in map(Envelope.decode, values)
+    ]
+    room = min(int(spec.configs["max.message.bytes"]) for spec in specs)
+    assert max(map(len, [*values, *chain.from_iterable(kept)])) < room
 
 
 class Counting(Owner):

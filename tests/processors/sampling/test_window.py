@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from processors.sampling import window as module
 from processors.sampling.verdicts import Verdicts
-from processors.sampling.window import ENVELOPE_BYTES, FULL_CHECKPOINT_MS, IDLE_BURST_MS, Settings, _encoded
+from processors.sampling.window import FULL_CHECKPOINT_MS, IDLE_BURST_MS, Settings, _encoded
 from schemas.decision import DecisionRecord, Enrichment
-from schemas.envelope import Envelope, RowVerdict
+from schemas.envelope import ENVELOPE_BYTES, Envelope, RowVerdict
 from schemas.errors import ProtocolError, Unavailable
 from schemas.otlp_build import traces_data
 from schemas.raw_batch import RawBatch, RawReader
