@@ -248,6 +248,7 @@ class Window:
         self._pending_bytes = 0
         self._stats: Stats = Counter()
         self._segments: deque[_Segment] = deque()
+        self._full_at: int | None = None  # offset of the last full one
         self._loaded: Checkpoint | None = None
         self._last_full: int | None = None
         self._last_burst: int | None = None
@@ -292,7 +293,7 @@ class Window:
                 "everything first, then go on under another kafka.prefix"
             )
         self._loaded = point
-        self._segments.append(_Segment(offset, max(record.times, default=-1), point.full, heads))
+        self._remember(_Segment(offset, max(record.times, default=-1), point.full, heads))
 
     def starting(self) -> list[str]:
         """Feeds that no checkpoint knows yet, once all decisions are loaded."""
@@ -688,7 +689,7 @@ class Window:
 
     def committed(self, decisions_offset: int) -> None:
         """The last burst is durable; its decision record has this offset."""
-        self._segments.append(_Segment(decisions_offset, *self._written))
+        self._remember(_Segment(decisions_offset, *self._written))
 
     def _marks_to_save(self, full: bool) -> dict[tuple[str, int], tuple[int, int]]:
         """All marks as of the tail, or those that moved or whose raw partition was left out or returned.
@@ -875,14 +876,18 @@ class Window:
         if now is not None:
             self._verdicts.expire(now, self._tails())
 
+    def _remember(self, segment: _Segment) -> None:
+        self._segments.append(segment)
+        if segment.full:
+            self._full_at = segment.offset
+
     def _load_from(self) -> int | None:
         """Where a new owner must begin to read the decisions: the last full checkpoint and all live verdicts."""
         now, tails = self._tail_clock.now(), self._tails()
         horizon = -1 if now is None else now - self._settings.late_horizon
-        full = max((segment.offset for segment in self._segments if segment.full), default=None)
-        if full is None:
+        if self._full_at is None:
             return self._segments[0].offset if self._segments else None
-        while self._segments[0].offset < full and self._segments[0].is_over(horizon, tails):
+        while self._segments[0].offset < self._full_at and self._segments[0].is_over(horizon, tails):
             self._segments.popleft()
         return self._segments[0].offset
 

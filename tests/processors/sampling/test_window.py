@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from array import array
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -555,6 +558,22 @@ def test_old_decisions_need_not_be_loaded() -> None:
     behind = pair.records()[pair.pointer].times
     assert len(pair.decisions) - pair.pointer < 2 * LATE / 5
     assert max(behind) >= ms(20 * LATE - 5) - HORIZON - 3 * WAIT
+
+
+def test_a_burst_does_not_look_at_all_decisions_that_are_remembered() -> None:
+    """There may be hundreds of thousands, with a horizon of days."""
+
+    class NotSeen(deque[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            raise AssertionError("it looks at all of them")
+
+    pair = Pair()
+    for owner in (pair.own(), pair.own()):
+        owner.window._segments = NotSeen(owner.window._segments)
+        for second in range(0, 20 * LATE, 5):
+            pair.spans(second, f"{chr(second % 1000)}1")
+            owner.read().burst()
+    assert pair.pointer
 
 
 def test_a_clock_that_was_held_up_does_not_make_one_huge_record(monkeypatch: pytest.MonkeyPatch) -> None:
