@@ -237,7 +237,7 @@ async def running(
         log.info("live page", extra={"host": config.telemetry.host, "port": worker.server.port, "path": "/live"})
     try:
         if stopping is not None:
-            await roles.wait_for_servers(config, names, stopping)
+            await _unless(stopping, roles.wait_for_servers(config, names, stopping))
         if stopping is None or not stopping.is_set():
             await _join(worker, config, names, stopping or asyncio.Event())
         if file is not None:
@@ -254,11 +254,8 @@ async def _join(worker: Worker, config: Config, names: Sequence[str], stopping: 
 
     Raises ConfigError, Permanent or Unavailable if they do not.
     """
-    joining, stopped = asyncio.ensure_future(worker.start()), asyncio.ensure_future(stopping.wait())
     try:
-        await asyncio.wait({joining, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if joining.done():
-            joining.result()
+        await _unless(stopping, worker.start())
     except InvalidSessionTimeoutError:
         raise ConfigError(
             f"kafka.session_timeout: the brokers do not take {config.kafka.session_timeout:g}s; it must lie between "
@@ -269,10 +266,19 @@ async def _join(worker: Worker, config: Config, names: Sequence[str], stopping: 
         raise Permanent(f"the groups cannot be joined: {error}; {hint}") from error
     except KafkaError as error:
         raise Unavailable(f"the groups cannot be joined: {error}") from error
+
+
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, object]) -> None:
+    """Do this, or begin to and give it up when `stopping` is set: brokers may not answer for long."""
+    doing, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({doing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            doing.result()
     finally:
-        for task in (joining, stopped):
+        for task in (doing, stopped):
             task.cancel()
-        await asyncio.wait({joining, stopped})
+        await asyncio.wait({doing, stopped})
 
 
 async def run(

@@ -21,9 +21,11 @@ from aiokafka.errors import (
 from pipeline import worker
 from pipeline.worker import running
 from schemas.errors import ConfigError
+from tests.pipeline.configs import config_for
 from tests.pipeline.kafka import DEADLINE
 from tests.pipeline.stages import Stages, administration
 from tests.services import Kafka, eventually
+from tests.services.process import HOST
 
 STOPPED_WITHIN = 25.0  # seconds: two clients may each take ten to end
 
@@ -73,6 +75,28 @@ async def test_one_that_still_joins_its_group_stops_when_it_is_told_to(kafka: Ka
     finally:
         sleeper.woken.set()
         await member.stop()
+
+
+async def test_one_whose_brokers_do_not_answer_stops_when_it_is_told_to() -> None:
+    """Each address would take as long as a request may, one after the other."""
+    stopping, asked = asyncio.Event(), asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, HOST) as server:
+        port = server.sockets[0].getsockname()[1]
+
+        async def until_stopped() -> None:
+            async with running(config_for(f"{HOST}:{port}"), ["ingest"], stopping=stopping):
+                pass
+
+        working = asyncio.create_task(until_stopped())
+        await asyncio.wait_for(asked.wait(), DEADLINE)
+        stopping.set()
+        await asyncio.wait_for(working, STOPPED_WITHIN)
 
 
 async def test_a_session_that_the_brokers_refuse_is_told_as_its_key(kafka: Kafka, tmp_path: Path) -> None:
