@@ -126,6 +126,12 @@ def sizing_tables(*results: Mapping[str, Any]) -> str:
     return markdown(("Constant", "Value", "Unit", "Source"), rows)
 
 
+def grown_text(figures: Mapping[str, Any]) -> str:
+    """For docs/performance-loads.md: what CPU follows the bytes of a span by."""
+    runs = [provenance(series, compare_tables.command(series)) for series in figures["series"].values()]
+    return "\n".join((markdown(sizing.GROWN_COLUMNS, sizing.grown_rows(figures)), "".join(f"- {run}" for run in runs)))
+
+
 def size_example(*results: Mapping[str, Any]) -> str:
     """For docs/how-to/size.md: the command and what it prints."""
     known = Measured(sizing.constants(*results))
@@ -360,6 +366,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "tuning": compare_text,
     "encoding": encoding_text,
     "series": series_text,
+    "attributes": grown_text,
     "sizing": sizing_tables,
     "size": size_example,
 }

@@ -73,7 +73,7 @@ class Size:
 
 
 class Measured:
-    """The constants by name, and what they were measured on."""
+    """The constants by name, and what most of them were measured on."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.machine: dict[str, Any] = document["machine"]
@@ -110,7 +110,7 @@ def size(
     Without `regroup` ingest reads metrics alone, and there are no topics of regrouped spans and logs. `alone`: one
     worker of `sample` reads everything (docs/how-to/one-worker.md).
     """
-    cores = {role: _cores(role, load, known) for role in known.below("cpu")}
+    cores = {role: _cores(role, load, known, not regroup or alone) for role in known.below("cpu")}
     beside = known.below("second")
     workers = {
         role: max(LEAST_WORKERS, math.ceil(used / max(LEAST_LEFT, BUSY - beside[role]))) for role, used in cores.items()
@@ -154,14 +154,20 @@ def size(
         kafka_bytes_per_second=sum(per_raw_byte.values()) * raw_per_second,
         kafka_disk_bytes=disk * raw_per_second * load.replication,
         reread_seconds=work / spare,
-        one_worker=cores["sample"] + beside["sample"] <= BUSY,
+        one_worker=_cores("sample", load, known, direct=True) + beside["sample"] <= BUSY,
         alone=alone,
     )
 
 
-def _cores(role: str, load: Load, known: Measured) -> float:
-    """Cores that the spans take of all workers of a role together; sinks of kept data follow the share that is kept."""
-    used = known[f"cpu.{role}"] * load.spans_per_second / 1e6
+def _cores(role: str, load: Load, known: Measured, direct: bool = False) -> float:
+    """Cores that the spans take of all workers of a role together.
+
+    Roles that were measured so follow the bytes of a span, sinks of kept data the share that is kept. `direct`:
+    `sample` reads raw topics itself.
+    """
+    growing = known.below("byte") | (known.below("direct_byte") if direct else {})
+    more = max(0.0, load.raw_bytes_per_span - known["raw_bytes_per_span"])  # what smaller ones save was not measured
+    used = (known[f"cpu.{role}"] + growing.get(role, 0.0) * more) * load.spans_per_second / 1e6
     return used * (load.kept_share / known["kept_share"]) if role in SINKS_OF_KEPT else used
 
 
@@ -180,7 +186,7 @@ def _rounded_up(partitions: int) -> int:
 def lines(load: Load, found: Size, known: Measured) -> Iterable[str]:
     """The answer for a person."""
     yield (
-        f"{load.spans_per_second:,.0f} spans/s of {load.raw_bytes_per_span:.3g} bytes on disk, "
+        f"{load.spans_per_second:,.0f} spans/s of {load.raw_bytes_per_span:,.4g} bytes on disk, "
         f"{load.spans_per_trace:.3g} a trace, decision_wait {load.decision_wait:g} s, {load.kept_share:.0%} kept"
     )
     yield ""
@@ -218,6 +224,7 @@ def lines(load: Load, found: Size, known: Measured) -> Iterable[str]:
     )
     yield f"after one sample worker ends         {found.reread_seconds:.1f} s to read its window again"
     yield ""
+    yield from _scaled(load, known)
     yield f"Measured on: {known.where()}."
     yield (
         "Measure yourself, for yours differ: --span-bytes (bytes of the raw span topic on disk / spans in it), "
@@ -225,6 +232,22 @@ def lines(load: Load, found: Size, known: Measured) -> Iterable[str]:
         "for your policies. "
         "`tailrace size --constants` lists every constant and its source."
     )
+
+
+def _scaled(load: Load, known: Measured) -> Iterable[str]:
+    """What CPU follows beside the rate, and what it does not."""
+    usual, most = known["raw_bytes_per_span"], known["most_raw_bytes_per_span"]
+    yield (
+        f"CPU of {' and '.join(known.below('byte'))} follows --span-bytes, along a line through spans of up to "
+        f"{most:g} bytes with ever more attributes."
+    )
+    if load.raw_bytes_per_span > most:
+        yield f"Spans of {load.raw_bytes_per_span:g} bytes were not measured: the line is continued."
+    if load.raw_bytes_per_span > usual:
+        yield f"CPU and memory of the other roles, and of sample beside its window, are as with {usual:g} bytes."
+    several = f"{known['spans_per_message']:g} spans"
+    yield f"CPU is that of messages of {several}: smaller ones take more (docs/performance-loads.md)."
+    yield ""
 
 
 def _binary(amount: float) -> str:

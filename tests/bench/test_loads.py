@@ -86,7 +86,7 @@ def test_loads_that_grow_have_a_table_of_their_own() -> None:
 def test_the_sweep_has_every_load_in_every_mode() -> None:
     """Each with options of its own: none takes another's place."""
     keys = [tuple(given[: given.index("--sides")]) for given in sweep.series()[:-1]]
-    assert len(set(keys)) == len(keys) == len(sweep.LOADS) * len(sweep.SIDES) + len(sweep.GROWTH)
+    assert len(set(keys)) == len(keys) == len(sweep.LOADS) * len(sweep.SIDES) + len(sweep.GROWTH + sweep.ATTRIBUTES)
     for given in sweep.series():
         found = parsed(given)
         assert set(found.sides) <= MODES[found.modes[0]].sides.keys()

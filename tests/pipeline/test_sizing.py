@@ -20,9 +20,14 @@ ROLES = ("ingest", "sample", "aggregate", "sink.jaeger", "sink.elasticsearch", "
 VALUES: dict[str, float] = {
     "raw_bytes_per_span": 100,
     "spans_per_trace": 10,
+    "spans_per_message": 200,
     "kept_share": 0.1,
     **{f"cpu.{role}": 10 for role in ROLES},
     **{f"second.{role}": 0 for role in ROLES},
+    "byte.ingest": 0.1,
+    "byte.sample": 0.05,
+    "direct_byte.sample": 0.1,
+    "most_raw_bytes_per_span": 400,
     **{f"rss.{role}": 1e6 for role in ROLES},
     "kafka.spans": 1,
     "kafka.kept.spans": 0.2,
@@ -64,6 +69,19 @@ def test_what_a_worker_takes_beside_its_spans_is_not_shared() -> None:
         assert role.busy == pytest.approx(1.5 / 4 + 0.1)
     assert size(replace(LOAD, spans_per_second=39_000), known).one_worker
     assert not size(replace(LOAD, spans_per_second=41_000), known).one_worker
+
+
+def test_cpu_follows_the_bytes_of_a_span() -> None:
+    """It did not: a span was the benchmark's whatever --span-bytes said."""
+    used = {r.name: r.workers * (r.busy or 0) for r in size(replace(LOAD, raw_bytes_per_span=300), ROUND).roles}
+    assert used == pytest.approx(dict.fromkeys(ROLES, 1.5) | {"ingest": 4.5, "sample": 3.0})  # 20 and 10 more a million
+    smaller = size(replace(LOAD, raw_bytes_per_span=10), ROUND)
+    assert [r.workers for r in smaller.roles] == [r.workers for r in size(LOAD, ROUND).roles]
+    direct = size(replace(LOAD, raw_bytes_per_span=300), ROUND, regroup=False)
+    assert sum(r.workers * (r.busy or 0) for r in direct.roles if r.name == "sample") == pytest.approx(4.5)
+    few = replace(LOAD, spans_per_second=20_000)
+    assert size(replace(few, raw_bytes_per_span=250), ROUND).one_worker  # with regroup: never, 25 CPU-s a million
+    assert not size(replace(few, raw_bytes_per_span=260), ROUND).one_worker
 
 
 @pytest.mark.parametrize("known", [ROUND, measured()], ids=["round", "committed"])
@@ -182,6 +200,18 @@ def test_the_output_says_where_it_was_measured_and_what_to_measure() -> None:
     for option in ("--span-bytes", "--spans-per-trace", "--kept-share", "make bench"):
         assert option in said
     assert "bench/results/throughput.json" in run("--constants").output
+
+
+def test_large_spans_are_not_those_of_the_benchmark() -> None:
+    usual = run("--spans-per-second", "50000").output
+    assert "One worker of sample is enough" in usual
+    assert "were not measured" not in usual
+    large = run("--spans-per-second", "50000", "--span-bytes", "3000").output
+    assert "One worker of sample is enough" not in large
+    assert "Spans of 3000 bytes were not measured: the line is continued." in large
+    for said in (usual, large):
+        assert "CPU of ingest and sample follows --span-bytes" in said
+        assert "CPU is that of messages of 200 spans" in said
 
 
 @pytest.mark.parametrize(
