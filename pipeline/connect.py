@@ -1,6 +1,7 @@
 """Whether everything that roles need is there and theirs to use: what `tailrace check --connect` tries.
 
-Nothing is written anywhere: topics are listed, rights are asked for, sinks get an empty request.
+Nothing is written anywhere: topics are listed, rights are asked for, of raw topics the newest record is decoded, sinks
+get an empty request.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from pipeline import acls, granted, topics
-from pipeline.config import Config
+from pipeline.config import Config, Input
 from pipeline.overheard import Overheard
 from pipeline.printed import kafka_cli
+from pipeline.raw_look import look
 from pipeline.roles import Role, diagram, expand
 from schemas.errors import ConfigError, TailraceError, Unavailable
 from schemas.http_client import in_words
@@ -92,7 +94,8 @@ async def _kafka(config: Config, roles: Sequence[Role]) -> AsyncIterator[Finding
     for item in config.inputs:
         name = f"raw topic {item.topic}"
         if item.topic in touched & found.keys():
-            yield Finding(True, name, f"{found[item.topic]} partitions of {item.signal} as {item.encoding}")
+            readable = acls.Acl(acls.Resource("topic", item.topic), "Read") not in lacking
+            yield await _raw(config, item, found[item.topic], readable)
         elif item.topic in touched:
             yield Finding(False, name, "does not exist; the producers' side creates it")
     if not config.kafka.transactions:
@@ -103,6 +106,26 @@ async def _kafka(config: Config, roles: Sequence[Role]) -> AsyncIterator[Finding
         yield Finding(False, f"ACL {acl}", kafka_cli.remedy(config.kafka, acl))
     if not lacking:
         yield Finding(True, "ACLs", f"all {len(wanted)} rights that the roles need", asked)
+
+
+async def _raw(config: Config, source: Input, partitions: int, readable: bool) -> Finding:
+    """A raw topic by its newest records, if this user may read them; that it may not is said among the rights."""
+    subject, began = f"raw topic {source.topic}", time.monotonic()
+    counted = f"{partitions} partitions"
+    if not readable:
+        return Finding(True, subject, f"{counted}; what is in it was not read: the right is missing", hint=True)
+    found = await _answer(look(config, source, partitions), subject)
+    if isinstance(found, Finding):
+        return Finding(False, subject, f"{counted}; the newest record cannot be read: {found.text}")
+    taken = time.monotonic() - began
+    if not found.fit and not found.unfit:
+        words = f"of {source.signal} ({source.encoding}), as the file says; no record to look at yet"
+        return Finding(True, subject, f"{counted} {words}", taken)
+    unfit = "; ".join(found.unfit)
+    if not found.fit:
+        return Finding(False, subject, f"{counted}; {unfit}", taken)
+    fit = f"{counted}; newest record decodes as {' and '.join(found.fit)}"
+    return Finding(True, subject, f"{fit}, but {unfit}" if unfit else fit, taken, hint=bool(unfit))
 
 
 async def _internal(config: Config, touched: set[str]) -> AsyncIterator[Finding]:
@@ -127,6 +150,8 @@ async def _internal(config: Config, touched: set[str]) -> AsyncIterator[Finding]
         yield Finding(True, "topics", topics.told_thin(thin), hint=True)
     if hints.short_decisions and topics.Topics(config.kafka.prefix).decisions in touched:
         yield Finding(True, "topics", hints.short_decisions, hint=True)
+    if created := [name for name in hints.created if name in touched]:
+        yield Finding(True, "topics", topics.told_created(created), hint=True)
 
 
 async def _answer(work: Awaitable[Answer], subject: str, section: str = "kafka.security") -> Answer | Finding:

@@ -145,7 +145,7 @@ class RawPartition(Lease):
         self._other_group = other_group  # of the same partition, with or without --signals
         self._since = since or config.kafka.start
         self._target = {"traces": topics.spans, "logs": topics.logs, "metrics": topics.points}[source.signal]
-        self._processor = _processor(partition, source, config, known)
+        self._processor = processor(partition, source, config, known)
         self._committer: Committer = committer(
             config.kafka, owner, topics.transactional_id(ROLE, partition.partition, partition.topic)
         )
@@ -461,7 +461,8 @@ class RawPartition(Lease):
                 self._silence = self._first_silence
 
 
-def _processor(partition: TopicPartition, source: Input, config: Config, known: KnownSeries) -> Regroup | MetricPoints:
+def processor(partition: TopicPartition, source: Input, config: Config, known: KnownSeries) -> Regroup | MetricPoints:
+    """What takes the messages of a raw partition apart."""
     limits, otlp = config.limits, config.metrics.otlp
     redactor = None if config.redaction is None else Redactor(config.redaction)
     if source.signal == "metrics":

@@ -133,7 +133,7 @@ def topic_specs(config: Config, raw_retention: int = 0) -> list[TopicSpec]:
     def spec(name: str, partitions: int, retention_ms: int, max_bytes: str = rows) -> TopicSpec:
         configs = {
             "cleanup.policy": "delete",
-            "message.timestamp.type": "LogAppendTime",
+            _TIMESTAMPS: "LogAppendTime",
             "retention.ms": str(retention_ms),
             "retention.bytes": "-1",
             "max.message.bytes": max_bytes,
@@ -260,6 +260,7 @@ def _alter(config: Config, topic: str, key: str, value: str | int) -> str:
 
 
 _IN_SYNC = "min.insync.replicas"
+_TIMESTAMPS = "message.timestamp.type"
 _MAY_EXCEED = {"retention.ms", "retention.bytes", "max.message.bytes"}
 
 
@@ -306,12 +307,14 @@ class Hints(NamedTuple):
 
     thin: list[str]
     short_decisions: str
+    created: list[str]
+    """Raw topics whose timestamps are the producers' own, which are the clock of the sampling."""
 
 
 async def hints(config: Config) -> Hints:
     """What might be better. Raises like `ensure`."""
     if not config.kafka.transactions:
-        return Hints([], "")
+        return Hints([], "", [])
     return await with_admin(config, _hints)
 
 
@@ -320,6 +323,14 @@ def told_thin(names: Collection[str]) -> str:
     return (
         f"{_IN_SYNC} is below {LEAST_IN_SYNC}: what one broker alone has is acknowledged, and lost with it; "
         f"set it to {LEAST_IN_SYNC} on {', '.join(names)}"
+    )
+
+
+def told_created(names: Collection[str]) -> str:
+    """What to do about them."""
+    return (
+        f"{_TIMESTAMPS} is CreateTime on {', '.join(names)}: a producer's clock that is wrong shifts decisions; "
+        "LogAppendTime is the better clock (docs/how-to/producers.md)"
     )
 
 
@@ -371,7 +382,10 @@ async def _problems(admin: AIOKafkaAdminClient, config: Config) -> list[TopicPro
 
 
 async def _hints(admin: AIOKafkaAdminClient, config: Config) -> Hints:
-    return Hints(await _thin(admin, config), await _short_decisions(admin, config) if direct_topics(config) else "")
+    short = await _short_decisions(admin, config) if direct_topics(config) else ""
+    told = await settings(admin, sorted(set(config.traced) & (await _partitions(admin)).keys()))
+    created = [name for name, found in told.items() if found.get(_TIMESTAMPS) == "CreateTime"]
+    return Hints(await _thin(admin, config), short, created)
 
 
 async def _thin(admin: AIOKafkaAdminClient, config: Config) -> list[str]:

@@ -44,7 +44,8 @@ def check(file: str, connect: bool, without_secrets: bool, names: list[str]) -> 
     """Say everything that is wrong with a configuration file, and with what it points at.
 
     Each problem of the file has line, column, key and rule. With --connect also: topics that are missing or have other
-    partitions or settings, the rights that the user lacks with the command that grants each, sinks that do not answer.
+    partitions or settings, raw topics whose newest records are not what the file says, the rights that the user lacks
+    with the command that grants each, sinks that do not answer.
     Exit code 0, or 78 if there is a problem.
 
     \b

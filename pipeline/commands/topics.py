@@ -69,6 +69,8 @@ def topics(file: str, create: bool, form: str | None) -> None:
         note(internal.told_thin(hints.thin))
     if hints.short_decisions:
         note(hints.short_decisions)
+    if hints.created:
+        note(internal.told_created(hints.created))
     for problem in problems:
         bad(str(problem))
     if problems:

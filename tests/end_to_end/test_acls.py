@@ -219,6 +219,20 @@ def test_check_tells_a_hidden_topic_from_one_that_is_missing_or_wrong(asked: Ask
     ]
 
 
+def test_check_reads_no_raw_topic_that_may_not_be_read(asked: Asked, tmp_path: Path) -> None:
+    wanted, unread = needed(asked.config("reader"), ["ingest"]), Resource("topic", "asked-logs")
+    asked.grant("reader", [*(acl for acl in wanted if acl.resource != unread), Acl(unread, "Describe")])
+    kafka = {**asked.settings["kafka"], "security": asked.broker.security("reader")}
+    result = run("check", written(tmp_path, {**asked.settings, "kafka": kafka}), "--connect", "--role", "ingest")
+    (line,) = failures(result)
+    assert line.startswith("ACL Read on topic asked-logs: reader has no such right")
+    assert "! raw topic asked-logs: 4 partitions; what is in it was not read: the right is missing" in result.output
+    assert (
+        "✓ raw topic asked-spans: 4 partitions of traces (otlp_proto), as the file says; no record to look at yet"
+        in result.output
+    )
+
+
 def test_check_names_the_right_that_a_kafka_sink_lacks(asked: Asked, tmp_path: Path) -> None:
     """On the sink's brokers, as the sink's user."""
     asked.broker.add_users(["outlet"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import io
 import logging
@@ -16,6 +17,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner, Result
 
 from pipeline import cli as commands
@@ -26,6 +28,8 @@ from pipeline.config import Config
 from pipeline.overheard import Overheard
 from pipeline.reload import File
 from tests.pipeline.configs import MINIMAL, as_yaml
+from tests.pipeline.kafka import create, fresh
+from tests.pipeline.stages import traces
 from tests.repository import ROOT, python_path
 from tests.services.process import HOST, free_port
 from tests.services.servers import Elasticsearch, Jaeger, Kafka, Prometheus
@@ -374,10 +378,67 @@ def test_check_connect_where_everything_is(
         (hint,) = [line for line in hinted.output.splitlines() if line.startswith("!") and "kafka.start" not in line]
         assert "min.insync.replicas is below 2" in hint
         assert "cli-raw.spans, cli-connect.spans" in hint
-    assert "✓ raw topic cli-raw.spans: 4 partitions of traces as otlp_proto" in result.output
+    assert (
+        "✓ raw topic cli-raw.spans: 4 partitions of traces (otlp_proto), as the file says; no record to look at yet"
+        in result.output
+    )
     for name in data["sinks"]:
         (line,) = [line for line in result.output.splitlines() if f"✓ sink {name} " in line]
         assert line.endswith(" ms)")
+
+
+async def test_check_connect_looks_at_the_newest_record_of_each_raw_topic(tmp_path: Path, kafka: Kafka) -> None:
+    """There was a tick on a topic of spans that the file says holds logs as JSON."""
+    spans, logs, mixed, absent = (fresh(name) for name in ("look-spans", "look-logs", "look-mixed", "look-absent"))
+    await create(kafka.bootstrap, {spans: 2, logs: 1, mixed: 2, absent: 1})
+    span, log = traces("a/1"), b'{"message": "who are you?"}'
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+    await producer.start()
+    for topic, partition, value in (
+        (spans, 1, b"\xff"),
+        (spans, 1, span),
+        (logs, 0, log),
+        (mixed, 0, span),
+        (mixed, 1, b"\xff"),
+    ):
+        await producer.send_and_wait(topic, value, partition=partition)
+    await producer.stop()
+
+    async def told(inputs: list[dict[str, str]]) -> list[str]:
+        settings = MINIMAL | {
+            "kafka": {"bootstrap_servers": kafka.bootstrap, "prefix": fresh("look")},
+            "inputs": inputs,
+        }
+        result = await asyncio.to_thread(run, "check", written(tmp_path, settings), "--connect")
+        found = [line for line in result.output.splitlines() if "raw topic" in line or "CreateTime" in line]
+        return [re.sub(r" \(\d+ ms\)$", "", line) for line in found]
+
+    right = [
+        {"topic": spans, "signal": "traces"},
+        {"topic": logs, "signal": "logs", "encoding": "auto"},
+        {"topic": mixed, "signal": "traces"},
+        {"topic": absent, "signal": "logs"},
+    ]
+    *topics, created = await told(right)
+    assert topics[:2] == [
+        f"✓ raw topic {spans}: 2 partitions; newest record decodes as traces (otlp_proto)",
+        f"✓ raw topic {logs}: 1 partitions; newest record decodes as logs (json)",
+    ]
+    assert topics[2].startswith(
+        f"! raw topic {mixed}: 2 partitions; newest record decodes as traces (otlp_proto), "
+        f"but {mixed}/1/0 does not look like traces (otlp_proto): malformed"
+    )
+    assert (
+        topics[3]
+        == f"✓ raw topic {absent}: 1 partitions of logs (otlp_proto), as the file says; no record to look at yet"
+    )
+    names = ", ".join(sorted(item["topic"] for item in right))
+    assert created.startswith(f"! topics: message.timestamp.type is CreateTime on {names}: ")
+    (wrong, *_) = await told([{"topic": spans, "signal": "logs", "encoding": "json"}])
+    assert wrong.startswith(f"✗ raw topic {spans}: 2 partitions; {spans}/1/1 does not look like logs (json): malformed")
+    assert wrong.endswith("; it decodes as traces (otlp_proto)")
+    (wrong, *_) = await told([{"topic": logs, "signal": "traces"}])
+    assert wrong.endswith("; it decodes as logs (json)")
 
 
 def test_check_connect_to_something_else(tmp_path: Path, prometheus: Prometheus) -> None:
