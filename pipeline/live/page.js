@@ -124,6 +124,7 @@ function facts(view, name) {
   }
   if (role.ready === false) lines.push(["joining", ""]);
   lines.push(["unread", whole(role.unread)]);
+  if (role.stuck) lines.push(["stuck", seconds(role.stuck), "bad"]);
   const letters = view.drops.filter((drop) => drop.dead_letter && drop.where === name).reduce((sum, drop) => sum + drop.count.total, 0);
   if (letters) lines.push(["dead letters", whole(letters), "bad"]);
   return lines;

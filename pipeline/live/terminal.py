@@ -71,12 +71,14 @@ def _head(view: View) -> Text:
 
 
 def _roles(view: View) -> Table:
-    made = table("roles", "", "read", "per s", "unread", "out per s")
+    stuck = any(role.stuck for role in view.roles)
+    made = table("roles", "", "read", "per s", "unread", "out per s", *[""] * stuck)
     for role in view.roles:
         read = sum(role.read.values(), Count())
         out = _out(view, role)
-        name = Text(printable(role.name), style="" if role.ready else "yellow")
-        made.add_row(name, f"{read.total:,.0f}", per_second(read), f"{role.unread:,.0f}", out)
+        name = Text(printable(role.name), style="red" if role.stuck else "" if role.ready else "yellow")
+        held = [Text(f"stuck {role.stuck:,.0f} s", style="red")] if role.stuck else []
+        made.add_row(name, f"{read.total:,.0f}", per_second(read), f"{role.unread:,.0f}", out, *held)
     return made
 
 

@@ -17,6 +17,7 @@ from pipeline.topics import Topics
 
 MOST_TRACES = 60
 RATE_SECONDS = 10.0  # that rates look back
+STUCK_SECONDS = 10.0  # that a sink's offset stands still before it is told: answers and batches take some
 LONGEST_GAP = 3 * RATE_SECONDS  # seconds between two looks: over more a rate would be an average of what is long past
 
 
@@ -75,13 +76,17 @@ class WorkerView:
 
 @dataclass(frozen=True, slots=True)
 class RoleView:
-    """One role in all workers. `ready` None: in none of them; `unread` records wait in its topics."""
+    """One role in all workers. `ready` None: in none of them; `unread` records wait in its topics.
+
+    `stuck`: seconds that a sink has held rows which its destination does not take, 0 below STUCK_SECONDS.
+    """
 
     name: str
     ready: bool | None
     workers: int
     unread: float
     read: dict[str, Count]
+    stuck: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +205,14 @@ def _roles(counters: _Counters, snapshots: Sequence[Snapshot]) -> Iterator[RoleV
                 ready.setdefault(sample.labels["role"], []).append(sample.value)
     read = counters.by_two("tailrace_records_read_total", "role", "topic")
     unread = counters.by("tailrace_unread_records", "role")
+    stood: dict[str, float] = defaultdict(float)
+    for labels, count in counters.each("tailrace_sink_stuck_seconds"):
+        name = f"sink.{labels['sink']}"
+        stood[name] = max(stood[name], count.total)
     for role, flags in ready.items():
-        waiting = unread.get(role, Count()).total
-        yield RoleView(role, all(flags), len(flags), waiting, read.get(role, {}))
+        waiting, stuck = unread.get(role, Count()).total, stood[role]
+        stuck = stuck if stuck >= STUCK_SECONDS else 0.0
+        yield RoleView(role, all(flags), len(flags), waiting, read.get(role, {}), stuck)
 
 
 def _without_ingest(counters: _Counters, roles: Sequence[RoleView]) -> bool:
@@ -241,6 +251,10 @@ class _Counters:
         for worker in workers:
             for sample, count in _counted(worker):
                 self._found[sample.name].append((sample.labels, count))
+
+    def each(self, name: str) -> list[tuple[dict[str, str], Count]]:
+        """Every label set, once for each worker."""
+        return self._found[name]
 
     def all(self, name: str) -> list[tuple[dict[str, str], Count]]:
         """Every label set, once."""

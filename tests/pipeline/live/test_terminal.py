@@ -44,6 +44,18 @@ def test_a_lag_that_nothing_feeds_is_told() -> None:
     assert "no ingest" not in shown(Observed("a", None, Snapshot(100.0, [*samples, ingest])))
 
 
+def test_a_stuck_sink_is_told() -> None:
+    def told(seconds: float) -> str:
+        samples = [
+            Sample("tailrace_ready", {"role": "sink.elasticsearch"}, 1),
+            Sample("tailrace_sink_stuck_seconds", {"sink": "elasticsearch", "topic": "tailrace.kept.logs"}, seconds),
+        ]
+        return shown(Observed("a", None, Snapshot(100.0, samples)))
+
+    assert "stuck" not in told(1.0)
+    assert any(re.search(r"sink\.elasticsearch .* stuck 39 s", line) for line in told(39.4).splitlines())
+
+
 def test_what_a_sink_sends_again_is_there_with_the_reason() -> None:
     def retries(number: int, time: float) -> Snapshot:
         return Snapshot(time, [Sample("tailrace_sink_retries_total", {"sink": "jaeger", "reason": "503"}, number)])

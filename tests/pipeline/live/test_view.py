@@ -26,6 +26,8 @@ def snapshot(time: float, **values: float) -> Snapshot:
         "accepted": ("tailrace_sink_items_total", {"sink": "jaeger", "outcome": "accepted"}),
         "away": ("tailrace_sink_retries_total", {"sink": "jaeger", "reason": "no_answer"}),
         "busy": ("tailrace_sink_retries_total", {"sink": "jaeger", "reason": "503"}),
+        "sends": ("tailrace_ready", {"role": "sink.jaeger"}),
+        "stuck": ("tailrace_sink_stuck_seconds", {"sink": "jaeger", "topic": "shop.kept.spans"}),
         "config": ("tailrace_config_info", {"prefix": "shop", "hash": "1", "version": "1"}),
         "sampling": ("tailrace_ready", {"role": "sample"}),
         "sampled": ("tailrace_records_read_total", {"role": "sample", "topic": "shop.spans"}),
@@ -71,6 +73,13 @@ def test_ingest_is_missed_where_sample_reads_what_it_writes() -> None:
 def test_retries_have_their_reasons() -> None:
     shown = one(snapshot(0, away=3, busy=0), snapshot(10, away=8, busy=0))
     assert shown.retries == {"jaeger": {"no_answer": Count(8, 0.5), "503": Count()}}
+
+
+def test_a_sink_is_stuck_for_as_long_as_its_worst_worker() -> None:
+    """What it holds is read: nothing else told that its destination is away."""
+    workers = [Observed(str(n), None, snapshot(1, sends=1, stuck=seconds)) for n, seconds in enumerate((39, 12, 0))]
+    assert [(role.name, role.unread, role.stuck) for role in view(workers, 1).roles] == [("sink.jaeger", 0, 39)]
+    assert [role.stuck for role in one(None, snapshot(1, sends=1, stuck=3)).roles] == [0]
 
 
 def test_spans_are_what_ingest_read_or_what_sample_counted() -> None:
