@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import secrets
+import shutil
 import signal
 import sys
 import webbrowser
@@ -88,7 +89,8 @@ def command(
     if as_json:
         click.echo(orjson.dumps(audit.figures._asdict()))
     else:
-        click.echo("\n" + summary(run, holdings, audit))
+        width = shutil.get_terminal_size().columns if interactive else None
+        click.echo("\n" + summary(run, holdings, audit, width))
     for violation in audit.violations:
         click.echo(f"not right: {violation}", err=True)
     sys.exit(1 if audit.violations else 0)
@@ -148,13 +150,14 @@ async def _show(run: Run, interactive: bool, as_json: bool, warnings: _Warnings)
         while True:
             await asyncio.sleep(LINE_SECONDS)
             click.echo(line(run, await run.holdings()))
-    with warnings.collected(), Live(console=Console(), auto_refresh=False) as live:
+    console = Console()
+    with warnings.collected(), Live(console=console, auto_refresh=False) as live:
         looked = -math.inf
         while True:
             if not run.destinations.remote or run.seconds - looked > REMOTE_SECONDS:
                 looked = run.seconds
                 await run.holdings()
-            live.update(screen(run, run.latest, warnings.last), refresh=True)
+            live.update(screen(run, run.latest, warnings.last, console.width), refresh=True)
             await asyncio.sleep(REFRESH_SECONDS)
 
 

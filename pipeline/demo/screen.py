@@ -25,6 +25,8 @@ from pipeline.live.snapshot import Snapshot, of_registry
 from pipeline.live.terminal import budget, table
 from pipeline.live.view import Observed, View, view
 
+NARROW_BAR = 10
+WIDE = 120  # columns from which on the tables stand side by side; below they would not fit on a terminal's height
 WHY: Mapping[str, str] = {
     "errors": "a span says ERROR",
     "error-logs": "only a log says ERROR",
@@ -34,16 +36,20 @@ WHY: Mapping[str, str] = {
 }
 
 
-def screen(run: Run, holdings: Holdings, note: str = "") -> RenderableType:
-    """The whole picture, as of now."""
+def screen(run: Run, holdings: Holdings, note: str = "", width: int = WIDE) -> RenderableType:
+    """The whole picture, as of now, for a terminal of so many columns."""
     state = "traffic flows" if run.sending else "no more traffic; waiting until all of it has arrived"
     head = Text.assemble(
         ("Tailrace", "bold"), f"  {run.seconds:4.0f} s  {state}", ("   Ctrl-C ends it", "dim") if run.sending else "",
         ("   ", ""), (run.page, f"dim link {run.page}"),
     )  # fmt: skip
     roles = _roles()
-    tables = [_sent(run, roles), _kept(run, holdings, roles), _arrived(run, holdings)]
-    lines: list[RenderableType] = [head, Columns(tables, padding=(0, 1)), _series(holdings)]
+    lines: list[RenderableType] = [head]
+    if width < WIDE:
+        lines += [_compact(run, holdings, roles), _series(holdings, NARROW_BAR)]
+    else:
+        tables = [_sent(run, roles), _kept(run, holdings, roles), _arrived(run, holdings)]
+        lines += [Columns(tables, padding=(0, 1)), _series(holdings)]
     if note:
         lines.append(Text(note, style="yellow"))
     return Group(*lines)
@@ -63,6 +69,33 @@ def _roles() -> View:
     """The worker's own telemetry."""
     now = Snapshot(time.time(), of_registry(telemetry.REGISTRY))
     return view([Observed("", None, now)], now.time)
+
+
+def _compact(run: Run, holdings: Holdings, roles: View) -> Table:
+    """The three tables in a few lines."""
+    ledger, seen, policies = run.ledger, len(run.ledger.seen()), Counter(holdings.policies.values())
+    read = {role.name: sum(count.total for count in role.read.values()) for role in roles.roles}
+    share = len(holdings.spans) / seen if seen else 0.0
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("")
+    sent = f"{ledger.spans:,} spans and {len(ledger.logs):,} logs of {seen:,} traces"
+    grid.add_row("sent", f"{sent}, {ledger.dead_letters} broken messages")
+    ready = run.worker.ready().items()
+    grid.add_row(
+        "read", ", ".join(f"{role} {read.get(role, 0):,.0f}" if up else f"{role} joining" for role, up in ready)
+    )
+    kept = ", ".join(f"{count:,} {policy or '?'}" for policy, count in policies.most_common())
+    grid.add_row("kept", f"{len(holdings.spans):,} traces, {share:.0%}{f': {kept}' if kept else ''}")
+    correlated = sum(1 for document in holdings.logs.values() if document.sampled)
+    held = (
+        f"{sum(map(len, holdings.spans.values())):,} spans in Jaeger",
+        f"{len(holdings.logs):,} logs in Elasticsearch ({correlated:,} of kept traces)",
+        f"{len(holdings.series):,} series in Prometheus",
+        f"{holdings.dead_letters} dead letters",
+    )
+    grid.add_row("arrived", ", ".join(held))
+    grid.add_row("")
+    return grid
 
 
 def _sent(run: Run, roles: View) -> Table:
@@ -111,7 +144,7 @@ def _arrived(run: Run, holdings: Holdings) -> Table:
     return rows
 
 
-def _series(holdings: Holdings) -> Panel:
+def _series(holdings: Holdings, width: int = 30) -> Panel:
     """How full each metric's budget is, and what was folded."""
     used: Counter[str] = Counter()
     folded: Counter[str] = Counter()
@@ -124,7 +157,7 @@ def _series(holdings: Holdings) -> Panel:
             folded[metric] += round(value)
     grid = Table.grid(padding=(0, 2))
     for metric in ("calls", "durations"):
-        bar = budget(used[metric], SERIES_PER_METRIC)
+        bar = budget(used[metric], SERIES_PER_METRIC, width)
         note = f"{folded[metric]:,} spans counted as {OVERFLOW}" if folded[metric] else ""
         grid.add_row(metric, bar, f"{used[metric]:,} of {SERIES_PER_METRIC:,} series", note)
     return Panel(grid, title=f"metrics: {CUSTOMER} never stops bringing new values", title_align="left", expand=False)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import wrap
 
 from pipeline.demo.ledger import OVERFLOW, Audit, Holdings
 from pipeline.demo.run import Run
@@ -10,9 +14,13 @@ from pipeline.demo.screen import WHY
 from pipeline.demo.settings import SERIES_PER_METRIC
 from pipeline.demo.shop import CUSTOMER
 
+CLONE = Path(__file__).resolve().parents[2]
+INDENT = 13  # of a sentence that goes on
+COMMANDS = 44  # columns that "Next" has for them
 
-def summary(run: Run, holdings: Holdings, audit: Audit) -> str:
-    """What was seen, and where to go from here."""
+
+def summary(run: Run, holdings: Holdings, audit: Audit, width: int | None = None) -> str:
+    """What was seen, and where to go from here; lines of at most `width` columns, if it is given."""
     f = audit.figures
     policies = Counter(holdings.policies.values())
     why = ", ".join(f"{policies[name]} {WHY.get(name, '')}" for name in [*WHY] if policies[name])
@@ -45,13 +53,38 @@ def summary(run: Run, holdings: Holdings, audit: Audit) -> str:
         "",
         "The figures of what came in are the generator's, the others what the destinations hold.",
         "",
-        *_looking(run),
-        "Next",
-        "  tailrace demo --help                      more spans per second, real servers",
-        "  docs/tutorial.md                          your own policies, your own Kafka",
-        "  tailrace check tailrace.yaml --connect    is the configuration right, is everything there",
     ]
-    return "\n".join(lines)
+    following = ["Next", *(f"  {command:<{COMMANDS - 2}}{what}".rstrip() for command, what in _next())]
+    # An address is copied whole, whatever the width.
+    return "\n".join([*_wrapped(lines, width, INDENT), *_looking(run), *_wrapped(following, width, COMMANDS)])
+
+
+def _wrapped(lines: list[str], width: int | None, indent: int) -> Iterator[str]:
+    """At words; what goes on begins below what it says."""
+    for line in lines:
+        if width is None or len(line) <= width:
+            yield line
+        else:
+            begin = len(line) - len(line.lstrip())
+            yield from wrap(
+                line,
+                width,
+                subsequent_indent=" " * (indent if begin else 0),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+
+
+def _next() -> Iterator[tuple[str, str]]:
+    """Commands, and what they are for."""
+    if (CLONE / "docs" / "tutorial.md").exists():
+        if shutil.which("tailrace") is None:
+            yield "python3 -m venv .venv", ""
+            yield ".venv/bin/pip install '.[demo]'", "the command tailrace, which is not installed yet"
+            yield 'export PATH="$PWD/.venv/bin:$PATH"', ""
+        yield "docs/tutorial.md", "your own policies, your own Kafka"
+    yield "tailrace demo --help", "more spans per second, real servers"
+    yield "tailrace check FILE --connect", "is your configuration right, is everything there"
 
 
 def _looking(run: Run) -> list[str]:

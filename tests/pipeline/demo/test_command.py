@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from types import SimpleNamespace
 from typing import cast
 
@@ -60,6 +61,45 @@ def test_the_table_shows_all_stages(run: Run) -> None:
         "was logged",
     ):
         assert words in text
+
+
+def test_a_narrow_terminal_has_it_whole(run: Run) -> None:
+    """At 80 columns and 24 lines the table was cut."""
+    console = Console(width=80, height=24, record=True, file=io.StringIO())
+    console.print(screen(run, run.destinations.local.holdings, "something was logged", console.width))
+    lines = console.export_text().splitlines()
+    assert len(lines) < console.height
+    text = " ".join(" ".join(lines).split())
+    told = (
+        f"{run.ledger.spans:,} spans and",
+        "sample joining",
+        "1 errors",
+        "in Prometheus",
+        "__overflow__",
+        "was logged",
+    )
+    for words in told:
+        assert words in text
+
+
+def test_the_summary_is_wrapped_at_words(run: Run) -> None:
+    holdings = run.destinations.local.holdings
+    audit = run.audit(holdings)
+    whole, narrow = summary(run, holdings, audit), summary(run, holdings, audit, 80)
+    assert max(map(len, whole.splitlines())) > 80
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert narrow.split() == whole.split()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_comes_next_begins_with_the_command(run: Run, monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    """`make demo` runs the code of the clone, and leaves no command tailrace."""
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/tailrace" if there else None)
+    holdings = run.destinations.local.holdings
+    _, following = summary(run, holdings, run.audit(holdings)).split("Next\n")
+    assert (".venv/bin/pip install '.[demo]'" in following) is not there
+    assert following.index("docs/tutorial.md") < following.index("tailrace demo")
+    assert "tailrace.yaml" not in following
 
 
 def test_the_line_and_the_summary_say_the_figures(run: Run) -> None:
