@@ -13,6 +13,7 @@ import signal
 import sys
 import webbrowser
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import click
 import orjson
@@ -87,13 +88,19 @@ def command(
     except (TailraceError, KafkaError, OSError) as error:
         raise click.ClickException(told(error)) from error
     if as_json:
-        click.echo(orjson.dumps(audit.figures._asdict()))
+        click.echo(orjson.dumps(figures(run, audit)))
     else:
         width = shutil.get_terminal_size().columns if interactive else None
         click.echo("\n" + summary(run, holdings, audit, width))
     for violation in audit.violations:
         click.echo(f"not right: {violation}", err=True)
     sys.exit(1 if audit.violations else 0)
+
+
+def figures(run: Run, audit: Audit) -> dict[str, Any]:
+    """What `--json` prints; `ok` is what the exit code says."""
+    sent = {"broken_messages": run.ledger.dead_letters, "ok": not audit.violations}
+    return audit.figures._asdict() | sent
 
 
 def has_screen(platform: str, environ: Mapping[str, str]) -> bool:

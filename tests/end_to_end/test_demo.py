@@ -53,14 +53,15 @@ async def test_the_demo_is_right(tmp_path: Path) -> None:
     run = await finished(await begun(tmp_path, "pipeline.cli", "demo", "--seconds", "20", "--json"))
     assert run.code == 0, run.err
     figures = run.figures
-    assert list(figures) == list(Figures._fields)
+    assert list(figures) == [*Figures._fields, "broken_messages", "ok"]
+    assert figures["ok"]
     assert figures["broken_traces"] == 0
     assert figures["metric_spans"] == figures["spans_in"] > 4000
     assert figures["error_traces"] == figures["error_traces_kept"] > 0
     assert 0.01 <= figures["traces_kept"] / figures["traces_seen"] <= 0.6
     assert figures["logs_in"] > figures["logs_kept"] > figures["logs_correlated"] > 0
     assert figures["series_active"] <= figures["series_budget"]
-    assert figures["dlq"] > 0
+    assert figures["dlq"] == figures["broken_messages"] > 0
     assert "Traceback" not in run.err
 
 

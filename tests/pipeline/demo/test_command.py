@@ -14,7 +14,7 @@ from rich.console import Console
 
 from pipeline.demo import command
 from pipeline.demo.backends import LocalBackends
-from pipeline.demo.command import has_screen
+from pipeline.demo.command import figures, has_screen
 from pipeline.demo.destinations import Destinations
 from pipeline.demo.letters import DeadLetterReader
 from pipeline.demo.run import Options, Run, raw_topics
@@ -111,6 +111,16 @@ def test_the_line_and_the_summary_say_the_figures(run: Run) -> None:
     assert f"{audit.figures.traces_kept:,} were kept, 0 of them broken" in text
     holdings.spans[next(iter(holdings.spans))].append(b"foreign!")
     assert "✗ traces" in summary(run, holdings, run.audit(holdings))
+
+
+def test_the_figures_say_whether_they_are_right(run: Run) -> None:
+    """`dlq` alone did not say how many were sent on purpose."""
+    holdings = run.destinations.local.holdings
+    told = figures(run, run.audit(holdings))
+    assert (told["ok"], told["broken_messages"], told["dlq"]) == (True, run.ledger.dead_letters, holdings.dead_letters)
+    holdings.dead_letters += 1
+    told = figures(run, run.audit(holdings))
+    assert (told["ok"], told["broken_messages"]) == (False, told["dlq"] - 1)
 
 
 @pytest.mark.parametrize("option", ["--kafka", "--jaeger", "--elasticsearch", "--prometheus"])
