@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from typing import Any
 
 import click
 
@@ -22,15 +24,29 @@ class DurationType(click.ParamType):
     name = "duration"
 
     def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds; anything that is not a duration is a usage error."""
+        """Seconds; anything that is not a duration, or takes no time, is a usage error."""
         try:
-            return value if isinstance(value, float) else parse_duration(value)
+            seconds = value if isinstance(value, float) else parse_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if not 0 < seconds < math.inf:
+            self.fail(f"{value} is not a time that passes", param, ctx)
+        return seconds
+
+
+class FiniteRange(click.FloatRange):
+    """A number of a range, which click takes inf and nan for."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; inf and nan are a usage error."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
 
 
 DURATION = DurationType()
-POSITIVE = click.FloatRange(min=0, min_open=True)
+POSITIVE = FiniteRange(min=0, min_open=True)
 
 
 @click.command()
@@ -44,7 +60,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--replication", type=click.IntRange(1), help=f"Replicas. Default: that of the file, or {REPLICATION}.")
 @click.option("--span-bytes", type=POSITIVE, help="Bytes of a span in the raw topic on disk, compressed.")
 @click.option("--spans-per-trace", type=POSITIVE, help="Spans of a trace on average.")
-@click.option("--kept-share", type=click.FloatRange(0, 1), help="Share of the spans that policies keep, 0 to 1.")
+@click.option("--kept-share", type=FiniteRange(0, 1), help="Share of the spans that policies keep, 0 to 1.")
 @click.option("--constants", is_flag=True, help="Print what was measured, with its sources, and end.")
 @click.option("--json", "as_json", is_flag=True, help="The answer as JSON.")
 def size(

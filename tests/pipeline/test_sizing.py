@@ -215,10 +215,23 @@ def test_large_spans_are_not_those_of_the_benchmark() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["--spans-per-second", "0"], ["--spans-per-second", "1", "--decision-wait", "x"]]
+    "words",
+    [
+        [],
+        *(["--spans-per-second", amount] for amount in ("0", "inf", "nan")),
+        *(
+            ["--spans-per-second", "1", option, "nan"]
+            for option in ("--span-bytes", "--spans-per-trace", "--kept-share")
+        ),
+        ["--spans-per-second", "1", "--decision-wait", "x"],
+        *(["--spans-per-second", "1", option, "0s"] for option in ("--decision-wait", "--late-horizon", "--retention")),
+    ],
 )
 def test_usage_errors(words: list[str]) -> None:
-    assert run(*words).exit_code == 2
+    """Zero was answered for the default."""
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
 
 
 def test_a_wait_beyond_the_horizon_is_refused() -> None:
