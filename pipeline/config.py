@@ -495,13 +495,15 @@ def _peer_rules(peers: list[str]) -> Iterator[Broken]:
     for i, peer in enumerate(peers):
         if rule := worker_rule(peer):
             yield (i,), rule
+        elif urlsplit(peer).path not in ("", "/"):
+            yield (i,), "must be http(s)://host:port"
 
 
 def worker_rule(address: str) -> str | None:
     """What is wrong with the address of a worker's pages. It is shown in errors, so no secret may be in it."""
     try:
         url = urlsplit(address)
-        found = url.scheme in ("http", "https") and url.hostname and url.port != 0 and url.path in ("", "/")
+        found = url.scheme in ("http", "https") and url.hostname and url.port != 0
     except ValueError:
         found = False
     if not found:

@@ -66,6 +66,12 @@ async def test_an_address_without_a_scheme_is_refused() -> None:
     assert "127.0.0.1:9464 must be http(s)://host:port" in result.output
 
 
+async def test_workers_behind_a_path_are_asked() -> None:
+    result = await top("http://127.0.0.1:9/tailrace")
+    assert result.exit_code == 1, result.output
+    assert "http://127.0.0.1:9/tailrace: " in result.stderr
+
+
 @pytest.mark.parametrize("command", ["top", "explain 1 --config a --worker", "restore 1 --worker"])
 @pytest.mark.parametrize("url", ["http://me:s3cret@a:1", "http://a:1/?token=s3cret", "http://a:70000/s3cret@"])
 def test_an_address_with_a_password_is_refused_and_not_shown(command: str, url: str) -> None:
