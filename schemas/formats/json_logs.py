@@ -321,7 +321,10 @@ def _first(found: dict[str, list[_Field]], meaning: str, read: Callable[[Any], T
 
 
 def _severity(found: dict[str, list[_Field]], record: LogRecord) -> None:
-    """The first field whose severity is known; else the first word as it is. severity_text beside a number counts."""
+    """The first field whose severity is known, a number that is written as a text last; else the first word as it is.
+
+    severity_text beside a number counts.
+    """
     fields = found.get("severity")
     if fields is None:
         return
@@ -332,7 +335,8 @@ def _severity(found: dict[str, list[_Field]], record: LogRecord) -> None:
         record.severity_number = severity_number(record.severity_text)  # type: ignore[assignment]
         word.take()
         return
-    known = next((field for field in fields if _severity_number(field)), None)
+    sure = [field for field in fields if not isinstance(field.value, str) or field.value not in _NUMBERS]
+    known = next((field for field in (*sure, *fields) if _severity_number(field)), None)
     text = known or next(iter(words), None)
     if known is not None:
         record.severity_number = _severity_number(known)  # type: ignore[assignment]
@@ -349,7 +353,7 @@ def _severity_unsaid(found: dict[str, list[_Field]], record: LogRecord) -> None:
     if any(field.name == "@t" for field in found.get("time", ())):
         number, text = INFO, "Information"
     elif record.body.HasField("string_value"):
-        number, text = severity(head_of(record.body.string_value))
+        number, text = severity(head_of(record.body.string_value), within=True)
     record.severity_number, record.severity_text = number, text  # type: ignore[assignment]
 
 

@@ -56,7 +56,8 @@ _HIGHEST_PRIORITY = 191  # facility 23, severity 7 (RFC 5424)
 _KLOG = re.compile(r"([IWEF])\d{4} \d\d:\d\d:\d\d")
 _RUBY = re.compile(r"[DIWEF], \[\S+ #\d+\] +(DEBUG|INFO|WARN|ERROR|FATAL) -- ")
 _DOTNET = {"trce:": TRACE, "dbug:": DEBUG, "fail:": ERROR}  # the words of its console that are its alone
-_LEVEL = re.compile(r"(?<![\w.])[\"']?(?:log\.)?(?:level|lvl|severity)[\"']?=[\"']?([a-zA-Z]+)(?![\w.])")
+_LEVEL = re.compile(r"(?<![\w.?&;/])[\"']?(?:log\.)?(?:level|lvl|severity)[\"']?=[\"']?([a-zA-Z]+)(?![\w.])")
+_LOGFMT = re.compile(r"[\w.]+=")
 _TIME = re.compile(
     r"(?:<\d{1,3}>\d{0,2} ?)?\[?"
     r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?\s?(?:Z|UTC|[+-]\d\d(?::?\d\d)?))(?!\d)"
@@ -114,8 +115,10 @@ def head_of(text: str) -> str:
     return uncoloured(text[:_HEAD_BYTES].split("\n", 1)[0])
 
 
-def severity(head: str) -> tuple[int, str]:
+def severity(head: str, within: bool = False) -> tuple[int, str]:
     """Number and word of the level that a line's head states; UNSPECIFIED and "" when it states none.
+
+    `within`: it is the message of a log that had fields of its own. There `level=` counts if it begins as logfmt does.
 
     >>> severity("2024-05-01 12:00:00,123 - shop.cart - ERROR - out of stock"), severity("no ERROR found")
     ((17, 'ERROR'), (0, ''))
@@ -127,7 +130,13 @@ def severity(head: str) -> tuple[int, str]:
     if number := _DOTNET.get(head[:5]):
         return number, head[:4]
     word = _level_in_head(head)
-    if not word and "=" in head and (match := _LEVEL.search(head)) and match[1].upper() in LEVELS:
+    if (
+        not word
+        and "=" in head
+        and (not within or _LOGFMT.match(head))
+        and (match := _LEVEL.search(head))
+        and match[1].upper() in LEVELS
+    ):
         word = match[1]
     return (severity_number(word), word) if word else (UNSPECIFIED, "")
 

@@ -415,6 +415,8 @@ def test_a_time_that_is_none_stays_an_attribute() -> None:
         ({"level": "40"}, 13, "WARN", {}),
         ({"level": "3", "status": "200"}, 17, "ERROR", {"status": "200"}),
         ({"level": "8"}, 0, "", {"level": "8"}),
+        ({"level": "1", "severity": "info"}, 9, "info", {"level": "1"}),
+        ({"level": "3", "levelname": "INFO"}, 9, "INFO", {"level": "3"}),
         ({"level": "9" * 5000}, 0, "9" * 5000, {}),
         ({"status": "40"}, 0, "", {"status": "40"}),
         ({"@t": "2024-01-01T12:00:00Z", "@mt": "ERROR {n}"}, 9, "Information", {}),
@@ -437,6 +439,9 @@ def test_severities(fields: dict[str, Any], number: int, text: str, left: dict[s
         (f"\x1b[31mERROR\x1b[0m trace_id={HEX}\nINFO second line", 17, "ERROR"),
         (f"<34>1 2026-01-01T22:14:15.003Z host su - ID47 - trace_id={HEX}", 18, ""),
         (f"no ERROR found trace_id={HEX}", 0, ""),
+        (f"GET /logs?severity=error&page=1 trace_id={HEX}", 0, ""),
+        (f"updated rule severity=critical name=x trace_id={HEX}", 0, ""),
+        (f"ts=2026-01-01T10:00:00Z level=error msg=x trace_id={HEX}", 17, "error"),
         (f"first line trace_id={HEX}\nERROR second line", 0, ""),
     ],
 )

@@ -76,6 +76,8 @@ def test_severity_of_a_head(line: str, number: int, word: str) -> None:
         "<999>1 not a priority",
         "loglevel=error is the default",
         "level=high water",
+        "GET /logs?severity=error&page=1",
+        "GET /search?q=x;level=critical HTTP/1.1",
         "2024-05-01 12:00:00 order 5 - ERROR",
     ],
 )
