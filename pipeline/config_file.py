@@ -34,10 +34,10 @@ class InvalidConfig(ConfigError):
         self.problems = list(problems)
 
 
-def load(path: str | Path, environ: Mapping[str, str], secrets: bool = True) -> Config:
+def load(path: str | Path, environ: Mapping[str, str], missing: Sequence[Key] = ()) -> Config:
     """The configuration in the file at `path`, its `${...}` filled in from `environ` and from files.
 
-    Without `secrets` what is not here need not be, and something else stands there: for whoever connects to nothing.
+    What is not here need not be below the keys `missing`: something stands there that the key takes.
     Raises InvalidConfig, with all problems.
     """
     try:
@@ -46,17 +46,21 @@ def load(path: str | Path, environ: Mapping[str, str], secrets: bool = True) -> 
         raise InvalidConfig(str(path), [Problem(1, 1, "", f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
         raise InvalidConfig(str(path), [Problem(1, 1, "", "is not UTF-8")]) from None
-    return parse(text, str(path), environ, secrets)
+    return parse(text, str(path), environ, missing)
 
 
-def parse(text: str, path: str, environ: Mapping[str, str], secrets: bool = True) -> Config:
+def parse(text: str, path: str, environ: Mapping[str, str], missing: Sequence[Key] = ()) -> Config:
     """Like `load` for a text; `path` is where it came from: relative `${file:...}` begin in its folder."""
-    tree = read(text, Path(path).parent, environ, secrets)
+    tree = read(text, Path(path).parent, environ, missing)
     if tree.data is None and not tree.problems:
         tree.problems.append(Problem(1, 1, "", "the file is empty", "kafka, inputs and sampling are required"))
     elif tree.data is not None and not isinstance(tree.data, dict):
         tree.problems.append(tree.problem((), "must be a mapping of sections", "kafka, inputs, sampling, ..."))
     config = _config(tree) if isinstance(tree.data, dict) else None
+    if config is None and not tree.problems:
+        tree.problems += [
+            tree.problem(each, "is not on this machine, and nothing can stand for it") for each in tree.stood_in
+        ]
     if config is None or tree.problems:
         raise InvalidConfig(path, sorted(tree.problems, key=lambda problem: (problem.line, problem.column)))
     return config
@@ -77,11 +81,11 @@ def _config(tree: Tree) -> Config | None:
             config = Config.model_validate(data)
         except ValidationError as error:
             found = [each for one in error.errors() for each in _problems(_in_file(one, data, indices), tree)]
-            if any([_stood_in_anew(path, tree) for path, _, _ in found]):
+            if any([_stood_in_anew(path, tree) for path in _doubted(found, tree)]):
                 continue
         else:
-            return None if wrong else config
-        unsure = {word for path in wrong for word in _words(path, tree)}
+            return None if wrong and (tree.problems or not tree.stood_in) else config
+        unsure = {word for path in (*wrong, *tree.stood_in) for word in _words(path, tree)}
         known, before = set(told), set(wrong)
         for path, rule, hint in found:
             again = any(path[: len(other)] == other or other[: len(path)] == path for other in known)
@@ -96,16 +100,25 @@ def _config(tree: Tree) -> Config | None:
             return None
 
 
+def _doubted(found: Sequence[tuple[Key, str, str]], tree: Tree) -> list[Key]:
+    """Where something stands in, and a problem is there, or at least names it."""
+    paths = {path for path, _, _ in found} | {path[:-1] for path, _, _ in found}  # one of several in a text
+    named = {word for _, rule, _ in found for word in re.findall(r"\w+", rule)}
+    return [path for path in tree.stood_in if path in paths] or [path for path in tree.stood_in if path[-1] in named]
+
+
 def _stood_in_anew(path: Key, tree: Tree) -> bool:
     """Whether something else stands now for what is not on this machine."""
-    if path not in tree.stood_in:
-        path = path[:-1]  # one of several in a text
-    now = tree.stood_in.get(path, len(STAND_INS))
-    if now + 1 >= len(STAND_INS):
+    (text, which), around = tree.stood_in[path], _value(path[:-1], tree)
+    words = _schema_at(path).get("enum", ())
+    if words and around[path[-1]] not in words:
+        around[path[-1]] = words[0]
+        return True
+    if which + 1 == len(STAND_INS):
         return False
-    tree.stood_in[path] = now + 1
-    around = _value(path[:-1], tree)
-    around[path[-1]] = around[path[-1]].replace(STAND_INS[now], STAND_INS[now + 1])
+    other = STAND_INS[which + 1].format(list(tree.stood_in).index(path) + 1)
+    tree.stood_in[path] = other, which + 1
+    around[path[-1]] = around[path[-1]].replace(text, other)
     return True
 
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from pipeline.config import INPUT_ENCODINGS, Sampling
 from pipeline.config_file import InvalidConfig, parse, told
-from pipeline.yaml_tree import Key, Problem, dotted, not_allowed, not_yaml
+from pipeline.yaml_tree import ANYWHERE, Key, Problem, dotted, not_allowed, not_yaml
 from processors.sampling.ottl import CONTEXTS, Context, alternatives, may_fail
 from processors.sampling.policies import Policy
 from schemas.errors import ConfigError
@@ -388,7 +388,7 @@ class _Conversion:
     def checked(self, path: Key, config: Mapping[str, Any]) -> None:
         """What `tailrace check` will say of the result where its variables are set."""
         try:
-            parse(written(config), "", {}, secrets=False)
+            parse(written(config), "", {}, ANYWHERE)
         except InvalidConfig as invalid:
             for problem in invalid.problems:
                 section, _, key = problem.key.partition(".")

@@ -12,7 +12,7 @@ would be in YAML.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,12 @@ Key = tuple[str | int, ...]
 
 _INTERPOLATION = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _VARIABLE = re.compile(r"(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
-STAND_INS = ("not-here", "not-here:1", "https://not-here", "1", "1s")
-"""What takes the place of a value that is not on this machine: a text, an address, a URL, a number, a duration."""
+STAND_INS = ("not-here-{}", "not-here-{}:1", "https://not-here-{}", "1", "1s", "1h")
+"""What takes the place of a value that is not on this machine: a text, an address, a URL, a number, durations. Each
+value has a number of its own."""
+CONNECTIONS: tuple[Key, ...] = (("sinks",), ("telemetry",), ("canary",), ("redaction",), ("kafka", "security"))
+"""Where values may be missing for whoever connects to nothing."""
+ANYWHERE: tuple[Key, ...] = ((),)
 _NAMED = re.compile(r"\b(alias|anchor|tag|tag handle) ['\"].*", re.DOTALL)  # in a text of the parser
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -50,7 +54,7 @@ class Tree:
     """`data` is what the file says; `keys` and `values` map paths to (line, column) of the key and of the value.
 
     `interpolated` holds the paths of values that came from the environment or from a file: never print those;
-    `unread` those of values that a problem left empty; `stood_in` says which of STAND_INS stands in which.
+    `unread` those of values that a problem left empty; `stood_in` what stands in which, and which of STAND_INS it is.
     """
 
     data: Any = None
@@ -58,7 +62,7 @@ class Tree:
     values: dict[Key, tuple[int, int]] = field(default_factory=dict)
     interpolated: set[Key] = field(default_factory=set)
     unread: set[Key] = field(default_factory=set)
-    stood_in: dict[Key, int] = field(default_factory=dict)
+    stood_in: dict[Key, tuple[str, int]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     def position(self, path: Key) -> tuple[int, int]:
@@ -84,17 +88,17 @@ def dotted(path: Key) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
-def read(text: str, folder: Path, environ: Mapping[str, str], secrets: bool = True) -> Tree:
+def read(text: str, folder: Path, environ: Mapping[str, str], missing: Sequence[Key] = ()) -> Tree:
     """The tree of one YAML document. What is wrong with it is in `problems`; `data` is then incomplete.
 
-    Without `secrets` a variable or a file that is not here is no problem: one of STAND_INS takes its place.
+    A variable or a file that is not here is no problem below the keys `missing`: one of STAND_INS takes its place.
     """
     tree = Tree()
     loader = None
     try:
         loader = yaml.SafeLoader(text)
         if (node := loader.get_single_node()) is not None:
-            tree.data = _Reader(tree, loader, folder, environ, secrets).value(node, (), frozenset())
+            tree.data = _Reader(tree, loader, folder, environ, missing).value(node, (), frozenset())
     except yaml.MarkedYAMLError as error:
         tree.problems.append(not_yaml(error))
     except yaml.reader.ReaderError as error:
@@ -127,9 +131,9 @@ class _Reader:
     """Turns nodes into data, with everything that this needs at hand."""
 
     def __init__(
-        self, tree: Tree, loader: yaml.SafeLoader, folder: Path, environ: Mapping[str, str], secrets: bool
+        self, tree: Tree, loader: yaml.SafeLoader, folder: Path, environ: Mapping[str, str], missing: Sequence[Key]
     ) -> None:
-        self.tree, self.loader, self.folder, self.environ, self.secrets = tree, loader, folder, environ, secrets
+        self.tree, self.loader, self.folder, self.environ, self.missing = tree, loader, folder, environ, missing
 
     def value(self, node: yaml.Node, path: Key, inside: frozenset[int]) -> Any:
         """The data of one node; `inside` are the identities of the nodes around it."""
@@ -208,7 +212,7 @@ class _Reader:
             try:
                 return file.read_text("utf-8").removesuffix("\n").removesuffix("\r")
             except (OSError, ValueError) as error:
-                if not self.secrets and isinstance(error, OSError):
+                if self.may_miss(path) and isinstance(error, OSError):
                     return self.stand_in(path)
                 told = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
                 reason = error.strerror if isinstance(error, OSError) else told
@@ -223,15 +227,18 @@ class _Reader:
         found = self.environ.get(name)
         if default is not None:
             return found or default
-        if found is None and not self.secrets:
+        if found is None and self.may_miss(path):
             return self.stand_in(path)
         if found is None:
             self.unread(node, path, f"environment variable {name} is not set", f"${{{name}:-default}} gives a default")
         return found or ""
 
+    def may_miss(self, path: Key) -> bool:
+        return any(path[: len(each)] == each for each in self.missing)
+
     def stand_in(self, path: Key) -> str:
-        self.tree.stood_in[path] = 0
-        return STAND_INS[0]
+        text = STAND_INS[0].format(len(self.tree.stood_in) + 1)
+        return self.tree.stood_in.setdefault(path, (text, 0))[0]
 
     def unread(self, node: yaml.Node, path: Key, rule: str, hint: str = "") -> None:
         """Report why a value is empty."""

@@ -12,6 +12,7 @@ from pipeline.commands.console import EX_CONFIG, FILE, PRINT, ROLES, bad, failed
 from pipeline.granted import missing
 from pipeline.overheard import Overheard
 from pipeline.printed import FORMS, kafka_cli
+from pipeline.yaml_tree import CONNECTIONS
 from schemas.errors import ConfigError, TailraceError
 
 
@@ -41,7 +42,7 @@ def acls(file: str, names: list[str], user: str | None, form: str | None) -> Non
         raise click.UsageError("--user goes with --print: what is checked is the user of the configuration")
     if user and user.startswith("User:"):
         raise click.BadParameter(f"{user} without its User:, which Kafka puts before it", param_hint="--user")
-    config, overheard = loaded(file, secrets=form is None), Overheard()
+    config, overheard = loaded(file, () if form is None else CONNECTIONS), Overheard()
     try:
         if form:
             click.echo(FORMS[form].acls(config, rights.by_user(config, names, user)))

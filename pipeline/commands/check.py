@@ -14,6 +14,7 @@ from pipeline import connect as connecting
 from pipeline.commands.console import EX_CONFIG, FILE, ROLES, bad, good, loaded, note, plural
 from pipeline.config import Config
 from pipeline.topics import canary_topics
+from pipeline.yaml_tree import ANYWHERE
 from processors.sampling.policies import Policy
 from processors.sampling.votes import inside
 from schemas.errors import ConfigError
@@ -56,7 +57,7 @@ def check(file: str, connect: bool, without_secrets: bool, names: list[str]) -> 
     """
     if connect and without_secrets:
         raise click.UsageError("--connect needs the secrets")
-    config = loaded(file, secrets=not without_secrets)
+    config = loaded(file, ANYWHERE if without_secrets else ())
     named = ", ".join(config.sinks) or "none"
     counts = f"{plural(len(config.inputs), 'input')}, {plural(len(config.sampling.policies), 'policy')}"
     good(f"{file}: {counts}, sinks: {named}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import click
 
 from pipeline.config import Config, worker_rule
 from pipeline.config_file import InvalidConfig, load
 from pipeline.printed import FORMS
+from pipeline.yaml_tree import Key
 
 EX_CONFIG = 78
 """Exit code of a configuration that cannot be run (sysexits.h; Vector uses it too)."""
@@ -86,10 +87,10 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def loaded(file: str, secrets: bool = True) -> Config:
-    """The configuration, or its problems on standard error and exit code 78. `secrets` as in `load`."""
+def loaded(file: str, missing: Sequence[Key] = ()) -> Config:
+    """The configuration, or its problems on standard error and exit code 78. `missing` as in `load`."""
     try:
-        return load(file, os.environ, secrets)
+        return load(file, os.environ, missing)
     except InvalidConfig as error:
         for problem in error.problems:
             failed(f"{file}:{problem}")

@@ -13,6 +13,7 @@ from pipeline import sizing
 from pipeline.commands.console import loaded
 from pipeline.config import Kafka, Sampling
 from pipeline.roles import diagram
+from pipeline.yaml_tree import CONNECTIONS
 from schemas.settings import format_duration, parse_duration
 
 REPLICATION = 3  # where neither the option nor the configuration says
@@ -95,7 +96,7 @@ def size(
         return
     if spans_per_second is None:
         raise click.UsageError("--spans-per-second is needed: the load is yours to say")
-    config = loaded(file, secrets=False) if file else None
+    config = loaded(file, CONNECTIONS) if file else None
     kafka, sampling = (config.kafka, config.sampling) if config else (None, None)
     factor = kafka.replication_factor if kafka and kafka.replication_factor > 0 else REPLICATION
 

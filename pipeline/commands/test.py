@@ -12,6 +12,7 @@ from pipeline.commands.console import EX_CONFIG, bad, good, loaded, plural
 from pipeline.config_file import InvalidConfig
 from pipeline.policy_tests import Outcome, load_cases, run
 from pipeline.printable import printable
+from pipeline.yaml_tree import CONNECTIONS
 
 
 @click.command()
@@ -30,7 +31,7 @@ def test(files: tuple[Path, ...], file: str, verbose: bool) -> None:
       tailrace test --config tailrace.yaml policies-test.yaml
       tailrace test --config tailrace.yaml --verbose policies-test.yaml
     """
-    config = loaded(file, secrets=False)
+    config = loaded(file, CONNECTIONS)
     failed = total = wrong = 0
     for path in files:
         try:

@@ -13,6 +13,7 @@ from pipeline.commands.console import EX_CONFIG, FILE, PRINT, bad, failed, good,
 from pipeline.commands.resize import resize
 from pipeline.overheard import Overheard
 from pipeline.printed import FORMS
+from pipeline.yaml_tree import CONNECTIONS
 from schemas.errors import ConfigError, TailraceError
 
 
@@ -47,7 +48,7 @@ def topics(file: str, create: bool, form: str | None) -> None:
     """
     if create and form:
         raise click.UsageError("--create and --print exclude each other")
-    config = loaded(file, secrets=form is None)
+    config = loaded(file, () if form is None else CONNECTIONS)
     if form:
         click.echo(FORMS[form].topics(config))
         return

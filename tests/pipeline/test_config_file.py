@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import Config
 from pipeline.config_file import InvalidConfig, load, parse
-from pipeline.yaml_tree import Problem, read
+from pipeline.yaml_tree import ANYWHERE, CONNECTIONS, Problem, read
 from tests.pipeline.configs import MINIMAL, as_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -241,11 +241,38 @@ def test_without_secrets_something_else_stands_for_what_is_not_here() -> None:
     assert {problem.rule for problem in problems(text)} >= {
         f"environment variable {name} is not set" for name in ["N", "ES", "KEY", "WAIT"]
     }
-    config = parse(text, "a.yaml", {"N": "7"}, secrets=False)
+    config = parse(text, "a.yaml", {"N": "7"}, ANYWHERE)
     assert config.kafka.partitions == 7
     assert config.sinks["elasticsearch"].endpoint is not None
     with pytest.raises(InvalidConfig, match=r"kafka\.partitons"):
-        parse(text.replace("partitions", "partitons"), "a.yaml", {}, secrets=False)
+        parse(text.replace("partitions", "partitons"), "a.yaml", {}, ANYWHERE)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sampling: {policies: [{name: a, type: numeric_attribute, numeric_attribute: {key: k, max_value: '${M}'}}]}",
+        "telemetry: {log_level: '${L}'}",
+        "sinks: {elasticsearch: {endpoints: ['${A}', '${B}']}}",
+        "kafka: {bootstrap_servers: 'a:1', session_timeout: '${T}'}",
+        "inputs: [{topic: '${A}', signal: '${S}'}]",
+    ],
+)
+def test_whatever_is_missing_is_taken_for_right(line: str) -> None:
+    key = line.split(":")[0]
+    text = as_yaml({name: value for name, value in MINIMAL.items() if name != key}) + line + "\n"
+    assert problems(text)
+    parse(text, "a.yaml", {}, ANYWHERE)
+
+
+def test_what_a_command_goes_by_must_be_here() -> None:
+    """A policy that nobody has would be tested, and topics of a name that nobody gave be made."""
+    text = as_yaml(
+        MINIMAL | {"kafka": {"bootstrap_servers": "a:1", "prefix": "${P}"}, "sinks": {"jaeger": {"endpoint": "${E}"}}}
+    )
+    with pytest.raises(InvalidConfig) as refused:
+        parse(text, "a.yaml", {}, CONNECTIONS)
+    assert [problem.key for problem in refused.value.problems] == ["kafka.prefix"]
 
 
 def test_what_came_from_outside_is_never_shown() -> None:
