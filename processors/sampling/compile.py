@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 
 Compat = Literal["none", "otel"]
 
-SEMANTICS = 2  # raise it when the same policies come to mean something else: it is part of Plan.version
+SEMANTICS = 3  # raise it when the same policies come to mean something else: it is part of Plan.version
 ROLLOUT_SALT = "tailrace-rollout"  # `ids` and `probabilistic` choose apart from each other
 STATUS_NUMBERS = {"UNSET": 0, "OK": 1, "ERROR": 2}
 COLLECTOR_STATE_MEMBER = 256  # characters of key and value from which on the Collector ignores the value
