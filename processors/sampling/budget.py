@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from processors.sampling.limits import UNITS, Bucket, BucketState, Limiter
+from processors.sampling.limits import LONGEST_MS, ROOM, UNITS, Bucket, BucketState, Limiter
 
 EQUAL = 1000  # the share of a partition that has one Nth of the budget
 WINDOW_MS = 1000  # over which demand is measured, at least
+MEMORY, LONG_MEMORY = 2, 8  # windows in a demand; more where one may have no trace or two by chance
 SPARE = 100  # one part in so many of an equal share is for who wants nothing
 NEVER = -1  # `since` of who has not been asked since it was last found to want nothing
 NOTHING, UNTOLD = (0, 0, NEVER), (EQUAL, 0, 0)  # share, demand, since
@@ -52,21 +53,28 @@ class Budgeted:
     def _apply(self) -> None:
         bucket, budget = self._bucket, self._budget
         bucket.capacity, bucket.per_ms = budget.burst * UNITS * self._share, budget.per_second * self._share
-        bucket.tokens = min(bucket.tokens, bucket.capacity)
+        self._room = min(budget.burst * self._token, LONGEST_MS * budget.per_second * max(EQUAL, self._share))
+        bucket.tokens = min(bucket.tokens, max(bucket.capacity, self._room))
 
     def take(self, now: int, part: int, size: int) -> bool:
         if self._since < 0:
             self._since = now
         self._wanted += size
-        self._bucket.fill(now)
+        self._bucket.fill(now, room=min(ROOM * size * self._token, self._room))
         return size <= self._budget.burst and self._bucket.spend(size * self._token)
 
     def _measure(self, now: int) -> None:
         elapsed = now - self._since
         if self._since >= 0 and elapsed >= WINDOW_MS:
             rate = -(-self._wanted * 1000 // elapsed)
-            self._demand = (self._demand + rate) // 2 if self._demand else rate
+            memory = LONG_MEMORY if self._coarse() else MEMORY
+            self._demand = ((memory - 1) * self._demand + rate) // memory if self._demand else rate
             self._wanted, self._since = 0, now if self._demand else NEVER
+
+    def _coarse(self) -> bool:
+        """Whether it sees few traces for its share: one left it in debt, or it holds room for some."""
+        bucket, budget = self._bucket, self._budget
+        return not 0 <= bucket.tokens <= max(bucket.capacity, budget.burst * UNITS * EQUAL)
 
     def allot(self, index: int, states: Sequence[Sequence[BucketState] | None], now: int) -> None:
         """Take the share of partition `index`, by the newest `state` of each; empty: told nothing yet; None: is silent.
@@ -92,7 +100,7 @@ class Budgeted:
     def restore(self, state: Sequence[BucketState]) -> None:
         (_, _), (self._share, self._demand), (self._wanted, self._since) = state
         self._apply()
-        self._bucket.restore(state[0], self._budget.burst * self._token)
+        self._bucket.restore(state[0], self._budget.burst * self._token, self._room)
 
 
 def shares(demands: Sequence[int], whole: int) -> list[int]:

@@ -17,6 +17,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from processors.sampling.adaptive import Keyed, KeyState
 
 UNITS = 1000  # a millisecond adds `per_second` units
+ROOM = 5  # traces like the one that asks: with room for one, random gaps between them lose a third at half the rate
+LONGEST_MS = 15_000  # of its own rate that a bucket holds for the sake of such room
 BucketState = tuple[int, int]
 """Units, and ms of stream time; that is -1 while nobody has come."""
 
@@ -83,14 +85,17 @@ class Bucket:
     tokens: int
     filled: int = -1  # ms of stream time
 
-    def fill(self, now: int, more: int = 0) -> int:
-        """Bring it up to `now` (ms), with `more` units from elsewhere; how many units did not fit."""
+    def fill(self, now: int, more: int = 0, room: int = 0) -> int:
+        """Bring it up to `now` (ms), with `more` units from elsewhere; how many units did not fit.
+
+        It may hold `room`, if that is more than its capacity.
+        """
         if self.filled < 0:
             self.filled = now
         elif now > self.filled:
             more += (now - self.filled) * self.per_ms
             self.filled = now
-        over = max(0, self.tokens + more - self.capacity)
+        over = max(0, self.tokens + more - max(self.capacity, room))
         self.tokens += more - over
         return over
 
@@ -105,36 +110,39 @@ class Bucket:
         """Of a checkpoint."""
         return self.tokens, self.filled
 
-    def restore(self, state: BucketState, largest: int) -> None:
+    def restore(self, state: BucketState, largest: int, room: int = 0) -> None:
         """Go on from there, with no more than fits, and no deeper in debt than a trace of `largest` units leaves it.
 
         The rate may have been another one, or counted bytes.
         """
         least = min(0, self.capacity - largest)
-        self.tokens, self.filled = max(least, min(state[0], self.capacity)), state[1]
+        self.tokens, self.filled = max(least, min(state[0], max(self.capacity, room))), state[1]
 
 
 class _One:
     """One bucket.
 
     A trace above the burst never passes. One above this partition's share of it passes a full bucket and leaves it in
-    debt: otherwise a small rate over many partitions would let no trace pass.
+    debt: otherwise a small rate over many partitions would let no trace pass. Where that share has room for few traces
+    there is room for ROOM of them, within the whole burst and LONGEST_MS: what a gap between two of them saves is not
+    lost. It begins without.
     """
 
     def __init__(self, rate: Rate, partitions: int) -> None:
         self._burst = rate.burst
         self._token = UNITS * partitions  # units of a span or byte
         self._bucket = Bucket(rate.burst * UNITS, rate.per_second, rate.burst * UNITS)
+        self._room = min(rate.burst * self._token, LONGEST_MS * rate.per_second)
 
     def take(self, now: int, part: int, size: int) -> bool:
-        self._bucket.fill(now)
+        self._bucket.fill(now, room=min(ROOM * size * self._token, self._room))
         return size <= self._burst and self._bucket.spend(size * self._token)
 
     def state(self) -> list[BucketState]:
         return [self._bucket.state()]
 
     def restore(self, state: Sequence[BucketState]) -> None:
-        self._bucket.restore(state[0], self._burst * self._token)
+        self._bucket.restore(state[0], self._burst * self._token, self._room)
 
 
 class Limits:

@@ -48,7 +48,8 @@ class _Bucket:
 
     def take(self, time: int, spans: int) -> bool:
         if self.at is not None:
-            self.tokens = min(self.capacity, self.tokens + (time - self.at) * self.rate)
+            room = min(Fraction(5 * spans), Fraction(self.largest), 15_000 * self.rate)
+            self.tokens = min(max(self.capacity, room), self.tokens + (time - self.at) * self.rate)
         self.at = time
         passes = spans <= self.largest and self.tokens >= min(Fraction(spans), self.capacity)
         self.tokens -= spans * passes

@@ -104,6 +104,52 @@ def test_workers_that_stand_still_and_catch_up_hold_it_too(stalls: list[tuple[in
     assert max(sum(passed[begin : begin + 5]) for begin in range(0, 55, 5)) < 1.3 * 5 * BUDGET
 
 
+def steady(rate: Budget | Rate, partitions: int, spans: int, demand: int, seconds: int = 150) -> list[int]:
+    """Spans that pass in each second of traces of `spans` spans, `demand` spans/s by chance over the partitions."""
+    draw, limits = random.Random(3), [Limits([rate], partitions) for _ in range(partitions)]
+    passed, asked = [0] * seconds, [0] * partitions
+    now = 0.0
+    for second in range(seconds):
+        told = [one.state() if second - last < 15 else None for one, last in zip(limits, asked, strict=True)]
+        for index, one in enumerate(limits):
+            one.allot(index, told, NOON + second * 1000)
+        while now < second + 1:
+            index = draw.randrange(partitions)
+            asked[index] = second
+            passed[second] += spans * limits[index].at(NOON + int(now * 1000)).take(0, spans)
+            now += draw.expovariate(demand / spans)
+    return passed
+
+
+COARSE = [(16, 10, 0.9), (16, 50, 0.8), (16, 200, 0.7), (64, 50, 0.65)]
+"""Partitions, spans of a trace, and what passes at least of what the budget allows, near to and above it."""
+
+
+@pytest.mark.parametrize("kind", [Budget, Rate])
+@pytest.mark.parametrize(("partitions", "spans", "least"), COARSE, ids=str)
+def test_few_traces_of_a_partition_pass_nearly_as_many_would(
+    kind: type[Budget] | type[Rate], partitions: int, spans: int, least: float
+) -> None:
+    """One in a second, or in ten: a bucket with room for one loses what gaps between them save."""
+    rate = kind("p", BUDGET, BUDGET if kind is Budget else 2 * BUDGET)
+    for demand, part in ((500, max(0.85, least)), (900, least), (2_000, least)):
+        passed = steady(rate, partitions, spans, demand)[30:]
+        assert sum(passed) >= part * min(demand, BUDGET) * len(passed), demand
+        for begin in range(0, len(passed) - 60, 10):
+            assert sum(passed[begin : begin + 60]) <= 1.05 * 60 * BUDGET + 5 * spans
+
+
+@pytest.mark.parametrize("rate", [Budget("p", BUDGET, BUDGET), Rate("p", BUDGET, 2 * BUDGET)], ids=str)
+def test_what_was_saved_for_large_traces_is_bounded(rate: Budget | Rate) -> None:
+    """Sixteen partitions that had nothing for an hour: small ones find their share, large ones 15 s of the rate."""
+    for spans, most in ((1, rate.burst), (60, 15 * BUDGET), (1_000, 15 * BUDGET)):
+        limits = [Limits([rate], 16) for _ in range(16)]
+        for one in limits:
+            one.at(NOON).take(0, spans)
+        passed = [spans * one.at(NOON + 3_600_000).take(0, spans) for one in limits for _ in range(2_000 // spans)]
+        assert sum(passed) <= most + 16 * spans
+
+
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=64), st.integers(1, 64 * EQUAL))
 def test_shares_are_of_the_whole_and_nobody_has_none(demands: list[int], whole: int) -> None:
     found = shares(demands, whole)
