@@ -33,9 +33,10 @@ Told = Mapping[str, Sequence[tuple[int, int]]] | None
 
 
 class BudgetExchange:
-    """The newest checkpoints of all N partitions, for all leases of a worker."""
+    """The newest checkpoints of all N partitions, for all leases of a worker; `meanings` are those of its plan."""
 
-    def __init__(self, topics: Topics, partitions: int) -> None:
+    def __init__(self, topics: Topics, partitions: int, meanings: Mapping[str, str]) -> None:
+        self._meanings = meanings
         self._partitions = [TopicPartition(topics.decisions, index) for index in range(partitions)]
         self._newest: dict[TopicPartition, tuple[int, Told]] = {}
         self._looked, self._began = float("-inf"), 0.0  # the last time, the first time
@@ -52,7 +53,7 @@ class BudgetExchange:
                 async with asyncio.timeout(ANSWER_LIMIT):  # bursts wait for this
                     found = await reader.newest(self._partitions, NEWEST)
                 for partition, (_, append, value) in found.items():
-                    self._newest[partition] = append, limiters_of(value)
+                    self._newest[partition] = append, limiters_of(value, self._meanings)
             except (KafkaError, Retryable, TimeoutError) as error:
                 log.warning("budgets of other partitions could not be read", extra={"error": repr(error)})
                 self._looked = time.monotonic() + AFTER_NONE

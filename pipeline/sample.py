@@ -138,7 +138,7 @@ class Shared:
         self.retention = Retention(config.kafka.retention)
         self.exchange: BudgetExchange | None = None
         if any(isinstance(rate, Budget) for rate in self.plan.rates):
-            self.exchange = BudgetExchange(self.topics, config.kafka.partitions)
+            self.exchange = BudgetExchange(self.topics, config.kafka.partitions, self.plan.meanings)
 
     def window(self, index: int, settings: Settings) -> Window:
         """An empty one of partition `index`."""

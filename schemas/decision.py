@@ -7,6 +7,7 @@ committed offset's metadata: state is what the last record says, no determinism 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -54,8 +55,9 @@ class Checkpoint:
     the tail*; only what changed since the previous record unless `full`. `policy_version` names the config.
     `limiters` maps a policy to the state of its token buckets after all verdicts up to this record: (tokens, stream
     time in ms) each, see processors.sampling.limits. `keyed` maps a policy that goes by keys to what each of its
-    samplers knows, pairs of numbers (processors.sampling.adaptive). `waits` are the `decision_wait` of the verdicts and
-    that after the root (0: none), in ms. A record without them is written as before there were any.
+    samplers knows, pairs of numbers (processors.sampling.adaptive). `meant` says of policies in either what their state
+    means (Plan.meanings). `waits` are the `decision_wait` of the verdicts and that after the root (0: none), in ms. A
+    record without them is written as before there were any.
     """
 
     tails: dict[str, int] = field(default_factory=dict)
@@ -67,6 +69,14 @@ class Checkpoint:
     limiters: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     keyed: dict[str, list[list[tuple[int, int]]]] = field(default_factory=dict)
     waits: tuple[int, int] | None = None
+    meant: dict[str, str] = field(default_factory=dict)
+
+    def forget(self, meanings: Mapping[str, str]) -> None:
+        """The state of policies that means something else than in `meanings`; an older release does not say what."""
+        for policy, meaning in self.meant.items():
+            if meaning != meanings.get(policy):
+                self.limiters.pop(policy, None)
+                self.keyed.pop(policy, None)
 
 
 @dataclass(slots=True)
@@ -121,6 +131,7 @@ class DecisionRecord:
                 **({"keyed": point.keyed} if point.keyed else {}),
                 **({"repeated": self.repeated.tobytes()} if self.repeated else {}),
                 **({"waits": point.waits} if point.waits else {}),
+                **({"meant": point.meant} if point.meant else {}),
             }
         )
 
@@ -150,17 +161,26 @@ class DecisionRecord:
                     for name, each in raw.get("keyed", {}).items()
                 },
                 waits=_waits(*raw["waits"]) if "waits" in raw else None,
+                meant=dict(raw.get("meant", {})),
             )
             return record
         except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
             raise ProtocolError(f"not a decision record of Tailrace: {error!r}") from error
 
 
-def limiters_of(value: bytes) -> dict[str, list[tuple[int, int]]]:
-    """The `limiters` of the checkpoint of a decision record alone. Raises ProtocolError on anything else."""
+def limiters_of(value: bytes, meanings: Mapping[str, str]) -> dict[str, list[tuple[int, int]]]:
+    """The `limiters` of the checkpoint of a decision record alone, without those that mean something else.
+
+    Raises ProtocolError on anything else than a record.
+    """
     try:
-        found = unpack(value).get("limiters", {})
-        return {name: [(first, second) for first, second in each] for name, each in found.items()}
+        raw = unpack(value)
+        meant, found = raw.get("meant", {}), raw.get("limiters", {})
+        return {
+            name: [(first, second) for first, second in each]
+            for name, each in found.items()
+            if meant.get(name) in (None, meanings.get(name))
+        }
     except (ValueError, TypeError, AttributeError) as error:
         raise ProtocolError(f"not a decision record of Tailrace: {error!r}") from error
 

@@ -87,7 +87,8 @@ class Plan:
     they mean: it names the plan in decisions. Bit sets have `words` 64-bit words: `span_bits` works out what spans
     meet by themselves, `resource_bits` what they meet by their resource, and `severity_bits` holds what a log record
     meets, by its severity number (0 = unspecified meets nothing). `samplers` go by keys, which are made of
-    `features`; without any there are none.
+    `features`; without any there are none. `meanings` maps each policy that has state to a short hash of what this
+    means: what goes on with the state of another plan has the same.
     """
 
     keys: dict[bytes, int]
@@ -104,6 +105,7 @@ class Plan:
     shadow_limits: frozenset[str] = frozenset()
     samplers: tuple[Keyed, ...] = ()
     features: SpanFeatures | None = None
+    meanings: Mapping[str, str] = field(default_factory=dict)
 
     def resource_bits(self, values: Sequence[AttributeValue | None]) -> int:
         """The predicates that all spans of a resource meet, by its attributes (in the slots of `keys`)."""
@@ -149,6 +151,7 @@ def compile_policies(policies: Sequence[Policy], *, compat: Compat = "none", ext
         shadow_limits=frozenset(policy.name for policy in policies if policy.shadow and policy.name in limited),
         samplers=tuple(compiler.samplers),
         features=SpanFeatures(list(compiler.features), compiler.keys) if compiler.features else None,
+        meanings={name: _digest(meaning, 4) for name, meaning in compiler.meanings.items()},
     )
 
 
@@ -169,6 +172,7 @@ class _Compiler:
     rates: list[Allowance] = field(default_factory=list)
     samplers: list[Keyed] = field(default_factory=list)
     features: dict[Feature, int] = field(default_factory=dict)
+    meanings: dict[str, list[object]] = field(default_factory=dict)
     outer: str = ""  # the policy of the configuration that is being compiled
 
     def slot(self, key: str) -> int:
@@ -352,15 +356,22 @@ class _Compiler:
                 self.fields.root |= bit
         return bit
 
+    def _keeps(self, *meaning: object) -> None:
+        """The policy has state: what it is of. Rates, goals and bounds are not: state is gone on with under others."""
+        self.meanings.setdefault(self.outer, []).append(meaning)
+
     def _rate(self, block: RateLimiting) -> Condition:
+        self._keeps("rate", "spans")
         self.rates.append(Rate(self.outer, block.spans_per_second, block.burst))
         return WithinRate(len(self.rates) - 1)
 
     def _byte_rate(self, block: BytesLimiting) -> Condition:
+        self._keeps("rate", "bytes")
         self.rates.append(Rate(self.outer, block.bytes_per_second, block.burst))
         return WithinBytes(len(self.rates) - 1)
 
     def _budget(self, block: FleetBudget) -> Condition:
+        self._keeps("budget", "spans" if block.spans_per_second else "bytes")
         self.rates.append(Budget(self.outer, block.spans_per_second or block.bytes_per_second, block.burst))
         return (WithinRate if block.spans_per_second else WithinBytes)(len(self.rates) - 1)
 
@@ -370,6 +381,7 @@ class _Compiler:
         total, names = block.max_total_spans_per_second, [part.name for part in parts]
         percents = {allocation.policy: allocation.percent for allocation in block.rate_allocation}
         shares = _shares_as_collector(total, names, percents) if strict else _shares(total, names, percents)
+        self._keeps("shares by second" if strict else "shares", names)
         self.rates.append((SharesBySecond if strict else Shares)(self.outer, total, shares))
         return FirstWithin(index, not strict, tuple(self.condition(part) for part in parts))
 
@@ -398,10 +410,13 @@ class _Compiler:
             block.burst_detection_delay,
             block.max_keys,
         )
+        unit = "traces" if of_traces else "spans"
+        self._keeps("averages", unit, allowed.interval, sorted(block.field_list))
         return self._by_key(allowed, block.field_list)
 
     def _rare(self, block: Rare) -> Condition:
         rarity = Rarity(self.outer, block.traces, int(block.interval * 1000), block.max_shapes)
+        self._keeps("shapes", rarity.interval, sorted(block.field_list))
         return self._by_key(rarity, block.field_list)
 
     def _by_key(self, sampler: Keyed, names: Sequence[str]) -> Condition:
@@ -450,5 +465,10 @@ def _shares_as_collector(total: int, names: Sequence[str], percents: Mapping[str
 def _version(policies: Sequence[Policy], compat: Compat) -> str:
     """Twelve hex digits. Defaults are left out, so a field added later changes no version."""
     meaning = [SEMANTICS, compat, [p.model_dump(mode="json", by_alias=True, exclude_defaults=True) for p in policies]]
+    return _digest(meaning, 6)
+
+
+def _digest(meaning: object, size: int) -> str:
+    """Two hex digits for each of `size` bytes."""
     canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":")).encode()
-    return hashlib.blake2b(canonical, digest_size=6).hexdigest()
+    return hashlib.blake2b(canonical, digest_size=size).hexdigest()

@@ -42,7 +42,14 @@ def join(points: Sequence[Checkpoint]) -> Checkpoint:
             raw_topics[topic] = max(count, raw_topics.get(topic, 0))
     marks = {raw: mark for raw in raws if (mark := _slowest(points, raw)) is not None}
     policy = points[0].policy_version if points else ""
-    return Checkpoint(marks=marks, raw_topics=raw_topics, policy_version=policy, full=True, limiters=_shared(points))
+    meant = {name: meaning for point in points for name, meaning in point.meant.items()}
+    for point in points:
+        point.forget(meant)
+    limiters = _shared(points)
+    meant = {name: meaning for name, meaning in meant.items() if name in limiters}
+    return Checkpoint(
+        marks=marks, raw_topics=raw_topics, policy_version=policy, full=True, limiters=limiters, meant=meant
+    )
 
 
 def _slowest(points: Sequence[Checkpoint], raw: RawPartition) -> tuple[int, int] | None:

@@ -347,6 +347,7 @@ class Window:
             self._clock.restore(point.marks, point.raw_topics)
             self._tail_clock.restore(point.marks, point.raw_topics)
             self._left_out = set(self._tail_clock.stalled())
+            point.forget(self._plan.meanings)
             self._limits.restore(point.limiters)
             self._limits.restore_keys(point.keyed)
             self._expire()
@@ -656,6 +657,7 @@ class Window:
         record, self._pending = self._pending, DecisionRecord(self._settings.partitions)
         self._pending_bytes = 0
         marks = self._marks_to_save(full)
+        limiters, keyed = self._limits.state(), self._limits.keys()
         record.checkpoint = Checkpoint(
             tails={feed: cursor.tail for feed, cursor in self._cursors.items()},
             counted={feed: max(cursor.counted, cursor.head) for feed, cursor in self._cursors.items()},
@@ -663,8 +665,9 @@ class Window:
             raw_topics=dict(self._tail_clock.raw_topics),
             policy_version=self._plan.version,
             full=full,
-            limiters=self._limits.state(),
-            keyed=self._limits.keys(),
+            limiters=limiters,
+            keyed=keyed,
+            meant={policy: self._plan.meanings[policy] for policy in {**limiters, **keyed}},
             waits=(self._settings.decision_wait, self._settings.wait_after_root or 0),
         )
         self._count_votes()

@@ -29,8 +29,10 @@ class Budgeted(Stages):
         """In the newest checkpoint of each partition."""
         found = [0, 0]
         for record in await self.records(self.topics.decisions):
-            limiters = limiters_of(record.value)
-            assert limiters == DecisionRecord.decode(record.value).checkpoint.limiters
+            point = DecisionRecord.decode(record.value).checkpoint
+            limiters = limiters_of(record.value, point.meant)
+            assert limiters == point.limiters
+            assert set(limiters_of(record.value, dict.fromkeys(point.meant, "another"))) == set()
             if "fleet" in limiters:
                 found[record.partition] = limiters["fleet"][1][0]
         return found

@@ -36,6 +36,9 @@ KEYED = DecisionRecord(
     3, checkpoint=Checkpoint(keyed={"rare": [[(500_000, 0), ((1 << 64) - 1, 2)]], "dynamic": [[], [(1, 2), (0, 0)]]})
 )
 WAITED = DecisionRecord(3, checkpoint=Checkpoint(waits=(30_000, 0)))
+
+
+MEANT = DecisionRecord(3, checkpoint=Checkpoint(limiters={"größe": [(7, -1)]}, meant={"größe": "0a1b2c3d"}))
 CALLS, DURATIONS = TICK.blocks
 TOLD = replace(
     TICK,
@@ -197,6 +200,12 @@ def test_decisions_with_their_waits() -> None:
     assert same(WAITED.encode(), golden("decision_waits.bin"))
     assert DecisionRecord.decode(golden("decision_waits.bin")) == WAITED
     assert "waits" not in unpack(KEYED.encode())
+
+
+def test_decisions_with_what_their_state_means() -> None:
+    assert same(MEANT.encode(), golden("decision_meant.bin"))
+    assert DecisionRecord.decode(golden("decision_meant.bin")) == MEANT
+    assert "meant" not in unpack(KEYED.encode())
 
 
 def test_dead_letters() -> None:

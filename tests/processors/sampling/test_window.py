@@ -856,6 +856,62 @@ def test_a_new_owner_knows_the_keys() -> None:
     assert len(points[0]["by-name"][0]) > 2
 
 
+TWO = [{"name": name, "type": "always_sample"} for name in "ab"]
+FIRST: dict[str, tuple[str, dict[str, object]]] = {
+    "fields": ("dynamic", {"field_list": ["name"]}),
+    "interval": ("throughput", {"field_list": ["name"], "goal_spans_per_second": 5}),
+    "unit": ("throughput", {"field_list": ["name"], "goal_spans_per_second": 5}),
+    "rare": ("rare", {"field_list": ["name"]}),
+    "type": ("rare", {"field_list": ["name"]}),
+    "bytes": ("budget", {"spans_per_second": 5}),
+    "parts": ("composite", {"max_total_spans_per_second": 5, "composite_sub_policy": TWO}),
+}
+THEN: dict[str, tuple[str, dict[str, object]]] = {
+    "fields": ("dynamic", {"field_list": ["name", "status"]}),
+    "interval": ("throughput", {"field_list": ["name"], "goal_spans_per_second": 5, "adjustment_interval": "30s"}),
+    "unit": ("throughput", {"field_list": ["name"], "goal_traces_per_second": 5}),
+    "rare": ("rare", {"field_list": ["status"]}),
+    "type": ("dynamic", {"field_list": ["name"]}),
+    "bytes": ("budget", {"bytes_per_second": 5}),
+    "parts": ("budget", {"spans_per_second": 5}),
+}
+SAME: dict[str, tuple[str, dict[str, object]]] = {
+    "fields": ("throughput", {"field_list": ["name"], "goal_spans_per_second": 9, "max_keys": 7}),
+    "rare": ("rare", {"field_list": ["name"], "traces": 5}),
+    "bytes": ("budget", {"spans_per_second": 9}),
+}
+
+
+def state_after(first: tuple[str, dict[str, object]], then: tuple[str, dict[str, object]], told: bool) -> bool:
+    """Whether a policy under the same name goes on with the state that it had; `told`: a record says of what it is."""
+    pair = Pair(more=(policy("edited", first[0], **first[1]),))
+    pair.spans(0, "A1", "B1", "C1")
+    quiet(pair, DUE)
+    pair.own().settle()
+    record = pair.records()[-1]
+    assert set(record.checkpoint.meant) == {"edited"}
+    if not told:
+        record.checkpoint.meant = {}
+        pair.decisions[-1] = record.encode()
+    pair.more = (policy("edited", then[0], **then[1]),)
+    goes_on, new = pair.own().window._limits, Pair(more=pair.more).own().window._limits
+    return (goes_on.state(), goes_on.keys()) != (new.state(), new.keys())
+
+
+@pytest.mark.parametrize("name", THEN)
+def test_a_policy_that_came_to_mean_something_else_begins_anew(name: str) -> None:
+    assert not state_after(FIRST[name], THEN[name], told=True)
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_a_policy_with_another_goal_goes_on(name: str) -> None:
+    assert state_after(FIRST[name], SAME[name], told=True)
+
+
+def test_what_the_release_before_wrote_is_taken_as_it_is() -> None:
+    assert state_after(FIRST["fields"], THEN["fields"], told=False)
+
+
 def test_keys_that_no_record_tells_of_are_learnt_anew() -> None:
     pair = Pair(more=(RARE,))
     keyed_traffic(pair, takeover=False)
