@@ -36,8 +36,6 @@ KEYED = DecisionRecord(
     3, checkpoint=Checkpoint(keyed={"rare": [[(500_000, 0), ((1 << 64) - 1, 2)]], "dynamic": [[], [(1, 2), (0, 0)]]})
 )
 WAITED = DecisionRecord(3, checkpoint=Checkpoint(waits=(30_000, 0)))
-
-
 MEANT = DecisionRecord(3, checkpoint=Checkpoint(limiters={"größe": [(7, -1)]}, meant={"größe": "0a1b2c3d"}))
 CALLS, DURATIONS = TICK.blocks
 TOLD = replace(
