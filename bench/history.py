@@ -28,7 +28,7 @@ from bench.load import Load
 from bench.measure import console, load_results, machine, save
 from bench.testbed import POLICIES, Testbed
 from bench.write import write
-from pipeline.explain import explain
+from pipeline.operating.explain import explain
 from schemas.decision import DecisionRecord
 from tests.services import Kafka
 

@@ -53,8 +53,8 @@ from bench.testbed import Place, Testbed, create_topics
 from bench.untraced import texts, write_untraced
 from bench.write import write
 from pipeline.config import Config
+from pipeline.configuration.window_settings import settings
 from pipeline.sample import plan
-from pipeline.window_settings import settings
 from processors.sampling.window import Window
 from schemas.decision import decided_keys
 from schemas.envelope import Envelope

@@ -38,7 +38,7 @@ from bench.micro import codecs, encoding, growth, policies
 from bench.series import COLUMNS as SERIES_COLUMNS
 from bench.series import LABELS, verdict
 from bench.series import rows as series_rows
-from pipeline.sizing import Load, Measured, lines, size
+from pipeline.operating.sizing import Load, Measured, lines, size
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PLACE = re.compile(r"(<!-- bench: ([a-z]+) -->\n).*?(<!-- end of bench: \2 -->)", re.DOTALL)

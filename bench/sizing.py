@@ -1,4 +1,4 @@
-"""The constants of `tailrace size`, out of committed results: `python -m bench.report` writes pipeline/measured.json.
+"""The constants of `tailrace size`, out of committed results: `python -m bench.report` writes FILE.
 
 Medians over the runs of bench/results/throughput.json, bench/results/attributes.json and, of its series with more
 attributes, bench/results/sweep.json; bench/results/sustained.json, and bench/results/memory.json. Nothing else goes in.
@@ -15,7 +15,7 @@ from typing import Any
 from bench.compare_tables import unusual
 from bench.contestants import TAILRACE
 
-FILE = Path(__file__).resolve().parent.parent / "pipeline" / "measured.json"
+FILE = Path(__file__).resolve().parent.parent / "pipeline" / "operating" / "measured.json"
 SINKS = ("sink.jaeger", "sink.elasticsearch", "sink.prometheus")
 ROLES = ("ingest", "sample", "aggregate", *SINKS)
 GROWN = ("ingest", "sample")
@@ -35,7 +35,7 @@ def constants(
     grown: Mapping[str, Any],
     sweep: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What pipeline/measured.json holds, out of these results."""
+    """What pipeline/operating/measured.json holds, out of these results."""
     runs: Sequence[Run] = whole["runs"]
 
     def middle(what: Callable[[Run], float]) -> float:

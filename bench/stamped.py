@@ -20,8 +20,9 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.producer import sender
 
 from bench.testbed import Place
-from pipeline import commit, consume, delivery
 from pipeline.cli import main
+from pipeline.kafka import commit, consume
+from pipeline.sending import delivery
 from tests.end_to_end.harness import Worker
 
 STEPS = {

@@ -16,8 +16,8 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 from bench.load import Signal
 from bench.measure import Meter
 from pipeline.config import Config
-from pipeline.config_file import load as load_config
-from pipeline.topics import Topics, ensure
+from pipeline.configuration.config_file import load as load_config
+from pipeline.kafka.topics import Topics, ensure
 from tests.end_to_end.harness import Worker
 from tests.services import Kafka
 from tests.services.process import HOST, answers

@@ -21,7 +21,7 @@ from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.producer.message_accumulator import MessageBatch
 
 from pipeline.cli import main
-from pipeline.consume import Group
+from pipeline.kafka.consume import Group
 from processors.regroup import Regroup
 from processors.sampling.window import Window
 from schemas import decision, envelope, packing, point

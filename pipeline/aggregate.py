@@ -25,16 +25,17 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
-from pipeline import expired, telemetry
-from pipeline.alarm import Alarm
-from pipeline.commit import Committer, Output, committer, dead_letters
+from pipeline import telemetry
 from pipeline.config import Config
-from pipeline.consume import Group, Leases
-from pipeline.lease import Lease
-from pipeline.reader import Reader
-from pipeline.told_letters import TOLD
-from pipeline.told_limits import ToldLimits, limits_of
-from pipeline.topics import Topics
+from pipeline.kafka import expired
+from pipeline.kafka.alarm import Alarm
+from pipeline.kafka.commit import Committer, Output, committer, dead_letters
+from pipeline.kafka.consume import Group, Leases
+from pipeline.kafka.lease import Lease
+from pipeline.kafka.reader import Reader
+from pipeline.kafka.topics import Topics
+from pipeline.watching.told_letters import TOLD
+from pipeline.watching.told_limits import ToldLimits, limits_of
 from processors.span_metrics import span_metric_names
 from processors.ticks import DueTick, Ticks
 from schemas.dead_letter import DeadLetter

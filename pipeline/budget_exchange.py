@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from pipeline.log_start import ANSWER_LIMIT
-from pipeline.reader import Reader
-from pipeline.topics import Topics
+from pipeline.kafka.log_start import ANSWER_LIMIT
+from pipeline.kafka.reader import Reader
+from pipeline.kafka.topics import Topics
 from schemas.decision import limiters_of
 from schemas.errors import Retryable
 

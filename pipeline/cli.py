@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pipeline.identity import version
+from pipeline.watching.identity import version
 
 COMMANDS = (
     *("check", "convert", "test", "simulate", "explain", "restore", "topics", "acls", "worker", "top"),

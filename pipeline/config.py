@@ -3,7 +3,7 @@
 Field names follow the OpenTelemetry Collector, Prometheus, Kafka and Elasticsearch. Unknown keys are refused.
 Durations are strings such as `500ms`, `30s`, `15m`, `2h`; in code they are seconds (float). Rules that need two keys
 live in the section that holds both, or in `Config`, and name the key to change (`refuse`).
-docs/reference/configuration.md is generated from these models; pipeline/config_file.py reads the file.
+docs/reference/configuration.md is generated from these models; pipeline/configuration/config_file.py reads the file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The role `sink.NAME`: from an internal topic to one destination, at least once.
 
 Each sink is a consumer group of its own, so a slow one delays nobody else. An offset is committed once everything
-before it is settled (pipeline/delivery.py), and says what is settled behind it (pipeline/settled.py), so what moves to
+before it is settled (sending/delivery.py), and says what is settled behind it (sending/settled.py), so what moves to
 another worker is not sent again. The writes of a predecessor that died unheard of are recognised by the destination: by
 `_id` in Elasticsearch, by time in Prometheus; Jaeger may show a span twice.
 """
@@ -18,19 +18,20 @@ import faust
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from pipeline import expired, telemetry
-from pipeline.commit import MAX_REQUEST_BYTES
+from pipeline import telemetry
 from pipeline.config import Config
-from pipeline.consume import Group
-from pipeline.dead_letter_share import NEVER, DeadLetterShare
-from pipeline.delivery import Delivery
-from pipeline.lease import Lease
-from pipeline.offsets import Offsets
+from pipeline.kafka import expired
+from pipeline.kafka.commit import MAX_REQUEST_BYTES
+from pipeline.kafka.consume import Group
+from pipeline.kafka.lease import Lease
+from pipeline.kafka.security import client_kwargs
+from pipeline.kafka.topics import Topics
 from pipeline.roles import sources
-from pipeline.security import client_kwargs
-from pipeline.settled import Settled
-from pipeline.settlement import Account
-from pipeline.topics import Topics
+from pipeline.sending.delivery import Delivery
+from pipeline.sending.offsets import Offsets
+from pipeline.sending.settled import Settled
+from pipeline.sending.settlement import Account
+from pipeline.watching.dead_letter_share import NEVER, DeadLetterShare
 from schemas.dead_letter import OTLP, DeadLetter
 from schemas.errors import Retryable
 from schemas.kafka_client import let_go

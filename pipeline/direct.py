@@ -18,15 +18,15 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from pipeline import telemetry
 from pipeline.config import Config
-from pipeline.consume import Group, Leases
-from pipeline.dead_letter_share import DeadLetterShare
-from pipeline.key_check import KeyCheck
-from pipeline.lease import Lease
-from pipeline.pace import LONGEST_SILENCE
-from pipeline.raw_reader import raw_reader, redactors
+from pipeline.configuration.window_settings import direct_settings
+from pipeline.kafka.consume import Group, Leases
+from pipeline.kafka.key_check import KeyCheck
+from pipeline.kafka.lease import Lease
+from pipeline.kafka.pace import LONGEST_SILENCE
+from pipeline.kafka.raw_reader import raw_reader, redactors
+from pipeline.kafka.topics import Topics
 from pipeline.sample import ROLE, PartitionPair, Shared, cache_share, interval
-from pipeline.topics import Topics
-from pipeline.window_settings import direct_settings
+from pipeline.watching.dead_letter_share import DeadLetterShare
 from processors.feeds import feed_of, topic_of
 from processors.sampling.window import Burst, Settings
 from processors.stream_time import BrokerClock

@@ -19,18 +19,19 @@ import faust
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
-from pipeline import expired, telemetry
-from pipeline.alarm import Alarm, breath
-from pipeline.commit import Committer, Output, committer, dead_letters
+from pipeline import telemetry
 from pipeline.config import MARKS_PER_STALL, Config, Input
-from pipeline.consume import Group, Leases
-from pipeline.dead_letter_share import DeadLetterShare
-from pipeline.ingested import Ingested
-from pipeline.lease import Lease
-from pipeline.pace import LONGEST_SILENCE, Lead
-from pipeline.raw_pace import RawPace, is_later
-from pipeline.told_letters import TOLD
-from pipeline.topics import Topics
+from pipeline.kafka import expired
+from pipeline.kafka.alarm import Alarm, breath
+from pipeline.kafka.commit import Committer, Output, committer, dead_letters
+from pipeline.kafka.consume import Group, Leases
+from pipeline.kafka.ingested import Ingested
+from pipeline.kafka.lease import Lease
+from pipeline.kafka.pace import LONGEST_SILENCE, Lead
+from pipeline.kafka.raw_pace import RawPace, is_later
+from pipeline.kafka.topics import Topics
+from pipeline.watching.dead_letter_share import DeadLetterShare
+from pipeline.watching.told_letters import TOLD
 from processors.metric_points import MetricPoints, Naming
 from processors.otlp_series import KnownSeries
 from processors.redaction import Redactor

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 from aiokafka.errors import KafkaError
 
 from pipeline.config import Config
-from pipeline.overheard import Overheard
-from pipeline.topics import Topics, check, partition_counts, topic_specs
+from pipeline.kafka.overheard import Overheard
+from pipeline.kafka.topics import Topics, check, partition_counts, topic_specs
 from schemas.errors import ConfigError, Permanent, TailraceError
 from sinks import signals as signals_of
 
 if TYPE_CHECKING:  # commands that only look at the diagram do not wait for Faust
     import faust
 
-    from pipeline.consume import Group, Leases
+    from pipeline.kafka.consume import Group, Leases
     from pipeline.live.watch import Watch
     from sinks.contract import Signal
 
@@ -30,7 +30,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds between attempts to reach Kafka
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a role does with which topics; its ACLs follow from it (pipeline/acls.py).
+    """What a role does with which topics; its ACLs follow from it (pipeline/kafka/acls.py).
 
     `reads` is what its group consumes. `replays` is what it has written and reads again, outside its group, when it
     takes over; `trims`, what it deletes old records of. `by_signal`: `--signals` gives it a group for each signal.

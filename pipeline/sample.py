@@ -18,21 +18,22 @@ import faust
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline import expired, telemetry
-from pipeline.alarm import Alarm, breath
+from pipeline import telemetry
 from pipeline.budget_exchange import BudgetExchange
-from pipeline.commit import Output, committer, dead_letters
 from pipeline.config import Config
-from pipeline.consume import Group, Leases
-from pipeline.lease import Lease
-from pipeline.log_start import LogStart, Retention
-from pipeline.pace import Lead
-from pipeline.reader import Reader
-from pipeline.restore import Restores
+from pipeline.configuration.window_settings import settings
+from pipeline.kafka import expired
+from pipeline.kafka.alarm import Alarm, breath
+from pipeline.kafka.commit import Output, committer, dead_letters
+from pipeline.kafka.consume import Group, Leases
+from pipeline.kafka.lease import Lease
+from pipeline.kafka.log_start import LogStart, Retention
+from pipeline.kafka.pace import Lead
+from pipeline.kafka.reader import Reader
+from pipeline.kafka.topics import Topics
+from pipeline.operating.restore import Restores
 from pipeline.telemetry import MetricName
-from pipeline.told_letters import TOLD
-from pipeline.topics import Topics
-from pipeline.window_settings import settings
+from pipeline.watching.told_letters import TOLD
 from processors.feeds import place_of
 from processors.sampling.budget import Budget
 from processors.sampling.compile import Plan, compile_policies

@@ -21,16 +21,17 @@ from aiokafka.errors import (
 )
 from faust.app.base import BootStrategy
 
-from pipeline import roles, serving, telemetry, zeros
+from pipeline import roles, telemetry
 from pipeline.config import Config, Telemetry
-from pipeline.consume import Group
-from pipeline.decision_log import side_by_side
-from pipeline.pace import Turns
-from pipeline.reload import File, Reload
-from pipeline.restore import Answer
+from pipeline.configuration.reload import File, Reload
+from pipeline.kafka.consume import Group
+from pipeline.kafka.pace import Turns
+from pipeline.kafka.topics import places
+from pipeline.operating.decision_log import side_by_side
+from pipeline.operating.restore import Answer
 from pipeline.sample import PartitionPair
-from pipeline.topics import places
-from pipeline.watchdog import guard_loop
+from pipeline.watching import serving, zeros
+from pipeline.watching.watchdog import guard_loop
 from processors.sampling.restore import Outcome
 from schemas.errors import ConfigError, Permanent, TailraceError, Unavailable
 from schemas.ids import trace_key
@@ -129,7 +130,7 @@ def explainer(
     reading = asyncio.Lock()
 
     async def explained(trace_id: bytes) -> dict[str, Any] | None:
-        from pipeline.explain import document, explain
+        from pipeline.operating.explain import document, explain
 
         config = current()
         if not _owned(services, places(config, trace_id)):

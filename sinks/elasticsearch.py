@@ -274,7 +274,7 @@ class _Bytes(NdjsonSerializer):
 
 
 def _client(settings: Sink, tls: Tls | None) -> AsyncElasticsearch:
-    """The official client. A node that is not reached is left for the next; pipeline/delivery.py repeats the rest."""
+    """The official client. A node that is not reached is left for the next; whoever sends repeats the rest."""
     options: dict[str, Any] = {}
     if tls is not None:  # its own does not verify the name of an IP address
         options["ssl_context"] = tls.context

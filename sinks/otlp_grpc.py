@@ -60,7 +60,7 @@ class OverGrpc:
         """Read the certificates, make a channel to each server. Connects to nothing yet."""
         retry = self._settings.retry
         options = [
-            ("grpc.enable_retries", 0),  # pipeline/delivery.py has them
+            ("grpc.enable_retries", 0),  # pipeline/sending/delivery.py has them
             ("grpc.max_send_message_length", -1),
             # What a server says of an error may be long: beyond 8 KiB the client would make a limit of it.
             ("grpc.max_metadata_size", METADATA_BYTES),

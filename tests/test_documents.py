@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.cli import COMMANDS, cli
 from pipeline.commands.resize import resize
-from pipeline.config_file import load, parse
+from pipeline.configuration.config_file import load, parse
 from pipeline.demo import command as demo
 from pipeline.roles import diagram
 from pipeline.telemetry import METRICS

@@ -24,7 +24,7 @@ from bench.load import Load, Message, messages
 from bench.measure import console, in_process, keep, table
 from bench.verdicts import Mix
 from pipeline.config import Limits
-from pipeline.decompression import bound
+from pipeline.kafka.decompression import bound
 from processors.sampling.compile import compile_policies
 from processors.sampling.policies import Policy
 from processors.sampling.window import Settings, Window

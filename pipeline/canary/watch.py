@@ -20,8 +20,8 @@ from pipeline import telemetry
 from pipeline.canary.backends import Looker
 from pipeline.canary.probe import Probe, probe
 from pipeline.config import Config
-from pipeline.security import client_kwargs
-from pipeline.topics import canary_topics
+from pipeline.kafka.security import client_kwargs
+from pipeline.kafka.topics import canary_topics
 from schemas.errors import Unavailable
 from schemas.ids import partition_of
 from schemas.kafka_client import told

@@ -7,12 +7,12 @@ import sys
 
 import click
 
-from pipeline import acls as rights
 from pipeline.commands.console import EX_CONFIG, FILE, PRINT, ROLES, bad, failed, good, loaded, note, plural
-from pipeline.granted import missing
-from pipeline.overheard import Overheard
+from pipeline.configuration.yaml_tree import CONNECTIONS
+from pipeline.kafka import acls as rights
+from pipeline.kafka.granted import missing
+from pipeline.kafka.overheard import Overheard
 from pipeline.printed import FORMS, kafka_cli
-from pipeline.yaml_tree import CONNECTIONS
 from schemas.errors import ConfigError, TailraceError
 
 

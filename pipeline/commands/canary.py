@@ -11,9 +11,9 @@ import click
 
 from pipeline.commands.console import EX_CONFIG, bad, failed, good, loaded
 from pipeline.config import Config
-from pipeline.logs import configure
-from pipeline.overheard import Overheard
-from pipeline.topics import canary_topics
+from pipeline.kafka.overheard import Overheard
+from pipeline.kafka.topics import canary_topics
+from pipeline.watching.logs import configure
 from schemas.errors import ConfigError
 
 
@@ -60,7 +60,7 @@ async def _once(config: Config) -> int:
 async def _run(config: Config) -> int:
     from pipeline.canary.backends import lookers
     from pipeline.canary.watch import Watch
-    from pipeline.serving import Server
+    from pipeline.watching.serving import Server
 
     assert config.canary is not None
     configure(config.telemetry.log_level)

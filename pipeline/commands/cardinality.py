@@ -21,12 +21,12 @@ from rich.table import Table
 
 from pipeline.commands.console import failed, loaded, of_kafka, plural
 from pipeline.config import Config
-from pipeline.overheard import Overheard
-from pipeline.printable import cell
-from pipeline.reader import Reader
-from pipeline.security import client_kwargs
-from pipeline.told_limits import standing
-from pipeline.topics import Topics
+from pipeline.kafka.overheard import Overheard
+from pipeline.kafka.reader import Reader
+from pipeline.kafka.security import client_kwargs
+from pipeline.kafka.topics import Topics
+from pipeline.operating.printable import cell
+from pipeline.watching.told_limits import standing
 from schemas.errors import TailraceError
 from schemas.sample import Tick, read_tick
 

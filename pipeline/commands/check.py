@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import click
 
-from pipeline import connect as connecting
 from pipeline.commands.console import EX_CONFIG, FILE, ROLES, bad, good, loaded, note, plural
 from pipeline.config import Config
-from pipeline.topics import canary_topics
-from pipeline.yaml_tree import ANYWHERE
+from pipeline.configuration.yaml_tree import ANYWHERE
+from pipeline.kafka.topics import canary_topics
+from pipeline.operating import connect as connecting
 from processors.sampling.policies import Policy
 from processors.sampling.votes import inside
 from schemas.errors import ConfigError

@@ -9,8 +9,8 @@ import yaml
 
 from pipeline.commands.console import FILE, loaded
 from pipeline.config import Config
-from pipeline.editor_schema import text
-from pipeline.identity import config_hash
+from pipeline.configuration.editor_schema import text
+from pipeline.watching.identity import config_hash
 from processors.sampling.compile import compile_policies
 from schemas.settings import REDACTED, is_secret_name, without_credentials
 from sinks.settings import of_kind, sink_kind

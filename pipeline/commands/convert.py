@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from pipeline.commands.console import EX_CONFIG, failed, note
-from pipeline.config_file import InvalidConfig
-from pipeline.convert import convert as converted
-from pipeline.convert import written
+from pipeline.configuration.config_file import InvalidConfig
+from pipeline.configuration.convert import convert as converted
+from pipeline.configuration.convert import written
 from schemas.errors import ConfigError
 
 

@@ -31,12 +31,12 @@ from pipeline.commands.console import (
     words,
 )
 from pipeline.config import Config
-from pipeline.dead_letters import Found, Queue, Summary, Wanted
-from pipeline.letter_text import readable
-from pipeline.overheard import Overheard
-from pipeline.printable import cell, printable
-from pipeline.reader import Progress
-from pipeline.replay import Replay, Replayed
+from pipeline.kafka.overheard import Overheard
+from pipeline.kafka.reader import Progress
+from pipeline.operating.dead_letters import Found, Queue, Summary, Wanted
+from pipeline.operating.letter_text import readable
+from pipeline.operating.printable import cell, printable
+from pipeline.operating.replay import Replay, Replayed
 from schemas.errors import ConfigError, Permanent, TailraceError
 from schemas.reasons import Reason
 from schemas.settings import parse_duration

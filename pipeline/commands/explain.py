@@ -13,12 +13,12 @@ import aiohttp
 import click
 from aiokafka.errors import KafkaError
 
-from pipeline import told_votes
 from pipeline.commands.console import WorkerUrl, failed, loaded, of_kafka, plural
 from pipeline.config import Config
+from pipeline.kafka.overheard import Overheard
 from pipeline.live.peers import Peer
-from pipeline.overheard import Overheard
-from pipeline.printable import printable
+from pipeline.operating import told_votes
+from pipeline.operating.printable import printable
 from processors.sampling.votes import from_plain
 from schemas.errors import TailraceError, Unavailable
 from schemas.ids import TRACE_ID_BYTES
@@ -94,7 +94,7 @@ async def _found(config: Config, trace_id: bytes, peers: list[Peer]) -> dict[str
                 continue
             if answer is not None:
                 return answer | {"answered_by": peer.url}
-    from pipeline.explain import document, explain  # Faust takes a while
+    from pipeline.operating.explain import document, explain  # Faust takes a while
 
     return document(await explain(config, trace_id)) | {"answered_by": "kafka"}
 

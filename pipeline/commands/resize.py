@@ -10,8 +10,8 @@ from aiokafka.errors import KafkaError
 
 from pipeline.commands.console import EX_CONFIG, FILE, failed, good, loaded, note, of_kafka, plural, progress
 from pipeline.config import Config
-from pipeline.overheard import Overheard
-from pipeline.resize import Plan, Resize
+from pipeline.kafka.overheard import Overheard
+from pipeline.operating.resize import Plan, Resize
 from schemas.errors import ConfigError, TailraceError
 
 

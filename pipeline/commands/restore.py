@@ -15,7 +15,7 @@ import click
 from pipeline.commands.console import WorkerUrl, failed, loaded
 from pipeline.commands.explain import TraceId
 from pipeline.live.peers import Peer
-from pipeline.printable import printable
+from pipeline.operating.printable import printable
 from processors.sampling.restore import Outcome
 from schemas.errors import Unavailable
 

@@ -14,19 +14,20 @@ import click
 from aiokafka.errors import KafkaError
 from pydantic import Field, ValidationError
 
-from pipeline import process, told_simulation
+from pipeline import process
 from pipeline.commands.console import EX_CONFIG, failed, loaded, of_kafka, progress
 from pipeline.config import Config, Sampling
-from pipeline.config_file import InvalidConfig, told
-from pipeline.overheard import Overheard
-from pipeline.printable import printable
-from pipeline.section_file import load_section, refused
+from pipeline.configuration.config_file import InvalidConfig, told
+from pipeline.configuration.section_file import load_section, refused
+from pipeline.kafka.overheard import Overheard
+from pipeline.operating import told_simulation
+from pipeline.operating.printable import printable
 from processors.sampling.policies import Policies
 from schemas.errors import TailraceError
 from schemas.settings import Section, parse_duration
 
 if TYPE_CHECKING:  # other commands do not wait for Faust
-    from pipeline.simulate import Report
+    from pipeline.operating.simulate import Report
 
 
 class PolicyFile(Section):
@@ -109,7 +110,7 @@ def simulate_command(
 
 async def _shown(config: Config, new: Sampling, old: Sampling, since: int, until: int | None) -> Report:
     """The simulation, with a progress bar on standard error."""
-    from pipeline.simulate import simulate
+    from pipeline.operating.simulate import simulate
 
     with progress("replaying") as told:
         return await simulate(config, new, old, since, until, told)

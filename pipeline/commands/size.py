@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from pipeline import sizing
 from pipeline.commands.console import loaded
 from pipeline.config import Kafka, Sampling
+from pipeline.configuration.yaml_tree import CONNECTIONS
+from pipeline.operating import sizing
 from pipeline.roles import diagram
-from pipeline.yaml_tree import CONNECTIONS
 from schemas.settings import format_duration, parse_duration
 
 REPLICATION = 3  # where neither the option nor the configuration says

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from pipeline import told_votes
 from pipeline.commands.console import EX_CONFIG, bad, good, loaded, plural
-from pipeline.config_file import InvalidConfig
-from pipeline.policy_tests import Outcome, load_cases, run
-from pipeline.printable import printable
-from pipeline.yaml_tree import CONNECTIONS
+from pipeline.configuration.config_file import InvalidConfig
+from pipeline.configuration.yaml_tree import CONNECTIONS
+from pipeline.operating import told_votes
+from pipeline.operating.policy_tests import Outcome, load_cases, run
+from pipeline.operating.printable import printable
 
 
 @click.command()

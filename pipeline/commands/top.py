@@ -16,7 +16,7 @@ from pipeline.commands.console import WorkerUrl, failed
 from pipeline.live import terminal
 from pipeline.live.peers import Peer
 from pipeline.live.view import Past, View, view
-from pipeline.printable import printable
+from pipeline.operating.printable import printable
 
 EVERY = 1.0  # seconds between two looks
 PIPE_COLUMNS = 140  # of what goes to a file

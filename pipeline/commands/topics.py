@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from pipeline import topics as internal
 from pipeline.commands.console import EX_CONFIG, FILE, PRINT, bad, failed, good, loaded, note, plural
 from pipeline.commands.resize import resize
-from pipeline.overheard import Overheard
+from pipeline.configuration.yaml_tree import CONNECTIONS
+from pipeline.kafka import topics as internal
+from pipeline.kafka.overheard import Overheard
 from pipeline.printed import FORMS
-from pipeline.yaml_tree import CONNECTIONS
 from schemas.errors import ConfigError, TailraceError
 
 

@@ -11,9 +11,9 @@ import click
 
 from pipeline.commands.console import EX_CONFIG, failed, loaded, words
 from pipeline.config import Config, parse_start, with_live
-from pipeline.config_file import load
-from pipeline.logs import configure
-from pipeline.reload import File
+from pipeline.configuration.config_file import load
+from pipeline.configuration.reload import File
+from pipeline.watching.logs import configure
 from schemas.errors import ConfigError
 
 log = logging.getLogger(__name__)

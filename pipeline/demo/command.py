@@ -26,7 +26,7 @@ from pipeline.demo.ledger import Audit, Holdings
 from pipeline.demo.run import Options, Run, prepared
 from pipeline.demo.screen import line, screen
 from pipeline.demo.summary import summary
-from pipeline.logs import configure
+from pipeline.watching.logs import configure
 from schemas.errors import TailraceError
 from schemas.kafka_client import told
 

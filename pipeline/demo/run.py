@@ -20,7 +20,7 @@ from pipeline.demo.letters import DeadLetterReader
 from pipeline.demo.produce import produce, raw_producer
 from pipeline.demo.settings import DECISION_WAIT_SECONDS, NAMESPACE, SERIES_PER_METRIC, Endpoints, configuration
 from pipeline.demo.traffic import RawTopics, Traffic
-from pipeline.topics import Topics, ensure, topic_specs
+from pipeline.kafka.topics import Topics, ensure, topic_specs
 from pipeline.worker import Worker, running
 from schemas.errors import Unavailable
 

@@ -1,4 +1,4 @@
-"""Who may see the live page: whoever may see the others (pipeline/access.py), in a browser by a cookie as well.
+"""Who may see the live page: whoever may see the others (watching/access.py), in a browser by a cookie as well.
 
 Nothing here answers across origins.
 """
@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from pipeline.access import Access, same
 from pipeline.config import Telemetry
+from pipeline.watching.access import Access, same
 
 COOKIE = "tailrace_live"
 HEADERS = {

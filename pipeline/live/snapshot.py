@@ -133,7 +133,7 @@ def _samples(families: Iterable[Metric]) -> Iterator[Sample]:
 
 
 def _limits(samples: Iterable[Sample]) -> Iterator[Limit]:
-    """The limits as pipeline/told_limits.py tells them."""
+    """The limits as pipeline/watching/told_limits.py tells them."""
     told: Mapping[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for name, labels, value in samples:
         key = labels.get("metric", ""), labels.get("label", "")

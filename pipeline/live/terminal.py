@@ -14,7 +14,7 @@ from rich.text import Text
 
 from pipeline.live.snapshot import Limit
 from pipeline.live.view import Count, RoleView, View
-from pipeline.printable import cell, printable
+from pipeline.operating.printable import cell, printable
 
 BAR = 24  # columns
 MOST_LINES = 8  # of each table that could be long

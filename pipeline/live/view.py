@@ -10,10 +10,10 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.kafka.topics import Topics
 from pipeline.live.graph import EMPTY, Graph
 from pipeline.live.red import Service, charts
 from pipeline.live.snapshot import Limit, Sample, Snapshot, TraceSummary
-from pipeline.topics import Topics
 
 MOST_TRACES = 60
 RATE_SECONDS = 10.0  # that rates look back

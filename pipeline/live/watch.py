@@ -10,7 +10,7 @@ from pipeline.live.recent import KeptTrace, Recent
 from pipeline.live.red import Red
 from pipeline.live.snapshot import Limit, Snapshot, TraceSummary, of_registry
 from pipeline.live.waterfall import Waterfall, waterfall
-from pipeline.told_limits import standing
+from pipeline.watching.told_limits import standing
 from schemas.envelope import Envelope
 from schemas.ids import trace_key
 from schemas.point import PointBatch

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from pipeline.acls import Acl
 from pipeline.config import Config
+from pipeline.kafka.acls import Acl
 from pipeline.printed import kafka_cli, strimzi, terraform
 
 

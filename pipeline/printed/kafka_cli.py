@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from pipeline.acls import Acl, Operation, Resource, grouped, user_of
 from pipeline.config import Config
-from pipeline.topics import topic_specs
+from pipeline.kafka.acls import Acl, Operation, Resource, grouped, user_of
+from pipeline.kafka.topics import topic_specs
 from schemas.kafka_client import Security
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from pipeline.acls import Acl, grouped
 from pipeline.config import Config
-from pipeline.topics import topic_specs
+from pipeline.kafka.acls import Acl, grouped
+from pipeline.kafka.topics import topic_specs
 from schemas.errors import ConfigError
 from schemas.kafka_client import Security
 

@@ -6,9 +6,9 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from pipeline.acls import Acl
 from pipeline.config import Config
-from pipeline.topics import topic_specs
+from pipeline.kafka.acls import Acl
+from pipeline.kafka.topics import topic_specs
 
 KINDS = {"topic": "Topic", "group": "Group", "transactional-id": "TransactionalID"}
 

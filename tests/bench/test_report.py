@@ -95,7 +95,7 @@ def test_every_place_names_a_table_and_performance_leads_to_all_results() -> Non
 
 def test_the_constants_of_size_are_those_of_the_committed_results() -> None:
     results = (json.loads(_at_head(f"bench/results/{name}.json") or "{}") for name in sizing.RESULTS)
-    assert _at_head("pipeline/measured.json") == sizing.text(*results), "run `python -m bench.report`"
+    assert _at_head("pipeline/operating/measured.json") == sizing.text(*results), "run `python -m bench.report`"
 
 
 def test_only_what_is_between_the_marks_is_replaced() -> None:

@@ -17,7 +17,7 @@ import yaml
 from pipeline.commands.console import EX_CONFIG
 from pipeline.commands.worker import worker
 from pipeline.config import Config
-from pipeline.config_file import load, parse
+from pipeline.configuration.config_file import load, parse
 from pipeline.roles import diagram
 from tests.repository import ROOT, committed, read_yaml
 from tests.services.install import ensure

@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 from aiokafka import AIOKafkaProducer
 
-from pipeline import topics as internal
 from pipeline.config import Config
-from pipeline.topics import Topics
+from pipeline.kafka import topics as internal
+from pipeline.kafka.topics import Topics
 from pipeline.worker import running
 from schemas.envelope import RowVerdict
 from tests.pipeline.configs import MINIMAL

@@ -17,7 +17,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from pipeline.config import Config
-from pipeline.config_file import parse
+from pipeline.configuration.config_file import parse
 from pipeline.roles import diagram
 from tests.deploy.promql import known_metrics, metrics_in, parse_errors
 from tests.repository import ROOT, read_yaml

@@ -19,7 +19,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from pipeline.topics import Topics
+from pipeline.kafka.topics import Topics
 from schemas.envelope import Envelope
 from tests.end_to_end.truth import POLICIES, UNSAMPLED
 from tests.repository import ROOT

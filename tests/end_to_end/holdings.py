@@ -12,7 +12,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
 from pipeline.commands.cardinality import newest_ticks
-from pipeline.config_file import load
+from pipeline.configuration.config_file import load
 from schemas.envelope import Envelope
 from schemas.point import HistogramValue
 from tests.end_to_end.harness import DELIVERED_SECONDS, METRICS_INTERVAL, Pipeline

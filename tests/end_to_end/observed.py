@@ -9,10 +9,10 @@ from typing import Any
 import aiohttp
 from prometheus_client.samples import Sample
 
-from pipeline import zeros
 from pipeline.config import Config
 from pipeline.roles import diagram
 from pipeline.telemetry import METRICS
+from pipeline.watching import zeros
 from tests.deploy.dashboards import queries
 from tests.services import Prometheus
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from pipeline import granted
-from pipeline.acls import CREATOR, RESIZER, Acl, Resource, needed
 from pipeline.cli import cli
 from pipeline.config import Config
-from pipeline.topics import ensure, partition_counts
+from pipeline.kafka import granted
+from pipeline.kafka.acls import CREATOR, RESIZER, Acl, Resource, needed
+from pipeline.kafka.topics import ensure, partition_counts
 from tests.end_to_end import holdings, truth
 from tests.end_to_end.harness import ALL_ROLES, RAW_PARTITIONS, Destinations, Pipeline, running
 from tests.end_to_end.traffic import Batches, Feed, Shop

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 
-from pipeline.config_file import load
+from pipeline.configuration.config_file import load
 from tests.deploy.dashboards import queries
 from tests.end_to_end import holdings, observed, truth
 from tests.end_to_end.harness import Destinations, Pipeline, running

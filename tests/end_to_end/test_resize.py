@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import cli
-from pipeline.config_file import load
+from pipeline.configuration.config_file import load
 from pipeline.roles import wait_for_servers
 from schemas.decision import DecisionRecord
 from schemas.errors import ConfigError
@@ -32,7 +32,7 @@ LATE = 40  # traces of which more comes after a resize
 KILLED = """
 import os, signal
 from pipeline.cli import main
-from pipeline.resize import Resize
+from pipeline.operating.resize import Resize
 Resize._move_offsets = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 main()
 """

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipeline.pace import TRANSACTION_TIMEOUT_MS
+from pipeline.kafka.pace import TRANSACTION_TIMEOUT_MS
 from schemas.envelope import Envelope
 from tests.end_to_end.harness import RAW_PARTITIONS, SESSION_TIMEOUT, Destinations, Worker
 from tests.end_to_end.traffic import Batches, Feed, Shop

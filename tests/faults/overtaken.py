@@ -20,8 +20,8 @@ from aiokafka import TopicPartition
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
-from pipeline.config_file import load
-from pipeline.reader import Reader
+from pipeline.configuration.config_file import load
+from pipeline.kafka.reader import Reader
 from schemas.envelope import Envelope
 from tests.end_to_end.harness import RAW_PARTITIONS, Destinations, Pipeline, Worker
 from tests.end_to_end.traffic import Batches, Feed, Shop
@@ -37,7 +37,7 @@ from tests.services.waiting import POLL_SECONDS
 
 RULES = ROOT / "deploy" / "prometheus" / "rules" / "tailrace.rules.yml"
 NAME = 950_001
-RETENTION = 100.0  # seconds, of which a look at the tail may come 15 late (pipeline/log_start.py)
+RETENTION = 100.0  # seconds, of which a look at the tail may come 15 late (pipeline/kafka/log_start.py)
 BROKER = {"log.retention.check.interval.ms": "1000", "log.roll.ms": "5000"}  # by default it deletes after minutes, days
 REQUESTS_PER_SECOND = 20.0
 EVERY = "500ms"  # between scrapes

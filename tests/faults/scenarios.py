@@ -18,7 +18,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
-from pipeline.pace import TRANSACTION_TIMEOUT_MS
+from pipeline.kafka.pace import TRANSACTION_TIMEOUT_MS
 from tests.end_to_end.harness import DECISION_WAIT, RAW_PARTITIONS, Destinations
 from tests.end_to_end.traffic import BATCH_SECONDS, SPREAD_SECONDS, Batches, Feed, Message, Shop, producer, send
 from tests.end_to_end.truth import Log, Span, Truth

@@ -21,7 +21,7 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from pipeline.acls import OPERATIONS, Acl, Resource
+from pipeline.kafka.acls import OPERATIONS, Acl, Resource
 from tests.services.process import HOST, free_port
 from tests.services.servers import Kafka
 from tests.services.waiting import wait_for

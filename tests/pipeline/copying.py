@@ -1,6 +1,6 @@
 """A minimal exactly-once role: copies values from one topic to another, partition to partition.
 
-It is what tests/pipeline/test_consume.py measures consuming and committing with, in this process or as
+It is what tests/pipeline/kafka/test_consume.py measures consuming and committing with, in this process or as
 `python -m tests.pipeline.copying BOOTSTRAP FROM TO`.
 """
 
@@ -15,11 +15,11 @@ from typing import Any
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline.commit import Output, Transaction
 from pipeline.config import Kafka, Telemetry
-from pipeline.consume import Group
-from pipeline.fetching import STALLED
-from pipeline.lease import Lease
+from pipeline.kafka.commit import Output, Transaction
+from pipeline.kafka.consume import Group
+from pipeline.kafka.fetching import STALLED
+from pipeline.kafka.lease import Lease
 from pipeline.worker import Worker, application
 
 INTERVAL = 0.1  # seconds between transactions

@@ -19,9 +19,9 @@ from aiokafka.errors import KafkaError
 from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
-from pipeline import topics
 from pipeline.config import Config
-from pipeline.topics import Topics
+from pipeline.kafka import topics
+from pipeline.kafka.topics import Topics
 from pipeline.worker import Worker
 from schemas.decision import DecisionRecord
 from schemas.envelope import Envelope

@@ -17,10 +17,11 @@ import yaml
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
-from pipeline import aggregate, telemetry, topics
+from pipeline import aggregate, telemetry
 from pipeline.config import Config
 from pipeline.demo.broker import EmbeddedBroker
-from pipeline.topics import Topics
+from pipeline.kafka import topics
+from pipeline.kafka.topics import Topics
 from pipeline.worker import Worker, running
 from processors.span_metrics import span_metric_names
 from schemas.errors import ProtocolError

@@ -11,10 +11,10 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
 
-from pipeline import topics
 from pipeline.cli import cli
 from pipeline.commands import cardinality
 from pipeline.commands.cardinality import newest_ticks
+from pipeline.kafka import topics
 from processors.cardinality import OVERFLOW
 from schemas.point import Labels, PointBatch, Shape, Value
 from schemas.sample import LimitState, SeriesBlock, Tick

@@ -21,12 +21,12 @@ from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner, Result
 
 from pipeline import cli as commands
-from pipeline import topics as internal
 from pipeline import worker
 from pipeline.cli import main
 from pipeline.config import Config
-from pipeline.overheard import Overheard
-from pipeline.reload import File
+from pipeline.configuration.reload import File
+from pipeline.kafka import topics as internal
+from pipeline.kafka.overheard import Overheard
 from tests.pipeline.configs import MINIMAL, as_yaml
 from tests.pipeline.kafka import create, fresh
 from tests.pipeline.stages import traces
@@ -631,7 +631,7 @@ import sys
 from pipeline.cli import cli
 cli.get_command(None, "worker")
 from pipeline import roles
-from pipeline.config_file import load
+from pipeline.configuration.config_file import load
 from pipeline.worker import application
 roles.build(application("imports"), load({str(file)!r}, {{}}), ["sample"], None)
 print(*sorted({OTHERS!r} & set(sys.modules)))

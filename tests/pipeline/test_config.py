@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline.commands.config import effective
-from pipeline.commit import MAX_REQUEST_BYTES
 from pipeline.config import MOST_RECORD_BYTES, Config, with_live
-from pipeline.config_file import InvalidConfig, parse
+from pipeline.configuration.config_file import InvalidConfig, parse
+from pipeline.kafka.commit import MAX_REQUEST_BYTES
 from processors.regroup import ENCODINGS
 from schemas.errors import ConfigError
 from sinks.settings import KEYS_OF, KINDS, Sink
@@ -418,7 +418,7 @@ def test_a_topic_as_a_sink(sink: dict[str, Any], broken: dict[str, str]) -> None
 
 
 def test_every_key_has_a_description() -> None:
-    from pipeline.reference import configuration
+    from pipeline.configuration.reference import configuration
 
     assert "|  |" not in configuration()
 

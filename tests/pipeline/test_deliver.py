@@ -23,10 +23,10 @@ from aiokafka.errors import CommitFailedError
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
-from pipeline import topics as internal
 from pipeline.config import Config
+from pipeline.kafka import topics as internal
+from pipeline.kafka.topics import Topics
 from pipeline.telemetry import REGISTRY
-from pipeline.topics import Topics
 from pipeline.worker import running
 from schemas.envelope import Envelope, RowVerdict
 from schemas.sample import Tick
@@ -433,7 +433,7 @@ async def test_what_retention_took_is_counted_and_the_rest_is_delivered(
             await produce(4)
             await forget(kafka.bootstrap, place, before=5)
             assert await started(4) == 2
-    (told,) = [r.__dict__ for r in caplog.records if r.name == "pipeline.expired"]
+    (told,) = [r.__dict__ for r in caplog.records if r.name == "pipeline.kafka.expired"]
     assert [told[key] for key in ("levelname", "role", "topic", "partition", "records")] == [
         "ERROR", role, place.topic, 0, 2
     ]  # fmt: skip

@@ -17,10 +17,10 @@ from aiokafka.errors import KafkaError
 
 from pipeline import telemetry
 from pipeline.config import Config
+from pipeline.configuration.window_settings import settings
 from pipeline.direct import AHEAD_OF_OTHER, RawPair, _asks_every
-from pipeline.pace import LONGEST_SILENCE
+from pipeline.kafka.pace import LONGEST_SILENCE
 from pipeline.roles import diagram, wait_for_servers
-from pipeline.window_settings import settings
 from pipeline.worker import running
 from processors.keying import is_sampled
 from processors.sampling.window import WAITS

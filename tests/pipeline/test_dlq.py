@@ -19,9 +19,9 @@ from click.testing import CliRunner, Result
 from pipeline.cli import cli
 from pipeline.commands.dlq import _time
 from pipeline.config import Config
-from pipeline.dead_letters import Queue, Wanted
-from pipeline.letter_text import readable
-from pipeline.replay import Replay
+from pipeline.operating.dead_letters import Queue, Wanted
+from pipeline.operating.letter_text import readable
+from pipeline.operating.replay import Replay
 from pipeline.worker import running
 from schemas.dead_letter import KEPT_OF_TOO_LARGE, REPLAYED, DeadLetter
 from schemas.reasons import Reason

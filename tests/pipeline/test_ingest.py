@@ -17,9 +17,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from pipeline import ingest
 from pipeline.config import Config
-from pipeline.consume import Group
 from pipeline.ingest import MARKS_PER_WAIT, RawPartition
-from pipeline.pace import LONGEST_SILENCE
+from pipeline.kafka.consume import Group
+from pipeline.kafka.pace import LONGEST_SILENCE
 from pipeline.worker import running
 from schemas.envelope import NO_MARK
 from schemas.point import PointBatch
@@ -312,7 +312,7 @@ async def test_what_retention_took_is_counted_once_and_the_rest_is_read(
         await forget(kafka.bootstrap, raw, before=3)
         assert await started("a4", "a5") == 2
         assert await found() == {"a1", "a4", "a5"}
-        (told,) = [r.__dict__ for r in caplog.records if r.name == "pipeline.expired"]
+        (told,) = [r.__dict__ for r in caplog.records if r.name == "pipeline.kafka.expired"]
         assert [told[key] for key in ("levelname", "role", "topic", "partition", "records")] == [
             "ERROR", "ingest", raw.topic, 0, 2
         ]  # fmt: skip

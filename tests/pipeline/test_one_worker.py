@@ -17,13 +17,13 @@ from click.testing import CliRunner
 
 from pipeline import telemetry
 from pipeline.cli import cli
-from pipeline.consume import one_member
-from pipeline.explain import explain
-from pipeline.topics import direct_topics
+from pipeline.kafka.consume import one_member
+from pipeline.kafka.topics import direct_topics
+from pipeline.operating.explain import explain
 from pipeline.worker import running
 from tests.pipeline.kafka import DEADLINE, committed, create
+from tests.pipeline.operating.test_restore import Restoring
 from tests.pipeline.stages import administration, busy, holds, log_of, more_kept, partition, trace_id
-from tests.pipeline.test_restore import Restoring
 from tests.services import Kafka, eventually
 from tests.services.process import HOST
 

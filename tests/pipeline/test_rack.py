@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from pipeline.config import Kafka as KafkaSettings
-from pipeline.reader import Reader
+from pipeline.kafka.reader import Reader
 from tests.pipeline.copying import copier
 from tests.pipeline.kafka import DEADLINE, create, fresh, read_all
 from tests.services import Kafka, eventually

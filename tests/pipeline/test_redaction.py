@@ -11,7 +11,7 @@ from aiokafka import ConsumerRecord
 
 from pipeline import telemetry
 from pipeline.config import Config
-from pipeline.topics import topic_specs
+from pipeline.kafka.topics import topic_specs
 from pipeline.worker import running
 from tests.pipeline.kafka import DEADLINE, create
 from tests.pipeline.stages import Stages

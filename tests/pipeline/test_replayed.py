@@ -14,8 +14,8 @@ from pipeline.worker import running
 from processors.sampling.limits import UNITS
 from schemas.decision import Checkpoint, DecisionRecord
 from tests.pipeline.kafka import DEADLINE
+from tests.pipeline.operating.test_simulate import ERRORS, RATE, TRACES, Played
 from tests.pipeline.stages import administration
-from tests.pipeline.test_simulate import ERRORS, RATE, TRACES, Played
 from tests.services import Kafka, eventually
 
 SOME = {"name": "some", "type": "probabilistic", "probabilistic": {"sampling_percentage": 70}}

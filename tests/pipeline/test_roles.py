@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from pipeline import roles
 from pipeline.config import Config
+from pipeline.kafka.topics import Topics, ensure, topic_specs
 from pipeline.roles import diagram, expand, wait_for_servers
-from pipeline.topics import Topics, ensure, topic_specs
 from pipeline.worker import application
 from schemas.errors import ConfigError
 from tests.pipeline.configs import MINIMAL, config_for

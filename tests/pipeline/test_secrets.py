@@ -12,10 +12,10 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from pipeline.commands.config import effective
 from pipeline.config import Config
-from pipeline.config_file import InvalidConfig, parse
-from pipeline.convert import convert
-from pipeline.identity import config_hash
-from pipeline.reference import _models
+from pipeline.configuration.config_file import InvalidConfig, parse
+from pipeline.configuration.convert import convert
+from pipeline.configuration.reference import _models
+from pipeline.watching.identity import config_hash
 from schemas.errors import ConfigError
 from tests.pipeline.configs import MINIMAL, as_yaml
 

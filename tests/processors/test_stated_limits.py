@@ -13,8 +13,8 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from pipeline.config import Config, Limits, Metrics
-from pipeline.told_limits import limits_of
-from pipeline.topics import INTERNAL_MESSAGE_BYTES, topic_specs
+from pipeline.kafka.topics import INTERNAL_MESSAGE_BYTES, topic_specs
+from pipeline.watching.told_limits import limits_of
 from processors.cardinality import Limits as SeriesLimits
 from processors.family import MOST_LABELS
 from processors.regroup import Flush, Regroup

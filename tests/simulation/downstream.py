@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
-from pipeline.settled import Settled
-from pipeline.settlement import Account, Entry, Lane, entries_of
+from pipeline.sending.settled import Settled
+from pipeline.sending.settlement import Account, Entry, Lane, entries_of
 from processors.cardinality import Limits
 from processors.span_metrics import span_metric_names
 from processors.ticks import DueTick, Ticks

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.ingested import marks
-from pipeline.pace import BurstSize
+from pipeline.kafka.ingested import marks
+from pipeline.kafka.pace import BurstSize
 from processors.feeds import place_of
 from processors.regroup import Regroup
 from processors.sampling.restore import Outcome, Restoration
@@ -110,7 +110,7 @@ class Sample:
         starts = {feed: broker.logs[place].start for feed, place in self.places.items()}
         self.window.resume({t: found[0] if found else None for t, found in committed.items()}, starts)
         self.restoring: Restoration | None = None
-        self.restored = False  # in the next burst: the next one begins when the log has it (pipeline/restore.py)
+        self.restored = False  # in the next burst: the next one begins when the log has it (operating/restore.py)
         self.late: list[int] = []  # traces that late errors speak for, whose drop is in the log
 
     def take_over(self) -> dict[str, tuple[int, str] | None]:

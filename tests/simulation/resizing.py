@@ -1,4 +1,4 @@
-"""Another N, in the simulation: what pipeline.resize does, effect by effect, on the simulated Kafka."""
+"""Another N, in the simulation: what pipeline.operating.resize does, effect by effect, on the simulated Kafka."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ class Anybody(Owning):
 
 
 class Worker:
-    """A member of the group of its role, as pipeline.consume does it: leases come back from a rebalance, or go."""
+    """A member of the group of its role, as pipeline.kafka.consume is one: leases come back from a rebalance, or go."""
 
     def __init__(self, sim: Simulation, client: str, role: str, group: Group) -> None:
         self.sim, self.client, self.role, self.group = sim, client, role, group

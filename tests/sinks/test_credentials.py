@@ -18,7 +18,7 @@ import pytest
 import trustme
 from aiohttp import web
 
-from pipeline.connect import connect
+from pipeline.operating.connect import connect
 from schemas.errors import Unavailable
 from sinks.contract import Outcome
 from sinks.elasticsearch import Elasticsearch

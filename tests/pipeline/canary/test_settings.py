@@ -59,7 +59,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, sections: dict[str, Any], expect
 
 
 def test_a_logs_topic_of_its_own_choice() -> None:
-    from pipeline.topics import canary_topics
+    from pipeline.kafka.topics import canary_topics
 
     inputs = [*MINIMAL["inputs"], LOGS | {"encoding": "json"}, LOGS | {"topic": "a"}, LOGS | {"topic": "b"}]
     config = Config.model_validate(MINIMAL | {"inputs": inputs, "canary": JAEGER | {"logs_topic": "b"}})

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.live.page import Page
 from pipeline.live.watch import Watch
-from pipeline.serving import Server
+from pipeline.watching.serving import Server
 from tests.pipeline.configs import MINIMAL
 
 

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from pipeline.acls import CREATOR, Acl, Resource, by_user, needed
 from pipeline.config import Config
+from pipeline.kafka.acls import CREATOR, Acl, Resource, by_user, needed
+from pipeline.kafka.topics import topic_specs
 from pipeline.printed import FORMS, kafka_cli, strimzi, terraform
-from pipeline.topics import topic_specs
 from schemas.errors import ConfigError
 from tests.pipeline.authorized import Right, rights_of_commands
 from tests.pipeline.configs import MINIMAL

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.settled import Settled
-from pipeline.settlement import Account
+from pipeline.sending.settled import Settled
+from pipeline.sending.settlement import Account
 from processors.sampling.limits import Limits
 from processors.sampling.restore import Restoration
 from processors.sampling.trace_table import TraceTable

@@ -26,7 +26,7 @@ from functools import partial
 from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
-from pipeline.pace import BurstSize
+from pipeline.kafka.pace import BurstSize
 from processors.sampling.compile import compile_policies
 from processors.sampling.policies import Policy
 from processors.sampling.window import Settings
@@ -98,7 +98,7 @@ class Kind:
     - `narrow`: many traces; a transaction of `sample` with more than some bytes times out, and its bursts are cut at
       any record.
     - `loads`: the broker that tells ingest's offsets loads them now and then, and tells old ones meanwhile (M21).
-    - `restores`: owners bring dropped traces back, as pipeline.restore does: some at will, and those of late errors.
+    - `restores`: owners bring dropped traces back, as pipeline.operating.restore has it: at will, or for late errors.
     """
 
     whole: bool = False

@@ -80,7 +80,7 @@ class Pipeline:
 
 
 def rekeyed(old: Pipeline, partitions: int) -> Pipeline:
-    """As pipeline/resize.py does it."""
+    """As pipeline/operating/resize.py does it."""
     new = Pipeline.of(partitions)
     points = []
     for pair in old.pairs:

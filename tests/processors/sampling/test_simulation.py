@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from pipeline import pace
+from pipeline.kafka import pace
 from processors.sampling import window
 from schemas.decision import DecisionRecord
 from tests.processors.sampling.guards import GUARDS, SEEDS_TO_NOTICE, Guard

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from pipeline.told_votes import lines, percentage
+from pipeline.operating.told_votes import lines, percentage
 from processors.sampling.compile import Compat, compile_policies
 from processors.sampling.decide import Vote
 from processors.sampling.features import MOST_FEATURES, FeatureSets

@@ -1,0 +1,52 @@
+"""A YAML file that is one section of its own (cases, policies), or everything that is wrong with it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from pipeline.configuration.config_file import InvalidConfig, hint, told
+from pipeline.configuration.yaml_tree import Problem, Tree, read
+from schemas.settings import Section
+
+S = TypeVar("S", bound=Section)
+_BRANCHES = ("str", "dict[str,any]")  # what pydantic calls the members of a union, in a location
+
+
+def load_section(path: Path, model: type[S], environ: Mapping[str, str]) -> tuple[S, Tree]:
+    """The file as `model`, and where everything in it stands. Raises InvalidConfig: file, line, key, rule."""
+    found, tree = read_section(path, model, environ)
+    if found is None:
+        raise refused(path, tree)
+    return found, tree
+
+
+def read_section(path: Path, model: type[S], environ: Mapping[str, str]) -> tuple[S | None, Tree]:
+    """The same with None for a file that is wrong; why is in the tree. Raises InvalidConfig if it cannot be read."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise InvalidConfig(str(path), [Problem(1, 1, "", f"cannot be read: {why}")]) from None
+    tree = read(text, path.parent, environ)
+    if not tree.problems:
+        try:
+            return model.model_validate(tree.data), tree
+        except ValidationError as error:
+            tree.problems += _problems(error, tree, model.model_json_schema())
+    return None, tree
+
+
+def refused(path: Path, tree: Tree) -> InvalidConfig:
+    """The problems of a tree as an error."""
+    return InvalidConfig(str(path), sorted(tree.problems, key=lambda problem: (problem.line, problem.column)))
+
+
+def _problems(error: ValidationError, tree: Tree, schema: dict[str, Any]) -> Iterator[Problem]:
+    for details in error.errors():
+        for place, rule in told(details):
+            path = tuple(part for part in place if part not in _BRANCHES)
+            yield tree.problem(path, rule, hint(details, path, tree, schema))

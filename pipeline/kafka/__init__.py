@@ -1,0 +1,1 @@
+"""How roles read and write Kafka: groups and leases, fetches, transactions, pace, topics, rights."""

@@ -1,0 +1,1 @@
+"""What commands beside `tailrace worker` do: explain, simulate, restore, resize, size, dead letters, connections."""

@@ -1,0 +1,141 @@
+"""What a simulation found, as JSON and in words."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from processors.sampling.trial import PROBE, Outcome
+from processors.sampling.window import Stat
+
+if TYPE_CHECKING:
+    from pipeline.operating.simulate import Report
+
+
+def document(report: Report) -> dict[str, Any]:
+    """What --json prints."""
+    comparison = report.comparison
+    examples = comparison.examples
+    found: dict[str, Any] = {
+        "since": _time(report.since),
+        "until": _time(report.until),
+        "records_since": _time(int(report.first)),
+        "spans_read": report.spans,
+        "seconds": round(report.seconds, 3),
+        "spans_per_second": round(report.spans / report.seconds) if report.seconds else 0,
+        "new": {"version": report.versions[0]} | _outcome(comparison.new),
+        "old": {"version": report.versions[1]} | _outcome(comparison.old),
+        "differs": {name: {"new": new, "old": old} for name, (new, old) in report.differs.items()},
+        "lost": {
+            "traces": comparison.lost.total(),
+            "with_errors": comparison.lost_errors,
+            "by_policy": dict(comparison.lost),
+            "examples": examples["lost"],
+        },
+        "gained": {
+            "traces": comparison.gained.total(),
+            "by_policy": dict(comparison.gained),
+            "examples": examples["gained"],
+        },
+        "errors_missed_examples": examples["errors"],
+        "live": None,
+    }
+    if report.live is not None:
+        live = report.live
+        found["live"] = {
+            "same": live.same,
+            "different": live.different,
+            "of_other_versions": live.others,
+            "examples": live.examples,
+        }
+    return found
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    totals = outcome.totals
+    whats: dict[str, Stat] = {
+        "votes": "matched",
+        "only": "only",
+        "spans": "policy_spans",
+        "bytes": "policy_bytes",
+    }
+    names = {name: None for what, name in totals if what in ("policy", "matched", "drop_policy") and name != PROBE}
+    policies = {
+        name: {"named": outcome.named[name]}
+        | {told: totals[what, name] for told, what in whats.items()}
+        | ({"dropped": totals["drop_policy", name]} if totals["drop_policy", name] else {})
+        for name in names
+    }
+    overlap: dict[str, dict[str, int]] = {}
+    for (one, other), number in outcome.overlap.items():
+        if one != other:
+            overlap.setdefault(one, {})[other] = number
+    return {
+        "traces": outcome.traces,
+        "spans": outcome.passed,
+        "kept_traces": outcome.kept,
+        "kept_spans": outcome.spans,
+        "kept_bytes": outcome.bytes,
+        "errors": outcome.errors,
+        "errors_missed": outcome.errors_missed,
+        "policies": policies,
+        "overlap": overlap,
+    }
+
+
+def lines(report: Report) -> Iterator[str]:
+    """The same for a terminal."""
+    told = document(report)
+    new, old = told["new"], told["old"]
+    spans = f"{new['spans']} spans decided of {told['spans_read']} read"
+    yield f"{told['since']} to {told['until']}: {new['traces']} traces, {spans}"
+    yield f"the oldest record that Kafka had of it is of {told['records_since']}"
+    yield ""
+    left = max(16, *(len(name) + 1 for name in ["", *told["differs"]]))
+    yield f"{'':<{left}}{'new':>14}{'old':>14}"
+    yield f"{'policies':<{left}}{new['version']:>14}{old['version']:>14}"
+    for name, each in told["differs"].items():
+        yield f"{name:<{left}}{each['new']:>14}{each['old']:>14}"
+    for label, key in (
+        ("kept traces", "kept_traces"),
+        ("kept spans", "kept_spans"),
+        ("kept bytes", "kept_bytes"),
+        ("errors missed", "errors_missed"),
+    ):
+        yield f"{label:<{left}}{new[key]:>14}{old[key]:>14}"
+    yield ""
+    width = max(map(len, ["policy", *new["policies"]]))
+    yield f"{'policy':<{width}}{'named':>12}{'votes':>12}{'only':>12}{'spans':>12}{'bytes':>14}"
+    for name, each in new["policies"].items():
+        numbers = f"{each['named']:>12}{each['votes']:>12}{each['only']:>12}{each['spans']:>12}{each['bytes']:>14}"
+        yield f"{name:<{width}}{numbers}" + (f"  dropped {each['dropped']}" if "dropped" in each else "")
+        shared = new["overlap"].get(name, {})
+        if shared:
+            also = ", ".join(f"{other} {number}" for other, number in sorted(shared.items(), key=lambda item: -item[1]))
+            yield f"{'':<{width}}    also voted for: {also}"
+    yield ""
+    yield from _changes("newly lost", told["lost"])
+    if told["lost"]["with_errors"]:
+        yield f"    {told['lost']['with_errors']} of them have an error"
+    yield from _changes("newly kept", told["gained"])
+    if told["errors_missed_examples"]:
+        yield f"errors missed by new: {', '.join(told['errors_missed_examples'])}"
+    if (live := told["live"]) is not None:
+        others = f", {live['of_other_versions']} were decided by other versions" if live["of_other_versions"] else ""
+        agreed = f"{live['same']} same, {live['different']} different{others}"
+        yield f"old, replayed, against what the workers decided: {agreed}"
+        if live["examples"]:
+            yield f"    different: {', '.join(live['examples'])}"
+    yield f"{told['seconds']:g} s, {told['spans_per_second']} spans/s"
+
+
+def _changes(label: str, told: dict[str, Any]) -> Iterator[str]:
+    by = ", ".join(f"{name} {number}" for name, number in told["by_policy"].items())
+    yield f"{label}: {told['traces']} traces" + (f" ({by})" if by else "")
+    if told["examples"]:
+        yield f"    {', '.join(told['examples'])}"
+
+
+def _time(time_ms: int) -> str:
+    return datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC).isoformat(timespec="seconds")

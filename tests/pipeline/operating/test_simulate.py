@@ -1,0 +1,284 @@
+"""`tailrace simulate` on a real Kafka: it decides as the workers did, says what others change, and moves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import yaml
+from aiokafka.admin import AIOKafkaAdminClient
+from click.testing import CliRunner, Result
+
+from bench.load import Load
+from bench.write import write
+from pipeline.cli import cli
+from pipeline.config import Sampling
+from pipeline.kafka.reader import Reader
+from pipeline.operating.explain import explain
+from pipeline.operating.simulate import simulate
+from pipeline.worker import running
+from schemas.decision import DecisionRecord
+from tests.pipeline.configs import MINIMAL, as_yaml
+from tests.pipeline.kafka import DEADLINE
+from tests.pipeline.stages import Stages, administration, busy, now, partition, trace_id
+from tests.pipeline.test_direct import Keyed
+from tests.services import Kafka, eventually
+
+ERRORS = {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}}
+HALF = {"name": "half", "type": "probabilistic", "probabilistic": {"sampling_percentage": 50}}
+RATE = {"name": "rate", "type": "rate_limiting", "rate_limiting": {"spans_per_second": 6}}
+ALL = {"name": "all", "type": "always_sample"}
+POLICIES = [ERRORS, HALF, RATE]
+TRACES = 40  # decided before and after the middle
+
+
+class Played(Stages):
+    """A pipeline that has run, and the time in the middle of it."""
+
+    SECTIONS = {"sampling": {"decision_wait": "1s", "policies": POLICIES}}
+    middle = 0
+
+    async def play(self) -> Played:
+        async with running(self.config, ["ingest", "sample"]):
+            async with busy(self, whole=True):
+                await eventually(lambda: self.decided(TRACES), DEADLINE, "traces are decided")
+                self.middle = now()
+                await eventually(lambda: self.decided(2 * TRACES), DEADLINE, "more traces are decided")
+            # What is decided is forwarded, and counted, once its whole envelope is.
+            traces = {name.split("/")[0] for name in self.produced}
+            await eventually(lambda: self.decided(len(traces)), DEADLINE, "all traces are decided")
+        return self
+
+    async def decided(self, count: int) -> bool:
+        return len(await self.recorded()) >= count
+
+    async def recorded(self, since: int = 0) -> dict[int, str]:
+        """The first verdict of each trace that was written at or after a time: the policy, "" for dropped."""
+        found: dict[int, str] = {}
+        for record in await self.records(self.topics.decisions):
+            decisions = DecisionRecord.decode(record.value)
+            if record.timestamp >= since:
+                for key, verdict in zip(decisions.keys, decisions.verdicts, strict=True):
+                    found.setdefault(key, verdict.policy)
+        return found
+
+    def simulate(self, policies: list[dict[str, Any]], *words: str, since: str = "earliest") -> Result:
+        path = self.file.parent / "new.yaml"
+        path.write_text(yaml.safe_dump({"policies": policies}))
+        call = ["simulate", "--config", str(self.file), "--policies", str(path), "--since", since, *words]
+        return CliRunner().invoke(cli, call, env={"FORCE_COLOR": "1"})  # a terminal to rich: it has a progress bar
+
+    async def report(self, policies: list[dict[str, Any]], *words: str, since: str = "earliest") -> dict[str, Any]:
+        result = await asyncio.to_thread(self.simulate, policies, "--json", *words, since=since)
+        assert result.exit_code == 0, result.output
+        found: dict[str, Any] = json.loads(result.stdout)
+        return found
+
+    async def state(self) -> tuple[Any, ...]:
+        """Everything that a simulation must not touch: groups, what they have committed, topics and their ends."""
+        async with administration(self.bootstrap) as admin:
+            groups = sorted(group for group, *_ in await admin.list_consumer_groups())
+            offsets = [
+                await admin.list_consumer_group_offsets(self.topics.group(role)) for role in ("ingest", "sample")
+            ]
+            topics = sorted(await admin.list_topics())
+            ends = await self._ends(admin)
+        return groups, offsets, topics, ends
+
+    async def nothing_is_open(self) -> bool:
+        """Whether no transaction that a worker left when it stopped is still to be ended by the broker."""
+        readers = [Reader(self.config.kafka, committed=committed) for committed in (True, False)]
+        try:
+            topics = self.topics.spans, self.topics.logs, self.topics.decisions, self.topics.kept_spans
+            stable, all_there_is = [[await each.end(partition(name)) for name in topics] for each in readers]
+            return stable == all_there_is
+        finally:
+            for each in readers:
+                await each.close()
+
+    async def _ends(self, admin: AIOKafkaAdminClient) -> dict[str, tuple[int, int]]:
+        reader = Reader(self.config.kafka)
+        try:
+            topics = (self.topics.spans, self.topics.logs, self.topics.decisions, self.topics.kept_spans)
+            return {topic: await reader.end(partition(topic)) for topic in topics}
+        finally:
+            await reader.close()
+
+
+@pytest.fixture
+async def played(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Played]:
+    found = Played(kafka.bootstrap, tmp_path)
+    await found.create()
+    yield await found.play()
+    found.stop()
+
+
+async def test_simulate(played: Played) -> None:
+    await eventually(played.nothing_is_open, DEADLINE, "the brokers have ended what workers left open")
+    before = await played.state()
+    await replayed_with_the_same_policies(played)
+    await replayed_with_others(played)
+    assert await played.state() == before
+    await the_same_records_count_for_both(played)
+    await there_is_nothing_to_decide(played)
+
+
+async def replayed_with_the_same_policies(played: Played) -> None:
+    """Verdict by verdict what the workers decided, also from the middle on; what they had not decided yet is more."""
+    recorded = await played.recorded()
+    report = await played.report(POLICIES)
+    assert report["live"] == {"same": len(recorded), "different": 0, "of_other_versions": 0, "examples": []}
+    assert report["lost"]["traces"] == report["gained"]["traces"] == 0
+    assert set(filter(None, recorded.values())) == {"errors", "rate"}  # every id of this traffic is in the lower half
+    report = await played.report(POLICIES, since=iso(played.middle))
+    assert report["live"]["different"] == 0
+    assert report["live"]["same"] == len(await played.recorded(played.middle))
+    assert TRACES <= report["live"]["same"] < len(recorded)
+
+
+async def replayed_with_others(played: Played) -> None:
+    """What changes, trace by trace."""
+    report = await played.report([ERRORS, ALL])
+    new, old = report["new"], report["old"]
+    assert report["gained"]["traces"] == old["traces"] - old["kept_traces"] > TRACES / 3
+    assert (report["lost"]["traces"], report["gained"]["by_policy"]) == (0, {"all": report["gained"]["traces"]})
+    errors = new["policies"]["errors"]
+    assert new["overlap"]["errors"] == {"all": errors["votes"]}
+    assert errors["only"] == 0 < errors["votes"] == errors["named"] == new["errors"]
+    assert errors["spans"] == old["policies"]["errors"]["spans"] == 3 * errors["named"]
+    assert sum(each["bytes"] for each in new["policies"].values()) == new["kept_bytes"] > old["kept_bytes"]
+
+    report = await played.report([RATE])
+    assert 0 < report["new"]["errors_missed"] == report["lost"]["with_errors"]
+    assert report["old"]["errors_missed"] == 0
+    assert report["lost"]["by_policy"]["errors"] == report["lost"]["with_errors"]
+    assert len(report["lost"]["examples"]) == 5
+    told = await asyncio.to_thread(played.simulate, [RATE])
+    assert f"newly lost: {report['lost']['traces']} traces" in told.output
+    assert "replaying" in told.stderr
+
+    other = played.file.parent / "old.yaml"
+    other.write_text(yaml.safe_dump({"sampling": {"decision_wait": "2s", "policies": [ALL]}}))
+    report = await played.report([RATE], "--against", str(other))
+    assert report["live"] is None
+    assert report["gained"]["traces"] == 0 < report["lost"]["by_policy"]["all"]
+
+
+async def the_same_records_count_for_both(played: Played) -> None:
+    """One waits so long that half of it is undecided when the history ends; and it is told what differs."""
+    records = await played.envelopes(played.topics.spans)
+    times = [record.timestamp for record, envelope in records if len(envelope)]
+    wait = (max(record.timestamp for record, _ in records) - (min(times) + max(times)) // 2) / 1000
+    longer = played.file.parent / "longer.yaml"
+    longer.write_text(yaml.safe_dump({"sampling": {"decision_wait": f"{wait}s", "policies": [ALL]}}))
+    report = await played.report([ALL], "--against", str(longer))
+    new, old = report["new"], report["old"]
+    assert (new["kept_spans"], new["kept_bytes"]) == (old["kept_spans"], old["kept_bytes"])
+    assert 0 < new["kept_spans"] == new["spans"] < report["spans_read"]
+    assert [each["policies"]["all"]["named"] for each in (new, old)] == [new["traces"]] * 2
+    assert report["differs"] == {"decision_wait": {"new": "1s", "old": f"{wait}s"}}
+    told = await asyncio.to_thread(played.simulate, [ALL], "--against", str(longer))
+    (line,) = [line.split() for line in told.output.splitlines() if line.startswith("decision_wait")]
+    assert line == ["decision_wait", "1s", f"{wait}s"]
+    assert f"is of {report['records_since']}" in told.output
+    assert report["since"] < report["records_since"] <= iso(min(times))
+
+
+async def there_is_nothing_to_decide(played: Played) -> None:
+    result = await asyncio.to_thread(played.simulate, POLICIES, since=iso(now() + 3_600_000))
+    assert (result.exit_code, "is of this period" in result.stderr) == (1, True), result.output
+
+
+class PlayedKeyed(Keyed):
+    """The same without ingest. No limiters: where a topic fell silent, their time is not in any log."""
+
+    POLICIES: ClassVar[list[dict[str, Any]]] = [ERRORS, HALF]
+    SECTIONS: ClassVar[dict[str, Any]] = {
+        "regroup": "never",
+        "sampling": {"decision_wait": "1s", "policies": POLICIES},
+    }
+
+
+async def test_keyed_topics_can_be_replayed_and_explained(kafka: Kafka, tmp_path: Path) -> None:
+    """`regroup: never`: the producers alone know the partition of a trace."""
+    stages = PlayedKeyed(kafka.bootstrap, tmp_path)
+    await stages.create()
+    async with running(stages.config, ["sample"]), busy(stages, whole=True):
+        await eventually(lambda: decided(stages, 2 * TRACES), DEADLINE, "traces are decided")
+    new = tmp_path / "new.yaml"
+    new.write_text(yaml.safe_dump({"policies": stages.POLICIES}))
+    words = ["simulate", "--config", str(stages.file), "--policies", str(new), "--since", "earliest", "--json"]
+    result = await asyncio.to_thread(CliRunner().invoke, cli, words)
+    assert result.exit_code == 0, result.output
+    live = json.loads(result.stdout)["live"]
+    assert (live["different"], live["same"] >= TRACES) == (0, True)
+    states = {}
+    for name in ("t1", "t2", "t3", "t4"):
+        found = await explain(stages.config, trace_id(name))
+        states[name] = found.state, found.agrees, found.partition
+    assert states["t3"] == ("kept", True, stages.placed("t3"))
+    assert {partition for _, _, partition in states.values()} == {0, 1}
+    assert all(state in ("kept", "dropped") for state, _, _ in states.values())
+
+
+class Budgeted(Keyed):
+    """Nothing but a history: a minute of 200 spans/s, most of them in one partition, that no worker has read."""
+
+    SECTIONS: ClassVar[dict[str, Any]] = {"regroup": "never", "sampling": {"decision_wait": "1s", "policies": [ALL]}}
+    SKEW = (70, 20, 10, 0)
+
+    async def write(self) -> None:
+        begin, count = now() // 60_000 * 60_000 - 600_000, len(self.SKEW)
+        load = Load(12_000, begin, 10, spans_per_second=200, logs_per_span=0.0, keyed=count, skew=self.SKEW)
+        await asyncio.to_thread(write, self.bootstrap, {"traces": (self.raw, count)}, load)
+
+
+async def test_partitions_share_a_budget_in_a_replay(kafka: Kafka, tmp_path: Path) -> None:
+    stages = Budgeted(kafka.bootstrap, tmp_path, partitions=len(Budgeted.SKEW))
+    await stages.create(len(Budgeted.SKEW))
+    await stages.write()
+    new, old = (
+        Sampling.model_validate({"decision_wait": "1s", "policies": [{"name": "fleet", "type": kind, kind: block}]})
+        for kind, block in (("budget", {"spans_per_second": 100}), ("rate_limiting", {"spans_per_second": 100}))
+    )
+    outcome = (await simulate(stages.config, new, old, 0, None)).comparison
+    assert outcome.new.spans == pytest.approx(60 * 100, rel=0.05)
+    assert outcome.old.spans < 0.85 * 60 * 100
+
+
+MANY_FIELDS = [
+    {"name": f"{name}", "type": "dynamic", "dynamic": {"field_list": [f"{name}.{key}" for key in range(13)]}}
+    for name in "abcde"
+]
+
+
+async def decided(stages: Stages, count: int) -> bool:
+    return len(await stages.verdicts()) >= count
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("policies:\n- {name: a, type: latensy}\n", "drop (found 'latensy'; did you mean latency?)"),
+        ("policies:\n- {name: a, typ: latency}\n", "2:13: policies[0].typ: unknown key (did you mean type?)"),
+        ("sampling:\n  policys: []\n", "sampling.policys: unknown key"),
+        (as_yaml({"policies": MANY_FIELDS}), "1:1: policies: field_list: more than 64 different fields in all"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    config, new = tmp_path / "tailrace.yaml", tmp_path / "new.yaml"
+    config.write_text(as_yaml(MINIMAL))
+    new.write_text(text)
+    words = ["simulate", "--config", str(config), "--policies", str(new), "--since"]
+    result = CliRunner().invoke(cli, [*words, "2h"])
+    assert (result.exit_code, f"{new}:{said}" in result.output or said in result.output) == (78, True), result.output
+    assert CliRunner().invoke(cli, [*words, "yesterday"]).exit_code == 2
+
+
+def iso(time_ms: int) -> str:
+    return datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC).isoformat()
