@@ -1,0 +1,1 @@
+"""Foreign formats, one module each: into OTLP, or out of it."""
