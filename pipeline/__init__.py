@@ -1,4 +1,4 @@
-"""What needs a socket or a clock. The way of a span: ingest, sample (direct where there is no ingest), aggregate, deliver.
+"""What needs a socket or a clock. The way of a span: ingest, sample (direct without an ingest), aggregate, deliver.
 
 `roles` says which topics each of them reads and writes, `worker` runs them, `cli` has the commands beside it.
 """

@@ -1,1 +1,1 @@
-"""Whether a trace is kept: evidence of its spans, policies, verdicts, rates and budgets, and the window of a partition."""
+"""Whether a trace is kept: evidence of its spans, policies, verdicts, rates and budgets, the window of a partition."""
