@@ -5,7 +5,8 @@ becomes a delta, so that rows of several sources, folded ones too, add up like a
 that began lately is its delta. Of one that began earlier nobody knows how much was counted before (the source was idle
 for so long that it was forgotten, or Tailrace is new here): its row begins with all of it, and not at zero; if there is
 a row already, it is counted from here on. But where other label sets of the same run of its producer were read before,
-a new one is new indeed, however old the process is: SDKs give all of them its start.
+and go on, a new one is new indeed, however old the process is: SDKs give all of them its start. Where one of them has
+fallen silent by the next tick the new one may stand in its place, as when an attribute is added or masked on the way.
 
 A source that begins with its first reading says that its start is not known (OpenTelemetry metrics data model, "Resets
 and gaps"): it counts from here on as well, unless it was told before under another start, in whose place it goes on. A
@@ -104,6 +105,23 @@ class _Run:
     ended: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A new source of a run that was read before: the next tick shows whether its `value` is new as well.
+
+    `labels` and `within` are what it came with and what its values' limits leave of that.
+    """
+
+    key: tuple[int, int]
+    source: _Source
+    value: Value
+    bounds: Bounds
+    labels: Labels
+    within: Labels
+    time_ms: int
+    begins_row: bool
+
+
 class _Alike:
     """Keys of sources by number and by labels. Made when somebody asks: it costs as much as to look at all of them."""
 
@@ -174,6 +192,7 @@ class Family:
 
     __slots__ = (
         "_alike",
+        "_candidates",
         "_ended",
         "_ending",
         "_fresh",
@@ -184,6 +203,7 @@ class Family:
         "_narrow",
         "_targets",
         "dropped",
+        "folded_late",
         "folds",
         "limiter",
         "metric",
@@ -204,6 +224,8 @@ class Family:
         self.sources: dict[tuple[int, int], _Source] = {}  # by number and start; levels have none
         self._targets: dict[tuple[int, int], tuple[int, int]] = {}  # by target and start: under which key it is
         self.runs: dict[tuple[int, int], _Run] = {}  # by producer and start, if both are known
+        self._candidates: list[_Candidate] = []  # since the last tick
+        self.folded_late = 0.0  # observations that the last tick put under other label sets than they came with
         self._left: list[tuple[int, int]] = []  # runs that had no source for a while since the last tick
         self._narrow = False  # there was no room for a label name since the last tick
         self._alike: _Alike | None = None  # until the next tick
@@ -344,19 +366,25 @@ class Family:
         if source is None:
             return self._begin(reading, reading.value, bounds, now_ms)
         as_before = source.labels == reading.labels
+        own, moves = self.rows[source.labels].bounds, False
         if not as_before:
             relabelled = _relabelled(source.labels, reading.labels)
-            if relabelled or self._has_room(source, reading.labels, bounds):
+            moves = not relabelled and self._has_room(source, reading.labels, bounds)
+            if relabelled or (moves and (own == bounds or self.shape.kind != "histogram")):
                 before = self._end_source(key, ends_row=relabelled or self.shape.kind == "sum", comes_back=True)
                 return self._begin(reading, reading.value, bounds, now_ms, before)
-        own = self.rows[source.labels].bounds
         value = conformed(reading.value, bounds, own)
         delta, own = self._since(source.last, value, own)
         source.time_ms, source.last, source.counted = _cut(reading.time_ms, now_ms), value, NOT_TOLD
         self._add(source.labels, delta, own)
         if as_before:
             return 0.0
-        return self._folded(reading.labels, self.limiter.within_values(reading.labels), source.labels, delta)
+        folded = self._folded(reading.labels, self.limiter.within_values(reading.labels), source.labels, delta)
+        if moves:  # what it has counted so far has the buckets of the row that it leaves
+            self._end_source(key, ends_row=False, comes_back=True)
+            before = reading.value, bounds, reading.time_ms - 1, reading.producer
+            folded += self._begin(reading, reading.value, bounds, now_ms, before)
+        return folded
 
     def _told_otherwise(self, key: tuple[int, int], target: int, source: _Source | None) -> _Source | None:
         """The source of a target, whatever its number was; a tick of an older worker has none of its target.
@@ -379,11 +407,11 @@ class Family:
         return source
 
     def _belongs(self, key: tuple[int, int], source: _Source, reading: Reading) -> None:
-        """Older workers, and ticks of theirs, do not say whose a source is."""
+        """Older workers, and ticks of theirs, do not say whose a source is, nor which others had ended."""
         if reading.producer:
             self._let_go(key)
             source.producer = reading.producer
-            self._keep(key, source, reading.time_ms)
+            self._keep(key, source, 0)
 
     def refuse(self, labels: Labels) -> None:
         """There is no room for a gauge's label set."""
@@ -428,14 +456,13 @@ class Family:
             placed = labels if labels in self.rows else self._place(within, bounds)
             value, bounds = self._folding(labels, placed, value, bounds)
         unknown = reading.start_ms == reading.time_ms and kind not in UNCOUNTED
-        young = not unknown and (
-            reading.start_ms >= now_ms - (self._limits.idle_ms or YOUNG_MS) or self._is_later(reading, run)
-        )
+        young = not unknown and reading.start_ms >= now_ms - (self._limits.idle_ms or YOUNG_MS)
+        later = not (unknown or young or kind in UNCOUNTED or before is not None) and self._is_later(reading, run)
         if comes_back and run is not None and run.ended:
             run.ended -= 1
         elif before is None and unknown:
             before = self._run_before(reading, value, bounds)
-        delta, counted = value, bounds
+        delta, counted, begins_row = value, bounds, placed not in self.rows
         if before is not None:
             last, counted, *_ = before
             delta, counted = self._since(last, conformed(value, bounds, counted), counted)
@@ -455,7 +482,32 @@ class Family:
         last = conformed(value, bounds, row.bounds)
         source = _Source(placed, _cut(reading.time_ms, now_ms), last, target, reading.producer)
         self._keep(key, source, reading.time_ms)
+        if later:
+            self._candidates.append(_Candidate(key, source, value, bounds, labels, within, source.time_ms, begins_row))
         return self._folded(labels, within, placed, delta)
+
+    def _count_candidates(self) -> None:
+        """Those of runs of which nothing that was there before has fallen silent."""
+        candidates, self._candidates, self.folded_late = self._candidates, [], 0.0
+        if not candidates:
+            return
+        new = {id(one.source) for one in candidates}
+        runs = {id(one.source.run) for one in candidates}
+        oldest: dict[int, int] = {}
+        for source in self.sources.values():
+            if id(source.run) in runs and id(source) not in new:
+                oldest[id(source.run)] = min(source.time_ms, oldest.get(id(source.run), source.time_ms))
+        for one in candidates:
+            silent_since = oldest.get(id(one.source.run))
+            goes_on = silent_since is not None and silent_since >= one.time_ms - ONE_EXPORT_MS
+            if not goes_on or self.sources.get(one.key) is not one.source:
+                continue
+            placed = one.source.labels
+            if not one.begins_row:
+                self._add(placed, one.value, one.bounds)
+                self.folded_late += self._folded(one.labels, one.within, placed, one.value)
+            elif self.rows[placed].was is None:
+                self._fresh[placed] = None
 
     def _is_later(self, reading: Reading, run: _Run | None) -> bool:
         """Whether a new source is none of those that its producer had when it was read first."""
@@ -643,6 +695,7 @@ class Family:
 
     def end_idle(self, time_ms: int) -> None:
         """Say that what was counted since the last tick is in this one; end what is idle."""
+        self._count_candidates()
         ending, self._ending = self._ending, {}
         for labels in ending:
             if not self.rows[labels].sources:

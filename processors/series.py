@@ -140,6 +140,10 @@ class SeriesStore:
         self._generation = generation
         return blocks
 
+    def folded_late(self) -> dict[str, float]:
+        """What `apply` did not know yet: observations that the last tick has under overflow label sets, by metric."""
+        return {family.metric: family.folded_late for family in self._families.values() if family.folded_late}
+
     def dropped(self) -> Counter[Reason]:
         """Points that changed nothing since this was asked last, by reason."""
         found: Counter[Reason] = Counter()

@@ -204,5 +204,7 @@ class Ticks:
         refused, self._refused = tuple(self._refused), []
         dropped = self._store.dropped()  # before the tick: it forgets metrics of which nothing is left
         tick = Tick(self._number, time, self._next, self._partitions, self._store.blocks(time), since)
+        for metric, number in self._store.folded_late().items():
+            overflow[metric] = overflow.get(metric, 0.0) + number
         without_place, self._store.without_place = self._store.without_place, ""
         return DueTick(tick, overflow, dropped, refused, without_place)
