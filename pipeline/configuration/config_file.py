@@ -74,6 +74,9 @@ def _config(tree: Tree) -> Config | None:
     not told: they may hold once it is mended.
     """
     told, wrong = set(tree.unread), set(tree.unread)
+    # Beside a `<<` there may be something else, and nothing stands in.
+    others = {path: _others(path, tree) for path in tree.stood_in if isinstance(_value(path, tree), str)}
+    fitting: dict[Key, Any] = {}
     while True:
         indices: dict[Key, list[int]] = {}
         data = _without(wrong, tree.data, (), indices)
@@ -81,15 +84,16 @@ def _config(tree: Tree) -> Config | None:
             config = Config.model_validate(data)
         except ValidationError as error:
             found = [each for one in error.errors() for each in _problems(_in_file(one, data, indices), tree)]
-            if any([_stood_in_anew(path, tree) for path in _doubted(found, tree)]):
+            if _stood_in_anew(found, tree, others, fitting):
                 continue
         else:
             return None if wrong and (tree.problems or not tree.stood_in) else config
-        unsure = {word for path in (*wrong, *tree.stood_in) for word in _words(path, tree)}
+        unsure = {word for path in wrong for word in _words(path, tree)}
         known, before = set(told), set(wrong)
         for path, rule, hint in found:
             again = any(path[: len(other)] == other or other[: len(path)] == path for other in known)
-            if not again and unsure.isdisjoint(re.findall(r"\w+", rule)):
+            sure = unsure.isdisjoint(re.findall(r"\w+", rule)) and not _compared(path, rule, tree)
+            if sure and not again:
                 tree.problems.append(tree.problem(path, rule, hint))
             told.add(path)
             while path and (path in before or _value(path, tree) is _MISSING_VALUE):
@@ -100,26 +104,39 @@ def _config(tree: Tree) -> Config | None:
             return None
 
 
-def _doubted(found: Sequence[tuple[Key, str, str]], tree: Tree) -> list[Key]:
-    """Where something stands in, and a problem is there, or at least names it."""
-    paths = {path for path, _, _ in found} | {path[:-1] for path, _, _ in found}  # one of several in a text
-    named = {word for _, rule, _ in found for word in re.findall(r"\w+", rule)}
-    return [path for path in tree.stood_in if path in paths] or [path for path in tree.stood_in if path[-1] in named]
+def _others(path: Key, tree: Tree) -> Iterator[str]:
+    """What else may stand at a path where something stands in."""
+    text, value, number = tree.stood_in[path], _value(path, tree), list(tree.stood_in).index(path) + 1
+    for other in (*STAND_INS[1:], *_schema_at(path).get("enum", ())):
+        yield value.replace(text, other.format(number))
 
 
-def _stood_in_anew(path: Key, tree: Tree) -> bool:
-    """Whether something else stands now for what is not on this machine."""
-    (text, which), around = tree.stood_in[path], _value(path[:-1], tree)
-    words = _schema_at(path).get("enum", ())
-    if words and around[path[-1]] not in words:
-        around[path[-1]] = words[0]
-        return True
-    if which + 1 == len(STAND_INS):
-        return False
-    other = STAND_INS[which + 1].format(list(tree.stood_in).index(path) + 1)
-    tree.stood_in[path] = other, which + 1
-    around[path[-1]] = around[path[-1]].replace(text, other)
-    return True
+def _stood_in_anew(
+    found: Sequence[tuple[Key, str, str]], tree: Tree, others: Mapping[Key, Iterator[str]], fitting: dict[Key, Any]
+) -> bool:
+    """Whether something else stands now where a problem is, or else where several keys have one.
+
+    After the last of the `others` it is what the key took first, in `fitting`: the problem is none of the value.
+    """
+    keys = {path[-1] for path in others}
+    named = keys.intersection(word for _, rule, _ in found for word in re.findall(r"\w+", rule))
+    alone = {path for path, rule, _ in found if keys.isdisjoint(re.findall(r"\w+", rule))}
+    alone |= {path[:-1] for path in alone}  # one of several in a text
+    there = [path for path in others if path in alone]
+    told = {path for path, _, _ in found}
+    anew = False
+    for path in there or [path for path in others if path[-1] in named or path in told]:
+        value, around = _value(path, tree), _value(path[:-1], tree)
+        if not there:
+            fitting.setdefault(path, value)
+        around[path[-1]] = next(others[path], fitting.get(path, value))
+        anew |= around[path[-1]] != value
+    return anew
+
+
+def _compared(path: Key, rule: str, tree: Tree) -> bool:
+    """Whether a rule goes by the value of a key beside this one where something stands in: it says `KEY (VALUE)`."""
+    return any((*path[:-1], key) in tree.stood_in for key in re.findall(r"(\w+) \(", rule))
 
 
 def _without(wrong: Collection[Key], data: Any, path: Key, indices: dict[Key, list[int]]) -> Any:

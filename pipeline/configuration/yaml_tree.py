@@ -24,9 +24,9 @@ Key = tuple[str | int, ...]
 
 _INTERPOLATION = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _VARIABLE = re.compile(r"(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
-STAND_INS = ("not-here-{}", "not-here-{}:1", "https://not-here-{}", "1", "1s", "1h")
-"""What takes the place of a value that is not on this machine: a text, an address, a URL, a number, durations. Each
-value has a number of its own."""
+STAND_INS = ("not-here-{}", "not-here-{}:1", "https://not-here-{}", "1", "1000000", "1s", "1h", "localhost")
+"""What takes the place of a value that is not on this machine: a text, an address, a URL, numbers, durations, a host
+that nobody else reaches. Each value has a number of its own."""
 CONNECTIONS: tuple[Key, ...] = (("sinks",), ("telemetry",), ("canary",), ("redaction",), ("kafka", "security"))
 """Where values may be missing for whoever connects to nothing."""
 ANYWHERE: tuple[Key, ...] = ((),)
@@ -54,7 +54,7 @@ class Tree:
     """`data` is what the file says; `keys` and `values` map paths to (line, column) of the key and of the value.
 
     `interpolated` holds the paths of values that came from the environment or from a file: never print those;
-    `unread` those of values that a problem left empty; `stood_in` what stands in which, and which of STAND_INS it is.
+    `unread` those of values that a problem left empty; `stood_in` what stands in which that is not on this machine.
     """
 
     data: Any = None
@@ -62,7 +62,7 @@ class Tree:
     values: dict[Key, tuple[int, int]] = field(default_factory=dict)
     interpolated: set[Key] = field(default_factory=set)
     unread: set[Key] = field(default_factory=set)
-    stood_in: dict[Key, tuple[str, int]] = field(default_factory=dict)
+    stood_in: dict[Key, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     def position(self, path: Key) -> tuple[int, int]:
@@ -237,8 +237,7 @@ class _Reader:
         return any(path[: len(each)] == each for each in self.missing)
 
     def stand_in(self, path: Key) -> str:
-        text = STAND_INS[0].format(len(self.tree.stood_in) + 1)
-        return self.tree.stood_in.setdefault(path, (text, 0))[0]
+        return self.tree.stood_in.setdefault(path, STAND_INS[0].format(len(self.tree.stood_in) + 1))
 
     def unread(self, node: yaml.Node, path: Key, rule: str, hint: str = "") -> None:
         """Report why a value is empty."""

@@ -256,6 +256,12 @@ def test_without_secrets_something_else_stands_for_what_is_not_here() -> None:
         "sinks: {elasticsearch: {endpoints: ['${A}', '${B}']}}",
         "kafka: {bootstrap_servers: 'a:1', session_timeout: '${T}'}",
         "inputs: [{topic: '${A}', signal: '${S}'}]",
+        "sampling: {policies: [{name: a, type: latency, latency: {threshold_ms: 5000, upper_threshold_ms: '${U}'}}]}",
+        "sampling: {policies: [{name: a, type: span_count, span_count: {min_spans: 5, max_spans: '${F}'}}]}",
+        "sampling: {policies: [{name: a, type: always_sample, ids: {from_percentage: 20, to_percentage: '${F}'}}]}",
+        "telemetry: {host: '${H}'}",
+        "kafka: {bootstrap_servers: 'a:1', security: "
+        "{protocol: '${A}', sasl_mechanism: '${B}', username: '${C}', password: '${D}'}}",
     ],
 )
 def test_whatever_is_missing_is_taken_for_right(line: str) -> None:
@@ -263,6 +269,37 @@ def test_whatever_is_missing_is_taken_for_right(line: str) -> None:
     text = as_yaml({name: value for name, value in MINIMAL.items() if name != key}) + line + "\n"
     assert problems(text)
     parse(text, "a.yaml", {}, ANYWHERE)
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (
+            "sinks: {elasticsearch: {endpoint: 'https://x', auth: {password: '${P}'}}}",
+            "sinks.elasticsearch.auth: username and password belong together",
+        ),
+        (
+            "kafka: {bootstrap_servers: 'a:1', security: "
+            "{protocol: SASL_SSL, sasl_mechanism: PLAIN, username: u, password: '${P}'}}\n"
+            "sinks: {elasticsearch: {endpoint: 'https://x', auth: {password: p}}}",
+            "sinks.elasticsearch.auth: username and password belong together",
+        ),
+        (
+            "sinks: {jaeger: {endpoint: '${E}'}, elasticsearch: {endpoint: 'https://a', endpoints: ['https://b']}}",
+            "sinks.elasticsearch.endpoints: one of endpoint and endpoints is enough",
+        ),
+        (
+            "sinks: {jaeger: &j {endpoint: 'http://a', timeout: '${T}'}, jaeger/b: {<<: *j, timeout: -5}}",
+            "sinks.jaeger/b.timeout: -5 is not a duration; write a number with a unit, such as 500ms, 30s, 15m or 2h",
+        ),
+    ],
+)
+def test_that_a_key_is_there_is_known_without_its_value(lines: str, told: str) -> None:
+    keys = {line.split(":")[0] for line in lines.splitlines()}
+    text = as_yaml({name: value for name, value in MINIMAL.items() if name not in keys}) + lines + "\n"
+    with pytest.raises(InvalidConfig) as refused:
+        parse(text, "a.yaml", {}, ANYWHERE)
+    assert [f"{problem.key}: {problem.rule}" for problem in refused.value.problems] == [told]
 
 
 def test_what_a_command_goes_by_must_be_here() -> None:
