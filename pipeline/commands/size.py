@@ -11,7 +11,7 @@ import click
 
 from pipeline.commands.console import loaded
 from pipeline.config import Kafka, Sampling
-from pipeline.configuration.yaml_tree import CONNECTIONS
+from pipeline.configuration.yaml_tree import CONNECTIONS_AND_BROKERS
 from pipeline.operating import sizing
 from pipeline.roles import diagram
 from schemas.settings import format_duration, parse_duration
@@ -96,7 +96,7 @@ def size(
         return
     if spans_per_second is None:
         raise click.UsageError("--spans-per-second is needed: the load is yours to say")
-    config = loaded(file, CONNECTIONS) if file else None
+    config = loaded(file, CONNECTIONS_AND_BROKERS) if file else None
     kafka, sampling = (config.kafka, config.sampling) if config else (None, None)
     factor = kafka.replication_factor if kafka and kafka.replication_factor > 0 else REPLICATION
 

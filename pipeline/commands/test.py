@@ -9,7 +9,7 @@ import click
 
 from pipeline.commands.console import EX_CONFIG, bad, good, loaded, plural
 from pipeline.configuration.config_file import InvalidConfig
-from pipeline.configuration.yaml_tree import CONNECTIONS
+from pipeline.configuration.yaml_tree import CONNECTIONS_AND_BROKERS
 from pipeline.operating import told_votes
 from pipeline.operating.policy_tests import Outcome, load_cases, run
 from pipeline.operating.printable import printable
@@ -31,7 +31,7 @@ def test(files: tuple[Path, ...], file: str, verbose: bool) -> None:
       tailrace test --config tailrace.yaml policies-test.yaml
       tailrace test --config tailrace.yaml --verbose policies-test.yaml
     """
-    config = loaded(file, CONNECTIONS)
+    config = loaded(file, CONNECTIONS_AND_BROKERS)
     failed = total = wrong = 0
     for path in files:
         try:

@@ -28,7 +28,9 @@ STAND_INS = ("not-here-{}", "not-here-{}:1", "https://not-here-{}", "1", "100000
 """What takes the place of a value that is not on this machine: a text, an address, a URL, numbers, durations, a host
 that nobody else reaches. Each value has a number of its own."""
 CONNECTIONS: tuple[Key, ...] = (("sinks",), ("telemetry",), ("canary",), ("redaction",), ("kafka", "security"))
-"""Where values may be missing for whoever connects to nothing."""
+"""Where values may be missing for whoever connects to nothing but prints the addresses of brokers."""
+CONNECTIONS_AND_BROKERS: tuple[Key, ...] = (*CONNECTIONS, ("kafka", "bootstrap_servers"))
+"""Likewise for whoever does not print them."""
 ANYWHERE: tuple[Key, ...] = ((),)
 _NAMED = re.compile(r"\b(alias|anchor|tag|tag handle) ['\"].*", re.DOTALL)  # in a text of the parser
 _MERGE = "tag:yaml.org,2002:merge"

@@ -82,8 +82,12 @@ def test_what_connects_to_nothing_needs_no_secrets(tmp_path: Path) -> None:
         refused = run(command, path)
         assert refused.exit_code == 78
         assert "file /run/not/here cannot be read" in refused.stderr
-    assert run("size", "--config", path, "--spans-per-second", "1000").exit_code == 0
-    assert "cannot be read" not in run("test", "--config", path, cases).output
+    nowhere = written(tmp_path, MINIMAL | {"kafka": {"bootstrap_servers": ["${NO_BROKERS}"], "security": login}})
+    assert run("size", "--config", nowhere, "--spans-per-second", "1000").exit_code == 0
+    assert "tailrace.yaml" not in run("test", "--config", nowhere, cases).output
+    refused = run("topics", nowhere, "--print", "kafka-cli")
+    assert refused.exit_code == 78
+    assert "NO_BROKERS is not set" in refused.stderr
 
 
 def test_check_tells_of_endpoints_and_a_canary_that_cannot_work(tmp_path: Path) -> None:
