@@ -57,12 +57,12 @@ _KLOG = re.compile(r"([IWEF])\d{4} \d\d:\d\d:\d\d")
 _RUBY = re.compile(r"[DIWEF], \[\S+ #\d+\] +(DEBUG|INFO|WARN|ERROR|FATAL) -- ")
 _DOTNET = {"trce:": TRACE, "dbug:": DEBUG, "fail:": ERROR}  # the words of its console that are its alone
 _LEVEL = re.compile(r"(?<![\w.?&;/])[\"']?(?:log\.)?(?:level|lvl|severity)[\"']?=[\"']?([a-zA-Z]+)(?![\w.])")
-_LOGFMT = re.compile(r"[\w.]+=")
 _TIME = re.compile(
     r"(?:<\d{1,3}>\d{0,2} ?)?\[?"
     r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?\s?(?:Z|UTC|[+-]\d\d(?::?\d\d)?))(?!\d)"
 )
-_TIME_WORD = re.compile(rf"[-+\d:.,/TZ]*\d[-+\d:.,/TZ]*|UTC|GMT|AM|PM|[A-Z]{{2,3}}T|{_DAY}|{_MONTH}")
+_TIME_WORD = re.compile(rf"[-+:.,/TZ]*\d[-+\d:.,/TZ]*|UTC|GMT|AM|PM|[A-Z]{{2,3}}T|{_DAY}|{_MONTH}")
+_LOGFMT = re.compile(rf"(?>\[?(?:{_TIME_WORD.pattern})[]:,]*\s+)*+(?:\[[^]]*\]:?\s+)?[\w.]+=")
 MOST_LOGS = 1 << 16  # of one text; one with more lines that begin as a log does is none of several
 _HEAD_BYTES = 300  # of a line are looked at for its level
 _HEAD_WORDS = 12
@@ -118,7 +118,8 @@ def head_of(text: str) -> str:
 def severity(head: str, within: bool = False) -> tuple[int, str]:
     """Number and word of the level that a line's head states; UNSPECIFIED and "" when it states none.
 
-    `within`: it is the message of a log that had fields of its own. There `level=` counts if it begins as logfmt does.
+    `within`: it is the message of a log that had fields of its own. There `level=` counts if it begins as logfmt does,
+    behind a time and one pair of brackets.
 
     >>> severity("2024-05-01 12:00:00,123 - shop.cart - ERROR - out of stock"), severity("no ERROR found")
     ((17, 'ERROR'), (0, ''))

@@ -442,6 +442,12 @@ def test_severities(fields: dict[str, Any], number: int, text: str, left: dict[s
         (f"GET /logs?severity=error&page=1 trace_id={HEX}", 0, ""),
         (f"updated rule severity=critical name=x trace_id={HEX}", 0, ""),
         (f"ts=2026-01-01T10:00:00Z level=error msg=x trace_id={HEX}", 17, "error"),
+        (f"2026-01-01T10:00:00Z level=error msg=x trace_id={HEX}\n", 17, "error"),
+        (f"2026-01-01 10:00:00,123 level=error component=x trace_id={HEX}", 17, "error"),
+        (f"[main] level=error msg=x trace_id={HEX}", 17, "error"),
+        (f"[Thu Jan  1 10:00:00 2026] [main] user=7 level=error msg=x trace_id={HEX}", 17, "error"),
+        (f"2026-01-01 10:00:00 [main] updated rule severity=critical name=x trace_id={HEX}", 0, ""),
+        (f"2026-01-01T10:00:00Z GET /logs?severity=error&page=1 trace_id={HEX}", 0, ""),
         (f"first line trace_id={HEX}\nERROR second line", 0, ""),
     ],
 )
