@@ -192,7 +192,10 @@ async def _check_topics(config: Config, needed: set[str]) -> None:
     except Permanent as error:
         log.warning("the topics' settings cannot be checked", extra={"error": str(error)})
         return
-    if problems:
+    for problem in problems:
+        if not problem.stops:
+            log.warning("a topic should be altered", extra={"topic": problem.topic, "problem": problem.text})
+    if problems := [problem for problem in problems if problem.stops]:
         raise ConfigError("; ".join(map(str, problems)) + "; `tailrace topics` says how to mend them")
 
 

@@ -173,6 +173,23 @@ async def test_topics_that_break_the_protocol_are_refused(kafka: Kafka) -> None:
         await asyncio.wait_for(wait_for_servers(config, ["sample"], asyncio.Event()), DEADLINE)
 
 
+async def test_topics_of_the_release_before_are_told_and_stop_no_worker(
+    kafka: Kafka, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They have no room for a whole envelope beside the largest row."""
+    config = config_for(kafka.bootstrap, prefix=fresh("roles"), partitions=1, metric_partitions=1)
+    await ensure(config)
+    for size, refused in ((15 << 19, False), (9 << 20, True)):
+        larger = config.model_copy(update={"limits": config.limits.model_copy(update={"max_span_bytes": size})})
+        waiting = asyncio.wait_for(wait_for_servers(larger, ["sample"], asyncio.Event()), DEADLINE)
+        if refused:
+            with pytest.raises(ConfigError, match=r"max\.message\.bytes is 8388608"):
+                await waiting
+        else:
+            await waiting
+            assert "a topic should be altered" in caplog.text
+
+
 async def test_waiting_ends_when_the_worker_is_told_to_stop() -> None:
     stopping = asyncio.Event()
     waiting = asyncio.create_task(wait_for_servers(config_for(f"127.0.0.1:{free_port()}"), ["sample"], stopping))
