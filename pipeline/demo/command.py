@@ -26,6 +26,7 @@ from pipeline.demo.ledger import Audit, Holdings
 from pipeline.demo.run import Options, Run, prepared
 from pipeline.demo.screen import line, screen
 from pipeline.demo.summary import summary
+from pipeline.watching import told_letters
 from pipeline.watching.logs import configure
 from schemas.errors import TailraceError
 from schemas.kafka_client import told
@@ -113,6 +114,7 @@ def has_screen(platform: str, environ: Mapping[str, str]) -> bool:
 async def _run(options: Options, interactive: bool, as_json: bool, opening: bool) -> tuple[Run, Holdings, Audit]:
     warnings = _Warnings()
     configure("WARNING")
+    logging.getLogger(told_letters.__name__).setLevel(logging.ERROR)  # broken messages are sent on purpose
     async with prepared(options, lambda text: click.echo(text, err=as_json)) as run:
         click.echo(f"live page: {run.page}", err=as_json)
         if opening:

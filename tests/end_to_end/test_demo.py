@@ -55,6 +55,7 @@ async def test_the_demo_is_right(tmp_path: Path) -> None:
     figures = run.figures
     assert list(figures) == [*Figures._fields, "broken_messages", "ok"]
     assert figures["ok"]
+    assert "dead letters" not in run.err, "its broken messages are sent on purpose"
     assert figures["broken_traces"] == 0
     assert figures["metric_spans"] == figures["spans_in"] > 4000
     assert figures["error_traces"] == figures["error_traces_kept"] > 0

@@ -264,7 +264,7 @@ async def test_old_ticks_are_deleted_but_never_the_state(pipeline: Pipeline, mon
             await pipeline.produce(producer, 5)
             await eventually(lambda: deleted(last), DEADLINE, "the next owner goes on and deletes")
         left, first = await pipeline.ticks(), (await pipeline.records())[0]
-        # What was appended after the time of the tick that was told last is not old: on a slow machine that may be more.
+        # What was appended after the time of the last tick but one is not old: a slow machine leaves more of that.
         assert len(left) <= 2 or first.timestamp >= left[-2].time_ms
         async with running(config, ["aggregate"]):
             await pipeline.produce(producer, 5)
