@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka.conn import AIOKafkaConnection
-from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.producer.message_accumulator import MessageBatch
 
 from pipeline.cli import main
 from pipeline.kafka.consume import Group
+from pipeline.kafka.decompression import _FetchResult
 from processors.regroup import Regroup
 from processors.sampling.window import Window
 from schemas import decision, envelope, packing, point
@@ -33,7 +33,7 @@ Places = dict[str, list[tuple[Any, str]]]
 READ: Places = {
     "bytes of the broker's answers put together": [(StreamReader, "feed_data")],
     "answers decoded": [(AIOKafkaConnection, "_handle_frame")],
-    "record batches checked, decompressed, split": [(FetchResult, "getall")],
+    "record batches checked, decompressed, split": [(_FetchResult, "getall")],
 }
 HANDED: Places = {"batches handed over": [(Group, "_hand_over")]}
 SENT: Places = {"requests encoded and written": [(AIOKafkaConnection, "send"), (MessageBatch, "append")]}
