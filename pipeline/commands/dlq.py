@@ -56,10 +56,8 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> int | No
 
 
 def _reasons(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> list[str]:
-    found, known = (
-        words(context, parameter, given),
-        [r for r in Reason if not r.intentional and r is not Reason.RETENTION],
-    )
+    found = words(context, parameter, given)
+    known = [reason for reason in Reason if not reason.intentional and reason is not Reason.RETENTION]
     if strange := sorted(set(found) - set(known)):
         raise click.BadParameter(f"{', '.join(strange)}: no reason of a dead letter; they are {', '.join(known)}")
     return found
