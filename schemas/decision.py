@@ -72,9 +72,9 @@ class Checkpoint:
     meant: dict[str, str] = field(default_factory=dict)
 
     def forget(self, meanings: Mapping[str, str]) -> None:
-        """The state of policies that means something else than in `meanings`; an older release does not say what."""
-        for policy, meaning in self.meant.items():
-            if meaning != meanings.get(policy):
+        """The state of policies that means something else than in `meanings`."""
+        for policy in self.meant:
+            if not _means_the_same(policy, self.meant, meanings):
                 self.limiters.pop(policy, None)
                 self.keyed.pop(policy, None)
 
@@ -168,6 +168,11 @@ class DecisionRecord:
             raise ProtocolError(f"not a decision record of Tailrace: {error!r}") from error
 
 
+def _means_the_same(policy: str, meant: Mapping[str, str], meanings: Mapping[str, str]) -> bool:
+    """Whether the state of a policy goes on; an older release does not say what it means."""
+    return meant.get(policy) in (None, meanings.get(policy))
+
+
 def limiters_of(value: bytes, meanings: Mapping[str, str]) -> dict[str, list[tuple[int, int]]]:
     """The `limiters` of the checkpoint of a decision record alone, without those that mean something else.
 
@@ -179,7 +184,7 @@ def limiters_of(value: bytes, meanings: Mapping[str, str]) -> dict[str, list[tup
         return {
             name: [(first, second) for first, second in each]
             for name, each in found.items()
-            if meant.get(name) in (None, meanings.get(name))
+            if _means_the_same(name, meant, meanings)
         }
     except (ValueError, TypeError, AttributeError) as error:
         raise ProtocolError(f"not a decision record of Tailrace: {error!r}") from error
