@@ -199,13 +199,13 @@ async def _check_topics(config: Config, needed: set[str]) -> None:
         raise ConfigError("; ".join(map(str, problems)) + "; `tailrace topics` says how to mend them")
 
 
-async def wait_for_servers(config: Config, names: Sequence[str], stopping: asyncio.Event) -> None:
+async def wait_for_servers(config: Config, names: Sequence[str]) -> None:
     """Wait with back-off until Kafka answers and every topic of these roles exists, saying for what."""
     chosen = [role for role in diagram(config) if role.name in expand(config, names)]
     internal = {spec.name for spec in topic_specs(config)}
     needed = {topic for role in chosen for topic in (*role.reads, *role.writes)}
     wait = FIRST_WAIT
-    while not stopping.is_set():
+    while True:
         try:
             with Overheard() as overheard:
                 found = await partition_counts(config)
@@ -221,7 +221,5 @@ async def wait_for_servers(config: Config, names: Sequence[str], stopping: async
         except (KafkaError, TailraceError, OSError) as error:
             told = overheard.after(str(error))
             log.warning("waiting for Kafka", extra={"servers": config.kafka.bootstrap_servers, "error": told})
-        try:
-            await asyncio.wait_for(stopping.wait(), timeout=wait)
-        except TimeoutError:
-            wait = min(wait * 2, LONGEST_WAIT)
+        await asyncio.sleep(wait)
+        wait = min(wait * 2, LONGEST_WAIT)

@@ -238,7 +238,7 @@ async def running(
         log.info("live page", extra={"host": config.telemetry.host, "port": worker.server.port, "path": "/live"})
     try:
         if stopping is not None:
-            await _unless(stopping, roles.wait_for_servers(config, names, stopping))
+            await unless_stopped(stopping, roles.wait_for_servers(config, names))
         if stopping is None or not stopping.is_set():
             await _join(worker, config, names, stopping or asyncio.Event())
         if file is not None:
@@ -256,7 +256,7 @@ async def _join(worker: Worker, config: Config, names: Sequence[str], stopping: 
     Raises ConfigError, Permanent or Unavailable if they do not.
     """
     try:
-        await _unless(stopping, worker.start())
+        await unless_stopped(stopping, worker.start())
     except InvalidSessionTimeoutError:
         raise ConfigError(
             f"kafka.session_timeout: the brokers do not take {config.kafka.session_timeout:g}s; it must lie between "
@@ -269,7 +269,7 @@ async def _join(worker: Worker, config: Config, names: Sequence[str], stopping: 
         raise Unavailable(f"the groups cannot be joined: {error}") from error
 
 
-async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, object]) -> None:
+async def unless_stopped(stopping: asyncio.Event, work: Coroutine[Any, Any, object]) -> None:
     """Do this, or begin to and give it up when `stopping` is set: brokers may not answer for long."""
     doing, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
     try:

@@ -67,7 +67,7 @@ async def test_a_resize_under_traffic(kafka: Kafka, tmp_path: Path) -> None:
         assert code == 0, said
         assert "in force already" in said
         with pytest.raises(ConfigError, match="N = 6 partitions are in force, the configuration says 4"):
-            await wait_for_servers(load(str(pipeline.file), {}), ["ingest", "sample"], asyncio.Event())
+            await wait_for_servers(load(str(pipeline.file), {}), ["ingest", "sample"])
         workers = await started(pipeline, 6)
         await more_of(feed, kafka, pipeline, first)
         second = await decided(pipeline, DECIDED, first)

@@ -278,7 +278,7 @@ async def test_other_partition_counts_are_refused(kafka: Kafka, tmp_path: Path, 
     await keyed.ensured(problems=True)
     said = r"has 3 partitions, the configuration says 2; with regroup: never all raw topics must have the same number"
     with pytest.raises(ConfigError, match=said):
-        await asyncio.wait_for(wait_for_servers(keyed.config, ["sample"], asyncio.Event()), DEADLINE)
+        await asyncio.wait_for(wait_for_servers(keyed.config, ["sample"]), DEADLINE)
     async with running(keyed.config, ["sample"]) as worker:
         reason = await refusal(worker)
     assert (

@@ -12,7 +12,7 @@ from pipeline import roles
 from pipeline.config import Config
 from pipeline.kafka.topics import Topics, ensure, topic_specs
 from pipeline.roles import diagram, expand, wait_for_servers
-from pipeline.worker import application
+from pipeline.worker import application, unless_stopped
 from schemas.errors import ConfigError
 from tests.pipeline.configs import MINIMAL, config_for
 from tests.pipeline.kafka import DEADLINE, create, fresh
@@ -154,7 +154,7 @@ def test_a_sink_that_is_not_configured_is_no_role() -> None:
 async def test_roles_wait_for_their_topics(kafka: Kafka) -> None:
     """F20: for those that these roles touch, and never make one by asking for it."""
     config = config_for(kafka.bootstrap, prefix=fresh("roles"), partitions=1, metric_partitions=1)
-    waiting = asyncio.create_task(wait_for_servers(config, ["sample"], asyncio.Event()))
+    waiting = asyncio.create_task(wait_for_servers(config, ["sample"]))
     await asyncio.sleep(0)
     assert not waiting.done()
     assert await ensure(config) == []
@@ -170,7 +170,7 @@ async def test_topics_that_break_the_protocol_are_refused(kafka: Kafka) -> None:
     with pytest.raises(
         ConfigError, match=rf"{topics.spans}: has 3 partitions, the configuration says 2; .*LogAppendTime"
     ):
-        await asyncio.wait_for(wait_for_servers(config, ["sample"], asyncio.Event()), DEADLINE)
+        await asyncio.wait_for(wait_for_servers(config, ["sample"]), DEADLINE)
 
 
 async def test_topics_of_the_release_before_are_told_and_stop_no_worker(
@@ -181,7 +181,7 @@ async def test_topics_of_the_release_before_are_told_and_stop_no_worker(
     await ensure(config)
     for size, refused in ((15 << 19, False), (9 << 20, True)):
         larger = config.model_copy(update={"limits": config.limits.model_copy(update={"max_span_bytes": size})})
-        waiting = asyncio.wait_for(wait_for_servers(larger, ["sample"], asyncio.Event()), DEADLINE)
+        waiting = asyncio.wait_for(wait_for_servers(larger, ["sample"]), DEADLINE)
         if refused:
             with pytest.raises(ConfigError, match=r"max\.message\.bytes is 8388608"):
                 await waiting
@@ -192,6 +192,7 @@ async def test_topics_of_the_release_before_are_told_and_stop_no_worker(
 
 async def test_waiting_ends_when_the_worker_is_told_to_stop() -> None:
     stopping = asyncio.Event()
-    waiting = asyncio.create_task(wait_for_servers(config_for(f"127.0.0.1:{free_port()}"), ["sample"], stopping))
+    servers = wait_for_servers(config_for(f"127.0.0.1:{free_port()}"), ["sample"])
+    waiting = asyncio.create_task(unless_stopped(stopping, servers))
     stopping.set()
     await asyncio.wait_for(waiting, DEADLINE)
