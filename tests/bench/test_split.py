@@ -47,11 +47,11 @@ def test_a_step_is_counted_without_the_steps_within_it_even_if_it_fails() -> Non
 
 @pytest.mark.parametrize("role", STEPS)
 def test_every_step_is_there_to_be_wrapped(role: str) -> None:
-    """And nobody has another one in its place."""
+    """And the pipeline has no other one in its place; tests have some of their own."""
     for owner, name in (place for places in STEPS[role].values() for place in places):
         assert callable(getattr(owner, name))
         below: list[type] = type.__subclasses__(owner) if isinstance(owner, type) else []
-        assert not any(name in vars(each) for each in below)
+        assert not any(name in vars(each) for each in below if each.__module__.startswith("pipeline."))
 
 
 def test_what_all_runs_cost_alike_is_told_from_what_a_span_costs() -> None:
