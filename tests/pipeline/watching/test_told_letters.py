@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from pipeline.watching import told_letters
 from pipeline.watching.told_letters import TELL_EVERY, ToldLetters
 from schemas.dead_letter import DeadLetter
 
@@ -17,7 +18,7 @@ def letter(offset: int, reason: str = "malformed", topic: str = "otlp_spans") ->
 def test_the_first_of_a_kind_is_told_then_how_many_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     now = 1_000.0
     told = ToldLetters(lambda: now)
-    caplog.set_level(logging.WARNING)
+    caplog.set_level(logging.WARNING, told_letters.__name__)  # a demo in this process may have silenced it
 
     def lines() -> list[tuple[str, str, int, str]]:
         found = [(r.topic, r.reason, r.letters, r.record) for r in caplog.records]  # type: ignore[attr-defined]
