@@ -18,8 +18,9 @@ from schemas.formats.write_request import Slices
 from schemas.point import HistogramValue, Labels, Shape, Value
 from schemas.sample import PackedChunk, SeriesBlock, Tick, find_record
 from sinks.contract import Coordinates
-from sinks.prometheus import SLICES_PER_REQUEST, Prometheus, SampleItem
+from sinks.prometheus import SLICES_PER_REQUEST, Prometheus
 from sinks.remote_write import write_series
+from sinks.sample_item import SampleItem
 from sinks.settings import Batch, Sink
 
 LABELS = 10

@@ -16,9 +16,11 @@ from schemas.point import ExponentialValue, HistogramValue, Shape, Value
 from schemas.sample import SeriesBlock
 from sinks.contract import Outcome, SourceRecord
 from sinks.http import shortened
-from sinks.prometheus import MANY_DELIVERED, REFUSED_FOR, Prometheus, SampleItem
+from sinks.prometheus import Prometheus
 from sinks.protobuf import field
+from sinks.refused_samples import MANY_DELIVERED, REFUSED_FOR
 from sinks.remote_write import defect
+from sinks.sample_item import SampleItem
 from tests.services import Prometheus as PrometheusServer
 from tests.services import eventually
 from tests.sinks.building import bad, counter, now_ms, repeated, sink, tick
@@ -342,7 +344,7 @@ async def test_a_receiver_that_refuses_all_and_is_mended_gets_everything_at_once
 
 
 async def test_refused_series_are_remembered_up_to_a_number(now: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sinks.prometheus.MOST_REFUSED", 1)
+    monkeypatch.setattr("sinks.refused_samples.MOST_REFUSED", 1)
     calls = fresh()
     async with faulty(limited("s1", "s2")) as server:
         destination = Prometheus(sink(server.url, shards=1))
