@@ -267,8 +267,6 @@ class PointsPartition(Lease):
                     "limit": self._config.metrics.otlp.names_per_partition,
                 },
             )
-        for letter in letters:
-            telemetry.count("tailrace_dead_letters_total", stage=ROLE, reason=letter.reason)
         TOLD.tell(letters)
         if self._config.kafka.transactions and time.monotonic() - self._deleted_at >= DELETE_INTERVAL:
             self._deleted_at = time.monotonic()

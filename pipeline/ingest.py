@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from math import inf
 
@@ -419,8 +418,6 @@ class RawPartition(Lease):
             telemetry.count("tailrace_logs_read_total", rows, role=ROLE)
         else:
             telemetry.count("tailrace_metric_points_read_total", rows, role=ROLE)
-        for reason, number in Counter(letter.reason for letter in letters).items():
-            telemetry.count("tailrace_dead_letters_total", number, stage=ROLE, reason=str(reason))
         TOLD.tell(letters)
         for rule, number in redacted.items():
             telemetry.count("tailrace_redacted_total", number, signal=self._source.signal, rule=rule)

@@ -64,7 +64,6 @@ COUNTERS: Mapping[Stat, tuple[MetricName, str, Mapping[str, str]]] = {
     "logs_read": ("tailrace_logs_read_total", "", {"role": ROLE}),
     "logs_kept": ("tailrace_logs_kept_total", "", {}),
     "logs_dropped": ("tailrace_dropped_total", "reason", {"signal": "logs", "intentional": "true"}),
-    "dead_letters": ("tailrace_dead_letters_total", "reason", {"stage": ROLE}),
     "restored": ("tailrace_restored_rows_total", "signal", {}),
     "tail_reads": ("tailrace_tail_reads_total", "partition", {}),
 }

@@ -1,4 +1,4 @@
-"""Dead letters in a worker's log: the first of each kind, then how many there are, once a minute.
+"""Dead letters in a worker's metrics and in its log: the first of each kind, then how many there are, once a minute.
 
 Whoever looks at a worker sees there that something is refused, and where to look. What a message says never shows: it
 may be personal (`tailrace dlq show` prints it). A sink has lines of its own, with its destination's answer.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 
+from pipeline import telemetry
 from schemas.dead_letter import DeadLetter
 
 TELL_EVERY = 60.0  # seconds between two lines of one kind
@@ -26,15 +28,19 @@ class ToldLetters:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._told_at: dict[Kind, float] = {}
-        self._untold: dict[Kind, int] = {}
+        self._untold: Counter[Kind] = Counter()
 
     def tell(self, letters: Iterable[DeadLetter]) -> None:
-        """Letters that are stored by now."""
+        """Count letters that are stored by now; those of a transaction that failed come again."""
         first: dict[Kind, DeadLetter] = {}
+        found: Counter[Kind] = Counter()
         for letter in letters:
             kind = letter.stage, letter.topic, letter.reason
             first.setdefault(kind, letter)
-            self._untold[kind] = self._untold.get(kind, 0) + 1
+            found[kind] += 1
+        self._untold += found
+        for (stage, _, reason), number in found.items():
+            telemetry.count("tailrace_dead_letters_total", number, stage=stage, reason=str(reason))
         now = self._clock()
         for kind, letter in first.items():
             if now - self._told_at.get(kind, -TELL_EVERY) >= TELL_EVERY:

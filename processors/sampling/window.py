@@ -161,7 +161,6 @@ Stat = Literal[
     "logs_read",
     "logs_kept",
     "logs_dropped",
-    "dead_letters",
     "restored",
     "tail_reads",
 ]
@@ -767,8 +766,6 @@ class Window:
         self._untraced += untraced
         if batch.rows.topic == self._settings.logs_topic:
             self._stats["logs_read", ""] += len(batch.rows) + len(batch.untraced)
-        for letter in batch.dead_letters:
-            self._stats["dead_letters", letter.reason] += 1
         return sum(map(len, untraced)) + sum(len(letter.value) for letter in batch.dead_letters)
 
     def _forward_spans(self, envelope: Envelope) -> list[bytes]:

@@ -143,7 +143,6 @@ async def truncate(fed: Fed, topic: str) -> None:
             ("logs_dropped", "log_of_dropped_trace"),
             'dropped_total{intentional="true",reason="log_of_dropped_trace",signal="logs"}',
         ),
-        (("dead_letters", "malformed"), 'dead_letters_total{reason="malformed",stage="sample"}'),
         (("restored", "logs"), 'restored_rows_total{signal="logs"}'),
         (("tail_reads", "3"), 'tail_reads_total{partition="3"}'),
     ],

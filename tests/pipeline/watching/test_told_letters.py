@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
+from pipeline import telemetry
 from pipeline.watching import told_letters
 from pipeline.watching.told_letters import TELL_EVERY, ToldLetters
 from schemas.dead_letter import DeadLetter
@@ -38,3 +40,16 @@ def test_the_first_of_a_kind_is_told_then_how_many_once_a_minute(caplog: pytest.
     assert lines() == []
     told.tell([letter(12)])
     assert lines() == [("otlp_spans", "malformed", 2, "otlp_spans/3/12/1")]
+
+
+def test_each_letter_is_counted_under_its_stage_and_reason_told_or_not() -> None:
+    def counted(stage: str, reason: str) -> float:
+        labels = {"stage": stage, "reason": reason}
+        return telemetry.REGISTRY.get_sample_value("tailrace_dead_letters_total", labels) or 0.0
+
+    told, kinds = ToldLetters(lambda: 0.0), [("sample", "malformed"), ("sample", "too_large"), ("ingest", "malformed")]
+    before = [counted(*kind) for kind in kinds]
+    for topic in ("otlp_spans", "otlp_logs"):
+        found = [replace(letter(n, topic=topic), stage="sample") for n in range(7)]
+        told.tell([*found, replace(found[0], reason="too_large")])
+    assert [counted(*kind) - was for kind, was in zip(kinds, before, strict=True)] == [14, 2, 0]
