@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from time import process_time
 
@@ -97,6 +98,67 @@ class Source:
     sent: list[Reading] = field(default_factory=list)
 
 
+Which = tuple[int, str, str, str]
+Schedule = list[tuple[str, Which | None, int]]
+
+
+def ticks(
+    schedule: Schedule, owner: Callable[[], SeriesStore], step: Callable[[SeriesStore, int, str, Which, int], None]
+) -> Iterator[tuple[int, list[SeriesBlock], SeriesStore, bool]]:
+    """Each tick of a schedule, whose other steps `step` takes: its time, what is told, who goes on, whether another."""
+    store, time = owner(), TIME
+    for what, which, number in schedule:
+        time += 1
+        if which is not None:
+            step(store, time, what, which, number)
+            continue
+        time += number
+        blocks, taken_over = tick(store, time), what == "take over"
+        if taken_over:
+            store = owner()
+            store.load(blocks, time)
+        yield time, blocks, store, taken_over
+
+
+@dataclass
+class Sources:
+    """Several under one label set, with bounds of their own, that begin anew; readings that come late."""
+
+    kind: Kind
+    found: dict[tuple[int, Labels], Source] = field(default_factory=dict)
+    counts: list[float] = field(default_factory=list)
+
+    def step(self, store: SeriesStore, time: int, what: str, which: Which, number: int) -> None:
+        kind, labels = self.kind, which[1:]
+        bounds = BOUNDS[which[0] % 3] if kind in ("histogram", "summary") else ()
+        start = nothing(shape(kind, bounds=bounds))
+        new = Source(len(self.found), 500 + len(self.found), labels, bounds, time - 1, start)
+        source = self.found.setdefault((which[0], labels), new)
+        one = value_of(kind, bounds, number)
+        if what == "tell otherwise" and source.start is not None and kind != "sum":
+            source.number = 1000 * number + source.target
+        elif what == "start unknown" and source.sent and kind != "sum":
+            source.start, source.number, source.sent = None, source.sent[-1].source, []
+        elif what == "count":
+            source.total = plus(source.total, one)
+            source.start = time if source.start is None else source.start
+            reading = Reading(labels, source.total, source.number, source.start, time, source.target)
+            source.sent.append(reading)
+            apply(store, PointBatch("m", shape(kind, bounds=bounds), readings=[reading]), time)
+            self.counts.append(number)
+        elif what == "delta" and kind != "summary":
+            apply(store, counted(kind, (labels, one), bounds=bounds), time)
+            self.counts.append(number)
+        elif what == "restart":
+            if kind == "sum" and source.sent:  # what it had is there no more
+                self.counts.append(-observations(source.total))
+                apply(store, read(kind, (labels, None, source.number, TIME, time, source.target)), time)
+            source.total, source.start = start, time
+            source.sent = source.sent[-1:] if kind != "sum" else []
+        elif what == "send again" and source.sent and number < len(source.sent):
+            apply(store, PointBatch("m", shape(kind, bounds=bounds), readings=[source.sent[number]]), time)
+
+
 sources = st.tuples(st.integers(0, 5), st.sampled_from("ab"), st.sampled_from("xyz"), st.sampled_from(["", "/", "/q"]))
 steps = st.one_of(
     st.tuples(st.just("count"), sources, st.integers(0, 100)),
@@ -118,62 +180,24 @@ steps = st.one_of(
     st.integers(0, 3),
 )
 def test_the_sum_over_all_series_is_what_the_sources_counted(
-    kind: Kind, schedule: list[tuple[str, tuple[int, str, str, str] | None, int]], budget: int, values: int
+    kind: Kind, schedule: Schedule, budget: int, values: int
 ) -> None:
-    """Several sources under one label set, with bounds of their own, that begin anew; readings that come late."""
-    limits = Limits(budget, values, values_of={("m", "route"): 2})
-    store, time = SeriesStore(limits), TIME
-    found: dict[tuple[int, Labels], Source] = {}
-    counts: list[float] = []
+    limits, several = Limits(budget, values, values_of={("m", "route"): 2}), Sources(kind)
     sums: list[float] = []
     told: dict[Labels, float] = {}
-    for what, which, number in [*schedule, ("take over", None, 1)]:
-        time += 1
-        if which is not None:
-            labels: Labels = which[1:]
-            bounds = BOUNDS[which[0] % 3] if kind in ("histogram", "summary") else ()
-            start = nothing(shape(kind, bounds=bounds))
-            new = Source(len(found), 500 + len(found), labels, bounds, time - 1, start)
-            source = found.setdefault((which[0], labels), new)
-            one = value_of(kind, bounds, number)
-            if what == "tell otherwise" and source.start is not None and kind != "sum":
-                source.number = 1000 * number + source.target
-            elif what == "start unknown" and source.sent and kind != "sum":
-                source.start, source.number, source.sent = None, source.sent[-1].source, []
-            elif what == "count":
-                source.total = plus(source.total, one)
-                source.start = time if source.start is None else source.start
-                reading = Reading(labels, source.total, source.number, source.start, time, source.target)
-                source.sent.append(reading)
-                apply(store, PointBatch("m", shape(kind, bounds=bounds), readings=[reading]), time)
-                counts.append(number)
-            elif what == "delta" and kind != "summary":
-                apply(store, counted(kind, (labels, one), bounds=bounds), time)
-                counts.append(number)
-            elif what == "restart":
-                if kind == "sum" and source.sent:  # what it had is there no more
-                    counts.append(-observations(source.total))
-                    apply(store, read(kind, (labels, None, source.number, TIME, time, source.target)), time)
-                source.total, source.start = start, time
-                source.sent = source.sent[-1:] if kind != "sum" else []
-            elif what == "send again" and source.sent and number < len(source.sent):
-                apply(store, PointBatch("m", shape(kind, bounds=bounds), readings=[source.sent[number]]), time)
-        else:
-            time += number
+    schedule = [*schedule, ("take over", None, 1)]
+    for time, blocks, store, taken_over in ticks(schedule, lambda: SeriesStore(limits), several.step):
+        if taken_over:
             blocks = tick(store, time)
-            if what == "take over":
-                store = SeriesStore(limits)
-                store.load(blocks, time)
-                blocks = tick(store, time)
-            now = {labels: observations(value) for labels, value in rows(blocks).items()}
-            if kind != "sum":
-                assert not stale(blocks)
-                assert all(now[labels] >= before for labels, before in told.items())
-            told = now
-            assert store.active().get("m", 0) <= budget
-            sums = [value.sum for value in rows(blocks).values() if not isinstance(value, int | float)]
-    assert sum(told.values()) == sum(counts)
-    assert not sums or sum(sums) == sum(counts) / 8
+        now = {labels: observations(value) for labels, value in rows(blocks).items()}
+        if kind != "sum":
+            assert not stale(blocks)
+            assert all(now[labels] >= before for labels, before in told.items())
+        told = now
+        assert store.active().get("m", 0) <= budget
+        sums = [value.sum for value in rows(blocks).values() if not isinstance(value, int | float)]
+    assert sum(told.values()) == sum(several.counts)
+    assert not sums or sum(sums) == sum(several.counts) / 8
 
 
 @settings(max_examples=300, deadline=None)
@@ -197,52 +221,25 @@ def test_the_sum_over_all_series_is_what_the_sources_counted(
     limits=[(9, 0, 0), (5, 0, 0)],
 )
 def test_the_sum_is_the_same_whatever_the_limits_become(
-    kind: Kind,
-    schedule: list[tuple[str, tuple[int, str, str, str] | None, int]],
-    limits: list[tuple[int, int, int]],
+    kind: Kind, schedule: Schedule, limits: list[tuple[int, int, int]]
 ) -> None:
     """Every owner has limits of its own: series, values per label, values of one label."""
+    owners, several, last, seen = itertools.cycle(limits), Sources(kind), TIME - 1, Seen()
+    most = 0
 
-    def owner(number: int) -> SeriesStore:
-        series, values, routes = limits[number % len(limits)]
-        return SeriesStore(Limits(series, values, values_of={("m", "route"): routes}))
+    def owner() -> SeriesStore:
+        nonlocal most
+        most, values, routes = next(owners)
+        return SeriesStore(Limits(most, values, values_of={("m", "route"): routes}))
 
-    owners, time, last, counts, seen = 0, TIME, TIME - 1, [0.0], Seen()
-    store = owner(owners)
-    found: dict[tuple[int, Labels], Source] = {}
-    for what, which, number in [*schedule, ("take over", None, 1), ("take over", None, 1)]:
-        time += 1
-        if which is None:
-            time += number
-            blocks = tick(store, time)
-            seen.take(blocks, last, time)
-            last = time
-            if what == "take over":
-                owners += 1
-                store = owner(owners)
-                store.load(blocks, time)
-                assert store.active().get("m", 0) <= limits[owners % len(limits)][0]
-            continue
-        labels: Labels = which[1:]
-        bounds = BOUNDS[which[0] % 3] if kind in ("histogram", "summary") else ()
-        start = nothing(shape(kind, bounds=bounds))
-        new = Source(len(found), 500 + len(found), labels, bounds, time - 1, start)
-        source = found.setdefault((which[0], labels), new)
-        one = value_of(kind, bounds, number)
-        if what == "tell otherwise":
-            source.number = 1000 * number + source.target
-        elif what == "count":
-            source.total = plus(source.total, one)
-            reading = Reading(labels, source.total, source.number, source.start or 0, time, source.target)
-            apply(store, PointBatch("m", shape(kind, bounds=bounds), readings=[reading]), time)
-            counts.append(number)
-        elif what == "delta" and kind != "summary":
-            apply(store, counted(kind, (labels, one), bounds=bounds), time)
-            counts.append(number)
-        elif what == "restart":
-            source.total, source.start = start, time
-    seen.take(tick(store, time + 2), last, time + 2)
-    assert seen.increase() == sum(counts)
+    schedule = [*schedule, ("take over", None, 1), ("take over", None, 1)]
+    for time, blocks, store, taken_over in ticks(schedule, owner, several.step):
+        seen.take(blocks, last, time)
+        last = time
+        if taken_over:
+            assert store.active().get("m", 0) <= most
+    seen.take(tick(store, last + 2), last, last + 2)
+    assert seen.increase() == sum(several.counts)
 
 
 processes = st.tuples(st.integers(0, 3), st.sampled_from("ab"), st.just("x"), st.sampled_from(["", "/", "/q"]))
@@ -266,27 +263,16 @@ whiles = st.one_of(
     st.integers(0, 3),
 )
 def test_prometheus_sees_the_rise_of_all_that_was_counted_whenever_a_source_ends(
-    kind: Kind, schedule: list[tuple[str, tuple[int, str, str, str] | None, int]], budget: int, values: int
+    kind: Kind, schedule: Schedule, budget: int, values: int
 ) -> None:
     """Sources end between two ticks, or are told under other labels, by two gateways in turn."""
     limits = Limits(budget, values, values_of={("m", "route"): 2}, level_idle_ms=HOUR)
-    store, time, last, seen, counts = SeriesStore(limits), TIME, TIME - 1, Seen(), 0
+    last, seen, counts = TIME - 1, Seen(), 0
     found: dict[tuple[int, Labels], Source] = {}
     ended: set[int] = set()
-    for what, which, number in [*schedule, ("tick", None, 2), ("tick", None, 2)]:
-        time += 1
-        if which is None:
-            time += number
-            blocks = tick(store, time)
-            seen.take(blocks, last, time)
-            last = time
-            if what == "take over":
-                store = SeriesStore(limits)
-                store.load(blocks, time)
-                for source in found.values():  # what sources that ended had is forgotten: they come back as new ones
-                    if source.number in ended:
-                        source.start, source.total = time, value_of(kind, source.bounds, 0)
-            continue
+
+    def step(store: SeriesStore, time: int, what: str, which: Which, number: int) -> None:
+        nonlocal counts
         labels: Labels = which[1:]
         bounds = BOUNDS[which[0] % 3] if kind in ("histogram", "summary") else ()
         new = Source(len(found), 0, labels, bounds, time - 1, value_of(kind, bounds, 0))
@@ -308,6 +294,15 @@ def test_prometheus_sees_the_rise_of_all_that_was_counted_whenever_a_source_ends
             source.sent = batch.readings
             counts += number
             ended.discard(source.number)
+
+    schedule = [*schedule, ("tick", None, 2), ("tick", None, 2)]
+    for time, blocks, _, taken_over in ticks(schedule, lambda: SeriesStore(limits), step):
+        seen.take(blocks, last, time)
+        last = time
+        if taken_over:
+            for source in found.values():  # what sources that ended had is forgotten: they come back as new ones
+                if source.number in ended:
+                    source.start, source.total = time, value_of(kind, source.bounds, 0)
     assert seen.increase() == counts
     assert seen.live() == len(rows(blocks))
 

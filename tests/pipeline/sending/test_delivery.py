@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -513,7 +513,9 @@ async def test_a_destination_that_is_down_at_first() -> None:
         await b.reaches(1)
 
 
-async def test_stopping_waits_for_answers_and_begins_nothing() -> None:
+@asynccontextmanager
+async def held_up(hold: Callable[[Delivery], Coroutine[Any, Any, None]]) -> AsyncIterator[Bench]:
+    """Of two requests one is under way when `hold` begins: that waits for its answer, and the other one is not sent."""
     release, begun = asyncio.Event(), asyncio.Event()
 
     async def later(request: Request[Word]) -> Outcome:
@@ -521,38 +523,26 @@ async def test_stopping_waits_for_answers_and_begins_nothing() -> None:
         await release.wait()
         return accept(request)
 
-    destination = Scripted(later)
-    async with bench(destination, max_items=1) as b:
+    async with bench(Scripted(later), max_items=1) as b:
         await b.add("a", "b")
         await begun.wait()
-        draining = asyncio.create_task(b.delivery.drain(DEADLINE))
+        holding = asyncio.create_task(hold(b.delivery))
         await asyncio.sleep(0)
+        assert not holding.done()
         release.set()
-        await draining
+        await holding
         assert b.account.position == 1
-        assert destination.sent == [["a"]]
+        assert b.destination.sent == [["a"]]
+        yield b
+
+
+async def test_stopping_waits_for_answers_and_begins_nothing() -> None:
+    async with held_up(lambda delivery: delivery.drain(DEADLINE)) as b:
         await b.delivery.drain(DEADLINE)  # every partition asks
 
 
 async def test_a_pause_waits_for_answers_and_begins_nothing() -> None:
-    release, begun = asyncio.Event(), asyncio.Event()
-
-    async def later(request: Request[Word]) -> Outcome:
-        begun.set()
-        await release.wait()
-        return accept(request)
-
-    destination = Scripted(later)
-    async with bench(destination, max_items=1) as b:
-        await b.add("a", "b")
-        await begun.wait()
-        pausing = asyncio.create_task(b.delivery.pause("one"))
-        await asyncio.sleep(0)
-        assert not pausing.done()
-        release.set()
-        await pausing
-        assert b.account.position == 1
-        assert destination.sent == [["a"]]
+    async with held_up(lambda delivery: delivery.pause("one")) as b:
         other = Account(10)
         await b.delivery.add(other, SourceRecord("topic", 4, 10, 0, b"c", "logs"))
         b.delivery.drop(b.account, "topic", 3)
@@ -562,7 +552,7 @@ async def test_a_pause_waits_for_answers_and_begins_nothing() -> None:
             return other.position == 11
 
         await eventually(settled, DEADLINE, "what stays goes on")
-        assert destination.sent == [["a"], ["c"]]
+        assert b.destination.sent == [["a"], ["c"]]
 
 
 async def test_all_who_paused_must_resume() -> None:
