@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 
+from schemas.settings import without_parameters
+
 # aiohttp names what it would do about TLS, of plain HTTP too: "Cannot connect to host a:80 ssl:default [refused]".
 _TLS = re.compile(r"^(Cannot connect to (?:host|unix socket) \S+) ssl:(?:<.*?>|\S+)")
 
 
 def in_words(error: BaseException) -> str:
-    """What went wrong, without what reads like TLS where there is none; of an error without a text, its type.
+    """What went wrong, without a URL's parameters, and what reads like TLS where there is none.
+
+    Of an error without a text, its type.
 
     >>> in_words(OSError("Cannot connect to host a:80 ssl:default [refused]")), in_words(TimeoutError())
     ('Cannot connect to host a:80 [refused]', 'TimeoutError')
     """
-    return _TLS.sub(r"\1", str(error)) or type(error).__name__
+    return without_parameters(_TLS.sub(r"\1", str(error))) or type(error).__name__

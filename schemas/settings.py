@@ -60,6 +60,7 @@ Duration = Annotated[
 URL_PATTERN = r"^https?://"
 Url = Annotated[str, StringConstraints(pattern=URL_PATTERN)]
 
+_PARAMETERS = re.compile(r"(\w+://[^\s?]*\?).*", re.DOTALL)
 _SECRET_NAMES = ("auth", "token", "key", "secret", "cookie", "password")
 
 
@@ -87,6 +88,15 @@ def without_credentials(url: str) -> str:
         for name, equals, value in (parameter.partition("=") for parameter in query.split("&"))
     ]
     return before + question + "&".join(told)
+
+
+def without_parameters(text: str) -> str:
+    """A URL, or a text that ends with one, without any parameter: nobody knows which are secret where it is logged.
+
+    >>> without_parameters("https://influx:8086/write?db=a&p=s3cret"), without_parameters("400, url='http://a/?b'")
+    ('https://influx:8086/write?**********', "400, url='http://a/?**********")
+    """
+    return _PARAMETERS.sub(rf"\1{REDACTED}", text)
 
 
 def is_loopback(host: str) -> bool:

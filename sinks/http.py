@@ -19,12 +19,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote_plus, urlsplit
 
 import aiohttp
 from multidict import CIMultiDict
+from yarl import URL
 
 from schemas.errors import ConfigError
 from schemas.http_client import in_words
+from schemas.settings import REDACTED
 from schemas.tls import trusting
 from sinks.contract import NO_ANSWER, Outcome, Refusal, Unavailable
 from sinks.settings import Sink, SinkAuth, is_one_line
@@ -34,6 +37,7 @@ REFUSING = frozenset({400, 413, 422})  # 409 as well where a destination uses it
 AWAY = frozenset({502, 503, 504})  # the server, or what is behind its proxy, is not there: another one may be
 ANSWER_BYTES = 64 << 10  # of an answer that are read: enough for every error text seen
 DETAIL_CHARACTERS = 500  # of an error text that go into logs and dead letters
+SHORTEST_SECRET = 4  # characters of a parameter; shorter ones would leave holes in any text
 GZIP_LEVEL = 1  # 4 to 5 times faster than the default 6, for about 10 % more bytes of OTLP
 GZIP_WINDOW = 31  # zlib's number for a gzip header and a 32 KiB window
 
@@ -123,7 +127,7 @@ class HttpClient:
                 answer = await response.content.read(ANSWER_BYTES)
                 while len(answer) < ANSWER_BYTES and (more := await response.content.read(ANSWER_BYTES - len(answer))):
                     answer += more
-                return Answer(response.status, response.headers, answer)
+                return Answer(response.status, response.headers, unsaid(url, answer))
         except TimeoutError:
             raise Unavailable(f"no answer within {self._settings.timeout:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
@@ -167,6 +171,23 @@ async def bisect(items: Sequence[T], attempt: Callable[[Sequence[T]], Awaitable[
             middle = (start + end) // 2
             parts += [(middle, end), (start, middle)]
     return outcome
+
+
+def unsaid(url: str, answer: bytes) -> bytes:
+    """An answer to a request without what it repeats of the URL's parameters, which may be secret.
+
+    >>> unsaid("https://influx:8086/write?db=metrics&p=s3%2Fret&v=1", b"1 user: s3/ret may not write (?p=s3/ret)")
+    b'1 user: ********** may not write (?**********)'
+    """
+    found: set[str] = set()
+    for query in {urlsplit(url).query, URL(url).raw_query_string} - {""}:  # as it was given, and as it was sent
+        for parameter in query.split("&"):
+            value = parameter.partition("=")[2] or parameter
+            found |= {parameter, unquote_plus(parameter), value, unquote_plus(value)}
+    for text in sorted(found, key=len, reverse=True):
+        if len(text) >= SHORTEST_SECRET:
+            answer = answer.replace(text.encode(), REDACTED.encode())
+    return answer
 
 
 def compressed(body: bytes) -> bytes:

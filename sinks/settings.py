@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, FiniteFloat, SecretStr
 
 from schemas.kafka_client import Addresses, Security, TopicName
-from schemas.settings import Broken, Duration, Section, Url, is_loopback, is_secret_name
+from schemas.settings import Broken, Duration, Section, Url, is_loopback, is_secret_name, without_parameters
 
 OTLP_KINDS = ("jaeger", "otlp")
 KINDS = (*OTLP_KINDS, "elasticsearch", "prometheus", "kafka")
@@ -175,8 +175,8 @@ class Sink(Section):
 
     @property
     def servers(self) -> list[str]:
-        """Where it is, for people: URLs, or brokers with the topic."""
-        return self.urls or [f"{', '.join(self.bootstrap_servers)} {self.topic}"]
+        """Where it is, for people: URLs without parameters, or brokers with the topic."""
+        return [*map(without_parameters, self.urls)] or [f"{', '.join(self.bootstrap_servers)} {self.topic}"]
 
 
 def sink_kind(name: str) -> str:

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from pipeline.config import Config
 from pipeline.configuration.yaml_tree import STAND_INS, Key, Problem, Tree, dotted, read
 from schemas.errors import ConfigError
-from schemas.settings import DURATION_PATTERN, URL_PATTERN, format_duration, without_credentials
+from schemas.settings import DURATION_PATTERN, URL_PATTERN, format_duration, without_credentials, without_parameters
 
 _MISSING_VALUE = object()
 _ELSEWHERE = {"hosts": "endpoints", "index": "dataset", "logs_index": "dataset", "url": "endpoint"}
@@ -256,7 +256,7 @@ def _quoting(rule: str, path: Key, tree: Tree) -> str:
     """A rule that quotes the value, or a part of it between commas, without what must not be printed."""
     value = _value(path, tree)
     for part in {value, *map(str.strip, value.split(","))} if isinstance(value, str) else ():
-        rule = rule.replace(repr(part), "this" if _hidden(path, tree) else repr(without_credentials(part)))
+        rule = rule.replace(repr(part), "this" if _hidden(path, tree) else repr(_shown(part)))
     return rule
 
 
@@ -272,7 +272,12 @@ def _found(path: Key, tree: Tree) -> str:
         return "found a text"  # which may be the secret that belongs into the section
     if _hidden(path, tree) or isinstance(value, dict | list) or len(str(value)) > 60:
         return ""
-    return f"found {without_credentials(value)!r}" if isinstance(value, str) else f"found {value!r}"
+    return f"found {_shown(value) if isinstance(value, str) else value!r}"
+
+
+def _shown(value: str) -> str:
+    """What a file says, in a worker's log as well once it is read again."""
+    return without_parameters(without_credentials(value))
 
 
 def told(details: ErrorDetails) -> Iterator[tuple[Key, str]]:

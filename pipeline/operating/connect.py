@@ -27,6 +27,7 @@ from pipeline.roles import Role, diagram, expand
 from schemas.errors import ConfigError, TailraceError, Unavailable
 from schemas.http_client import in_words
 from schemas.kafka_client import connection, told
+from schemas.settings import without_parameters
 from sinks.http import ELASTIC_PRODUCT, NO_ELASTICSEARCH, Rejected, Tls, authorization
 from sinks.otlp_service import LOGS, TRACES
 from sinks.settings import OTLP_KINDS, Sink, sink_kind
@@ -180,7 +181,7 @@ async def _sink(name: str, sink: Sink) -> Finding:
 
 async def _server(name: str, sink: Sink, url: str) -> Finding:
     """Send a request that stores nothing, with the sink's own TLS, headers and credentials."""
-    subject, patience = f"sink {name} {url}", min(PATIENCE_SECONDS, sink.timeout)
+    subject, patience = f"sink {name} {without_parameters(url)}", min(PATIENCE_SECONDS, sink.timeout)
     began = time.monotonic()
     try:
         async with asyncio.timeout(patience):
@@ -274,7 +275,8 @@ async def _asked(subject: str, kind: str, sink: Sink, url: str, began: float) ->
         aiohttp.ClientSession() as client,
         client.request(method, url, allow_redirects=False, **sent) as response,
     ):
-        taken, status, location = time.monotonic() - began, response.status, response.headers.get("Location", "")
+        taken, status = time.monotonic() - began, response.status
+        location = response.headers.get("Location", "").partition("?")[0]
         named = response.headers.get(ELASTIC_PRODUCT[0]) == ELASTIC_PRODUCT[1]
     if 200 <= status < 300 and kind == "elasticsearch" and not named:
         return Finding(False, subject, NO_ELASTICSEARCH, taken)

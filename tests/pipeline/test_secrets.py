@@ -93,6 +93,8 @@ CREDENTIALS = f"elastic:{SECRET}"
         ("sinks.elasticsearch.endpoint", {"endpoint": f"https://elastic:x/a?b://@{SECRET}@es:9200"}),
         ("sinks.elasticsearch.endpoint", {"endpoint": f"{CREDENTIALS}@es:9200"}),
         ("sinks.elasticsearch.endpoint", {"endpoint": f"https://es:92000/?api_key={SECRET}"}),
+        ("sinks.prometheus.endpoint", {"endpoint": f"https://es:92000/?u=a&p={SECRET}"}),
+        ("sinks.prometheus.endpoint", {"endpoint": f"ftp://es/?u=a&p={SECRET}"}),
         ("sinks.elasticsearch.endpoints[0]", {"endpoints": [f"https://{CREDENTIALS}@es:9200"]}),
         ("sinks.elasticsearch.endpoints", {"endpoints": f"https://{CREDENTIALS}@es:9200"}),
         ("sinks.elasticsearch.auth", {"endpoint": "https://es:9200", "auth": f"ApiKey {SECRET}"}),

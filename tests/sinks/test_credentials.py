@@ -153,6 +153,16 @@ async def test_a_redirect_and_a_signal_that_is_not_taken_are_told() -> None:
         assert [seen.path for seen in server.seen] == ["/v1/traces", "/v1/logs"]
 
 
+async def test_parameters_of_an_endpoint_are_not_told() -> None:
+    query = f"u={USER}&p=s3cret"
+    async with faulty(status(404), status(308, Location=f"https://there/write?{query}"), status(200)) as server:
+        for says in ("answers 404", "set the endpoint to what it is (https://there/write)", "answers ("):
+            told = await findings("prometheus", f"{server.url}/write?{query}")
+            assert f"sink prometheus {server.url}/write" in told
+            assert says in told
+            assert "s3cret" not in told
+
+
 @pytest.fixture(scope="module")
 def collector(files: Certificates) -> Iterator[dict[str, str]]:
     """The endpoints, by protocol, of a Collector that wants TLS and a password."""

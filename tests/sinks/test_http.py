@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import math
+import re
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +71,39 @@ async def test_a_long_error_text_is_cut() -> None:
         outcome = await post(server.url)
     assert isinstance(outcome, Rejected)
     assert len(outcome.detail) == DETAIL_CHARACTERS + len("400 …")
+
+
+QUERY = "db=metrics&p=s%33cret%2F1%3D"  # as InfluxDB takes a password
+
+
+@pytest.mark.parametrize("code", [200, 400, 503])
+async def test_what_an_answer_repeats_of_the_urls_parameters_is_left_out(code: int) -> None:
+    def echo(request: web.Request, body: bytes) -> web.Response:
+        return web.Response(status=code, text=f"{request.raw_path}: no {request.query['p']} in {request.query_string}")
+
+    async with faulty(echo) as server:
+        client = HttpClient(sink(f"{server.url}/api/write?{QUERY}"))
+        await client.open()
+        answer = await client.post(f"{server.url}/api/write?{QUERY}", b"x", {})
+        await client.close()
+    assert answer.said.startswith("/api/write?")
+    assert not {"s3cret", "s%33cret", "metrics"} & {*re.split(r"[^\w%]", answer.said)}
+    assert "s3cret" not in answer.detail + str(client.outcome(answer, 1))
+
+
+async def test_an_error_names_no_parameters_of_the_url() -> None:
+    """Of an answer that is no HTTP aiohttp says to which URL it came."""
+
+    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(nonsense, HOST, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(Unavailable, match=f"http://{HOST}:{port}/api/write") as unavailable:
+            await post(f"http://{HOST}:{port}/api/write?{QUERY}")
+    assert "cret" not in str(unavailable.value)
 
 
 async def test_a_reset_connection_is_unavailable() -> None:

@@ -142,11 +142,12 @@ class Bench:
         clock: Callable[[], float] = time.monotonic,
         turns: Turns | None = None,
         confirmed: Callable[[], Awaitable[bool]] = always,
+        url: str = "http://unused",
         **batch: Any,
     ) -> None:
         self.name = fresh("sink")
         settings = sink(
-            "http://unused",
+            url,
             batch={"max_age": "10ms"} | batch,
             retry={"initial_interval": "1ms", "max_interval": "2ms"},
         )
@@ -724,3 +725,15 @@ async def test_an_outage_is_told_once_with_destination_and_error(caplog: pytest.
     assert (first.levelname, last.levelname) == ("WARNING", "INFO")
     told_of = vars(first)
     assert (told_of["sink"], told_of["endpoint"], told_of["error"]) == (b.name, "http://unused", "Connect refused")
+
+
+async def test_parameters_of_an_endpoint_are_told_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    """They may be secret; where the sink writes to stays visible."""
+    caplog.set_level(logging.INFO, "pipeline.sending.delivery")
+    script = Script(Unavailable("Connect refused"), Outcome(refused=(Refusal(0, "bad"),)))
+    async with bench(Scripted(script), url="https://host/api?api_key=s3cret&u=s3cret") as b:
+        await b.add("a")
+        await b.reaches(1)
+    down, refused = [r for r in caplog.records if r.levelname == "WARNING"]
+    assert vars(down)["endpoint"] == vars(refused)["endpoint"] == "https://host/api?**********"
+    assert "s3cret" not in str([vars(record) for record in caplog.records])
