@@ -41,6 +41,7 @@ from schemas.sample import ENDING, LimitState, SeriesBlock, SourceState
 SERIES = ""  # stands for the budget of series among the labels' limits
 NOT_TOLD = -1
 UNCOUNTED: frozenset[Kind] = frozenset(("sum", "gauge", "info"))  # a source tells what is, and nothing of what was
+BOUNDED: frozenset[Kind] = frozenset(("histogram", "summary"))
 OFFENDERS = 10  # told per limit
 # Label names that an open shape may have: attribute keys that are data must not make every row wider. When others want
 # in, those that no row has any more make room with the next tick.
@@ -197,6 +198,7 @@ class Family:
         "_ending",
         "_fresh",
         "_gone",
+        "_histories",
         "_known",
         "_left",
         "_limits",
@@ -235,8 +237,11 @@ class Family:
         self.folds: dict[str, _Fold] = {}  # by label, SERIES for the budget of series
         self._limits, self._gone = limits, gone
         self._fresh: dict[Labels, None] = {}  # rows that began at zero and are in no tick
+        self._histories: dict[Labels, Value] = {}  # what other rows that are in no tick began with
         self._ended: dict[Labels, Bounds] = {}  # rows that a tick has and that are no more
-        self._ending: dict[Labels, None] = {}  # rows that have no source and are to end, but were counted since a tick
+        # Rows without a source that are to end but were counted since a tick, and what they had then: one that has more
+        # with the next tick goes on.
+        self._ending: dict[Labels, Value] = {}
         self._known: dict[tuple[tuple[str, ...], Bounds], KnownRows] = {}  # by label names and bounds of what comes
 
     # ---- what comes --------------------------------------------------------------------------------------
@@ -261,7 +266,8 @@ class Family:
             self.rows = {wide(labels): row for labels, row in self.rows.items()}
             for row in self.rows.values():
                 row.packed = b""
-            self._ending = {wide(labels): None for labels in self._ending}
+            self._ending = {wide(labels): value for labels, value in self._ending.items()}
+            self._histories = {wide(labels): value for labels, value in self._histories.items()}
             self._ended = {labels + more: bounds for labels, bounds in self._ended.items()}
             for source in self.sources.values():
                 source.labels = wide(source.labels)
@@ -299,7 +305,7 @@ class Family:
                 self._rename(before, labels, narrower, row)
             self.rows[narrower] = row
         self.limiter.narrow(kept)
-        self._ending = {went[labels]: None for labels in self._ending}
+        self._ending = {went[labels]: self.rows[went[labels]].value for labels in self._ending}
         for source in self.sources.values():
             bounds, source.labels = rows[source.labels].bounds, went[source.labels]
             if self.rows[source.labels].bounds != bounds:
@@ -359,6 +365,8 @@ class Family:
         if reading.value is None:
             self._end_reading(reading)
             return 0.0
+        if source is None and self.shape.kind in BOUNDED:
+            source = self._within_other_bounds(key, target, reading)
         if source is not None and reading.time_ms <= source.time_ms:
             if self.shape.kind != "info":  # every message of a resource tells it
                 self.dropped[Reason.SUPERSEDED] += 1
@@ -404,6 +412,25 @@ class Family:
             source = self._let_go(former)
             source.target = target
             self._keep(key, source, 0)
+        return source
+
+    def _within_other_bounds(self, key: tuple[int, int], target: int, reading: Reading) -> _Source | None:
+        """The source of a process that has other bounds, and so another number, from now on.
+
+        What came since its last reading is known by how much it is. Two that are told with one time are two.
+        """
+        run = self.runs.get((reading.producer, key[1]))
+        if run is None or reading.labels not in self.rows or reading.value is None:
+            return None
+        same = [known for known in self._same().labels.get(reading.labels, ()) if self.sources[known].run is run]
+        source = self.sources[same[0]] if len(same) == 1 else None
+        if source is None or reading.time_ms == source.time_ms:
+            return None
+        if reading.time_ms > source.time_ms and observations(reading.value) < observations(source.last):
+            return None
+        self._let_go(same[0])
+        source.target, source.last = target, _in_one_bucket(source.last)
+        self._keep(key, source, 0)
         return source
 
     def _belongs(self, key: tuple[int, int], source: _Source, reading: Reading) -> None:
@@ -462,23 +489,25 @@ class Family:
             run.ended -= 1
         elif before is None and unknown:
             before = self._run_before(reading, value, bounds)
-        delta, counted, begins_row = value, bounds, placed not in self.rows
+        # What is to end with the next tick is there for Prometheus, and goes on if it comes back before.
+        delta, counted, begins_row = value, bounds, placed not in self.rows and placed not in self._ended
         if before is not None:
             last, counted, *_ = before
             delta, counted = self._since(last, conformed(value, bounds, counted), counted)
             if placed not in self.rows:
                 self._fresh[placed] = None
                 delta, counted = conformed(delta, counted, bounds), bounds
-        elif placed not in self.rows:
-            if young and kind not in UNCOUNTED:
+        elif kind in UNCOUNTED or young:
+            if kind not in UNCOUNTED and placed not in self.rows:
                 self._fresh[placed] = None
-        elif not young and kind not in UNCOUNTED:
+        elif not begins_row:
             delta = nothing(self.shape._replace(bounds=bounds))
             if isinstance(delta, SummaryValue) and isinstance(value, SummaryValue):
                 delta = delta._replace(values=value.values)
-        self._add(placed, delta, counted)
-        row = self.rows[placed]
+        row = self._add(placed, delta, counted)
         row.sources += 1
+        if begins_row and kind not in UNCOUNTED and placed not in self._fresh:
+            self._histories[placed] = row.value
         last = conformed(value, bounds, row.bounds)
         source = _Source(placed, _cut(reading.time_ms, now_ms), last, target, reading.producer)
         self._keep(key, source, reading.time_ms)
@@ -508,6 +537,14 @@ class Family:
                 self.folded_late += self._folded(one.labels, one.within, placed, one.value)
             elif self.rows[placed].was is None:
                 self._fresh[placed] = None
+
+    def _leave_out_history(self, labels: Labels) -> None:
+        """A row that was counted since it began is told from zero on: else nobody would see that it rose."""
+        row, history = self.rows[labels], self._histories.pop(labels, None)
+        since = None if history is None or labels in self._fresh else minus(row.value, history)
+        if since is not None and observations(since):
+            row.value = since
+            self._fresh[labels] = None
 
     def _is_later(self, reading: Reading, run: _Run | None) -> bool:
         """Whether a new source is none of those that its producer had when it was read first."""
@@ -606,7 +643,7 @@ class Family:
         row = self._add(placed, value, bounds)
         row.counted, row.was = max(before, counted), row.value if goes_on else row.was
         if ending and goes_on:
-            self._ending[placed] = None
+            self._ending[placed] = row.value
         return placed
 
     def restore(self, source: SourceState, labels: Labels, last: Value, bounds: Bounds, counted: int) -> None:
@@ -683,22 +720,27 @@ class Family:
     def _end_row(self, labels: Labels) -> None:
         """At once, unless it has counts that no tick has told: then after the tick that tells them."""
         if self.rows[labels].counted == NOT_TOLD and self.shape.kind not in UNCOUNTED:
-            self._ending[labels] = None
+            self._leave_out_history(labels)
+            self._ending[labels] = self.rows[labels].value
             return
         row = self.rows.pop(labels)
         row.ended = True
         self._ending.pop(labels, None)
         self.limiter.release(labels)
         self._fresh.pop(labels, None)
+        self._histories.pop(labels, None)
         if row.was is not None:
             self._ended[labels] = row.bounds
 
     def end_idle(self, time_ms: int) -> None:
         """Say that what was counted since the last tick is in this one; end what is idle."""
         self._count_candidates()
+        for labels in list(self._histories):
+            self._leave_out_history(labels)
         ending, self._ending = self._ending, {}
-        for labels in ending:
-            if not self.rows[labels].sources:
+        for labels, value in ending.items():
+            row = self.rows[labels]
+            if not row.sources and row.value == value:
                 self._end_row(labels)
         level = self.shape.kind in LEVELS
         idle_ms = self._limits.level_idle_ms if level else self._limits.idle_ms

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from itertools import accumulate
-from math import isnan
+from math import isnan, nan
 
 from schemas.formats.write_request import SeriesWriter, Slices
 from schemas.point import NUMBERS, ExponentialValue, HistogramValue, Shape, SummaryValue, Value, decode_values
@@ -41,8 +41,7 @@ def write_series(block: PackedBlock, into: Slices, time_ms: int, since_ms: int =
     writer = SeriesWriter(shape.label_names, series)
     values = decode_values(shape, rows, 1)
     if block.fresh and 0 < since_ms < time_ms - 1:
-        zeros = _beginning(shape, len(series), varint(since_ms + 1))
-        unsummed = [*zeros[:-2], b"", *zeros[-1:]]
+        zeros, unsummed = (_beginning(shape, len(series), varint(since_ms + 1), summed) for summed in (True, False))
         begun = [unsummed if _unsummed(value) else zeros for value in values[-block.fresh :]]
         first = (len(rows) - block.fresh) * rows.width + rows.parts + 1
         writer.samples(rows.data, rows.cells, first, rows.width, begun, into)
@@ -93,8 +92,8 @@ def _bound_label(shape: Shape) -> str:
 
 
 def _unsummed(value: Value) -> bool:
-    """Whether the sum, which would be a series of its own, is not known."""
-    return isinstance(value, HistogramValue | SummaryValue) and isnan(value.sum)
+    """Whether the sum of observations is not known."""
+    return not isinstance(value, int | float) and isnan(value.sum)
 
 
 def _numbers(value: Value) -> list[float | None]:
@@ -113,12 +112,16 @@ def _native(value: Value, time: bytes) -> list[bytes]:
     return [field(0x22, native_histogram(value, time))]
 
 
-def _beginning(shape: Shape, series: int, time: bytes) -> list[bytes]:
-    """The zeros of a row; a quantile has none."""
+def _beginning(shape: Shape, series: int, time: bytes, summed: bool) -> list[bytes]:
+    """The zeros of a row; a quantile has none, nor has a sum that is not known: in a native histogram it is NaN."""
     if shape.kind == "exponential":
-        return [field(0x22, native_histogram(ExponentialValue(0, 0.0, 0, 0, 0.0, 0, (), 0, ()), time))]
+        nothing = ExponentialValue(0, 0.0 if summed else nan, 0, 0, 0.0, 0, (), 0, ())
+        return [field(0x22, native_histogram(nothing, time))]
     zero = _sample(_ZERO, time)
-    return [b""] * len(shape.bounds) + [zero, zero] if shape.kind == "summary" else [zero] * series
+    if shape.kind in NUMBERS:
+        return [zero]
+    bucket = b"" if shape.kind == "summary" else zero
+    return [*[bucket] * (series - 2), zero if summed else b"", zero]
 
 
 def _end(shape: Shape, series: int, time: bytes) -> list[bytes]:

@@ -336,6 +336,30 @@ def test_a_row_that_gets_a_source_again_before_it_ended_goes_on() -> None:
         assert (rows(told), stale(told)) == ({A: 9}, [])
 
 
+@pytest.mark.parametrize("owners", [1, 2])
+@pytest.mark.parametrize("kind", ["counter", "histogram", "exponential"])
+@pytest.mark.parametrize("order", ["delta, no value", "no value, delta"])
+def test_deltas_that_come_after_no_value_are_of_a_series_that_goes_on(order: str, kind: Kind, owners: int) -> None:
+    """Of a producer that had nothing to tell once, some minutes later as well: there is no staleness marker."""
+    store, seen, count = SeriesStore(Limits(100, 100, idle_ms=HOUR)), Seen(), 0
+    minutes = ("delta", order, "delta" if order.startswith("delta") else "", "", "delta", "")
+    for minute, what in enumerate(minutes):
+        time = TIME + minute * MINUTE
+        for one in what.split(", "):
+            if one == "delta":
+                apply(store, counted(kind, (A, value_of(kind, (), 1 << minute))), time)
+                count += 1 << minute
+            elif one:
+                apply(store, read(kind, (A, None, 1, 0, time)), time)
+        blocks = tick(store, time)
+        assert stale(blocks) == []
+        seen.take(blocks, time - MINUTE, time)
+        if owners == 2:
+            store = SeriesStore(Limits(100, 100, idle_ms=HOUR))
+            store.load(blocks, time)
+    assert (seen.increase(), seen.live()) == (count, 1)
+
+
 def test_two_sources_under_one_label_set_add_up() -> None:
     """Replicas without an instance id: each is compared with itself."""
     store = SeriesStore(Limits(100, 100))
@@ -348,6 +372,7 @@ def test_a_source_that_fell_without_a_new_start_time_began_anew() -> None:
     store = SeriesStore(Limits(100, 100))
     for time, value in ((1, 5), (2, 3), (3, 4)):
         apply(store, read("counter", (A, value, 1, 0, TIME + time)), TIME)
+        tick(store, TIME + time)
     assert rows(tick(store, TIME + 10)) == {A: 9}
 
 
@@ -401,6 +426,7 @@ def test_a_late_reading_under_a_start_that_was_given_up_counts_no_more() -> None
     store = SeriesStore(Limits(100, 100))
     for start, time, value in ((1, 1, 1000.0), (60, 60, 1050.0), (60, 75, 1090.0), (1, 58, 1049.0)):
         apply(store, read("counter", (A, value, 1, TIME + start, TIME + time, 99)), TIME + time)
+        tick(store, TIME + max(time, 75 + (time == 58)))
     assert rows(tick(store, TIME + 80)) == {A: 1090.0}
     assert store.dropped() == {Reason.SUPERSEDED: 1}
 
@@ -410,6 +436,7 @@ def test_who_never_knows_the_start_has_one_source_all_the_same() -> None:
     store = SeriesStore(Limits(100, 100))
     for time in range(1, 50):
         apply(store, read("counter", (A, 10.0 * time, 1, TIME + time, TIME + time, 99)), TIME + time)
+        tick(store, TIME + time)
     (block,) = tick(store, TIME + 80)
     assert (rows([block]), len(block.sources)) == ({A: 490.0}, 1)
 
@@ -418,10 +445,12 @@ def test_a_process_that_fell_while_its_start_was_not_known_began_anew() -> None:
     store = SeriesStore(Limits(100, 100))
     for start, time, value in ((1, 1, 500.0), (60, 60, 7.0), (60, 75, 9.0)):
         apply(store, read("counter", (A, value, 1, TIME + start, TIME + time, 99)), TIME + time)
+        tick(store, TIME + time)
     assert rows(tick(store, TIME + 80)) == {A: 509.0}
 
 
-old_exports = st.tuples(st.integers(0, 2), st.lists(st.integers(0, 5), max_size=3), st.integers(0, 9), st.booleans())
+after_an_export = st.sampled_from(["", "tick", "take over"])
+old_exports = st.tuples(st.integers(0, 2), st.lists(st.integers(0, 5), max_size=3), st.integers(0, 9), after_an_export)
 
 
 @settings(max_examples=200, deadline=None)
@@ -433,17 +462,17 @@ old_exports = st.tuples(st.integers(0, 2), st.lists(st.integers(0, 5), max_size=
     st.booleans(),
 )
 def test_what_is_new_of_an_old_process_is_seen_to_rise(
-    kind: Kind, exports: list[tuple[int, list[int], int, bool]], budget: int, values: int, alike: bool
+    kind: Kind, exports: list[tuple[int, list[int], int, str]], budget: int, values: int, alike: bool
 ) -> None:
-    """Processes are older than series may be idle. Each export tells all label sets; after some the owner changes.
+    """Processes are older than series may be idle. Each export tells all label sets; after some comes a tick.
 
     `alike`: the processes have their label sets in common.
     """
     limits = Limits(budget, values, idle_ms=HOUR, level_idle_ms=HOUR)
-    store, time, seen, expected = SeriesStore(limits), TIME, Seen(), 0
+    store, time, last, seen, expected = SeriesStore(limits), TIME, TIME, Seen(), 0
     totals: dict[int, dict[int, Value]] = {}
     bounds = BOUNDS[0] if kind in ("histogram", "summary") else ()
-    for process, sets, number, owner in exports:
+    for process, sets, number, after in [*exports, (3, [], 0, "tick")]:
         time += MINUTE
         known = process in totals
         own = totals.setdefault(process, {6: value_of(kind, bounds, 1000)})
@@ -465,9 +494,12 @@ def test_what_is_new_of_an_old_process_is_seen_to_rise(
             for place, total in own.items()
         ]
         apply(store, read(kind, *told, bounds=bounds), time)
+        if not after:
+            continue
         blocks = tick(store, time)
-        seen.take(blocks, time - 2, time)
-        if owner:
+        seen.take(blocks, last, time)
+        last = time
+        if after == "take over":
             store = SeriesStore(limits)
             store.load(blocks, time)
     assert seen.increase() == expected
@@ -475,6 +507,35 @@ def test_what_is_new_of_an_old_process_is_seen_to_rise(
 
 OLD = TIME - 24 * HOUR
 C = ("shop", "3", "/c")
+
+
+@pytest.mark.parametrize("kind", ["counter", "histogram", "exponential", "summary"])
+def test_what_an_old_process_counts_before_the_first_tick_has_a_zero(kind: Kind) -> None:
+    """It is read twice in the interval, and somebody younger has the same label set: the history alone is no rise."""
+    store, bounds = SeriesStore(Limits(100, 100, idle_ms=HOUR)), BOUNDS[0] if kind in ("histogram", "summary") else ()
+    young = (A, value_of(kind, bounds, 3), 2, TIME, TIME + 1)
+    old = [(A, value_of(kind, bounds, number), 1, OLD, TIME + number // 10) for number in (900, 1050)]
+    apply(store, read(kind, old[0], young, old[1], bounds=bounds), TIME + 1)
+    (block,) = tick(store, TIME + 1000)
+    assert ([observations(value) for _, value in block.rows], block.fresh) == ([153], 1)
+    store = SeriesStore(Limits(100, 100, idle_ms=HOUR))
+    store.load([block], TIME + 1000)
+    apply(store, read(kind, (A, value_of(kind, bounds, 1200), 1, OLD, TIME + 1001), bounds=bounds), TIME + 1001)
+    (block,) = tick(store, TIME + 2000)
+    assert ([observations(value) for _, value in block.rows], block.fresh) == ([303], 0)
+
+
+def test_the_history_of_who_comes_in_the_place_of_a_series_that_just_ended_is_no_rise() -> None:
+    """Prometheus is not told that it ended: it would take a larger value for a rise, and a smaller one for a restart."""
+    for value in (50, 5000):
+        store, seen = SeriesStore(Limits(100, 100, idle_ms=HOUR)), Seen()
+        apply(store, read("counter", (A, 1000, 1, OLD, TIME)), TIME)
+        seen.take(tick(store, TIME), TIME - 2, TIME)
+        apply(store, read("counter", (A, None, 1, OLD, TIME + 1), (A, value, 2, OLD, TIME + 2)), TIME + 2)
+        seen.take(tick(store, TIME + 3), TIME, TIME + 3)
+        apply(store, read("counter", (A, value + 7, 2, OLD, TIME + 4)), TIME + 4)
+        seen.take(tick(store, TIME + 5), TIME + 3, TIME + 5)
+        assert seen.increase() == 7
 
 
 def test_what_comes_with_the_first_export_of_an_old_process_is_no_rise() -> None:
@@ -888,6 +949,61 @@ def test_no_recorded_value_ends_a_source_though_it_lacks_the_bounds(kind: Kind) 
         assert (labels in rows(blocks), labels in stale(blocks)) == (several, not several)
 
 
+told_bounds = st.tuples(st.sampled_from(BOUNDS), st.integers(0, 9), st.sampled_from(["", "tick", "take over"]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["histogram", "summary"]),
+    st.lists(told_bounds, max_size=12),
+    st.sampled_from([TIME, TIME - 2 * HOUR]),
+)
+def test_a_process_is_counted_once_whichever_bounds_it_is_told_with(
+    kind: Kind, schedule: list[tuple[tuple[float, ...], int, str]], start: int
+) -> None:
+    """Something on its way merges buckets from now on, or one of two gateways does: bounds are part of its number."""
+    limits = Limits(1000, 100, idle_ms=HOUR)
+    store, seen, time, last = SeriesStore(limits), Seen(), TIME, TIME
+    observed: list[float] = []
+    for bounds, number, after in [*schedule, ((2.0,), 1, "tick")]:
+        time += MINUTE // 10
+        observed += [float(number)] * (number + 1)
+        if kind == "histogram":
+            edges = (float("-inf"), *bounds, float("inf"))
+            buckets = tuple(sum(low < one <= high for one in observed) for low, high in itertools.pairwise(edges))
+            value: Value = HistogramValue(len(observed), sum(observed), buckets)
+        else:
+            value = SummaryValue(len(observed), sum(observed), (1.0,) * len(bounds))
+        for late in (0, 1):  # what is sent again is not counted again
+            one = (A, value, 10 + len(bounds), start, time - late, 20 + len(bounds), 7)
+            apply(store, read(kind, one, bounds=bounds), time)
+        if after:
+            blocks = tick(store, time)
+            seen.take(blocks, last, time)
+            last = time
+        if after == "take over":
+            store = SeriesStore(limits)
+            store.load(blocks, time)
+    (block,) = blocks
+    ((_, found),) = block.rows
+    assert len(block.sources) == 1
+    if start == TIME:
+        assert seen.increase() == observations(found) == len(observed)
+        assert found.sum == sum(observed)
+    if isinstance(found, HistogramValue):
+        assert sum(found.buckets) == found.observations
+
+
+def test_two_sources_of_one_export_that_differ_by_their_bounds_alone_add_up() -> None:
+    """Redaction took out what told them from each other."""
+    store = SeriesStore(Limits(1000, 100))
+    for at in (1, 2, 3):
+        for number, bounds in enumerate(((1.0,), (5.0,)), 1):
+            value = HistogramValue(at * number, 1.0, (at * number, 0))
+            apply(store, read("histogram", (A, value, number, TIME, TIME + at, 0, 7), bounds=bounds), TIME + at)
+    assert [observations(value) for value in rows(tick(store, TIME + 9)).values()] == [9]
+
+
 @pytest.mark.parametrize("kind", ["counter", "gauge", "sum"])
 def test_other_labels_of_a_source_are_another_series(kind: Kind) -> None:
     """`promote_resource_attributes` was changed: nothing was folded, and the old label set ends.
@@ -929,6 +1045,7 @@ def test_a_target_without_a_start_says_nothing(kind: Kind) -> None:
     for at, values in enumerate(((100.0, 5.0), (103.0, 6.0)), 1):
         pair = [(A, value, number, 0, TIME + at, 99) for number, value in enumerate(values)]
         apply(store, read(kind, *pair), TIME + at)
+        tick(store, TIME + at)
     told = {"counter": 104.0, "sum": 109.0, "gauge": 6.0}[kind]
     assert rows(tick(store, TIME + 3)) == {A: told}
     assert not store.dropped()
@@ -983,6 +1100,7 @@ def test_a_folded_source_is_not_taken_for_another() -> None:
     for time, value in ((TIME, 5.0), (TIME + 1, 9.0)):
         apply(store, read("counter", (("j", "i", "/a"), value, 1, TIME, time)), time)
         apply(store, read("counter", (("j", "i", "/b"), value, 2, TIME, time)), time)
+        tick(store, time)
     assert rows(tick(store, TIME + 1)) == {("j", "i", "/a"): 9.0, ("j", "i", OVERFLOW): 9.0}
 
 

@@ -69,7 +69,7 @@ class World:
     def observe(self, source: int, number: int) -> None:
         """A source from outside counts and tells its total."""
         self.observed[source] += number
-        reading = Reading((f"job-{source % 2}", ""), self.observed[source], source, START, START + len(self.log))
+        reading = Reading((f"job-{source % 2}", ""), self.observed[source], source, START - 1, START + len(self.log))
         self.log.append((self.now, PointBatch(OUTSIDE, OPEN, readings=[reading])))
 
     def take_over(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -107,6 +108,20 @@ async def test_a_tick_is_queried_back(prometheus: PrometheusServer, now: int) ->
     assert await query(prometheus, f'{duration}_bucket{{le="10"}}', now) == {"cart": 3}
     assert await query(prometheus, f"{duration}_count", now) == {"cart": 4}
     assert await query(prometheus, f"histogram_quantile(0.25, {duration}_bucket)", now) == {"cart": 2}
+
+
+@pytest.mark.parametrize("total", [6.0, math.nan])
+async def test_the_zero_of_a_native_histogram_has_a_sum_if_the_histogram_has_one(
+    prometheus: PrometheusServer, now: int, total: float
+) -> None:
+    name, shape = fresh().replace("_total", "_ms"), Shape("exponential", ("service",), open=True)
+    row = ("cart",), ExponentialValue(3, total, 0, 0, 0.0, 1, (3,), 0, ())
+    block = SeriesBlock(name, shape, [row], fresh=1)
+    await send(prometheus.remote_write_url, tick(1, now, block, since_ms=now - 10_000))
+    for at, number, summed in ((now - 9_000, 0, 0 * total), (now, 3, total)):
+        assert await query(prometheus, f"histogram_count({name})", at) == {"cart": number}
+        assert str((await query(prometheus, f"histogram_sum({name})", at))["cart"]) == str(summed)
+    assert await query(prometheus, f"histogram_count(increase({name}[60s])) > 0", now)
 
 
 async def test_a_series_that_ends_is_gone_at_once(prometheus: PrometheusServer, now: int) -> None:
