@@ -4,15 +4,16 @@ A *reading* says what its source has counted since it began. It is compared with
 becomes a delta, so that rows of several sources, folded ones too, add up like any other. The first reading of a source
 that began lately is its delta. Of one that began earlier nobody knows how much was counted before (the source was idle
 for so long that it was forgotten, or Tailrace is new here): its row begins with all of it, and not at zero; if there is
-a row already, or more is counted before the first tick, it is counted from here on. But where other label sets of the same run of its producer were read before,
-and go on, a new one is new indeed, however old the process is: SDKs give all of them its start. Where one of them has
-fallen silent by the next tick the new one may stand in its place, as when an attribute is added or masked on the way.
+a row already, or more is counted before the first tick, it is counted from here on. But where other label sets of the
+same run of its producer were read before, and go on, a new one is new indeed, however old the process is: SDKs give all
+of them its start. Where one of them has fallen silent by the next tick the new one may stand in its place, as when an
+attribute is added or masked on the way.
 
 A source that begins with its first reading says that its start is not known (OpenTelemetry metrics data model, "Resets
 and gaps"): it counts from here on as well, unless it was told before under another start, in whose place it goes on. A
 source that begins anew, with another start time, is another source: two that call themselves alike are kept apart by
 it, and a late reading of the one before still counts. What is always told of a process (`Reading.target`) outlives what
-may come later: with its start it goes on under another number.
+may come later: with its start it goes on under another number. So does a histogram that has other bounds from now on.
 
 A source that ended, because it said so or was silent, and comes back within the time in which it is young goes on from
 what it had told: a failed scrape is no new beginning.
@@ -41,6 +42,7 @@ from schemas.sample import ENDING, LimitState, SeriesBlock, SourceState
 SERIES = ""  # stands for the budget of series among the labels' limits
 NOT_TOLD = -1
 UNCOUNTED: frozenset[Kind] = frozenset(("sum", "gauge", "info"))  # a source tells what is, and nothing of what was
+BOUNDED: frozenset[Kind] = frozenset(("histogram", "summary"))
 OFFENDERS = 10  # told per limit
 # Label names that an open shape may have: attribute keys that are data must not make every row wider. When others want
 # in, those that no row has any more make room with the next tick.
@@ -364,6 +366,8 @@ class Family:
         if reading.value is None:
             self._end_reading(reading)
             return 0.0
+        if source is None and self.shape.kind in BOUNDED:
+            source = self._within_other_bounds(key, target, reading)
         if source is not None and reading.time_ms <= source.time_ms:
             if self.shape.kind != "info":  # every message of a resource tells it
                 self.dropped[Reason.SUPERSEDED] += 1
@@ -409,6 +413,25 @@ class Family:
             source = self._let_go(former)
             source.target = target
             self._keep(key, source, 0)
+        return source
+
+    def _within_other_bounds(self, key: tuple[int, int], target: int, reading: Reading) -> _Source | None:
+        """The source of a process that has other bounds, and so another number, from now on.
+
+        What came since its last reading is known by how much it is. Two that are told with one time are two.
+        """
+        run = self.runs.get((reading.producer, key[1]))
+        if run is None or reading.labels not in self.rows or reading.value is None:
+            return None
+        same = [known for known in self._same().labels.get(reading.labels, ()) if self.sources[known].run is run]
+        source = self.sources[same[0]] if len(same) == 1 else None
+        if source is None or reading.time_ms == source.time_ms:
+            return None
+        if reading.time_ms > source.time_ms and observations(reading.value) < observations(source.last):
+            return None
+        self._let_go(same[0])
+        source.target, source.last = target, _in_one_bucket(source.last)
+        self._keep(key, source, 0)
         return source
 
     def _belongs(self, key: tuple[int, int], source: _Source, reading: Reading) -> None:

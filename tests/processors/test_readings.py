@@ -526,7 +526,7 @@ def test_what_an_old_process_counts_before_the_first_tick_has_a_zero(kind: Kind)
 
 
 def test_the_history_of_who_comes_in_the_place_of_a_series_that_just_ended_is_no_rise() -> None:
-    """Prometheus is not told that it ended: it would take a larger value for a rise, and a smaller one for a restart."""
+    """Prometheus is not told that it ended: it takes a larger value for a rise, a smaller one for a restart."""
     for value in (50, 5000):
         store, seen = SeriesStore(Limits(100, 100, idle_ms=HOUR)), Seen()
         apply(store, read("counter", (A, 1000, 1, OLD, TIME)), TIME)
@@ -947,6 +947,62 @@ def test_no_recorded_value_ends_a_source_though_it_lacks_the_bounds(kind: Kind) 
         apply(store, read(kind, (labels, None, 7, TIME, TIME + 1)), TIME + 1)
         blocks = tick(store, TIME + 2)
         assert (labels in rows(blocks), labels in stale(blocks)) == (several, not several)
+
+
+told_bounds = st.tuples(st.sampled_from(BOUNDS), st.integers(0, 9), st.sampled_from(["", "tick", "take over"]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["histogram", "summary"]),
+    st.lists(told_bounds, max_size=12),
+    st.sampled_from([TIME, TIME - 2 * HOUR]),
+)
+def test_a_process_is_counted_once_whichever_bounds_it_is_told_with(
+    kind: Kind, schedule: list[tuple[tuple[float, ...], int, str]], start: int
+) -> None:
+    """Something on its way merges buckets from now on, or one of two gateways does: bounds are part of its number."""
+    limits = Limits(1000, 100, idle_ms=HOUR)
+    store, seen, time, last = SeriesStore(limits), Seen(), TIME, TIME
+    observed: list[float] = []
+    for bounds, number, after in [*schedule, ((2.0,), 1, "tick")]:
+        time += MINUTE // 10
+        observed += [float(number)] * (number + 1)
+        if kind == "histogram":
+            edges = (float("-inf"), *bounds, float("inf"))
+            buckets = tuple(sum(low < one <= high for one in observed) for low, high in itertools.pairwise(edges))
+            value: Value = HistogramValue(len(observed), sum(observed), buckets)
+        else:
+            value = SummaryValue(len(observed), sum(observed), (1.0,) * len(bounds))
+        for late in (0, 1):  # what is sent again is not counted again
+            one = (A, value, 10 + len(bounds), start, time - late, 20 + len(bounds), 7)
+            apply(store, read(kind, one, bounds=bounds), time)
+        if after:
+            blocks = tick(store, time)
+            seen.take(blocks, last, time)
+            last = time
+        if after == "take over":
+            store = SeriesStore(limits)
+            store.load(blocks, time)
+    (block,) = blocks
+    ((_, found),) = block.rows
+    assert len(block.sources) == 1
+    assert isinstance(found, HistogramValue | SummaryValue)
+    if start == TIME:
+        assert seen.increase() == found.observations == len(observed)
+        assert found.sum == sum(observed)
+    if isinstance(found, HistogramValue):
+        assert sum(found.buckets) == found.observations
+
+
+def test_two_sources_of_one_export_that_differ_by_their_bounds_alone_add_up() -> None:
+    """Redaction took out what told them from each other."""
+    store = SeriesStore(Limits(1000, 100))
+    for at in (1, 2, 3):
+        for number, bounds in enumerate(((1.0,), (5.0,)), 1):
+            value = HistogramValue(at * number, 1.0, (at * number, 0))
+            apply(store, read("histogram", (A, value, number, TIME, TIME + at, 0, 7), bounds=bounds), TIME + at)
+    assert [observations(value) for value in rows(tick(store, TIME + 9)).values()] == [9]
 
 
 @pytest.mark.parametrize("kind", ["counter", "gauge", "sum"])
