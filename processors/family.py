@@ -16,7 +16,7 @@ it, and a late reading of the one before still counts. What is always told of a 
 may come later: with its start it goes on under another number. So does a histogram that has other bounds from now on.
 
 A source that ended, because it said so or was silent, and comes back within the time in which it is young goes on from
-what it had told: a failed scrape is no new beginning.
+what it had told: a failed scrape is no new beginning. Which sources and runs are known is in processors/sources.py.
 
 Levels (gauges, sums that may fall, a summary's quantiles) have no history: the newest reading of a source stands for it
 until it is stale, and then is taken away again.
@@ -24,26 +24,22 @@ until it is stale, and then is taken away again.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from math import nan
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from processors.cardinality import OVERFLOW, Limits
+from processors.folds import Folds
 from processors.known_rows import KnownRows
-from processors.sketch import Refused
-from processors.values import ROUNDING, minus, nothing, observations, plus
+from processors.sources import NOT_TOLD, Candidate, Gone, Had, Key, Source, Sources
+from processors.values import ROUNDING, Bounds, conformed, in_one_bucket, minus, nothing, observations, plus
 from schemas.point import LEVELS, HistogramValue, Kind, Labels, Reading, Shape, SummaryValue, Value, encode_labels
 from schemas.reasons import Reason
-from schemas.sample import ENDING, LimitState, SeriesBlock, SourceState
+from schemas.sample import ENDING, SeriesBlock, SourceState
 
-SERIES = ""  # stands for the budget of series among the labels' limits
-NOT_TOLD = -1
 UNCOUNTED: frozenset[Kind] = frozenset(("sum", "gauge", "info"))  # a source tells what is, and nothing of what was
 BOUNDED: frozenset[Kind] = frozenset(("histogram", "summary"))
-OFFENDERS = 10  # told per limit
 # Label names that an open shape may have: attribute keys that are data must not make every row wider. When others want
 # in, those that no row has any more make room with the next tick.
 MOST_LABELS = 64
@@ -51,12 +47,8 @@ MOST_LABELS = 64
 SPELLINGS = 4
 # What a reading's time may be ahead of its append time: a clock that is set right again holds nothing up for longer.
 AHEAD_MS = 60_000
-# Points of one export may be so far apart: some producers look at the clock for each. Between two exports it is longer.
-ONE_EXPORT_MS = 500
 # A source that began within the last hour is new if series never end; else within the time after which they do.
 YOUNG_MS = 3_600_000
-Bounds = tuple[float, ...]
-Had = tuple[Value, Bounds, int, int]
 K = TypeVar("K")
 
 
@@ -77,115 +69,6 @@ class _Row:
     packed: bytes = b""
 
 
-@dataclass(slots=True)
-class _Source:
-    """The newest reading of a source within its row's bounds, and the row that it feeds; `counted` as in `_Row`.
-
-    `target` and `producer` are those of its readings, 0 if they say nothing. `tried`: there was no better row for it
-    after so many changes of the limiter. `run` is that of its producer, if it is known.
-    """
-
-    labels: Labels
-    time_ms: int
-    last: Value
-    target: int
-    producer: int
-    counted: int = NOT_TOLD
-    tried: int = 0
-    run: _Run | None = None
-
-
-@dataclass(slots=True)
-class _Run:
-    """One run of a producer, and when it was read first: 0 if it may have had sources that nobody knows of.
-
-    `sources` are remembered; what `ended` ones had told only `Gone` knows.
-    """
-
-    first_ms: int
-    sources: int = 0
-    ended: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A new source of a run that was read before: the next tick shows whether its `value` is new as well.
-
-    `labels` and `within` are what it came with and what its values' limits leave of that.
-    """
-
-    key: tuple[int, int]
-    source: _Source
-    value: Value
-    bounds: Bounds
-    labels: Labels
-    within: Labels
-    time_ms: int
-    begins_row: bool
-
-
-class _Alike:
-    """Keys of sources by number and by labels. Made when somebody asks: it costs as much as to look at all of them."""
-
-    def __init__(self, sources: Mapping[tuple[int, int], _Source]) -> None:
-        self.runs: dict[int, dict[tuple[int, int], None]] = {}
-        self.labels: dict[Labels, dict[tuple[int, int], None]] = {}
-        for key, source in sources.items():
-            self.add(key, source)
-
-    def add(self, key: tuple[int, int], source: _Source) -> None:
-        """One that began."""
-        self.runs.setdefault(key[0], {})[key] = None
-        self.labels.setdefault(source.labels, {})[key] = None
-
-    def remove(self, key: tuple[int, int], source: _Source) -> None:
-        """One that ended."""
-        del self.runs[key[0]][key], self.labels[source.labels][key]
-
-
-@dataclass(slots=True)
-class _Fold:
-    """What one limit made fold: observations since the metric has been there, and the refused values."""
-
-    folded: float = 0.0
-    refused: Refused = field(default_factory=Refused)
-
-
-class Gone:
-    """What sources of counters had told when they ended, within which bounds, as of when, and whose they were.
-
-    So many at most; `whole` while there were never more. In no tick: after a takeover a source that comes back is as
-    new as it says.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._had: dict[tuple[str, Kind, int, int], Had] = {}
-        self.whole = True
-
-    def put(self, metric: str, kind: Kind, key: tuple[int, int], had: Had) -> None:
-        """One that ended."""
-        self._had[metric, kind, *key] = had
-        if len(self._had) > self._most:
-            del self._had[next(iter(self._had))]
-            self.whole = False
-
-    def take(self, metric: str, kind: Kind, key: tuple[int, int]) -> Had | None:
-        """That of one that comes back."""
-        return self._had.pop((metric, kind, *key), None) if self._had else None
-
-    def forget(self, since_ms: int, runs: Mapping[tuple[str, Kind], Collection[tuple[int, int]]]) -> None:
-        """Those that were read last before that and would not be new if they came back.
-
-        `runs` are those that are known, by metric and kind: producer and start.
-        """
-        self._had = {
-            key: had
-            for key, had in self._had.items()
-            if key[3] >= since_ms or had[2] >= since_ms or (had[3], key[3]) in runs.get(key[:2], ())
-        }
-
-
 class Family:
     """One metric. `gone` is that of all.
 
@@ -193,7 +76,6 @@ class Family:
     """
 
     __slots__ = (
-        "_alike",
         "_candidates",
         "_ended",
         "_ending",
@@ -201,10 +83,8 @@ class Family:
         "_gone",
         "_histories",
         "_known",
-        "_left",
         "_limits",
         "_narrow",
-        "_targets",
         "dropped",
         "folded_late",
         "folds",
@@ -212,7 +92,6 @@ class Family:
         "metric",
         "moved",
         "rows",
-        "runs",
         "shape",
         "sources",
     )
@@ -224,18 +103,14 @@ class Family:
         self.shape = shape
         self.limiter = limits.limiter(metric, shape)
         self.rows: dict[Labels, _Row] = {}
-        self.sources: dict[tuple[int, int], _Source] = {}  # by number and start; levels have none
-        self._targets: dict[tuple[int, int], tuple[int, int]] = {}  # by target and start: under which key it is
-        self.runs: dict[tuple[int, int], _Run] = {}  # by producer and start, if both are known
-        self._candidates: list[_Candidate] = []  # since the last tick
+        self.sources = Sources()
+        self._candidates: list[Candidate] = []  # since the last tick
         self.folded_late = 0.0  # observations that the last tick put under other label sets than they came with
-        self._left: list[tuple[int, int]] = []  # runs that had no source for a while since the last tick
         self._narrow = False  # there was no room for a label name since the last tick
-        self._alike: _Alike | None = None  # until the next tick
         self.dropped: Counter[Reason] = Counter()
         # Label sets of a loaded tick that were renamed, merged or folded here, by the shape that they had.
         self.moved: list[tuple[Shape, Labels]] = []
-        self.folds: dict[str, _Fold] = {}  # by label, SERIES for the budget of series
+        self.folds = Folds()
         self._limits, self._gone = limits, gone
         self._fresh: dict[Labels, None] = {}  # rows that began at zero and are in no tick
         self._histories: dict[Labels, Value] = {}  # what other rows that are in no tick began with
@@ -272,7 +147,7 @@ class Family:
             self._ended = {labels + more: bounds for labels, bounds in self._ended.items()}
             for source in self.sources.values():
                 source.labels = wide(source.labels)
-            self._alike = None
+            self.sources.unindex()
 
     def narrow(self) -> None:
         """Right after a tick: give up label names that no row has, if there was no room for others.
@@ -310,9 +185,9 @@ class Family:
         for source in self.sources.values():
             bounds, source.labels = rows[source.labels].bounds, went[source.labels]
             if self.rows[source.labels].bounds != bounds:
-                source.last = _in_one_bucket(source.last)
+                source.last = in_one_bucket(source.last)
         for slot in unused:
-            self.folds.pop(names[slot], None)
+            self.folds.forget(names[slot])
 
     def _rename(self, shape: Shape, before: Labels, labels: Labels, row: _Row) -> None:
         """A row goes on as another series, which begins at zero and has what no tick has told; the one before ends."""
@@ -395,12 +270,12 @@ class Family:
             folded += self._begin(reading, reading.value, bounds, now_ms, before)
         return folded
 
-    def _told_otherwise(self, key: tuple[int, int], target: int, source: _Source | None) -> _Source | None:
+    def _told_otherwise(self, key: Key, target: int, source: Source | None) -> Source | None:
         """The source of a target, whatever its number was; a tick of an older worker has none of its target.
 
         Such a worker may have taken it for two.
         """
-        former = self._targets.get((target, key[1]))
+        former = self.sources.of_target(target, key[1])
         if source is not None:
             if former is not None and former != key:
                 other, own = self.sources[former], self.rows[source.labels].bounds
@@ -410,44 +285,44 @@ class Family:
                 self._end_source(former, ends_row=False)
             former = key
         if former is not None:
-            source = self._let_go(former)
+            source = self.sources.let_go(former)
             source.target = target
-            self._keep(key, source, 0)
+            self.sources.keep(key, source)
         return source
 
-    def _within_other_bounds(self, key: tuple[int, int], target: int, reading: Reading) -> _Source | None:
+    def _within_other_bounds(self, key: Key, target: int, reading: Reading) -> Source | None:
         """The source of a process that has other bounds, and so another number, from now on.
 
         What came since its last reading is known by how much it is. Two that are told with one time are two.
         """
-        run = self.runs.get((reading.producer, key[1]))
+        run = self.sources.runs.get((reading.producer, key[1]))
         if run is None or reading.labels not in self.rows or reading.value is None:
             return None
-        same = [known for known in self._same().labels.get(reading.labels, ()) if self.sources[known].run is run]
+        same = [known for known in self.sources.of_labels(reading.labels) if self.sources[known].run is run]
         source = self.sources[same[0]] if len(same) == 1 else None
         if source is None or reading.time_ms == source.time_ms:
             return None
         if reading.time_ms > source.time_ms and observations(reading.value) < observations(source.last):
             return None
-        self._let_go(same[0])
-        source.target, source.last = target, _in_one_bucket(source.last)
-        self._keep(key, source, 0)
+        self.sources.let_go(same[0])
+        source.target, source.last = target, in_one_bucket(source.last)
+        self.sources.keep(key, source)
         return source
 
-    def _belongs(self, key: tuple[int, int], source: _Source, reading: Reading) -> None:
+    def _belongs(self, key: Key, source: Source, reading: Reading) -> None:
         """Older workers, and ticks of theirs, do not say whose a source is, nor which others had ended."""
         if reading.producer:
-            self._let_go(key)
+            self.sources.let_go(key)
             source.producer = reading.producer
-            self._keep(key, source, 0)
+            self.sources.keep(key, source)
 
     def refuse(self, labels: Labels) -> None:
         """There is no room for a gauge's label set."""
         self.dropped[Reason.OVER_LIMIT] += 1
         within = self.limiter.within_values(labels)
-        self._tell_limits(labels, within, within if within != labels else (), 1)
+        self.folds.add(self.shape.label_names, labels, within, within if within != labels else (), 1)
 
-    def _has_room(self, source: _Source, labels: Labels, bounds: Bounds) -> bool:
+    def _has_room(self, source: Source, labels: Labels, bounds: Bounds) -> bool:
         """Whether a source that was folded would keep more of its labels by now."""
         if source.tried == self.limiter.changes:
             return False
@@ -460,7 +335,7 @@ class Family:
         kind, labels, key = self.shape.kind, reading.labels, self._key(reading)
         target = _target(reading, key)
         lasting = target or key[0], key[1]
-        run = self.runs.get((reading.producer, key[1]))
+        run = self.sources.runs.get((reading.producer, key[1]))
         moves = before is not None
         comes_back = before is None and (before := self._gone.take(self.metric, kind, lasting)) is not None
         if before is not None and reading.time_ms <= before[2]:
@@ -485,7 +360,8 @@ class Family:
             value, bounds = self._folding(labels, placed, value, bounds)
         unknown = reading.start_ms == reading.time_ms and kind not in UNCOUNTED
         young = not unknown and reading.start_ms >= now_ms - (self._limits.idle_ms or YOUNG_MS)
-        later = not (unknown or young or kind in UNCOUNTED or before is not None) and self._is_later(reading, run)
+        old = before is None and not (unknown or young or kind in UNCOUNTED)
+        later = old and run is not None and run.had_others(reading.time_ms, self._gone)
         if comes_back and run is not None and run.ended:
             run.ended -= 1
         elif before is None and unknown:
@@ -510,28 +386,16 @@ class Family:
         if begins_row and kind not in UNCOUNTED and placed not in self._fresh:
             self._histories[placed] = row.value
         last = conformed(value, bounds, row.bounds)
-        source = _Source(placed, _cut(reading.time_ms, now_ms), last, target, reading.producer)
-        self._keep(key, source, reading.time_ms)
+        source = Source(placed, _cut(reading.time_ms, now_ms), last, target, reading.producer)
+        self.sources.keep(key, source, reading.time_ms)
         if later:
-            self._candidates.append(_Candidate(key, source, value, bounds, labels, within, source.time_ms, begins_row))
+            self._candidates.append(Candidate(key, source, value, bounds, labels, within, source.time_ms, begins_row))
         return self._folded(labels, within, placed, delta)
 
     def _count_candidates(self) -> None:
         """Those of runs of which nothing that was there before has fallen silent."""
         candidates, self._candidates, self.folded_late = self._candidates, [], 0.0
-        if not candidates:
-            return
-        new = {id(one.source) for one in candidates}
-        runs = {id(one.source.run) for one in candidates}
-        oldest: dict[int, int] = {}
-        for source in self.sources.values():
-            if id(source.run) in runs and id(source) not in new:
-                oldest[id(source.run)] = min(source.time_ms, oldest.get(id(source.run), source.time_ms))
-        for one in candidates:
-            silent_since = oldest.get(id(one.source.run))
-            goes_on = silent_since is not None and silent_since >= one.time_ms - ONE_EXPORT_MS
-            if not goes_on or self.sources.get(one.key) is not one.source:
-                continue
+        for one in self.sources.that_go_on(candidates):
             placed = one.source.labels
             if not one.begins_row:
                 self._add(placed, one.value, one.bounds)
@@ -547,42 +411,13 @@ class Family:
             row.value = since
             self._fresh[labels] = None
 
-    def _is_later(self, reading: Reading, run: _Run | None) -> bool:
-        """Whether a new source is none of those that its producer had when it was read first."""
-        if run is None or not run.first_ms or (run.ended and not self._gone.whole):
-            return False
-        return reading.time_ms > run.first_ms + ONE_EXPORT_MS
-
-    def _keep(self, key: tuple[int, int], source: _Source, first_ms: int) -> None:
-        """Remember a source. `first_ms` is when its run was read first, if it is not known yet."""
-        self.sources[key] = source
-        if source.producer and key[1]:
-            source.run = self.runs.setdefault((source.producer, key[1]), _Run(first_ms))
-            source.run.sources += 1
-        if source.target:
-            self._targets[source.target, key[1]] = key
-        if self._alike is not None:
-            self._alike.add(key, source)
-
-    def _let_go(self, key: tuple[int, int]) -> _Source:
-        source = self.sources.pop(key)
-        if source.run is not None:
-            source.run.sources -= 1
-            if not source.run.sources:
-                self._left.append((source.producer, key[1]))
-        if self._targets.get((source.target, key[1])) == key:
-            del self._targets[source.target, key[1]]
-        if self._alike is not None:
-            self._alike.remove(key, source)
-        return source
-
     def _run_before(self, reading: Reading, value: Value, bounds: Bounds) -> Had | None:
         """What a process told last, under another start, if that is before the reading: in its place from now on.
 
         Who still reads it under that start goes on from here as well. Of those that are told without an instance nobody
         knows which one it was.
         """
-        runs = self._same().runs.get(reading.source, ()) if reading.target else ()
+        runs = self.sources.of_number(reading.source) if reading.target else ()
         newest = max(runs, key=lambda key: self.sources[key].time_ms, default=None)
         if newest is None or self.sources[newest].time_ms >= reading.time_ms:
             return None
@@ -593,12 +428,7 @@ class Family:
         self._gone.put(self.metric, self.shape.kind, (source.target or newest[0], newest[1]), now)
         return source.last, own, source.time_ms, source.producer
 
-    def _same(self) -> _Alike:
-        if self._alike is None:
-            self._alike = _Alike(self.sources)
-        return self._alike
-
-    def _key(self, reading: Reading) -> tuple[int, int]:
+    def _key(self, reading: Reading) -> Key:
         return reading.source, 0 if self.shape.kind in UNCOUNTED else reading.start_ms
 
     def _since(self, last: Value, value: Value, bounds: Bounds) -> tuple[Value, Bounds]:
@@ -606,7 +436,7 @@ class Family:
         if self.shape.kind in ("gauge", "info"):
             return value, bounds
         if bounds and isinstance(last, HistogramValue) and len(last.buckets) == 1:
-            value, bounds = _in_one_bucket(value), ()
+            value, bounds = in_one_bucket(value), ()
         delta = minus(value, last)
         began_anew = delta is None or (self.shape.kind == "counter" and observations(delta) < 0)
         return (value if delta is None or began_anew else delta), bounds
@@ -654,10 +484,10 @@ class Family:
         """
         row = self.rows[labels]
         if isinstance(last, HistogramValue) and (row.bounds != bounds or len(last.buckets) != len(bounds) + 1):
-            last = _in_one_bucket(last)  # ticks once had it within the source's own bounds
+            last = in_one_bucket(last)  # ticks once had it within the source's own bounds
         key = source.source, source.start_ms
-        restored = _Source(labels, source.time_ms, last, source.target, source.producer, counted)
-        self._keep(key, restored, source.run_ms)
+        restored = Source(labels, source.time_ms, last, source.target, source.producer, counted)
+        self.sources.keep(key, restored, source.run_ms)
         row.sources, row.counted = row.sources + 1, max(row.counted, counted)  # no row ends before its sources
 
     def _place(self, labels: Labels, bounds: Bounds) -> Labels:
@@ -689,20 +519,20 @@ class Family:
         So it has none of its runs before. Bounds are part of what a source is: without them it is known by its labels,
         if nobody shares them.
         """
-        own, runs = self._key(reading), self._same().runs.get(reading.source, {})
+        own, runs = self._key(reading), self.sources.of_number(reading.source)
         ended = [key for key in runs if key <= own or own not in runs]
         if not ended and reading.labels in self.rows and not self.rows[reading.labels].sources:
             self._end_row(reading.labels)
         elif not ended:
-            alike = self._same().labels.get(reading.labels, {})
+            alike = self.sources.of_labels(reading.labels)
             ended = list(alike) if len({number for number, _ in alike}) == 1 else []
         for key in ended:
             if reading.time_ms > self.sources[key].time_ms:
                 self._end_source(key, ends_row=True)
 
-    def _end_source(self, key: tuple[int, int], ends_row: bool, comes_back: bool = False) -> Had | None:
+    def _end_source(self, key: Key, ends_row: bool, comes_back: bool = False) -> Had | None:
         """What a counter had, which is remembered unless it `comes_back` at once."""
-        source, had = self._let_go(key), None
+        source, had = self.sources.let_go(key), None
         row = self.rows[source.labels]
         row.sources -= 1
         if self.shape.kind not in UNCOUNTED:
@@ -752,10 +582,7 @@ class Family:
         for labels in _idle(self.rows, time_ms, self._limits.idle_ms if self.shape.kind == "sum" else idle_ms):
             if not self.rows[labels].sources:  # of a sum they may be silent for longer
                 self._end_row(labels)
-        for run in self._left:
-            if run in self.runs and not self.runs[run].sources:
-                del self.runs[run]
-        self._left = []
+        self.sources.forget_runs()
         for labels in self._ending:
             self.rows[labels].counted = time_ms - ENDING  # so that the next owner knows as well
 
@@ -801,62 +628,20 @@ class Family:
                 block.idle = []
         found = list(blocks.values())
         if found:
-            found[0].limits = self._limit_states()
-        self._fresh, self._ended, self._alike = {}, {}, None
+            found[0].limits = self.folds.states(self.shape, self.limiter)
+        self._fresh, self._ended = {}, {}
+        self.sources.unindex()
         return found
-
-    def rotate(self) -> None:
-        """Sketches begin a generation."""
-        for fold in self.folds.values():
-            fold.refused.rotate()
-
-    def _limit_states(self) -> list[LimitState]:
-        """Each label's limit, in the order of the labels, then that of the series."""
-        limiter, states = self.limiter, []
-        for slot, (label, limit) in enumerate(zip(self.shape.label_names, limiter.values, strict=True)):
-            states.append(self._limit(label, limit, limiter.in_use(slot)))
-        label_sets = self._limit(SERIES, limiter.budget, ())
-        demand = limiter.active + label_sets.demand * self.shape.series
-        return [*states, replace(label_sets, active=limiter.active, demand=demand)]
-
-    def _limit(self, label: str, limit: int, active: Collection[str]) -> LimitState:
-        fold = self.folds.get(label)
-        if fold is None:
-            return LimitState(label, limit, len(active), len(active))
-        refused = fold.refused
-        demand = len(active) if refused.empty else refused.together_with(active)
-        offenders = () if refused.empty else refused.offenders(OFFENDERS)
-        return LimitState(label, limit, len(active), demand, fold.folded, offenders, refused.state())
-
-    def restore_fold(self, limit: LimitState) -> None:
-        """What a loaded limit goes on from."""
-        self.folds[limit.label] = _Fold(limit.folded, Refused(limit.sketch))
 
     def _folded(self, labels: Labels, within: Labels, placed: Labels, value: Value) -> float:
         if placed == labels:
             return 0.0
         number = 1.0 if self.shape.kind in UNCOUNTED else observations(value)
-        self._tell_limits(labels, within, placed, number)
+        self.folds.add(self.shape.label_names, labels, within, placed, number)
         return number
 
-    def _tell_limits(self, labels: Labels, within: Labels, placed: Labels, number: float) -> None:
-        """Whose limit it was: of the labels whose value was refused, and of the series."""
-        if within != labels:
-            for name, given, kept in zip(self.shape.label_names, labels, within, strict=True):
-                if given != kept:
-                    self._refuse(name, given, number)
-        if placed != within:
-            self._refuse(SERIES, spelled(self.shape.label_names, labels), number)
 
-    def _refuse(self, label: str, value: str, number: float) -> None:
-        fold = self.folds.get(label)
-        if fold is None:
-            fold = self.folds[label] = _Fold()
-        fold.folded += number
-        fold.refused.add(value, number)
-
-
-def _idle(entries: Mapping[K, _Row] | Mapping[K, _Source], time_ms: int, idle_ms: int) -> list[K]:
+def _idle(entries: Mapping[K, _Row] | Mapping[K, Source], time_ms: int, idle_ms: int) -> list[K]:
     """What was not counted for so long (0: for ever). What was counted since the last tick is in this one."""
     idle: list[K] = []
     for key, entry in entries.items():
@@ -867,14 +652,9 @@ def _idle(entries: Mapping[K, _Row] | Mapping[K, _Source], time_ms: int, idle_ms
     return idle
 
 
-def _target(reading: Reading, key: tuple[int, int]) -> int:
+def _target(reading: Reading, key: Key) -> int:
     """That of a reading, 0 without a start: then it says nothing."""
     return reading.target if key[1] else 0
-
-
-def _in_one_bucket(value: Value) -> Value:
-    """A histogram as one without bounds."""
-    return value._replace(buckets=(sum(value.buckets),)) if isinstance(value, HistogramValue) else value
 
 
 def _cut(time_ms: int, now_ms: int) -> int:
@@ -885,30 +665,3 @@ def _cut(time_ms: int, now_ms: int) -> int:
 def _relabelled(placed: Labels, given: Labels) -> bool:
     """Whether a label set was counted as `placed` for another reason than that it was folded."""
     return any(own not in (value, OVERFLOW) for own, value in zip(placed, given, strict=True))
-
-
-def spelled(names: tuple[str, ...], values: Labels) -> str:
-    """A label set in one line.
-
-    >>> spelled(("service", "tenant"), ("cart", ""))
-    'service=cart'
-    """
-    return ",".join(f"{name}={value}" for name, value in zip(names, values, strict=True) if value)
-
-
-def conformed(value: Value, given: Bounds, own: Bounds) -> Value:
-    """A value with bounds `given` as one with bounds `own`.
-
-    A bucket is added where its upper bound lies; a summary's quantile that `given` lacks is NaN.
-    """
-    if given == own:
-        return value
-    if isinstance(value, HistogramValue):
-        buckets = [0] * (len(own) + 1)
-        for target, count in zip([*(bisect_left(own, bound) for bound in given), len(own)], value.buckets, strict=True):
-            buckets[target] += count
-        return value._replace(buckets=tuple(buckets))
-    if isinstance(value, SummaryValue):
-        quantiles = dict(zip(given, value.values, strict=True))
-        return value._replace(values=tuple(quantiles.get(quantile, nan) for quantile in own))
-    return value

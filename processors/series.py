@@ -36,8 +36,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from processors.cardinality import Limits
-from processors.family import NOT_TOLD, YOUNG_MS, Family, Gone, conformed
-from processors.values import observations
+from processors.family import YOUNG_MS, Family
+from processors.sources import NOT_TOLD, Gone
+from processors.values import conformed, observations
 from schemas.errors import Malformed, ProtocolError
 from schemas.point import Labels, PackedBatch, Reading, Shape, Value
 from schemas.reasons import Reason
@@ -112,7 +113,7 @@ class SeriesStore:
                     family.restore(source, placed, last, bounds, time_ms - source.idle)
             for limit in block.limits:
                 if limit.folded or limit.sketch:
-                    family.restore_fold(limit)
+                    family.folds.restore(limit)
 
     def blocks(self, time_ms: int) -> list[SeriesBlock]:
         """The tick of `time_ms`: every live series, and those that ended since the last one, in order of name.
@@ -125,7 +126,7 @@ class SeriesStore:
         blocks: list[SeriesBlock] = []
         for key, family in sorted(self._families.items()):
             for _ in range(begun):
-                family.rotate()
+                family.folds.rotate()
             family.end_idle(time_ms)
             told = family.told(time_ms)
             blocks += told
@@ -135,7 +136,7 @@ class SeriesStore:
             if not family.rows:
                 del self._families[key]
                 self._outside -= family.shape.open
-        runs = {(family.metric, family.shape.kind): family.runs for family in self._families.values()}
+        runs = {(family.metric, family.shape.kind): family.sources.runs for family in self._families.values()}
         self._gone.forget(time_ms - (self._limits.idle_ms or YOUNG_MS), runs)
         self._generation = generation
         return blocks

@@ -7,6 +7,7 @@ bucket. Zero thresholds meet at the larger one.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from math import ceil, log2, nan
 from operator import add, sub
 from typing import Any
@@ -19,6 +20,9 @@ MOST_BUCKETS = 160
 # In all, of a histogram or a summary: a point brings 2^53 at most, and what is stored has 64 bits.
 MOST_OBSERVATIONS = 1 << 63
 ROUNDING = 1e-9  # as a share: what is left of a sum when all of it was taken away again, what a logarithm is off
+
+Bounds = tuple[float, ...]
+"""Upper bounds of buckets, or quantiles."""
 
 
 def plus(a: Value, b: Value) -> Value:
@@ -67,6 +71,29 @@ def nothing(shape: Shape) -> Value:
     if shape.kind == "exponential":
         return ExponentialValue(0, 0.0, HIGHEST_SCALE, 0, 0.0, 0, (), 0, ())
     return SummaryValue(0, 0.0, (nan,) * len(shape.bounds)) if shape.kind == "summary" else 0
+
+
+def conformed(value: Value, given: Bounds, own: Bounds) -> Value:
+    """A value with bounds `given` as one with bounds `own`.
+
+    A bucket is added where its upper bound lies; a summary's quantile that `given` lacks is NaN.
+    """
+    if given == own:
+        return value
+    if isinstance(value, HistogramValue):
+        buckets = [0] * (len(own) + 1)
+        for target, count in zip([*(bisect_left(own, bound) for bound in given), len(own)], value.buckets, strict=True):
+            buckets[target] += count
+        return value._replace(buckets=tuple(buckets))
+    if isinstance(value, SummaryValue):
+        quantiles = dict(zip(given, value.values, strict=True))
+        return value._replace(values=tuple(quantiles.get(quantile, nan) for quantile in own))
+    return value
+
+
+def in_one_bucket(value: Value) -> Value:
+    """A histogram as one without bounds."""
+    return value._replace(buckets=(sum(value.buckets),)) if isinstance(value, HistogramValue) else value
 
 
 def fitted(value: ExponentialValue) -> ExponentialValue:
