@@ -295,10 +295,10 @@ class Family:
 
         What came since its last reading is known by how much it is. Two that are told with one time are two.
         """
-        run = self.sources.runs.get((reading.producer, key[1]))
-        if run is None or reading.labels not in self.rows or reading.value is None:
+        run = reading.producer, key[1]
+        if run not in self.sources.runs or reading.labels not in self.rows or reading.value is None:
             return None
-        same = [known for known in self.sources.of_labels(reading.labels) if self.sources[known].run is run]
+        same = list(self.sources.of_run(reading.labels, *run))
         source = self.sources[same[0]] if len(same) == 1 else None
         if source is None or reading.time_ms == source.time_ms:
             return None

@@ -76,11 +76,12 @@ class Candidate:
 
 
 class _Alike:
-    """Keys of sources by number and by labels. Made when somebody asks: it costs as much as to look at all of them."""
+    """Keys of sources by number, labels, and labels of a run. Made when asked for: it costs a look at all of them."""
 
     def __init__(self, sources: Mapping[Key, Source]) -> None:
         self.numbers: dict[int, dict[Key, None]] = {}
         self.labels: dict[Labels, dict[Key, None]] = {}
+        self.runs: dict[tuple[Labels, int, int], dict[Key, None]] = {}
         for key, source in sources.items():
             self.add(key, source)
 
@@ -88,10 +89,12 @@ class _Alike:
         """One that began."""
         self.numbers.setdefault(key[0], {})[key] = None
         self.labels.setdefault(source.labels, {})[key] = None
+        self.runs.setdefault((source.labels, source.producer, key[1]), {})[key] = None
 
     def remove(self, key: Key, source: Source) -> None:
         """One that ended."""
         del self.numbers[key[0]][key], self.labels[source.labels][key]
+        del self.runs[source.labels, source.producer, key[1]][key]
 
 
 class Sources(dict[Key, Source]):
@@ -141,6 +144,10 @@ class Sources(dict[Key, Source]):
     def of_labels(self, labels: Labels) -> Collection[Key]:
         """Those that feed this row."""
         return self._same().labels.get(labels, ())
+
+    def of_run(self, labels: Labels, producer: int, start_ms: int) -> Collection[Key]:
+        """Those of one run of a producer that feed this row."""
+        return self._same().runs.get((labels, producer, start_ms), ())
 
     def _same(self) -> _Alike:
         if self._alike is None:

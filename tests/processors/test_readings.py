@@ -1237,6 +1237,23 @@ def test_the_end_of_many_unknown_sources_costs_no_look_at_all_of_them() -> None:
     assert len(store) == number // 2
 
 
+def test_new_sets_of_many_processes_that_share_them_cost_no_look_at_all_of_them() -> None:
+    """Replicas without an instance id."""
+    store, costs, number = SeriesStore(Limits(1 << 20, 1 << 20)), [], 5_000
+    for place, labels in enumerate((A, B, A)):
+        bounds = BOUNDS[place // 2]
+        one = value_of("histogram", bounds, 1)
+        told = [(labels, one, place * number + n, TIME - 1, TIME + place, 0, 1 + n) for n in range(number)]
+        batch, began = read("histogram", *told, bounds=bounds), process_time()
+        apply(store, batch, TIME)
+        costs.append(process_time() - began)
+    assert max(costs) < 5 * costs[0]
+    assert {labels: observations(value) for labels, value in rows(tick(store, TIME + 9)).items()} == {
+        A: number,
+        B: number,
+    }
+
+
 def test_a_sum_that_ends_before_its_sources_does_not_stop_the_role() -> None:
     """`idle_timeout` may be shorter than `stale_after`."""
     store = SeriesStore(Limits(100, 100, idle_ms=2 * MINUTE, level_idle_ms=5 * MINUTE))

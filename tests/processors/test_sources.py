@@ -34,6 +34,9 @@ def test_sources_are_found_by_number_labels_target_and_run(schedule: list[tuple[
         for (producer_of, start), run in sources.runs.items():
             own = [known for known, source in sources.items() if (source.producer, known[1]) == (producer_of, start)]
             assert run.sources == len(own)
+            for text in "ab":
+                alike = [known for known in own if sources[known].labels == (text,)]
+                assert list(sources.of_run((text,), producer_of, start)) == alike
 
 
 def test_a_set_is_new_while_all_that_its_process_had_before_go_on() -> None:
