@@ -299,7 +299,7 @@ METRICS: tuple[Metric, ...] = (
         "tailrace_ready",
         "gauge",
         ("role",),
-        "1 while the role holds its partitions and reaches what it needs.",
+        "1 while the role holds its partitions and reaches what it needs: brokers within `kafka.session_timeout`.",
     ),
     Metric(
         "tailrace_config_info",

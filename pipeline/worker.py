@@ -74,7 +74,7 @@ class Worker:
         self.server = serving.Server(settings, self.ready, self.unread)
 
     def ready(self) -> dict[str, bool]:
-        """Each role, and whether it holds all of its partitions."""
+        """Each role, and whether all of its groups are ready."""
         ready = dict.fromkeys((service.role for service in self.services), True)
         for service in self.services:
             ready[service.role] &= service.ready

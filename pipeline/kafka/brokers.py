@@ -152,6 +152,11 @@ class Brokers:
 
     # ---- groups ------------------------------------------------------------------------------------------
 
+    async def answer(self, group: str, partitions: Collection[TopicPartition]) -> None:
+        """Return once the leaders of these partitions and the group's coordinator have. Raises KafkaError."""
+        await self.written_ends(partitions)
+        await self.offsets(group, ())
+
     async def offsets(
         self, group: str, partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, OffsetAndMetadata]:

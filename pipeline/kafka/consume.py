@@ -187,6 +187,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._assignment, self._generation = 0, -1
         self._in_hand: Counter[TopicPartition] = Counter()
         self._joined = self._stopping = False
+        self._answered = -inf  # when the brokers last did, for all that this member has (monotonic)
         self._rebalancing = self._joining = False  # positions cannot be relied on; nothing may be committed
         self._committing = asyncio.Lock()
         self._least: dict[TopicPartition, int] = {}  # what the group's offsets were at least; -1: none
@@ -254,7 +255,9 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         await self.brokers.start(self.consumer)
         await self._count_others()
         await self.consumer.start()
+        self._answered = time.monotonic()
         self.add_future(self._fetch())
+        self.add_future(self._ask_brokers())
         if self._watchdog.timeout:
             self.add_future(self._watch())
 
@@ -268,7 +271,6 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         await asyncio.gather(*(self._release(unit) for unit in list(self._holders)))
         if self._closing:
             await asyncio.wait(self._closing.values(), timeout=CLOSE_LIMIT)
-        telemetry.gauge("tailrace_ready", 0, role=self.role)
         await self.brokers.close()
 
     def _due(self) -> list[float]:
@@ -332,6 +334,14 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         session = self.kafka.session_timeout
         self._errors = [at for at in self._errors if now - at < 2 * session] + [now]
         return len(self._errors) > FEW_ERRORS and now - self._errors[0] > session
+
+    async def _ask_brokers(self) -> None:
+        """Notice that brokers hang, whatever the role does meanwhile: one that has nothing to write would not."""
+        while not self.should_stop:
+            with contextlib.suppress(KafkaError, TimeoutError):
+                await self.brokers.answer(self.group_id, self.consumer.assignment())
+                self._answered = time.monotonic()
+            await asyncio.sleep(self.kafka.heartbeat_interval)
 
     async def _watch(self) -> None:
         """Stop the worker when something that it holds does not get on; brokers that are away are no such reason."""
@@ -502,7 +512,6 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 self._leases[unit] = lease
                 self._renewing.pop(unit, None)
                 self.consumer.resume(*partitions)
-                telemetry.gauge("tailrace_ready", 1, role=self.role)
                 await lease.work()
             except asyncio.CancelledError:
                 if (task := asyncio.current_task()) is not None and task.cancelling():
@@ -683,7 +692,12 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
     @property
     def ready(self) -> bool:
-        """Whether the group was joined and every assigned partition has its lease, or is about to have another."""
+        """Whether every assigned partition has its lease, or is about to have another, and the brokers answer.
+
+        Who has not heard of them for a session cannot know whether its partitions still are its own.
+        """
         now = time.monotonic()
+        if not self._joined or now - self._answered > self.kafka.session_timeout:
+            return False
         renewed = {unit for unit, until in self._renewing.items() if now < until}
-        return self._joined and {self._unit(p) for p in self.consumer.assignment()} <= self._leases.keys() | renewed
+        return {self._unit(p) for p in self.consumer.assignment()} <= self._leases.keys() | renewed

@@ -1,4 +1,4 @@
-"""The worker's pages: /metrics, /healthz (the process lives), /readyz (every role holds its partitions), /live."""
+"""The worker's pages: /metrics, /healthz (the process lives), /readyz (every role is ready), /live."""
 
 from __future__ import annotations
 
