@@ -30,7 +30,7 @@ from pipeline.roles import sources
 from pipeline.sending.delivery import Delivery
 from pipeline.sending.offsets import Offsets
 from pipeline.sending.settled import Settled
-from pipeline.sending.settlement import Account
+from pipeline.sending.settlement import STANDS, Account
 from pipeline.watching.dead_letter_share import NEVER, DeadLetterShare
 from schemas.dead_letter import OTLP, DeadLetter
 from schemas.errors import Retryable
@@ -131,8 +131,11 @@ class Outlet:
 
     async def _tell_regularly(self) -> None:
         while True:
-            now = time.monotonic()
-            self._tell((p.topic, account.stood(now)) for p, account in self.had.items() if not account.closed)
+            now = time.time()  # of all workers: how long a position stands goes on with the next one
+            stood = [(p.topic, account.stood(now)) for p, account in self.had.items() if not account.closed]
+            self._tell(stood)
+            if any(seconds >= STANDS for _, seconds in stood):
+                self.offsets.changed()  # the next owner is told since when
             await asyncio.sleep(TELL_EVERY)
 
     def _tell(self, stood: Iterable[tuple[str, float]]) -> None:
@@ -217,6 +220,8 @@ class SinkPartition(Lease):
         if committed is not None and mine is not None and await self._same_log(mine):
             begin = max(position, mine.position)
             settled.add(mine.settled())
+        if max(first, begin) != position:
+            settled.since = None  # it was said of another offset
         lost = 0 if committed is None else await self._group.brokers.gone(partition, begin)
         expired.tell(self._group.role, self._config.kafka.prefix, partition, lost)
         offsets = self._outlet.offsets

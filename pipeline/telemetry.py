@@ -293,7 +293,7 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         ("sink", "topic"),
         "How long the offset of the partition that has stood longest has done so although something there is not "
-        "delivered; 0 while nothing waits.",
+        "delivered, whichever workers had it; 0 while nothing waits.",
     ),
     Metric(
         "tailrace_ready",

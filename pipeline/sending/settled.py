@@ -3,7 +3,8 @@
 A sink's offset stands before the first record that is not settled. What was accepted beyond it (a batch that is sent
 again holds up what is behind it) is named here, so that the next owner does not send it again: `1 3-7 9:0-400` says
 that of the offsets from the committed one on those from +3 to +6 are settled, and of record +9 the rows 0 to 399.
-Whoever cannot read it knows of nothing, and sends more.
+Where the offset has stood for long, `1 @1700000000 3-7` says since when. Whoever cannot read it knows of nothing, and
+sends more.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 VERSION = "1"
 MOST_CHARACTERS = 4000  # of Kafka's offset.metadata.max.bytes, 4096; what does not fit is not named
 PART = re.compile(r"(?:(\d{1,18}):)?(\d{1,18})-(\d{1,18})", re.ASCII)
+SINCE = re.compile(r"@(\d{1,12})", re.ASCII)
 
 
 class Ranges:
@@ -73,13 +75,17 @@ class Ranges:
 
 @dataclass(slots=True)
 class Settled:
-    """`records` are ranges of offsets; `rows` those of records of which only some rows are settled, by offset."""
+    """`records` are ranges of offsets; `rows` those of records of which only some rows are settled, by offset.
+
+    `since` the offset has stood where it is (Unix seconds), if that is long.
+    """
 
     records: Ranges = field(default_factory=Ranges)
     rows: dict[int, Ranges] = field(default_factory=dict)
+    since: int | None = None
 
     def add(self, other: Settled) -> None:
-        """What is settled by either."""
+        """What is settled by either; `since` stays."""
         for start, stop in other.records:
             self.records.add(start, stop)
         for offset, ranges in other.rows.items():
@@ -88,11 +94,13 @@ class Settled:
                 mine.add(start, stop)
 
     def pack(self, position: int, most: int = MOST_CHARACTERS) -> str:
-        """The metadata of an offset, of `most` characters; "" if nothing beyond it is settled, or none of it fits."""
+        """The metadata of an offset, of `most` characters; "" if there is nothing to say, or none of it fits."""
         found = [(start, f" {start - position}-{stop - position}") for start, stop in self.records if start > position]
         for offset, ranges in self.rows.items():
             if offset >= position and offset not in self.records:
                 found += [(offset, f" {offset - position}:{start}-{stop}") for start, stop in ranges]
+        if self.since is not None:
+            found.append((-1, f" @{self.since}"))  # the first
         text = VERSION
         for _, part in sorted(found, key=lambda one: one[0]):
             if len(text) + len(part) > most:
@@ -104,10 +112,11 @@ class Settled:
     def unpack(cls, metadata: str | None, position: int) -> Settled:
         """Of any metadata: nothing of what is not exactly this format."""
         version, *parts = (metadata or "").split(" ")
-        matches = [PART.fullmatch(part) for part in parts]
-        settled = cls()
+        since = SINCE.fullmatch(parts[0]) if parts else None
+        matches = [PART.fullmatch(part) for part in parts[since is not None :]]
+        settled = cls(since=None if since is None else int(since[1]))
         if version != VERSION:
-            return settled
+            return cls()
         for match in matches:
             if match is None or int(match[2]) >= int(match[3]):
                 return cls()

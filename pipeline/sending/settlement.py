@@ -18,6 +18,7 @@ from sinks.contract import Item, SourceRecord
 from sinks.endpoints import LONGEST_RETRY_AFTER
 from sinks.settings import Batch, Retry
 
+STANDS = 10.0  # seconds for which a position must have stood before owners after this one are told since when
 FEW_TICKETS = 1024  # of which most may be settled, but for the first
 
 
@@ -42,6 +43,8 @@ class Account:
         self._tickets: deque[Ticket] = deque()
         self._many = FEW_TICKETS
         self._seen: tuple[int, float] | None = None  # the position when it was asked for last, and since when
+        # The position that has stood for long, and since when: with that a predecessor's wait goes on.
+        self._stands = None if self._known.since is None else (position, float(self._known.since))
 
     def open(self, record: SourceRecord, rows: int) -> Ticket:
         """A ticket for the rows of a record; when they are settled, and all before, the position is behind it."""
@@ -58,8 +61,10 @@ class Account:
         return offset < self.position or offset in self._known.records
 
     def settled(self) -> Settled:
-        """What is settled beyond the position."""
+        """What is settled beyond the position, and since when that has stood, if it is long."""
         found = Settled(Ranges(self._known.records), dict(self._known.rows))
+        if self._stands is not None and self._stands[0] == self.position:
+            found.since = int(self._stands[1])
         before = self.position
         for ticket in self._tickets:  # each answers for what the one before leaves out: markers, parts of a tick
             if not ticket.unsettled:
@@ -94,13 +99,21 @@ class Account:
         return sum(ticket.unsettled for ticket in self._tickets)
 
     def stood(self, now: float) -> float:
-        """Seconds for which whoever asks (`now`: monotonic) has found the position where it is, and unsettled rows."""
+        """Seconds for which whoever asks (`now`: Unix time) has found the position where it is, and unsettled rows.
+
+        What predecessors have found counts once it has stood for STANDS here as well: it may be about to go on.
+        """
         if not self._tickets:
             self._seen = None
             return 0.0
         if self._seen is None or self._seen[0] != self.position:
             self._seen = self.position, now
-        return now - self._seen[1]
+        stood = max(0.0, now - self._seen[1])
+        if stood < STANDS:
+            return stood
+        if self._stands is None or self._stands[0] != self.position:
+            self._stands = self._seen
+        return max(stood, now - self._stands[1])  # by another worker's clock
 
 
 @dataclass(slots=True)

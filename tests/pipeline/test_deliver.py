@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from pipeline.config import Config
 from pipeline.kafka import topics as internal
 from pipeline.kafka.topics import Topics
+from pipeline.sending.settlement import STANDS
 from pipeline.telemetry import REGISTRY
 from pipeline.worker import running
 from schemas.envelope import Envelope, RowVerdict
@@ -275,6 +277,29 @@ async def test_a_signal_that_is_stuck_shows_while_the_other_one_is_delivered(kaf
             await eventually(shows, DEADLINE, "the logs are said to be stuck")
             assert (stuck(t.kept_spans), stuck(t.untraced_logs)) == (0, 0)
         assert stuck(t.kept_logs) == 0  # the next owner's to show
+
+
+async def test_how_long_a_sink_is_stuck_goes_on_with_the_next_worker(kafka: Kafka) -> None:
+    """It began anew with each lease: where workers came and went every few minutes the alert never fired."""
+    async with faulty.faulty(faulty.status(503)) as server:
+        setup = await Setup(kafka, {"otlp": {"endpoint": server.url, "signals": ["traces"]}}).create()
+        labels = {"sink": "otlp", "topic": setup.topics.kept_spans}
+
+        def seconds() -> float:
+            return REGISTRY.get_sample_value("tailrace_sink_stuck_seconds", labels) or 0.0
+
+        async def stands() -> bool:
+            return seconds() > STANDS
+
+        async def stood_before() -> bool:
+            return seconds() > time.monotonic() - began
+
+        await setup.write(setup.topics.kept_spans, [envelope([span()], [KEPT]).encode()])
+        async with running(setup.config, ["sink.otlp"]):
+            await eventually(stands, DEADLINE, "the sink stands for long")
+        began = time.monotonic()
+        async with running(setup.config, ["sink.otlp"]):
+            await eventually(stood_before, DEADLINE, "it has stood since before this worker began")
 
 
 async def test_a_sink_that_is_down_delays_nobody_else_and_stops_at_once(

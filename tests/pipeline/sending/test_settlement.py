@@ -100,6 +100,26 @@ def test_a_position_stands_only_while_something_waits_there() -> None:
     assert account.stood(50) == 0
 
 
+def test_how_long_a_position_stands_goes_on_with_the_next_owner() -> None:
+    """Once it stands here as well: at first it may be about to go on. A short wait is nothing to be told."""
+
+    def next_owner() -> Account:
+        return Account(5, Settled.unpack(account.settled().pack(5), 5))
+
+    account = Account(5)
+    account.open(at(5), 1)
+    assert [account.stood(now) for now in (100, 109)] == [0, 9]
+    assert account.settled().since is None
+    assert account.stood(110) == 10
+    account = next_owner()
+    account = next_owner()  # the one before had no time to look
+    first, _ = account.open(at(5), 1), account.open(at(6), 1)
+    assert [account.stood(now) for now in (200, 209, 210)] == [0, 9, 110]
+    first.settle(0)
+    assert account.settled().since is None
+    assert account.stood(220) == 0
+
+
 @given(st.data())
 def test_owner_after_owner_sends_each_row_that_was_not_settled_and_no_other(data: st.DataObject) -> None:
     """Offsets have gaps: markers of transactions. A third is told by a second one that has not read everything."""
