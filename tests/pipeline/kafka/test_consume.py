@@ -584,3 +584,10 @@ async def test_a_partition_without_a_leader_does_not_hide_what_others_say(
         assert await group.brokers.ends([there, missing]) == {there: 0}
         with pytest.raises(KafkaError):
             await group.brokers.ends([missing])
+
+
+async def test_brokers_answer_one_that_has_no_partitions(kafka: Kafka, topics: tuple[str, str]) -> None:
+    """A member that waits for partitions is ready as long as the group's coordinator answers."""
+    async with copying(kafka, topics) as (_, group):
+        async with asyncio.timeout(DEADLINE):
+            await group.brokers.answer(group.group_id, ())
