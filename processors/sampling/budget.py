@@ -19,7 +19,8 @@ from processors.sampling.limits import LONGEST_MS, ROOM, UNITS, Bucket, BucketSt
 
 EQUAL = 1000  # the share of a partition that has one Nth of the budget
 WINDOW_MS = 1000  # over which demand is measured, at least
-MEMORY, LONG_MEMORY = 2, 8  # windows in a demand; more where one may have no trace or two by chance
+MEMORY, LONGEST_MEMORY = 2, 32  # windows in a demand: as many as have TRACES traces where it goes on
+TRACES = 8  # of fewer chance says more than demand does
 SPARE = 100  # one part in so many of an equal share is for who wants nothing
 NEVER = -1  # `since` of who has not been asked since it was last found to want nothing
 NOTHING, UNTOLD = (0, 0, NEVER), (EQUAL, 0, 0)  # share, demand, since
@@ -47,6 +48,7 @@ class Budgeted:
         self._share = EQUAL
         self._demand = 0  # spans or bytes a second
         self._wanted, self._since = 0, NEVER
+        self._size = 0  # of the last trace
         self._apply()
         self._bucket.tokens = self._bucket.capacity
 
@@ -60,6 +62,7 @@ class Budgeted:
         if self._since < 0:
             self._since = now
         self._wanted += size
+        self._size = min(size, self._budget.burst)
         self._bucket.fill(now, room=min(ROOM * size * self._token, self._room))
         return size <= self._budget.burst and self._bucket.spend(size * self._token)
 
@@ -67,14 +70,9 @@ class Budgeted:
         elapsed = now - self._since
         if self._since >= 0 and elapsed >= WINDOW_MS:
             rate = -(-self._wanted * 1000 // elapsed)
-            memory = LONG_MEMORY if self._coarse() else MEMORY
+            memory = max(MEMORY, min(TRACES * self._size // max(1, self._demand), LONGEST_MEMORY))
             self._demand = ((memory - 1) * self._demand + rate) // memory if self._demand else rate
             self._wanted, self._since = 0, now if self._demand else NEVER
-
-    def _coarse(self) -> bool:
-        """Whether it sees few traces for its share: one left it in debt, or it holds room for some."""
-        bucket, budget = self._bucket, self._budget
-        return not 0 <= bucket.tokens <= max(bucket.capacity, budget.burst * UNITS * EQUAL)
 
     def allot(self, index: int, states: Sequence[Sequence[BucketState] | None], now: int) -> None:
         """Take the share of partition `index`, by the newest `state` of each; empty: told nothing yet; None: is silent.
@@ -94,11 +92,11 @@ class Budgeted:
             self._apply()
 
     def state(self) -> list[BucketState]:
-        """Pairs: (tokens, filled), (share, demand), (wanted, since)."""
-        return [self._bucket.state(), (self._share, self._demand), (self._wanted, self._since)]
+        """Pairs: (tokens, filled), (share, demand), (wanted, since), (size of the last trace, -1)."""
+        return [self._bucket.state(), (self._share, self._demand), (self._wanted, self._since), (self._size, NEVER)]
 
     def restore(self, state: Sequence[BucketState]) -> None:
-        (_, _), (self._share, self._demand), (self._wanted, self._since) = state
+        (_, _), (self._share, self._demand), (self._wanted, self._since), (self._size, _) = state
         self._apply()
         self._bucket.restore(state[0], self._budget.burst * self._token, self._room)
 

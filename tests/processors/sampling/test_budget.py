@@ -121,7 +121,7 @@ def steady(rate: Budget | Rate, partitions: int, spans: int, demand: int, second
     return passed
 
 
-COARSE = [(16, 10, 0.9), (16, 50, 0.8), (16, 200, 0.7), (64, 50, 0.65)]
+COARSE = [(16, 10, 0.9), (16, 50, 0.9), (16, 200, 0.9), (64, 50, 0.8)]
 """Partitions, spans of a trace, and what passes at least of what the budget allows, near to and above it."""
 
 
@@ -172,7 +172,7 @@ def test_who_continues_from_a_checkpoint_decides_alike(steps: list[tuple[int, in
             second.restore(first.state())
         mine = first if place < at else second
         if look == 0:
-            states: list[Told] = [{}, {"p": [(0, now), (EQUAL, 7 * size), (0, now)]}, {"other": [(1, 2)]}]
+            states: list[Told] = [{}, {"p": [(0, now), (EQUAL, 7 * size), (0, now), (size, -1)]}, {"other": [(1, 2)]}]
             mine.allot(0, states, now)
             whole.allot(0, states, now)
         told.append(mine.at(now).take(0, size))
