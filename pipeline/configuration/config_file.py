@@ -256,7 +256,8 @@ def _quoting(rule: str, path: Key, tree: Tree) -> str:
     """A rule that quotes the value, or a part of it between commas, without what must not be printed."""
     value = _value(path, tree)
     for part in {value, *map(str.strip, value.split(","))} if isinstance(value, str) else ():
-        rule = rule.replace(repr(part), "this" if _hidden(path, tree) else repr(_shown(part)))
+        if part not in tree.interpolated.get(path, ()):  # which Tree.problem names
+            rule = rule.replace(repr(part), "this" if _hidden(path, tree) else repr(_shown(part)))
     return rule
 
 

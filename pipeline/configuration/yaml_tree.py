@@ -55,14 +55,15 @@ class Problem:
 class Tree:
     """`data` is what the file says; `keys` and `values` map paths to (line, column) of the key and of the value.
 
-    `interpolated` holds the paths of values that came from the environment or from a file: never print those;
-    `unread` those of values that a problem left empty; `stood_in` what stands in which that is not on this machine.
+    `interpolated` has the values that came from the environment or from a file, which are never printed: by path, with
+    what the file says for each and for parts of it, `${NAME}`. `unread` holds the paths of values that a problem left
+    empty; `stood_in` what stands in which that is not on this machine.
     """
 
     data: Any = None
     keys: dict[Key, tuple[int, int]] = field(default_factory=dict)
     values: dict[Key, tuple[int, int]] = field(default_factory=dict)
-    interpolated: set[Key] = field(default_factory=set)
+    interpolated: dict[Key, dict[str, str]] = field(default_factory=dict)
     unread: set[Key] = field(default_factory=set)
     stood_in: dict[Key, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -76,9 +77,23 @@ class Tree:
         return self.values.get((), (1, 1))
 
     def problem(self, path: Key, rule: str, hint: str = "", at: tuple[int, int] | None = None) -> Problem:
-        """A problem at the position of `path`."""
+        """A problem at the position of `path`, with what the file says for values that may not be printed."""
         line, column = at or self.position(path)
-        return Problem(line, column, dotted(path), rule, hint)
+        return Problem(line, column, dotted(path), self._as_written(rule), self._as_written(hint))
+
+    def _as_written(self, text: str) -> str:
+        """A text that may quote a value of any section, as it is or as `repr` has it."""
+        values = self.interpolated.values()
+        written = {form: says for parts in values for came, says in parts.items() for form in (came, repr(came)[1:-1])}
+        longest_first = sorted(filter(None, written), key=len, reverse=True)
+        quoted = "|".join(map(_as_a_word, longest_first))
+        return re.sub(quoted, lambda found: written[found[0]], text) if quoted else text
+
+
+def _as_a_word(text: str) -> str:
+    """An expression that finds it, but not `1` in `100`."""
+    before, after = (r"\b" if re.match(r"\w", edge) else "" for edge in (text[0], text[-1]))
+    return before + re.escape(text) + after
 
 
 def dotted(path: Key) -> str:
@@ -199,8 +214,16 @@ class _Reader:
             except (ValueError, LookupError, AttributeError, TypeError) as error:  # by its tag
                 self.unread(node, path, f"cannot be read as {_kind(node)}: {error}", "put it in quotes")
                 return None
-        self.tree.interpolated.add(path)
-        text = _INTERPOLATION.sub(lambda match: self.replacement(match, node, path), node.value)
+        written = self.tree.interpolated[path] = {}
+
+        def came(match: re.Match[str]) -> str:
+            text = self.replacement(match, node, path)
+            if match[1] is not None:
+                written[text] = match[0]
+            return text
+
+        text = _INTERPOLATION.sub(came, node.value)
+        written[text] = node.value
         plain = isinstance(node, yaml.ScalarNode) and not node.style
         return None if plain and not text else text
 

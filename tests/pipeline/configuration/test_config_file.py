@@ -322,6 +322,51 @@ def test_what_came_from_outside_is_never_shown() -> None:
     assert "7777777" not in shown
 
 
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ("name: '${S}', type: latency", "missing; policy '${S}' of type: latency needs this block"),
+        (
+            "name: a, type: latency, latency: {threshold_ms: '${N}', upper_threshold_ms: 70}",
+            "70 must be greater than threshold_ms (${N}), or 0 for no upper bound",
+        ),
+        (
+            "name: a, type: string_attribute, string_attribute: "
+            "{key: k, values: ['(${env:S}'], enabled_regex_matching: true}",
+            "'(${env:S}' is not a regular expression of RE2: missing ): (${env:S}",
+        ),
+        (
+            "name: a, type: dynamic, dynamic: {goal_sample_rate: 7, field_list: ['root.${S}', 'root.${S}']}",
+            "'root.${S}' must be there once",
+        ),
+        (
+            "name: a, type: composite, composite: {max_total_spans_per_second: 7, policy_order: [c], "
+            "composite_sub_policy: [{name: '${S}', type: always_sample}]}",
+            "'c' is none of the sub-policies (${S})",
+        ),
+        (
+            "name: a, type: drop, drop: {drop_sub_policy: [{name: '${S}', type: and, "
+            "and: {and_sub_policy: [{name: b, type: always_sample}]}}]}",
+            "and must not stand here ('${S}'); every type but and, composite, drop may",
+        ),
+    ],
+)
+def test_what_came_from_outside_into_a_policy_is_named(policy: str, told: str) -> None:
+    """Also where a rule of another key quotes it; the text of `1` in 10s or 100 is not taken for the variable."""
+    text = as_yaml({name: value for name, value in MINIMAL.items() if name != "sampling"})
+    text += f"sampling: {{policies: [{{{policy}}}], decision_wait: '${{ONE}}'}}\n"
+    found = [problem.rule for problem in problems(text, {"S": "hunter2", "N": "100", "ONE": "1"})]
+    assert found[0] == told
+    assert found[1:] == ["'${ONE}' is not a duration; write a number with a unit, such as 500ms, 30s, 15m or 2h"]
+
+
+def test_what_came_from_outside_into_another_section_is_named() -> None:
+    kafka = {"bootstrap_servers": "a:1", "prefix": "${S}"}
+    text = as_yaml(MINIMAL | {"kafka": kafka, "inputs": [{"topic": "hunter2.spans", "signal": "traces"}]})
+    (found,) = problems(text, {"S": "hunter2"})
+    assert found.rule == "names with ${S}. in front belong to the internal topics (kafka.prefix)"
+
+
 def test_anchors_and_merge_keys() -> None:
     text = (
         "kafka: {bootstrap_servers: [a:1]}\n"
