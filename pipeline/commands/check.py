@@ -15,6 +15,7 @@ from pipeline.config import Config
 from pipeline.configuration.yaml_tree import ANYWHERE
 from pipeline.kafka.topics import canary_topics
 from pipeline.operating import connect as connecting
+from processors.sampling.blocks import RateLimiting
 from processors.sampling.policies import Policy
 from processors.sampling.votes import inside
 from schemas.errors import ConfigError
@@ -109,9 +110,10 @@ def _notes(config: Config) -> list[str]:
             notes.append(f"`tailrace canary` will not run: {error}")
     n = config.kafka.partitions
     for policy in config.sampling.policies:
-        if (limit := policy.rate_limiting) is not None and limit.spans_per_second < n:
-            text = f"spans_per_second of {policy.name!r} is less than one for each of the {n} partitions"
-            notes.append(f"sampling.policies: {text}")
+        for named, limit in _rates(policy, repr(policy.name)):
+            if limit.spans_per_second < n:
+                text = f"spans_per_second of {named} is less than one for each of the {n} partitions"
+                notes.append(f"sampling.policies: {text}")
         for block in _shares(policy.model_dump()):
             share = block["sampling_percentage"]
             if not 0 <= share <= 100:
@@ -121,6 +123,14 @@ def _notes(config: Config) -> list[str]:
                 notes.append(f"sampling.policies: hash_salt of {policy.name!r} has no effect without compat: otel")
     notes += (f"sampling.policies: {text}" for text in _uncounted(config.sampling.policies))
     return notes
+
+
+def _rates(policy: Policy, named: str) -> Iterator[tuple[str, RateLimiting]]:
+    """The `rate_limiting` of a policy and of those inside it, and where each is."""
+    if policy.rate_limiting is not None:
+        yield named, policy.rate_limiting
+    for part in inside(policy):
+        yield from _rates(part, f"{part.name!r} in {named}")
 
 
 def _uncounted(policies: Sequence[Policy]) -> Iterator[str]:

@@ -201,6 +201,26 @@ def test_check_tells_of_a_rate_below_one_span_a_partition(tmp_path: Path, rate: 
     assert (told in result.output.splitlines()) == is_told
 
 
+REST = {"name": "rest", "type": "rate_limiting", "rate_limiting": {"spans_per_second": 15}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "block"),
+    [
+        ("and", {"and_sub_policy": [REST]}),
+        ("not", {"not_sub_policy": REST}),
+        ("drop", {"drop_sub_policy": [REST]}),
+        ("composite", {"max_total_spans_per_second": 100, "composite_sub_policy": [REST]}),
+    ],
+)
+def test_check_tells_of_such_a_rate_inside_a_policy(tmp_path: Path, kind: str, block: dict[str, Any]) -> None:
+    policies = [{"name": "out", "type": kind, kind: block}, {"name": "all", "type": "always_sample"}]
+    data = MINIMAL | {"kafka": MINIMAL["kafka"] | {"partitions": 16}, "sampling": {"policies": policies}}
+    result = run("check", written(tmp_path, data))
+    told = "! sampling.policies: spans_per_second of 'rest' in 'out' is less than one for each of the 16 partitions"
+    assert told in result.output.splitlines()
+
+
 def test_check_of_a_wrong_file(tmp_path: Path) -> None:
     path = written(tmp_path, MINIMAL | {"kafka": {"bootstrap_server": "a:1"}})
     result = run("check", path)
