@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 
 from bench.parity_cases import TYPES, cases
 from pipeline import cli as commands
+from pipeline.config import Config
 from pipeline.configuration.config_file import parse
-from pipeline.configuration.convert import Converted, Gap, convert, written
+from pipeline.configuration.convert import Converted, convert, written
+from pipeline.configuration.otelcol.source import Gap
 from schemas.errors import ConfigError
 
 COLLECTOR = """\
@@ -82,6 +85,7 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
     }  # fmt: skip
     assert config.sinks["otlp/jaeger"].protocol == "grpc"
     assert config.sinks["kafka"].topic == "kept"
+    assert config.sinks["otlp"].headers == {"x-key": "k"}
     told = [line.replace(f"{file}:", "", 1).split(": ", 2) for line in result.stderr.splitlines()]
     sampling, pipelines = "processors.tail_sampling", "service.pipelines"
     expected = [
@@ -97,7 +101,6 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
         ("✗ 22", f"{sampling}.policies[2].my_extension", "policy 'ours' is left out: unknown key"),
         ("! 23", f"{sampling}.policies[3]", "policy 'share' is taken as it is: what ${…} stands for is not known here"),
         ("✗ 24", f"{sampling}.policies[4]", "policy 'errors' is left out: there is one of this name already"),
-        ("✗ 27", "exporters.otlphttp.headers", "not taken over: say it at the sink"),
         ("! 34", f"{pipelines}.traces.processors", "batch is not needed: sinks have a `batch` of their own"),
         ("! 35", f"{pipelines}.traces.exporters", "debug is not needed: it only prints"),
         ("✗ 36", f"{pipelines}.traces/more", "has receivers and exporters of its own: here all traces go to all sinks"),
@@ -538,6 +541,13 @@ def test_what_check_will_refuse_is_told(wait: Any, told: str) -> None:
     assert why.startswith(f"sampling.decision_wait: is printed, but `tailrace check` refuses it: {told}")
 
 
+def valid(found: Converted) -> Config:
+    """What is converted, with something for each variable."""
+    text = written(found.config)
+    environ = {name: f"<{name}>" for name in re.findall(r"\$\{(?:env:)?(\w+)\}", text)}
+    return parse(text, "tailrace.yaml", environ)
+
+
 def collector(
     receivers: dict[str, Any], exporters: dict[str, Any], logs: dict[str, Any] | None = None, **block: Any
 ) -> str:
@@ -685,14 +695,17 @@ def test_logs_and_metrics_that_are_read_from_kafka_are_inputs(tmp_path: Path) ->
             [],
         ),
         (
-            {"endpoint": "https://a:1", "mapping": {"mode": "bodymap"}, "pipeline": "p", "headers": {"a": "b"}},
-            {"endpoint": "https://a:1"},
-            ["mapping.mode: bodymap is not taken over", "pipeline: has no", "headers: not taken over: say it at"],
+            {"endpoint": "https://a:1", "mapping": {"mode": "bodymap"}, "pipeline": "p", "headers": {"a": "${B}"}},
+            {"endpoint": "https://a:1", "headers": {"a": "${B}"}},
+            ["mapping.mode: bodymap is not taken over", "pipeline: has no"],
         ),
         (
             {"endpoint": "https://a:1", "index": "a-${env:B}", "auth": {"authenticator": "oauth2client"}},
             {"endpoint": "https://a:1"},
-            ["index: a-${env:B} is no name of a data stream", "auth: not taken over: say it at the sink"],
+            [
+                "index: a-${env:B} is no name of a data stream",
+                "auth: oauth2client is not taken over: write `auth: {bea",
+            ],
         ),
         (
             {"endpoint": "https://a:1", "logs_dynamic_index": {"enabled": False}, "logstash_format": {"enabled": True}},
@@ -711,10 +724,10 @@ def test_an_exporter_to_elasticsearch(settings: dict[str, Any], taken: dict[str,
 
 
 def test_what_check_will_refuse_of_a_sink_has_the_line_of_its_exporter() -> None:
-    text = LOGS.replace("https://es-2", "http://es-2").replace("acme-logs", "logs-a-b")
+    text = LOGS.replace("es-2:9200", "es-2:99999").replace("acme-logs", "logs-a-b")
     (gap,) = (gap for gap in convert(text).gaps if gap.matters)
     assert (gap.line, gap.key) == (14, "sinks.elasticsearch.endpoints[1]")
-    assert "auth.allow_http: true sends it in the clear" in gap.why
+    assert gap.why == "is printed, but `tailrace check` refuses it: has no port between 0 and 65535"
 
 
 @pytest.mark.parametrize(
@@ -739,7 +752,7 @@ def test_what_logs_and_metrics_cannot_have_is_told_with_what_to_write() -> None:
     given = yaml.safe_load(collector({"kafka": {"logs": {"encoding": "raw"}}}, {"elasticsearch": {}}, {"kafka": {}}))
     given["receivers"]["kafka/json"] = {"metrics": {"encoding": "json"}}
     given["service"]["pipelines"] |= {
-        "metrics": {"receivers": ["kafka/json"], "exporters": ["prometheusremotewrite"]},
+        "metrics": {"receivers": ["kafka/json"], "exporters": ["prometheus"]},
         "logs/other": {"receivers": ["kafka/json"], "processors": ["transform"], "exporters": ["otlp"]},
     }
     assert sorted(mattering(convert(yaml.safe_dump(given)))) == [
@@ -751,11 +764,318 @@ def test_what_logs_and_metrics_cannot_have_is_told_with_what_to_write() -> None:
         "service.pipelines.logs/other.processors: transform has no counterpart",
         "service.pipelines.logs/other: has receivers and exporters of its own: here all logs go to all sinks that "
         "take them",
-        "service.pipelines.metrics.exporters: prometheusremotewrite is not taken over: "
-        "write `prometheus: {endpoint: …}` below `sinks`",
+        "service.pipelines.metrics.exporters: prometheus is not taken over: write `prometheus: {endpoint: …}` below "
+        "`sinks`",
         "service.pipelines.traces.exporters: elasticsearch is not taken over: write `jaeger: {endpoint: …}` "
         "below `sinks`",
     ]
+
+
+def notes(found: Converted) -> list[str]:
+    return [f"{gap.key}: {gap.why}" for gap in found.gaps if not gap.matters]
+
+
+VERIFIED = (
+    "has no counterpart: certificates are always verified; write `ca_file: …`, the authority (PEM) that signed the "
+    "server's"
+)
+SCRAM = {"username": "u", "password": "${env:P}", "mechanism": "SCRAM-SHA-512"}
+SCRAM_HERE = {"sasl_mechanism": "SCRAM-SHA-512", "username": "u", "password": "${env:P}"}
+TOKENS: dict[str, Any] = {
+    "client_id": "us",
+    "client_secret": "${file:/run/secrets/kafka}",
+    "token_url": "https://id/token",
+    "scopes": ["a", "b"],
+    "tls": {"ca_file": "/id.pem"},
+}
+TOKENS_HERE = {
+    "token_endpoint_url": "https://id/token",
+    "client_id": "us",
+    "client_secret": "${file:/run/secrets/kafka}",
+    "scope": "a b",
+    "token_endpoint_ca_file": "/id.pem",
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "taken", "told"),
+    [
+        ({"tls": {"insecure": True}}, {}, []),
+        ({"tls": {}}, {"protocol": "SSL"}, []),
+        ({"tls": {"insecure": True, "ca_file": "/ca"}}, {"protocol": "SSL", "ca_file": "/ca"}, []),
+        (
+            {"tls": {"ca_file": "/ca", "cert_file": "/c", "key_file": "${file:/k}", "min_version": "1.3"}},
+            {"protocol": "SSL", "ca_file": "/ca", "cert_file": "/c", "key_file": "${file:/k}"},
+            [],
+        ),
+        ({"auth": {"tls": {"ca_file": "/ca"}}}, {"protocol": "SSL", "ca_file": "/ca"}, []),  # before 0.124
+        (
+            {"tls": {"insecure_skip_verify": True, "server_name_override": "k", "key_pem": "x", "tpm": {"path": "p"}}},
+            {"protocol": "SSL"},
+            [
+                f"tls.insecure_skip_verify: {VERIFIED}, and `verify_hostname: false` if they are of another name",
+                "tls.key_pem: not taken over: write it into a file, and `key_file: …`",
+                "tls.server_name_override: not taken over: write `verify_hostname: false`",
+            ],
+        ),
+        ({"auth": {"sasl": SCRAM}}, {"protocol": "SASL_PLAINTEXT", **SCRAM_HERE}, []),
+        ({"auth": {"sasl": SCRAM}, "tls": {}}, {"protocol": "SASL_SSL", **SCRAM_HERE}, []),
+        (
+            {"auth": {"plain_text": {"username": "u", "password": "${P}"}}},
+            {"protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "username": "u", "password": "${P}"},
+            [],
+        ),
+        (
+            {"tls": {}, "auth": {"sasl": {"mechanism": "OAUTHBEARER", "oauthbearer_token_source": "oauth2client/id"}}},
+            {"protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER", **TOKENS_HERE},
+            [],
+        ),
+        (
+            {"tls": {}, "auth": {"sasl": {"mechanism": "AWS_MSK_IAM_OAUTHBEARER", "aws_msk": {"region": "eu"}}}},
+            {"protocol": "SSL"},
+            [
+                "auth.sasl.mechanism: not taken over: write `sasl_mechanism: OAUTHBEARER` and `token_file: …`, a file "
+                "with a token that something keeps current"
+            ],
+        ),
+        (
+            {"auth": {"kerberos": {"realm": "r"}}},
+            {},
+            ["auth.kerberos: has no counterpart: `kafka.security` has PLAIN, SCRAM and OAUTHBEARER"],
+        ),
+    ],
+)
+def test_how_kafka_is_reached(settings: dict[str, Any], taken: dict[str, Any], told: list[str]) -> None:
+    given = yaml.safe_load(collector({"kafka": settings}, {"kafka": {**settings, "topic": "kept"}}))
+    given["extensions"] = {"oauth2client/id": TOKENS}
+    found = convert(yaml.safe_dump(given))
+    assert found.config["kafka"].get("security", {}) == taken
+    assert found.config["sinks"]["kafka"].get("security", {}) == taken
+    of = ("exporters.kafka.", "receivers.kafka.")
+    assert sorted(mattering(found)) == sorted(f"{place}{line}" for place in of for line in told)
+    parse(re.sub(r"\$\{.*?\}", "x", written(found.config)), "tailrace.yaml", {})
+
+
+def test_one_way_to_reach_kafka_is_for_all_receivers() -> None:
+    sasl = {"auth": {"sasl": {**SCRAM, "password": "said"}}}
+    found = convert(collector({"kafka": sasl, "kafka/b": sasl, "kafka/c": {"tls": {}}}, {}))
+    assert found.config["kafka"]["security"]["password"] == "${env:KAFKA_PASSWORD}"
+    assert mattering(found) == ["receivers.kafka/c.tls: not taken over: `kafka.security` is that of kafka for all"]
+    valid(found)
+
+
+EXTENSIONS: dict[str, Any] = {
+    "basicauth/a": {"client_auth": {"username": "u", "password": "${env:P}"}},
+    "basicauth/files": {"client_auth": {"username_file": "/u", "password_file": "/p"}},
+    "bearertokenauth": {"token": "${T}"},
+    "bearertokenauth/file": {"token": "ignored", "filename": "/token"},
+    "bearertokenauth/scheme": {"scheme": "Api-Token", "token": "${T}"},
+    "headers_setter": {
+        "headers": [
+            {"key": "X-Scope-OrgID", "value": "us"},
+            {"key": "X-Key", "value": "Bearer ${K}", "action": "insert"},
+            {"key": "X-User", "from_context": "user", "default_value": "u"},
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "taken", "told"),
+    [
+        ({"tls": {"ca_file": "/ca", "cert_file": "/c", "key_file": "/k"}}, "tls", []),
+        ({"headers": {"X-Scope-OrgID": 5, "x": "${X}"}}, {"headers": {"X-Scope-OrgID": "5", "x": "${X}"}}, []),
+        ({"headers": [{"name": "x", "value": "${X}"}]}, {"headers": {"x": "${X}"}}, []),
+        ({"auth": {"authenticator": "basicauth/a"}}, {"auth": {"username": "u", "password": "${env:P}"}}, []),
+        (
+            {"auth": {"authenticator": "basicauth/files"}},
+            {"auth": {"username": "${file:/u}", "password": "${file:/p}"}},
+            [],
+        ),
+        ({"auth": {"authenticator": "bearertokenauth"}}, {"auth": {"bearer_token": "${T}"}}, []),
+        ({"auth": {"authenticator": "bearertokenauth/file"}}, {"auth": {"bearer_token_file": "/token"}}, []),
+        (
+            {"auth": {"authenticator": "bearertokenauth/scheme"}},
+            {"headers": {"Authorization": "Api-Token ${T}"}},
+            [],
+        ),
+        (
+            {"auth": {"authenticator": "headers_setter"}, "headers": {"x": "${X}"}},
+            {"headers": {"x": "${X}", "X-Scope-OrgID": "us", "X-Key": "Bearer ${K}"}},
+            [
+                "extensions.headers_setter.headers[2]: X-User differs by request: write `headers: {X-User: …}` at the "
+                "sink if all get the same"
+            ],
+        ),
+        (
+            {"auth": {"authenticator": "basicauth/gone"}},
+            {},
+            ["auth: basicauth/gone is not in the file: write `auth: {…}` or `headers: {…}` at the sink"],
+        ),
+        (
+            {"auth": {"authenticator": "sigv4auth"}, "tls": {"insecure_skip_verify": True}},
+            {},
+            [
+                "auth: sigv4auth has no counterpart: send through a proxy that signs requests, and write its "
+                "`endpoint`",
+                f"tls.insecure_skip_verify: {VERIFIED}",
+            ],
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("exporter", "signal"),
+    [("otlp", "traces"), ("otlphttp", "logs"), ("elasticsearch", "logs"), ("prometheusremotewrite", "metrics")],
+)
+def test_how_a_destination_is_reached(
+    exporter: str, signal: str, settings: dict[str, Any], taken: Any, told: list[str]
+) -> None:
+    given = yaml.safe_load(collector({"kafka": {}}, {}))
+    given |= {"exporters": {exporter: {"endpoint": "https://a:1", "logs_index": "logs-a-b", **settings}}}
+    given["extensions"] = EXTENSIONS
+    pipelines = given["service"]["pipelines"]
+    pipelines[signal] = {**pipelines.get(signal, {"receivers": ["kafka"]}), "exporters": [exporter]}
+    found = convert(yaml.safe_dump(given))
+    (sink,) = found.config["sinks"].values()
+    keys = ("auth", "headers", "ca_file", "cert_file", "key_file")
+    assert {key: sink[key] for key in keys if key in sink} == (settings["tls"] if taken == "tls" else taken)
+    place = f"exporters.{exporter}."
+    told = [line if line.startswith("extensions") else place + line for line in told]
+    assert [line for line in sorted(mattering(found)) if not line.startswith("service")] == sorted(told)
+    if "file:" not in str(sink):
+        valid(found)
+
+
+def test_credentials_go_over_http_if_they_did() -> None:
+    settings = {"endpoint": "http://a:4318", "headers": {"x-api-key": "${K}"}, "tls": {"ca_file": "/unused"}}
+    found = convert(
+        collector({"kafka": {}}, {"otlphttp": settings, "otlphttp/b": {**settings, "headers": {"b": "${B}"}}})
+    )
+    assert not mattering(found)
+    assert [sink.get("auth") for sink in found.config["sinks"].values()] == [{"allow_http": True}, None]
+    assert notes(found) == [
+        "exporters.otlphttp: credentials go over http://, where anybody on the way reads them: `auth.allow_http: true` "
+        "is said for it"
+    ]
+    valid(found)
+
+
+METRICS = """\
+receivers: {kafka: {}}
+processors: {tail_sampling: {policies: [{name: all, type: always_sample}]}}
+exporters:
+  prometheusremotewrite/mimir:
+    endpoint: https://mimir/api/v1/push
+    headers: {X-Scope-OrgID: us}
+    tls: {ca_file: /ca.pem}
+    add_metric_suffixes: false
+    disable_scope_info: true
+    remote_write_queue: {num_consumers: 5}
+    resource_to_telemetry_conversion: {enabled: false}
+    external_labels: {}
+    target_info: {enabled: false}
+service:
+  pipelines:
+    metrics: {receivers: [kafka], exporters: [prometheusremotewrite/mimir]}
+    traces: {receivers: [kafka], processors: [tail_sampling], exporters: []}
+"""
+
+
+def test_an_exporter_to_prometheus() -> None:
+    found = convert(METRICS)
+    assert not mattering(found)
+    assert found.config["sinks"] == {
+        "prometheus/mimir": {
+            "endpoint": "https://mimir/api/v1/push", "headers": {"X-Scope-OrgID": "us"}, "ca_file": "/ca.pem",
+        }
+    }  # fmt: skip
+    series = {"translation_strategy": "UnderscoreEscapingWithoutSuffixes", "scope_labels": False}
+    assert found.config["metrics"] == {"otlp": series}
+    place = "exporters.prometheusremotewrite/mimir"
+    said = dict(note.split(": ", 1) for note in notes(found))
+    assert said.keys() == {place, f"{place}.remote_write_queue", f"{place}.target_info"}
+    assert said[place].startswith("a metric has 10,000 series, more become __overflow__")
+    valid(found)
+
+
+def test_what_an_exporter_to_prometheus_cannot_have_is_told_with_what_to_write() -> None:
+    given = yaml.safe_load(METRICS)
+    settings = given["exporters"]["prometheusremotewrite/mimir"]
+    settings |= {
+        "external_labels": {"cluster": "eu", "env": "prod"},
+        "resource_to_telemetry_conversion": {"enabled": True},
+        "namespace": "acme",
+    }
+    given["exporters"]["prometheusremotewrite"] = {"endpoint": "https://b"}
+    given["service"]["pipelines"]["metrics"]["exporters"].append("prometheusremotewrite")
+    found = convert(yaml.safe_dump(given))
+    place, promote = "exporters.prometheusremotewrite", "write `metrics: {otlp: {promote_resource_attributes: "
+    assert sorted(mattering(found)) == [
+        f"{place}/mimir.external_labels: has no counterpart: {promote}[cluster, env]}}}}`, and have producers "
+        "say them, as in OTEL_RESOURCE_ATTRIBUTES",
+        f"{place}/mimir.namespace: has no counterpart: metrics keep their names",
+        f"{place}/mimir.resource_to_telemetry_conversion: all resource attributes are not taken over: "
+        f"{promote}[service.name, …]}}}}`",
+        f"{place}: prometheusremotewrite says other names or labels of series: `metrics.otlp` has one of them for all "
+        "sinks",
+    ]
+    assert [*found.config["sinks"]] == ["prometheus/mimir", "prometheus"]
+    valid(found)
+
+
+SECRET = "s3cr3t-that-nobody-may-see"
+
+
+@pytest.mark.parametrize(
+    ("settings", "variable"),
+    [
+        ({"endpoint": f"https://u:{SECRET}@a:1"}, "OTLPHTTP_PASSWORD"),
+        ({"endpoint": f"https://a:1/?api_key={SECRET}"}, "OTLPHTTP_API_KEY"),
+        ({"headers": {"x-team": SECRET}}, "OTLPHTTP_X_TEAM"),
+        ({"headers": {"Authorization": f"Bearer ${{env:A:-{SECRET}}}"}}, "OTLPHTTP_AUTHORIZATION"),
+        ({"auth": {"authenticator": "basicauth/a"}}, "BASICAUTH_A_PASSWORD"),
+        ({"auth": {"authenticator": "bearertokenauth"}}, "BEARERTOKENAUTH_TOKEN"),
+        ({"auth": {"authenticator": "bearertokenauth/scheme"}}, "BEARERTOKENAUTH_SCHEME_TOKEN"),
+        ({"auth": {"authenticator": "headers_setter"}}, "HEADERS_SETTER_X_KEY"),
+        ({"tls": {"key_pem": SECRET}}, ""),
+        ({"kafka": {"auth": {"sasl": {**SCRAM, "password": SECRET}}}}, "KAFKA_PASSWORD"),
+        ({"kafka": {"auth": {"plain_text": {"username": "u", "password": SECRET}}}}, "KAFKA_PASSWORD"),
+        (
+            {"kafka": {"auth": {"sasl": {"mechanism": "OAUTHBEARER", "oauthbearer_token_source": "oauth2client"}}}},
+            "OAUTH2CLIENT_CLIENT_SECRET",
+        ),
+        ({"kafka": {"auth": {"kerberos": {"password": SECRET}}}}, ""),
+        ({"elasticsearch": {"user": "u", "password": SECRET}}, "ELASTICSEARCH_PASSWORD"),
+        ({"elasticsearch": {"api_key": SECRET}}, "ELASTICSEARCH_API_KEY"),
+    ],
+)
+def test_a_secret_in_the_file_is_not_printed(settings: dict[str, Any], variable: str, tmp_path: Path) -> None:
+    exporter = {"endpoint": "https://a:1", **{k: v for k, v in settings.items() if k not in ("kafka", "elasticsearch")}}
+    elastic = {"elasticsearch": {"endpoint": "https://b:1", **settings.get("elasticsearch", {})}}
+    given = yaml.safe_load(collector({"kafka": settings.get("kafka", {})}, {"otlphttp": exporter}, elastic))
+    given["extensions"] = {
+        "basicauth/a": {"client_auth": {"username": "u", "password": SECRET}},
+        "bearertokenauth": {"token": SECRET},
+        "bearertokenauth/scheme": {"scheme": "Api-Token", "token": SECRET},
+        "headers_setter": {"headers": [{"key": "X-Key", "value": SECRET}]},
+        "oauth2client": {"client_id": "a", "client_secret": SECRET, "token_url": "https://id"},
+    }
+    file = tmp_path / "collector.yaml"
+    file.write_text(yaml.safe_dump(given))
+    result = run(file)
+    assert SECRET not in result.output
+    assert SECRET not in result.stderr
+    assert (f"${{env:{variable}}}" in result.stdout) == bool(variable)
+    assert (f"into the environment as {variable}, or write ${{file:…}}" in result.stderr) == bool(variable)
+    parse(result.stdout, "tailrace.yaml", {variable: SECRET})
+
+
+def test_secrets_of_one_name_have_a_variable_each() -> None:
+    exporters = {name: {"endpoint": "https://a:1", "headers": {"x": f"of {name}"}} for name in ("otlp/a-b", "otlp/a.b")}
+    found = convert(collector({"kafka": {}}, exporters))
+    assert [sink["headers"]["x"] for sink in found.config["sinks"].values()] == [
+        "${env:OTLP_A_B_X}", "${env:OTLP_A_B_X_1}",
+    ]  # fmt: skip
 
 
 def test_a_dollar_is_read_as_the_collector_reads_it() -> None:
@@ -806,7 +1126,7 @@ def test_what_is_converted_without_a_gap_is_valid(
     named = {f"kafka/{i}": receiver for i, receiver in enumerate(receivers)}
     found = convert(collector(named, exporters, logs, **waits, **block))
     if not mattering(found):
-        parse(written(found.config), "tailrace.yaml", {})
+        valid(found)
 
 
 LEAVES = st.sampled_from(

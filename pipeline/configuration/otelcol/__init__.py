@@ -1,0 +1,1 @@
+"""The parts of a Collector's configuration, and what each is here; pipeline/configuration/convert.py has the whole."""
