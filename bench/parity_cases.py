@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
 
 SEED = 5
@@ -61,6 +61,7 @@ class _Draw:
     bounds: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     whole_first: bool = False
+    texts: bool = False  # whether conditions are also about statuses' messages and about scopes, which spans then have
 
     def key(self, *values: Value) -> str:
         key = self.random.choice(("k", "n", "http.route"))
@@ -152,6 +153,8 @@ class _Draw:
         if depth and self.random.random() < 0.5:
             left, right = self.condition(depth - 1, about), self.condition(depth - 1, about)
             return choose((f"({left} and {right})", f"({left} or {right})", f"not ({left})"))
+        if self.texts and self.random.random() < 0.5:
+            return self.of_text("" if about == "span" and self.random.random() < 0.5 else "span.")
         if about == "spanevent" and self.random.random() < 0.8:
             return self.of_event()
         equal, order = choose(("==", "!=")), choose(("<", "<=", ">", ">=", "==", "!="))
@@ -177,6 +180,17 @@ class _Draw:
                 f'HasPrefix({mine}, "{text[:2]}")', f'HasSuffix({mine}, "{text[-2:]}")',
                 f'HasPrefix({span}name, "{text[:2]}")', f"Int({mine}) {order} {number}", f"Int({mine}) {equal} nil",
                 f"Double({mine}) {order} {number}", f"Double({mine}) {equal} nil",
+            )
+        )  # fmt: skip
+
+    def of_text(self, span: str) -> str:
+        choose = self.random.choice
+        scope = choose(("instrumentation_scope", "scope"))
+        field, text = choose((f"{span}status.message", f"{scope}.name", f"{scope}.version")), choose((*TEXTS, ""))
+        return choose(
+            (
+                f'{field} {choose(("==", "!=", "<", ">="))} "{text}"', f'IsMatch({field}, "{choose(PATTERNS)}")',
+                f'HasPrefix({field}, "{text[:2]}")', f'HasSuffix({field}, "{text[-2:]}")', f"IsString({field})",
             )
         )  # fmt: skip
 
@@ -216,8 +230,13 @@ class _Draw:
                 attributes=self.attributes(case, self.edges), events=self.events(case),
             )  # fmt: skip
             span.status.code = self.random.choice((0, 0, 0, 1, 2))  # type: ignore[assignment]
+            if self.texts:
+                span.status.message = self.random.choice((*TEXTS, ""))
             if not spans or self.random.random() < 0.6:
                 spans.append(ResourceSpans(scope_spans=[ScopeSpans()]))
+                if self.texts:
+                    name, version = self.random.choices((*TEXTS, ""), k=2)
+                    spans[-1].scope_spans[0].scope.CopyFrom(InstrumentationScope(name=name, version=version))
                 spans[-1].resource.attributes.extend(self.attributes(case, self.edges))
             spans[-1].scope_spans[0].spans.append(span)
         return TracesData(resource_spans=spans)
@@ -246,12 +265,12 @@ def _any(value: str | bool | int | float) -> AnyValue:
     return AnyValue(**content)
 
 
-def cases(seed: int = SEED, configs: int = CONFIGS) -> Iterator[Case]:
-    """The same ones for the same seed."""
+def cases(seed: int = SEED, configs: int = CONFIGS, texts: bool = False) -> Iterator[Case]:
+    """The same ones for the same seed; with `texts` others, which ask conditions alone, of messages and scopes too."""
     random = Random(seed)
     for number in range(configs):
-        draw = _Draw(random)
-        kind = TYPES[number % len(TYPES)]
+        draw = _Draw(random, texts=texts)
+        kind = "ottl_condition" if texts else TYPES[number % len(TYPES)]
         kinds = [kind, *random.choices(("and", "not", *SIMPLE), k=random.choice((0, 0, 1, 2)))]
         if kind == "drop":
             kinds.append("always_sample")

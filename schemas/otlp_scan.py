@@ -658,6 +658,60 @@ class EventColumns(KeyedColumns):
         return 0
 
 
+@cython.cclass
+class StatusMessages(Columns):
+    """The messages of the statuses of the spans of one batch: bounds in the data, (0, 0) when absent."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def scan(self, spans: SpanColumns) -> None:
+        """Read those of the spans that were scanned last. Raises Malformed; never on rows of `RawRows`."""
+        if spans.rows * self.width > len(self.cells):
+            self._reserve(2 * spans.rows)
+        self.rows = spans.rows
+        self._walk(spans.data, spans.ends, spans.starts, spans.rows)
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _row(
+        self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, row: cython.Py_ssize_t
+    ) -> cython.int:
+        stop: cython.Py_ssize_t
+        self._view[2 * row] = self._view[2 * row + 1] = 0
+        while pos < end:
+            pos = self._tag(p, pos, end, 8)
+            if self._value == 0x7A:  # 15 status
+                pos = self._length(p, pos, end)
+                stop = pos + self._value
+                self._message(p, pos, stop, 2 * row)
+                pos = stop
+            else:
+                pos = self._skip(p, pos, end, self._value)
+        return 0
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _message(
+        self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, cell: cython.Py_ssize_t
+    ) -> cython.int:
+        """That of a Status; without one an earlier part of it holds (protobuf merges)."""
+        while pos < end:
+            pos = self._tag(p, pos, end, 8)
+            if self._value == 0x12:  # 2 message
+                pos = self._length(p, pos, end)
+                self._view[cell] = pos
+                pos += self._value
+                self._view[cell + 1] = pos
+            else:
+                pos = self._skip(p, pos, end, self._value)
+        return 0
+
+
 def attribute_value(data: bytes, start: int, end: int) -> AttributeValue | None:
     """The scalar of an AnyValue (`SpanColumns.value`)."""
     return _any_value(data, start, end, None)
@@ -1129,6 +1183,17 @@ def resource_attributes(header: bytes, keys: Mapping[bytes, int]) -> list[Attrib
                 if inner == 0x0A:
                     _resource_attribute(header, pos, stop, keys, attributes, seen)
     return attributes
+
+
+def scope_texts(header: bytes) -> tuple[str, str]:
+    """Name and version of an instrumentation scope, from a header of `Rows.scopes`. Raises Malformed."""
+    texts = {0x0A: "", 0x12: ""}
+    for tag, start, end in _fields(header, 0, len(header)):
+        if tag == 0x0A:
+            for inner, pos, stop in _fields(header, start, end):
+                if inner in texts:
+                    texts[inner] = header[pos:stop].decode("utf-8", "replace")
+    return texts[0x0A], texts[0x12]
 
 
 def _resource_attribute(

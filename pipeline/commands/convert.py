@@ -32,7 +32,8 @@ def otelcol(file: str, processor: str | None) -> None:
     FILE is the Collector's configuration or a part of it: the processor's block will do. It may be in a ConfigMap, in
     an OpenTelemetryCollector or in a chart's values. Brokers, topics and exporters of its pipelines are taken over, and
     those of pipelines of logs and metrics that read Kafka. What has no counterpart is named on standard error with its
-    line; policies and conditions that are left out are a comment at the end of the output, too.
+    line; policies and conditions that are left out are a comment at the end of the output, too. Secrets that FILE holds
+    are not printed: a line with ! names the variable that stands for one.
 
     \b
     Exit code 0: nothing is missing that would matter (lines with ! do not), and `tailrace check` takes the result.

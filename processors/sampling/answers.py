@@ -15,7 +15,7 @@ import cython
 
 from processors.interner import Interner
 from processors.sampling.predicates import Lookup, Tests, attribute_bits, met
-from schemas.otlp_scan import EVENT_SPAN, AttributeValue, EventColumns, SpanColumns, attribute_value
+from schemas.otlp_scan import EVENT_SPAN, AttributeValue, Columns, EventColumns, SpanColumns, attribute_value
 
 # Remembered of one key; then they are forgotten all at once: that needs no order, a refill is cheap.
 VALUES = 1 << 14
@@ -61,7 +61,7 @@ class Answers:
     @cython.wraparound(False)
     def add(
         self,
-        columns: SpanColumns | EventColumns,
+        columns: Columns,
         at: int,
         numbers: array[int],
         bits: array[int],
@@ -95,7 +95,7 @@ class Answers:
                 if has_above:
                     above[row] = table[number * stride + words]
 
-    def number(self, columns: SpanColumns | EventColumns, at: int, numbers: array[int]) -> array[int]:
+    def number(self, columns: Columns, at: int, numbers: array[int]) -> array[int]:
         """Number the values of a batch, 0xFFFFFFFF where there is none; the answers by number, empty without any."""
         if len(self._values) > VALUES or self._values.size > VALUE_BYTES:
             self._values.clear()

@@ -55,17 +55,19 @@ from processors.sampling.keyed import Adapting, Dynamic, Rare, Throughput
 from processors.sampling.limits import Allowance, Rate
 from processors.sampling.ottl import Alternative, Question, alternatives, bounds, holds
 from processors.sampling.policies import Composite, Policy, unique_names
-from processors.sampling.predicates import KeyPredicates, Lookup, Tests, attribute_bits, expression
+from processors.sampling.predicates import KeyPredicates, Lookup, Tests, attribute_bits, expression, met
 from processors.sampling.probability import hash_limit_of, salted, threshold_of
 from processors.sampling.rare import Rarity
 from processors.sampling.shares import Shares, SharesBySecond
 from processors.sampling.span_bits import FieldBits, SpanBits
 from processors.sampling.trace_state import States
+from schemas.otlp_scan import scope_texts
 from schemas.severity import HIGHEST as HIGHEST_SEVERITY
 from schemas.severity import NUMBERS as SEVERITY_NUMBERS
 
 if TYPE_CHECKING:
-    from schemas.otlp_scan import AttributeValue
+    from schemas.envelope import Envelope
+    from schemas.otlp_scan import AttributeValue, Rows, SpanColumns
 
 Compat = Literal["none", "otel"]
 
@@ -85,8 +87,9 @@ class Plan:
     and `shadow_limits` have a limit of their own: they are not asked about traces that a drop policy dropped. `rates`
     are what `processors.sampling.limits` keeps buckets for. `version` is a short hash of the policies and of what
     they mean: it names the plan in decisions. Bit sets have `words` 64-bit words: `span_bits` works out what spans
-    meet by themselves, `resource_bits` what they meet by their resource, and `severity_bits` holds what a log record
-    meets, by its severity number (0 = unspecified meets nothing). `samplers` go by keys, which are made of
+    meet by themselves, `resource_bits` what they meet by their resource, `scopes` are the tests of the name and of the
+    version of their scope, and `severity_bits` holds what a log record meets, by its severity number (0 = unspecified
+    meets nothing). `samplers` go by keys, which are made of
     `features`; without any there are none. `meanings` maps each policy that has state to a short hash of what this
     means: what goes on with the state of another plan has the same.
     """
@@ -100,6 +103,7 @@ class Plan:
     severity_bits: array[int]
     span_bits: SpanBits
     resource_lookups: tuple[Lookup, ...]
+    scopes: tuple[Tests, Tests] = ([], [])
     shadows: tuple[tuple[str, Condition], ...] = ()
     shadow_drops: frozenset[str] = frozenset()
     shadow_limits: frozenset[str] = frozenset()
@@ -110,6 +114,17 @@ class Plan:
     def resource_bits(self, values: Sequence[AttributeValue | None]) -> int:
         """The predicates that all spans of a resource meet, by its attributes (in the slots of `keys`)."""
         return attribute_bits(self.resource_lookups, values)
+
+    def answer(self, columns: SpanColumns, rows: Rows | Envelope, resource_bits: Sequence[int]) -> None:
+        """Have `span_bits` answer for the spans of a batch; `resource_bits` is what its resources meet."""
+        if not any(self.scopes):
+            self.span_bits.assign(columns, rows.resource, resource_bits)
+            return
+        names, versions = self.scopes
+        met_by = [met(names, name) | met(versions, version) for name, version in map(scope_texts, rows.scopes)]
+        pairs: dict[tuple[int, int], int] = {}
+        of = array("I", [pairs.setdefault(pair, len(pairs)) for pair in zip(rows.resource, rows.scope, strict=True)])
+        self.span_bits.assign(columns, of, [resource_bits[resource] | met_by[scope] for resource, scope in pairs])
 
 
 def compile_policies(policies: Sequence[Policy], *, compat: Compat = "none", extra_keys: Sequence[str] = ()) -> Plan:
@@ -146,6 +161,7 @@ def compile_policies(policies: Sequence[Policy], *, compat: Compat = "none", ext
             words, compiler.fields, compiler.lookups(of_resource=False), states, compiler.terms, compiler.events(words)
         ),
         resource_lookups=compiler.lookups(of_resource=True),
+        scopes=compiler.scopes,
         shadows=tuple(shadows),
         shadow_drops=frozenset(policy.name for policy in policies if policy.shadow and policy.type == "drop"),
         shadow_limits=frozenset(policy.name for policy in policies if policy.shadow and policy.name in limited),
@@ -164,6 +180,7 @@ class _Compiler:
     severity_bits: list[int] = field(default_factory=lambda: [0] * (HIGHEST_SEVERITY + 1))
     attributes: dict[int, KeyPredicates] = field(default_factory=dict)
     states: dict[bytes, dict[bytes, int]] = field(default_factory=dict)
+    scopes: tuple[Tests, Tests] = field(default_factory=lambda: ([], []))
     terms: list[Term] = field(default_factory=list)
     event_keys: dict[bytes, int] = field(default_factory=dict)
     event_attributes: dict[int, KeyPredicates] = field(default_factory=dict)
@@ -347,6 +364,12 @@ class _Compiler:
                 self.event_names.append((bit, holds(question)))
             case "name":
                 self.fields.names.append((bit, holds(question)))
+            case "status message":
+                self.fields.messages.append((bit, holds(question)))
+            case "scope name":
+                self.scopes[0].append((bit, holds(question)))
+            case "scope version":
+                self.scopes[1].append((bit, holds(question)))
             case "kind" | "status" if isinstance(question.value, int):
                 table = self.fields.kinds if question.field == "kind" else self.fields.statuses
                 table[question.value] = table.get(question.value, 0) | bit

@@ -26,21 +26,33 @@ MOST_ALTERNATIVES = 64
 MOST_OPERATORS = 64
 KNOWN = (
     'a condition compares (==, !=, <, <=, >, >=) attributes["key"], resource.attributes["key"], name, kind, '
-    "kind.string, status.code, end_time_unix_nano - start_time_unix_nano or end_time - start_time, or Int(field) or "
-    "Double(field), with a literal, or asks IsMatch(field, pattern), HasPrefix or HasSuffix(field, text), "
-    "IsString(field) or IsRootSpan(); and, or, not and parentheses join conditions"
+    "kind.string, status.code, status.message, instrumentation_scope.name or .version, "
+    "end_time_unix_nano - start_time_unix_nano or end_time - start_time, or Int(field) or Double(field), with a "
+    "literal, or asks IsMatch(field, pattern), HasPrefix or HasSuffix(field, text), IsString(field) or IsRootSpan(); "
+    "and, or, not and parentheses join conditions"
 )
 KNOWN_OF_EVENTS = (
     'a condition about events compares (==, !=, <, <=, >, >=) attributes["key"] or name, which are the event\'s, '
-    'resource.attributes["key"] or a field of its span, such as span.attributes["key"], or Int or Double of one, with '
-    "a literal, or asks IsMatch(field, pattern), HasPrefix or HasSuffix(field, text) or IsString(field); and, or, not "
-    "and parentheses join conditions"
+    'resource.attributes["key"], instrumentation_scope.name or .version, or a field of its span, such as '
+    'span.attributes["key"], or Int or Double of one, with a literal, or asks IsMatch(field, pattern), HasPrefix or '
+    "HasSuffix(field, text) or IsString(field); and, or, not and parentheses join conditions"
 )
 
 Context = Literal["span", "spanevent"]
 CONTEXTS: tuple[Context, ...] = get_args(Context)
 Field = Literal[
-    "attributes", "resource", "name", "kind", "status", "duration", "root", "event attributes", "event name"
+    "attributes",
+    "resource",
+    "name",
+    "kind",
+    "status",
+    "status message",
+    "duration",
+    "root",
+    "scope name",
+    "scope version",
+    "event attributes",
+    "event name",
 ]
 Scalar = str | bool | int | float
 Operator = Literal["==", "<", "<=", ">", ">=", "IsMatch", "HasPrefix", "HasSuffix", "IsString", "present", "failing"]
@@ -144,7 +156,7 @@ def _both(some: list[Alternative], others: list[Alternative]) -> list[Alternativ
 def _failures(question: Question) -> Alternative:
     """What must hold, and what must not, for a question to have an answer."""
     nothing = frozenset[Question]()
-    if question.operator in ("HasPrefix", "HasSuffix") and "name" not in question.field:
+    if question.operator in ("HasPrefix", "HasSuffix") and question.field not in _TEXTS:
         return frozenset([Question(question.field, question.key, "IsString")]), nothing
     if question.converter:
         return nothing, frozenset([Question(question.field, question.key, "failing", None, question.converter)])
@@ -281,7 +293,17 @@ _ASKED: dict[str, Operator] = {
 }  # fmt: skip
 _FLIPPED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _ATTRIBUTES: dict[str, Field] = {"resource": "resource", "span": "attributes", "spanevent": "event attributes"}
-_FIELDS: dict[str, Field] = {"name": "name", "kind": "kind", "kind.string": "kind", "status.code": "status"}
+_FIELDS: dict[tuple[str, str], Field] = {
+    ("span", "name"): "name",
+    ("span", "kind"): "kind",
+    ("span", "kind.string"): "kind",
+    ("span", "status.code"): "status",
+    ("span", "status.message"): "status message",
+    ("scope", "name"): "scope name",
+    ("scope", "version"): "scope version",
+    ("spanevent", "name"): "event name",
+}
+_TEXTS: tuple[Field, ...] = ("name", "status message", "scope name", "scope version", "event name")  # empty, never nil
 _TIMES = {"end_time_unix_nano": "start_time_unix_nano", "end_time": "start_time"}
 
 
@@ -428,7 +450,7 @@ class _Parser:
         at = self._peek()[2]
         path = self._operand()
         if not isinstance(path, _Path) or path.kind not in ("value", "text"):
-            raise self._error(at, f"{function} looks at an attribute or the name")
+            raise self._error(at, f"{function} looks at an attribute or a text")
         return path
 
     def _operand(self) -> _Path | _Literal:
@@ -462,11 +484,13 @@ class _Parser:
     def _named(self, text: str) -> tuple[str, str]:
         """Whose field it is, and its name."""
         prefix, _, rest = text.partition(".")
+        if prefix in ("scope", "instrumentation_scope"):
+            return "scope", rest
         return (prefix, rest) if prefix in ("resource", "span", self._context) and rest else (self._context, text)
 
     def _path(self, text: str, at: int) -> _Path:
         of, name = self._named(text)
-        if name == "attributes":
+        if name == "attributes" and of in _ATTRIBUTES:
             self._want("[")
             kind, key, key_at = self._peek()
             if kind != "string":
@@ -476,11 +500,8 @@ class _Parser:
             if self._peek()[1] == "[":
                 raise self._error(self._peek()[2], "what is inside of an attribute cannot be asked for")
             return _Path(_ATTRIBUTES[of], self._unquoted(key, key_at), "value")
-        if of == "spanevent" and name == "name":
-            return _Path("event name", "", "text")
-        if of == "span" and name in _FIELDS:
-            kinds: dict[str, Literal["text", "code", "kind name"]] = {"name": "text", "kind.string": "kind name"}
-            return _Path(_FIELDS[name], "", kinds.get(name, "code"))
+        if (field := _FIELDS.get((of, name))) is not None:
+            return _Path(field, "", "text" if field in _TEXTS else "kind name" if name == "kind.string" else "code")
         if of == "span" and name in _TIMES:
             self._want("-")
             _, other, other_at = self._peek()

@@ -39,6 +39,7 @@ from schemas.otlp_scan import (
     STATUS,
     TRACE_STATE,
     SpanColumns,
+    StatusMessages,
 )
 from schemas.trace_state import randomness_of_state
 
@@ -68,7 +69,7 @@ class FieldBits:
     """The predicates about fields that every span has.
 
     `statuses` and `kinds` are by code, `sampled` is met by the W3C flag, `root` by a span without a parent, `names` by
-    its name, and `durations` by end − start in ns.
+    its name, `messages` by that of its status, and `durations` by end − start in ns.
     """
 
     statuses: dict[int, int] = field(default_factory=dict)
@@ -76,6 +77,7 @@ class FieldBits:
     sampled: int = 0
     root: int = 0
     names: Tests = field(default_factory=list)
+    messages: Tests = field(default_factory=list)
     durations: list[Between] = field(default_factory=list)
 
 
@@ -106,6 +108,9 @@ class SpanBits:
     lookups = cython.declare(list, visibility="readonly")
     _states: object
     _names: object
+    _messages: object  # None: nobody asks, and nobody reads them
+    _statuses: object
+    _silent: cython.ulonglong[::1]
     _numbers: object
     _terms: object
     _events: object
@@ -132,6 +137,9 @@ class SpanBits:
         self.lookups = [(lookup[0], Answers(words, attribute_answer(lookup))) for lookup in lookups]
         self._states = Answers(words, _state_answer(words, states), beside=True)
         self._names = Answers(words, text_answer(fields.names))
+        self._messages = Answers(words, text_answer(fields.messages)) if fields.messages else None
+        self._statuses = StatusMessages()
+        self._silent = flat([met(fields.messages, "")], words)
         self._terms = Terms(words, terms) if terms else None
         self._events = events
         self._reserve(_ROWS)
@@ -187,12 +195,33 @@ class SpanBits:
             answers.add(columns, ATTRIBUTES + 2 * slot, self._numbers, self.bits)
         if self._named:
             self._names.add(columns, NAME, self._numbers, self.bits)
+        if self._messages is not None:
+            self._said(columns)
         if stateful:
             self._states.add(columns, TRACE_STATE, self._numbers, self.bits, self.randomness)
         if self._terms is not None:
             self._terms.add(self.bits, columns)
         if self._events is not None:
             self._events.add(columns, self.bits)
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _said(self, columns: SpanColumns) -> cython.int:
+        """What the messages of statuses meet: read apart, since hardly any policy asks for them."""
+        self._statuses.scan(columns)
+        self._messages.add(self._statuses, 0, self._numbers, self.bits)
+        words: cython.Py_ssize_t = self._words
+        cells: cython.const[cython.ulonglong][::1] = self._statuses.cells
+        bits: cython.ulonglong[::1] = self.bits
+        row: cython.Py_ssize_t
+        word: cython.Py_ssize_t
+        for row in range(columns.rows):
+            if cells[2 * row + 1] == 0:
+                for word in range(words):
+                    bits[row * words + word] |= self._silent[word]
+        return 0
 
     @cython.cfunc
     @cython.boundscheck(False)

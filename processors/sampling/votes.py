@@ -386,7 +386,7 @@ def _met(plan: Plan, envelope: Envelope) -> SpanColumns:
     """The columns of an envelope; the plan's `span_bits` have their answers."""
     columns = _scanned(envelope, plan.keys)
     bits = [plan.resource_bits(resource_attributes(header, plan.keys)) for header in envelope.resources]
-    plan.span_bits.assign(columns, envelope.resource, bits)
+    plan.answer(columns, envelope, bits)
     if plan.features is not None:
         parts = [plan.features.of_resource(resource_attributes(header, plan.keys)) for header in envelope.resources]
         plan.features.assign(columns, envelope.resource, parts)

@@ -432,7 +432,7 @@ class Window:
                 at = row * columns.width
                 if met[row] and columns.cells[at + STATUS] == ERROR:
                     self._late_error(envelope, row, LATE_SPAN, columns.cells[at + SPAN_ID : at + SPAN_ID + 2])
-        plan.span_bits.assign(columns, envelope.resource, [bits for _, bits, _ in resources])
+        plan.answer(columns, envelope, [bits for _, bits, _ in resources])
         if plan.features is not None:
             plan.features.assign(columns, envelope.resource, [parts for _, _, parts in resources])
         self._traces.fold_spans(columns, envelope.keys, row_times, met, now, plan.span_bits, labels, plan.features)

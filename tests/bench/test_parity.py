@@ -64,3 +64,11 @@ def test_the_answers_tell_policies_apart(given: list[Case], answers: dict[str, A
     kinds = Counter(kind for case in telling for kind in kinds_of(case.policies))
     assert len(telling) >= 150
     assert min(kinds[kind] for kind in TYPES if kind not in ("always_sample", "bytes_limiting")) >= 5, kinds
+
+
+def test_conditions_about_messages_and_scopes_tell_traces_apart() -> None:
+    """Of `--texts`: whether the Collector keeps the same says `python -m bench.parity --texts --configs 20`."""
+    given = list(cases(configs=40, texts=True))
+    for field in ("status.message", "scope.name", "scope.version", "span.status.message"):
+        assert sum(field in str(case.policies) for case in given) >= 5
+    assert sum(0 < len(by_tailrace(case)) < len(case.traces) for case in given) >= 10

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from array import array
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
 
 from processors.sampling.compile import Compat, compile_policies
+from processors.sampling.conditions import AnyOf
 from processors.sampling.decide import decide
 from processors.sampling.ottl import alternatives
-from schemas.otlp_scan import AttributeValue
-from tests.processors.sampling.builders import MS, NOON, Table, gather, policy, slots, span
+from schemas.otlp_scan import AttributeValue, RawRows, SpanColumns, StatusMessages, resource_attributes
+from tests.processors.sampling.builders import MS, NOON, Table, bits_of, gather, policy, slots, span
 from tests.processors.sampling.ottl_trees import MAYBE, TEXTS, Tree, text_of, trees, true_of
-from tests.schemas.rows import SpanScan
+from tests.schemas.rows import SpanScan, attribute
 
 
 def kept(
@@ -191,17 +197,19 @@ def test_one_condition_is_enough() -> None:
         ('end_time_unix_nano - start_time_unix_nano > Duration("5s")', 1, "a whole number of nanoseconds"),
         ("end_time_unix_nano - start_time > 5", 22, "start_time_unix_nano expected"),
         ('IsMatch(attributes["k"], "(")', 26, "is not a regular expression of RE2"),
-        ('IsMatch(kind, "x")', 9, "looks at an attribute or the name"),
+        ('IsMatch(kind, "x")', 9, "looks at an attribute or a text"),
         ("IsMatch(name, name)", 15, "the pattern must be a string"),
         ('name == "\\d"', 10, "\\d is no escape"),
         ('ConvertCase(name, "x")', 1, "ConvertCase is not known here"),
-        ('HasPrefix(kind, "x")', 11, "HasPrefix looks at an attribute or the name"),
+        ('HasPrefix(kind, "x")', 11, "HasPrefix looks at an attribute or a text"),
         ("HasSuffix(name, 1)", 17, "the text must be a string"),
         ('Int(attributes["k"])', 21, "a comparison expected"),
         ('Int(attributes["k"]) == "1"', 1, "it is compared with a number or nil"),
-        ('Double("1") == 1', 8, "Double looks at an attribute or the name"),
+        ('Double("1") == 1', 8, "Double looks at an attribute or a text"),
         ('(attributes["k"] == 1) == true', 18, ") expected"),
         ('spanevent.name == "x"', 1, "spanevent.name is not known here"),
+        ("status.message == nil", 1, "it is compared with a string"),
+        ('scope.attributes["k"] == "x"', 1, "scope.attributes is not known here"),
     ],
 )
 def test_what_is_not_known_is_an_error(condition: str, column: int, rule: str) -> None:
@@ -227,6 +235,106 @@ def test_conditions_are_bounded() -> None:
     asked = [" and ".join(f'HasPrefix(attributes["{n}{m}"], "x")' for m in range(3)) for n in range(4)]
     assert len(alternatives(" or ".join(asked))) == 1 + 3 + 9 + 27
     assert len(alternatives(" or ".join(f'IsMatch(attributes["{n}"], "x")' for n in range(64)))) == 64
+
+
+def meeting(condition: str, data: TracesData, about: str = "span", compat: Compat = "none") -> list[str]:
+    """Names of the spans of a message that meet a condition, beside policies about much else."""
+    others = [policy(f"other-{n}", "string_attribute", key="k", values=[f"never-{n}"]) for n in range(70)]
+    plan = compile_policies([*others, policy("p", "ottl_condition", **{about: [condition]})], compat=compat)
+    raw = data.SerializeToString()
+    rows = RawRows("traces")
+    rows.scan(raw, array("I", [len(raw)]))
+    columns = SpanColumns(plan.keys)
+    columns.scan(raw, rows.ends, rows.starts)
+    bits = [plan.resource_bits(resource_attributes(header, plan.keys)) for header in rows.resources]
+    for _ in range(2):  # what is remembered of values answers as it did at first
+        plan.answer(columns, rows, bits)
+    asked = plan.conditions[-1][1]
+    assert isinstance(asked, AnyOf)
+    assert plan.words > 1
+    of_rows = [plan.span_bits.bits[row * plan.words : (row + 1) * plan.words] for row in range(columns.rows)]
+    names = [one.name for each in data.resource_spans for scope in each.scope_spans for one in scope.spans]
+    return [name for name, words in zip(names, of_rows, strict=True) if bits_of(words) & asked.mask]
+
+
+def said(name: str, message: str | None = None, **attributes: str) -> Span:
+    found = [attribute(key, value) for key, value in attributes.items()]
+    one = Span(trace_id=bytes(15) + b"1", span_id=bytes(7) + b"1", name=name, attributes=found, events=[Span.Event()])
+    if message is not None:
+        one.status.CopyFrom(Status(message=message, code=Status.STATUS_CODE_ERROR))
+    return one
+
+
+SCOPES = TracesData(
+    resource_spans=[
+        ResourceSpans(
+            resource=Resource(attributes=[attribute("service.name", "shop")]),
+            scope_spans=[
+                ScopeSpans(
+                    scope=InstrumentationScope(name="io.grpc", version="1.2"),
+                    spans=[said("grpc", "deadline exceeded"), said("fine", k="v")],
+                ),
+                ScopeSpans(spans=[said("bare", "")]),
+            ],
+        ),
+        ResourceSpans(
+            scope_spans=[ScopeSpans(scope=InstrumentationScope(name="io.grpc"), spans=[said("other", "a timeout")])]
+        ),
+    ]
+)
+
+
+@pytest.mark.parametrize("compat", ["none", "otel"])
+@pytest.mark.parametrize(
+    ("condition", "spans"),
+    [
+        ('status.message == "a timeout"', ["other"]),
+        ('status.message != ""', ["grpc", "other"]),
+        ('span.status.message == ""', ["fine", "bare"]),
+        ('IsMatch(status.message, "deadline|timeout$")', ["grpc", "other"]),
+        ('not HasPrefix(status.message, "dead")', ["fine", "bare", "other"]),
+        ("IsString(status.message)", ["grpc", "fine", "bare", "other"]),
+        ('status.message > "b" and status.code == STATUS_CODE_ERROR', ["grpc"]),
+        ('instrumentation_scope.name == "io.grpc"', ["grpc", "fine", "other"]),
+        ('scope.name != "io.grpc"', ["bare"]),
+        ('instrumentation_scope.version == ""', ["bare", "other"]),
+        ('HasSuffix(scope.version, ".2") and attributes["k"] == nil', ["grpc"]),
+        ('scope.name == "io.grpc" and resource.attributes["service.name"] == "shop"', ["grpc", "fine"]),
+        ('scope.name == "io.grpc" and not (resource.attributes["service.name"] == "shop")', ["other"]),
+        ('scope.name == "1.2" or instrumentation_scope.version == "io.grpc"', []),
+    ],
+)
+def test_texts_of_a_status_and_of_a_scope(condition: str, spans: list[str], compat: Compat) -> None:
+    assert meeting(condition, SCOPES, compat=compat) == spans
+
+
+@pytest.mark.parametrize(
+    ("condition", "spans"),
+    [
+        ('name == "" and span.status.message == "a timeout"', ["other"]),
+        ('instrumentation_scope.version == "1.2"', ["grpc", "fine"]),
+    ],
+)
+def test_texts_of_a_status_and_of_a_scope_beside_an_event(condition: str, spans: list[str]) -> None:
+    assert meeting(condition, SCOPES, "spanevent") == spans
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([b"\x12\x01a", b"\x12\x00", b"\x18\x02", b"\x22\x01b"]), max_size=3), max_size=3)
+)
+def test_a_message_in_parts_is_as_protobuf_merges_them(parts: list[list[bytes]]) -> None:
+    """A status may come twice, a message too: the last one counts."""
+    statuses = [b"".join(part) for part in parts]
+    one = said("x").SerializeToString() + b"".join(b"\x7a" + bytes([len(each)]) + each for each in statuses)
+    whole = Span.FromString(one)
+    data = TracesData(resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=[whole])])])
+    columns, messages = SpanColumns({}), StatusMessages()
+    for _ in range(2):
+        columns.scan(one, array("I", [len(one)]))
+        messages.scan(columns)
+    begin, end = messages.cells[:2]
+    assert one[begin:end].decode() == whole.status.message
+    assert meeting('status.message == "a"', data) == (["x"] if whole.status.message == "a" else [])
 
 
 # ---- any condition ------------------------------------------------------------------------------------------
