@@ -184,12 +184,12 @@ def _headers(source: Source, path: Key, given: Any) -> dict[str, str]:
     """Headers as a mapping; of those whose value is in the file, only values that are no secret are printed."""
     if isinstance(given, list):  # as the Collector takes them since 0.138, beside a mapping
         given = {str(each.get("name")): each.get("value") for each in given if isinstance(each, dict)}
-    return {name: _header(source, path, name, value) for name, value in source.mapping(path, given).items()}
+    return {str(name): _header(source, path, str(name), value) for name, value in source.mapping(path, given).items()}
 
 
-def _header(source: Source, path: Key, name: Any, value: Any) -> str:
+def _header(source: Source, path: Key, name: str, value: Any) -> str:
     text = "" if value is None else str(value)
-    return text if not text or str(name).lower() in SHOWN else source.secret((*path, str(name)), text)
+    return text if not text or name.lower() in SHOWN else source.secret((*path, name), text)
 
 
 def _authenticator(source: Source, path: Key, settings: Mapping[str, Any]) -> Keys:

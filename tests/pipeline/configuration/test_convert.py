@@ -1136,8 +1136,34 @@ SHAPES = st.recursive(
     LEAVES,
     lambda below: st.lists(below, max_size=2) | st.dictionaries(st.sampled_from(["a", "name", "type", 5]), below),
 )
+CLIENT: dict[str, Any] = {
+    "tls": {"insecure": True, "ca_file": "/ca", "key_pem": "x", "tpm": {"enabled": True}, "min_version": "1.2"},
+    "headers": {"a": "b"},
+}
+LOG_IN: dict[str, Any] = {"auth": {"sasl": {"mechanism": "OAUTHBEARER", "oauthbearer_token_source": "oauth2client/id"}}}
+SERIES: dict[str, Any] = {
+    "endpoint": "https://u:p@a/?token=b",
+    "auth": {"authenticator": "headers_setter"},
+    "add_metric_suffixes": False,
+    "external_labels": {"a": "b"},
+    "resource_to_telemetry_conversion": {"enabled": True},
+    "target_info": {"enabled": False},
+}
+
+
+def secured() -> dict[str, Any]:
+    """LOGS with ways to log in, and Prometheus."""
+    found: dict[str, Any] = yaml.safe_load(LOGS)
+    found["receivers"]["kafka"] |= CLIENT | LOG_IN
+    found["exporters"]["otlp/jaeger"] |= CLIENT | {"auth": {"authenticator": "bearertokenauth/scheme"}}
+    found["exporters"]["prometheusremotewrite"] = CLIENT | SERIES
+    found["extensions"] |= EXTENSIONS | {"oauth2client/id": TOKENS}
+    found["service"]["pipelines"]["metrics"]["exporters"].append("prometheusremotewrite")
+    return found
+
+
 WHOLE: dict[str, Any] = {
-    **yaml.safe_load(LOGS),
+    **secured(),
     "processors": {
         "resource": {"attributes": [{"key": "a", "action": "delete"}]},
         "tail_sampling": {
@@ -1170,7 +1196,7 @@ def replaced(data: Any, path: tuple[Any, ...], value: Any) -> Any:
     return copied
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(place=st.sampled_from(places(WHOLE)), value=SHAPES, embedded=st.booleans())
 def test_whatever_is_in_it_is_converted_or_refused(place: tuple[Any, ...], value: Any, embedded: bool) -> None:
     text = yaml.safe_dump(replaced(WHOLE, place, value))

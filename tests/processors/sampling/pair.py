@@ -81,6 +81,7 @@ class Pair:
     offsets: dict[str, int | None] = field(default_factory=dict)
     pointer: int | None = None
     more: tuple[Policy, ...] = ()
+    scope: bytes = b""  # that of all rows to come
 
     def spans(self, at: float, *names: str, mark: float | None = -1, raw: int = 0, append: float | None = None) -> None:
         """An envelope of raw_spans/`raw`, all times in seconds: raw time `at`, mark the same unless it is given."""
@@ -97,7 +98,11 @@ class Pair:
         row = span if topic == SPANS else log
         mark = at if mark == -1 else mark
         envelope = Envelope(1, source, raw, NO_MARK if mark is None else ms(mark), dict(self.raw))
-        envelope.resources, envelope.scopes, envelope.messages = [b""], [b""], [(len(self.topics[topic]), ms(at))]
+        envelope.resources, envelope.scopes, envelope.messages = (
+            [b""],
+            [self.scope],
+            [(len(self.topics[topic]), ms(at))],
+        )
         for item, name in enumerate(names):
             envelope.body += row(name)
             envelope.ends.append(len(envelope.body))

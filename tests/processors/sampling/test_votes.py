@@ -8,8 +8,9 @@ from array import array
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 
 from pipeline.operating.told_votes import lines, percentage
 from processors.sampling.compile import Compat, compile_policies
@@ -99,6 +100,15 @@ def test_the_span_of_an_event_is_evidence() -> None:
     spans[1].events.add(name="exception")
     trace = counted([rows(*spans)], WAIT, None)
     found = vote(policy("p", "ottl_condition", spanevent=['name == "exception"']), "none", trace)
+    assert (found.matched, found.evidence, found.rows) == (True, (Row("0000000000000002", "GET /"),), 1)
+
+
+def test_the_spans_of_a_scope_are_evidence() -> None:
+    one = rows(span(1), span(2), span(3))
+    one.envelope.scopes.append(ScopeSpans(scope=InstrumentationScope(name="io.grpc")).SerializeToString())
+    one.envelope.scope[1] = 1
+    trace = counted([one], WAIT, None)
+    found = vote(policy("p", "ottl_condition", span=['instrumentation_scope.name == "io.grpc"']), "none", trace)
     assert (found.matched, found.evidence, found.rows) == (True, (Row("0000000000000002", "GET /"),), 1)
 
 

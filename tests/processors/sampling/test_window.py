@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
 from processors.sampling import window as module
 from processors.sampling.verdicts import Verdicts
@@ -47,6 +49,18 @@ def decided() -> Pair:
     quiet(pair, DUE)
     pair.own().settle()
     return pair
+
+
+def test_a_trace_is_kept_for_the_scope_of_its_spans() -> None:
+    pair = Pair(more=(policy("grpc", "ottl_condition", span=['instrumentation_scope.name == "io.grpc"']),))
+    pair.spans(0, "A1")
+    pair.scope = ScopeSpans(scope=InstrumentationScope(name="io.grpc")).SerializeToString()
+    pair.spans(0, "B1")
+    quiet(pair, DUE)
+    owner = pair.own()
+    owner.settle()
+    assert owner.kept_spans == ["B1"]
+    assert pair.verdicts() == {"A": [""], "B": ["grpc"]}
 
 
 # ---- taking over -----------------------------------------------------------------------------------------
