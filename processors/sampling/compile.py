@@ -67,7 +67,7 @@ from schemas.severity import NUMBERS as SEVERITY_NUMBERS
 
 if TYPE_CHECKING:
     from schemas.envelope import Envelope
-    from schemas.otlp_scan import AttributeValue, Rows, SpanColumns
+    from schemas.otlp_scan import AttributeValue, RawRows, Rows, SpanColumns
 
 Compat = Literal["none", "otel"]
 
@@ -115,7 +115,7 @@ class Plan:
         """The predicates that all spans of a resource meet, by its attributes (in the slots of `keys`)."""
         return attribute_bits(self.resource_lookups, values)
 
-    def answer(self, columns: SpanColumns, rows: Rows | Envelope, resource_bits: Sequence[int]) -> None:
+    def answer(self, columns: SpanColumns, rows: Rows | RawRows | Envelope, resource_bits: Sequence[int]) -> None:
         """Have `span_bits` answer for the spans of a batch; `resource_bits` is what its resources meet."""
         if not any(self.scopes):
             self.span_bits.assign(columns, rows.resource, resource_bits)
