@@ -37,6 +37,12 @@ def test_the_folders_are_there_and_not_empty(name: str) -> None:
     assert committed(f"{name}/*")
 
 
+def test_the_readme_names_each_folder_of_the_pipeline() -> None:
+    block = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## The code\n")[2].split("```")[1]
+    folders = {path.parent.name for path in (ROOT / "pipeline").glob("*/__init__.py")}
+    assert folders - set(re.findall(r"(\w+)/", block)) == set()
+
+
 @pytest.mark.parametrize("page", committed("*.md"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_resolve(page: Path) -> None:
     for target in LINK.findall(FENCED.sub("", page.read_text(encoding="utf-8"))):
