@@ -411,7 +411,7 @@ def main() -> int:
         measured = sizing.text(*results)
         if not sizing.FILE.exists() or sizing.FILE.read_text(encoding="utf-8") != measured:
             stale += 1
-            print(f"pipeline/{sizing.FILE.name}: {'not up to date' if only_look else 'written'}")
+            print(f"{sizing.FILE.relative_to(DOCS.parent)}: {'not up to date' if only_look else 'written'}")
             if not only_look:
                 sizing.FILE.write_text(measured, encoding="utf-8")
     for page in sorted(DOCS.rglob("*.md")):

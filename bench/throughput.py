@@ -1,4 +1,4 @@
-"""The whole way on a catch-up: `make bench` or `python -m bench.throughput`.
+"""The whole way on a catch-up: `make bench BENCH=throughput`.
 
 A seeded load lies in the raw topics. Every role runs in a process of its own; ingest comes last, and the clock runs
 from the moment when its process is up, about to join its group, until Jaeger and Elasticsearch have acknowledged the

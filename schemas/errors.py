@@ -4,7 +4,7 @@ TailraceError
 ├── Retryable          try again later; nothing was accepted
 │   └── Unavailable    a server did not answer or asked to wait (`retry_after` seconds, may be None)
 ├── Permanent          will never succeed as it is; belongs in the dead-letter queue
-│   └── Malformed      bytes that do not decode (`reason`: a DropReason's value)
+│   └── Malformed      bytes that do not decode (`reason`: a schemas.reasons.Reason's value)
 ├── ConfigError        the configuration is wrong; quotes key, rule and line (exit 78)
 ├── TooManyDeadLetters of an input or of what a sink reads (limits.dead_letters): the role stops and says of which
 └── ProtocolError      an invariant of the delivery protocol does not hold: the role stops, nothing is committed
