@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 
 from bench.shop import PODS, PODS_PER_SERVICE, Shape, headers, shapes
 from schemas.ids import partition_of
+from schemas.otlp_build import field
 
 Signal = Literal["traces", "logs"]
 
@@ -118,9 +119,9 @@ class _Agent:
         parts = []
         for pod, rows in self._rows.items():
             resource, scope = self._resources[pod]
-            children = b"".join([b"\x12" + _varint(len(row)) + row for row in rows])
+            children = b"".join([field(0x12, row) for row in rows])
             group = scope + children
-            parts.append(_framed(b"\x0a", resource + _framed(b"\x12", group)))
+            parts.append(field(0x0A, resource + field(0x12, group)))
         message = Message(self._signal, -(-self._newest // 1_000_000), b"".join(parts), self._count, self._partition)
         self._rows, self._count = {}, 0
         return message
@@ -220,16 +221,3 @@ def messages(load: Load, written: Written | None = None) -> Iterator[Message]:
 def _limits(load: Load) -> tuple[tuple[Signal, int], tuple[Signal, int]]:
     """How many rows make a message."""
     return ("traces", load.spans_per_message), ("logs", round(load.spans_per_message * LOGS_PER_MESSAGE))
-
-
-def _framed(tag: bytes, payload: bytes) -> bytes:
-    return tag + _varint(len(payload)) + payload
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

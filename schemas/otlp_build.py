@@ -12,17 +12,17 @@ _LATEST_MS = ((1 << 64) - 1) // 1_000_000  # of OTLP's times
 
 def span_attribute(key: str, value: str | float) -> bytes:
     """One attribute as a field of a Span: appended to the span's bytes it is a further attribute."""
-    return _field(0x4A, key_value(key, value))
+    return field(0x4A, key_value(key, value))
 
 
 def span_trace_state(trace_state: bytes) -> bytes:
     """The tracestate of a Span: appended to the span's bytes it takes the place of the one before (protobuf merges)."""
-    return _field(0x1A, trace_state)
+    return field(0x1A, trace_state)
 
 
 def log_attribute(key: str, value: str | bool) -> bytes:
     """The same as a field of a LogRecord."""
-    return _field(0x32, key_value(key, value))
+    return field(0x32, key_value(key, value))
 
 
 def log_observed(record: bytes, received_ms: int) -> bytes:
@@ -41,8 +41,8 @@ def key_value(key: str, value: str | bool | int | float) -> bytes:
     elif isinstance(value, float):
         content = b"\x21" + _double(value)
     else:
-        content = _field(0x0A, value.encode())
-    return _field(0x0A, key.encode()) + _field(0x12, content)
+        content = field(0x0A, value.encode())
+    return field(0x0A, key.encode()) + field(0x12, content)
 
 
 def traces_data(groups: Iterable[tuple[bytes, bytes, Sequence[bytes]]]) -> bytes:
@@ -58,17 +58,17 @@ def traces_data(groups: Iterable[tuple[bytes, bytes, Sequence[bytes]]]) -> bytes
     for resource_header, scope_header, group in groups:
         same = resource_header == resource
         if rows and not (same and scope_header == scope):
-            scopes.append(_field(0x12, (scope or b"") + b"".join(rows)))
+            scopes.append(field(0x12, (scope or b"") + b"".join(rows)))
             rows = []
         if scopes and not same:
-            parts.append(_field(0x0A, (resource or b"") + b"".join(scopes)))
+            parts.append(field(0x0A, (resource or b"") + b"".join(scopes)))
             scopes = []
         resource, scope = resource_header, scope_header
-        rows += [_field(0x12, row) for row in group]
+        rows += [field(0x12, row) for row in group]
     if rows:
-        scopes.append(_field(0x12, (scope or b"") + b"".join(rows)))
+        scopes.append(field(0x12, (scope or b"") + b"".join(rows)))
     if scopes:
-        parts.append(_field(0x0A, (resource or b"") + b"".join(scopes)))
+        parts.append(field(0x0A, (resource or b"") + b"".join(scopes)))
     return b"".join(parts)
 
 
@@ -77,12 +77,10 @@ def logs_data(groups: Iterable[tuple[bytes, bytes, Sequence[bytes]]]) -> bytes:
     return traces_data(groups)
 
 
-def _field(tag: int, value: bytes) -> bytes:
+def field(tag: int, value: bytes) -> bytes:
     """A length-delimited field; `tag` is one byte."""
     length = len(value)
-    if length < 0x80:
-        return bytes((tag, length)) + value
-    return bytes((tag,)) + varint(length) + value
+    return bytes((tag, length)) + value if length < 0x80 else bytes((tag,)) + varint(length) + value
 
 
 def varint(number: int) -> bytes:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import struct
 
+from schemas.otlp_build import field, varint
 from schemas.point import ExponentialValue
-from sinks.protobuf import field, varint, zigzag
+from sinks.protobuf import zigzag
 
 # Where a producer tells none (OpenTelemetry specification, "Prometheus and OpenMetrics Compatibility").
 ZERO_THRESHOLD = 1e-128

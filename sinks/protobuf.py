@@ -1,22 +1,8 @@
-"""The two shapes of protobuf fields that sinks write by hand."""
+"""Numbers and fields of protobuf that sinks find in what they wrote (schemas/otlp_build.py), and zigzag numbers."""
 
 from __future__ import annotations
 
-
-def field(tag: int, data: bytes) -> bytes:
-    """A length-delimited field; `tag` is one byte."""
-    length = len(data)
-    return bytes((tag, length)) + data if length < 0x80 else bytes((tag,)) + varint(length) + data
-
-
-def varint(value: int) -> bytes:
-    """A number that is not negative."""
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+from schemas.otlp_build import varint
 
 
 def varint_before(data: bytes, end: int) -> int:

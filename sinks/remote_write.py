@@ -10,10 +10,10 @@ from itertools import accumulate
 from math import isnan, nan
 
 from schemas.formats.write_request import SeriesWriter, Slices
+from schemas.otlp_build import field, varint
 from schemas.point import NUMBERS, ExponentialValue, HistogramValue, Shape, SummaryValue, Value, decode_values
 from schemas.sample import PackedBlock
 from sinks.native_histograms import native_histogram, stale_histogram
-from sinks.protobuf import field, varint
 
 STALE = struct.pack("<Q", 0x7FF0000000000002)  # the NaN that ends a series
 LABEL_TAG = 0x0A  # a series' labels come first

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.values import fitted
+from schemas.otlp_build import varint
 from schemas.point import ExponentialValue
 from sinks.native_histograms import LONGEST_GAP, ZERO_THRESHOLD, native_histogram
-from sinks.protobuf import varint
 
 # prometheus/prompb/types.proto
 FIELDS = (

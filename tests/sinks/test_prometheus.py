@@ -13,12 +13,12 @@ import pytest
 from aiohttp import web
 
 from pipeline.demo.remote_write import decode
+from schemas.otlp_build import field
 from schemas.point import ExponentialValue, HistogramValue, Shape, Value
 from schemas.sample import SeriesBlock
 from sinks.contract import Outcome, SourceRecord
 from sinks.http import shortened
 from sinks.prometheus import Prometheus
-from sinks.protobuf import field
 from sinks.refused_samples import MANY_DELIVERED, REFUSED_FOR
 from sinks.remote_write import defect
 from sinks.sample_item import SampleItem

@@ -20,33 +20,24 @@ from pipeline.demo.backends import LocalBackends
 from pipeline.demo.documents import document, look, uid
 from pipeline.demo.ledger import Labels
 from schemas.errors import Malformed
+from schemas.otlp_build import field, varint
 
+UNSIGNED = (1 << 64) - 1  # of a number that may be negative
 TRACE, SPAN = bytes(range(16)), bytes(range(8))
-
-
-def varint(value: int) -> bytes:
-    value &= 2**64 - 1
-    out = b""
-    while value > 0x7F:
-        out += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return out + bytes([value])
-
-
-def part(number: int, data: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(data)) + data
 
 
 def write_request(series: list[tuple[dict[str, str], list[tuple[int, float | int]]]]) -> bytes:
     """A snappy WriteRequest; a sample's value given as int is the raw bits."""
     body = b""
     for labels, samples in series:
-        one = b"".join(part(1, part(1, k.encode()) + part(2, v.encode())) for k, v in sorted(labels.items()))
+        one = b"".join(
+            field(0x0A, field(0x0A, k.encode()) + field(0x12, v.encode())) for k, v in sorted(labels.items())
+        )
         for time_ms, value in samples:
             bits = struct.pack("<Q", value) if isinstance(value, int) else struct.pack("<d", value)
-            one += part(2, b"\x09" + bits + b"\x10" + varint(time_ms))
-        body += part(1, one)
-    return bytes(cramjam.snappy.compress_raw(body + part(3, b"\x08\x01")))
+            one += field(0x12, b"\x09" + bits + b"\x10" + varint(time_ms & UNSIGNED))
+        body += field(0x0A, one)
+    return bytes(cramjam.snappy.compress_raw(body + field(0x1A, b"\x08\x01")))
 
 
 def key(**labels: str) -> Labels:

@@ -7,6 +7,7 @@ import orjson
 from pipeline.live.recent import KeptTrace, Kind, Recent, Row
 from pipeline.live.waterfall import waterfall
 from schemas.envelope import Envelope
+from schemas.otlp_build import varint
 from tests.pipeline.live.building import START, kept, log, span, trace_id
 
 
@@ -64,15 +65,7 @@ def test_a_kind_that_nobody_knows_is_none() -> None:
     """Kinds are numbers of the producer's, negative ones too."""
     for kind in (-7, 6, 1 << 30):
         strange = span(1, 1)
-        strange.MergeFromString(b"\x30" + _varint(kind))
+        strange.MergeFromString(b"\x30" + varint(kind % (1 << 64)))
         found = waterfall(held(("spans", kept(strange))), payloads=False)
         assert found is not None
         assert [bar.kind for bar in found.bars] == [""]
-
-
-def _varint(number: int) -> bytes:
-    number, out = number % (1 << 64), bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes(out) + bytes([number])

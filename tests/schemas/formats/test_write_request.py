@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.formats.write_request import SeriesWriter, Slices
+from schemas.otlp_build import field, varint
 from schemas.packed_rows import PackedRows
 from tests.sinks.building import series_in
 
+UNSIGNED = (1 << 64) - 1  # of a time that may be negative
 FIELDS = {  # prometheus/prompb types.proto and remote.proto: name, number, type, message
     "WriteRequest": [("timeseries", 1, 11, "TimeSeries")],
     "TimeSeries": [("labels", 1, 11, "Label"), ("samples", 2, 11, "Sample")],
@@ -30,10 +32,10 @@ def _write_request() -> Any:
     file = descriptor_pb2.FileDescriptorProto(name="prompb.proto", package="prometheus", syntax="proto3")
     for name, fields in FIELDS.items():
         message = file.message_type.add(name=name)
-        for field, number, kind, of in fields:
-            label = 3 if field in REPEATED else 1
+        for member, number, kind, of in fields:
+            label = 3 if member in REPEATED else 1
             type_name = f".prometheus.{of}" if of else None
-            message.field.add(name=field, number=number, type=kind, label=label, type_name=type_name)
+            message.field.add(name=member, number=number, type=kind, label=label, type_name=type_name)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("prometheus.WriteRequest"))
@@ -60,15 +62,6 @@ def of_protobuf(series: list[tuple[dict[str, str], float, int]]) -> bytes:
     return bytes(request.SerializeToString())
 
 
-def varint(value: int) -> bytes:
-    encoded = bytearray()
-    value &= (1 << 64) - 1
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes((*encoded, value))
-
-
 # Zeros would be left out by protobuf, and are the same to a reader.
 times = st.integers(-(1 << 63), (1 << 63) - 1).filter(bool)
 samples = st.one_of(st.floats(allow_nan=False), st.integers(-(1 << 53), 1 << 53)).filter(bool)
@@ -82,7 +75,7 @@ def test_numbers_are_what_protobuf_writes(
     packed = PackedRows(msgpack.packb([[row, number + index] for index, row in enumerate(rows)]), 0, len(names), 2)
     writer = SeriesWriter(names, [{"__name__": "m_total"}])
     into = Slices(lanes, 3, 1000)
-    writer.numbers(packed.data, packed.cells, 3, packed.width, packed.numbers(1), varint(time), into)
+    writer.numbers(packed.data, packed.cells, 3, packed.width, packed.numbers(1), varint(time & UNSIGNED), into)
     found = series_in(into)
     series = [
         ({"__name__": "m_total"} | dict(zip(names, row, strict=True)), number + index, time)
@@ -101,12 +94,8 @@ def test_every_series_of_a_row_has_its_own_labels(
 ) -> None:
     names, rows = drawn
     fixed = [{"__name__": "m_bucket", "le": "5"}, {"__name__": "m_bucket", "le": "+Inf"}, {"__name__": "m_sum"}]
-    encoded = [
-        b"\x12" + varint(10 + len(varint(time))) + b"\x09" + struct.pack("<d", value) + b"\x10" + varint(time)
-        if there
-        else b""
-        for there, value in told
-    ]
+    at = b"\x10" + varint(time & UNSIGNED)
+    encoded = [field(0x12, b"\x09" + struct.pack("<d", value) + at) if there else b"" for there, value in told]
     packed = PackedRows(msgpack.packb([[row, 1] for row in rows]), 0, len(names), 2)
     writer = SeriesWriter(names, fixed)
     into = Slices(4, 3, 1000)
