@@ -64,7 +64,7 @@ def settle(bed: Testbed, spans: int, limit: float) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def replay(bed: Testbed, file: Path, policies: list[dict[str, Any]]) -> dict[str, Any]:
+def replay(file: Path, policies: list[dict[str, Any]]) -> dict[str, Any]:
     """`tailrace simulate` on one core: its report, its wall clock and its CPU seconds, start-up included."""
     new = file.with_name("new.yaml")
     new.write_text(yaml.safe_dump({"policies": policies}), encoding="utf-8")
@@ -176,8 +176,8 @@ def main() -> None:
             settle(bed, made.spans, given.limit)
         out.print("every trace is decided, the workers are gone")
         figures: dict[str, Any] = {"machine": machine(), "load": {"spans": made.spans, "traces": made.traces}}
-        figures["same_policies"] = replay(bed, bed.file, POLICIES)
-        figures["two_policies"] = replay(bed, bed.file, NEW)
+        figures["same_policies"] = replay(bed.file, POLICIES)
+        figures["two_policies"] = replay(bed.file, NEW)
         figures["explain"] = explanations(bed, given.explain, seed=1)
     for name in ("same_policies", "two_policies"):
         told = figures[name]

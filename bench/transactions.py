@@ -52,15 +52,12 @@ class Window:
 
     seconds: float
     transactions: float
-    transactions_by_role: dict[str, float]
     control_records: float
     coordinator_records: float
     broker_cpu: float
     client_cpu: dict[str, float]
     spans: float
     spans_per_envelope: float | None
-    bytes_per_envelope: float | None
-    mark_only_envelopes: float
 
 
 class Watch:
@@ -70,19 +67,18 @@ class Watch:
         self._bed = bed
         self._offsets = bed.ends(bed.internal)
         self._coordinators = bed.ends(COORDINATORS)
-        self._transactions = _transactions(bed)
+        committed = _transactions(bed)
         pids = {"broker": bed.kafka.pid} | {role: bed.workers[role].pid for role in ROLES}
         meter = Meter(pids, {"broker": broker_idle})
         time.sleep(seconds)
         self._seconds, self._cpu = meter.rates()
-        after = _transactions(bed)
-        self._committed = {role: (after[role] - self._transactions[role]) / self._seconds for role in ROLES}
+        self._committed = _transactions(bed) - committed
         self._ends = bed.ends(bed.internal)
         self._coordinators_moved = _moved(self._coordinators, bed.ends(COORDINATORS))
 
     def result(self) -> Window:
         """Read what was written in the window. Do this when nothing is measured any more: it costs the broker."""
-        visible = rows = envelopes = marks = size = 0
+        visible = rows = envelopes = 0
         for message in self._bed.visible(self._offsets, self._ends):
             visible += 1
             if message.topic() == self._bed.topics.spans:
@@ -91,26 +87,21 @@ class Watch:
                 found = len(Envelope.decode(value))
                 rows += found
                 envelopes += found > 0
-                marks += found == 0
-                size += len(value) if found else 0
         cpu, seconds = self._cpu, self._seconds
         return Window(
             seconds=seconds,
-            transactions=sum(self._committed.values()),
-            transactions_by_role=self._committed,
+            transactions=self._committed / seconds,
             control_records=(_moved(self._offsets, self._ends) - visible) / seconds,
             coordinator_records=self._coordinators_moved / seconds,
             broker_cpu=cpu["broker"],
             client_cpu={role: cpu[role] for role in ROLES},
             spans=rows / seconds,
             spans_per_envelope=rows / envelopes if envelopes else None,
-            bytes_per_envelope=size / envelopes if envelopes else None,
-            mark_only_envelopes=marks / seconds,
         )
 
 
-def _transactions(bed: Testbed) -> dict[str, float]:
-    return {role: bed.workers[role].metric("tailrace_transactions_total", role=role) for role in ROLES}
+def _transactions(bed: Testbed) -> float:
+    return sum(bed.workers[role].metric("tailrace_transactions_total", role=role) for role in ROLES)
 
 
 def _moved(before: Mapping[Place, int], after: Mapping[Place, int]) -> int:

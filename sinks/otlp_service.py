@@ -6,7 +6,7 @@ Source: opentelemetry/proto/collector/{trace,logs}/v1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from sinks.contract import Outcome, Refusal
-from sinks.http import ANSWER_BYTES, Rejected, shortened
+from sinks.http import ANSWER_BYTES, shortened
 from sinks.settings import LOGS_PATH, TRACES_PATH
 
 REFUSING = frozenset(
@@ -72,19 +72,3 @@ LOGS = Service(
     "rejected_log_records",
     "log records",
 )
-
-
-class Transport(Protocol):
-    """How export requests travel."""
-
-    async def open(self) -> None:
-        """Read certificates, make the connection pool. Raises ConfigError for a file that cannot be used."""
-
-    async def close(self) -> None:
-        """Close every connection. May be called without `open`."""
-
-    async def export(self, service: Service, body: bytes, items: int) -> Outcome | Rejected:
-        """Send a request of so many rows and say what became of them. Raises Unavailable when there was no answer."""
-
-
-__all__ = ["LOGS", "TRACES", "Service", "Transport"]

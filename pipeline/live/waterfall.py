@@ -30,7 +30,6 @@ class Bar:
     """One span. `at_ms` counts from the trace's first start; `depth` is 0 for a root or where the parent lacks."""
 
     span_id: str
-    parent_id: str
     depth: int
     service: str
     name: str
@@ -124,7 +123,6 @@ def _tree(trace: KeptTrace) -> _Tree:
 def _bar(span: Span, service: str, depth: int, start: int, payloads: bool) -> Bar:
     return Bar(
         span_id=span.span_id.hex(),
-        parent_id=span.parent_span_id.hex(),
         depth=depth,
         service=service,
         name=span.name,
