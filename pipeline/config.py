@@ -31,14 +31,13 @@ from processors.redaction import Redaction
 from processors.regroup import AUTO, ENCODINGS
 from processors.sampling.compile import compile_policies
 from processors.sampling.policies import Policies
+from processors.span_metrics import IDENTITY
 from schemas.errors import ConfigError
 from schemas.kafka_client import Addresses, Security, TopicName
 from schemas.prometheus_names import Strategy
 from schemas.settings import Broken, Duration, Section, format_duration, is_loopback, parse_duration, refuse
 from sinks.settings import Sink, sink_kind, sink_rules
 
-# Labels that every span metric has; a dimension may not take their place (Jaeger's Monitor tab queries them).
-IDENTITY_LABELS = ("service_name", "span_name", "span_kind", "status_code")
 # What a histogram's label set costs beside its bounds: the +Inf bucket, the sum and the count.
 HISTOGRAM_EXTRA_SERIES = 3
 # Kafka's limit is 249 characters; the longest of our suffixes is `.untraced.logs`.
@@ -274,7 +273,7 @@ class SpanMetrics(Section):
             label = re.sub(r"^(?=[0-9])|[^a-zA-Z0-9_]", "_", dimension)
             if label == "le" or label.startswith("__"):
                 yield ("dimensions", i), f"gives the label {label}, which Prometheus keeps for itself"
-            elif label in IDENTITY_LABELS:
+            elif label in IDENTITY:  # Jaeger's Monitor tab queries them
                 yield ("dimensions", i), f"every span metric has the label {label} already"
             elif label in labels:
                 yield ("dimensions", i), f"gives the label {label}, as {labels[label]} does"

@@ -14,8 +14,8 @@ import aiohttp
 
 from pipeline.canary.probe import LOGS, SERVICE, SPANS, Probe
 from pipeline.canary.settings import Backend
-from pipeline.config import IDENTITY_LABELS, Config
-from processors.span_metrics import span_metric_names
+from pipeline.config import Config
+from processors.span_metrics import IDENTITY, span_metric_names
 from schemas.errors import Unavailable
 from schemas.http_client import in_words
 from schemas.tls import trusting
@@ -179,7 +179,7 @@ class Prometheus(Looker):
 
     def __init__(self, settings: Backend, calls: str) -> None:
         super().__init__(settings)
-        query = f'sum by ({", ".join(IDENTITY_LABELS)}) ({calls}{{service_name="{SERVICE}"}})'
+        query = f'sum by ({", ".join(IDENTITY)}) ({calls}{{service_name="{SERVICE}"}})'
         self._path = f"/api/v1/query?query={quote(query)}"
         self._progress = Progress()
         self._needed: dict[bytes, int] = {}
