@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import yaml
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -75,9 +75,9 @@ class Stages:
         self._running: list[subprocess.Popen[bytes]] = []
         self.produced: dict[str, int] = {}
 
-    async def create(self, raw: int = 2) -> Stages:
-        """All topics; `raw` partitions of spans, one of logs."""
-        await create(self.bootstrap, {self.raw: raw, f"{self.raw}.logs": 1})
+    async def create(self, raw: int = 2) -> Self:
+        """All topics; `raw` partitions of spans, one of logs, or as many where they are keyed."""
+        await create(self.bootstrap, {self.raw: raw, f"{self.raw}.logs": 1 if self.config.regroup == "always" else raw})
         await self.ensured()
         return self
 

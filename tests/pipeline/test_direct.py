@@ -50,11 +50,6 @@ class Keyed(Stages):
 
     SECTIONS = {"regroup": "never"}
 
-    async def create(self, raw: int = 2) -> Keyed:
-        await create(self.bootstrap, {self.raw: raw, f"{self.raw}.logs": raw})
-        await self.ensured()
-        return self
-
     def placed(self, name: str) -> int:
         """Where a trace goes: some hash, which is not that of Tailrace."""
         return zlib.crc32(name.split("/")[0].encode()) % self.config.kafka.partitions

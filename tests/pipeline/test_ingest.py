@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,6 @@ from tests.pipeline.stages import (
 from tests.services import Kafka, eventually
 
 MINUTE, HOUR = 60_000, 3_600_000
-
-
-@pytest.fixture
-async def stages(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Stages]:
-    found = await Stages(kafka.bootstrap, tmp_path).create()
-    yield found
-    found.stop()
 
 
 async def regrouped(stages: Stages, *names: str) -> Counter[str]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from aiohttp import ClientSession
 from prometheus_client import generate_latest
 
@@ -15,16 +12,9 @@ from pipeline.telemetry import REGISTRY, tell
 from pipeline.worker import running
 from tests.pipeline.kafka import DEADLINE
 from tests.pipeline.stages import Stages, trace_id
-from tests.services import Kafka, eventually
+from tests.services import eventually
 
 ROLES = ("ingest", "sample", "aggregate")
-
-
-@pytest.fixture
-async def stages(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Stages]:
-    found = await Stages(kafka.bootstrap, tmp_path).create()
-    yield found
-    found.stop()
 
 
 async def test_roles_feed_the_page_and_nothing_stays_unread(stages: Stages) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import yaml
@@ -36,7 +36,7 @@ class Alone(Restoring):
     SECTIONS = {**Restoring.SECTIONS, "regroup": "never"}
     partitions = SPANS
 
-    async def create(self, raw: int = SPANS) -> Alone:
+    async def create(self, raw: int = SPANS) -> Self:
         await create(self.bootstrap, {self.raw: raw, f"{self.raw}.logs": LOGS})
         await self.ensured()
         return self

@@ -6,7 +6,7 @@ import asyncio
 import re
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import get_args
@@ -45,14 +45,6 @@ from tests.services import Kafka, eventually
 HOUR = 3_600_000
 FED_EVERY = 0.2  # seconds
 ALL = -1  # to delete records before
-
-
-@pytest.fixture
-async def stages(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Stages]:
-    """Both roles."""
-    found = await Stages(kafka.bootstrap, tmp_path).create()
-    yield found
-    found.stop()
 
 
 class Fed(Stages):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 from aiokafka import AIOKafkaConsumer
@@ -16,18 +15,11 @@ from schemas.errors import ConfigError
 from tests.pipeline.configs import MINIMAL
 from tests.pipeline.kafka import DEADLINE, committed
 from tests.pipeline.stages import Stages, holds, log_of, now, partition
-from tests.services import Kafka, eventually
+from tests.services import eventually
 
 BOTH = ("traces", "logs")
 INPUTS = [{"topic": "otlp_spans", "signal": "traces"}, {"topic": "otlp_logs", "signal": "logs"}]
 CONFIG = Config.model_validate({**MINIMAL, "inputs": INPUTS})
-
-
-@pytest.fixture
-async def stages(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Stages]:
-    found = await Stages(kafka.bootstrap, tmp_path).create()
-    yield found
-    found.stop()
 
 
 def test_each_signal_has_its_group_and_reads_its_topics() -> None:

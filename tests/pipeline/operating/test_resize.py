@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,6 @@ from tests.pipeline.stages import Stages, holds
 from tests.services import Kafka, eventually
 
 DECISION_WAIT = 10.0  # seconds: longer than a worker takes to stop
-
-
-@pytest.fixture
-async def stages(kafka: Kafka, tmp_path: Path) -> AsyncIterator[Stages]:
-    found = await Stages(kafka.bootstrap, tmp_path).create()
-    yield found
-    found.stop()
 
 
 def resized(stages: Stages, *options: str) -> tuple[int, str]:

@@ -30,7 +30,7 @@ from schemas.decision import RESTORED, DecisionRecord
 from schemas.errors import Unavailable
 from schemas.ids import trace_key
 from tests.pipeline.configs import config_for
-from tests.pipeline.kafka import DEADLINE, committed, create
+from tests.pipeline.kafka import DEADLINE, committed
 from tests.pipeline.stages import Stages, administration, holds, log_of, partition, trace_id
 from tests.services import Kafka, eventually
 from tests.services.process import HOST, free_port
@@ -235,11 +235,6 @@ class KeyedRestoring(Restoring):
     """No ingest: two raw partitions, and only producers know which of them a trace is in."""
 
     SECTIONS = {**Restoring.SECTIONS, "regroup": "never"}
-
-    async def create(self, raw: int = 2) -> Stages:
-        await create(self.bootstrap, {self.raw: raw, f"{self.raw}.logs": raw})
-        await self.ensured()
-        return self
 
 
 async def test_restore_from_keyed_topics(kafka: Kafka, tmp_path: Path) -> None:
