@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -27,10 +26,10 @@ from schemas.decision import DecisionRecord
 from schemas.envelope import Envelope
 from schemas.ids import trace_key
 from schemas.point import PointBatch
-from tests.pipeline.kafka import DEADLINE, create, fresh, read_all
+from tests.pipeline.kafka import DEADLINE, create, fresh, producing, read_all
+from tests.pipeline.processes import Processes
 from tests.schemas.rows import scan_span
 from tests.services import eventually
-from tests.services.process import spawn
 
 DECISION_WAIT_MS = 1_000
 
@@ -60,19 +59,19 @@ def configuration(bootstrap: str, raw: str, **kafka: Any) -> dict[str, Any]:
     }
 
 
-class Stages:
+class Stages(Processes):
     """One pipeline: raw topics, internal topics, workers as processes. SECTIONS are further ones of its file."""
 
     SECTIONS: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, bootstrap: str, folder: Path, **kafka: Any) -> None:
+        super().__init__()
         self.bootstrap, self.raw = bootstrap, fresh("raw")
         self.settings = {**configuration(bootstrap, self.raw, **kafka), **self.SECTIONS}
         self.config = Config.model_validate(self.settings)
         self.topics = Topics(self.config.kafka.prefix)
         self.file = folder / "tailrace.yaml"
         self.file.write_text(yaml.safe_dump(self.settings))
-        self._running: list[subprocess.Popen[bytes]] = []
         self.produced: dict[str, int] = {}
 
     async def create(self, raw: int = 2) -> Self:
@@ -87,17 +86,7 @@ class Stages:
 
     def start(self, *roles: str) -> subprocess.Popen[bytes]:
         """A worker process."""
-        code = "from pipeline.cli import main; main()"
-        command = [sys.executable, "-c", code, "worker", "--config", str(self.file), "--role", ",".join(roles)]
-        process = spawn(command)
-        self._running.append(process)
-        return process
-
-    def stop(self) -> None:
-        for process in self._running:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+        return self.worker(self.file, *roles)
 
     async def has_members(self, role: str, count: int) -> bool:
         """Whether the role's group is stable with so many members."""
@@ -117,16 +106,8 @@ class Stages:
 
         await eventually(seen, DEADLINE, f"{topic} has {count} partitions")
 
-    @contextlib.asynccontextmanager
-    async def producer(self, transactional_id: str | None = None) -> AsyncIterator[AIOKafkaProducer]:
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self.bootstrap, transactional_id=transactional_id, enable_idempotence=True
-        )
-        await producer.start()
-        try:
-            yield producer
-        finally:
-            await producer.stop()
+    def producer(self, transactional_id: str | None = None) -> contextlib.AbstractAsyncContextManager[AIOKafkaProducer]:
+        return producing(self.bootstrap, transactional_id)
 
     async def produce(self, producer: AIOKafkaProducer, *names: str, partition: int = 0, at: int | None = None) -> None:
         """One raw message of spans (`trace/span`, `!` failed) with its timestamp in ms."""

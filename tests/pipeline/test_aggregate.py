@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -27,9 +26,9 @@ from processors.span_metrics import span_metric_names
 from schemas.errors import ProtocolError
 from schemas.point import HistogramValue, PointBatch
 from schemas.sample import Tick, read_tick
-from tests.pipeline.kafka import DEADLINE, committed, expired, forget, fresh, read_all
+from tests.pipeline.kafka import DEADLINE, committed, expired, forget, fresh, producing, read_all
+from tests.pipeline.processes import Processes
 from tests.services import Kafka, eventually
-from tests.services.process import spawn
 
 NAMES = span_metric_names("traces_span_metrics", ["tenant"], [10, 100])
 PARTITION = 0
@@ -57,41 +56,25 @@ def configuration(bootstrap: str, **kafka: Any) -> dict[str, Any]:
     }
 
 
-class Pipeline:
+class Pipeline(Processes):
     """Points by number, ticks as the Prometheus sink would read them, workers as processes."""
 
     def __init__(self, raw: dict[str, Any], folder: Path) -> None:
+        super().__init__()
         self.config = Config.model_validate(raw)
         self.topics = Topics(self.config.kafka.prefix)
         self.bootstrap = self.config.kafka.bootstrap_servers[0]
         self.points = TopicPartition(self.topics.points, PARTITION)
         self.file = folder / "tailrace.yaml"
         self.file.write_text(yaml.safe_dump(raw))
-        self._running: list[subprocess.Popen[bytes]] = []
         self.produced = 0
 
     def start(self) -> subprocess.Popen[bytes]:
         """A worker process with the aggregate role."""
-        code = "from pipeline.cli import main; main()"
-        command = [sys.executable, "-c", code, "worker", "--config", str(self.file), "--role", "aggregate"]
-        process = spawn(command)
-        self._running.append(process)
-        return process
+        return self.worker(self.file, "aggregate")
 
-    def stop(self) -> None:
-        for process in self._running:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-
-    @contextlib.asynccontextmanager
-    async def producer(self, transactional_id: str | None = None) -> AsyncIterator[AIOKafkaProducer]:
-        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, transactional_id=transactional_id)
-        await producer.start()
-        try:
-            yield producer
-        finally:
-            await producer.stop()
+    def producer(self, transactional_id: str | None = None) -> contextlib.AbstractAsyncContextManager[AIOKafkaProducer]:
+        return producing(self.bootstrap, transactional_id)
 
     async def produce(self, producer: AIOKafkaProducer, count: int) -> None:
         """`count` spans of as many tenants: one point for each metric."""

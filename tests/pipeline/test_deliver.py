@@ -6,12 +6,10 @@ import asyncio
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +32,10 @@ from schemas.envelope import Envelope, RowVerdict
 from schemas.sample import Tick
 from tests.faults.proxy import spans_in
 from tests.pipeline.configs import MINIMAL
-from tests.pipeline.kafka import DEADLINE, committed, create, expired, forget, fresh, read_all
+from tests.pipeline.kafka import DEADLINE, committed, create, expired, forget, fresh, producing, read_all
+from tests.pipeline.processes import Processes
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus, eventually, free_port, start_collector
-from tests.services.process import HOST, spawn
+from tests.services.process import HOST
 from tests.sinks import faulty
 from tests.sinks.building import counter, envelope, key_values, log, now_ms, span, spans_of
 
@@ -76,14 +75,8 @@ class Setup:
         assert await internal.ensure(self.config) == []
         return self
 
-    @asynccontextmanager
-    async def producer(self, transactional_id: str | None = None) -> AsyncIterator[AIOKafkaProducer]:
-        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, transactional_id=transactional_id)
-        await producer.start()
-        try:
-            yield producer
-        finally:
-            await producer.stop()
+    def producer(self, transactional_id: str | None = None) -> AbstractAsyncContextManager[AIOKafkaProducer]:
+        return producing(self.bootstrap, transactional_id)
 
     async def write(self, topic: str, values: Sequence[bytes]) -> None:
         """Spread over all partitions."""
@@ -197,11 +190,7 @@ async def test_an_outage_and_a_kill_with_batches_in_hand(kafka: Kafka, tmp_path:
         t, role = setup.topics, "sink.elasticsearch"
         file = tmp_path / "tailrace.yaml"
         file.write_text(yaml.safe_dump(setup.raw))
-        code = "from pipeline.cli import main; main()"
-        command = [sys.executable, "-c", code, "worker", "--config", str(file), "--role", role]
-
-        def start() -> subprocess.Popen[bytes]:
-            return spawn(command)
+        processes = Processes()
 
         async def stored(number: int) -> None:
             async def there() -> bool:
@@ -212,7 +201,7 @@ async def test_an_outage_and_a_kill_with_batches_in_hand(kafka: Kafka, tmp_path:
         async def send(first: int) -> None:
             await setup.write(t.kept_logs, [of_logs(range(n, n + 10)) for n in range(first, first + 400, 10)])
 
-        worker = start()
+        worker = processes.worker(file, role)
         try:
             await send(0)
             await stored(400)
@@ -226,7 +215,7 @@ async def test_an_outage_and_a_kill_with_batches_in_hand(kafka: Kafka, tmp_path:
             after = [await committed(kafka.bootstrap, t.group(role), TopicPartition(t.kept_logs, p)) for p in range(4)]
             assert after == before, "nothing that was not answered is committed"
             server.resume()
-            worker = start()
+            worker = processes.worker(file, role)
             await stored(800)
             server.kill()
             await send(800)
@@ -235,8 +224,7 @@ async def test_an_outage_and_a_kill_with_batches_in_hand(kafka: Kafka, tmp_path:
             worker.send_signal(signal.SIGTERM)
             assert worker.wait(DEADLINE) == 0
         finally:
-            worker.kill()
-            worker.wait()
+            processes.stop()
         assert await documents(server, setup, name) == Counter(range(1200))
         assert await read_all(kafka.bootstrap, t.dlq) == []
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
@@ -65,6 +66,10 @@ async def faulty(kafka: Kafka, folder: Path) -> Faulty:
     stages = Faulty(kafka.bootstrap, folder)
     await stages.create()
     return stages
+
+
+async def bury(stages: Stages, producer: AIOKafkaProducer, letter: DeadLetter) -> None:
+    await producer.send_and_wait(stages.topics.dlq, letter.value, letter.key(), headers=letter.headers())
 
 
 async def test_letters_of_a_wrong_encoding_are_replayed_once_it_is_mended(kafka: Kafka, tmp_path: Path) -> None:
@@ -124,7 +129,7 @@ async def test_one_letter_is_shown_and_replayed(kafka: Kafka, tmp_path: Path) ->
     row = DeadLetter(value, stages.raw, 1, 6, now(), 2, "ingest", Reason.NO_SPAN_ID, "", "otlp_proto", 20)
     async with stages.producer() as producer:
         for one in (letter, row):
-            await producer.send_and_wait(stages.topics.dlq, one.value, one.key(), headers=one.headers())
+            await bury(stages, producer, one)
         await producer.send_and_wait(stages.topics.dlq, b"not ours")
     told: list[tuple[int, int]] = []
     async with Queue(stages.config, lambda *read: told.append(read)) as queue:
@@ -158,7 +163,7 @@ async def test_ctrl_c_at_the_question_is_no(kafka: Kafka, tmp_path: Path) -> Non
     stages = await faulty(kafka, tmp_path)
     letter = DeadLetter(b"{}", stages.raw, 1, 5, now(), 0, "ingest", Reason.MALFORMED, "", "")
     async with stages.producer() as producer:
-        await producer.send_and_wait(stages.topics.dlq, letter.value, letter.key(), headers=letter.headers())
+        await bury(stages, producer, letter)
     # Whoever runs the tests in the background has Ctrl-C ignored.
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from pipeline.cli import main; main()"
@@ -187,7 +192,7 @@ async def test_what_another_replay_has_sent_meanwhile_is_not_sent_again(kafka: K
     stages = await faulty(kafka, tmp_path)
     letter = DeadLetter(b"{}", stages.raw, 1, 5, now(), 0, "ingest", Reason.MALFORMED, "", "")
     async with stages.producer() as producer:
-        await producer.send_and_wait(stages.topics.dlq, letter.value, letter.key(), headers=letter.headers())
+        await bury(stages, producer, letter)
     async with Queue(stages.config) as queue, Replay(stages.config, queue, Wanted()) as waiting:
         assert (await waiting.look()).sent == 1
         assert (await stages.dlq("replay", "--yes")).exit_code == 0
@@ -206,14 +211,14 @@ async def test_since_a_time_behind_its_receipt_a_letter_goes_round_no_more(kafka
     stages = await faulty(kafka, tmp_path)
     first = DeadLetter(b"{}", stages.raw, 1, 5, now(), 0, "ingest", Reason.MALFORMED, "", "")
     async with stages.producer() as producer:
-        await producer.send_and_wait(stages.topics.dlq, first.value, first.key(), headers=first.headers())
+        await bury(stages, producer, first)
         assert (await stages.dlq("replay", "--yes")).exit_code == 0
         (sent,) = await stages.records(stages.raw)
         await asyncio.sleep(0.01)
         since = now()
         await asyncio.sleep(0.01)
         back = replace(first, partition=sent.partition, offset=sent.offset)
-        await producer.send_and_wait(stages.topics.dlq, back.value, back.key(), headers=back.headers())
+        await bury(stages, producer, back)
     wanted = Wanted(since_ms=since)
     async with Queue(stages.config) as queue, Replay(stages.config, queue, wanted, most=1) as replaying:
         found = await replaying.look()
@@ -233,7 +238,7 @@ async def test_a_letter_that_is_too_large_for_the_topic_costs_its_neighbours_not
     async with stages.producer() as producer:
         for offset, value in enumerate(values):
             letter = DeadLetter(value, small, 3, offset, now(), 0, "ingest", Reason.MALFORMED)
-            await producer.send_and_wait(stages.topics.dlq, value, letter.key(), headers=letter.headers())
+            await bury(stages, producer, letter)
     result = await stages.dlq("replay", "--topic", small, "--yes")
     assert result.exit_code == 1
     assert "3 letters sent" in result.stdout

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
 from pipeline import telemetry
@@ -24,6 +24,15 @@ async def create(bootstrap: str, topics: Mapping[str, int], **configs: str) -> N
         await admin.create_topics([NewTopic(n, c, 1, topic_configs=dict(configs)) for n, c in topics.items()])
     finally:
         await admin.close()
+
+
+@contextlib.asynccontextmanager
+async def producing(bootstrap: str, transactional_id: str | None = None) -> AsyncIterator[AIOKafkaProducer]:
+    """A producer that writes each record once."""
+    async with AIOKafkaProducer(
+        bootstrap_servers=bootstrap, transactional_id=transactional_id, enable_idempotence=True
+    ) as producer:
+        yield producer
 
 
 def fresh(name: str) -> str:

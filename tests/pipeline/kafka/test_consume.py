@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from pathlib import Path
@@ -28,30 +27,22 @@ from pipeline.watching.identity import process_name
 from pipeline.worker import Worker, application
 from schemas.errors import ProtocolError, Unavailable
 from tests.pipeline.copying import Copy, copier
-from tests.pipeline.kafka import DEADLINE, committed, create, fresh, read_all
+from tests.pipeline.kafka import DEADLINE, committed, create, fresh, producing, read_all
+from tests.pipeline.processes import Processes
 from tests.services import Kafka, eventually
-from tests.services.process import spawn
 
 PARTITIONS = 8
 
 
-class Copiers:
+class Copiers(Processes):
     """Copying workers as processes of their own."""
 
     def __init__(self, bootstrap: str, source: str, target: str) -> None:
-        self._args = [sys.executable, "-m", "tests.pipeline.copying", bootstrap, source, target]
-        self._running: list[subprocess.Popen[bytes]] = []
+        super().__init__()
+        self._topics = bootstrap, source, target
 
     def start(self) -> subprocess.Popen[bytes]:
-        process = spawn(self._args)
-        self._running.append(process)
-        return process
-
-    def stop(self) -> None:
-        for process in self._running:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+        return self.python("-m", "tests.pipeline.copying", *self._topics)
 
 
 @pytest.fixture
@@ -80,16 +71,6 @@ def copiers(every_kafka: Kafka, topics: tuple[str, str]) -> Iterator[Copiers]:
     found.stop()
 
 
-@contextlib.asynccontextmanager
-async def producing(kafka: Kafka, topic: str, transactional_id: str) -> AsyncIterator[AIOKafkaProducer]:
-    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=transactional_id)
-    await producer.start()
-    try:
-        yield producer
-    finally:
-        await producer.stop()
-
-
 async def produce(
     producer: AIOKafkaProducer, topic: str, first: int, count: int, partitions: int = PARTITIONS
 ) -> list[bytes]:
@@ -114,7 +95,7 @@ async def test_nothing_is_lost_or_doubled_by_joins_kill_9_and_sigterm(
     """A works, B joins, A is killed with SIGKILL, C joins, B leaves by SIGTERM; input has aborted transactions."""
     source, target = topics
     await create(every_kafka.bootstrap, {source: PARTITIONS, target: PARTITIONS})
-    async with producing(every_kafka, source, fresh("raw")) as producer:
+    async with producing(every_kafka.bootstrap, fresh("raw")) as producer:
         expected: list[bytes] = []
 
         async def copied(share: float) -> bool:
@@ -160,7 +141,7 @@ async def test_a_rebalance_that_gives_partitions_back_keeps_their_leases(
         assert group.consumer._coordinator.member_id.startswith(f"{group.role}-{process_name()}-")
         assert len(leases) == PARTITIONS
         assert all(kept[unit] is lease for unit, lease in group._leases.items())
-        async with producing(every_kafka, source, fresh("raw")) as producer:
+        async with producing(every_kafka.bootstrap, fresh("raw")) as producer:
             expected = await produce(producer, source, 0, 2 * PARTITIONS)
 
             async def copied() -> bool:
@@ -186,9 +167,9 @@ async def test_a_fenced_owner_writes_nothing_and_takes_over_again(every_kafka: K
             return len(group._leases) == 1
 
         await eventually(owned, DEADLINE, "the partition is ours")
-        async with producing(every_kafka, source, leases[0].transaction._producer._txn_manager.transactional_id):
+        async with producing(every_kafka.bootstrap, leases[0].transaction._producer._txn_manager.transactional_id):
             pass  # InitProducerId of the same id: the worker is fenced
-        async with producing(every_kafka, source, fresh("raw")) as producer:
+        async with producing(every_kafka.bootstrap, fresh("raw")) as producer:
             expected = await produce(producer, source, 0, 3, partitions=1)
 
             async def copied() -> bool:
@@ -216,7 +197,7 @@ async def test_an_exception_never_acknowledges(
     monkeypatch.setattr(Copy, "process", fail)
     worker = copier(kafka.bootstrap, source, target)
     await worker.start()
-    async with producing(kafka, source, fresh("raw")) as producer:
+    async with producing(kafka.bootstrap, fresh("raw")) as producer:
         await produce(producer, source, 0, 1, partitions=1)
     with pytest.raises(ProtocolError, match="half-way"):
         await asyncio.wait_for(worker.wait(), DEADLINE)
@@ -239,7 +220,7 @@ async def test_nothing_is_fetched_while_a_lease_that_failed_is_taken_over(
         process(self, *batch)
 
     monkeypatch.setattr(Copy, "process", fail_once)
-    async with copying(kafka, topics) as (_, group), producing(kafka, topics[0], fresh("raw")) as producer:
+    async with copying(kafka, topics) as (_, group), producing(kafka.bootstrap, fresh("raw")) as producer:
 
         async def open_and_look(self: Copy) -> Any:
             paused.append(group.consumer.paused())
@@ -273,7 +254,7 @@ async def test_a_takeover_that_was_overtaken_is_tried_again(
 
     monkeypatch.setattr(Copy, "open", open_slowly)
     await create(kafka.bootstrap, {source: 1, target: 1})
-    async with producing(kafka, source, fresh("raw")) as producer:
+    async with producing(kafka.bootstrap, fresh("raw")) as producer:
         expected = await produce(producer, source, 0, 1, partitions=1)
         worker = copier(kafka.bootstrap, source, target)
         await worker.start()
@@ -452,7 +433,7 @@ async def test_a_fetcher_that_died_in_silence_stops_the_worker(
             raise RuntimeError("a batch that does not decode")
 
         monkeypatch.setattr(group.consumer._fetcher, "_proc_fetch_request", died)
-        async with producing(kafka, source, fresh("raw")) as producer:
+        async with producing(kafka.bootstrap, fresh("raw")) as producer:
             await produce(producer, source, 0, 1, partitions=1)
         with pytest.raises(Unavailable, match=f"{source}/0: nothing fetched from 0 on, it ends at 51; it has stood"):
             await asyncio.wait_for(worker.wait(), DEADLINE)
@@ -466,7 +447,7 @@ async def test_only_the_leader_says_that_a_log_ends_before_the_position(
     source, target = topics
     async with (
         copying(kafka, topics, client_rack="here") as (worker, group),
-        producing(kafka, source, fresh("raw")) as producer,
+        producing(kafka.bootstrap, fresh("raw")) as producer,
     ):
         expected = await produce(producer, source, 0, 1, partitions=1)
 
