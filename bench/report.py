@@ -72,7 +72,7 @@ def loads_text(figures: Mapping[str, Any]) -> str:
 
 
 def transaction_text(figures: Mapping[str, Any]) -> str:
-    """For docs/adr/0003-delivery.md and docs/performance.md."""
+    """For docs/performance.md."""
     options = figures["options"]
     text = (
         f"{options['raw_partitions']} partitions in each of two raw topics (spans, logs), "

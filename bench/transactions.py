@@ -1,4 +1,4 @@
-"""What exactly-once costs the broker: `python -m bench.transactions`. The figures of docs/adr/0003-delivery.md.
+"""What exactly-once costs the broker: `make bench BENCH=transactions`.
 
 For each N (partitions of spans and logs), ingest and sample run in a process of their own at a paced load, then
 without any. Counted are transactions, control records (how far the ends of our topics moved, minus the records that

@@ -28,6 +28,12 @@ def test_what_shows_it_exists(label: str, shown: str) -> None:
             assert re.search(rf"def {function}\(", text), name
 
 
+def test_the_traps_that_the_decision_settles_are_there() -> None:
+    settled = set(re.findall(r"\b[FS]\d+\b", (ROOT / "docs/adr/0003-delivery.md").read_text(encoding="utf-8")))
+    assert len(settled) > 20
+    assert settled <= {label for label, _ in ROWS}
+
+
 def test_every_trap_is_there() -> None:
     labels = {label for label, _ in ROWS}
     assert {"I1", "I2", "I3"} <= labels
