@@ -14,7 +14,7 @@ import pytest
 from bench import sizing, transactions
 from bench import throughput_tables as throughput
 from bench.report import DOCS, PLACE, SOURCES, TABLES, filled, markdown
-from tests.repository import ROOT
+from tests.repository import ROOT, committed
 
 PAGES = sorted(DOCS.rglob("*.md"))
 LINKED = re.compile(r"\]\((performance-[\w-]+\.md|explanation/[\w-]+\.md)")
@@ -53,6 +53,18 @@ TRANSACTIONS = {
         {"partitions": 4, "loaded": WINDOW, "idle": WINDOW | {"spans": 0.0, "spans_per_envelope": None}},
     ],
 }
+
+
+def test_the_list_of_benchmarks_has_each_module_that_runs() -> None:
+    """`stamped` and `timed` are workers, which benchmarks start."""
+    listed = (
+        (ROOT / "docs/performance.md").read_text(encoding="utf-8").partition("\n## The commands\n")[2].split("```")[1]
+    )
+    named = {"compare", *re.findall(r"(?:BENCH=|-m bench\.)([\w.]+)", listed)}
+    runs = [path for path in committed("bench/*.py") if '__name__ == "__main__"' in path.read_text(encoding="utf-8")]
+    modules = {".".join(path.relative_to(ROOT / "bench").with_suffix("").parts) for path in runs}
+    assert named == modules - {"stamped", "timed"}
+    assert all((ROOT / "bench/results" / name).is_file() for name in re.findall(r"[\w-]+\.json\b", listed))
 
 
 def named(page: Path) -> list[str]:
