@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+_scanner = find_spec("schemas.otlp_scan")
+COMPILED = _scanner is not None and not str(_scanner.origin).endswith(".py")
+"""Whether the hot modules run compiled here."""
 
 
 def python_path() -> str:

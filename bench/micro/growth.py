@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
 
@@ -32,6 +31,7 @@ from processors.sampling.policies import Policy
 from processors.sampling.window import Settings, Window
 from schemas.raw_batch import RawReader, Record
 from tests.repository import ROOT
+from tests.schemas.rows import attribute
 
 COLUMNS = ("Load", "µs a span", "Against the usual")
 MEASURED_SPANS = 400_000
@@ -66,11 +66,6 @@ LOADS = {
     **{f"{n:,} live traces of 2 spans": replace(USUAL, spans_per_trace=2, live=n)
        for n in (10_000, 100_000, 1_000_000, 5_000_000)},
 }  # fmt: skip
-
-
-def attribute(key: str, value: str) -> KeyValue:
-    """A string."""
-    return KeyValue(key=key, value=AnyValue(string_value=value))
 
 
 def spans_message(random: Random, given: Given) -> bytes:

@@ -18,7 +18,6 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
 
@@ -29,6 +28,7 @@ from processors.sampling.window import Settings, Window
 from processors.span_metrics import SpanMetrics
 from schemas.otlp_scan import SpanColumns
 from schemas.raw_batch import RawReader, Record
+from tests.schemas.rows import attribute
 
 SPANS_A_MESSAGE = 200
 SPANS_A_TRACE = 5
@@ -42,11 +42,6 @@ POLICIES = [
     {"name": "slow", "type": "latency", "latency": {"threshold_ms": 500}},
     {"name": "rest", "type": "probabilistic", "probabilistic": {"sampling_percentage": 4}},
 ]
-
-
-def text(key: str, value: str) -> KeyValue:
-    """A string attribute."""
-    return KeyValue(key=key, value=AnyValue(string_value=value))
 
 
 def message(random: Random, at: int) -> bytes:
@@ -66,11 +61,15 @@ def message(random: Random, at: int) -> bytes:
                     kind=Span.SPAN_KIND_SERVER,
                     start_time_unix_nano=start,
                     end_time_unix_nano=start + random.randrange(100_000_000),
-                    attributes=[text(f"example.attribute.{i}", f"a value of it {random.random()}") for i in range(8)],
+                    attributes=[
+                        attribute(f"example.attribute.{i}", f"a value of it {random.random()}") for i in range(8)
+                    ],
                     status=Status(code=Status.STATUS_CODE_ERROR if failed and number == 3 else Status.STATUS_CODE_OK),
                 )
             )
-    resource = Resource(attributes=[text("service.name", f"service-{random.randrange(20)}"), text("host.name", "a")])
+    resource = Resource(
+        attributes=[attribute("service.name", f"service-{random.randrange(20)}"), attribute("host.name", "a")]
+    )
     return TracesData(
         resource_spans=[ResourceSpans(resource=resource, scope_spans=[ScopeSpans(spans=spans)])]
     ).SerializeToString()

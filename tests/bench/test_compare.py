@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
+from bench import measure
 from bench.compare import options_of, parsed, told
 from bench.compare_tables import COLUMNS, DEFAULTS, RATIO_COLUMNS, command, heading, kept, key, native, ratios, rows
 from bench.contest import catch_up, run, task_of
 from bench.contestants import LEAN, MODES, TAILRACE
 from bench.load import Load
-from bench.measure import COMPILED
 from bench.report import compare_text
 from bench.verdicts import Mix, digest
 from tests.bench.test_report import MACHINE
+from tests.repository import COMPILED
 from tests.services import Kafka
 
 PARTITIONS = 2
@@ -143,5 +142,4 @@ def test_a_run_counts_what_came_out(kafka: Kafka) -> None:
     assert set(figures["cpu_seconds"]) == set(figures["peak_rss_bytes"]) == {"ingest", "sample"}
     assert figures["cpu_per_million"] > 0
     assert figures["kafka_bytes_per_raw_byte"] > 0.2
-    compiled = str(import_module(f"schemas.{COMPILED}").__file__).endswith(EXTENSION_SUFFIXES[0])
-    assert [COMPILED in names for names in figures["native"].values()] == [compiled] * 2
+    assert [measure.COMPILED in names for names in figures["native"].values()] == [COMPILED] * 2

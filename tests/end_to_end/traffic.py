@@ -13,12 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaProducer
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import Status, TracesData
 
 from tests.end_to_end.truth import SEVERITIES, UID, Log, Span, Truth
+from tests.schemas.rows import attribute
 
 MS = 1_000_000  # ns
 SERVICES = ("storefront", "orders", "payments")
@@ -197,7 +198,7 @@ def spans_data(spans: Iterable[Span]) -> bytes:
     for span in spans:
         if span.service not in scopes:
             resource = data.resource_spans.add()
-            resource.resource.attributes.append(_attribute("service.name", span.service))
+            resource.resource.attributes.append(attribute("service.name", span.service))
             scopes[span.service] = resource.scope_spans.add()
             scopes[span.service].scope.name = "shop"
         message = scopes[span.service].spans.add(
@@ -208,7 +209,7 @@ def spans_data(spans: Iterable[Span]) -> bytes:
             kind=SpanMessage.SPAN_KIND_SERVER,
             start_time_unix_nano=span.start_ns,
             end_time_unix_nano=span.end_ns,
-            attributes=[_attribute(*item) for item in span.attributes.items()],
+            attributes=[attribute(*item) for item in span.attributes.items()],
         )
         if span.error:
             message.status.code = Status.STATUS_CODE_ERROR
@@ -221,7 +222,7 @@ def logs_data(logs: Iterable[Log]) -> bytes:
     data = LogsData()
     for log in logs:
         resource = data.resource_logs.add()
-        resource.resource.attributes.append(_attribute("service.name", log.service))
+        resource.resource.attributes.append(attribute("service.name", log.service))
         resource.scope_logs.add().log_records.add(
             time_unix_nano=log.time_ns,
             observed_time_unix_nano=log.time_ns,
@@ -230,11 +231,7 @@ def logs_data(logs: Iterable[Log]) -> bytes:
             body=AnyValue(string_value=log.body),
             trace_id=bytes.fromhex(log.trace_id),
             span_id=bytes.fromhex(log.span_id),
-            attributes=[_attribute(UID, log.uid)],
+            attributes=[attribute(UID, log.uid)],
         )
     encoded: bytes = data.SerializeToString()
     return encoded
-
-
-def _attribute(key: str, value: str) -> KeyValue:
-    return KeyValue(key=key, value=AnyValue(string_value=value))

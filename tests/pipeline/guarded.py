@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from tests.services.process import HOST, free_port
 from tests.services.servers import Kafka
+from tests.services.serving import serving
 
 USER, PASSWORD = "etl", "let-me-in-kafka"
 CLIENT_ID, CLIENT_SECRET = "tailrace:workers", "pässword of the client"
@@ -138,18 +139,11 @@ async def provider(authorities: Authorities) -> AsyncIterator[Provider]:
             return web.json_response({"error": "invalid_client"}, status=401)
         return web.json_response({"access_token": authorities.token(), "token_type": "Bearer", "expires_in": 600})
 
-    app = web.Application()
-    app.router.add_post("/token", token)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
-    await runner.setup()
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authorities.server.configure_cert(tls)
-    await web.TCPSite(runner, HOST, 0, ssl_context=tls).start()
-    found = Provider(f"https://{HOST}:{runner.addresses[0][1]}/token")
-    try:
+    async with serving(token, tls) as url:
+        found = Provider(f"{url}/token")
         yield found
-    finally:
-        await runner.cleanup()
 
 
 def _pkcs8(pem: bytes, password: str = "") -> bytes:

@@ -26,18 +26,17 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from processors.metric_points import TO_OTLP, MetricFlush, MetricPoints, Naming
 from processors.regroup import AUTO, ENCODINGS, Regroup
-from schemas import otlp_scan
 from schemas.errors import Malformed
 from schemas.formats import jaeger_json, jaeger_proto, otlp_json, text_logs
 from schemas.formats.jaeger_model import TEXT
 from schemas.point import PointBatch
 from tests.processors.test_metric_points import message, timed
+from tests.repository import COMPILED
 from tests.schemas.formats import collector
 from tests.schemas.formats.spans import comparable, jsonpb, spans
 from tests.schemas.formats.test_otlp_json import IDS, hexed
 from tests.schemas.test_mutations import damaged
 
-COMPILED = not str(otlp_scan.__file__).endswith(".py")
 SCALE = int(os.environ.get("MUTATIONS", 1)) if COMPILED else 0.02
 TIMES = 8
 HOSTILE: tuple[Any, ...] = (

@@ -20,7 +20,6 @@ from processors.family import MOST_LABELS
 from processors.regroup import Flush, Regroup
 from processors.sampling.window import Burst, _encoded
 from processors.series import SeriesStore
-from schemas import otlp_scan
 from schemas.envelope import Envelope
 from schemas.otlp_build import traces_data
 from schemas.point import PointBatch, Shape
@@ -30,11 +29,10 @@ from tests.pipeline.configs import MINIMAL
 from tests.processors.metric_strategies import apply
 from tests.processors.sampling.pair import LOGS, RAW, SETTINGS, SPANS, START, WAIT, Owner, Pair
 from tests.processors.test_metric_points import message, read, timed
-from tests.repository import ROOT
+from tests.repository import COMPILED, ROOT
 from tests.schemas.rows import scan_span
 
 PAGE = ROOT / "docs" / "reference" / "limits.md"
-COMPILED = not str(otlp_scan.__file__).endswith(".py")
 LIMITS = Limits()
 MB = 1_000_000
 

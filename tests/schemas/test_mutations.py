@@ -15,11 +15,11 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
-from schemas import otlp_check, otlp_scan
+from schemas import otlp_check
 from schemas.otlp_scan import RawRows
+from tests.repository import COMPILED
 from tests.schemas.test_otlp_scan import is_stricter, key_of, parsed_or_none, parts_of
 
-COMPILED = not str(otlp_scan.__file__).endswith(".py")
 MUTATIONS = 100_000 if COMPILED else 2_000  # of each signal
 FIELDS = {
     "traces": (otlp_check.TracesData, "resource_spans", "scope_spans", "spans"),

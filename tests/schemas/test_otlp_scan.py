@@ -26,7 +26,7 @@ from schemas.otlp_build import logs_data, span_attribute, traces_data
 from schemas.otlp_scan import MAX_DEPTH, Rows, SpanColumns, resource_attributes
 from schemas.reasons import Reason
 from tests.schemas.otlp_wire import LOG_RECORDS, RESOURCES, SPANS, bytes_field, data_of, message, mutated, varint
-from tests.schemas.rows import scan_events, scan_log, scan_span, split_logs, split_traces
+from tests.schemas.rows import attribute, scan_events, scan_log, scan_span, split_logs, split_traces
 
 KEYS = {b"http.route": 0, b"error": 1, b"": 2}
 SpanBytes = otlp_check.message_class("trace.v1.Span")
@@ -315,13 +315,9 @@ def span(**fields: Any) -> Span:
     return Span(trace_id=ID, span_id=SPAN_ID, name="GET /", kind=Span.SPAN_KIND_SERVER, **fields)
 
 
-def text(key: str, value: str) -> KeyValue:
-    return KeyValue(key=key, value=AnyValue(string_value=value))
-
-
 def test_what_an_sdk_writes() -> None:
     spans = [span(start_time_unix_nano=5, end_time_unix_nano=9, flags=0x101), span(parent_span_id=SPAN_ID)]
-    resource = Resource(attributes=[text("service.name", "cart")])
+    resource = Resource(attributes=[attribute("service.name", "cart")])
     scope = InstrumentationScope(name="lib")
     data = TracesData(
         resource_spans=[ResourceSpans(resource=resource, schema_url="u", scope_spans=[
@@ -348,13 +344,13 @@ def test_a_message_without_a_resource_is_none(split: Callable[[bytes], Rows], da
 
 
 def test_a_resource_without_spans_is_a_message_with_a_resource_and_no_rows() -> None:
-    data = TracesData(resource_spans=[ResourceSpans(resource=Resource(attributes=[text("a", "b")]))])
+    data = TracesData(resource_spans=[ResourceSpans(resource=Resource(attributes=[attribute("a", "b")]))])
     rows = split_traces(data.SerializeToString())
     assert (len(rows), len(rows.resources)) == (0, 1)
 
 
 def test_rows_of_one_resource_are_rebuilt_into_one() -> None:
-    resource = ResourceSpans(resource=Resource(attributes=[text("a", "b")])).SerializeToString()
+    resource = ResourceSpans(resource=Resource(attributes=[attribute("a", "b")])).SerializeToString()
     row = span().SerializeToString()
     groups = [(resource, b"", [row]), (resource, b"", [row, row]), (resource, b"\x1a\x01u", [row]), (b"", b"", [row])]
     data = TracesData.FromString(traces_data(groups))
@@ -362,8 +358,8 @@ def test_rows_of_one_resource_are_rebuilt_into_one() -> None:
 
 
 def test_a_resource_after_its_spans_and_in_two_parts() -> None:
-    one = Resource(attributes=[text("a", "1")]).SerializeToString()
-    two = Resource(attributes=[text("b", "2")]).SerializeToString()
+    one = Resource(attributes=[attribute("a", "1")]).SerializeToString()
+    two = Resource(attributes=[attribute("b", "2")]).SerializeToString()
     scope = ScopeSpans(spans=[span()]).SerializeToString()
     part = b"".join(bytes((head, len(body))) + body for head, body in ((0x0A, one), (0x12, scope), (0x0A, two)))
     data = b"\x0a" + varint(len(part)) + part
@@ -399,7 +395,7 @@ def test_other_formats_are_malformed(data: bytes) -> None:
 
 def test_every_truncation_of_a_message_is_refused_or_shorter() -> None:
     whole = TracesData(
-        resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=[span(attributes=[text("error", "x")])])])]
+        resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=[span(attributes=[attribute("error", "x")])])])]
     ).SerializeToString()
     for end in range(1, len(whole)):
         with pytest.raises(Malformed):
@@ -412,7 +408,7 @@ def test_scalars_of_every_type_and_the_first_of_two_equal_keys() -> None:
         AnyValue(bytes_value=b"\xff"), AnyValue(array_value=ArrayValue(values=[AnyValue(int_value=1)])), AnyValue(),
     ]  # fmt: skip
     pairs = [KeyValue(key=str(index), value=value) for index, value in enumerate(values)]
-    row = span(attributes=[*pairs, text("1", "again"), text("5", "not the first")]).SerializeToString()
+    row = span(attributes=[*pairs, attribute("1", "again"), attribute("5", "not the first")]).SerializeToString()
     keys = {str(index).encode(): index for index in range(len(values))}
     assert scan_span(row, 0, len(row), keys).attributes == ["é", True, -3, 0.5, b"\xff", None, None]
 
@@ -455,13 +451,13 @@ def test_status_parts_merge() -> None:
 @given(st.text(max_size=300), st.text(max_size=300))
 def test_an_appended_attribute(key: str, value: str) -> None:
     appended = Span.FromString(span().SerializeToString() + span_attribute(key, value))
-    assert appended == span(attributes=[text(key, value)])
+    assert appended == span(attributes=[attribute(key, value)])
 
 
 def test_a_log() -> None:
     record = LogRecord(
         time_unix_nano=1, observed_time_unix_nano=2, severity_number=SeverityNumber.SEVERITY_NUMBER_ERROR,
-        trace_id=ID, span_id=SPAN_ID, body=AnyValue(string_value="x" * 300), attributes=[text("a", "b")], flags=1,
+        trace_id=ID, span_id=SPAN_ID, body=AnyValue(string_value="x" * 300), attributes=[attribute("a", "b")], flags=1,
     )  # fmt: skip
     row = record.SerializeToString()
     assert scan_log(row, 0, len(row)) == (ID, SPAN_ID, 17, 1, 2)

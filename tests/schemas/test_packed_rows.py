@@ -11,10 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas import packed_rows
 from schemas.packed_rows import PackedRows, after, opened
+from tests.repository import COMPILED
 
-COMPILED = not str(packed_rows.__file__).endswith(".py")
 MUTATIONS = 30_000 if COMPILED else 1_000
 
 integers = st.one_of(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from tests.services.process import HOST
+from tests.services.serving import serving
 
 
 @dataclass(slots=True)
@@ -62,13 +62,5 @@ def reset(request: web.Request, body: bytes) -> web.StreamResponse:
 async def faulty(*replies: Reply, tls: ssl.SSLContext | None = None) -> AsyncIterator[FaultyServer]:
     """A server on a free port for as long as the block lasts."""
     server = FaultyServer(list(replies))
-    app = web.Application(client_max_size=1 << 30)
-    app.router.add_route("*", "/{path:.*}", server.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
-    await runner.setup()
-    await web.TCPSite(runner, HOST, 0, ssl_context=tls).start()
-    server.url = f"http{'s' if tls else ''}://{HOST}:{runner.addresses[0][1]}"
-    try:
+    async with serving(server.handle, tls) as server.url:
         yield server
-    finally:
-        await runner.cleanup()

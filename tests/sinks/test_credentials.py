@@ -29,6 +29,7 @@ from tests.services import Collector, free_port
 from tests.services import Elasticsearch as ElasticsearchServer
 from tests.services import Prometheus as PrometheusServer
 from tests.services.process import HOST
+from tests.services.serving import serving
 from tests.sinks.building import counter, envelope, log, record, sink, span, tick
 from tests.sinks.faulty import faulty, status
 from tests.sinks.faulty_grpc import faulty_grpc, ok
@@ -219,18 +220,13 @@ async def checking(upstream: str, accepted: set[str], files: Certificates) -> As
             kept = {key: answer.headers[key] for key in ("Content-Type", "X-Elastic-Product") if key in answer.headers}
             return web.Response(status=answer.status, body=await answer.read(), headers=kept)
 
-    app = web.Application(client_max_size=1 << 30)
-    app.router.add_route("*", "/{path:.*}", handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0, auto_decompress=False)
-    await runner.setup()
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(files.server, files.server_key)
-    await web.TCPSite(runner, HOST, 0, ssl_context=tls).start()
-    async with aiohttp.ClientSession(auto_decompress=True) as client:
-        try:
-            yield f"https://{HOST}:{runner.addresses[0][1]}"
-        finally:
-            await runner.cleanup()
+    async with (
+        aiohttp.ClientSession(auto_decompress=True) as client,
+        serving(handle, tls, auto_decompress=False) as url,
+    ):
+        yield url
 
 
 async def test_elasticsearch_with_tls_an_api_key_and_a_token_that_rotates(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from pipeline.canary.backends import Elasticsearch, Jaeger, Labels, Looker, Prog
 from pipeline.canary.probe import Probe
 from pipeline.canary.settings import Backend
 from schemas.errors import Unavailable
-from tests.services.process import HOST
+from tests.services.serving import serving
 
 SPANS = 2
 
@@ -82,22 +83,15 @@ async def test_an_odd_answer_is_no_answer() -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(text=json.dumps(answers[-1]))
 
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
-    await runner.setup()
-    await web.TCPSite(runner, HOST, 0).start()
-    backend = Backend(endpoint=f"http://{HOST}:{runner.addresses[0][1]}")
-    looking: list[Looker] = [Jaeger(backend), Elasticsearch(backend, "logs"), Prometheus(backend, "calls")]
-    probe = Probe(bytes(15) + b"1", 0, 0.0)
-    await looking[-1].before(probe)
-    try:
+    async with serving(answer) as url, AsyncExitStack() as stack:
+        backend = Backend(endpoint=url)
+        looking: list[Looker] = [Jaeger(backend), Elasticsearch(backend, "logs"), Prometheus(backend, "calls")]
+        for looker in looking:
+            stack.push_async_callback(looker.close)
+        probe = Probe(bytes(15) + b"1", 0, 0.0)
+        await looking[-1].before(probe)
         for looker in looking:
             for odd in ODD:
                 answers.append(odd)
                 with pytest.raises(Unavailable, match=f"this is no answer of {looker.name}: "):
                     await looker.found(probe)
-    finally:
-        for looker in looking:
-            await looker.close()
-        await runner.cleanup()

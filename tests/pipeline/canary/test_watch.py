@@ -14,7 +14,7 @@ from pipeline.canary.probe import SPANS, Probe
 from pipeline.canary.watch import Watch
 from pipeline.config import Config
 from tests.pipeline.configs import MINIMAL
-from tests.services.process import HOST
+from tests.services.serving import serving
 
 LOGS = {"topic": "otlp_logs", "signal": "logs"}
 
@@ -33,20 +33,6 @@ class Prometheus:
         if self.away:
             return web.Response(status=503)
         return web.json_response({"data": {"result": [{"metric": {}, "value": [0, str(self.value)]}]}})
-
-
-@asynccontextmanager
-async def serving(backend: Prometheus) -> AsyncIterator[None]:
-    app = web.Application()
-    app.router.add_get("/api/v1/query", backend.answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
-    await runner.setup()
-    await web.TCPSite(runner, HOST, 0).start()
-    backend.url = f"http://{HOST}:{runner.addresses[0][1]}"
-    try:
-        yield
-    finally:
-        await runner.cleanup()
 
 
 @asynccontextmanager
@@ -77,7 +63,7 @@ async def outcomes(watch: Watch, traces: int) -> list[str]:
 async def test_prometheus_was_away_and_nothing_comes_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was counted meanwhile must not pass for what is lost then."""
     backend = Prometheus()
-    async with serving(backend), watching(monkeypatch, backend) as watch:
+    async with serving(backend.answer) as backend.url, watching(monkeypatch, backend) as watch:
         assert await outcomes(watch, 2) == ["complete"] * 2
         backend.away = True
         assert await outcomes(watch, 3) == ["unreachable"] * 3
@@ -93,7 +79,7 @@ async def test_prometheus_was_away_and_nothing_comes_afterwards(monkeypatch: pyt
 
 async def test_what_was_lost_while_prometheus_was_away_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = Prometheus()
-    async with serving(backend), watching(monkeypatch, backend) as watch:
+    async with serving(backend.answer) as backend.url, watching(monkeypatch, backend) as watch:
         assert await outcomes(watch, 2) == ["complete"] * 2
         backend.away = backend.loses = True
         assert await outcomes(watch, 3) == ["unreachable"] * 3

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, SeverityNumber
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
 
 from schemas.envelope import Envelope, RowVerdict, u32, u64
 from schemas.ids import trace_key
+from tests.schemas.rows import attribute
 
 MS = 1_000_000
 START = 1_700_000_000_000 * MS
-
-
-def attribute(key: str, value: str) -> KeyValue:
-    return KeyValue(key=key, value=AnyValue(string_value=value))
 
 
 def trace_id(number: int) -> bytes:

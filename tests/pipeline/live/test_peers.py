@@ -15,6 +15,7 @@ from pipeline.cli import cli
 from pipeline.live.peers import NOT_OWNER
 from tests.pipeline.configs import MINIMAL, as_yaml
 from tests.services.process import HOST, free_port
+from tests.services.serving import serving
 
 
 @asynccontextmanager
@@ -24,15 +25,8 @@ async def answering(text: str, status: int = 200) -> AsyncIterator[str]:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(text=text, status=status)
 
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
-    await runner.setup()
-    await web.TCPSite(runner, HOST, 0).start()
-    try:
-        yield f"http://{HOST}:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with serving(answer) as url:
+        yield url
 
 
 async def asked(folder: Path, command: str, answer: str, status: int = 200) -> tuple[str, Result]:

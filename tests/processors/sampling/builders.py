@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
@@ -26,6 +27,12 @@ from tests.schemas.rows import SpanScan, columns_of
 TRACE_ID = bytes.fromhex("4bf92f3577b34da6a3ce929d0e0e4736")
 MS = 1_000_000
 NOON = 1_800_000_000_000 * MS  # ns
+
+
+def random_keys(count: int) -> list[int]:
+    """Keys of traces; the same ones every time."""
+    random = Random(1)
+    return [random.getrandbits(64) for _ in range(count)]
 
 
 def policy(name: str, kind: str, /, **block: Any) -> Policy:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from processors.sampling.span_bits import NO_RANDOMNESS
 from processors.sampling.trace_table import TraceTable
 from processors.span_labels import SpanLabels
-from tests.processors.sampling.builders import Answers, span
+from tests.processors.sampling.builders import Answers, random_keys, span
 from tests.schemas.rows import columns_of
 
 WAIT = 10
@@ -31,11 +31,6 @@ def least(run: Callable[[], object]) -> int:
         run()
         spent.append(process_time_ns() - began)
     return min(spent)
-
-
-def random_keys(count: int) -> list[int]:
-    random = Random(1)
-    return [random.getrandbits(64) for _ in range(count)]
 
 
 class Table:

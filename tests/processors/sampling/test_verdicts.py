@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from random import Random
 from time import process_time_ns
 
 from hypothesis import given
@@ -12,17 +11,13 @@ from hypothesis import strategies as st
 from processors.sampling.verdicts import BUCKETS_PER_HORIZON, Verdicts
 from schemas.decision import DROPPED, Enrichment, Verdict
 from schemas.ids import HASH_FACTOR
+from tests.processors.sampling.builders import random_keys
 
 HORIZON = 16_000
 BUCKET = HORIZON // BUCKETS_PER_HORIZON
 KEPT = Verdict(True, "errors")
 NOWHERE = (0, 0)
 EVERYWHERE = (1 << 60, 1 << 60)
-
-
-def random_keys(count: int) -> list[int]:
-    random = Random(1)
-    return [random.getrandbits(64) for _ in range(count)]
 
 
 def test_a_verdict_is_found_until_one_horizon_later() -> None:
