@@ -30,7 +30,7 @@ from pipeline.demo.facts import (
 LONGEST_SECONDS = 1.2
 SLOW_MS = (850, 1000)
 QUEUE_MS = (80, 300)
-_NS = 1_000_000  # nanoseconds in a millisecond
+NS_PER_MS = 1_000_000
 _CALLERS = {SERVER: CLIENT, CONSUMER: PRODUCER}  # the other end of a span between services
 
 
@@ -137,8 +137,8 @@ class Journey:
             attributes |= self.customer
         if "http.request.method" in attributes:
             attributes["http.response.status_code"] = 503 if status == ERROR else 200
-        start_ns = self.start_ns + int(begin * _NS)
-        end_ns = self.start_ns + int(end * _NS)
+        start_ns = self.start_ns + int(begin * NS_PER_MS)
+        end_ns = self.start_ns + int(end * NS_PER_MS)
         exception = f"{name} is not available" if status == ERROR else ""
         self.spans.append(
             SpanFact(
@@ -162,7 +162,7 @@ class Journey:
 
     def _log(self, operation: shop.Operation, severity: str, body: str, span_id: bytes, at: float) -> None:
         uid = f"{self.run_id}-{self.number}-{len(self.logs)}"
-        time_ns = self.start_ns + int(at * _NS)
+        time_ns = self.start_ns + int(at * NS_PER_MS)
         attributes: dict[str, Value] = {UID: uid, "code.function.name": operation.name}
         self.logs.append(LogFact(uid, operation.service, time_ns, severity, body, self.trace_id, span_id, attributes))
 

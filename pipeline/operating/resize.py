@@ -31,7 +31,7 @@ from schemas.kafka_client import let_go
 from schemas.raw_offset import RawOffset
 
 INGEST, SAMPLE = "ingest", "sample"
-TRANSACTION_TIMEOUT_MS = 900_000  # the longest that brokers allow unless told otherwise (transaction.max.timeout.ms)
+LONGEST_TRANSACTION_MS = 900_000  # the longest that brokers allow unless told otherwise (transaction.max.timeout.ms)
 READ_BYTES = 1 << 20  # of one partition at a time: all of them are read side by side
 UNACKNOWLEDGED = 1000  # records under way
 FENCED_AT_ONCE = 8  # producers
@@ -247,7 +247,7 @@ class Resize:
         plan = await self.plan(told)  # what a fenced worker had under way has ended
         rows = [(left.tails[topic], left.ends[topic]) for left in plan.left for topic in self._pair]
         self._begin([*rows, *(left.decisions for left in plan.left)])
-        producer = self._producer(self._topics.resize, TRANSACTION_TIMEOUT_MS)
+        producer = self._producer(self._topics.resize, LONGEST_TRANSACTION_MS)
         try:
             await producer.start()
             async with producer.transaction():

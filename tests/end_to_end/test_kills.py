@@ -11,10 +11,10 @@ from pathlib import Path
 from aiokafka import TopicPartition
 
 from tests.end_to_end import holdings, truth
-from tests.end_to_end.faults import Killed, Victim
 from tests.end_to_end.harness import ALL_ROLES, DECISION_WAIT, RAW_PARTITIONS, Destinations, Pipeline, running
 from tests.end_to_end.traffic import Batches, Feed, Message, Shop, encode, producer, send
 from tests.end_to_end.truth import Span
+from tests.end_to_end.victims import Killed, Victim
 from tests.services import Kafka, eventually
 
 RATE = 40.0  # requests per second
