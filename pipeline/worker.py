@@ -22,7 +22,7 @@ from aiokafka.errors import (
 from faust.app.base import BootStrategy
 
 from pipeline import roles, telemetry
-from pipeline.config import Config, Telemetry
+from pipeline.config import Config
 from pipeline.configuration.reload import File, Reload
 from pipeline.kafka.consume import Group
 from pipeline.kafka.pace import Turns
@@ -31,6 +31,7 @@ from pipeline.operating.decision_log import side_by_side
 from pipeline.operating.restore import Answer
 from pipeline.sample import PartitionPair
 from pipeline.watching import serving, zeros
+from pipeline.watching.settings import Telemetry
 from pipeline.watching.watchdog import guard_loop
 from processors.sampling.restore import Outcome
 from schemas.errors import ConfigError, Permanent, TailraceError, Unavailable

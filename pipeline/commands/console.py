@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import click
 
-from pipeline.config import Config, worker_rule
+from pipeline.config import Config
 from pipeline.configuration.config_file import InvalidConfig, load
 from pipeline.configuration.yaml_tree import Key
 from pipeline.printed import FORMS
+from pipeline.watching.settings import worker_rule
 
 EX_CONFIG = 78
 """Exit code of a configuration that cannot be run (sysexits.h; Vector uses it too)."""

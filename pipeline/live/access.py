@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from pipeline.config import Telemetry
 from pipeline.watching.access import Access, same
+from pipeline.watching.settings import Telemetry
 
 COOKIE = "tailrace_live"
 HEADERS = {

@@ -1,8 +1,8 @@
 """Who may see a worker's pages: whoever has the token, or whoever is on this machine.
 
-Beyond loopback a token is a must (pipeline/config.py refuses the file otherwise). On loopback without one, requests
-must name loopback as their host: a foreign name that resolves to 127.0.0.1 (DNS rebinding) would let any web page that
-a developer visits read the data.
+Beyond loopback a token is a must (pipeline/watching/settings.py refuses the file otherwise). On loopback without one,
+requests must name loopback as their host: a foreign name that resolves to 127.0.0.1 (DNS rebinding) would let any web
+page that a developer visits read the data.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from pipeline.config import Telemetry
+from pipeline.watching.settings import Telemetry
 from schemas.settings import is_loopback
 
 

@@ -11,8 +11,8 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from pipeline import telemetry
-from pipeline.config import Telemetry
 from pipeline.watching.access import Access
+from pipeline.watching.settings import Telemetry
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:  # imported if it is served

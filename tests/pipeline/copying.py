@@ -15,11 +15,12 @@ from typing import Any
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline.config import Kafka, Telemetry
+from pipeline.config import Kafka
 from pipeline.kafka.commit import Output, Transaction
 from pipeline.kafka.consume import Group
 from pipeline.kafka.fetching import STALLED
 from pipeline.kafka.lease import Lease
+from pipeline.watching.settings import Telemetry
 from pipeline.worker import Worker, application
 
 INTERVAL = 0.1  # seconds between transactions

@@ -24,6 +24,7 @@ from pipeline.kafka.consume import PIECE_BYTES, Group
 from pipeline.kafka.lease import Lease
 from pipeline.telemetry import REGISTRY
 from pipeline.watching.identity import process_name
+from pipeline.watching.settings import Telemetry
 from pipeline.worker import Worker, application
 from schemas.errors import ProtocolError, Unavailable
 from tests.pipeline.copying import Copy, copier
@@ -342,7 +343,7 @@ async def test_a_commit_does_not_fall_into_a_rebalance(kafka: Kafka) -> None:
             (partition,) = partitions
             return Committing(owner, partition)
 
-        return Worker(app, [Group(app, "commit", f"group.{topic}", [topic], settings, lease)], config.Telemetry(port=0))
+        return Worker(app, [Group(app, "commit", f"group.{topic}", [topic], settings, lease)], Telemetry(port=0))
 
     async with contextlib.AsyncExitStack() as stack:
         workers: list[Worker] = []

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from pipeline.config import Telemetry
 from pipeline.watching.serving import Server
+from pipeline.watching.settings import Telemetry
 from tests.repository import read_yaml
 from tests.services import Prometheus, eventually
 

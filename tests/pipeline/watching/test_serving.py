@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import ClientSession
 
-from pipeline.config import Config, Telemetry
+from pipeline.config import Config
 from pipeline.live.page import Page
 from pipeline.live.watch import Watch
 from pipeline.watching.serving import Server
+from pipeline.watching.settings import Telemetry
 from schemas.errors import ConfigError
 from tests.pipeline.configs import MINIMAL
 from tests.repository import ROOT
