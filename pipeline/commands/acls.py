@@ -7,13 +7,11 @@ import sys
 
 import click
 
-from pipeline.commands.console import EX_CONFIG, FILE, PRINT, ROLES, bad, failed, good, loaded, note, plural
+from pipeline.commands.console import FILE, PRINT, ROLES, asking, bad, good, loaded, note, plural
 from pipeline.configuration.yaml_tree import CONNECTIONS
 from pipeline.kafka import acls as rights
 from pipeline.kafka.granted import missing
-from pipeline.kafka.overheard import Overheard
 from pipeline.printed import FORMS, kafka_cli
-from schemas.errors import ConfigError, TailraceError
 
 
 @click.command()
@@ -42,20 +40,18 @@ def acls(file: str, names: list[str], user: str | None, form: str | None) -> Non
         raise click.UsageError("--user goes with --print: what is checked is the user of the configuration")
     if user and user.startswith("User:"):
         raise click.BadParameter(f"{user} without its User:, which Kafka puts before it", param_hint="--user")
-    config, overheard = loaded(file, () if form is None else CONNECTIONS), Overheard()
-    try:
-        if form:
-            click.echo(FORMS[form].acls(config, rights.by_user(config, names, user)))
-            return
-        if not config.kafka.transactions:
-            note("kafka.transactions is false: these brokers have no ACLs, nothing to check")
-            return
+    config = loaded(file, () if form is None else CONNECTIONS)
+    if form:
+        with asking(config):
+            printed = FORMS[form].acls(config, rights.by_user(config, names, user))
+        click.echo(printed)
+        return
+    if not config.kafka.transactions:
+        note("kafka.transactions is false: these brokers have no ACLs, nothing to check")
+        return
+    with asking(config):
         wanted = rights.needed(config, names)
-        with overheard:
-            lacking = asyncio.run(missing(config, wanted))
-    except TailraceError as error:
-        failed(overheard.after(str(error)))
-        sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
+        lacking = asyncio.run(missing(config, wanted))
     for acl in wanted:
         if acl not in lacking:
             good(str(acl))

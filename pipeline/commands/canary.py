@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from pipeline.commands.console import EX_CONFIG, bad, failed, good, loaded
+from pipeline.commands.console import CONFIG, EX_CONFIG, bad, failed, good, loaded
 from pipeline.config import Config
 from pipeline.kafka.overheard import Overheard
 from pipeline.kafka.topics import canary_topics
@@ -18,7 +18,7 @@ from schemas.errors import ConfigError
 
 
 @click.command()
-@click.option("--config", "file", required=True, type=click.Path(dir_okay=False), help="The configuration file.")
+@CONFIG
 @click.option("--once", is_flag=True, help="Send one trace, say what became of it, and end.")
 def canary(file: str, once: bool) -> None:
     """Send a trace with an error and a log every ten seconds, and look for it in the backends.

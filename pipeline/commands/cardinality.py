@@ -19,15 +19,13 @@ from aiokafka.structs import OffsetAndMetadata
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.commands.console import failed, loaded, of_kafka, plural
+from pipeline.commands.console import CONFIG, asking, loaded, plural
 from pipeline.config import Config
-from pipeline.kafka.overheard import Overheard
 from pipeline.kafka.reader import Reader
 from pipeline.kafka.security import client_kwargs
 from pipeline.kafka.topics import Topics
 from pipeline.operating.printable import cell
 from pipeline.watching.told_limits import standing
-from schemas.errors import TailraceError
 from schemas.sample import Tick, read_tick
 
 LARGEST_TICK = 1 << 30  # bytes, as in pipeline/aggregate.py
@@ -37,7 +35,7 @@ NARROW = 100  # columns of a table that goes to a file
 
 
 @click.command()
-@click.option("--config", "file", required=True, type=click.Path(dir_okay=False), help="The configuration file.")
+@CONFIG
 @click.option("--json", "as_json", is_flag=True, help="All limits with all offenders, as JSON.")
 def cardinality(file: str, as_json: bool) -> None:
     """Show how full every limit on label values and series is.
@@ -45,19 +43,15 @@ def cardinality(file: str, as_json: bool) -> None:
     Reads the newest tick of each partition of the samples topic; workers are not asked. A line without a label is the
     budget of series of the metric. `demand` is what is in use or was refused lately, an estimate (2.3 % standard
     error): the limit that would have been needed. `folded` is what was counted under __overflow__ because of the limit.
-    The fullest come first. Exit code 0, or 1 when Kafka cannot be asked.
+    The fullest come first. Exit code 0, 1 when Kafka cannot be asked, 78 if the file is wrong.
 
     \b
       tailrace cardinality --config tailrace.yaml
       tailrace cardinality --config tailrace.yaml --json | jq '.limits[] | select(.folded > 0)'
     """
     config = loaded(file)
-    try:
-        with Overheard() as overheard:
-            ticks = asyncio.run(newest_ticks(config))
-    except (TailraceError, KafkaError) as error:
-        failed(overheard.after(of_kafka(config, error)))
-        sys.exit(1)
+    with asking(config):
+        ticks = asyncio.run(newest_ticks(config))
     if as_json:
         click.echo(json.dumps(document(ticks), ensure_ascii=False, indent=2))
     elif not ticks:

@@ -8,18 +8,30 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import click
+from aiokafka.errors import KafkaError
 
 from pipeline.config import Config
 from pipeline.configuration.config_file import InvalidConfig, load
 from pipeline.configuration.yaml_tree import Key
+from pipeline.kafka.overheard import Overheard
 from pipeline.printed import FORMS
 from pipeline.watching.settings import worker_rule
+from schemas.errors import ConfigError, TailraceError, Unavailable
+from schemas.kafka_client import told
 
 EX_CONFIG = 78
 """Exit code of a configuration that cannot be run (sysexits.h; Vector uses it too)."""
 
 FILE = click.argument("file", type=click.Path(dir_okay=False))
 """The configuration file as the argument of a command."""
+
+CONFIG = click.option(
+    "--config", "file", required=True, type=click.Path(dir_okay=False), help="The configuration file."
+)
+"""The same as an option."""
+
+TOKEN = click.option("--token", envvar="TAILRACE_TOKEN", default="", help="telemetry.token of these workers.")
+"""What workers that are asked want to see."""
 
 
 def words(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> list[str]:
@@ -99,12 +111,19 @@ def loaded(file: str, missing: Sequence[Key] = ()) -> Config:
         sys.exit(EX_CONFIG)
 
 
-def of_kafka(config: Config, error: Exception) -> str:
-    """What the brokers, or the way to them, say of an error; whose they are is said once."""
-    from schemas.kafka_client import told  # aiokafka, for which no other command should wait
-
+@contextlib.contextmanager
+def asking(config: Config) -> Iterator[None]:
+    """For what asks brokers: why there is no answer is a line on standard error; exit code 1, of a ConfigError 78."""
     where = f"kafka {', '.join(config.kafka.bootstrap_servers)}: "
-    return where + told(error).removeprefix(where)
+    try:
+        with Overheard() as overheard:
+            yield
+    except (KafkaError, Unavailable, OSError) as error:  # TimeoutError is one
+        failed(overheard.after(where + told(error).removeprefix(where)))
+        sys.exit(1)
+    except TailraceError as error:
+        failed(str(error))
+        sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
 
 
 def plural(count: int, noun: str) -> str:

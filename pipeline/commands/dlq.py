@@ -8,43 +8,35 @@ import datetime
 import json
 import sys
 import time
-from collections.abc import Callable, Coroutine
-from functools import partial
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-from aiokafka.errors import KafkaError
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.commands.console import (
-    EX_CONFIG,
     FILE,
+    asking,
     bad,
-    failed,
     good,
     loaded,
     note,
-    of_kafka,
     plural,
     progress,
     words,
 )
-from pipeline.config import Config
-from pipeline.kafka.overheard import Overheard
 from pipeline.kafka.reader import Progress
 from pipeline.operating.dead_letters import Found, Queue, Summary, Wanted
 from pipeline.operating.letter_text import readable
 from pipeline.operating.printable import cell, printable
 from pipeline.operating.replay import Replay, Replayed
-from schemas.errors import ConfigError, Permanent, TailraceError
 from schemas.reasons import Reason
 from schemas.settings import parse_duration
 
 NARROW = 120  # columns of a table that goes to a file
 MOST = 3  # times that the same bytes are replayed unless --most says otherwise
 
-Answer = TypeVar("Answer")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -109,7 +101,8 @@ def list_(
             async with Queue(config, told) as queue:
                 return await queue.summary(wanted)
 
-    summary = _run(config, work)
+    with asking(config):
+        summary = asyncio.run(work())
     if as_json:
         groups = [
             dict(zip(("topic", "stage", "reason"), why, strict=True)) | dataclasses.asdict(group)
@@ -142,7 +135,8 @@ def show(file: str, where: str, payload: bool) -> None:
             async with Queue(config, told) as queue:
                 return await queue.letter(where)
 
-    found = _run(config, work)
+    with asking(config):
+        found = asyncio.run(work())
     letter = found.letter
     fields = {"place": str(found.place), "written": _time(found.time_ms)}
     fields |= {name: value.decode() for name, value in letter.headers()}
@@ -195,29 +189,19 @@ def replay(
         with progress("reading") as told:
             return await work(False, told)
 
-    outcome = _run(config, look)
+    with asking(config):
+        outcome = asyncio.run(look())
     _tell(outcome, "to be sent")
     if dry_run or not outcome.sent:
         note("nothing was sent (--dry-run)" if dry_run else "nothing to send")
     else:
         if not yes:  # between two loops: Ctrl-C ends the question, in a thread of a loop it would wait for an answer
             click.confirm(f"Send {plural(outcome.sent, 'letter')}?", abort=True)
-        outcome = _run(config, partial(work, send=True))
+        with asking(config):
+            outcome = asyncio.run(work(send=True))
     if not dry_run:
         _tell(outcome, "sent")
     if outcome.left:
-        sys.exit(1)
-
-
-def _run(config: Config, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
-    try:
-        with Overheard() as overheard:
-            return asyncio.run(work())
-    except (ConfigError, Permanent) as error:
-        failed(str(error))
-        sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
-    except (TailraceError, KafkaError, OSError) as error:  # TimeoutError is one
-        failed(overheard.after(of_kafka(config, error)))
         sys.exit(1)
 
 

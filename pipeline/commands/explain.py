@@ -11,16 +11,14 @@ from typing import Any
 
 import aiohttp
 import click
-from aiokafka.errors import KafkaError
 
-from pipeline.commands.console import WorkerUrl, failed, loaded, of_kafka, plural
+from pipeline.commands.console import CONFIG, TOKEN, WorkerUrl, asking, loaded, plural
 from pipeline.config import Config
-from pipeline.kafka.overheard import Overheard
 from pipeline.live.peers import Peer
 from pipeline.operating import told_votes
 from pipeline.operating.printable import printable
 from processors.sampling.votes import from_plain
-from schemas.errors import TailraceError, Unavailable
+from schemas.errors import Unavailable
 from schemas.ids import TRACE_ID_BYTES
 
 
@@ -42,7 +40,7 @@ class TraceId(click.ParamType):
 
 @click.command("explain")
 @click.argument("trace_id", type=TraceId())
-@click.option("--config", "file", required=True, type=click.Path(dir_okay=False), help="The configuration file.")
+@CONFIG
 @click.option(
     "--worker",
     "urls",
@@ -51,7 +49,7 @@ class TraceId(click.ParamType):
     metavar="URL",
     help="Ask these workers' live pages first; again for more.",
 )
-@click.option("--token", envvar="TAILRACE_TOKEN", default="", help="telemetry.token of these workers.")
+@TOKEN
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 def explain_command(trace_id: bytes, file: str, urls: tuple[str, ...], token: str, as_json: bool) -> None:
     """Say why a trace was kept or dropped: every policy's vote, and the spans that it rests on.
@@ -61,8 +59,8 @@ def explain_command(trace_id: bytes, file: str, urls: tuple[str, ...], token: st
     rows that counted, also for a trace that was dropped or still waits. Told are the verdict, when it was made and by
     which version of the policies, the deadline and what set it, the records that the trace came in, and what of it came
     too late to count. With `regroup: never` every partition may have it: their decisions are read side by side, newest
-    first, and a trace that nobody knows costs all of them. The token can be in TAILRACE_TOKEN. Exit code 0, or 1 when
-    the trace is not known or nobody can be asked.
+    first, and a trace that nobody knows costs all of them. The token can be in TAILRACE_TOKEN. Exit code 0, 1 when the
+    trace is not known or nobody can be asked, 78 if the file is wrong.
 
     \b
       tailrace explain --config tailrace.yaml 4bf92f3577b34da6a3ce929d0e0e4736
@@ -70,12 +68,8 @@ def explain_command(trace_id: bytes, file: str, urls: tuple[str, ...], token: st
     """
     config = loaded(file)
     peers = [Peer(url, token or config.telemetry.bearer) for url in urls or config.telemetry.live.peers]
-    try:
-        with Overheard() as overheard:
-            found = asyncio.run(_found(config, trace_id, peers))
-    except (TailraceError, KafkaError) as error:
-        failed(overheard.after(of_kafka(config, error)))
-        sys.exit(1)
+    with asking(config):
+        found = asyncio.run(_found(config, trace_id, peers))
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
     else:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 import click
-from aiokafka.errors import KafkaError
 
-from pipeline.commands.console import EX_CONFIG, FILE, failed, good, loaded, note, of_kafka, plural, progress
+from pipeline.commands.console import FILE, asking, good, loaded, note, plural, progress
 from pipeline.config import Config
-from pipeline.kafka.overheard import Overheard
 from pipeline.operating.resize import Plan, Resize
-from schemas.errors import ConfigError, TailraceError
+from schemas.errors import TailraceError
 
 
 @click.command("resize")
@@ -33,15 +30,8 @@ def resize(file: str, partitions: int, dry_run: bool) -> None:
       tailrace topics resize tailrace.yaml --partitions 32
     """
     config = loaded(file)
-    try:
-        with Overheard() as overheard:
-            asyncio.run(_resize(config, partitions, dry_run))
-    except (KafkaError, OSError) as error:  # TimeoutError is one
-        failed(overheard.after(of_kafka(config, error)))
-        sys.exit(1)
-    except TailraceError as error:
-        failed(overheard.after(str(error)))
-        sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
+    with asking(config):
+        asyncio.run(_resize(config, partitions, dry_run))
 
 
 async def _resize(config: Config, partitions: int, dry_run: bool) -> None:

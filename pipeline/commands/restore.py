@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import click
 
-from pipeline.commands.console import WorkerUrl, failed, loaded
+from pipeline.commands.console import CONFIG, TOKEN, WorkerUrl, failed, loaded
 from pipeline.commands.explain import TraceId
 from pipeline.live.peers import Peer
 from pipeline.operating.printable import printable
@@ -32,12 +32,12 @@ MOST_READ = 8 << 30  # bytes
 
 @click.command("restore")
 @click.argument("trace_id", type=TraceId())
-@click.option("--config", "file", required=True, type=click.Path(dir_okay=False), help="The configuration file.")
+@CONFIG
 @click.option("--why", default="", help="A word on the reason; it stays with the decision.")
 @click.option(
     "--worker", "urls", type=WorkerUrl(), multiple=True, metavar="URL", help="Ask these workers; again for more."
 )
-@click.option("--token", envvar="TAILRACE_TOKEN", default="", help="telemetry.token of these workers.")
+@TOKEN
 @click.option("--wait", default=60.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds.")
 @click.option(
     "--max-read-bytes",

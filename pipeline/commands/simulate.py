@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from aiokafka.errors import KafkaError
 from pydantic import Field, ValidationError
 
 from pipeline import process
-from pipeline.commands.console import EX_CONFIG, failed, loaded, of_kafka, progress
+from pipeline.commands.console import CONFIG, EX_CONFIG, asking, failed, loaded, progress
 from pipeline.config import Config, Sampling
 from pipeline.configuration.config_file import InvalidConfig, told
 from pipeline.configuration.section_file import load_section, refused
-from pipeline.kafka.overheard import Overheard
 from pipeline.operating import told_simulation
 from pipeline.operating.printable import printable
 from processors.sampling.policies import Policies
-from schemas.errors import TailraceError
 from schemas.settings import Section, parse_duration
 
 if TYPE_CHECKING:  # other commands do not wait for Faust
@@ -69,7 +66,7 @@ POLICY_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command("simulate")
-@click.option("--config", "file", required=True, type=click.Path(dir_okay=False), help="The configuration file.")
+@CONFIG
 @click.option("--policies", required=True, type=POLICY_FILE, help="What to try: a file as described above.")
 @click.option("--against", type=POLICY_FILE, help="What to compare with; default: the policies of --config.")
 @click.option("--since", type=MOMENT, required=True, metavar="TIME", help="2h (ago), 2026-11-25T10:00Z or earliest.")
@@ -96,12 +93,8 @@ def simulate_command(
     old = config.sampling if against is None else _sampling(against, config)
     if until is not None and until <= since:
         raise click.UsageError("--until must be later than --since")
-    try:
-        with Overheard() as overheard:
-            report = process.run(_shown(config, new, old, since, until))
-    except (TailraceError, KafkaError) as error:
-        failed(overheard.after(of_kafka(config, error)))
-        sys.exit(1)
+    with asking(config):
+        report = process.run(_shown(config, new, old, since, until))
     if as_json:
         click.echo(json.dumps(told_simulation.document(report), ensure_ascii=False, indent=2))
     else:

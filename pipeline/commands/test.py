@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.console import EX_CONFIG, bad, good, loaded, plural
+from pipeline.commands.console import CONFIG, EX_CONFIG, bad, good, loaded, plural
 from pipeline.configuration.config_file import InvalidConfig
 from pipeline.configuration.yaml_tree import CONNECTIONS_AND_BROKERS
 from pipeline.operating import told_votes
@@ -17,7 +17,7 @@ from pipeline.operating.printable import printable
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="CASES…")
-@click.option("--config", "file", required=True, type=click.Path(dir_okay=False), help="The configuration file.")
+@CONFIG
 @click.option("--verbose", "-v", is_flag=True, help="Show all votes, also of what is as expected.")
 def test(files: tuple[Path, ...], file: str, verbose: bool) -> None:
     """Decide traces from files and compare with what should become of them.

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from pipeline.commands.console import WorkerUrl, failed
+from pipeline.commands.console import TOKEN, WorkerUrl, failed
 from pipeline.live import terminal
 from pipeline.live.peers import Peer
 from pipeline.live.view import Past, View, view
@@ -24,7 +24,7 @@ PIPE_COLUMNS = 140  # of what goes to a file
 
 @click.command()
 @click.argument("urls", nargs=-1, type=WorkerUrl(), metavar="[URL]…")
-@click.option("--token", envvar="TAILRACE_TOKEN", default="", help="telemetry.token of these workers.")
+@TOKEN
 @click.option("--once", is_flag=True, help="Look for --every seconds, print one screen and end.")
 @click.option("--every", type=click.FloatRange(0.2), default=EVERY, show_default=True, help="Seconds between looks.")
 def top(urls: tuple[str, ...], token: str, once: bool, every: float) -> None:

@@ -8,13 +8,11 @@ from typing import Any
 
 import click
 
-from pipeline.commands.console import EX_CONFIG, FILE, PRINT, bad, failed, good, loaded, note, plural
+from pipeline.commands.console import FILE, PRINT, asking, bad, good, loaded, note, plural
 from pipeline.commands.resize import resize
 from pipeline.configuration.yaml_tree import CONNECTIONS
 from pipeline.kafka import topics as internal
-from pipeline.kafka.overheard import Overheard
 from pipeline.printed import FORMS
-from schemas.errors import ConfigError, TailraceError
 
 
 class _Topics(click.Command):
@@ -55,13 +53,9 @@ def topics(file: str, create: bool, form: str | None) -> None:
     if not config.kafka.transactions:
         note("kafka.transactions is false: these brokers make topics on first use, nothing to check")
         return
-    try:
-        with Overheard() as overheard:
-            problems = asyncio.run(internal.ensure(config) if create else internal.check(config))
-            hints = asyncio.run(internal.hints(config))
-    except TailraceError as error:
-        failed(overheard.after(str(error)))
-        sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
+    with asking(config):
+        problems = asyncio.run(internal.ensure(config) if create else internal.check(config))
+        hints = asyncio.run(internal.hints(config))
     wrong = {problem.topic for problem in problems}
     for spec in internal.topic_specs(config):
         if spec.name not in wrong:

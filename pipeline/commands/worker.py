@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.console import EX_CONFIG, failed, loaded, words
+from pipeline.commands.console import CONFIG, EX_CONFIG, failed, loaded, words
 from pipeline.config import Config, parse_start, with_live
 from pipeline.configuration.config_file import load
 from pipeline.configuration.reload import File
@@ -27,7 +27,7 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> str | No
 
 
 @click.command()
-@click.option("--config", "file", required=True, type=click.Path(dir_okay=False), help="The configuration file.")
+@CONFIG
 @click.option(
     "--role", "names", required=True, multiple=True, callback=words, metavar="ROLE[,ROLE…]",
     help="ingest, sample, aggregate, sink.NAME for each key of sinks; `sinks` and `all` stand for several.",

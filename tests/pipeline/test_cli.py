@@ -326,7 +326,7 @@ def test_topics_check_and_create(tmp_path: Path, kafka: Kafka) -> None:
     assert run("topics", path).exit_code == 0
 
 
-@pytest.mark.parametrize(
+ASKING = pytest.mark.parametrize(
     "words",
     [
         ["topics"],
@@ -338,6 +338,9 @@ def test_topics_check_and_create(tmp_path: Path, kafka: Kafka) -> None:
     ],
     ids=" ".join,
 )
+
+
+@ASKING
 def test_without_a_broker_one_line_says_why(tmp_path: Path, words: list[str], caplog: pytest.LogCaptureFixture) -> None:
     path = written(tmp_path, MINIMAL | {"kafka": {"bootstrap_servers": (broker := f"{HOST}:{free_port()}")}})
     result = run(*words, path)
@@ -348,6 +351,15 @@ def test_without_a_broker_one_line_says_why(tmp_path: Path, words: list[str], ca
     del result  # and the frames of its exit
     gc.collect()
     assert "Unclosed" not in caplog.text
+
+
+@ASKING
+def test_what_is_wrong_with_the_file_is_78_where_brokers_are_asked_too(tmp_path: Path, words: list[str]) -> None:
+    security = {"protocol": "SSL", "cert_file": str(tmp_path / "absent.pem"), "key_file": str(tmp_path / "absent.key")}
+    path = written(tmp_path, MINIMAL | {"kafka": {"bootstrap_servers": f"{HOST}:1", "security": security}})
+    result = run(*words, path)
+    assert (result.exit_code, result.stdout) == (78, ""), result.output
+    assert result.stderr.startswith("✗ kafka.security.cert_file: ")
 
 
 def test_check_connect_where_nothing_is(tmp_path: Path) -> None:
