@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -26,6 +27,11 @@ def test_every_hot_module_is_what_this_run_is_about() -> None:
     native = [name for name in HOT if str(import_module(name).__file__).endswith(tuple(EXTENSION_SUFFIXES))]
     assert native == (HOT if compiled else [])
     assert "schemas.otlp_scan" in HOT
+
+
+def test_the_types_of_every_hot_module_are_those_of_the_compiler() -> None:
+    overrides = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["overrides"]
+    assert [sorted(each["module"]) for each in overrides if "disable_error_code" in each] == [sorted(HOT)]
 
 
 @pytest.mark.uncompiled
