@@ -15,7 +15,9 @@ from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints, model_validator
 
+from schemas import kafka_connect
 from schemas.errors import ConfigError
+from schemas.kafka_connect import NO_ANSWER
 from schemas.kafka_tokens import Client, ClientCredentials, TokenFile
 from schemas.settings import Broken, Section, Url, is_loopback, refuse
 from schemas.tls import trusting
@@ -151,8 +153,9 @@ def connection(servers: Sequence[str], security: Security, section: str) -> dict
     """Keyword arguments that `AIOKafkaConsumer`, `AIOKafkaProducer` and `AIOKafkaAdminClient` have in common.
 
     Reads certificate files at once, token files when connecting. Raises ConfigError for files that cannot be used;
-    it names keys of `section`.
+    it names keys of `section`. Those that are made afterwards connect as schemas/kafka_connect.py says.
     """
+    kafka_connect.begin()
     kwargs: dict[str, Any] = {"bootstrap_servers": list(servers), "security_protocol": security.protocol}
     if security.protocol in ("SSL", "SASL_SSL"):
         kwargs["ssl_context"] = tls_context(security, section)
@@ -172,9 +175,6 @@ def told(error: BaseException) -> str:
         return "no broker can be reached"
     return str(error) or type(error).__name__
 
-
-NO_ANSWER = "no answer in time"
-"""What stands for the text of a time-out, which has none."""
 
 # What a TLS stack or a broker says, and what is to be done about it; {section} is the settings' path.
 _ADVICE = (

@@ -42,6 +42,7 @@ from pipeline.kafka.pace import BurstSize, Turns
 from pipeline.watching.identity import process_name
 from pipeline.watching.watchdog import LOOKS, Watchdog, awaited
 from schemas.errors import ProtocolError, Retryable, Unavailable
+from schemas.kafka_connect import away
 
 log = logging.getLogger(__name__)
 
@@ -373,7 +374,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         """What has something to do: how far it is, and what it waits for."""
         found: dict[str, tuple[Hashable, str]] = {}
         watched = [p for p in self.consumer.assignment() - self.consumer.paused() if self._unit(p) in self._leases]
-        since = time.monotonic() - TAKEOVER_LEAST
+        # Whoever cannot even begin with the brokers waits for them.
+        since = -inf if away(self.kafka.bootstrap_servers) else time.monotonic() - TAKEOVER_LEAST
         opening = {unit: lease for unit, (lease, began) in self._opening.items() if began <= since}
         taken = [p for p in self.consumer.assignment() if self._unit(p) in opening]
         ends = await self.brokers.ends([*watched, *taken])

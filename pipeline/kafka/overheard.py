@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from schemas.kafka_client import NO_ANSWER, advice
+from schemas.kafka_client import advice
+from schemas.kafka_connect import NO_ANSWER
 
 
 class Overheard(logging.Handler):
@@ -21,7 +22,8 @@ class Overheard(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Remember a message once."""
         said = record.getMessage()
-        if isinstance(record.args, tuple) and any(isinstance(each, TimeoutError) for each in record.args):
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        if any(isinstance(each, TimeoutError) and not str(each) for each in arguments):
             said += NO_ANSWER  # the text of a time-out is empty, as that of a connection that was reset
         if said not in self.said:
             self.said.append(said)

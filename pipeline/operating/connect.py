@@ -27,6 +27,7 @@ from pipeline.roles import Role, diagram, expand
 from schemas.errors import ConfigError, TailraceError, Unavailable
 from schemas.http_client import in_words
 from schemas.kafka_client import connection, told
+from schemas.kafka_connect import CONNECT_LIMIT
 from schemas.settings import without_parameters
 from sinks.http import ELASTIC_PRODUCT, NO_ELASTICSEARCH, Rejected, Tls, authorization
 from sinks.otlp_service import LOGS, TRACES
@@ -34,6 +35,7 @@ from sinks.settings import OTLP_KINDS, Sink, sink_kind
 
 # A broker or sink that needs longer than this is not usable, whatever its own time-outs are.
 PATIENCE_SECONDS = 10.0
+KAFKA_SECONDS = CONNECT_LIMIT + 2.0  # so that each address that is dead is said to be so
 
 Answer = TypeVar("Answer")
 
@@ -159,10 +161,10 @@ async def _answer(work: Awaitable[Answer], subject: str, section: str = "kafka.s
     """What `work` gives, or why it gives nothing; `section` has the keys of its connection."""
     with Overheard() as overheard:
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(KAFKA_SECONDS):
                 return await work
         except TimeoutError:
-            text = f"no answer within {PATIENCE_SECONDS:g} s"
+            text = f"no answer within {KAFKA_SECONDS:g} s"
         except ConfigError as error:
             ours = "kafka.security" if subject.startswith("kafka ") else subject
             return Finding(False, ours, str(error).removeprefix(f"{ours}."))

@@ -15,7 +15,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, ClassVar, Self
@@ -65,6 +65,23 @@ def free_port() -> int:
         if port not in _reserved:
             _reserved.add(port)
             return port
+
+
+@contextlib.contextmanager
+def dead_addresses(count: int) -> Iterator[list[str]]:
+    """Addresses as of hosts that are powered off: what is sent there is dropped, since the queue to accept is full."""
+    with contextlib.ExitStack() as sockets:
+        addresses = []
+        for _ in range(count):
+            listening = sockets.enter_context(socket.socket())
+            listening.bind((HOST, 0))
+            listening.listen(0)
+            for _ in range(2):  # Linux takes one more than it was told
+                waiting = sockets.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(listening.getsockname())
+            addresses.append(f"{HOST}:{listening.getsockname()[1]}")
+        yield addresses
 
 
 def answers(url: str) -> bool:

@@ -12,13 +12,17 @@ from typing import ClassVar
 import pytest
 
 from pipeline import config
+from pipeline.kafka import consume
+from pipeline.kafka.topics import partition_counts
 from pipeline.watching.watchdog import Watchdog, awaited
 from pipeline.worker import running
+from schemas import kafka_connect
+from schemas.errors import Unavailable
 from tests.pipeline.kafka import DEADLINE
 from tests.pipeline.stages import Stages, holds
 from tests.repository import ROOT, python_path
 from tests.services import Kafka
-from tests.services.process import HOST, free_port, guarded
+from tests.services.process import HOST, dead_addresses, free_port, guarded
 
 
 def test_what_changes_or_is_gone_does_not_stand() -> None:
@@ -51,6 +55,7 @@ class Watched(Stages):
 STUCK = """
 import asyncio, time
 from pipeline.kafka import consume
+from pipeline.kafka.topics import partition_counts
 from pipeline.ingest import RawPartition
 {first}
 async def stuck(self): {how}
@@ -105,3 +110,27 @@ async def test_a_destination_that_is_away_is_waited_for(kafka: Kafka, tmp_path: 
         await stages.settled()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(worker.wait(), 8.0)
+
+
+async def test_a_takeover_that_waits_for_addresses_that_are_dead_is_no_reason(
+    kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a list of brokers that were replaced: those that are there answer on the connections there are."""
+    monkeypatch.setattr(consume, "TAKEOVER_LEAST", 0.0)
+    monkeypatch.setattr(kafka_connect, "CONNECT_LIMIT", 0.2)
+    stages = Watched(kafka.bootstrap, tmp_path)
+    await stages.create(raw=1)
+    with dead_addresses(2) as dead:
+        async with running(stages.config, ["ingest"]) as worker:
+            await holds(worker, "ingest")
+            (group,) = (service for service in worker.services if service.role == "ingest")
+            servers = stages.config.kafka.bootstrap_servers
+            living, servers[:] = [*servers], dead
+            with pytest.raises(Unavailable):
+                await partition_counts(stages.config)
+            monkeypatch.setattr(kafka_connect, "CONNECT_LIMIT", 9.0)  # beyond the watchdog's
+            await group.renew(group._make)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(worker.wait(), 7.0)
+            servers[:] = living
+            await holds(worker, "ingest")

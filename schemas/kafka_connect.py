@@ -1,0 +1,142 @@
+"""How aiokafka's clients come to a connection: a broker that is powered off must not hold up those that are there.
+
+aiokafka 0.14 tries the addresses of `bootstrap_servers` one after the other, each for `request_timeout_ms` (40 s) if
+nothing answers, and does so for every client anew. Here the one that answered last is asked first and, if it says
+nothing for PATIENCE, all the others beside it. No connection, to a broker of the metadata neither, is tried for longer
+than CONNECT_LIMIT. `begin` puts both into aiokafka: `AIOKafkaClient.bootstrap`, and the `create_conn` that it calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import aiokafka.client
+from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import AIOKafkaConnection, collect_hosts
+from aiokafka.errors import KafkaConnectionError
+
+PATIENCE = 1.0  # seconds until the others are asked too: TLS and SASL take some round trips, between continents too
+CONNECT_LIMIT = 10.0  # seconds for TCP and TLS, as Kafka's socket.connection.setup.timeout.ms
+NO_ANSWER = "no answer in time"
+"""What stands for the text of a time-out, which has none."""
+
+log = logging.getLogger("aiokafka")  # where it says the same
+
+Address = tuple[str, int]
+
+_answered: dict[Address, float] = {}  # when each did last
+_silent: set[Address] = set()  # of which that was said
+_away: set[frozenset[Address]] = set()
+_races: dict[asyncio.Task[Any] | None, _Race] = {}  # by the task that bootstraps
+_bootstrap = AIOKafkaClient.bootstrap
+
+
+def begin() -> None:
+    """From now on aiokafka's clients connect as this module says."""
+    AIOKafkaClient.bootstrap = bootstrap
+    aiokafka.client.create_conn = create_conn
+
+
+def away(servers: Sequence[str]) -> bool:
+    """Whether no address of these answered the last client that began with them."""
+    return _addresses(collect_hosts(servers, randomize=False)) in _away
+
+
+def _addresses(hosts: Iterable[tuple[str, int, Any]]) -> frozenset[Address]:
+    return frozenset((host, port) for host, port, _ in hosts)
+
+
+async def bootstrap(client: AIOKafkaClient) -> None:
+    """aiokafka's own, with the addresses side by side."""
+    hosts = client.hosts
+    task, addresses = asyncio.current_task(), _addresses(hosts)
+    _races[task] = _Race([(host, port) for host, port, _ in hosts])
+    try:
+        await _bootstrap(client)
+        _away.discard(addresses)
+    except KafkaConnectionError:
+        _away.add(addresses)
+        raise
+    finally:
+        del _races[task]
+
+
+async def create_conn(host: str, port: int, **how: Any) -> AIOKafkaConnection:
+    """A connection to this address; to any of the list for a client that bootstraps."""
+    race = _races.get(asyncio.current_task())
+    return await (_connection(host, port, how) if race is None else race.connection(host, port, how))
+
+
+async def _connection(host: str, port: int, how: dict[str, Any]) -> AIOKafkaConnection:
+    """`aiokafka.conn.create_conn`, which gives up after CONNECT_LIMIT what is not even a connection."""
+    connection = AIOKafkaConnection(host, port, **how)
+    connecting = asyncio.ensure_future(connection.connect())
+    try:
+        await asyncio.wait({connecting}, timeout=CONNECT_LIMIT)
+        if not connecting.done() and not connection.connected():
+            raise TimeoutError(NO_ANSWER)
+        await connecting  # versions and login have the limits of requests
+    finally:
+        connecting.cancel()
+    return connection
+
+
+class _Race:
+    """The addresses of a list for one client: whichever is asked for, the first that answers is given."""
+
+    def __init__(self, addresses: Iterable[Address]) -> None:
+        self._left = sorted(dict.fromkeys(addresses), key=lambda address: -_answered.get(address, 0.0))
+        self._failed: dict[Address, BaseException] = {}
+
+    async def connection(self, host: str, port: int, how: dict[str, Any]) -> AIOKafkaConnection:
+        """The first that there is. Raises what came of this address if there is none."""
+        if not self._failed.keys() >= {*self._left} and (won := await self._first(how)) is not None:
+            return won
+        raise self._failed.get((host, port)) or TimeoutError(NO_ANSWER)
+
+    async def _first(self, how: dict[str, Any]) -> AIOKafkaConnection | None:
+        trying: dict[asyncio.Task[AIOKafkaConnection], Address] = {}
+        won = None
+        try:
+            for addresses, patience in ((self._left[:1], PATIENCE), (self._left[1:], None)):
+                trying |= {asyncio.create_task(_connection(*address, how)): address for address in addresses}
+                if (won := await self._won(trying, patience)) is not None:
+                    return won
+        finally:
+            for task in trying:
+                task.cancel()
+            for ended in await asyncio.gather(*trying, return_exceptions=True):
+                if isinstance(ended, AIOKafkaConnection) and ended is not won:
+                    ended.close()
+        return None
+
+    async def _won(
+        self, trying: dict[asyncio.Task[AIOKafkaConnection], Address], patience: float | None
+    ) -> AIOKafkaConnection | None:
+        """The first connection there is, unless none comes for `patience` seconds, or all fail."""
+        left = {task for task, address in trying.items() if address not in self._failed}
+        while left:
+            done, left = await asyncio.wait(left, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                return None
+            for task in done:
+                address = trying[task]
+                if (error := task.exception()) is None:
+                    self._left.remove(address)  # should it not know the cluster, the others are asked
+                    self._tell(address, next(iter(trying.values())))
+                    return task.result()
+                self._failed[address] = error
+        return None
+
+    def _tell(self, won: Address, first: Address) -> None:
+        """Remember who answered, and say once of each that did not that it is passed over."""
+        _answered[won] = time.monotonic()
+        _silent.discard(won)
+        for host, port in {first, *self._failed} - {won} - _silent:
+            why = self._failed.get((host, port)) or f"no answer for {PATIENCE:g} s, and {won[0]}:{won[1]} answers"
+            log.warning('Unable connect to "%s:%s": %s', host, port, why)
+            _silent.add((host, port))

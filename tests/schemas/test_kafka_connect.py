@@ -1,0 +1,136 @@
+"""Brokers that are powered off: no client waits for them while others answer, and each is named if none does."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Iterator
+
+import aiokafka.client
+import aiokafka.conn
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaConnectionError
+
+from pipeline.kafka.overheard import Overheard
+from pipeline.operating.connect import connect
+from schemas import kafka_connect
+from schemas.kafka_client import Security, connection, told
+from tests.pipeline.configs import config_for
+from tests.services import Kafka
+from tests.services.process import HOST, dead_addresses, free_port
+
+DEADLINE = 30.0  # seconds; one address alone would be waited for longer
+NEVER = 1_000.0
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_answered", "_silent", "_away"):
+        monkeypatch.setattr(kafka_connect, name, type(getattr(kafka_connect, name))())
+    monkeypatch.setattr(kafka_connect, "PATIENCE", 0.2)
+
+
+@pytest.fixture
+def dead() -> Iterator[list[str]]:
+    with dead_addresses(3) as addresses:
+        yield addresses
+
+
+async def test_clients_do_not_wait_for_addresses_that_are_dead(
+    kafka: Kafka, dead: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(kafka_connect, "CONNECT_LIMIT", NEVER)
+    for client, close in (
+        (AIOKafkaAdminClient, "close"),
+        (AIOKafkaConsumer, "stop"),
+        (AIOKafkaProducer, "stop"),
+        (AIOKafkaConsumer, "stop"),
+    ):
+        begun = client(**connection([*dead, kafka.bootstrap], Security(), "kafka.security"))
+        await asyncio.wait_for(begun.start(), DEADLINE)
+        await getattr(begun, close)()
+    assert not kafka_connect.away([kafka.bootstrap, *dead])
+    passed_over = [record.getMessage() for record in caplog.records if record.name == "aiokafka"]
+    assert len(passed_over) <= 1, "the one that answered is asked first from then on"
+    assert all(f"and {kafka.bootstrap} answers" in line for line in passed_over)
+
+
+async def test_one_that_refuses_is_passed_over_at_once(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_connect, "PATIENCE", NEVER)
+    addresses = [*(f"{HOST}:{free_port()}" for _ in range(3)), kafka.bootstrap]
+    consumer = AIOKafkaConsumer(**connection(addresses, Security(), "kafka.security"))
+    await asyncio.wait_for(consumer.start(), DEADLINE)
+    await consumer.stop()
+
+
+async def test_each_address_is_named_with_its_reason_if_none_answers(
+    dead: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_connect, "CONNECT_LIMIT", 0.5)
+    refusing = f"{HOST}:{free_port()}"
+    addresses = [*dead, refusing]
+    with Overheard() as overheard:
+        consumer = AIOKafkaConsumer(**connection(addresses, Security(), "kafka.security"))
+        with pytest.raises(KafkaConnectionError) as error:
+            await asyncio.wait_for(consumer.start(), DEADLINE)
+        await consumer.stop()
+    said = overheard.after(told(error.value))
+    assert said.startswith("no broker can be reached; ")
+    for address in dead:
+        assert f'Unable connect to "{address}": no answer in time' in said
+    assert f'Unable connect to "{refusing}": [Errno 111]' in said
+    assert kafka_connect.away(addresses)
+    assert not kafka_connect.away(dead), "another list"
+
+
+async def test_check_names_each_address_too(dead: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_connect, "CONNECT_LIMIT", 0.5)
+    monkeypatch.setattr("pipeline.operating.connect.KAFKA_SECONDS", DEADLINE)
+    (finding,) = [found async for found in connect(config_for("", bootstrap_servers=dead))]
+    assert not finding.ok
+    assert all(f'"{address}": no answer in time' in finding.text for address in dead)
+    assert "firewall" in finding.text
+
+
+async def test_a_broker_of_the_metadata_is_not_waited_for_either(
+    dead: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `_get_conn` connects, which holds up all other connections of its client meanwhile."""
+    monkeypatch.setattr(kafka_connect, "CONNECT_LIMIT", 0.2)
+    kafka_connect.begin()
+    port = int(dead[0].partition(":")[2])
+    connecting = aiokafka.client.create_conn(HOST, port, on_close=lambda *_: None)
+    with pytest.raises(TimeoutError, match=kafka_connect.NO_ANSWER):
+        await asyncio.wait_for(connecting, DEADLINE)
+
+
+async def test_a_client_that_is_given_up_leaves_nothing_behind(
+    dead: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(kafka_connect, "CONNECT_LIMIT", NEVER)
+    consumer = AIOKafkaConsumer(**connection(dead, Security(), "kafka.security"))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(consumer.start(), 0.5)
+    await consumer.stop()
+    await asyncio.sleep(0)
+    left = {getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()}
+    assert not left & {"_connection", "AIOKafkaConnection.connect"}
+    assert not kafka_connect._races
+    assert not [record for record in caplog.records if record.levelno > logging.WARNING]
+
+
+def test_aiokafka_connects_as_it_did_when_this_was_written() -> None:
+    """If this fails, read `AIOKafkaClient` anew: schemas/kafka_connect.py takes these two functions' place."""
+    kafka_connect.begin()
+    assert aiokafka.client.AIOKafkaClient.bootstrap is kafka_connect.bootstrap
+    assert aiokafka.client.create_conn is kafka_connect.create_conn
+    bootstrap = inspect.getsource(kafka_connect._bootstrap)
+    assert "for host, port, _ in self.hosts:" in bootstrap
+    assert bootstrap.count("await create_conn(\n                    host,\n                    port,\n") == 1
+    assert "except (OSError, KafkaError, asyncio.TimeoutError) as err:" in bootstrap
+    assert "await create_conn(" in inspect.getsource(aiokafka.client.AIOKafkaClient._get_conn)
+    theirs, ours = (inspect.signature(each) for each in (aiokafka.conn.create_conn, aiokafka.conn.AIOKafkaConnection))
+    assert theirs.parameters.keys() == ours.parameters.keys(), "what create_conn is given is given to the connection"
