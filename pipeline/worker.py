@@ -137,7 +137,7 @@ def explainer(
         if not _owned(services, places(config, trace_id)):
             return None
         async with reading:
-            return document(await explain(config, trace_id))
+            return document(await explain(config, trace_id), config.telemetry.live.payloads)
 
     return explained
 

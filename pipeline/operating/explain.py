@@ -313,8 +313,8 @@ async def _offsets(
 # ---- as JSON -------------------------------------------------------------------------------------------------
 
 
-def document(found: Explanation) -> dict[str, Any]:
-    """What `--json` prints and a worker's page answers. Times in ms since the epoch."""
+def document(found: Explanation, values: bool = True) -> dict[str, Any]:
+    """What `--json` prints and a worker's page answers. Times in ms since the epoch. `values` as in `as_plain`."""
     decision, trace, seen = found.decision, found.trace, found.seen
     told: dict[str, Any] = {
         "trace_id": found.trace_id,
@@ -325,12 +325,12 @@ def document(found: Explanation) -> dict[str, Any]:
         "decision": None,
         "restored": None,
         "evidence": None,
-        "votes": [as_plain(each) for each in found.votes],
+        "votes": [as_plain(each, values) for each in found.votes],
         "sources": _plain(found.sources),
         "later": None,
         "later_until": found.later.until,
         "unread": found.unread,
-        "elsewhere": [document(each) for each in found.elsewhere],
+        "elsewhere": [document(each, values) for each in found.elsewhere],
     }
     if decision is not None:
         told["decision"] = {

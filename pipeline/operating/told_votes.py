@@ -45,7 +45,7 @@ def _told(vote: PolicyVote) -> str:
         answer += ", as if there were no other traces"
     if vote.key_threshold is not None:
         key = ", ".join(f"{name}: {_values(values)}" for name, values in vote.key)
-        answer += f"; key {key}, kept at {percentage(vote.key_threshold):.4g} %"
+        answer += f"; key {key or 'withheld'}, kept at {percentage(vote.key_threshold):.4g} %"
     found = [f"span {row.span} {row.name}".rstrip() if row.name else _log(row.span) for row in vote.evidence]
     if vote.rows > len(found):
         found.append(f"{vote.rows - len(found)} more")

@@ -136,13 +136,13 @@ class Known(NamedTuple):
 NOTHING = Known(1, {})
 
 
-def as_plain(found: PolicyVote) -> dict[str, Any]:
-    """A vote as mappings, lists, texts and numbers."""
+def as_plain(found: PolicyVote, values: bool = True) -> dict[str, Any]:
+    """A vote as mappings, lists, texts and numbers; without `values` of attributes its keys are empty."""
     told = {name: getattr(found, name) for name in PolicyVote.__slots__}
     return told | {
         "evidence": [list(row) for row in found.evidence],
-        "parts": list(map(as_plain, found.parts)),
-        "key": [[name, list(values)] for name, values in found.key],
+        "parts": [as_plain(part, values) for part in found.parts],
+        "key": [[name, list(texts)] for name, texts in found.key if values],
     }
 
 

@@ -200,6 +200,8 @@ def test_a_key_is_told_in_words_with_its_rate_among_the_keys_that_were_known() -
     assert inside_all.parts[1].key == (("root.shop", ()),)
     assert next(lines([single])).endswith(": no; key root.name: GET /, errors: POST /pay, kept at 10 %")
     assert from_plain(json.loads(json.dumps(as_plain(inside_all)))) == inside_all
+    withheld = from_plain(as_plain(inside_all, values=False))
+    assert [part.key for part in withheld.parts] == [(), ()]
 
 
 def test_parts_of_one_name_vote_by_what_each_knows() -> None:
