@@ -108,16 +108,20 @@ def test_grafana_expands_only_what_compose_gives_it() -> None:
         assert expanded <= SERVICES["grafana"]["environment"].keys(), path
 
 
-def test_the_service_runs_a_role_and_stops_as_workers_do() -> None:
+@pytest.mark.parametrize("role", ["sink.jaeger", "sink.otlp/eu-west", "ingest,sample"])
+def test_the_service_runs_a_role_and_stops_as_workers_do(role: str) -> None:
     unit = ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(ROOT / "deploy" / "systemd" / "tailrace@.service", encoding="utf-8")
     service = unit["Service"]
-    program, *words = service["ExecStart"].replace("%i", "sink.jaeger").split()
+    escaped = re.sub(r"[^\w./]", lambda found: rf"\x{ord(found[0]):02x}", role).replace("/", "-")  # as systemd-escape
+    program, *words = service["ExecStart"].replace("%i", escaped).replace("%I", role).split()
     assert program.endswith("/bin/tailrace")
     options = worker.make_context("worker", words[1:]).params
     assert words[0] == "worker"
-    assert options["names"] == ["sink.jaeger"]
+    assert options["names"] == role.split(",")
+    files = service["EnvironmentFile"].replace("%i", escaped).replace("%I", role)
+    assert files == f"-/etc/tailrace/{escaped}.environment", "a slash would be a folder"
     assert int(service["RestartPreventExitStatus"]) == EX_CONFIG
     sample, *_ = yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "sample.yaml").read_text(encoding="utf-8"))
     pod = sample["spec"]["template"]["spec"]
