@@ -24,6 +24,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from schemas.envelope import Envelope, RowVerdict
 from schemas.errors import Malformed, Unavailable
+from schemas.http_client import in_words
 from schemas.otlp_build import logs_data
 from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, SourceRecord
 from sinks.ecs_document import ecs_document
@@ -99,6 +100,7 @@ class Elasticsearch(Destination[LogItem]):
         self.stream = f"logs-{settings.dataset}-{settings.namespace}"
         self._stream_fields = {"type": "logs", "dataset": settings.dataset, "namespace": settings.namespace}
         self._client: AsyncElasticsearch | None = None
+        self._former: AsyncElasticsearch | None = None  # has requests under way, perhaps
         self._tls: Tls | None = None
 
     async def start(self) -> None:
@@ -109,7 +111,7 @@ class Elasticsearch(Destination[LogItem]):
         if self._client is None:
             self._tls = Tls.of(self._settings)
             self._client = _client(self._settings, self._tls)
-        client = self._client.options(headers=authorization(self._settings.auth))
+        client = (await self._current(self._client)).options(headers=authorization(self._settings.auth))
         if not self._settings.manage_template:
             return
         wanted = template(self._settings)
@@ -121,13 +123,24 @@ class Elasticsearch(Destination[LogItem]):
             what = f"index template {name}: {_text(error)}"
             raise Unavailable(what, retry_after(error.meta.headers, self._clock())) from error
         except (TransportError, SerializationError) as error:
-            raise Unavailable(f"index template {name}: {shortened(str(error))}") from error
+            raise Unavailable(f"index template {name}: {_words(error)}") from error
 
     async def close(self) -> None:
         """Close connections."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        clients, self._client, self._former = (self._client, self._former), None, None
+        for client in clients:
+            if client is not None:
+                await client.close()
+
+    async def _current(self, client: AsyncElasticsearch) -> AsyncElasticsearch:
+        """This one, or one that trusts what is in files that have been renewed. The one before that is closed."""
+        if self._tls is None or not self._tls.look():
+            return client
+        self._client, outdated, self._former = _client(self._settings, self._tls), self._former, client
+        current = self._client
+        if outdated is not None:
+            await outdated.close()
+        return current
 
     def encode(self, record: SourceRecord) -> list[LogItem]:
         """The log records of an envelope of `kept.logs` or `untraced.logs`. What is no OTLP becomes a defect."""
@@ -186,14 +199,13 @@ class Elasticsearch(Destination[LogItem]):
     async def _bulk(self, request: Request[LogItem]) -> Outcome | Rejected:
         if self._client is None:
             raise RuntimeError("the client is not open")
-        if self._tls is not None:
-            self._tls.look()
+        client = await self._current(self._client)
         body, headers = request.body, authorization(self._settings.auth)
         if self._settings.compression != "none" and len(body) >= GZIP_FROM:
             body, headers = await asyncio.to_thread(compressed, body), headers | {"content-encoding": "gzip"}
         count = len(request.items)
         try:
-            answer = await self._client.options(headers=headers).bulk(operations=body, require_data_stream=True)  # type: ignore[arg-type]
+            answer = await client.options(headers=headers).bulk(operations=body, require_data_stream=True)  # type: ignore[arg-type]
         except ApiError as error:
             text = _text(error)
             if error.status_code in REFUSING and TOO_OLD not in text:
@@ -201,7 +213,7 @@ class Elasticsearch(Destination[LogItem]):
             wait = retry_after(error.meta.headers, self._clock())
             return Outcome.retry_all(count, str(error.status_code), text, wait)
         except (TransportError, SerializationError) as error:
-            raise Unavailable(f"{type(error).__name__}: {shortened(str(error))}") from error
+            raise Unavailable(_words(error)) from error
         statuses = answer.body.get("items", []) if isinstance(answer.body, dict) else []
         if len(statuses) != count:
             return Outcome.retry_all(count, "incomplete", f"{len(statuses)} answers for {count} documents")
@@ -289,6 +301,11 @@ def _client(settings: Sink, tls: Tls | None) -> AsyncElasticsearch:
         serializers={ndjson.mimetype: ndjson, "application/vnd.elasticsearch+x-ndjson": ndjson},
         **options,
     )
+
+
+def _words(error: TransportError) -> str:
+    """What went wrong: the client's error as a text only says of what kind it is."""
+    return f"{type(error).__name__}: {shortened(in_words(OSError(error.message)))}"
 
 
 def _node(endpoint: str) -> str:

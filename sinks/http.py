@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import email.utils
 import os
+import ssl
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -97,7 +97,7 @@ class HttpClient:
         if self._session is None:
             self._tls = Tls.of(self._settings)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._tls.context if self._tls else True, limit=0),
+                connector=aiohttp.TCPConnector(limit=0),
                 timeout=aiohttp.ClientTimeout(total=self._settings.timeout),
                 auto_decompress=True,
             )
@@ -117,13 +117,14 @@ class HttpClient:
             raise RuntimeError("the client is not open")
         if self._tls is not None:
             self._tls.look()
+        tls = True if self._tls is None else self._tls.context  # connections that began with another are not used again
         sent = CIMultiDict(self._settings.headers)
         sent.update({"User-Agent": USER_AGENT} | authorization(self._settings.auth) | dict(headers))
         if gzip:
             body = await asyncio.to_thread(compressed, body)  # releases the interpreter for other requests
             sent["Content-Encoding"] = "gzip"
         try:
-            async with self._session.post(url, data=body, headers=sent, allow_redirects=False) as response:
+            async with self._session.post(url, data=body, headers=sent, ssl=tls, allow_redirects=False) as response:
                 answer = await response.content.read(ANSWER_BYTES)
                 while len(answer) < ANSWER_BYTES and (more := await response.content.read(ANSWER_BYTES - len(answer))):
                     answer += more
@@ -227,37 +228,43 @@ def _token(file: str) -> str:
 class Tls:
     """TLS with a sink's authorities (unset: the system's) and client certificate, if it has one.
 
-    `context` stays the same object: files that are renewed while it is in use are for the connections that come.
+    `context` is for connections that begin now; another one as soon as files that were renewed have been read.
     Raises ConfigError naming the key whose file cannot be used.
     """
 
     def __init__(self, settings: Sink) -> None:
         self._settings = settings
         self._stamps = stamps(settings)
-        self.context = trusting(settings.ca_file, "ca_file")
-        try:
-            self._certify()
-        except OSError as error:
-            raise ConfigError(f"cert_file: {settings.cert_file}: {error}") from error
+        self.context = self._made()
 
     @classmethod
     def of(cls, settings: Sink) -> Tls | None:
         """That of a sink with a server that is reached over TLS."""
         return cls(settings) if any(url.startswith("https:") for url in settings.urls) else None
 
-    def look(self) -> None:
-        """Read files that have changed. Half of a renewal, as a certificate without its key, is tried again."""
-        if (now := stamps(self._settings)) == self._stamps:
-            return
-        with contextlib.suppress(OSError):
-            if self._settings.ca_file is not None:
-                self.context.load_verify_locations(self._settings.ca_file)
-            self._certify()
-            self._stamps = now
+    def look(self) -> bool:
+        """Read files that have changed, and whether there is another `context` since.
 
-    def _certify(self) -> None:
-        if self._settings.cert_file is not None:  # "": never ask on the terminal
-            self.context.load_cert_chain(self._settings.cert_file, self._settings.key_file, "")
+        Half of a renewal, as a certificate without its key, is tried again.
+        """
+        if (now := stamps(self._settings)) == self._stamps:
+            return False
+        try:
+            self.context = self._made()
+        except ConfigError:
+            return False
+        self._stamps = now
+        return True
+
+    def _made(self) -> ssl.SSLContext:
+        """Made anew each time: a context never forgets an authority."""
+        context, settings = trusting(self._settings.ca_file, "ca_file"), self._settings
+        try:
+            if settings.cert_file is not None:  # "": never ask on the terminal
+                context.load_cert_chain(settings.cert_file, settings.key_file, "")
+        except OSError as error:
+            raise ConfigError(f"cert_file: {settings.cert_file}: {error}") from error
+        return context
 
 
 def stamps(settings: Sink) -> tuple[tuple[int, int], ...]:

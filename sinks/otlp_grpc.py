@@ -52,7 +52,6 @@ class OverGrpc:
         self._endpoints = Endpoints(settings.urls)
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._stamps = stamps(settings)
-        self._failed = False  # there was no answer to the last call
         self._closing: set[asyncio.Task[None]] = set()
         self._compression = grpc.Compression.NoCompression if settings.compression == "none" else grpc.Compression.Gzip
 
@@ -92,8 +91,8 @@ class OverGrpc:
 
     async def export(self, service: Service, body: bytes, items: int) -> Outcome | Rejected:
         """Call the service's method."""
-        if self._failed and stamps(self._settings) != self._stamps:
-            await self._renew()
+        if (now := stamps(self._settings)) != self._stamps:
+            await self._renew(now)
         server = self._endpoints.current
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channels[server].unary_unary(service.method)
         timeout = self._settings.timeout
@@ -102,12 +101,10 @@ class OverGrpc:
         try:
             answer = await call(body, timeout=timeout, metadata=metadata, compression=self._compression)
         except grpc.aio.AioRpcError as error:
-            self._failed = error.code() in NO_ANSWER or error.code() is grpc.StatusCode.UNAVAILABLE
             return self._failure(server, error, items)
-        self._failed = False
         return service.accepted(answer, items)
 
-    async def _renew(self) -> None:
+    async def _renew(self, now: tuple[tuple[int, int], ...]) -> None:
         """Channels with certificates that have changed: gRPC reads them once. Those that cannot be read are left."""
         before, self._channels = self._channels, {}
         try:
@@ -115,7 +112,7 @@ class OverGrpc:
         except ConfigError:
             self._channels = before
             return
-        self._stamps, self._failed = stamps(self._settings), False
+        self._stamps = now
         for channel in before.values():  # with time for what is under way: else its calls would be cancelled
             closing = asyncio.create_task(channel.close(self._settings.timeout))
             self._closing.add(closing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import ssl
 import urllib.request
 import uuid
@@ -232,13 +233,14 @@ async def checking(upstream: str, accepted: set[str], files: Certificates) -> As
 async def test_elasticsearch_with_tls_an_api_key_and_a_token_that_rotates(
     elasticsearch: ElasticsearchServer, files: Certificates, tmp_path: Path
 ) -> None:
-    token = tmp_path / "token"
+    token, authorities = tmp_path / "token", tmp_path / "authorities.pem"
+    shutil.copy(files.ca, authorities)
     accepted = {f"ApiKey {API_KEY}", "Bearer one"}
     async with checking(elasticsearch.url, accepted, files) as proxy:
 
         @asynccontextmanager
         async def started(**auth: str) -> AsyncIterator[Elasticsearch]:
-            settings = {"ca_file": files.ca, "auth": auth, "dataset": f"d{uuid.uuid4().hex[:8]}"}
+            settings = {"ca_file": str(authorities), "auth": auth, "dataset": f"d{uuid.uuid4().hex[:8]}"}
             destination = Elasticsearch(sink(proxy, **settings))
             try:
                 await destination.start()
@@ -263,11 +265,20 @@ async def test_elasticsearch_with_tls_an_api_key_and_a_token_that_rotates(
         token.write_text("one\n")
         async with started(bearer_token_file=str(token)) as destination:
             assert await sent(destination) == Outcome(accepted=1)
+            shutil.copy(files.other_ca, authorities)
+            with pytest.raises(
+                Unavailable, match=r"^TlsError: Cannot connect to host \S+ \[.*CERTIFICATE_VERIFY_FAILED"
+            ):
+                await sent(destination)
+            with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+                await destination.start()
+            shutil.copy(files.ca, authorities)
+            assert await sent(destination) == Outcome(already_delivered=1)  # the first one has the same place
             accepted.remove("Bearer one")
             assert (await sent(destination)).reason == "401"
             token.write_text("two\n")
             accepted.add("Bearer two")
-            assert await sent(destination) == Outcome(already_delivered=1)  # the first one has the same place
+            assert await sent(destination) == Outcome(already_delivered=1)
 
 
 async def test_a_token_that_rotates_over_grpc(tmp_path: Path) -> None:

@@ -509,7 +509,7 @@ async def test_tls_with_a_client_certificate(tmp_path: Path) -> None:
         async with connected(server.url, **files) as destination:
             assert await send(destination, envelope([log("a")])) == Outcome(accepted=1)
         for key in files:
-            with pytest.raises(Unavailable, match=r"onnection|TLS"):
+            with pytest.raises(Unavailable, match=r"ConnectionError|TlsError"):
                 async with connected(server.url, **{key: files[key]}):
                     pass
 
@@ -523,7 +523,7 @@ async def test_the_name_of_an_address_is_verified(tmp_path: Path, monkeypatch: p
     ca.issue_cert("elsewhere.example.org").configure_cert(tls)
     async with faulty(NO_TEMPLATE, ACKNOWLEDGED, tls=tls) as server:
         destination = Elasticsearch(sink(server.url))
-        with pytest.raises(Unavailable, match="TLS"):
+        with pytest.raises(Unavailable, match=r"TlsError: .*certificate is not valid for"):
             await destination.start()
         await destination.close()
         assert server.seen == []

@@ -221,6 +221,23 @@ async def test_a_certificate_that_is_renewed_is_read_again(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_an_authority_that_is_taken_out_is_trusted_no_longer(
+    guarded: Guarded, tmp_path: Path, protocol: Protocol
+) -> None:
+    authorities = tmp_path / "ca.pem"
+    shutil.copy(guarded.ca_file, authorities)
+    files: dict[str, Any] = {"ca_file": str(authorities), "cert_file": guarded.cert_file}
+    async with started(guarded.url(protocol), protocol=protocol, **files) as destination:
+        batch = envelope([span()])
+        assert (await deliver(destination, batch)).accepted == 1
+        trustme.CA().cert_pem.write_to_path(authorities)
+        with contextlib.suppress(Unavailable):
+            assert (await deliver(destination, batch)).retry
+        shutil.copy(guarded.ca_file, authorities)
+        assert (await deliver(destination, batch)).accepted == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("key", ["ca_file", "cert_file"])
 async def test_a_certificate_that_is_not_there_is_a_configuration_error(
     tmp_path: Path, protocol: Protocol, key: str
