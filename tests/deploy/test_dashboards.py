@@ -91,6 +91,16 @@ def test_alerts_lead_to_a_dashboard_that_grafana_loads() -> None:
     assert {rule["annotations"]["dashboard"] for group in groups for rule in group["rules"]} <= paths
 
 
+def test_what_expired_is_counted_as_the_alert_counts_it() -> None:
+    """Also what a worker counted before it was first scraped, while it took its partitions over."""
+    groups = read_yaml("deploy/prometheus/rules/tailrace.rules.yml")["groups"]
+    (alert,) = (rule["expr"] for group in groups for rule in group["rules"] if rule["alert"] == "RecordsExpired")
+    (shown,) = (query for title, query in QUERIES if title == "Records expired in the last hour")
+    expected = alert.replace("sum by (job, signal) ", "sum").replace("[15m]", "[1h]").replace("< 900", "< 3600")
+    expected = expected.removesuffix(" > 0") + " or vector(0)"
+    assert re.sub(r"\s", "", expected) == re.sub(r'\s|job=~"[^"]*",', "", shown)
+
+
 def test_every_query_finds_something_when_all_metrics_are_there(tmp_path: Path) -> None:
     """promtool loads one growing series per combination of these label values and evaluates each query."""
     defaults = SpanMetrics()
