@@ -14,7 +14,7 @@ from pipeline.config import Config
 from pipeline.kafka.overheard import Overheard
 from pipeline.kafka.topics import canary_topics
 from pipeline.watching.logs import configure
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, Unavailable
 
 
 @click.command()
@@ -36,9 +36,9 @@ def canary(file: str, once: bool) -> None:
     try:
         canary_topics(config)
         sys.exit(asyncio.run(_once(config) if once else _run(config)))
-    except ConfigError as error:
+    except (ConfigError, Unavailable) as error:
         failed(str(error))
-        sys.exit(EX_CONFIG)
+        sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
 
 
 async def _once(config: Config) -> int:

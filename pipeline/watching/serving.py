@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from errno import EADDRINUSE
+from errno import EADDRINUSE, EADDRNOTAVAIL
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -13,11 +13,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pipeline import telemetry
 from pipeline.watching.access import Access
 from pipeline.watching.settings import Telemetry
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, Unavailable
 
 if TYPE_CHECKING:  # imported if it is served
     from pipeline.live.page import Page
 
+MENDED = (EADDRINUSE, EADDRNOTAVAIL)  # by time, as while a predecessor still ends or an interface is not up yet
 LAST_ANSWERS = 1.0  # seconds that requests under way get when the worker stops
 
 
@@ -46,7 +47,7 @@ class Server:
         )
 
     async def start(self) -> None:
-        """Listen. Raises ConfigError where that is not possible."""
+        """Listen. Raises ConfigError where that is not possible, Unavailable if it may be later."""
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._health)
@@ -63,7 +64,8 @@ class Server:
             await self.stop()
             why = os.strerror(error.errno) if error.errno and error.errno > 0 else error
             hint = f"; another process has it, choose another {self._section}.port" if error.errno == EADDRINUSE else ""
-            raise ConfigError(f"{self._section}.host, {self._section}.port: {host}:{port}: {why}{hint}") from error
+            text = f"{self._section}.host, {self._section}.port: {host}:{port}: {why}{hint}"
+            raise (Unavailable if error.errno in MENDED else ConfigError)(text) from error
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -21,9 +25,10 @@ from aiokafka.errors import (
 from pipeline import worker
 from pipeline.worker import running
 from schemas.errors import ConfigError
-from tests.pipeline.configs import config_for
+from tests.pipeline.configs import MINIMAL, as_yaml, config_for
 from tests.pipeline.kafka import DEADLINE
 from tests.pipeline.stages import Stages, administration
+from tests.repository import ROOT, python_path
 from tests.services import Kafka, eventually
 from tests.services.process import HOST
 
@@ -133,3 +138,26 @@ async def test_a_group_that_lets_nobody_in_is_one_line_of_the_log(
     (record,) = [each for each in caplog.records if each.levelno >= logging.ERROR and each.name == worker.__name__]
     assert record.exc_info is None
     assert said in record.__dict__["error"]
+
+
+def of_the_command(tmp_path: Path, first: str = "", **settings: object) -> subprocess.CompletedProcess[str]:
+    """A worker that does not stay; `first` is what its process does before."""
+    file = tmp_path / "tailrace.yaml"
+    file.write_text(as_yaml(MINIMAL | settings), encoding="utf-8")
+    program = f"import os, signal\n{first}\nfrom pipeline.cli import main\nmain()"
+    command = [sys.executable, "-c", program, "worker", "--config", str(file), "--role", "ingest"]
+    environment = {**os.environ, "PYTHONPATH": python_path()}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+
+
+def test_a_port_that_is_taken_may_be_free_after_a_restart(tmp_path: Path) -> None:
+    """With 78 systemd would not try again."""
+    with socket.socket() as other:
+        other.bind((HOST, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = of_the_command(tmp_path, telemetry={"port": port})
+    assert done.returncode == 1, done.stderr
+    assert f"{HOST}:{port}: Address already in use; another process has it" in done.stderr

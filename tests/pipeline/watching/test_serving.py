@@ -13,7 +13,7 @@ from pipeline.live.page import Page
 from pipeline.live.watch import Watch
 from pipeline.watching.serving import Server
 from pipeline.watching.settings import Telemetry
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, Unavailable
 from tests.pipeline.configs import MINIMAL
 from tests.repository import ROOT
 
@@ -44,10 +44,15 @@ async def test_the_process_shows_its_memory(url: str) -> None:
 async def test_a_port_that_is_taken_is_named_with_its_key(url: str) -> None:
     port = int(url.rpartition(":")[2])
     expected = rf"telemetry\.port: 127\.0\.0\.1:{port}: Address already in use; .* another telemetry\.port"
-    with pytest.raises(ConfigError, match=expected):
+    with pytest.raises(Unavailable, match=expected):
         await Server(Telemetry(port=port), dict).start()
-    with pytest.raises(ConfigError, match=r"canary\.host, canary\.port: 192\.0\.2\.1:0: "):
+    with pytest.raises(Unavailable, match=r"canary\.host, canary\.port: 192\.0\.2\.1:0: "):
         await Server(Telemetry(host="192.0.2.1", port=0, public_metrics=True), dict, section="canary").start()
+
+
+async def test_a_host_that_there_is_not_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match=r"telemetry\.host, telemetry\.port: no-such-host\.invalid:0: "):
+        await Server(Telemetry(host="no-such-host.invalid", port=0, public_metrics=True), dict).start()
 
 
 async def test_alive_but_not_ready(url: str) -> None:
