@@ -296,7 +296,6 @@ async def run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # until there is somebody to ask, who looks at once anyway
     guard = asyncio.ensure_future(guard_loop(config.watchdog.timeout))
     try:
         async with running(config, names, since, stopping, signals, file, accept_loss) as worker:

@@ -8,9 +8,11 @@ import io
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,14 @@ from tests.pipeline.stages import traces
 from tests.repository import ROOT, python_path
 from tests.services.process import HOST, free_port
 from tests.services.servers import Elasticsearch, Jaeger, Kafka, Prometheus
+
+
+@pytest.fixture(autouse=True)
+def hanging_up() -> Iterator[None]:
+    """`worker` changes what SIGHUP does to its process, which is this one."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

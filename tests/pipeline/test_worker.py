@@ -161,3 +161,17 @@ def test_a_port_that_is_taken_may_be_free_after_a_restart(tmp_path: Path) -> Non
         done = of_the_command(tmp_path, telemetry={"port": port})
     assert done.returncode == 1, done.stderr
     assert f"{HOST}:{port}: Address already in use; another process has it" in done.stderr
+
+
+def test_a_reload_while_it_begins_does_not_end_it(tmp_path: Path) -> None:
+    """As `systemctl reload 'tailrace@*'` asks it of one that has just been started again."""
+    first = """
+from pipeline.commands import worker
+load = worker.loaded
+def loaded(file):
+    os.kill(os.getpid(), signal.SIGHUP)
+    return load(file)
+worker.loaded = loaded
+"""
+    done = of_the_command(tmp_path, first, telemetry={"port": -1})
+    assert done.returncode == 78, done.stderr
