@@ -6,12 +6,17 @@ Garbage: what a span leaves behind is freed by counting references; only cycles 
 none. Python's own threshold (700 new containers) makes it walk a batch's rows in the making several times, and a full
 collection walks every remembered verdict. So modules are set apart once (`gc.freeze`), and the collector comes rarely,
 but it does come: libraries make cycles (a task and its exception's traceback).
+
+Open files: each lease has connections of its own, 32 of them 97 sockets to one broker. The limit that processes begin
+with (1,024) is there for select(), which none of the loops uses: it goes up to the hard one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import resource
 from collections.abc import Coroutine
 from typing import TypeVar
 
@@ -25,6 +30,9 @@ T = TypeVar("T")
 
 def run(main: Coroutine[None, None, T]) -> T:
     """`asyncio.run` for a process that stays."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError):  # where the hard limit is none, as on macOS
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     gc.collect()
     gc.freeze()
     gc.set_threshold(NEW_CONTAINERS, YOUNG_PER_OLD, YOUNG_PER_OLD)

@@ -9,7 +9,10 @@ than CONNECT_LIMIT. `begin` puts both into aiokafka: `AIOKafkaClient.bootstrap`,
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
+import resource
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -80,9 +83,24 @@ async def _connection(host: str, port: int, how: dict[str, Any]) -> AIOKafkaConn
         if not connecting.done() and not connection.connected():
             raise TimeoutError(NO_ANSWER)
         await connecting  # versions and login have the limits of requests
+    except OSError as error:
+        if _no_more_files():
+            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            text = f"too many open files: this process may have {limit}, give it more (`ulimit -n`, LimitNOFILE)"
+            raise OSError(errno.EMFILE, text) from error
+        raise
     finally:
         connecting.cancel()
     return connection
+
+
+def _no_more_files() -> bool:
+    """Whether that is what is behind an error: of a name that cannot be looked up it says nothing."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno == errno.EMFILE
+    return False
 
 
 class _Race:

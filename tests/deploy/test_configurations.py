@@ -123,6 +123,7 @@ def test_the_service_runs_a_role_and_stops_as_workers_do(role: str) -> None:
     files = service["EnvironmentFile"].replace("%i", escaped).replace("%I", role)
     assert files == f"-/etc/tailrace/{escaped}.environment", "a slash would be a folder"
     assert int(service["RestartPreventExitStatus"]) == EX_CONFIG
+    assert int(service["LimitNOFILE"]) > 1024, "leases have connections of their own"
     sample, *_ = yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "sample.yaml").read_text(encoding="utf-8"))
     pod = sample["spec"]["template"]["spec"]
     assert int(service["TimeoutStopSec"]) == pod["terminationGracePeriodSeconds"]

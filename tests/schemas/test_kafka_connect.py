@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Iterator
+import os
+import resource
+from collections.abc import Callable, Iterator
 
 import aiokafka.client
 import aiokafka.conn
 import pytest
+import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError
@@ -120,6 +123,27 @@ async def test_a_client_that_is_given_up_leaves_nothing_behind(
     assert not left & {"_connection", "AIOKafkaConnection.connect"}
     assert not kafka_connect._races
     assert not [record for record in caplog.records if record.levelno > logging.WARNING]
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("host", [HOST, "broker.example.invalid"])
+def test_where_no_file_can_be_opened_it_says_so(loop: Callable[[], asyncio.AbstractEventLoop], host: str) -> None:
+    """A name that cannot be looked up for that reason is just not known, as the system tells it."""
+    kafka_connect.begin()
+
+    async def connect() -> None:
+        await asyncio.get_running_loop().run_in_executor(None, int)  # its thread is there
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        os.close(free := os.dup(0))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+        try:
+            with pytest.raises(OSError, match=f"too many open files: this process may have {free}, give it more"):
+                await aiokafka.client.create_conn(host, 9092, on_close=lambda *_: None)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(connect())
 
 
 def test_aiokafka_connects_as_it_did_when_this_was_written() -> None:
