@@ -11,11 +11,14 @@ as Tempo mean the same.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # or its core writes lines of its own among those of JSON
 
 import grpc
 from google.protobuf.message import DecodeError

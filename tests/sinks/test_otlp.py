@@ -7,6 +7,8 @@ import contextlib
 import os
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ from sinks.http import ANSWER_BYTES, USER_AGENT
 from sinks.otlp import Otlp
 from sinks.otlp_grpc import DETAILS, NO_ANSWER, retry_delay
 from sinks.otlp_service import LOGS, REFUSING, TRACES
+from tests.repository import ROOT, python_path
 from tests.services import Collector, eventually, free_port
 from tests.services import Jaeger as JaegerServer
 from tests.services.process import HOST
@@ -532,3 +535,33 @@ def test_a_partial_success_that_was_cut_rejects_all() -> None:
     outcome = LOGS.accepted(whole[:ANSWER_BYTES], 4)
     assert (outcome.accepted, len(outcome.refused)) == (0, 4)
     assert LOGS.accepted(b"<html>".ljust(ANSWER_BYTES, b"."), 4).accepted == 4
+
+
+IN_A_WORKER = """
+import asyncio, sys
+from sinks.otlp_grpc import OverGrpc
+from sinks.otlp_service import TRACES
+from sinks.settings import Sink
+async def main():
+    transport = OverGrpc(Sink(endpoint=sys.argv[1], protocol="grpc", timeout=5.0))
+    await transport.open()
+    print((await transport.export(TRACES, b"", 1)).detail)
+    await transport.close()
+asyncio.run(main())
+"""
+
+
+async def test_grpc_writes_nothing_among_the_lines_of_the_log() -> None:
+    """Of a server without TLS its core tells on standard error, and not as JSON."""
+    async with faulty(status(200)) as server:
+        environment = {key: value for key, value in os.environ.items() if key != "GRPC_VERBOSITY"}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", IN_A_WORKER, server.url.replace("http:", "https:")),
+            cwd=ROOT,
+            env=environment | {"PYTHONPATH": python_path()},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        told, written = await process.communicate()
+    assert told.startswith(b"UNAVAILABLE "), written
+    assert written == b""
