@@ -23,6 +23,7 @@ from schemas.settings import parse_duration
 log = logging.getLogger(__name__)
 
 END_LIMIT = 1.0  # seconds that a question for the end may take before rows in hand are committed without the answer
+METADATA_AGE_MS = 30_000  # until then a partition whose leader vanished without a word is asked for there
 CLOSE_LIMIT = 10.0  # seconds after which a client that was told to end is no longer waited for
 
 
@@ -43,7 +44,8 @@ class Brokers:
         """Connect; the role's `consumer` need not be started yet."""
         self._consumer = consumer
         self.admin = AIOKafkaAdminClient(**client_kwargs(self._kafka))
-        self._asking = AIOKafkaConsumer(**{**consumer_kwargs(self._kafka), "isolation_level": "read_uncommitted"})
+        asking = {"isolation_level": "read_uncommitted", "metadata_max_age_ms": METADATA_AGE_MS}
+        self._asking = AIOKafkaConsumer(**consumer_kwargs(self._kafka) | asking)
         await self.admin.start()
         await self._asking.start()
 

@@ -34,7 +34,7 @@ from mode import Service
 
 from pipeline import telemetry
 from pipeline.config import Kafka, Limits
-from pipeline.kafka.brokers import Brokers
+from pipeline.kafka.brokers import METADATA_AGE_MS, Brokers
 from pipeline.kafka.fetch_wait import FetchWait
 from pipeline.kafka.fetching import POLL_MS, RETAKE_BACKOFF, STALLED, consumer_kwargs
 from pipeline.kafka.lease import Lease
@@ -249,7 +249,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             heartbeat_interval_ms=int(self.kafka.heartbeat_interval * 1000),
             max_poll_interval_ms=300_000,
             rebalance_timeout_ms=int(self.kafka.session_timeout * 1000),
-            metadata_max_age_ms=30_000,
+            metadata_max_age_ms=METADATA_AGE_MS,
             **consumer_kwargs(self.kafka, self._limits, self._wait, self._accept_loss),
         )
         self.consumer.subscribe(topics=self._topics, listener=self)
