@@ -54,6 +54,7 @@ REVOKE_LIMIT = 2.0  # seconds it waits for a commit that is under way; both are 
 CLOSE_LIMIT = 10.0  # seconds after which a lease that was told to end is no longer waited for
 FEW_ERRORS = 5  # of fetching, that say nothing yet
 CORRUPT = "fetching it again does not help; docs/runbooks/NotReady.md says how to go on"
+RENEWAL_LIMIT = 120.0  # seconds that a takeover after a reload may last before the worker says so: NotReady takes 300
 TAKEOVER_LEAST = 30.0  # seconds before a takeover is watched: a predecessor's transaction may have to time out
 
 
@@ -479,7 +480,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._make = lease
         if patience is not None:
             self._wait.follow(min(patience, self.kafka.commit_interval))
-        self._renewing = dict.fromkeys(self._holders, time.monotonic() + self.kafka.session_timeout)
+        now = time.monotonic()
+        self._renewing = self._renewed(now) | dict.fromkeys(self._leases, now + RENEWAL_LIMIT)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.kafka.session_timeout):
                 finishing = [held.finish() for held in self._leases.values()]
@@ -701,5 +703,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         now = time.monotonic()
         if not self._joined or now - self._answered > self.kafka.session_timeout:
             return False
-        renewed = {unit for unit, until in self._renewing.items() if now < until}
-        return {self._unit(p) for p in self.consumer.assignment()} <= self._leases.keys() | renewed
+        return {self._unit(p) for p in self.consumer.assignment()} <= self._leases.keys() | self._renewed(now).keys()
+
+    def _renewed(self, now: float) -> dict[Hashable, float]:
+        """Units that had their lease when a reload asked for another, until when they count as if they had it."""
+        return {unit: until for unit, until in self._renewing.items() if now < until}

@@ -10,7 +10,7 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
 from operator import index
 from pathlib import Path
@@ -19,11 +19,14 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 from aiohttp import ClientError, ClientSession
+from aiokafka import TopicPartition
 
 from pipeline import roles, telemetry
 from pipeline.config import Config
 from pipeline.configuration.config_file import load
 from pipeline.configuration.reload import File, Reload, fixed
+from pipeline.kafka import consume
+from pipeline.sample import PartitionPair
 from pipeline.watching.identity import config_hash
 from pipeline.worker import Worker, running
 from processors.sampling.compile import compile_policies
@@ -234,6 +237,50 @@ async def _always_ready(workers: list[Worker]) -> AsyncIterator[None]:
     yield
     assert not task.done(), "a worker was not ready"
     task.cancel()
+
+
+async def test_a_worker_stays_ready_while_takeovers_last_longer_than_a_session(
+    kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six partitions with verdicts of ten minutes took 9.9 s: /readyz said 503. One that never ends is told."""
+    stages = Changed(kafka.bootstrap, tmp_path)
+    await stages.create()
+    go_on = asyncio.Event()
+    go_on.set()
+    opened = PartitionPair.open
+
+    async def slowly(lease: PartitionPair) -> Mapping[TopicPartition, int]:
+        await go_on.wait()
+        return await opened(lease)
+
+    monkeypatch.setattr(PartitionPair, "open", slowly)
+    async with contextlib.AsyncExitStack() as stack:
+        worker = await stages.run(stack, "sample")
+        await holds(worker, "sample")
+        (group,) = worker.services
+
+        async def longer_than_a_session() -> bool:
+            since = [began for _, began in group._opening.values()]
+            return len(since) == SAMPLED and time.monotonic() - max(since) > group.kafka.session_timeout
+
+        go_on.clear()
+        async with _always_ready([worker]):
+            stages.write([FAILED])
+            await eventually(longer_than_a_session, DEADLINE, "the takeovers have lasted for a session")
+            assert (await readiness(worker))["status"] == HTTPStatus.OK
+            go_on.set()
+            await eventually(lambda: has_all(worker), DEADLINE, "both partitions are held again")
+
+        monkeypatch.setattr(consume, "RENEWAL_LIMIT", 0.1)
+        go_on.clear()
+        stages.write([ERRORS])
+        await _all([worker], lambda told: told["status"] == HTTPStatus.SERVICE_UNAVAILABLE)
+        go_on.set()
+        await holds(worker, "sample")
+
+
+async def has_all(worker: Worker) -> bool:
+    return all(len(group._leases) == SAMPLED for group in worker.services)
 
 
 class Signalled(Stages):
