@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # commands that only look at the diagram do not wait for Faus
 log = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds between attempts to reach Kafka
+SILENT = 3.0  # seconds after which it is said that there is no answer: to give up takes as long as a request may
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,7 @@ async def wait_for_servers(config: Config, names: Sequence[str]) -> None:
     needed = {topic for role in chosen for topic in (*role.reads, *role.writes)}
     wait = FIRST_WAIT
     while True:
+        silent = asyncio.get_running_loop().call_later(SILENT, _tell_waiting, config, "no answer yet")
         try:
             with Overheard() as overheard:
                 found = await partition_counts(config)
@@ -213,13 +215,19 @@ async def wait_for_servers(config: Config, names: Sequence[str]) -> None:
             if not missing:
                 await _check_topics(config, needed)
                 return
-            hint = "run `tailrace topics --create`" if set(missing) & internal else "raw topics are made by producers"
-            hint += "; one that this user may not see is missing too: `tailrace check --connect` tells them apart"
+            ours = set(missing) & internal
+            hint = "run `tailrace topics FILE --create`" if ours else "raw topics are made by producers"
+            hint += "; one that this user may not see is missing too: `tailrace check FILE --connect` tells them apart"
             log.warning("waiting for topics", extra={"missing": missing, "hint": hint})
         except ConfigError:
             raise
         except (KafkaError, TailraceError, OSError) as error:
-            told = overheard.after(str(error))
-            log.warning("waiting for Kafka", extra={"servers": config.kafka.bootstrap_servers, "error": told})
+            _tell_waiting(config, overheard.after(str(error)))
+        finally:
+            silent.cancel()
         await asyncio.sleep(wait)
         wait = min(wait * 2, LONGEST_WAIT)
+
+
+def _tell_waiting(config: Config, error: str) -> None:
+    log.warning("waiting for Kafka", extra={"servers": config.kafka.bootstrap_servers, "error": error})

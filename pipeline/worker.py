@@ -31,6 +31,7 @@ from pipeline.operating.decision_log import side_by_side
 from pipeline.operating.restore import Answer
 from pipeline.sample import PartitionPair
 from pipeline.watching import serving, zeros
+from pipeline.watching.identity import config_hash, version
 from pipeline.watching.settings import Telemetry
 from pipeline.watching.watchdog import guard_loop
 from processors.sampling.restore import Outcome
@@ -199,6 +200,7 @@ async def running(
     there or `stopping` is set: then no role runs, and groups that have not let it in yet are waited for no longer.
     With `file` policies and limits follow what is in it. `signals` and `accept_loss` as in `roles.build`.
     """
+    _tell_start(config, names, file)
     app = application(f"{config.kafka.prefix}-worker")
     told = config.telemetry.metrics_level != "none"
     telemetry.tell(told)
@@ -249,6 +251,12 @@ async def running(
         if worker.following is not None:
             worker.following.cancel()
         await worker.stop()
+
+
+def _tell_start(config: Config, names: Sequence[str], file: File | None) -> None:
+    """What /readyz and `tailrace_config_info` say as well, where whoever reads the log looks first."""
+    what = {"version": version(), "hash": config_hash(config), "roles": roles.expand(config, names)}
+    log.info("a worker starts", extra=what | ({} if file is None else {"file": str(file.path)}))
 
 
 async def _join(worker: Worker, config: Config, names: Sequence[str], stopping: asyncio.Event) -> None:

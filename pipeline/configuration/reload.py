@@ -115,6 +115,9 @@ class Reload:
             telemetry.remove("tailrace_config_info", **_identity(old))
             await self._apply(new)
             log.info("the configuration was reloaded", extra={"file": str(file.path), "hash": config_hash(new)})
+        elif self.problem:
+            what = {"file": str(file.path), "hash": config_hash(new)}
+            log.info("the configuration file is right again, and what runs", extra=what)
         self._succeeded()
 
     def _succeeded(self) -> None:

@@ -22,7 +22,8 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from pipeline import worker
+from pipeline import roles, worker
+from pipeline.watching.identity import config_hash, version
 from pipeline.worker import running
 from schemas.errors import ConfigError
 from tests.pipeline.configs import MINIMAL, as_yaml, config_for
@@ -82,8 +83,12 @@ async def test_one_that_still_joins_its_group_stops_when_it_is_told_to(kafka: Ka
         await member.stop()
 
 
-async def test_one_whose_brokers_do_not_answer_stops_when_it_is_told_to() -> None:
-    """Each address would take as long as a request may, one after the other."""
+async def test_one_whose_brokers_do_not_answer_says_so_and_stops_when_it_is_told_to(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each address would take as long as a request may, one after the other; the log said nothing meanwhile."""
+    monkeypatch.setattr(roles, "SILENT", 0.1)
+    caplog.set_level(logging.INFO, worker.__name__)
     stopping, asked = asyncio.Event(), asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -100,8 +105,18 @@ async def test_one_whose_brokers_do_not_answer_stops_when_it_is_told_to() -> Non
 
         working = asyncio.create_task(until_stopped())
         await asyncio.wait_for(asked.wait(), DEADLINE)
+
+        async def told() -> bool:
+            return "waiting for Kafka" in caplog.text
+
+        await eventually(told, DEADLINE, "the log says what it waits for")
         stopping.set()
         await asyncio.wait_for(working, STOPPED_WITHIN)
+    waiting = next(each.__dict__ for each in caplog.records if each.message == "waiting for Kafka")
+    assert (waiting["servers"], waiting["error"]) == ([f"{HOST}:{port}"], "no answer yet")
+    start = next(each.__dict__ for each in caplog.records if each.message == "a worker starts")
+    assert start["hash"] == config_hash(config_for(f"{HOST}:{port}"))
+    assert (start["version"], start["roles"]) == (version(), ["ingest"])
 
 
 async def test_a_session_that_the_brokers_refuse_is_told_as_its_key(kafka: Kafka, tmp_path: Path) -> None:

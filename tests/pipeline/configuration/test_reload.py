@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -92,7 +93,8 @@ def value(name: str) -> float | None:
     return telemetry.REGISTRY.get_sample_value(name)
 
 
-async def test_a_file_is_followed_and_a_wrong_one_refused(followed: Followed) -> None:
+async def test_a_file_is_followed_and_a_wrong_one_refused(followed: Followed, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "pipeline.configuration.reload")
     reload = followed.reload
     before = reload.state()["hash"]
     followed.write(MINIMAL | {"sampling": {"policies": [ERRORS]}})
@@ -119,6 +121,9 @@ async def test_a_file_is_followed_and_a_wrong_one_refused(followed: Followed) ->
     followed.path.symlink_to(Path("..data") / "tailrace.yaml")
     followed.write(MINIMAL | {"sampling": {"policies": [ERRORS]}})
     await followed.until(lambda: not reload.problem, "the old content is right again")
+    last = caplog.records[-1]
+    assert last.message == "the configuration file is right again, and what runs"
+    assert last.__dict__["hash"] == reload.state()["hash"]
     assert (len(followed.applied), value("tailrace_config_last_reload_successful")) == (1, 1)
 
 
