@@ -523,6 +523,11 @@ class Config(Section):
         return self.measured if self.regroup == "never" else [item.topic for item in self.inputs]
 
     @property
+    def needs_ingest(self) -> list[Broken]:
+        """Why `regroup: never` could not read these inputs, key by key; empty: it could."""
+        return [(("inputs", *key), rule) for key, rule in _direct_rules(self.inputs)]
+
+    @property
     def reads_whole_topics(self) -> bool:
         """Whether one window of `sample` reads all partitions of the raw topics, keyed or not."""
         return self.regroup == "never" and self.kafka.partitions == 1

@@ -11,7 +11,7 @@ import click
 
 from pipeline.commands.console import loaded
 from pipeline.config import Kafka, Sampling
-from pipeline.configuration.yaml_tree import CONNECTIONS_AND_BROKERS
+from pipeline.configuration.yaml_tree import CONNECTIONS_AND_BROKERS, dotted
 from pipeline.operating import sizing
 from pipeline.roles import diagram
 from schemas.settings import format_duration, parse_duration
@@ -126,4 +126,6 @@ def size(
         answer = {"load": dataclasses.asdict(load), "size": dataclasses.asdict(found), "machine": known.machine}
         click.echo(json.dumps(answer, indent=2))
     else:
-        click.echo("\n".join(sizing.lines(load, found, known)))
+        partitions = config.kafka.partitions if config else None
+        needs_ingest = [f"{dotted(key)}: {rule}" for key, rule in config.needs_ingest] if config else []
+        click.echo("\n".join(sizing.lines(load, found, known, partitions, needs_ingest)))

@@ -183,14 +183,17 @@ def _rounded_up(partitions: int) -> int:
     return math.ceil(partitions / LEAST_PARTITIONS) * LEAST_PARTITIONS
 
 
-def lines(load: Load, found: Size, known: Measured) -> Iterable[str]:
-    """The answer for a person."""
+def lines(
+    load: Load, found: Size, known: Measured, partitions: int | None = None, needs_ingest: Sequence[str] = ()
+) -> Iterable[str]:
+    """The answer for a person. A file has so many `partitions` and `needs_ingest` for these reasons."""
     yield (
         f"{load.spans_per_second:,.0f} spans/s of {load.raw_bytes_per_span:,.4g} bytes on disk, "
         f"{load.spans_per_trace:.3g} a trace, decision_wait {load.decision_wait:g} s, {load.kept_share:.0%} kept"
     )
     yield ""
-    yield f"kafka.partitions                     {found.partitions}"
+    has = "" if partitions is None else f"   (the file has {partitions})"
+    yield f"kafka.partitions                     {found.partitions}{has}"
     window = f"(the window is {_binary(found.window_bytes)})"
     yield f"sampling.cache_bytes per worker      {_binary(found.cache_bytes)}   {window}"
     if found.cache_bytes > LARGE_CACHE:
@@ -211,6 +214,10 @@ def lines(load: Load, found: Size, known: Measured) -> Iterable[str]:
     elif found.alone:
         yield "sample: one worker is too few for this load. Several share it with regroup: always, or with more"
         yield "partitions and keyed producers (docs/how-to/one-worker.md)."
+        yield ""
+    elif found.one_worker and needs_ingest:
+        yield "One worker of sample is enough, but not without ingest (docs/how-to/one-worker.md):"
+        yield from (f"    {reason}" for reason in needs_ingest)
         yield ""
     elif found.one_worker and any(role.name == "ingest" and role.busy is not None for role in found.roles):
         yield "One worker of sample is enough: with kafka.partitions: 1 and regroup: never there is no ingest,"

@@ -194,6 +194,25 @@ def test_one_worker_is_sized_as_one(tmp_path: Path, rate: str, told: str) -> Non
     assert told in run(*words).output
 
 
+def test_a_file_that_needs_ingest_is_not_told_to_do_without(tmp_path: Path) -> None:
+    file = tmp_path / "tailrace.yaml"
+    words = ("--spans-per-second", "1000", "--config", str(file))
+    kafka = {"bootstrap_servers": "localhost:9092", "partitions": 6}
+    inputs = [
+        {"topic": "a", "signal": "traces"},
+        {"topic": "b", "signal": "traces"},
+        {"topic": "c", "signal": "logs", "encoding": "json"},
+    ]
+    file.write_text(as_yaml(MINIMAL | {"kafka": kafka, "inputs": inputs}), encoding="utf-8")
+    said = run(*words).output
+    assert "kafka.partitions                     4   (the file has 6)" in said
+    assert "there is no ingest" not in said
+    assert "inputs[1].signal: regroup: never reads one topic of traces, and that is inputs[0]" in said
+    assert "inputs[2].encoding: regroup: never reads otlp_proto alone; json needs ingest" in said
+    file.write_text(as_yaml(MINIMAL | {"inputs": inputs[:1]}), encoding="utf-8")
+    assert "there is no ingest" in run(*words).output
+
+
 def test_the_output_says_where_it_was_measured_and_what_to_measure() -> None:
     said = run("--spans-per-second", "50000", "--decision-wait", "30s").output
     assert measured().where() in said
