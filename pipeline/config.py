@@ -74,7 +74,8 @@ class Kafka(Section):
     )
     start: str = Field(
         "latest",
-        description="Where a new group begins in raw topics: latest, earliest, or a duration ago such as 15m.",
+        description="Where a new group begins in raw topics: latest, earliest, or a duration ago such as 15m. A sink "
+        "that is new begins with the oldest kept record, whatever this says (docs/how-to/sinks.md).",
     )
     transactions: bool = Field(True, description="False only for brokers without transactions: at-least-once.")
     commit_interval: Positive = Field(

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 import aiohttp
 import cramjam
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from pipeline.config import Config, Input
 from pipeline.kafka import acls, granted, topics
 from pipeline.kafka.overheard import Overheard
+from pipeline.operating import beginning
 from pipeline.operating.raw_look import look
 from pipeline.printed import kafka_cli
 from pipeline.roles import Role, diagram, expand
@@ -101,6 +103,9 @@ async def _kafka(config: Config, roles: Sequence[Role]) -> AsyncIterator[Finding
             yield await _raw(config, item, found[item.topic], readable)
         elif item.topic in touched:
             yield Finding(False, name, "does not exist; the producers' side creates it")
+    for role in roles:
+        if role.name.startswith("sink.") and (hint := await _new_group(config, role, found)) is not None:
+            yield hint
     if not config.kafka.transactions:
         return
     async for finding in _internal(config, touched):
@@ -109,6 +114,19 @@ async def _kafka(config: Config, roles: Sequence[Role]) -> AsyncIterator[Finding
         yield Finding(False, f"ACL {acl}", kafka_cli.remedy(config.kafka, acl))
     if not lacking:
         yield Finding(True, "ACLs", f"all {len(wanted)} rights that the roles need", asked)
+
+
+async def _new_group(config: Config, role: Role, counts: Mapping[str, int]) -> Finding | None:
+    """A hint if a sink will deliver all that its topics hold; none where that cannot be asked, which others tell."""
+    group = topics.Topics(config.kafka.prefix).group(role.name)
+    partitions = [TopicPartition(topic, n) for topic in role.reads for n in range(counts.get(topic, 0))]
+    retained = await _answer(beginning.retained(config, group, partitions), role.name)
+    if isinstance(retained, Finding) or not retained:
+        return None
+    text = (
+        f"its group {group} has no offsets, so it begins with the oldest of about {retained} records that Kafka keeps"
+    )
+    return Finding(True, role.name, f"{text}; how to begin at the end: docs/how-to/sinks.md", hint=True)
 
 
 async def _raw(config: Config, source: Input, partitions: int, readable: bool) -> Finding:

@@ -19,7 +19,7 @@ from typing import Any
 import click
 import pytest
 import yaml
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from click.testing import CliRunner, Result
 
 from pipeline import cli as commands
@@ -29,6 +29,7 @@ from pipeline.config import Config
 from pipeline.configuration.reload import File
 from pipeline.kafka import topics as internal
 from pipeline.kafka.overheard import Overheard
+from pipeline.kafka.topics import Topics
 from tests.pipeline.configs import MINIMAL, as_yaml
 from tests.pipeline.kafka import create, fresh
 from tests.pipeline.stages import traces
@@ -494,6 +495,43 @@ def test_check_connect_to_something_else(tmp_path: Path, prometheus: Prometheus)
     }
     result = run("check", written(tmp_path, data), "--connect")
     assert "answers 404; nothing is served at this path" in result.output
+
+
+async def test_check_connect_says_what_a_sink_that_was_added_begins_with(tmp_path: Path, kafka: Kafka) -> None:
+    """It delivers all that Kafka keeps, a day, unless its group is given offsets first."""
+    prefix = fresh("added")
+    topics = Topics(prefix)
+    server = {"endpoint": f"http://{HOST}:{free_port()}"}
+    data = MINIMAL | {
+        "kafka": {"bootstrap_servers": kafka.bootstrap, "prefix": prefix, "partitions": 2},
+        "sinks": {"otlp/old": server, "otlp/new": server, "prometheus": server},
+    }
+    await create(kafka.bootstrap, {topics.kept_spans: 2, topics.samples: 1})
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+        for partition in (0, 1, 1):
+            await producer.send_and_wait(topics.kept_spans, b"kept", partition=partition)
+
+    async def told() -> list[str]:
+        result = await asyncio.to_thread(run, "check", written(tmp_path, data), "--connect")
+        return [line for line in result.output.splitlines() if line.startswith("! sink.")]
+
+    async def commit(name: str) -> None:
+        """What `kafka-consumer-groups --reset-offsets --to-latest --execute` does for a group without members."""
+        group = AIOKafkaConsumer(
+            bootstrap_servers=kafka.bootstrap, group_id=topics.group(name), enable_auto_commit=False
+        )
+        async with group:
+            partitions = [TopicPartition(topics.kept_spans, number) for number in range(2)]
+            group.assign(partitions)
+            await group.commit(await group.end_offsets(partitions))
+
+    await commit("sink.otlp/old")
+    assert await told() == [
+        f"! sink.otlp/new: its group {prefix}.sink.otlp/new has no offsets, so it begins with the oldest of about "
+        "3 records that Kafka keeps; how to begin at the end: docs/how-to/sinks.md"
+    ]
+    await commit("sink.otlp/new")
+    assert await told() == []
 
 
 def test_check_connect_to_a_backend_without_logs(tmp_path: Path, jaeger: Jaeger) -> None:
