@@ -16,22 +16,20 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
-from rich.console import Console
-from rich.table import Table
 
 from pipeline.commands.console import CONFIG, asking, loaded, plural
 from pipeline.config import Config
 from pipeline.kafka.reader import Reader
 from pipeline.kafka.security import client_kwargs
 from pipeline.kafka.topics import Topics
-from pipeline.operating.printable import cell
+from pipeline.operating.printable import printable
 from pipeline.watching.told_limits import standing
 from schemas.sample import Tick, read_tick
 
 LARGEST_TICK = 1 << 30  # bytes, as in pipeline/aggregate.py
-OFFENDERS_SHOWN = 3
+OFFENDERS_SHOWN = 2
+HEADINGS, NAMES = ("metric", "label", "active", "limit", "demand", "folded"), 2  # the first two are left-justified
 COORDINATOR_LIMIT = 10.0  # seconds; a new cluster first makes the topic of offsets
-NARROW = 100  # columns of a table that goes to a file
 
 
 @click.command()
@@ -43,7 +41,8 @@ def cardinality(file: str, as_json: bool) -> None:
     Reads the newest tick of each partition of the samples topic; workers are not asked. A line without a label is the
     budget of series of the metric. `demand` is what is in use or was refused lately, an estimate (2.3 % standard
     error): the limit that would have been needed. `folded` is what was counted under __overflow__ because of the limit.
-    The fullest come first. Exit code 0, 1 when Kafka cannot be asked, 78 if the file is wrong.
+    The fullest come first; below those that fold, what they refused most, of series without the labels that they share.
+    Exit code 0, 1 when Kafka cannot be asked, 78 if the file is wrong.
 
     \b
       tailrace cardinality --config tailrace.yaml
@@ -110,28 +109,30 @@ def document(ticks: Iterable[Tick]) -> dict[str, Any]:
 
 
 def _print(ticks: Iterable[Tick]) -> None:
-    table = Table(box=None, header_style="bold")
-    for heading in ("metric", "label", "active", "limit", "demand", "folded", "top offenders (at least)"):
-        number = heading in ("active", "limit", "demand", "folded")
-        table.add_column(heading, justify="right" if number else "left", overflow="fold")
     told = document(ticks)
-    for limit in told["limits"]:
-        offenders = [f"{each['value']} ({each['at_least']})" for each in limit["offenders"][:OFFENDERS_SHOWN]]
-        numbers = [f"{limit[key]:.0f}" for key in ("active", "limit", "demand", "folded")]
-        style = "red" if limit["folded"] else ""
-        label = limit["label"] or "(series)"
-        metric, label, top = map(cell, (limit["metric"], label, ", ".join(offenders)))
-        table.add_row(metric, label, *numbers, top, style=style)
-    # A pipe has no width: wide enough for every name on one line.
-    console = Console(width=None if sys.stdout.isatty() else max(NARROW, console_width(table)))
-    console.print(table)
+    rows = [HEADINGS, *(_row(limit) for limit in told["limits"])]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row, limit in zip(rows, [None, *told["limits"]], strict=True):
+        names = [text.ljust(width) for text, width in zip(row[:NAMES], widths, strict=False)]
+        numbers = [text.rjust(width) for text, width in zip(row[NAMES:], widths[NAMES:], strict=True)]
+        click.secho("  ".join(names + numbers), bold=limit is None, fg="red" if limit and limit["folded"] else None)
+        if limit and limit["offenders"]:
+            click.echo(f"    refused most, at least: {printable(_offenders(limit))}")
     click.echo(f"as of {told['time']}, {plural(len(told['limits']), 'limit')}")
 
 
-def console_width(table: Table) -> int:
-    """Columns that the table takes when nothing is wrapped."""
-    console = Console(width=10_000)
-    return console.measure(table).maximum
+def _row(limit: dict[str, Any]) -> tuple[str, ...]:
+    numbers = (f"{limit[key]:.0f}" for key in HEADINGS[NAMES:])
+    return printable(limit["metric"]), printable(limit["label"] or "(series)"), *numbers
+
+
+def _offenders(limit: dict[str, Any]) -> str:
+    """The first of them; of series what tells them apart, not the labels that they share."""
+    shown = limit["offenders"][:OFFENDERS_SHOWN]
+    parts = [[each["value"]] if limit["label"] else each["value"].split(",") for each in shown]
+    shared = set.intersection(*map(set, parts)) if len(parts) > 1 else set[str]()
+    own = [",".join(part for part in of_one if part not in shared) or ",".join(of_one) for of_one in parts]
+    return ", ".join(f"{value} ({each['at_least']})" for value, each in zip(own, shown, strict=True))
 
 
 def _fullness(active: int, limit: int) -> float:
