@@ -54,8 +54,8 @@ class Report:
 
     @property
     def spans(self) -> int:
-        """Spans that were read at the head."""
-        return self.comparison.new.totals["spans_counted", ""]
+        """Spans that were read, with those from before `since` of traces that had begun."""
+        return self.comparison.new.read
 
     def end_of_history(self) -> None:
         """Of some partitions all has been read."""

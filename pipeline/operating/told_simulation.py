@@ -90,7 +90,10 @@ def lines(report: Report) -> Iterator[str]:
     new, old = told["new"], told["old"]
     spans = f"{new['spans']} spans decided of {told['spans_read']} read"
     yield f"{told['since']} to {told['until']}: {new['traces']} traces, {spans}"
-    yield f"the oldest record that Kafka had of it is of {told['records_since']}"
+    if told["records_since"] < told["since"]:
+        yield f"read from {told['records_since']} on, for traces that had begun before"
+    else:
+        yield f"the oldest record that Kafka had of it is of {told['records_since']}"
     yield ""
     left = max(16, *(len(name) + 1 for name in ["", *told["differs"]]))
     yield f"{'':<{left}}{'new':>14}{'old':>14}"

@@ -19,6 +19,7 @@ from processors.sampling.limits import BucketState
 from processors.sampling.policies import Policy
 from processors.sampling.window import Settings, Stats, Window
 from schemas.decision import DecisionRecord
+from schemas.envelope import Envelope
 
 PROBE = "\0errors"  # no policy of a configuration has this name
 EXAMPLES = 5  # trace ids of each kind
@@ -54,7 +55,12 @@ class Replay(Window):
         self.totals: Stats = Counter()
         self.overlap: Counter[tuple[str, str]] = Counter()
         self._bursts = 0
+        self.spans_read = 0  # those of traces that had begun before, which a checkpoint has as counted, as well
         self.other: Replay | None = None  # of the same history, under other policies
+
+    def _fold_spans(self, envelope: Envelope, times: list[int], counted: bool) -> None:
+        self.spans_read += len(envelope)
+        super()._fold_spans(envelope, times, counted)
 
     def take(self) -> dict[int, Fate]:
         """What was decided since the last call."""
@@ -104,9 +110,10 @@ class Replay(Window):
 class Outcome:
     """What one set of policies made of a history, over all partitions. Bytes are OTLP's, without resources.
 
-    `named` counts kept traces by the policy that kept them.
+    `named` counts kept traces by the policy that kept them, `read` all spans, decided or not.
     """
 
+    read: int = 0
     traces: int = 0
     kept: int = 0
     errors: int = 0
@@ -126,6 +133,7 @@ class Outcome:
     def close(self, replay: Replay) -> None:
         """A partition's history has been read."""
         replay._count_votes()
+        self.read += replay.spans_read
         self.totals += replay.totals + replay._stats
         self.overlap += replay.overlap
 

@@ -139,6 +139,17 @@ async def replayed_with_the_same_policies(played: Played) -> None:
     assert report["live"]["different"] == 0
     assert report["live"]["same"] == len(await played.recorded(played.middle))
     assert TRACES <= report["live"]["same"] < len(recorded)
+    await what_traces_had_begun_with_is_read_as_well(played)
+
+
+async def what_traces_had_begun_with_is_read_as_well(played: Played) -> None:
+    """More spans were decided than read, and the oldest of the period was older than the period."""
+    report = await played.report(POLICIES, since=iso(played.middle))
+    assert 0 < report["new"]["spans"] <= report["spans_read"]
+    assert report["records_since"] < report["since"]
+    told = await asyncio.to_thread(played.simulate, POLICIES, since=iso(played.middle))
+    assert f"read from {report['records_since']} on, for traces that had begun before" in told.output
+    assert "the oldest record" not in told.output
 
 
 async def replayed_with_others(played: Played) -> None:
