@@ -39,12 +39,14 @@ class Report:
     """What came out: times in ms since the epoch, `seconds` the replay took, `spans` that it read.
 
     `live` compares `old` with what the workers recorded. `first`: when the oldest record that was read was appended.
-    `differs`: settings of `sampling` beside policies that are not the same, (new, old) by name.
+    `policies`: their names, new and old. `differs`: settings of `sampling` beside policies that are not the same,
+    (new, old) by name.
     """
 
     since: int
     until: int
     versions: tuple[str, str]
+    policies: tuple[Sequence[str], Sequence[str]]
     comparison: Comparison = field(default_factory=Comparison)
     live: Agreement | None = None
     records: int = 0
@@ -79,7 +81,8 @@ async def simulate(
     """
     started = time.monotonic()
     versions = _plan(new).version, _plan(old).version
-    report = Report(since, until or int(time.time() * 1000), versions, differs=_differing(new, old))
+    names = [policy.name for policy in new.policies], [policy.name for policy in old.policies]
+    report = Report(since, until or int(time.time() * 1000), versions, names, differs=_differing(new, old))
     if old == config.sampling:
         report.live = Agreement(versions[1])
     shared = any(isinstance(rate, Budget) for each in (new, old) for rate in _plan(each).rates)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from processors.sampling.trial import PROBE, Outcome
+from processors.sampling.trial import Outcome
 from processors.sampling.window import Stat
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ def document(report: Report) -> dict[str, Any]:
         "spans_read": report.spans,
         "seconds": round(report.seconds, 3),
         "spans_per_second": round(report.spans / report.seconds) if report.seconds else 0,
-        "new": {"version": report.versions[0]} | _outcome(comparison.new),
-        "old": {"version": report.versions[1]} | _outcome(comparison.old),
+        "new": {"version": report.versions[0]} | _outcome(comparison.new, report.policies[0]),
+        "old": {"version": report.versions[1]} | _outcome(comparison.old, report.policies[1]),
         "differs": {name: {"new": new, "old": old} for name, (new, old) in report.differs.items()},
         "lost": {
             "traces": comparison.lost.total(),
@@ -52,7 +52,7 @@ def document(report: Report) -> dict[str, Any]:
     return found
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
+def _outcome(outcome: Outcome, policies: Sequence[str]) -> dict[str, Any]:
     totals = outcome.totals
     whats: dict[str, Stat] = {
         "votes": "matched",
@@ -60,12 +60,11 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "spans": "policy_spans",
         "bytes": "policy_bytes",
     }
-    names = {name: None for what, name in totals if what in ("policy", "matched", "drop_policy") and name != PROBE}
-    policies = {
+    each = {
         name: {"named": outcome.named[name]}
         | {told: totals[what, name] for told, what in whats.items()}
         | ({"dropped": totals["drop_policy", name]} if totals["drop_policy", name] else {})
-        for name in names
+        for name in policies
     }
     overlap: dict[str, dict[str, int]] = {}
     for (one, other), number in outcome.overlap.items():
@@ -79,7 +78,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "kept_bytes": outcome.bytes,
         "errors": outcome.errors,
         "errors_missed": outcome.errors_missed,
-        "policies": policies,
+        "policies": each,
         "overlap": overlap,
     }
 

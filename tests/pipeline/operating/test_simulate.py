@@ -33,6 +33,7 @@ ERRORS = {"name": "errors", "type": "status_code", "status_code": {"status_codes
 HALF = {"name": "half", "type": "probabilistic", "probabilistic": {"sampling_percentage": 50}}
 RATE = {"name": "rate", "type": "rate_limiting", "rate_limiting": {"spans_per_second": 6}}
 ALL = {"name": "all", "type": "always_sample"}
+SLOW = {"name": "slow", "type": "latency", "latency": {"threshold_ms": 3_600_000}}  # of which there are none
 POLICIES = [ERRORS, HALF, RATE]
 TRACES = 40  # decided before and after the middle
 
@@ -164,7 +165,10 @@ async def replayed_with_others(played: Played) -> None:
     assert errors["spans"] == old["policies"]["errors"]["spans"] == 3 * errors["named"]
     assert sum(each["bytes"] for each in new["policies"].values()) == new["kept_bytes"] > old["kept_bytes"]
 
-    report = await played.report([RATE])
+    report = await played.report([SLOW, RATE])
+    assert [*report["new"]["policies"]] == ["slow", "rate"], "one without votes has a row"
+    assert [*report["old"]["policies"]] == [policy["name"] for policy in POLICIES]
+    assert set(report["new"]["policies"]["slow"].values()) == {0}
     assert 0 < report["new"]["errors_missed"] == report["lost"]["with_errors"]
     assert report["old"]["errors_missed"] == 0
     assert report["lost"]["by_policy"]["errors"] == report["lost"]["with_errors"]
