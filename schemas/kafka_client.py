@@ -196,6 +196,7 @@ _ADVICE = (
         r"WRONG_VERSION_NUMBER|(?i:wrong version number)",
         "this listener has no TLS: {section}.protocol, or another port",
     ),
+    (r"IllegalSaslState", "{section}.protocol must be its listener's: this one takes no SASL"),
     (
         r"does not support \S+ sasl mechanism|UnsupportedSaslMechanism",
         "{section}.sasl_mechanism must be one that this listener has enabled",

@@ -151,6 +151,7 @@ async def create_with(client: dict[str, Any], topic: str) -> None:
         ("token file", {"token_file": "/no/where"}, "kafka.security.token_file: [Errno 2]"),
         ("provider", {"client_secret": "something-else"}, "answers 401: invalid_client"),
         ("login", {"protocol": "SASL_SSL"}, "kafka.security.protocol must be its listener's"),
+        ("login", {"listener": "PLAINTEXT"}, "kafka.security.protocol must be its listener's: this one takes no SASL"),
         ("tls", {"protocol": "PLAINTEXT", "ca_file": None}, "kafka.security.protocol must be its listener's"),
     ],
 )
@@ -162,8 +163,9 @@ async def test_what_is_wrong_is_told_with_its_key(
     async with provider(guarded.authorities) as oidc:
         listener, security = ways(guarded, oidc)[way]
         host = change.get("host", "")
-        security |= {key: files.get(value, value) for key, value in change.items() if key != "host"}
-        address = guarded.addresses[listener]
+        security |= {key: files.get(value, value) for key, value in change.items() if key not in ("host", "listener")}
+        addresses = guarded.addresses | {"PLAINTEXT": guarded.bootstrap}
+        address = addresses[change.get("listener", listener)]
         address = f"{host}:{address.rpartition(':')[2]}" if host else address
         findings = [finding async for finding in connect(config_for(address, security=security))]
     text = str(findings[0])
