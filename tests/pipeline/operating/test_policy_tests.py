@@ -79,6 +79,18 @@ def test_a_case_that_fails_shows_expected_got_and_all_votes(config: Path) -> Non
     assert result.output.endswith("1 case, 1 failed\n")
 
 
+def test_what_a_limit_keeps_is_told_by_votes(tmp_path: Path) -> None:
+    """No case could expect a drop beside it, and nothing said why."""
+    path = tmp_path / "tailrace.yaml"
+    rate = {"name": "rate", "type": "rate_limiting", "rate_limiting": {"spans_per_second": 10}}
+    path.write_text(as_yaml(MINIMAL | {"sampling": {"policies": [*POLICIES, rate]}}))
+    failing = run(path, {"name": "calm", "spans": spans(0), "expect": {"verdict": "dropped"}})
+    assert failing.exit_code == 1
+    assert "asked as if there were no other traces, rate keeps it: compare `votes`" in failing.output
+    passing = run(path, {"name": "calm", "spans": spans(0), "expect": {"verdict": "kept", "votes": ["rate"]}})
+    assert passing.exit_code == 0, passing.output
+
+
 def test_a_shadow_votes_without_effect(tmp_path: Path) -> None:
     path = tmp_path / "tailrace.yaml"
     policies = [POLICIES[0], {"name": "all", "type": "always_sample", "shadow": True}]
