@@ -10,7 +10,7 @@ import click
 from pipeline.commands.console import FILE, PRINT, ROLES, asking, bad, good, loaded, note, plural
 from pipeline.configuration.yaml_tree import CONNECTIONS
 from pipeline.kafka import acls as rights
-from pipeline.kafka.granted import missing
+from pipeline.kafka.granted import missing, unguarded
 from pipeline.printed import FORMS, kafka_cli
 
 
@@ -52,11 +52,14 @@ def acls(file: str, names: list[str], user: str | None, form: str | None) -> Non
     with asking(config):
         wanted = rights.needed(config, names)
         lacking = asyncio.run(missing(config, wanted))
+        open_to_all = not lacking and asyncio.run(unguarded(config))
     for acl in wanted:
         if acl not in lacking:
             good(str(acl))
     for acl in lacking:
         bad(f"{acl}: {kafka_cli.remedy(config.kafka, acl)}")
     click.echo(f"{plural(len(wanted) - len(lacking), 'right')}, {len(lacking)} missing")
+    if open_to_all:
+        note("these brokers check no rights: they have no authorizer (`authorizer.class.name`)")
     if lacking:
         sys.exit(1)

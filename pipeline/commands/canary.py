@@ -36,9 +36,12 @@ def canary(file: str, once: bool) -> None:
     try:
         canary_topics(config)
         sys.exit(asyncio.run(_once(config) if once else _run(config)))
-    except (ConfigError, Unavailable) as error:
+    except ConfigError as error:
+        failed(f"{file}: {error}")
+        sys.exit(EX_CONFIG)
+    except Unavailable as error:
         failed(str(error))
-        sys.exit(EX_CONFIG if isinstance(error, ConfigError) else 1)
+        sys.exit(1)
 
 
 async def _once(config: Config) -> int:

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import datetime
 import json
-import sys
 import time
 from collections.abc import Iterable
 from typing import Any

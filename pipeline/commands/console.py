@@ -22,12 +22,10 @@ from schemas.kafka_client import told
 EX_CONFIG = 78
 """Exit code of a configuration that cannot be run (sysexits.h; Vector uses it too)."""
 
-FILE = click.argument("file", type=click.Path(dir_okay=False))
+FILE = click.argument("file", type=click.Path())
 """The configuration file as the argument of a command."""
 
-CONFIG = click.option(
-    "--config", "file", required=True, type=click.Path(dir_okay=False), help="The configuration file."
-)
+CONFIG = click.option("--config", "file", required=True, type=click.Path(), help="The configuration file.")
 """The same as an option."""
 
 TOKEN = click.option("--token", envvar="TAILRACE_TOKEN", default="", help="telemetry.token of these workers.")

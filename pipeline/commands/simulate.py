@@ -62,7 +62,7 @@ class Moment(click.ParamType):
 
 
 MOMENT = Moment()
-POLICY_FILE = click.Path(dir_okay=False, path_type=Path)
+POLICY_FILE = click.Path(path_type=Path)
 
 
 @click.command("simulate")
@@ -117,6 +117,9 @@ def _sampling(path: Path, config: Config) -> Sampling:
             return loaded(str(path)).sampling
         if "sampling" in keys:
             return load_section(path, SamplingFile, os.environ)[0].sampling
+        if "processors" in keys and "policies" not in keys:
+            failed(f"{path}: is a Collector's file: `tailrace convert otelcol {path}` makes a configuration of it")
+            sys.exit(EX_CONFIG)
         found, tree = load_section(path, PolicyFile, os.environ)
         try:
             return Sampling.model_validate(dict(config.sampling) | {"policies": found.policies})

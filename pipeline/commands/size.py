@@ -52,9 +52,7 @@ POSITIVE = FiniteRange(min=0, min_open=True)
 
 @click.command()
 @click.option("--spans-per-second", type=POSITIVE, help="The load: all spans, before sampling.")
-@click.option(
-    "--config", "file", type=click.Path(dir_okay=False), help="Take times, replication, `regroup` and sinks from it."
-)
+@click.option("--config", "file", type=click.Path(), help="Take times, replication, `regroup` and sinks from it.")
 @click.option("--decision-wait", type=DURATION, help="Default: that of the file, or the key's default.")
 @click.option("--late-horizon", type=DURATION, help="Likewise.")
 @click.option("--retention", type=DURATION, help="Likewise: kafka.retention.")

@@ -16,7 +16,7 @@ from pipeline.operating.printable import printable
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="CASES…")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CASES…")
 @CONFIG
 @click.option("--verbose", "-v", is_flag=True, help="Show all votes, also of what is as expected.")
 def test(files: tuple[Path, ...], file: str, verbose: bool) -> None:

@@ -15,9 +15,11 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
+    SecurityDisabled,
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
 )
+from aiokafka.protocol.admin import DescribeAclsRequest
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.group import HeartbeatRequest
@@ -36,6 +38,7 @@ NOT_TOLD = -(1 << 31)  # what a broker says instead of a bit field if it has non
 NOBODY = "check"  # a member that no coordinator knows; behind a prefix, a transactional id that no worker has
 NO_PRODUCER = -1
 GROUP = 0  # a coordinator's type: asking for it needs Describe
+TOPIC, LITERAL, ANY = 2, 3, 1  # of ResourceType, PatternType, and both AclOperation and AclPermissionType
 
 
 async def missing(config: Config, wanted: Collection[Acl]) -> list[Acl]:
@@ -49,6 +52,16 @@ async def missing(config: Config, wanted: Collection[Acl]) -> list[Acl]:
         lacking = await on_topics(admin, topics)
         lacking |= {acl for acl in set(wanted) - topics if not await _may(admin, acl)}
         return [acl for acl in wanted if acl in lacking]
+
+    return await with_admin(config, ask)
+
+
+async def unguarded(config: Config) -> bool:
+    """Whether these brokers have no authorizer: everybody may do everything. Raises like `topics.check`."""
+
+    async def ask(admin: AIOKafkaAdminClient, _: Config) -> bool:
+        request: Any = DescribeAclsRequest(TOPIC, NOBODY, LITERAL, None, None, ANY, ANY)
+        return bool((await admin._send_request(request)).error_code == SecurityDisabled.errno)
 
     return await with_admin(config, ask)
 

@@ -230,7 +230,8 @@ def direct_topics(config: Config) -> list[str]:
 def canary_topics(config: Config) -> tuple[str, str]:
     """The raw topics of spans and of logs that `tailrace canary` writes. Raises ConfigError if there are none."""
     if config.canary is None:
-        raise ConfigError("canary: is required by `tailrace canary`: where the backends answer queries")
+        page = "docs/how-to/watch-it-with-a-canary.md"
+        raise ConfigError(f"canary: is required by `tailrace canary`: where the backends answer queries ({page})")
     chosen = []
     for signal, wanted in (("traces", config.canary.traces_topic), ("logs", config.canary.logs_topic)):
         fit = [i.topic for i in config.inputs if i.signal == signal and i.encoding in ("otlp_proto", "auto")]

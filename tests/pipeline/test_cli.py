@@ -248,6 +248,40 @@ def test_every_command_refuses_a_wrong_file(tmp_path: Path, words: list[str]) ->
     assert "is required" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check"],
+        ["worker", "--role", "all", "--config"],
+        ["size", "--spans-per-second", "1", "--config"],
+        ["test", "cases.yaml", "--config"],
+        ["simulate", "--since", "1h", "--policies", "new.yaml", "--config"],
+    ],
+    ids=" ".join,
+)
+def test_a_folder_is_a_wrong_file(tmp_path: Path, words: list[str]) -> None:
+    """It was a usage error, with another exit code than that of every other wrong file."""
+    result = run(*words, tmp_path)
+    assert (result.exit_code, f"✗ {tmp_path}:1:1: cannot be read: Is a directory" in result.stderr) == (78, True)
+
+
+def test_canary_without_its_section_names_file_and_page(file: Path) -> None:
+    result = run("canary", "--config", file, "--once")
+    assert result.exit_code == 78
+    assert result.stderr.startswith(f"✗ {file}: canary: is required by `tailrace canary`")
+    assert "docs/how-to/watch-it-with-a-canary.md" in result.stderr
+
+
+def test_policies_of_a_collectors_file_are_told_how_to_convert(file: Path, tmp_path: Path) -> None:
+    collector = tmp_path / "collector.yaml"
+    collector.write_text("receivers: {}\nprocessors: {tail_sampling: {policies: []}}\nservice: {}\n")
+    result = run("simulate", "--config", file, "--policies", collector, "--since", "1h")
+    assert result.exit_code == 78
+    assert result.stderr == (
+        f"✗ {collector}: is a Collector's file: `tailrace convert otelcol {collector}` makes a configuration of it\n"
+    )
+
+
 def test_the_environment_is_the_processes(tmp_path: Path) -> None:
     path = written(tmp_path, MINIMAL | {"kafka": {"bootstrap_servers": "${BROKERS}"}})
     assert run("check", path).exit_code == 78
@@ -325,6 +359,13 @@ def test_acls_refuses(file: Path, words: list[str], code: int, said: str) -> Non
 def test_acls_of_brokers_without_any(tmp_path: Path) -> None:
     path = written(tmp_path, MINIMAL | {"kafka": {"bootstrap_servers": "a:1", "transactions": False}})
     assert "nothing to check" in run("acls", path).output
+
+
+def test_acls_of_brokers_that_check_none(tmp_path: Path, kafka: Kafka) -> None:
+    """They looked as if somebody had granted all of them."""
+    result = run("acls", written(tmp_path, MINIMAL | {"kafka": {"bootstrap_servers": kafka.bootstrap}}))
+    assert result.exit_code == 0
+    assert "rights, 0 missing\n! these brokers check no rights" in result.output
 
 
 def test_topics_check_and_create(tmp_path: Path, kafka: Kafka) -> None:
