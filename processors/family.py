@@ -242,7 +242,7 @@ class Family:
             self._end_reading(reading)
             return 0.0
         if source is None and self.shape.kind in BOUNDED:
-            source = self._within_other_bounds(key, target, reading)
+            source = self._within_other_bounds(key, target, reading, bounds)
         if source is not None and reading.time_ms <= source.time_ms:
             if self.shape.kind != "info":  # every message of a resource tells it
                 self.dropped[Reason.SUPERSEDED] += 1
@@ -260,6 +260,7 @@ class Family:
         value = conformed(reading.value, bounds, own)
         delta, own = self._since(source.last, value, own)
         source.time_ms, source.last, source.counted = _cut(reading.time_ms, now_ms), value, NOT_TOLD
+        source.told = bounds
         self._add(source.labels, delta, own)
         if as_before:
             return 0.0
@@ -290,7 +291,7 @@ class Family:
             self.sources.keep(key, source)
         return source
 
-    def _within_other_bounds(self, key: Key, target: int, reading: Reading) -> Source | None:
+    def _within_other_bounds(self, key: Key, target: int, reading: Reading, bounds: Bounds) -> Source | None:
         """The source of a process that has other bounds, and so another number, from now on.
 
         What came since its last reading is known by how much it is. Two that are told with one time are two.
@@ -300,9 +301,11 @@ class Family:
             return None
         same = list(self.sources.of_run(reading.labels, *run))
         source = self.sources[same[0]] if len(same) == 1 else None
-        if source is None or reading.time_ms == source.time_ms:
+        if source is None or reading.time_ms == source.time_ms or source.told == bounds:
             return None
-        if reading.time_ms > source.time_ms and observations(reading.value) < observations(source.last):
+        if reading.time_ms < source.time_ms:
+            return source  # it is late: nothing of it counts, or changes
+        if observations(reading.value) < observations(source.last):
             return None
         self.sources.let_go(same[0])
         source.target, source.last = target, in_one_bucket(source.last)
@@ -332,7 +335,7 @@ class Family:
 
     def _begin(self, reading: Reading, value: Value, bounds: Bounds, now_ms: int, before: Had | None = None) -> float:
         """The first reading of a source, or of one that had `before` in another row."""
-        kind, labels, key = self.shape.kind, reading.labels, self._key(reading)
+        kind, labels, key, given = self.shape.kind, reading.labels, self._key(reading), bounds
         target = _target(reading, key)
         lasting = target or key[0], key[1]
         run = self.sources.runs.get((reading.producer, key[1]))
@@ -386,7 +389,7 @@ class Family:
         if begins_row and kind not in UNCOUNTED and placed not in self._fresh:
             self._histories[placed] = row.value
         last = conformed(value, bounds, row.bounds)
-        source = Source(placed, _cut(reading.time_ms, now_ms), last, target, reading.producer)
+        source = Source(placed, _cut(reading.time_ms, now_ms), last, target, reading.producer, told=given)
         self.sources.keep(key, source, reading.time_ms)
         if later:
             self._candidates.append(Candidate(key, source, value, bounds, labels, within, source.time_ms, begins_row))

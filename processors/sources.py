@@ -45,7 +45,8 @@ class Source:
 
     `counted` is the time of the tick that its newest reading was in, NOT_TOLD until there is one. `target` and
     `producer` are those of its readings, 0 if they say nothing. `tried`: there was no better row for it after so many
-    changes of the limiter. `run` is that of its producer, if it is known.
+    changes of the limiter. `run` is that of its producer, if it is known; `told` are the bounds of its newest reading, None
+    of one that was loaded.
     """
 
     labels: Labels
@@ -56,6 +57,7 @@ class Source:
     counted: int = NOT_TOLD
     tried: int = 0
     run: Run | None = None
+    told: Bounds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +172,16 @@ class Sources(dict[Key, Source]):
         new = {id(one.source) for one in candidates}
         runs = {id(one.source.run) for one in candidates}
         oldest: dict[int, int] = {}
+        there: set[int] = set()  # of the new ones, whose number may be another by now
         for source in self.values() if candidates else ():
-            if id(source.run) in runs and id(source) not in new:
+            if id(source) in new:
+                there.add(id(source))
+            elif id(source.run) in runs:
                 oldest[id(source.run)] = min(source.time_ms, oldest.get(id(source.run), source.time_ms))
         for one in candidates:
             silent_since = oldest.get(id(one.source.run))
             goes_on = silent_since is not None and silent_since >= one.time_ms - ONE_EXPORT_MS
-            if goes_on and self.get(one.key) is one.source:
+            if goes_on and id(one.source) in there:
                 yield one
 
 

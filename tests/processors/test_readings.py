@@ -995,6 +995,67 @@ def test_a_process_is_counted_once_whichever_bounds_it_is_told_with(
         assert sum(found.buckets) == found.observations
 
 
+@pytest.mark.parametrize("kind", ["histogram", "summary"])
+@pytest.mark.parametrize("others", [(500, 110), (105, 110)], ids=str)
+@pytest.mark.parametrize("apart", [0, 1])
+def test_a_second_set_with_the_same_labels_and_bounds_is_no_change_of_bounds(
+    kind: Kind, others: tuple[int, int], apart: int
+) -> None:
+    """What tells the two apart is no label: another one has its name, or there are too many."""
+    store = SeriesStore(Limits(1000, 100))
+
+    def count(source: int, number: int, time_ms: int) -> None:
+        value = HistogramValue(number, 1.0, (number, 0)) if kind == "histogram" else SummaryValue(number, 1.0, (1.0,))
+        apply(store, read(kind, (A, value, source, TIME, time_ms, source, 7), bounds=(1.0,)), time_ms)
+
+    count(1, 100, TIME + 1)
+    tick(store, TIME + 5)
+    count(2, others[0], TIME + 10)
+    count(1, others[1], TIME + 10 + apart)
+    (found,) = rows(tick(store, TIME + 15)).values()
+    assert observations(found) == sum(others)
+    if isinstance(found, HistogramValue):
+        assert found.buckets == (sum(others), 0)
+
+
+def test_a_late_reading_with_other_bounds_changes_nothing() -> None:
+    """Of one of two gateways: what comes next from the other still goes into its buckets."""
+    store = SeriesStore(Limits(1000, 100))
+    for source, number, bounds, time_ms in ((1, 100, (1.0, 5.0), 10), (2, 90, (2.0,), 5), (1, 200, (1.0, 5.0), 20)):
+        value = HistogramValue(number, 1.0, (number,) + (0,) * len(bounds))
+        one = (A, value, source, TIME, TIME + time_ms, source, 7)
+        apply(store, read("histogram", one, bounds=bounds), TIME + time_ms)
+    (found,) = rows(tick(store, TIME + 30)).values()
+    assert isinstance(found, HistogramValue)
+    assert found.buckets == (200, 0, 0)
+
+
+@pytest.mark.parametrize("bounds", [(1.0,), (2.0, 3.0)], ids=str)
+@pytest.mark.parametrize("other", [0, 100])
+def test_a_new_set_of_an_old_process_counts_whole_though_its_number_changes(
+    bounds: tuple[float, ...], other: int
+) -> None:
+    """Before the tick that would have told it: with its bounds, or with what a gateway adds to its resource."""
+    store, seen, last = SeriesStore(Limits(1000, 100, idle_ms=HOUR)), Seen(), TIME
+    exports: list[tuple[dict[int, int], tuple[float, ...], int]] = [
+        ({1: 100}, (1.0,), 0),
+        ({1: 110, 2: 30}, (1.0,), 0),
+        ({1: 120, 2: 35}, bounds, other),
+        ({1: 130, 2: 40}, bounds, other),
+    ]
+    for at, (sets, within, added) in enumerate(exports):
+        time = TIME + (at + 1) * MINUTE // 6
+        for one, number in sets.items():
+            value = HistogramValue(number, 1.0, (number,) + (0,) * len(within))
+            numbers = one * 10 + len(within) + added, one * 10 + len(within)
+            reading = ((*A[:2], f"/{one}"), value, numbers[0], TIME - 24 * HOUR, time, numbers[1], 7)
+            apply(store, read("histogram", reading, bounds=within), time)
+        if at != 1:
+            seen.take(tick(store, time + 1), last, time + 1)
+            last = time + 1
+    assert seen.increase() == 30 + 40
+
+
 def test_two_sources_of_one_export_that_differ_by_their_bounds_alone_add_up() -> None:
     """Redaction took out what told them from each other."""
     store = SeriesStore(Limits(1000, 100))
