@@ -27,6 +27,8 @@ from tests.repository import ROOT
 from tests.services import Kafka
 
 GRAPH = ROOT / "docs" / "flame-sample.svg"
+WAITS = "_worker (concurrent/futures/thread.py"  # a thread of a pool without work: py-spy takes it for busy
+NOBODY = "no frame of Python"  # while a thread begins or ends
 RATE = 250  # looks at the stack per second
 LONGEST = 600  # seconds that py-spy may look: it ends with the worker
 DECISION_WAIT = 5.0
@@ -68,13 +70,17 @@ def shares(stacks: Iterable[str]) -> tuple[dict[str, float], dict[str, float]]:
 
     >>> shares(["work (pipeline/sample.py:3);crc (lib/crc.py:1) 3", "work (pipeline/sample.py:9) 1"])
     ({'work (pipeline/sample.py)': 1.0}, {'crc (lib/crc.py:1)': 0.75, 'work (pipeline/sample.py:9)': 0.25})
+    >>> shares([" 1", "_worker (concurrent/futures/thread.py:81) 3"])
+    ({}, {'no frame of Python': 1.0})
     """
     within: Counter[str] = Counter()
     alone: Counter[str] = Counter()
     for stack in stacks:
         frames, _, samples = stack.rpartition(" ")
         places = frames.split(";")
-        alone[places[-1]] += int(samples)
+        if places[-1].startswith(WAITS):
+            continue
+        alone[places[-1] or NOBODY] += int(samples)
         for function in {
             f"{place.rpartition(':')[0]})" for place in places if place.partition(" (")[2].startswith(OURS)
         }:
