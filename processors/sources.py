@@ -45,8 +45,8 @@ class Source:
 
     `counted` is the time of the tick that its newest reading was in, NOT_TOLD until there is one. `target` and
     `producer` are those of its readings, 0 if they say nothing. `tried`: there was no better row for it after so many
-    changes of the limiter. `run` is that of its producer, if it is known; `told` are the bounds of its newest reading, None
-    of one that was loaded.
+    changes of the limiter. `run` is that of its producer, if it is known; `told` are the bounds of its newest reading,
+    None of one that was loaded.
     """
 
     labels: Labels
