@@ -6,8 +6,6 @@
 .PHONY: help demo test faults asan check audit bench format
 ARGS ?=
 BENCH ?= compare
-# Histories of the protocol, long and the same in either form: once is enough.
-PROTOCOL := tests/processors/sampling/test_simulation.py
 
 # The checkout's own code runs, not an installed copy: the environment holds dependencies only (.ci/environment.py).
 export PYTHONPATH := $(CURDIR)
@@ -30,7 +28,7 @@ test:  ## Run all tests, on a real Kafka, Elasticsearch, Jaeger and Prometheus (
 	&& echo '[4/5] pytest $(ARGS)' >&2 \
 	&& PYTHONPATH="$$compiled:$$PYTHONPATH" "$$python" -m pytest -m 'not uncompiled' $(ARGS) \
 	&& if $(if $(strip $(ARGS)),false,true); then echo '[5/5] pytest of what was compiled, uncompiled' >&2; \
-	     exec "$$python" -m pytest -m 'not compiled' $(patsubst %,--ignore=%,$(PROTOCOL)) tests/schemas tests/processors; fi
+	     exec "$$python" -m pytest -m 'not compiled' tests/schemas tests/processors; fi
 
 faults:  ## Faults from seeds on real servers, then a check against the truth (ARGS="--seed 7", "--seeds 1..50")
 	@python=$$(.ci/environment dev 1/4) \
@@ -40,14 +38,14 @@ faults:  ## Faults from seeds on real servers, then a check against the truth (A
 	&& echo '[4/4] tests.faults $(ARGS)' >&2 \
 	&& PYTHONPATH="$$compiled:$$PYTHONPATH" exec "$$python" -m tests.faults $(ARGS)
 
-asan:  ## Run the tests of schemas and processors on hot modules compiled with the address sanitizer (needs gcc)
+asan:  ## Run the tests of the hot modules, compiled with the address sanitizer (needs gcc)
 	@python=$$(.ci/environment dev 1/3) \
 	&& compiled=$$(CFLAGS='-fsanitize=address -fno-omit-frame-pointer -g' "$$python" .ci/compiled.py 2/3) \
 	&& echo '[3/3] pytest $(ARGS)' >&2 \
 	&& LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0 \
 	   PYTHONMALLOC=malloc PYTHONPATH="$$compiled:$$PYTHONPATH" exec "$$python" -m pytest -m 'not uncompiled' \
-	   --deselect tests/schemas/test_json_logs.py::test_entries_cost_no_thousand_times_their_bytes \
-	   $(or $(ARGS),tests/schemas tests/processors)
+	   --deselect tests/schemas/formats/test_json_logs.py::test_entries_cost_no_thousand_times_their_bytes \
+	   $(or $(ARGS),tests/schemas tests/processors tests/simulation/test_simulation.py)
 
 check:  ## Lint, format, types, the direction of imports, known vulnerabilities if PyPI answers (no servers)
 	@python=$$(.ci/environment dev 1/6) && status=0 \

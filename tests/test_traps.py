@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from tests.processors.sampling.guards import GUARDS
 from tests.repository import ROOT
+from tests.simulation.guards import GUARDS
 
 PAGE = (ROOT / "docs" / "traps.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| ([IFSU]\d+) \| [^|]+ \| (.+) \|$", PAGE, re.MULTILINE)

@@ -12,7 +12,7 @@ A record is an envelope of ingest, or with `regroup: never` a batch of raw recor
 counts as one record from its first offset on: it is passed as a whole. Then the clock is that of the raw records.
 
 Nothing here waits, reads a clock or talks to Kafka, so the same code runs in the simulation
-(tests/processors/sampling/simulation.py). Times are ms; positions are the next offset to read.
+(tests/simulation/history.py). Times are ms; positions are the next offset to read.
 """
 
 from __future__ import annotations

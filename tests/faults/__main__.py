@@ -25,10 +25,10 @@ from tests.faults.measure import MEASUREMENTS
 from tests.faults.run import Report, run
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.schedule import LONG, SHORT, Schedule, schedule
-from tests.processors.sampling.simulation import kind_of
 from tests.repository import ROOT
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus
 from tests.services.install import InstallError, ensure
+from tests.simulation.history import kind_of
 from tests.simulation.minimise import failure, minimised
 
 HISTORIES = 10_000
@@ -100,7 +100,7 @@ def simulate(count: int, save: bool) -> bool:
 
 def mutate(save: bool) -> bool:
     """Each guard of the protocol taken away in turn, in a process of uncompiled code, which can be patched."""
-    command = [sys.executable, "-m", "tests.processors.sampling.guards"]
+    command = [sys.executable, "-m", "tests.simulation.guards"]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")

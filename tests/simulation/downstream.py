@@ -23,7 +23,7 @@ from tests.simulation.groups import SESSION
 from tests.simulation.kafka import Fenced, Offsets, Place
 
 if TYPE_CHECKING:
-    from tests.processors.sampling.simulation import Simulation
+    from tests.simulation.history import Simulation
 
 INTERVAL = 1_000  # ms between ticks
 LIMITS = Limits(series=10_000, values=1_000)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from schemas.errors import ProtocolError
-from tests.processors.sampling.simulation import Kind, Part, Simulation, kind_of
+from tests.simulation.history import Kind, Part, Simulation, kind_of
 from tests.simulation.kafka import OutOfRange
 
 FAILURES = (AssertionError, ProtocolError, OutOfRange)
@@ -43,7 +43,7 @@ class Failure:
 
     def __str__(self) -> str:
         left = [f"  {line}" for line in self.story[-LAST_TOLD:]]
-        again = f"again: from tests.processors.sampling.simulation import *; {self.literal}"
+        again = f"again: from tests.simulation.history import *; {self.literal}"
         return "\n".join([f"seed {self.seed}: {self.check}", *left, again])
 
 

@@ -20,7 +20,7 @@ from schemas.raw_offset import RawOffset
 from tests.simulation.kafka import Fenced, Fetched, Place
 
 if TYPE_CHECKING:
-    from tests.processors.sampling.simulation import Simulation
+    from tests.simulation.history import Simulation
 
 RAW = {"raw_spans": 2, "raw_logs": 1}
 SPANS, LOGS, DECISIONS = "spans", "logs", "decisions"

@@ -14,7 +14,7 @@ from tests.simulation.kafka import Place
 from tests.simulation.owners import DECISIONS, LOGS, RAW, SPANS
 
 if TYPE_CHECKING:
-    from tests.processors.sampling.simulation import Simulation
+    from tests.simulation.history import Simulation
 
 PAIR = (SPANS, LOGS)
 ID = "resize"

@@ -14,7 +14,7 @@ from tests.simulation.owners import Ingest, Sample
 from tests.simulation.releases import Release
 
 if TYPE_CHECKING:
-    from tests.processors.sampling.simulation import Simulation
+    from tests.simulation.history import Simulation
 
 UNOWNED = (500, 6_000)  # ms that a partition is left without an owner
 MOST_WORKERS = 3  # of a role

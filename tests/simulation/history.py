@@ -36,13 +36,12 @@ from schemas.errors import ProtocolError
 from schemas.ids import trace_key
 from schemas.point import PointBatch
 from schemas.raw_offset import RawOffset
-from tests.processors.sampling import oracle
-from tests.processors.sampling.oracle import Row, Rules
 from tests.schemas.rows import scan_span
-from tests.simulation import releases
+from tests.simulation import oracle, releases
 from tests.simulation.downstream import Aggregate, Destination, Sink, check_ticks, ticks_of
 from tests.simulation.groups import SESSION
 from tests.simulation.kafka import Fenced, Fetched, Offsets, OutOfRange, Place, SimulatedKafka
+from tests.simulation.oracle import Row, Rules
 from tests.simulation.owners import (
     DECISIONS,
     KEPT_LOGS,

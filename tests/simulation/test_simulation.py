@@ -9,8 +9,8 @@ import pytest
 from pipeline.kafka import pace
 from processors.sampling import window
 from schemas.decision import DecisionRecord
-from tests.processors.sampling.guards import GUARDS, SEEDS_TO_NOTICE, Guard
-from tests.processors.sampling.simulation import KINDS, PARTITIONS, STEPS, Kind, Part, Simulation, kind_of
+from tests.simulation.guards import GUARDS, SEEDS_TO_NOTICE, Guard
+from tests.simulation.history import KINDS, PARTITIONS, STEPS, Kind, Part, Simulation, kind_of
 from tests.simulation.minimise import FAILURES, failure, minimised
 from tests.simulation.owners import DECISIONS, LOGS, SPANS, Sample
 

@@ -1,6 +1,6 @@
 """The guards of the delivery protocol, and what the simulation says when one of them is taken away.
 
-`python -m tests.processors.sampling.guards` (uncompiled code only: it is patched) prints the table of docs/faults.md.
+`python -m tests.simulation.guards` (uncompiled code only: it is patched) prints the table of docs/faults.md.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from processors.stream_time import RawClock, RawMark, StreamClock
 from schemas.decision import DecisionRecord
 from schemas.raw_offset import RawOffset
 from schemas.sample import Tick
-from tests.processors.sampling.simulation import Broker, Kind
 from tests.simulation import releases
 from tests.simulation.downstream import Aggregate, Sink
+from tests.simulation.history import Broker, Kind
 from tests.simulation.kafka import Fenced, Log
 from tests.simulation.minimise import failure
 from tests.simulation.owners import Ingest, Sample
@@ -440,9 +440,7 @@ def _resize_without_fencing(monkeypatch: pytest.MonkeyPatch) -> None:
 def _writers_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next version is written by the release that is the first to read it."""
     before, this, reads, writes = releases.BEFORE, releases.THIS, releases.READS, releases.WRITES
-    monkeypatch.setattr(
-        "tests.processors.sampling.simulation.ROLLING", ((before, this), (this, writes), (writes, reads))
-    )
+    monkeypatch.setattr("tests.simulation.history.ROLLING", ((before, this), (this, writes), (writes, reads)))
 
 
 def _n_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
