@@ -124,7 +124,8 @@ def _sampling(path: Path, config: Config) -> Sampling:
         try:
             return Sampling.model_validate(dict(config.sampling) | {"policies": found.policies})
         except ValidationError as error:  # rules of all policies together
-            tree.problems += [tree.problem(*each) for details in error.errors() for each in told(details)]
+            rules = [each for details in error.errors() for each in told(details)]
+            tree.problems += [tree.problem(path, tree.as_written(path, rule)) for path, rule in rules]
             raise refused(path, tree) from None
     except InvalidConfig as error:
         for problem in error.problems:

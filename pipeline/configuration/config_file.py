@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.config import Config
-from pipeline.configuration.yaml_tree import STAND_INS, Key, Problem, Tree, dotted, read
+from pipeline.configuration.yaml_tree import STAND_INS, Key, Problem, Told, Tree, dotted, read
 from schemas.errors import ConfigError
 from schemas.settings import DURATION_PATTERN, URL_PATTERN, format_duration, without_credentials, without_parameters
 
@@ -78,23 +78,22 @@ def _config(tree: Tree) -> Config | None:
     others = {path: _others(path, tree) for path in tree.stood_in if isinstance(_value(path, tree), str)}
     fitting: dict[Key, Any] = {}
     while True:
-        indices: dict[Key, list[int]] = {}
-        data = _without(wrong, tree.data, (), indices)
-        try:
-            config = Config.model_validate(data)
-        except ValidationError as error:
-            found = [each for one in error.errors() for each in _problems(_in_file(one, data, indices), tree)]
-            if _stood_in_anew(found, tree, others, fitting):
-                continue
-        else:
+        config, found = _validated(tree, wrong)
+        if config is not None:
             return None if wrong and (tree.problems or not tree.stood_in) else config
+        if _stood_in_anew(found, tree, others, fitting):
+            continue
         unsure = {word for path in wrong for word in _words(path, tree)}
         known, before = set(told), set(wrong)
+
+        def told_now(before: set[Key] = before) -> set[Told]:
+            return {(path, rule) for path, rule, _ in _validated(tree, before)[1]}
+
         for path, rule, hint in found:
             again = any(path[: len(other)] == other or other[: len(path)] == path for other in known)
             sure = unsure.isdisjoint(re.findall(r"\w+", rule)) and not _compared(path, rule, tree)
             if sure and not again:
-                tree.problems.append(tree.problem(path, rule, hint))
+                tree.problems.append(tree.problem(path, tree.as_written(path, rule, told_now), hint))
             told.add(path)
             while path and (path in before or _value(path, tree) is _MISSING_VALUE):
                 path = path[:-1]  # what is required is wrong or missing: it goes with what is around it
@@ -102,6 +101,16 @@ def _config(tree: Tree) -> Config | None:
                 wrong.add(path)
         if wrong == before:
             return None
+
+
+def _validated(tree: Tree, wrong: Collection[Key]) -> tuple[Config | None, list[tuple[Key, str, str]]]:
+    """The configuration without what is wrong, or path, rule and hint of each problem that there is beside it."""
+    indices: dict[Key, list[int]] = {}
+    data = _without(wrong, tree.data, (), indices)
+    try:
+        return Config.model_validate(data), []
+    except ValidationError as error:
+        return None, [each for one in error.errors() for each in _problems(_in_file(one, data, indices), tree)]
 
 
 def _others(path: Key, tree: Tree) -> Iterator[str]:
@@ -256,7 +265,7 @@ def _quoting(rule: str, path: Key, tree: Tree) -> str:
     """A rule that quotes the value, or a part of it between commas, without what must not be printed."""
     value = _value(path, tree)
     for part in {value, *map(str.strip, value.split(","))} if isinstance(value, str) else ():
-        if part not in tree.interpolated.get(path, ()):  # which Tree.problem names
+        if part not in tree.interpolated.get(path, ()):  # which Tree.as_written names
             rule = rule.replace(repr(part), "this" if _hidden(path, tree) else repr(_shown(part)))
     return rule
 
@@ -281,7 +290,7 @@ def _shown(value: str) -> str:
     return without_parameters(without_credentials(value))
 
 
-def told(details: ErrorDetails) -> Iterator[tuple[Key, str]]:
+def told(details: ErrorDetails) -> Iterator[Told]:
     """Where something is wrong, and what, in our words."""
     if details["type"] == "rules":
         yield from (((*details["loc"], *below), rule) for below, rule in details["ctx"]["broken"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from pipeline.configuration.config_file import InvalidConfig, hint, told
-from pipeline.configuration.yaml_tree import Problem, Tree, read
+from pipeline.configuration.yaml_tree import Problem, Told, Tree, read
 from schemas.settings import Section
 
 S = TypeVar("S", bound=Section)
@@ -32,12 +33,19 @@ def read_section(path: Path, model: type[S], environ: Mapping[str, str]) -> tupl
         why = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         raise InvalidConfig(str(path), [Problem(1, 1, "", f"cannot be read: {why}")]) from None
     tree = read(text, path.parent, environ)
-    if not tree.problems:
-        try:
-            return model.model_validate(tree.data), tree
-        except ValidationError as error:
-            tree.problems += _problems(error, tree, model.model_json_schema())
-    return None, tree
+    if tree.problems:
+        return None, tree
+    found, errors = _validated(tree, model)
+
+    def again() -> list[Told]:
+        return [each for details in _validated(tree, model)[1] for each in _told(details)]
+
+    schema = model.model_json_schema() if errors else {}
+    for details in errors:
+        for place, rule in _told(details):
+            meant = hint(details, place, tree, schema)
+            tree.problems.append(tree.problem(place, tree.as_written(place, rule, again), meant))
+    return found, tree
 
 
 def refused(path: Path, tree: Tree) -> InvalidConfig:
@@ -45,8 +53,15 @@ def refused(path: Path, tree: Tree) -> InvalidConfig:
     return InvalidConfig(str(path), sorted(tree.problems, key=lambda problem: (problem.line, problem.column)))
 
 
-def _problems(error: ValidationError, tree: Tree, schema: dict[str, Any]) -> Iterator[Problem]:
-    for details in error.errors():
-        for place, rule in told(details):
-            path = tuple(part for part in place if part not in _BRANCHES)
-            yield tree.problem(path, rule, hint(details, path, tree, schema))
+def _validated(tree: Tree, model: type[S]) -> tuple[S | None, list[ErrorDetails]]:
+    """What is in the tree as `model`, or what is wrong with it."""
+    try:
+        return model.model_validate(tree.data), []
+    except ValidationError as error:
+        return None, error.errors()
+
+
+def _told(details: ErrorDetails) -> Iterator[Told]:
+    """The same as `told` with places as they are in the file."""
+    for place, rule in told(details):
+        yield tuple(part for part in place if part not in _BRANCHES), rule

@@ -11,9 +11,13 @@ would be in YAML.
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,8 @@ import yaml
 
 Key = tuple[str | int, ...]
 """Where a value is: keys of mappings and indices of sequences from the top."""
+Told = tuple[Key, str]
+"""Where something is wrong, and the rule that does not hold there."""
 
 _INTERPOLATION = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _VARIABLE = re.compile(r"(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -76,18 +82,36 @@ class Tree:
                     return positions[path[:length]]
         return self.values.get((), (1, 1))
 
-    def problem(self, path: Key, rule: str, hint: str = "", at: tuple[int, int] | None = None) -> Problem:
-        """A problem at the position of `path`, with what the file says for values that may not be printed."""
-        line, column = at or self.position(path)
-        return Problem(line, column, dotted(path), self._as_written(rule), self._as_written(hint))
+    def problem(self, path: Key, rule: str, hint: str = "") -> Problem:
+        """A problem at the position of `path`."""
+        return Problem(*self.position(path), dotted(path), rule, hint)
 
-    def _as_written(self, text: str) -> str:
-        """A text that may quote a value of any section, as it is or as `repr` has it."""
-        values = self.interpolated.values()
-        written = {form: says for parts in values for came, says in parts.items() for form in (came, repr(came)[1:-1])}
-        longest_first = sorted(filter(None, written), key=len, reverse=True)
-        quoted = "|".join(map(_as_a_word, longest_first))
-        return re.sub(quoted, lambda found: written[found[0]], text) if quoted else text
+    def as_written(self, path: Key, rule: str, again: Callable[[], Collection[Told]] = tuple) -> str:
+        """A rule told of `path` that may quote values of any section: with what the file says for those from outside.
+
+        `again` is what is told of `data` as it is then. What stays the same when such a value changes, a bound or a
+        name that only looks like it, is no quotation.
+        """
+        written: dict[str, str] = {}
+        for came, says in {came: says for parts in self.interpolated.values() for came, says in parts.items()}.items():
+            forms = {form for form in (came, repr(came)[1:-1]) if form and re.search(_as_a_word(form), rule)}
+            if forms and (path, rule) not in self._told_of_another(came, again):
+                written |= dict.fromkeys(forms, says)
+        quoted = "|".join(map(_as_a_word, sorted(written, key=len, reverse=True)))
+        return re.sub(quoted, lambda found: written[found[0]], rule) if quoted else rule
+
+    def _told_of_another(self, came: str, again: Callable[[], Collection[Told]]) -> Collection[Told]:
+        """What is told where a text from outside is another everywhere, one that a number or a duration may be too."""
+        data = self.data
+        self.data = copy.deepcopy(data)
+        for path in (path for path, parts in self.interpolated.items() if path and came in parts):
+            with suppress(KeyError, IndexError, TypeError, AttributeError):  # behind a `<<` there may be something else
+                around = reduce(getitem, path[:-1], self.data)
+                around[path[-1]] = around[path[-1]].replace(came, f"1{came}")
+        try:
+            return again()
+        finally:
+            self.data = data
 
 
 def _as_a_word(text: str) -> str:
@@ -270,7 +294,7 @@ class _Reader:
         self.report(node, path, rule, hint)
 
     def report(self, node: yaml.Node, path: Key, rule: str, hint: str = "") -> None:
-        self.tree.problems.append(self.tree.problem(path, rule, hint, at=_position(node)))
+        self.tree.problems.append(Problem(*_position(node), dotted(path), rule, hint))
 
 
 def _hint(problem: str) -> str:

@@ -105,12 +105,14 @@ def load_cases(path: Path, config: Config) -> list[Loaded]:
             if name not in known:
                 rule = f"{case.name}: expects policy {name!r}, which the configuration does not have"
                 meant = "".join(f"did you mean {word}?" for word in difflib.get_close_matches(name, known, 1))
-                tree.problems.append(tree.problem(("cases", number, "expect", *below), rule, meant))
+                place = ("cases", number, "expect", *below)
+                tree.problems.append(tree.problem(place, tree.as_written(place, rule), meant))
         try:
             line, _ = tree.position(("cases", number))
             loaded.append(Loaded(case, line, _trace(case, path.parent, config.sampling, redactor)))
         except _Refused as error:
-            tree.problems.append(tree.problem(("cases", number, error.key), str(error)))
+            place = ("cases", number, error.key)
+            tree.problems.append(tree.problem(place, tree.as_written(place, str(error))))
     if tree.problems:
         raise refused(path, tree)
     return loaded

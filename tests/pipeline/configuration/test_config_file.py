@@ -367,6 +367,46 @@ def test_what_came_from_outside_into_another_section_is_named() -> None:
     assert found.rule == "names with ${S}. in front belong to the internal topics (kafka.prefix)"
 
 
+@pytest.mark.parametrize(
+    ("environ", "kafka", "rest", "told"),
+    [
+        ({"V": "1"}, {"partitions": "${V}", "metric_partitions": 0}, {}, "must be greater than or equal to 1"),
+        (
+            {"V": "latest"},
+            {"prefix": "${V}", "start": "ear"},
+            {},
+            "'ear' is neither latest nor earliest nor a duration",
+        ),
+        (
+            {"V": "kafka"},
+            {"prefix": "${V}"},
+            {"sinks": {"x": {"endpoint": "http://x"}}},
+            "must be one of jaeger, otlp, ",
+        ),
+    ],
+)
+def test_what_only_looks_like_a_value_from_outside_stays(
+    environ: dict[str, str], kafka: dict[str, Any], rest: dict[str, Any], told: str
+) -> None:
+    """A bound or a list of names: it would mislead, and say what the value is."""
+    (found,) = problems(as_yaml(MINIMAL | {"kafka": {"bootstrap_servers": "a:1"} | kafka} | rest), environ)
+    assert found.rule.startswith(told)
+    assert "${" not in found.rule
+
+
+def test_a_value_from_outside_that_is_there_more_than_twice_is_named_wherever_it_is() -> None:
+    inputs = [{"topic": topic, "signal": "traces"} for topic in ("${S}", "${S}", "${env:S}")]
+    found = problems(as_yaml(MINIMAL | {"inputs": inputs}), {"S": "hunter2"})
+    assert [problem.key for problem in found] == ["inputs[1].topic", "inputs[2].topic"]
+    assert "hunter2" not in str(found)
+
+
+def test_what_a_merge_brought_in_and_something_else_replaced_is_passed_over() -> None:
+    text = "sampling: {<<: {policies: [{name: '${S}'}]}, policies: hunter2, decision_wait: hunter2}\n"
+    found = problems(as_yaml({k: v for k, v in MINIMAL.items() if k != "sampling"}) + text, {"S": "hunter2"})
+    assert {problem.key for problem in found} == {"sampling.policies", "sampling.decision_wait"}
+
+
 def test_anchors_and_merge_keys() -> None:
     text = (
         "kafka: {bootstrap_servers: [a:1]}\n"
