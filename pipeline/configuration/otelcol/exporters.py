@@ -111,7 +111,7 @@ def _otlp(source: Source, name: str, signal: str, settings: Mapping[str, Any]) -
     # OTLP/HTTP cannot be without a scheme, so it is in the variable.
     whole = "://" in url or (not grpc and url.startswith("${"))
     if url.startswith("${") and not whole:
-        why = f"{scheme}:// is put in front: leave it away if it is in {url}"
+        why = f"{scheme}:// is put in front: leave it away if it is in {url.partition('?')[0]}"
         source.gap((*place, "endpoint"), why, matters=False)
     sink = _client(source, name, settings, url if whole else f"{scheme}://{url}") | {"signals": [signal]}
     rest(source, place, settings, SINK_KEYS, ASKED_OF_OTLP)

@@ -58,6 +58,7 @@ _USER = re.compile(
     r"(?P<scheme>[^/]*://)(?P<user>(?:\$\{[^}]*\}|[^:/?#])*)(?::(?P<password>(?:\$\{[^}]*\}|[^/?#])*))?@(?P<rest>.*)",
     re.S,
 )
+SHOWN_PARAMETERS = ("db", "rp", "precision", "consistency", "bucket", "org")  # InfluxDB's, likewise
 _PARAMETER = re.compile(r"(?<=[?&])([^=&#]+)=([^&#]+)")
 
 
@@ -116,11 +117,9 @@ def _client_credentials(source: Source, name: str) -> Keys:
     """An oauth2client extension, of which Kafka's client asks a token itself."""
     place: Key = ("extensions", name)
     given = source.component("extensions", name)
-    found = {
-        ours: given[key]
-        for key, ours in (("token_url", "token_endpoint_url"), ("client_id", "client_id"))
-        if given.get(key)
-    }
+    found = {"client_id": given["client_id"]} if given.get("client_id") else {}
+    if given.get("token_url"):
+        found["token_endpoint_url"] = _parameters(source, (*place, "token_url"), str(given["token_url"]))
     if given.get("client_id_file"):
         found["client_id"] = f"${{file:{given['client_id_file']}}}"
     if given.get("client_secret_file"):
@@ -257,7 +256,7 @@ def elastic_credentials(source: Source, path: Key, settings: Mapping[str, Any]) 
 
 
 def address(source: Source, path: Key, url: Any) -> tuple[str, Keys]:
-    """A URL without its credentials, and these as `auth`; parameters that may be secret are not printed."""
+    """A URL without its credentials, and these as `auth`; of parameters only those that are no secret are printed."""
     text, auth = str(url), {}
     if found := _USER.fullmatch(text):
         text = found["scheme"] + found["rest"]
@@ -268,9 +267,12 @@ def address(source: Source, path: Key, url: Any) -> tuple[str, Keys]:
             }
         elif found["user"]:
             source.gap(path, "the name in it is not taken over: write `auth: {…}` at the sink")
+    return _parameters(source, path, text), auth
 
+
+def _parameters(source: Source, path: Key, url: str) -> str:
     def parameter(found: re.Match[str]) -> str:
-        secret = is_secret_name(found[1])
-        return f"{found[1]}={source.secret((*path, found[1]), found[2])}" if secret else found[0]
+        shown = found[1].lower() in SHOWN_PARAMETERS
+        return found[0] if shown else f"{found[1]}={source.secret((*path, found[1]), found[2])}"
 
-    return _PARAMETER.sub(parameter, text), auth
+    return _PARAMETER.sub(parameter, url)

@@ -1031,6 +1031,7 @@ SECRET = "s3cr3t-that-nobody-may-see"
     [
         ({"endpoint": f"https://u:{SECRET}@a:1"}, "OTLPHTTP_PASSWORD"),
         ({"endpoint": f"https://a:1/?api_key={SECRET}"}, "OTLPHTTP_API_KEY"),
+        ({"endpoint": f"https://a:1/write?db=m&p={SECRET}"}, "OTLPHTTP_P"),
         ({"headers": {"x-team": SECRET}}, "OTLPHTTP_X_TEAM"),
         ({"headers": {"Authorization": f"Bearer ${{env:A:-{SECRET}}}"}}, "OTLPHTTP_AUTHORIZATION"),
         ({"auth": {"authenticator": "basicauth/a"}}, "BASICAUTH_A_PASSWORD"),
@@ -1068,6 +1069,22 @@ def test_a_secret_in_the_file_is_not_printed(settings: dict[str, Any], variable:
     assert (f"${{env:{variable}}}" in result.stdout) == bool(variable)
     assert (f"into the environment as {variable}, or write ${{file:…}}" in result.stderr) == bool(variable)
     parse(result.stdout, "tailrace.yaml", {variable: SECRET})
+
+
+def test_of_parameters_only_those_that_are_no_secret_are_printed() -> None:
+    url = "https://a:1/write?db=m&u=us&precision=ms&p=${env:P}"
+    found = convert(collector({"kafka": {}}, {"otlphttp": {"endpoint": url}}))
+    assert found.config["sinks"]["otlp"]["endpoint"] == url.replace("=us", "=${env:OTLPHTTP_U}")
+    found = convert(collector({"kafka": {}}, {"otlp": {"endpoint": "${OTLP}?p=s3cret"}}))
+    assert not [note for note in notes(found) if "s3cret" in note]
+    given = yaml.safe_load(
+        collector(
+            {"kafka": {"auth": {"sasl": {"mechanism": "OAUTHBEARER", "oauthbearer_token_source": "oauth2client"}}}}, {}
+        )
+    )
+    given["extensions"] = {"oauth2client": TOKENS | {"token_url": "https://id/token?code=s3cret"}}
+    security = convert(yaml.safe_dump(given)).config["kafka"]["security"]
+    assert security["token_endpoint_url"] == "https://id/token?code=${env:OAUTH2CLIENT_CODE}"
 
 
 def test_secrets_of_one_name_have_a_variable_each() -> None:
