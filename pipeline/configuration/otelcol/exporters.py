@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pipeline.config import Metrics
@@ -16,6 +17,7 @@ from pipeline.configuration.otelcol.security import (
     in_the_clear,
     is_plain,
     kafka_security,
+    log_in,
     secured,
 )
 from pipeline.configuration.otelcol.source import NONE, Source
@@ -147,7 +149,7 @@ def _elasticsearch(source: Source, name: str, signal: str, settings: Mapping[str
         source.gap(place, "has no endpoint: ${ELASTICSEARCH_URL}, one URL, is assumed", matters=False)
     elif not settings.get("endpoint") and not isinstance(urls, list):
         urls = [url.strip() for url in str(urls).split(",")]
-    sink = _client(source, name, settings, urls, elastic_credentials(source, place, settings))
+    sink = _client(source, name, settings, urls, partial(elastic_credentials, source, place, settings))
     mode = source.mapping((*place, "mapping"), settings.get("mapping")).get("mode", "otel")
     if mode == "ecs":
         sink["mapping"] = "ecs"
@@ -202,14 +204,18 @@ def _series(source: Source, place: Key, settings: Mapping[str, Any]) -> Keys:
     }
 
 
-def _client(source: Source, name: str, settings: Mapping[str, Any], urls: Any, own: Keys | None = None) -> Keys:
-    """`endpoint` (of one URL) or `endpoints`, with what it takes to get there; `own` are credentials of its own."""
+def _client(source: Source, name: str, settings: Mapping[str, Any], urls: Any, own: Callable[[], Keys] = dict) -> Keys:
+    """`endpoint` (of one URL) or `endpoints`, with what it takes to get there.
+
+    `own` are credentials of its own, which count where no authenticator is named.
+    """
     place: Key = ("exporters", name)
     key = "endpoints" if isinstance(urls, list) else "endpoint"
     found = [address(source, (*place, key), url) for url in (urls if isinstance(urls, list) else [urls])]
     texts = [url for url, _ in found]
-    auth = own or next((auth for _, auth in found if auth), {})
     sink = secured(source, place, settings, texts)
+    logins = [login for _, login in found if login]
+    auth = log_in(source, (*place, key), logins, sink.pop("auth", None) or own(), sink.get("headers", ()))
     sink = {key: texts if key == "endpoints" else texts[0], **({"auth": auth} if auth else {}), **sink}
     in_the_clear(source, place, sink)
     return sink

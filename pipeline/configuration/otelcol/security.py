@@ -7,7 +7,7 @@ configkafka and the README of each extension. Secrets that the file holds do not
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -17,6 +17,8 @@ from schemas.settings import is_loopback, is_secret_name
 
 Keys = dict[str, Any]
 """What a sink, or `kafka.security`, has."""
+Login = tuple[str, str]
+"""A name and its password."""
 
 FILES = ("ca_file", "cert_file", "key_file")
 NAMED = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")  # mechanisms that take a name and a password
@@ -140,10 +142,10 @@ def _client_credentials(source: Source, name: str) -> Keys:
 
 def secured(source: Source, path: Key, settings: Mapping[str, Any], urls: Iterable[str]) -> Keys:
     """`auth`, `headers` and the files of TLS of a sink that sends to `urls`."""
-    headers = _headers(source, (*path, "headers"), settings.get("headers"))
     found = _authenticator(source, path, settings)
-    if own := found.pop("headers", {}):
-        headers |= own
+    own = found.pop("headers", {})
+    taken = {name.lower() for name in own} | ({"authorization"} if "auth" in found else set())
+    headers = _headers(source, (*path, "headers"), settings.get("headers"), taken) | own
     found |= {"headers": headers} if headers else {}
     urls = [*urls]
     if not all(url.startswith("http://") for url in urls):
@@ -179,11 +181,20 @@ def _credentials(source: Source, path: Key, given: Mapping[str, Any], keys: Mapp
     return found
 
 
-def _headers(source: Source, path: Key, given: Any) -> dict[str, str]:
-    """Headers as a mapping; of those whose value is in the file, only values that are no secret are printed."""
+def _headers(source: Source, path: Key, given: Any, taken: Collection[str]) -> dict[str, str]:
+    """Headers as a mapping, but for those that the authenticator sets instead, in whatever case they are `taken`.
+
+    Of those whose value is in the file, only values that are no secret are printed.
+    """
     if isinstance(given, list):  # as the Collector takes them since 0.138, beside a mapping
         given = {str(each.get("name")): each.get("value") for each in given if isinstance(each, dict)}
-    return {str(name): _header(source, path, str(name), value) for name, value in source.mapping(path, given).items()}
+    found = {}
+    for name, value in ((str(name), value) for name, value in source.mapping(path, given).items()):
+        if name.lower() in taken:
+            source.gap((*path, name), "not taken over: the authenticator sets it", matters=False)
+        else:
+            found[name] = _header(source, path, name, value)
+    return found
 
 
 def _header(source: Source, path: Key, name: str, value: Any) -> str:
@@ -255,19 +266,28 @@ def elastic_credentials(source: Source, path: Key, settings: Mapping[str, Any]) 
     return _credentials(source, path, settings, {"user": "username"})
 
 
-def address(source: Source, path: Key, url: Any) -> tuple[str, Keys]:
-    """A URL without its credentials, and these as `auth`; of parameters only those that are no secret are printed."""
-    text, auth = str(url), {}
+def address(source: Source, path: Key, url: Any) -> tuple[str, Login | None]:
+    """A URL without its login, and that; of parameters only those that are no secret are printed."""
+    text, login = str(url), None
     if found := _USER.fullmatch(text):
         text = found["scheme"] + found["rest"]
         if found["password"]:
-            auth = {
-                "username": unquote(found["user"]),
-                "password": source.secret((*path, "password"), unquote(found["password"])),
-            }
+            login = unquote(found["user"]), unquote(found["password"])
         elif found["user"]:
             source.gap(path, "the name in it is not taken over: write `auth: {…}` at the sink")
-    return _parameters(source, path, text), auth
+    return _parameters(source, path, text), login
+
+
+def log_in(source: Source, path: Key, logins: Collection[Login], auth: Keys, headers: Iterable[str]) -> Keys:
+    """`auth` of a sink, or the first login of its URLs if neither that nor a header is one; others are told."""
+    by_header = any(name.lower() == "authorization" for name in headers)
+    for user, password in logins:
+        known = source.variables.get(password)
+        if not auth and not by_header:
+            auth = {"username": user, "password": source.secret((*path, "password"), password)}
+        elif auth != {"username": user, "password": f"${{env:{known}}}" if known else password}:
+            source.gap(path, "a login in it is not taken over: a sink has one for all, see its `auth` or `headers`")
+    return auth
 
 
 def _parameters(source: Source, path: Key, url: str) -> str:

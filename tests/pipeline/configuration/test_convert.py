@@ -946,6 +946,56 @@ def test_how_a_destination_is_reached(
         valid(found)
 
 
+URLS = ["https://a:p1@es1:1", "https://b:p2@es2:1", "https://a:p1@es3:1"]
+ANOTHER_LOGIN = "a login in it is not taken over: a sink has one for all, see its `auth` or `headers`"
+
+
+@pytest.mark.parametrize(
+    ("settings", "auth", "variables", "dropped"),
+    [
+        ({"endpoints": URLS}, {"username": "a", "password": "${env:ELASTICSEARCH_PASSWORD}"}, ["p1"], True),
+        ({"endpoints": URLS[::2]}, {"username": "a", "password": "${env:ELASTICSEARCH_PASSWORD}"}, ["p1"], False),
+        ({"endpoints": URLS, "api_key": "k"}, {"api_key": "${env:ELASTICSEARCH_API_KEY}"}, ["k"], True),
+        (
+            {"endpoint": URLS[0], "user": "a", "password": "p1"},
+            {"username": "a", "password": "${env:ELASTICSEARCH_PASSWORD}"},
+            ["p1"],
+            False,
+        ),
+        ({"endpoint": URLS[0], "auth": {"authenticator": "bearertokenauth"}}, {"bearer_token": "${T}"}, [], True),
+        ({"endpoint": URLS[0], "auth": {"authenticator": "bearertokenauth/scheme"}}, None, [], True),
+        ({"endpoint": URLS[0], "headers": {"authorization": "Api-Token ${T}"}}, None, [], True),
+    ],
+)
+def test_a_sink_has_one_login(
+    settings: dict[str, Any], auth: dict[str, str] | None, variables: list[str], dropped: bool
+) -> None:
+    """Others are told, and are no variables: nothing would use them."""
+    given = yaml.safe_load(collector({"kafka": {}}, {}, {"elasticsearch": {"logs_index": "logs-a-b", **settings}}))
+    found = convert(yaml.safe_dump(given | {"extensions": EXTENSIONS}))
+    assert found.config["sinks"]["elasticsearch"].get("auth") == auth
+    told = [line for line in mattering(found) if not line.startswith("service")]
+    key = "endpoints" if "endpoints" in settings else "endpoint"
+    assert told == [f"exporters.elasticsearch.{key}: {ANOTHER_LOGIN}"] * dropped
+    named = [note for note in notes(found) if "into the environment" in note]
+    assert len(named) == len(variables), named
+    assert not [note for note in named if not any(f"as {name}," in note for name in re.findall(r":(\w+)}", str(auth)))]
+
+
+@pytest.mark.parametrize("authenticator", ["bearertokenauth/scheme", "bearertokenauth", "basicauth/a"])
+def test_a_header_that_the_authenticator_sets_is_there_once(authenticator: str) -> None:
+    settings = {
+        "endpoint": "https://a:1",
+        "headers": {"authorization": "Bearer s3cret", "x": "${X}"},
+        "auth": {"authenticator": authenticator},
+    }
+    given = yaml.safe_load(collector({"kafka": {}}, {"otlphttp": settings}))
+    found = convert(yaml.safe_dump(given | {"extensions": EXTENSIONS}))
+    sink = found.config["sinks"]["otlp"]
+    assert [*sink["headers"]] == ["x"] + ["Authorization"] * ("auth" not in sink)
+    assert notes(found) == ["exporters.otlphttp.headers.authorization: not taken over: the authenticator sets it"]
+
+
 def test_credentials_go_over_http_if_they_did() -> None:
     settings = {"endpoint": "http://a:4318", "headers": {"x-api-key": "${K}"}, "tls": {"ca_file": "/unused"}}
     found = convert(
