@@ -7,6 +7,7 @@ gRPC: with that a Collector answers a request that it will never take. Any other
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 
 from google.protobuf.message import DecodeError
@@ -15,7 +16,7 @@ from google.rpc.status_pb2 import Status
 
 from sinks.contract import Outcome, Unavailable
 from sinks.endpoints import Endpoints
-from sinks.http import AWAY, Answer, HttpClient, Rejected
+from sinks.http import AWAY, Answer, HttpClient, Rejected, unsaid
 from sinks.otlp_service import REFUSING, Service
 from sinks.settings import Sink
 
@@ -47,11 +48,11 @@ class OverHttp:
             self._endpoints.failed(server)
             raise
         if answer.ok:
-            return service.accepted(answer.body, items)
+            return service.accepted(answer.body, items, partial(unsaid, answer.url))
         code, said = _status(answer)
-        answer = Answer(answer.status, answer.headers, said)
+        answer = replace(answer, body=said)
         if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR and code in REFUSING:
-            return Rejected(answer.detail, answer.said)
+            return answer.rejected
         outcome = self._http.outcome(answer, items)
         if answer.status in AWAY and isinstance(outcome, Outcome):
             return replace(outcome, retry_after=self._endpoints.failed(server, outcome.retry_after))

@@ -5,6 +5,7 @@ Source: opentelemetry/proto/collector/{trace,logs}/v1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +36,8 @@ class Service:
     rejected: str
     rows: str
 
-    def accepted(self, answer: bytes, items: int) -> Outcome:
-        """What a success says of the `items` of its request.
+    def accepted(self, answer: bytes, items: int, shown: Callable[[str], str] = str) -> Outcome:
+        """What a success says of the `items` of its request; `shown` gives what may be shown of a text.
 
         Of a partial success only the number is told, not which rows were rejected: all become dead letters, so that
         those are among them, and the number counts as refused. A body that is not protobuf rejects none; of one that
@@ -52,9 +53,9 @@ class Service:
         rejected = min(getattr(partial, self.rejected), items)
         if rejected <= 0:
             return Outcome(accepted=items)
-        said = shortened(partial.error_message)
-        text = f"partial success: {rejected} of {items} {self.rows} rejected: {said}"
-        refused = tuple(Refusal(index, text, said=partial.error_message) for index in range(items))
+        said = shown(partial.error_message)
+        text = f"partial success: {rejected} of {items} {self.rows} rejected: {shortened(said)}"
+        refused = tuple(Refusal(index, text, said=said) for index in range(items))
         return Outcome(items - rejected, refused=refused)
 
 

@@ -125,6 +125,6 @@ class Prometheus(Destination[SampleItem]):
 
     async def _post(self, body: bytes, rows: int) -> Outcome | Rejected:
         answer = await self._http.post(self._url, body, HEADERS)
-        if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR and OF_HISTOGRAMS.search(answer.said):
-            return Rejected(answer.detail, answer.said)
+        if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR and OF_HISTOGRAMS.search(answer.text):
+            return answer.rejected
         return self._http.outcome(answer, rows, REFUSING_SAMPLES)

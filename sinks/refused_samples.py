@@ -55,11 +55,11 @@ class TooOld:
         self.until, self.detail = -inf, ""
         self._in_a_row = 0  # refused for their time, unless their series is new
 
-    def refused(self, time_ms: int, detail: str, known: bool) -> None:
+    def refused(self, time_ms: int, answer: Rejected, known: bool) -> None:
         """A sample that stood alone; of one that is `known` a newer one may have been delivered before."""
-        self._in_a_row += 1 if TOO_OLD.search(detail) and not known else 0
-        if OUT_OF_BOUNDS.search(detail) or self._in_a_row >= MANY_TOO_OLD:
-            self.until, self.detail = max(self.until, time_ms), detail
+        self._in_a_row += 1 if TOO_OLD.search(answer.text) and not known else 0
+        if OUT_OF_BOUNDS.search(answer.text) or self._in_a_row >= MANY_TOO_OLD:
+            self.until, self.detail = max(self.until, time_ms), answer.detail
 
     def taken(self) -> None:
         """Some that were sent between."""
@@ -76,11 +76,11 @@ class RefusedSeries:
         self._clock = clock
         self._found: dict[bytes, tuple[float, str]] = {}  # until when; in order
 
-    def add(self, series: bytes, detail: str) -> None:
+    def add(self, series: bytes, answer: Rejected) -> None:
         """It was refused alone."""
         self._found.pop(series, None)
-        if len(self._found) < MOST_REFUSED and not OF_THE_SAMPLE.search(detail):
-            self._found[series] = self._clock() + REFUSED_FOR, detail
+        if len(self._found) < MOST_REFUSED and not OF_THE_SAMPLE.search(answer.text):
+            self._found[series] = self._clock() + REFUSED_FOR, answer.detail
 
     def forget(self) -> None:
         """Those whose time is over."""
@@ -155,12 +155,12 @@ class Search:
     def _alone(self, row: int, answer: Rejected) -> Outcome | Rejected:
         """The receiver refuses this sample: it has it already, or never takes it."""
         known = self._request.repeated or self._singles[row].redelivered
-        if known and DELIVERED_BEFORE.search(answer.detail):
+        if known and DELIVERED_BEFORE.search(answer.text):
             self._delivered += 1
             self._old.taken()
             return Outcome(already_delivered=1)
-        self._old.refused(self._times[row], answer.detail, known)
-        self._refused.add(self._labels[row], answer.detail)
+        self._old.refused(self._times[row], answer, known)
+        self._refused.add(self._labels[row], answer)
         self._trial = -1
         return answer
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import html
+import json
 import math
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import trustme
@@ -19,7 +22,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import Unavailable
 from sinks.contract import Coordinates, Item, Outcome
-from sinks.http import DETAIL_CHARACTERS, USER_AGENT, HttpClient, Rejected, bisect, retry_after
+from sinks.http import DETAIL_CHARACTERS, USER_AGENT, Answer, HttpClient, Rejected, bisect, retry_after
 from tests.services import free_port
 from tests.services.process import HOST
 from tests.sinks.building import sink
@@ -89,6 +92,24 @@ async def test_what_an_answer_repeats_of_the_urls_parameters_is_left_out(code: i
     assert answer.said.startswith("/api/write?")
     assert not {"s3cret", "s%33cret", "metrics"} & {*re.split(r"[^\w%]", answer.said)}
     assert "s3cret" not in answer.detail + str(client.outcome(answer, 1))
+
+
+@pytest.mark.parametrize(
+    "escaped",
+    [
+        lambda text: json.dumps({"error": text}),
+        lambda text: json.dumps({"error": text}, ensure_ascii=False),
+        lambda text: json.dumps({"error": text}).replace("<", r"\u003c").replace("&", r"\u0026"),  # as Go has it
+        html.escape,
+        lambda text: html.escape(text, quote=False).replace('"', "&#34;").replace("'", "&#39;"),
+    ],
+)
+def test_what_an_answer_escapes_of_the_urls_parameters_is_left_out(escaped: Callable[[str], str]) -> None:
+    password = "s3\"'<&é-cret"
+    url = f"https://influx/write?p={quote(password)}"
+    answer = Answer(400, {}, escaped(f"no {password} here").encode(), url)
+    assert answer.said == escaped("no ********** here")
+    assert answer.detail == f"400 {answer.said}"
 
 
 async def test_an_error_names_no_parameters_of_the_url() -> None:

@@ -281,6 +281,14 @@ async def test_a_partial_success_dead_letters_every_candidate_and_counts_what_wa
     assert outcome.refused[0].said == "full"
 
 
+async def test_a_partial_success_that_repeats_a_parameter_of_the_url_is_read_all_the_same() -> None:
+    async with answering("http/protobuf", partial(2)) as endpoint:
+        outcome = await send(f"{endpoint}/?p=full&x=", envelope([span(), span(), span()]), protocol="http/protobuf")
+    assert (outcome.accepted, len(outcome.refused)) == (1, 3)
+    assert outcome.refused[0].detail == "partial success: 2 of 3 spans rejected: **********"
+    assert outcome.refused[0].said == "**********"
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_a_partial_success_that_rejects_nothing_is_a_warning(protocol: Protocol) -> None:
     async with answering(protocol, partial(0)) as endpoint:

@@ -335,6 +335,17 @@ async def test_whether_a_refusal_is_of_the_sample_or_of_its_series(said: str, of
         assert outcome.accepted == (1 if of_its_series else 2)
 
 
+@pytest.mark.parametrize("redelivered", [True, False])
+async def test_what_is_hidden_of_an_answer_counts_all_the_same(redelivered: bool, now: int) -> None:
+    """A parameter of the URL may be a word of it."""
+    records = tick(1, now, counter(fresh(), [(("cart",), 1)]), redelivered=redelivered)
+    async with faulty(status(400, "duplicate sample for timestamp")) as server:
+        outcome = await send(f"{server.url}/write?x=sample", records)
+    assert outcome.already_delivered == redelivered
+    hidden = [] if redelivered else ["400 duplicate ********** for timestamp"]
+    assert [refusal.detail for refusal in outcome.refused] == hidden
+
+
 async def test_a_receiver_that_refuses_all_and_is_mended_gets_everything_at_once(now: int) -> None:
     everything = [f"s{n}" for n in range(20)]
     calls, reply = fresh(), limited(*everything)
