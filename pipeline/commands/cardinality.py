@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import datetime
 import json
+import re
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -26,6 +27,7 @@ from pipeline.watching.told_limits import standing
 from schemas.sample import Tick, read_tick
 
 LARGEST_TICK = 1 << 30  # bytes, as in pipeline/aggregate.py
+BEFORE_LABEL = r",(?=[A-Za-z_]\w*=)"  # values hold commas as well
 OFFENDERS_SHOWN = 2
 HEADINGS, NAMES = ("metric", "label", "active", "limit", "demand", "folded"), 2  # the first two are left-justified
 COORDINATOR_LIMIT = 10.0  # seconds; a new cluster first makes the topic of offsets
@@ -128,7 +130,7 @@ def _row(limit: dict[str, Any]) -> tuple[str, ...]:
 def _offenders(limit: dict[str, Any]) -> str:
     """The first of them; of series what tells them apart, not the labels that they share."""
     shown = limit["offenders"][:OFFENDERS_SHOWN]
-    parts = [[each["value"]] if limit["label"] else each["value"].split(",") for each in shown]
+    parts = [[each["value"]] if limit["label"] else re.split(BEFORE_LABEL, each["value"]) for each in shown]
     shared = set.intersection(*map(set, parts)) if len(parts) > 1 else set[str]()
     own = [",".join(part for part in of_one if part not in shared) or ",".join(of_one) for of_one in parts]
     return ", ".join(f"{value} ({each['at_least']})" for value, each in zip(own, shown, strict=True))

@@ -24,7 +24,7 @@ def convert() -> None:
 
 
 @convert.command("otelcol")
-@click.argument("file", type=click.Path(dir_okay=False, exists=True))
+@click.argument("file", type=click.Path())
 @click.option("--processor", metavar="tail_sampling/NAME", help="Which one, if there are several.")
 def otelcol(file: str, processor: str | None) -> None:
     """Print the configuration that decides as the tail_sampling processor of a Collector does.
@@ -38,7 +38,7 @@ def otelcol(file: str, processor: str | None) -> None:
     \b
     Exit code 0: nothing is missing that would matter (lines with ! do not), and `tailrace check` takes the result.
               1: something is, which the lines with ✗ name; the rest is printed.
-             78: there is no tail_sampling processor in FILE.
+             78: FILE cannot be read, or there is no tail_sampling processor in it.
 
     \b
       tailrace convert otelcol collector.yaml > tailrace.yaml
@@ -49,6 +49,9 @@ def otelcol(file: str, processor: str | None) -> None:
     except InvalidConfig as error:
         for problem in error.problems:
             click.echo(f"{file}:{problem}", err=True)
+        sys.exit(EX_CONFIG)
+    except OSError as error:
+        click.echo(f"{file}: cannot be read: {error.strerror}", err=True)
         sys.exit(EX_CONFIG)
     except (ConfigError, UnicodeDecodeError) as error:
         click.echo(f"{file}: {error}", err=True)

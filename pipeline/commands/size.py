@@ -126,4 +126,5 @@ def size(
     else:
         partitions = config.kafka.partitions if config else None
         needs_ingest = [f"{dotted(key)}: {rule}" for key, rule in config.needs_ingest] if config else []
-        click.echo("\n".join(sizing.lines(load, found, known, partitions, needs_ingest)))
+        metrics = config is not None and bool(config.measured)
+        click.echo("\n".join(sizing.lines(load, found, known, partitions, needs_ingest, metrics)))

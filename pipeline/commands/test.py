@@ -61,9 +61,10 @@ def _tell(outcome: Outcome, path: Path, verbose: bool) -> None:
         for what, expected, got in outcome.wrong:
             click.echo(f"    {what:<{width}}  {click.style(f'- {expected}', fg='red')}  (expected)")
             click.echo(f"    {'':<{width}}  {click.style(f'+ {got}', fg='green')}  (got)")
-        alone = [vote.policy for vote in outcome.votes if vote.matched and vote.by_rate and not vote.shadow]
-        if alone and ("verdict", "dropped", "kept") in outcome.wrong:
-            click.echo(f"    asked as if there were no other traces, {', '.join(alone)} keeps it: compare `votes`")
+        keeping = [vote for vote in outcome.votes if vote.matched and not vote.shadow]
+        if all(vote.by_rate for vote in keeping) and ("verdict", "dropped", "kept") in outcome.wrong:
+            names = " and ".join(vote.policy for vote in keeping)
+            click.echo(f"    kept by {names} alone, asked as if there were no other traces: compare `votes`")
     if outcome.wrong or verbose:
         click.echo(f"    {told_votes.facts(outcome.evidence)}")
         for line in told_votes.lines(outcome.votes):

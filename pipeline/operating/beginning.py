@@ -1,7 +1,8 @@
-"""What a group that is new would begin with: everything that its topics hold."""
+"""What a group would begin with where it is new: everything that its topics hold."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from aiokafka import TopicPartition
@@ -15,21 +16,25 @@ from schemas.errors import Unavailable
 from schemas.kafka_client import told
 
 
-async def retained(config: Config, group: str, partitions: Sequence[TopicPartition]) -> int:
-    """Offsets in these partitions, of records and of markers between them; 0 if the group has any of its own.
+async def retained(config: Config, group: str, partitions: Sequence[TopicPartition]) -> Counter[str]:
+    """Offsets by topic, of records and of markers between them, in those of these partitions where the group has none.
 
     Raises Unavailable or Permanent where Kafka does not tell.
     """
 
-    async def committed(admin: AIOKafkaAdminClient, _: Config) -> bool:
+    async def not_committed(admin: AIOKafkaAdminClient, _: Config) -> list[TopicPartition]:
         found = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
-        return any(offset.offset >= 0 for offset in found.values())
+        return [partition for partition in partitions if partition not in found or found[partition].offset < 0]
 
-    if not partitions or await with_admin(config, committed):
-        return 0
+    counts: Counter[str] = Counter()
+    if not partitions or not (new := await with_admin(config, not_committed)):
+        return counts
     reader = Reader(config.kafka)
     try:
-        return sum(end - first for first, end in [await reader.end(partition) for partition in partitions])
+        for partition in new:
+            first, end = await reader.end(partition)
+            counts[partition.topic] += end - first
+        return +counts
     except (KafkaError, OSError) as error:
         raise Unavailable(told(error)) from error
     finally:

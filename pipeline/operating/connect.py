@@ -124,7 +124,8 @@ async def _new_group(config: Config, role: Role, counts: Mapping[str, int]) -> F
     if isinstance(retained, Finding) or not retained:
         return None
     text = (
-        f"its group {group} has no offsets, so it begins with the oldest of about {retained} records that Kafka keeps"
+        f"its group {group} has no offsets in {' and '.join(retained)}, so it begins there with the oldest of up to "
+        f"{retained.total()} records that Kafka keeps"
     )
     return Finding(True, role.name, f"{text}; how to begin at the end: docs/how-to/sinks.md", hint=True)
 

@@ -184,9 +184,14 @@ def _rounded_up(partitions: int) -> int:
 
 
 def lines(
-    load: Load, found: Size, known: Measured, partitions: int | None = None, needs_ingest: Sequence[str] = ()
+    load: Load,
+    found: Size,
+    known: Measured,
+    partitions: int | None = None,
+    needs_ingest: Sequence[str] = (),
+    metrics: bool = False,
 ) -> Iterable[str]:
-    """The answer for a person. A file has so many `partitions` and `needs_ingest` for these reasons."""
+    """The answer for a person. A file has `partitions`, `needs_ingest` for these reasons, and reads `metrics`."""
     yield (
         f"{load.spans_per_second:,.0f} spans/s of {load.raw_bytes_per_span:,.4g} bytes on disk, "
         f"{load.spans_per_trace:.3g} a trace, decision_wait {load.decision_wait:g} s, {load.kept_share:.0%} kept"
@@ -220,7 +225,8 @@ def lines(
         yield from (f"    {reason}" for reason in needs_ingest)
         yield ""
     elif found.one_worker and any(role.name == "ingest" and role.busy is not None for role in found.roles):
-        yield "One worker of sample is enough: with kafka.partitions: 1 and regroup: never there is no ingest,"
+        left = "ingest reads metrics alone" if metrics else "there is no ingest"
+        yield f"One worker of sample is enough: with kafka.partitions: 1 and regroup: never {left},"
         yield "and producers need no keys (docs/how-to/one-worker.md)."
         yield ""
     yield f"added Kafka bytes per raw byte       {found.kafka_bytes_per_raw_byte:.2f}   (before replication)"

@@ -127,7 +127,7 @@ def test_names_are_told_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_a_limit_refused_is_one_line_and_tells_series_apart(capsys: pytest.CaptureFixture[str]) -> None:
     """Lines were padded to the widest, and series were told by labels that all of them have."""
     same = ",".join(f"label_{number}=of-all" for number in range(6))
-    series = tuple((f"{same},tenant={name},zone=a", count) for name, count in (("b", 7), ("c", 5), ("d", 3)))
+    series = tuple((f"{same},tenant={name},zone=a", count) for name, count in (("b,x", 7), ("c,x", 5), ("d", 3)))
     limits = [LimitState("", 5, 5, 9, 15, series), LimitState("tenant", 9, 1, 1, 1, (("x,y", 2), ("x,z", 1)))]
     block = SeriesBlock("requests_total", SHAPE, [(("cart", "a"), 1)], limits=limits)
     cardinality._print([Tick(1, 1_700_000_000_000, 1, 1, [block])])
@@ -135,7 +135,7 @@ def test_what_a_limit_refused_is_one_line_and_tells_series_apart(capsys: pytest.
     assert told == [
         "metric          label     active  limit  demand  folded",
         "requests_total  (series)       5      5       9      15",
-        "    refused most, at least: tenant=b (7), tenant=c (5)",
+        "    refused most, at least: tenant=b,x (7), tenant=c,x (5)",
         "requests_total  tenant         1      9       1       1",
         "    refused most, at least: x,y (2), x,z (1)",
         "as of 2023-11-14T22:13:20+00:00, 2 limits",

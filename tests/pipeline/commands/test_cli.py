@@ -265,6 +265,11 @@ def test_a_folder_is_a_wrong_file(tmp_path: Path, words: list[str]) -> None:
     assert (result.exit_code, f"✗ {tmp_path}:1:1: cannot be read: Is a directory" in result.stderr) == (78, True)
 
 
+def test_a_folder_is_no_collectors_file_either(tmp_path: Path) -> None:
+    result = run("convert", "otelcol", tmp_path)
+    assert (result.exit_code, result.stderr) == (78, f"{tmp_path}: cannot be read: Is a directory\n")
+
+
 def test_canary_without_its_section_names_file_and_page(file: Path) -> None:
     result = run("canary", "--config", file, "--once")
     assert result.exit_code == 78
@@ -556,22 +561,25 @@ async def test_check_connect_says_what_a_sink_that_was_added_begins_with(tmp_pat
         result = await asyncio.to_thread(run, "check", written(tmp_path, data), "--connect")
         return [line for line in result.output.splitlines() if line.startswith("! sink.")]
 
-    async def commit(name: str) -> None:
+    async def commit(name: str, *numbers: int) -> None:
         """What `kafka-consumer-groups --reset-offsets --to-latest --execute` does for a group without members."""
         group = AIOKafkaConsumer(
             bootstrap_servers=kafka.bootstrap, group_id=topics.group(name), enable_auto_commit=False
         )
         async with group:
-            partitions = [TopicPartition(topics.kept_spans, number) for number in range(2)]
+            partitions = [TopicPartition(topics.kept_spans, number) for number in numbers]
             group.assign(partitions)
             await group.commit(await group.end_offsets(partitions))
 
-    await commit("sink.otlp/old")
-    assert await told() == [
-        f"! sink.otlp/new: its group {prefix}.sink.otlp/new has no offsets, so it begins with the oldest of about "
-        "3 records that Kafka keeps; how to begin at the end: docs/how-to/sinks.md"
-    ]
-    await commit("sink.otlp/new")
+    await commit("sink.otlp/old", 0, 1)
+    said = (
+        f"! sink.otlp/new: its group {prefix}.sink.otlp/new has no offsets in {topics.kept_spans}, so it begins there "
+        "with the oldest of up to {} records that Kafka keeps; how to begin at the end: docs/how-to/sinks.md"
+    )
+    assert await told() == [said.format(3)]
+    await commit("sink.otlp/new", 0)
+    assert await told() == [said.format(2)]
+    await commit("sink.otlp/new", 0, 1)
     assert await told() == []
 
 

@@ -86,7 +86,9 @@ def test_what_a_limit_keeps_is_told_by_votes(tmp_path: Path) -> None:
     path.write_text(as_yaml(MINIMAL | {"sampling": {"policies": [*POLICIES, rate]}}))
     failing = run(path, {"name": "calm", "spans": spans(0), "expect": {"verdict": "dropped"}})
     assert failing.exit_code == 1
-    assert "asked as if there were no other traces, rate keeps it: compare `votes`" in failing.output
+    assert "kept by rate alone, asked as if there were no other traces: compare `votes`" in failing.output
+    failing = run(path, {"name": "broken", "spans": spans(2), "expect": {"verdict": "dropped"}})
+    assert "compare `votes`" not in failing.output  # an error is kept, whatever the limit says
     passing = run(path, {"name": "calm", "spans": spans(0), "expect": {"verdict": "kept", "votes": ["rate"]}})
     assert passing.exit_code == 0, passing.output
 

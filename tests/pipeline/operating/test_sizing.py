@@ -209,8 +209,11 @@ def test_a_file_that_needs_ingest_is_not_told_to_do_without(tmp_path: Path) -> N
     assert "there is no ingest" not in said
     assert "inputs[1].signal: regroup: never reads one topic of traces, and that is inputs[0]" in said
     assert "inputs[2].encoding: regroup: never reads otlp_proto alone; json needs ingest" in said
-    file.write_text(as_yaml(MINIMAL | {"inputs": inputs[:1]}), encoding="utf-8")
-    assert "there is no ingest" in run(*words).output
+    for also, left in ([], "there is no ingest"), ([{"topic": "m", "signal": "metrics"}], "ingest reads metrics alone"):
+        file.write_text(as_yaml(MINIMAL | {"inputs": [*inputs[:1], *also]}), encoding="utf-8")
+        assert (
+            f"One worker of sample is enough: with kafka.partitions: 1 and regroup: never {left}" in run(*words).output
+        )
 
 
 def test_the_output_says_where_it_was_measured_and_what_to_measure() -> None:
