@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, for_code
 from aiokafka.structs import OffsetAndMetadata, OffsetAndTimestamp
 
 from pipeline.config import Kafka
@@ -48,6 +48,8 @@ class Brokers:
         self._asking = AIOKafkaConsumer(**consumer_kwargs(self._kafka) | asking)
         await self.admin.start()
         await self._asking.start()
+        # Its metadata may be asked of a broker that hangs: another one must have its turn before a session is over.
+        self._asking._client._request_timeout_ms = round(self._kafka.session_timeout * 1000 / 2)
 
     async def close(self) -> None:
         """Disconnect, the role's consumer first. Does not raise."""
@@ -155,9 +157,15 @@ class Brokers:
     # ---- groups ------------------------------------------------------------------------------------------
 
     async def answer(self, group: str, partitions: Collection[TopicPartition]) -> None:
-        """Return once the leaders of these partitions and the group's coordinator have. Raises KafkaError."""
+        """Return once the leaders of these partitions and the coordinator of the consumer's group have.
+
+        Raises KafkaError, at once while the consumer looks for a coordinator. Here none is looked up: that asks any
+        broker, and one that hangs may have nothing to do with the group.
+        """
         await self.written_ends(partitions)
-        await self.offsets(group, ())
+        if (coordinator := self._consumer._coordinator.coordinator_id) is None:
+            raise GroupCoordinatorNotAvailableError(group)
+        await self.admin.list_consumer_group_offsets(group, coordinator, [])
 
     async def offsets(
         self, group: str, partitions: Collection[TopicPartition]

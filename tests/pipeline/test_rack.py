@@ -57,19 +57,14 @@ def _requests(broker: Kafka, name: str) -> Iterator[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def racks() -> Iterator[Racks]:
     """Their request logs tell whom they have sent what."""
-    leader, follower = Kafka(), Kafka()
+    leader = Kafka()
+    follower = leader.another()
     for broker, rack in ((leader, "a"), (follower, "b")):
         broker.flags = ["-Dorg.slf4j.simpleLogger.log.kafka.request.logger=debug"]
         broker.properties |= {
             "broker.rack": rack,
             "replica.selector.class": "org.apache.kafka.common.replica.RackAwareReplicaSelector",
         }
-    follower.properties |= {
-        "process.roles": "broker",
-        "node.id": "2",
-        "controller.quorum.voters": leader.properties["controller.quorum.voters"],
-        "listeners": follower.properties["advertised.listeners"],
-    }
     with leader, follower:
         yield Racks(leader, follower)
 

@@ -63,6 +63,17 @@ class Kafka(Server):
             "broker.session.timeout.ms": "3000",
         } | dict(properties or {})
 
+    def another(self, node: int = 2) -> Kafka:
+        """A further broker of its cluster, not started yet. It has nothing but what is made or moved afterwards."""
+        made = Kafka(recipe=self._recipe)
+        made.properties |= {
+            "process.roles": "broker",
+            "node.id": str(node),
+            "controller.quorum.voters": self.properties["controller.quorum.voters"],
+            "listeners": made.properties["advertised.listeners"],
+        }
+        return made
+
     def command(self) -> list[str]:
         """Format the log folder the first time; then the broker."""
         logger = "-Dorg.slf4j.simpleLogger"

@@ -33,6 +33,7 @@ from tests.pipeline.processes import Processes
 from tests.services import Kafka, eventually
 
 PARTITIONS = 8
+ASKED = 8  # times, so that one of two brokers, drawn anew each time, is among them
 
 
 class Copiers(Processes):
@@ -573,3 +574,18 @@ async def test_brokers_answer_one_that_has_no_partitions(kafka: Kafka, topics: t
     async with copying(kafka, topics) as (_, group):
         async with asyncio.timeout(DEADLINE):
             await group.brokers.answer(group.group_id, ())
+
+
+async def test_a_broker_that_has_nothing_may_hang(topics: tuple[str, str]) -> None:
+    """It answers for no partition and no group: what is asked of any broker would be asked of it, sooner or later."""
+    with Kafka() as first:
+        async with copying(first, topics):
+            pass  # coordinators are there from now on
+        with first.another() as second:
+            async with copying(first, topics) as (_, group):
+                assert len(group.brokers.admin._client.cluster.brokers()) == 2
+                second.pause()
+                for _ in range(ASKED):
+                    group.brokers._asking._client.force_metadata_update()  # as it is every METADATA_AGE_MS
+                    await group.brokers.answer(group.group_id, group.consumer.assignment())
+                second.resume()
