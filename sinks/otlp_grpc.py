@@ -28,7 +28,7 @@ from google.rpc.status_pb2 import Status
 from schemas.errors import ConfigError
 from sinks.contract import Outcome, Unavailable
 from sinks.endpoints import Endpoints
-from sinks.http import USER_AGENT, Rejected, authorization, shortened, stamps
+from sinks.http import USER_AGENT, Rejected, Tls, authorization, shortened
 from sinks.otlp_service import REFUSING, Service
 from sinks.settings import Sink
 
@@ -54,12 +54,16 @@ class OverGrpc:
         self._settings = settings
         self._endpoints = Endpoints(settings.urls)
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._stamps = stamps(settings)
+        self._tls: Tls | None = None  # gRPC reads certificates once and tells of none that cannot be used
         self._closing: set[asyncio.Task[None]] = set()
         self._compression = grpc.Compression.NoCompression if settings.compression == "none" else grpc.Compression.Gzip
 
     async def open(self) -> None:
-        """Read the certificates, make a channel to each server. Connects to nothing yet."""
+        """Read the certificates, make a channel to each server. Connects to nothing yet. Raises ConfigError."""
+        if not self._channels:
+            self._tls, self._channels = Tls.of(self._settings), self._made()
+
+    def _made(self) -> dict[str, grpc.aio.Channel]:
         retry = self._settings.retry
         options = [
             ("grpc.enable_retries", 0),  # pipeline/sending/delivery.py has them
@@ -75,7 +79,8 @@ class OverGrpc:
             ("grpc.initial_reconnect_backoff_ms", round(retry.initial_interval * 1000)),
             ("grpc.max_reconnect_backoff_ms", round(retry.max_interval * 1000)),
         ]
-        for text in self._settings.urls if not self._channels else ():
+        channels: dict[str, grpc.aio.Channel] = {}
+        for text in self._settings.urls:
             url = urlsplit(text)
             host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
             target = f"{host}:{url.port or DEFAULT_PORT}"
@@ -83,7 +88,8 @@ class OverGrpc:
                 channel = grpc.aio.secure_channel(target, _credentials(self._settings), options)
             else:
                 channel = grpc.aio.insecure_channel(target, options)
-            self._channels[text.rstrip("/")] = channel
+            channels[text.rstrip("/")] = channel
+        return channels
 
     async def close(self) -> None:
         """Close every channel."""
@@ -94,8 +100,8 @@ class OverGrpc:
 
     async def export(self, service: Service, body: bytes, items: int) -> Outcome | Rejected:
         """Call the service's method."""
-        if (now := stamps(self._settings)) != self._stamps:
-            await self._renew(now)
+        if self._tls is not None and self._tls.look():
+            self._renew()
         server = self._endpoints.current
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channels[server].unary_unary(service.method)
         timeout = self._settings.timeout
@@ -107,15 +113,12 @@ class OverGrpc:
             return self._failure(server, error, items)
         return service.accepted(answer, items)
 
-    async def _renew(self, now: tuple[tuple[int, int], ...]) -> None:
-        """Channels with certificates that have changed: gRPC reads them once. Those that cannot be read are left."""
-        before, self._channels = self._channels, {}
+    def _renew(self) -> None:
+        """Channels with certificates that have been renewed."""
         try:
-            await self.open()
-        except ConfigError:
-            self._channels = before
+            before, self._channels = self._channels, self._made()
+        except ConfigError:  # one is away again: it is looked at when it comes back
             return
-        self._stamps = now
         for channel in before.values():  # with time for what is under way: else its calls would be cancelled
             closing = asyncio.create_task(channel.close(self._settings.timeout))
             self._closing.add(closing)

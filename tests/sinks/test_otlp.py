@@ -224,6 +224,22 @@ async def test_a_certificate_that_is_renewed_is_read_again(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("key", ["ca_file", "cert_file"])
+async def test_while_half_a_renewal_stands_the_sink_goes_on(
+    guarded: Guarded, tmp_path: Path, protocol: Protocol, key: str
+) -> None:
+    """A key whose certificate is not written yet; authorities of which nothing is."""
+    files: dict[str, Any] = {"ca_file": guarded.ca_file, "cert_file": guarded.cert_file}
+    renewed = tmp_path / "renewed.pem"
+    shutil.copy(files[key], renewed)
+    async with started(guarded.url(protocol), protocol=protocol, **files | {key: str(renewed)}) as destination:
+        batch = envelope([span()])
+        assert (await deliver(destination, batch)).accepted == 1
+        renewed.write_bytes(renewed.read_bytes().partition(b"-----BEGIN CERTIFICATE")[0])
+        assert (await deliver(destination, batch)).accepted == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_an_authority_that_is_taken_out_is_trusted_no_longer(
     guarded: Guarded, tmp_path: Path, protocol: Protocol
 ) -> None:
