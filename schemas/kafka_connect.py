@@ -83,8 +83,9 @@ async def _connection(host: str, port: int, how: dict[str, Any]) -> AIOKafkaConn
         if not connecting.done() and not connection.connected():
             raise TimeoutError(NO_ANSWER)
         await connecting  # versions and login have the limits of requests
-    except OSError as error:
-        if _no_more_files():
+    except BaseException as error:
+        connection.close()  # whoever is cancelled may have it by now
+        if isinstance(error, OSError) and _no_more_files():
             limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             text = f"too many open files: this process may have {limit}, give it more (`ulimit -n`, LimitNOFILE)"
             raise OSError(errno.EMFILE, text) from error

@@ -15,6 +15,7 @@ import pytest
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError
 
 from pipeline.kafka.overheard import Overheard
@@ -123,6 +124,26 @@ async def test_a_client_that_is_given_up_leaves_nothing_behind(
     assert not left & {"_connection", "AIOKafkaConnection.connect"}
     assert not kafka_connect._races
     assert not [record for record in caplog.records if record.levelno > logging.WARNING]
+
+
+async def test_who_is_given_up_in_the_moment_in_which_it_connects_leaves_no_connection(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As each address but one, where all are asked at once and answer alike."""
+    made: list[AIOKafkaConnection] = []
+    connect = AIOKafkaConnection.connect
+
+    async def connect_and_give_up(connection: AIOKafkaConnection) -> None:
+        await connect(connection)
+        made.append(connection)
+        connecting.cancel()
+
+    monkeypatch.setattr(AIOKafkaConnection, "connect", connect_and_give_up)
+    host, port = kafka.bootstrap.split(":")
+    connecting = asyncio.ensure_future(kafka_connect.create_conn(host, int(port)))
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    assert [connection.connected() for connection in made] == [False]
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
