@@ -23,6 +23,7 @@ from aiokafka.conn import AIOKafkaConnection, collect_hosts
 from aiokafka.errors import KafkaConnectionError
 
 PATIENCE = 1.0  # seconds until the others are asked too: TLS and SASL take some round trips, between continents too
+STEPS = 10  # of PATIENCE
 CONNECT_LIMIT = 10.0  # seconds for TCP and TLS, as Kafka's socket.connection.setup.timeout.ms
 NO_ANSWER = "no answer in time"
 """What stands for the text of a time-out, which has none."""
@@ -30,6 +31,7 @@ NO_ANSWER = "no answer in time"
 log = logging.getLogger("aiokafka")  # where it says the same
 
 Address = tuple[str, int]
+_Trying = asyncio.Task[AIOKafkaConnection]
 
 _answered: dict[Address, float] = {}  # when each did last
 _silent: set[Address] = set()  # of which that was said
@@ -104,6 +106,16 @@ def _no_more_files() -> bool:
     return False
 
 
+async def _completed(left: set[_Trying], patience: float | None) -> tuple[set[_Trying], set[_Trying]]:
+    """`asyncio.wait` for the first, in steps: the time for which something blocks the loop counts as one of them."""
+    done: set[_Trying] = set()
+    for _ in range(STEPS if patience else 1):
+        if not done:
+            wait = patience and patience / STEPS
+            done, left = await asyncio.wait(left, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+    return done, left
+
+
 class _Race:
     """The addresses of a list for one client: whichever is asked for, the first that answers is given."""
 
@@ -118,7 +130,7 @@ class _Race:
         raise self._failed.get((host, port)) or TimeoutError(NO_ANSWER)
 
     async def _first(self, how: dict[str, Any]) -> AIOKafkaConnection | None:
-        trying: dict[asyncio.Task[AIOKafkaConnection], Address] = {}
+        trying: dict[_Trying, Address] = {}
         won = None
         try:
             for addresses, patience in ((self._left[:1], PATIENCE), (self._left[1:], None)):
@@ -133,13 +145,11 @@ class _Race:
                     ended.close()
         return None
 
-    async def _won(
-        self, trying: dict[asyncio.Task[AIOKafkaConnection], Address], patience: float | None
-    ) -> AIOKafkaConnection | None:
+    async def _won(self, trying: dict[_Trying, Address], patience: float | None) -> AIOKafkaConnection | None:
         """The first connection there is, unless none comes for `patience` seconds, or all fail."""
         left = {task for task, address in trying.items() if address not in self._failed}
         while left:
-            done, left = await asyncio.wait(left, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            done, left = await _completed(left, patience)
             if not done:
                 return None
             for task in done:

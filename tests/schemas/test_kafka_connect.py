@@ -7,7 +7,9 @@ import inspect
 import logging
 import os
 import resource
+import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import aiokafka.client
 import aiokafka.conn
@@ -28,6 +30,7 @@ from tests.services.process import HOST, dead_addresses, free_port
 
 DEADLINE = 30.0  # seconds; one address alone would be waited for longer
 NEVER = 1_000.0
+BLOCKED = 2.0
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +71,26 @@ async def test_one_that_refuses_is_passed_over_at_once(kafka: Kafka, monkeypatch
     consumer = AIOKafkaConsumer(**connection(addresses, Security(), "kafka.security"))
     await asyncio.wait_for(consumer.start(), DEADLINE)
     await consumer.stop()
+
+
+async def test_one_that_answers_while_the_loop_is_blocked_is_not_said_to_be_silent(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(kafka_connect, "PATIENCE", BLOCKED / 2)
+    connect = AIOKafkaConnection.connect
+    asked: list[str] = []
+
+    def block_and_connect(connection: AIOKafkaConnection) -> Any:
+        if not asked:
+            time.sleep(BLOCKED)
+        asked.append(connection.host)
+        return connect(connection)
+
+    monkeypatch.setattr(AIOKafkaConnection, "connect", block_and_connect)
+    race = kafka_connect._Race([(HOST, port := int(kafka.bootstrap.partition(":")[2])), ("localhost", port)])
+    (await race.connection("localhost", port, {})).close()
+    assert asked == [HOST]
+    assert not [record for record in caplog.records if "Unable connect" in record.getMessage()]
 
 
 async def test_each_address_is_named_with_its_reason_if_none_answers(
