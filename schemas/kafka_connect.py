@@ -27,6 +27,7 @@ STEPS = 10  # of PATIENCE
 CONNECT_LIMIT = 10.0  # seconds for TCP and TLS, as Kafka's socket.connection.setup.timeout.ms
 NO_ANSWER = "no answer in time"
 """What stands for the text of a time-out, which has none."""
+NO_METADATA = "answered, but gave no metadata"
 
 log = logging.getLogger("aiokafka")  # where it says the same
 
@@ -124,10 +125,14 @@ class _Race:
         self._failed: dict[Address, BaseException] = {}
 
     async def connection(self, host: str, port: int, how: dict[str, Any]) -> AIOKafkaConnection:
-        """The first that there is. Raises what came of this address if there is none."""
+        """The first that there is. Raises what came of this address if there is none left."""
         if not self._failed.keys() >= {*self._left} and (won := await self._first(how)) is not None:
             return won
-        raise self._failed.get((host, port)) or TimeoutError(NO_ANSWER)
+        if (error := self._failed.get((host, port))) is not None:
+            raise error
+        # aiokafka names whom it asks for, which was another one then: of those that failed it may have said nothing.
+        others = (f"{host}:{port}: {error}" for (host, port), error in self._failed.items())
+        raise ConnectionError("; ".join([NO_METADATA, *others]))
 
     async def _first(self, how: dict[str, Any]) -> AIOKafkaConnection | None:
         trying: dict[_Trying, Address] = {}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import aiokafka.client
@@ -111,6 +112,40 @@ async def test_each_address_is_named_with_its_reason_if_none_answers(
     assert f'Unable connect to "{refusing}": [Errno 111]' in said
     assert kafka_connect.away(addresses)
     assert not kafka_connect.away(dead), "another list"
+
+
+@contextlib.asynccontextmanager
+async def hanging_up(kafka: Kafka) -> AsyncIterator[str]:
+    """The address of a proxy that passes one request and its answer, and then hangs up."""
+    host, port = kafka.bootstrap.split(":")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, requests = await asyncio.open_connection(host, int(port))
+        for source, target in ((reader, requests), (answers, writer)):
+            size = await source.readexactly(4)
+            target.write(size + await source.readexactly(int.from_bytes(size)))
+        await reader.read(1)
+        requests.close()
+        writer.close()
+
+    async with await asyncio.start_server(serve, HOST, 0) as server:
+        yield f"{HOST}:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_one_that_answers_without_metadata_is_not_said_to_be_silent(
+    kafka: Kafka, dead: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the one that is silent is, though aiokafka asked for the other one when that became known."""
+    monkeypatch.setattr(kafka_connect, "CONNECT_LIMIT", 0.5)
+    monkeypatch.setattr("random.shuffle", lambda addresses: None)
+    async with hanging_up(kafka) as answering:
+        with Overheard() as overheard:
+            consumer = AIOKafkaConsumer(**connection([dead[0], answering], Security(), "kafka.security"))
+            with pytest.raises(KafkaConnectionError):
+                await asyncio.wait_for(consumer.start(), DEADLINE)
+            await consumer.stop()
+    said = f'Unable connect to "{answering}": answered, but gave no metadata; {dead[0]}: no answer in time'
+    assert overheard.said[-1] == said
 
 
 async def test_check_names_each_address_too(dead: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
