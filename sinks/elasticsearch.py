@@ -100,7 +100,7 @@ class Elasticsearch(Destination[LogItem]):
         self.stream = f"logs-{settings.dataset}-{settings.namespace}"
         self._stream_fields = {"type": "logs", "dataset": settings.dataset, "namespace": settings.namespace}
         self._client: AsyncElasticsearch | None = None
-        self._former: AsyncElasticsearch | None = None  # has requests under way, perhaps
+        self._former: dict[AsyncElasticsearch, asyncio.Task[None]] = {}  # with what will close each
         self._tls: Tls | None = None
 
     async def start(self) -> None:
@@ -111,7 +111,7 @@ class Elasticsearch(Destination[LogItem]):
         if self._client is None:
             self._tls = Tls.of(self._settings)
             self._client = _client(self._settings, self._tls)
-        client = (await self._current(self._client)).options(headers=authorization(self._settings.auth))
+        client = self._current(self._client).options(headers=authorization(self._settings.auth))
         if not self._settings.manage_template:
             return
         wanted = template(self._settings)
@@ -127,20 +127,26 @@ class Elasticsearch(Destination[LogItem]):
 
     async def close(self) -> None:
         """Close connections."""
-        clients, self._client, self._former = (self._client, self._former), None, None
+        for closing in self._former.values():
+            closing.cancel()
+        clients, self._client, self._former = (self._client, *self._former), None, {}
         for client in clients:
             if client is not None:
                 await client.close()
 
-    async def _current(self, client: AsyncElasticsearch) -> AsyncElasticsearch:
-        """This one, or one that trusts what is in files that have been renewed. The one before that is closed."""
+    def _current(self, client: AsyncElasticsearch) -> AsyncElasticsearch:
+        """This one, or one that trusts what is in files that have been renewed. The former is closed in time."""
         if self._tls is None or not self._tls.look():
             return client
-        self._client, outdated, self._former = _client(self._settings, self._tls), self._former, client
-        current = self._client
-        if outdated is not None:
-            await outdated.close()
-        return current
+        self._client = _client(self._settings, self._tls)
+        self._former[client] = asyncio.create_task(self._let_go(client))
+        return self._client
+
+    async def _let_go(self, client: AsyncElasticsearch) -> None:
+        """Close one when nothing that it was asked can be under way any more: else that would be cut off."""
+        await asyncio.sleep(self._settings.timeout * len(self._settings.urls))  # a node after the other
+        await client.close()
+        self._former.pop(client, None)
 
     def encode(self, record: SourceRecord) -> list[LogItem]:
         """The log records of an envelope of `kept.logs` or `untraced.logs`. What is no OTLP becomes a defect."""
@@ -199,7 +205,7 @@ class Elasticsearch(Destination[LogItem]):
     async def _bulk(self, request: Request[LogItem]) -> Outcome | Rejected:
         if self._client is None:
             raise RuntimeError("the client is not open")
-        client = await self._current(self._client)
+        client = self._current(self._client)
         body, headers = request.body, authorization(self._settings.auth)
         if self._settings.compression != "none" and len(body) >= GZIP_FROM:
             body, headers = await asyncio.to_thread(compressed, body), headers | {"content-encoding": "gzip"}

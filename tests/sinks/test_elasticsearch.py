@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 import ssl
 import tracemalloc
 import uuid
@@ -15,6 +17,7 @@ import aiohttp
 import orjson
 import pytest
 import trustme
+from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
@@ -35,6 +38,7 @@ from tests.sinks.test_log_document import VALUES
 
 NO_TEMPLATE = json({"error": "no template", "status": 404}, 404)
 ACKNOWLEDGED = json({"acknowledged": True})
+DEADLINE = 30.0  # seconds
 
 
 @asynccontextmanager
@@ -512,6 +516,36 @@ async def test_tls_with_a_client_certificate(tmp_path: Path) -> None:
             with pytest.raises(Unavailable, match=r"ConnectionError|TlsError"):
                 async with connected(server.url, **{key: files[key]}):
                     pass
+
+
+async def test_a_request_that_outlasts_two_renewals_of_a_certificate_gets_its_answer(tmp_path: Path) -> None:
+    ca, authorities = trustme.CA(), tmp_path / "ca.pem"
+    ca.cert_pem.write_to_path(authorities)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert(HOST).configure_cert(tls)
+    asked, answer = asyncio.Event(), asyncio.Event()
+    taken = json({"items": [created(201)]})
+
+    async def later(request: web.Request, body: bytes) -> web.StreamResponse:
+        asked.set()
+        await answer.wait()
+        reply = taken(request, body)
+        assert isinstance(reply, web.StreamResponse)
+        return reply
+
+    async with (
+        faulty(later, taken, tls=tls) as server,
+        connected(server.url, ca_file=str(authorities), manage_template=False) as destination,
+    ):
+        batch = envelope([log("a")])
+        first = asyncio.create_task(send(destination, batch))
+        await asyncio.wait_for(asked.wait(), DEADLINE)
+        for _ in range(2):
+            shutil.copy(authorities, tmp_path / "renewed.pem")
+            (tmp_path / "renewed.pem").replace(authorities)
+            assert await send(destination, batch) == Outcome(accepted=1)
+        answer.set()
+        assert await first == Outcome(accepted=1)
 
 
 async def test_the_name_of_an_address_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
