@@ -42,6 +42,7 @@ DETAIL_CHARACTERS = 500  # of an error text that go into logs and dead letters
 GO_JSON = {ord(each): f"\\u{ord(each):04x}" for each in "<>&"}  # what Go escapes in JSON, beside what must be
 SHORTEST_SECRET = 4  # characters of a parameter; shorter ones would leave holes in any text
 GZIP_LEVEL = 1  # 4 to 5 times faster than the default 6, for about 10 % more bytes of OTLP
+HALF_PAUSE = 1.0  # seconds: a look takes 0.1 s of the loop, with the system's authorities
 GZIP_WINDOW = 31  # zlib's number for a gzip header and a 32 KiB window
 
 ELASTIC_PRODUCT = ("X-Elastic-Product", "Elasticsearch")  # a header of every answer of Elasticsearch
@@ -252,12 +253,14 @@ class Tls:
     """TLS with a sink's authorities (unset: the system's) and client certificate, if it has one.
 
     `context` is for connections that begin now; another one as soon as files that were renewed have been read.
-    Raises ConfigError naming the key whose file cannot be used.
+    `clock` gives seconds. Raises ConfigError naming the key whose file cannot be used.
     """
 
-    def __init__(self, settings: Sink) -> None:
-        self._settings = settings
+    def __init__(self, settings: Sink, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings, self._clock = settings, clock
         self._stamps = stamps(settings)
+        self._half: tuple[tuple[int, int], ...] | None = None  # files that could not be used,
+        self._again = 0.0  # and when they are tried again
         self.context = self._made()
 
     @classmethod
@@ -268,13 +271,15 @@ class Tls:
     def look(self) -> bool:
         """Read files that have changed, and whether there is another `context` since.
 
-        Half of a renewal, as a certificate without its key, is tried again.
+        Half of a renewal, as a certificate without its key, is tried again as soon as a file changes once more, or
+        after HALF_PAUSE: what was written in the same tick of the file system's clock shows no change.
         """
-        if (now := stamps(self._settings)) == self._stamps:
+        if (now := stamps(self._settings)) == self._stamps or (now == self._half and self._clock() < self._again):
             return False
         try:
             self.context = self._made()
         except ConfigError:
+            self._half, self._again = now, self._clock() + HALF_PAUSE
             return False
         self._stamps = now
         return True

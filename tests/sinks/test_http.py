@@ -7,6 +7,7 @@ import gzip
 import html
 import json
 import math
+import os
 import re
 import ssl
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import Unavailable
 from sinks.contract import Coordinates, Item, Outcome
-from sinks.http import DETAIL_CHARACTERS, USER_AGENT, Answer, HttpClient, Rejected, bisect, retry_after
+from sinks.http import DETAIL_CHARACTERS, HALF_PAUSE, USER_AGENT, Answer, HttpClient, Rejected, Tls, bisect, retry_after
 from tests.services import free_port
 from tests.services.process import HOST
 from tests.sinks.building import sink
@@ -237,6 +238,21 @@ def test_an_outage_while_bisecting_loses_nothing(count: int, fails_at: int, rais
     assert sorted([*accepted, *refused, *outcome.retry]) == list(range(count))
     assert outcome.accepted == len(accepted)
     assert set(refused) <= bad
+
+
+def test_half_of_a_renewal_is_not_read_with_every_request(tmp_path: Path) -> None:
+    own, now = tmp_path / "client.pem", 0.0
+    trustme.CA().issue_cert("tailrace@example.org").private_key_and_cert_chain_pem.write_to_path(own)
+    whole = own.read_bytes()
+    tls = Tls(sink("https://a:1", cert_file=str(own)), lambda: now)
+    own.write_bytes(b"")
+    half = own.stat().st_mtime_ns
+    assert not tls.look()
+    own.write_bytes(whole)
+    os.utime(own, ns=(half, half))  # in the same tick: nothing shows it
+    assert not tls.look()
+    now = HALF_PAUSE
+    assert tls.look()
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["at once", "certificate before key"])
