@@ -24,15 +24,18 @@ import uvloop
 
 NEW_CONTAINERS = 50_000  # between two collections of the young: about one batch of a thousand messages
 YOUNG_PER_OLD = 20
+OPEN_MAX = 10_240  # files that macOS gives a process where the hard limit is none
 
 T = TypeVar("T")
 
 
 def run(main: Coroutine[None, None, T]) -> T:
     """`asyncio.run` for a process that stays."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError):  # where the hard limit is none, as on macOS
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for files in (most, max(now, min(most, OPEN_MAX))):
+        with contextlib.suppress(ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+            break
     gc.collect()
     gc.freeze()
     gc.set_threshold(NEW_CONTAINERS, YOUNG_PER_OLD, YOUNG_PER_OLD)
