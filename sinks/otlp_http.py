@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
@@ -43,7 +44,7 @@ class OverHttp:
         """Post it to the service's path."""
         server = self._endpoints.current
         try:
-            answer = await self._http.post(server + service.path, body, {"Content-Type": PROTOBUF}, gzip=self._gzip)
+            answer = await self._http.post(_at(server, service.path), body, {"Content-Type": PROTOBUF}, gzip=self._gzip)
         except Unavailable:
             self._endpoints.failed(server)
             raise
@@ -57,6 +58,16 @@ class OverHttp:
         if answer.status in AWAY and isinstance(outcome, Outcome):
             return replace(outcome, retry_after=self._endpoints.failed(server, outcome.retry_after))
         return outcome
+
+
+def _at(server: str, path: str) -> str:
+    """The URL of a path below a base URL, whose parameters stay behind it.
+
+    >>> _at("https://otlp:4318/tenant?token=a", "/v1/traces")
+    'https://otlp:4318/tenant/v1/traces?token=a'
+    """
+    url = urlsplit(server)
+    return url._replace(path=url.path.rstrip("/") + path).geturl()
 
 
 def _status(answer: Answer) -> tuple[int, bytes]:

@@ -297,6 +297,15 @@ async def test_a_partial_success_dead_letters_every_candidate_and_counts_what_wa
     assert outcome.refused[0].said == "full"
 
 
+async def test_parameters_of_the_base_url_stay_behind_the_path() -> None:
+    def answer(request: web.Request, _: bytes) -> web.Response:
+        return web.Response(status=200 if request.path_qs == "/tenant/v1/traces?token=s3cret" else 404)
+
+    async with faulty(answer) as posted:
+        outcome = await send(f"{posted.url}/tenant/?token=s3cret", envelope([span()]), protocol="http/protobuf")
+    assert outcome.accepted == 1
+
+
 async def test_a_partial_success_that_repeats_a_parameter_of_the_url_is_read_all_the_same() -> None:
     async with answering("http/protobuf", partial(2)) as endpoint:
         outcome = await send(f"{endpoint}/?p=full&x=", envelope([span(), span(), span()]), protocol="http/protobuf")
