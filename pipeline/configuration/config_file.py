@@ -86,14 +86,14 @@ def _config(tree: Tree) -> Config | None:
         unsure = {word for path in wrong for word in _words(path, tree)}
         known, before = set(told), set(wrong)
 
-        def told_now(before: set[Key] = before) -> set[Told]:
-            return {(path, rule) for path, rule, _ in _validated(tree, before)[1]}
+        def told_of(other: Tree, before: set[Key] = before) -> set[Told]:
+            return {(path, rule) for path, rule, _ in _validated(other, before)[1]}
 
         for path, rule, hint in found:
             again = any(path[: len(other)] == other or other[: len(path)] == path for other in known)
             sure = unsure.isdisjoint(re.findall(r"\w+", rule)) and not _compared(path, rule, tree)
             if sure and not again:
-                tree.problems.append(tree.problem(path, tree.as_written(path, rule, told_now), hint))
+                tree.problems.append(tree.problem(path, tree.as_written(path, rule, told_of), hint))
             told.add(path)
             while path and (path in before or _value(path, tree) is _MISSING_VALUE):
                 path = path[:-1]  # what is required is wrong or missing: it goes with what is around it

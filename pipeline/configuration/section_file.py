@@ -37,14 +37,14 @@ def read_section(path: Path, model: type[S], environ: Mapping[str, str]) -> tupl
         return None, tree
     found, errors = _validated(tree, model)
 
-    def again() -> list[Told]:
-        return [each for details in _validated(tree, model)[1] for each in _told(details)]
+    def told_of(other: Tree) -> list[Told]:
+        return [each for details in _validated(other, model)[1] for each in _told(details)]
 
     schema = model.model_json_schema() if errors else {}
     for details in errors:
         for place, rule in _told(details):
             meant = hint(details, place, tree, schema)
-            tree.problems.append(tree.problem(place, tree.as_written(place, rule, again), meant))
+            tree.problems.append(tree.problem(place, tree.as_written(place, rule, told_of), meant))
     return found, tree
 
 

@@ -11,11 +11,11 @@ would be in YAML.
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -86,32 +86,28 @@ class Tree:
         """A problem at the position of `path`."""
         return Problem(*self.position(path), dotted(path), rule, hint)
 
-    def as_written(self, path: Key, rule: str, again: Callable[[], Collection[Told]] = tuple) -> str:
+    def as_written(self, path: Key, rule: str, again: Callable[[Tree], Collection[Told]] = lambda _: ()) -> str:
         """A rule told of `path` that may quote values of any section: with what the file says for those from outside.
 
-        `again` is what is told of `data` as it is then. What stays the same when such a value changes, a bound or a
-        name that only looks like it, is no quotation.
+        `again` gives what is told of a tree with other data. What stays the same when such a value changes, a bound or
+        a name that only looks like it, is no quotation.
         """
         written: dict[str, str] = {}
         for came, says in {came: says for parts in self.interpolated.values() for came, says in parts.items()}.items():
             forms = {form for form in (came, repr(came)[1:-1]) if form and re.search(_as_a_word(form), rule)}
-            if forms and (path, rule) not in self._told_of_another(came, again):
+            if forms and (path, rule) not in again(self._with_another(came)):
                 written |= dict.fromkeys(forms, says)
         quoted = "|".join(map(_as_a_word, sorted(written, key=len, reverse=True)))
         return re.sub(quoted, lambda found: written[found[0]], rule) if quoted else rule
 
-    def _told_of_another(self, came: str, again: Callable[[], Collection[Told]]) -> Collection[Told]:
-        """What is told where a text from outside is another everywhere, one that a number or a duration may be too."""
-        data = self.data
-        self.data = copy.deepcopy(data)
+    def _with_another(self, came: str) -> Tree:
+        """The tree where a text from outside is another everywhere, one that a number or a duration may be too."""
+        data = deepcopy(self.data)
         for path in (path for path, parts in self.interpolated.items() if path and came in parts):
             with suppress(KeyError, IndexError, TypeError, AttributeError):  # behind a `<<` there may be something else
-                around = reduce(getitem, path[:-1], self.data)
+                around = reduce(getitem, path[:-1], data)
                 around[path[-1]] = around[path[-1]].replace(came, f"1{came}")
-        try:
-            return again()
-        finally:
-            self.data = data
+        return replace(self, data=data)
 
 
 def _as_a_word(text: str) -> str:

@@ -63,6 +63,13 @@ def tick(store: SeriesStore, time_ms: int) -> list[SeriesBlock]:
     return read_tick(Tick(1, time_ms, 1, 1, store.blocks(time_ms)).encode()).blocks
 
 
+def successor(limits: Limits, blocks: list[SeriesBlock], time_ms: int) -> SeriesStore:
+    """Who takes over after a tick."""
+    store = SeriesStore(limits)
+    store.load(blocks, time_ms)
+    return store
+
+
 def rows(blocks: list[SeriesBlock]) -> dict[Labels, Value]:
     return {labels: value for block in blocks for labels, value in block.rows}
 
@@ -319,8 +326,7 @@ def test_a_source_that_ends_before_any_tick_told_of_it_is_told_with_the_next_one
     (block,) = told = tick(store, TIME + 3)
     assert (block.rows, block.fresh, block.stale) == ([(A, 7)], 1, [])
     if owners == 2:
-        store = SeriesStore(Limits(100, 100))
-        store.load(told, TIME + 3)
+        store = successor(Limits(100, 100), told, TIME + 3)
     told = tick(store, TIME + 4)
     assert (rows(told), stale(told)) == ({}, [A])
     assert not len(store)
@@ -355,8 +361,7 @@ def test_deltas_that_come_after_no_value_are_of_a_series_that_goes_on(order: str
         assert stale(blocks) == []
         seen.take(blocks, time - MINUTE, time)
         if owners == 2:
-            store = SeriesStore(Limits(100, 100, idle_ms=HOUR))
-            store.load(blocks, time)
+            store = successor(Limits(100, 100, idle_ms=HOUR), blocks, time)
     assert (seen.increase(), seen.live()) == (count, 1)
 
 
@@ -500,8 +505,7 @@ def test_what_is_new_of_an_old_process_is_seen_to_rise(
         seen.take(blocks, last, time)
         last = time
         if after == "take over":
-            store = SeriesStore(limits)
-            store.load(blocks, time)
+            store = successor(limits, blocks, time)
     assert seen.increase() == expected
 
 
@@ -518,8 +522,7 @@ def test_what_an_old_process_counts_before_the_first_tick_has_a_zero(kind: Kind)
     apply(store, read(kind, old[0], young, old[1], bounds=bounds), TIME + 1)
     (block,) = tick(store, TIME + 1000)
     assert ([observations(value) for _, value in block.rows], block.fresh) == ([153], 1)
-    store = SeriesStore(Limits(100, 100, idle_ms=HOUR))
-    store.load([block], TIME + 1000)
+    store = successor(Limits(100, 100, idle_ms=HOUR), [block], TIME + 1000)
     apply(store, read(kind, (A, value_of(kind, bounds, 1200), 1, OLD, TIME + 1001), bounds=bounds), TIME + 1001)
     (block,) = tick(store, TIME + 2000)
     assert ([observations(value) for _, value in block.rows], block.fresh) == ([303], 0)
@@ -562,8 +565,7 @@ def test_a_label_set_of_an_old_process_that_comes_back_is_not_taken_for_new(owne
         blocks = tick(store, time)
     assert rows(blocks) == {A: 100}
     if owners == 2:
-        store = SeriesStore(Limits(100, 100, idle_ms=HOUR))
-        store.load(blocks, time)
+        store = successor(Limits(100, 100, idle_ms=HOUR), blocks, time)
     time += MINUTE
     apply(store, read("counter", (A, 100, 1, OLD, time, 0, 7), (B, 950, 2, OLD, time, 0, 7)), time)
     (block,) = tick(store, time)
@@ -661,8 +663,7 @@ def test_a_level_without_a_new_point_is_stale_long_before_a_counter() -> None:
     apply(store, PointBatch("c", shape("counter"), readings=[Reading(A, 1, 1, TIME, TIME)]), TIME)
     apply(store, read("gauge", (A, 1, 1, 0, TIME), (B, 1, 2, 0, TIME)), TIME)
     blocks = tick(store, TIME)
-    store = SeriesStore(limits)
-    store.load(blocks, TIME)
+    store = successor(limits, blocks, TIME)
     apply(store, read("gauge", (B, 2, 2, 0, TIME + 1)), TIME)
     blocks = tick(store, TIME + 5 * MINUTE)
     assert [(block.metric, rows([block]), block.stale) for block in blocks] == [("c", {A: 1}, []), ("m", {B: 2}, [A])]
@@ -889,8 +890,7 @@ def test_label_sets_of_different_cost_are_all_there_after_a_restart() -> None:
         value = SummaryValue(1, 1.0, (1.0,) * len(bounds))
         apply(store, read("summary", (("shop", "", str(number)), value, number, TIME, TIME), bounds=bounds), TIME)
     before = tick(store, TIME + 1)
-    store = SeriesStore(limits)
-    store.load(before, TIME + 1)
+    store = successor(limits, before, TIME + 1)
     after = tick(store, TIME + 2)
     assert len(rows(before)) == 3
     assert (rows(after), stale(after)) == (rows(before), [])
@@ -905,8 +905,7 @@ def test_a_row_that_stands_for_several_lives_as_long_as_the_youngest_of_its_sour
     tick(store, TIME)
     apply(store, read("counter", (x, 2.0, 1, TIME, TIME + 1)), TIME + 1)
     before = tick(store, TIME + 3 * MINUTE)
-    store = SeriesStore(replace(limits, series=1))
-    store.load(before, TIME + 3 * MINUTE)
+    store = successor(replace(limits, series=1), before, TIME + 3 * MINUTE)
     assert rows(tick(store, TIME + 6 * MINUTE)) == {(OVERFLOW,) * 3: 0.0}
     apply(store, read("counter", (x, 5.0, 1, TIME, TIME + 2)), TIME + 2)
     assert rows(tick(store, TIME + 7 * MINUTE)) == {(OVERFLOW,) * 3: 3.0}
@@ -982,8 +981,7 @@ def test_a_process_is_counted_once_whichever_bounds_it_is_told_with(
             seen.take(blocks, last, time)
             last = time
         if after == "take over":
-            store = SeriesStore(limits)
-            store.load(blocks, time)
+            store = successor(limits, blocks, time)
     (block,) = blocks
     ((_, found),) = block.rows
     assert len(block.sources) == 1
@@ -1091,8 +1089,7 @@ def test_a_process_of_which_more_is_told_by_now_is_the_same_source(kind: Kind) -
     for at, number in enumerate((plain, enriched, enriched, plain, enriched), 1):
         apply(store, read(kind, (A, value_of(kind, (), 50 * at), number, TIME, TIME + at, 99)), TIME + at)
         blocks = tick(store, TIME + at)
-        store = SeriesStore(limits)
-        store.load(blocks, TIME + at)
+        store = successor(limits, blocks, TIME + at)
         assert [observations(value) for value in rows(blocks).values()] == [50 * at]
     assert sum(len(block.sources) for block in blocks) == 1
     assert not store.dropped()
@@ -1142,8 +1139,7 @@ def test_a_target_is_the_source_that_an_older_worker_knew_by_its_number_alone() 
                 )
                 for block in tick(store, TIME + at)
             ]
-            store = SeriesStore(Limits(100, 100))
-            store.load(blocks, TIME + at)
+            store = successor(Limits(100, 100), blocks, TIME + at)
         assert rows(tick(store, TIME + 9)) == {A: 40}
 
 
@@ -1174,8 +1170,7 @@ def test_a_source_that_was_folded_has_its_own_series_when_there_is_room(kind: Ki
     blocks: list[SeriesBlock] = []
     total = {route: value_of(kind, bounds, 0) for route in "abc"}
     for values in (1, 1, 100, 100):
-        store = SeriesStore(Limits(1000, 100, values_of={("m", "route"): values}))
-        store.load(blocks, time)
+        store = successor(Limits(1000, 100, values_of={("m", "route"): values}), blocks, time)
         time += MINUTE
         for number, route in enumerate(total):
             total[route] = plus(total[route], value_of(kind, bounds, 5))
@@ -1259,8 +1254,7 @@ def test_a_source_of_a_tick_with_bounds_of_its_own_goes_on() -> None:
     apply(store, read("histogram", (("j", "i", "/"), value, 1, TIME, TIME), bounds=(1.0,)), TIME)
     (block,) = tick(store, TIME)
     old = replace(block, sources=[block.sources[0]._replace(last=HistogramValue(2, 1.0, (1, 1, 0)))])
-    after = SeriesStore(Limits(1, 100))
-    after.load([old], TIME)
+    after = successor(Limits(1, 100), [old], TIME)
     for time, count in ((TIME + HOUR, 4), (TIME + HOUR + 1, 7)):
         later = HistogramValue(count, 1.0, (count, 0))
         apply(after, read("histogram", (("j", "i", "/"), later, 1, TIME, time), bounds=(1.0,)), time)

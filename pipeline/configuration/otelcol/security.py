@@ -147,7 +147,6 @@ def secured(source: Source, path: Key, settings: Mapping[str, Any], urls: Iterab
     taken = {name.lower() for name in own} | ({"authorization"} if "auth" in found else set())
     headers = _headers(source, (*path, "headers"), settings.get("headers"), taken) | own
     found |= {"headers": headers} if headers else {}
-    urls = [*urls]
     if not all(url.startswith("http://") for url in urls):
         found |= tls(source, (*path, "tls"), settings.get("tls"))
     return found
