@@ -25,7 +25,7 @@ from pipeline.kafka.decompression import _FetchResult
 from processors.regroup import Regroup
 from processors.sampling.window import Window
 from schemas import decision, envelope, packing, point
-from schemas.raw_batch import RawReader
+from schemas.raw_batch import RawBatch, RawReader
 from tests.end_to_end.harness import Worker
 
 Places = dict[str, list[tuple[Any, str]]]
@@ -43,6 +43,8 @@ STEPS: dict[str, Places] = {
         "messages taken apart": [(RawReader, "read")],
         "head: spans read, folded, decided": [(Window, "head")],
         "tail: kept spans cut out, counted": [(Window, "burst")],
+        "batches that wait made smaller (lz4)": [(RawBatch, "shrunk")],
+        "and whole again": [(RawBatch, "whole")],
         **HANDED,
         "outputs packed (zstd)": [(module, "pack") for module in (envelope, decision, point)],
         **SENT,

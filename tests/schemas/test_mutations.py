@@ -16,7 +16,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
 from schemas import otlp_check
-from schemas.otlp_scan import RawRows
+from schemas.otlp_scan import RawRows, SpanColumns, StatusMessages
 from tests.repository import COMPILED
 from tests.schemas.test_otlp_scan import is_stricter, key_of, parsed_or_none, parts_of
 
@@ -95,6 +95,7 @@ def test_damaged_messages(signal: str) -> None:
     random = Random(f"{signal} 2026")
     kind, *fields = FIELDS[signal]
     raw, bases = RawRows(signal), [whole(random, signal) for _ in range(200)]
+    spans, statuses = SpanColumns({}), StatusMessages()
     accepted = refused = 0
     for number in range(MUTATIONS):
         data = damaged(random, bases[number % len(bases)])
@@ -109,6 +110,11 @@ def test_damaged_messages(signal: str) -> None:
         keys = [key_of(row, signal == "traces") for row in found]
         assert list(raw.keys) == [key for key in keys if key], data
         assert len(raw.keys) + len(raw.nameless) + len(raw.spanless) == len(found), data
+        if signal == "traces":
+            spans.scan(data, raw.ends, raw.starts)
+            statuses.scan(spans)
+            said = [data[statuses.cells[at] : statuses.cells[at + 1]] for at in range(0, 2 * len(raw.keys), 2)]
+            assert said == [row.status.message for row, key in zip(found, keys, strict=True) if key], data
         accepted += 1
     assert accepted > MUTATIONS / 10
     assert refused > MUTATIONS / 10
