@@ -5,8 +5,8 @@
 The shop's spans as the broker sends them to `sample` with `regroup: never`, and what the role does with them, but for
 sockets and transactions: unpack and decompress, take apart, gather evidence, decide, cut out what is kept. With the
 policies of the comparison (bench.verdicts): errors, slow ones, a share; with further ones of six kinds that look at
-every span and keep nothing; and with each of those that go by keys or by what the fleet may keep. Rounds of all of them
-alternate, and the best of each counts.
+every span and keep nothing; with each of those that go by keys or by what the fleet may keep; and with conditions on
+texts that are read for them alone, which keep nothing. Rounds of all of them alternate, and the best of each counts.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ KEYED: dict[str, dict[str, Any]] = {
     "rare": {},
     "budget": {"spans_per_second": 1_000},
 }
+TEXTS = ("status.message", "instrumentation_scope.name")
 STAGES = ("Unpack", "Take apart", "Head", "Tail")  # the last with the decisions of the end
 COLUMNS = ("Policies", *STAGES, "ns of CPU a span", "Against three")
 SPANS = 20_000
@@ -77,7 +78,12 @@ def sets() -> dict[str, list[dict[str, Any]]]:
     """Policies by what the table calls them: the first are FEW, the second MANY."""
     few = Mix().policies()
     keyed = {f"{FEW} and `{kind}`": [*few, {"name": kind, "type": kind, kind: block}] for kind, block in KEYED.items()}
-    return {str(FEW): few, str(MANY): Mix(unmet=MANY - FEW).policies()} | keyed
+    texts = {f"{FEW} and `{text}`": [*few, _unmet(text)] for text in TEXTS}
+    return {str(FEW): few, str(MANY): Mix(unmet=MANY - FEW).policies()} | keyed | texts
+
+
+def _unmet(text: str) -> dict[str, Any]:
+    return {"name": "text", "type": "ottl_condition", "ottl_condition": {"span": [f'{text} == "no such text"']}}
 
 
 Spent = tuple[int, list[int]]

@@ -122,9 +122,7 @@ class Plan:
             return
         names, versions = self.scopes
         met_by = [met(names, name) | met(versions, version) for name, version in map(scope_texts, rows.scopes)]
-        pairs: dict[tuple[int, int], int] = {}
-        of = array("I", [pairs.setdefault(pair, len(pairs)) for pair in zip(rows.resource, rows.scope, strict=True)])
-        self.span_bits.assign(columns, of, [resource_bits[resource] | met_by[scope] for resource, scope in pairs])
+        self.span_bits.assign(columns, rows.resource, resource_bits, rows.scope, met_by)
 
 
 def compile_policies(policies: Sequence[Policy], *, compat: Compat = "none", extra_keys: Sequence[str] = ()) -> Plan:

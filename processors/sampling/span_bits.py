@@ -24,7 +24,6 @@ from processors.sampling.answers import (
     attribute_answer,
     flat,
     text_answer,
-    words_of,
 )
 from processors.sampling.predicates import Lookup, Tests, met
 from processors.sampling.trace_state import States
@@ -151,8 +150,18 @@ class SpanBits:
 
     @cython.boundscheck(False)
     @cython.wraparound(False)
-    def assign(self, columns: SpanColumns, resource: array[int], resource_bits: Sequence[int]) -> None:
-        """Answer for the spans of a batch; `resource_bits` is what their resources meet, by `resource[row]`."""
+    def assign(
+        self,
+        columns: SpanColumns,
+        resource: array[int],
+        resource_bits: Sequence[int],
+        scope: array[int] | None = None,
+        scope_bits: Sequence[int] = (),
+    ) -> None:
+        """Answer for the spans of a batch; `resource_bits` is what their resources meet, by `resource[row]`.
+
+        Where anybody asks for scopes, `scope_bits` is what these meet, by `scope[row]`.
+        """
         rows: cython.Py_ssize_t = columns.rows
         width: cython.Py_ssize_t = columns.width
         words: cython.Py_ssize_t = self._words
@@ -168,7 +177,7 @@ class SpanBits:
         bits: cython.ulonglong[::1] = self.bits
         randomness: cython.ulonglong[::1] = self.randomness
         of: cython.const[cython.uint][::1] = resource
-        theirs: cython.ulonglong[::1] = array("Q", [w for b in resource_bits for w in words_of(b, words)] or [0])
+        theirs: cython.ulonglong[::1] = flat(resource_bits, words)
         if rows > len(resource):
             raise IndexError("fewer resources than rows")
         for row in range(rows):
@@ -189,6 +198,8 @@ class SpanBits:
                     bits[row * words + word] |= self._nameless[word]
             randomness[row] = _NO_RANDOMNESS
             stateful |= cells[base + _TRACE_STATE + 1] > cells[base + _TRACE_STATE]
+        if scope is not None:
+            self._scoped(rows, scope, scope_bits)
         if self._rooted or self._timed:
             self._relations(columns)
         for slot, answers in self.lookups:
@@ -203,6 +214,26 @@ class SpanBits:
             self._terms.add(self.bits, columns)
         if self._events is not None:
             self._events.add(columns, self.bits)
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _scoped(self, rows: cython.Py_ssize_t, scope: array[int], scope_bits: Sequence[int]) -> cython.int:
+        words: cython.Py_ssize_t = self._words
+        of: cython.const[cython.uint][::1] = scope
+        theirs: cython.ulonglong[::1] = flat(scope_bits, words)
+        bits: cython.ulonglong[::1] = self.bits
+        row: cython.Py_ssize_t
+        word: cython.Py_ssize_t
+        if rows > len(scope):
+            raise IndexError("fewer scopes than rows")
+        for row in range(rows):
+            if (of[row] + 1) * words > len(theirs):
+                raise IndexError("a row of no scope")
+            for word in range(words):
+                bits[row * words + word] |= theirs[of[row] * words + word]
+        return 0
 
     @cython.cfunc
     @cython.boundscheck(False)
