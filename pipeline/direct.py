@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_left
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import faust
@@ -19,7 +21,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from pipeline import telemetry
 from pipeline.config import Config
 from pipeline.configuration.window_settings import direct_settings
-from pipeline.kafka.consume import Group, Leases
+from pipeline.kafka.consume import Group, Leases, pieces
 from pipeline.kafka.key_check import KeyCheck
 from pipeline.kafka.lease import Lease
 from pipeline.kafka.pace import LONGEST_SILENCE
@@ -36,7 +38,6 @@ from schemas.raw_batch import RawBatch, Record
 if TYPE_CHECKING:
     from pipeline.live.watch import Watch
 
-BATCH_BYTES = 1 << 20  # of raw values in one batch: what one fetch of a partition returns
 ENDS_PER_WAIT = 10  # times per decision_wait that a partition's end is asked for, if LONGEST_SILENCE is no shorter
 AHEAD_OF_OTHER = 4  # decision_waits that one partition may be read ahead of another
 AHEAD_SHARE = 4  # a part of the cache that is enough to read while a transaction is under way
@@ -154,7 +155,8 @@ class RawPair(PartitionPair):
         name = feed_of(partition.topic, partition.partition, self._index)
         now, first, counted = self._now(), self._window.positions()[name], self._window.uncounted(name)
         found = [(r.offset, r.timestamp, r.value or b"") for r in records if r.offset >= first]
-        for rows in ([r for r in found if r[0] < counted], [r for r in found if r[0] >= counted]):
+        cut = bisect_left(found, counted, key=itemgetter(0))
+        for rows in (found[:cut], found[cut:]):
             for offset, batch in self._batches(name, rows):
                 self._share(partition.topic, batch)
                 self._window.head(name, offset, now, batch)
@@ -170,15 +172,9 @@ class RawPair(PartitionPair):
         share.add(now, read, lost)
 
     def _batches(self, name: str, records: Sequence[Record]) -> Iterator[tuple[int, RawBatch]]:
-        """Consecutive records as batches of about BATCH_BYTES, each with its first offset."""
-        first = size = 0
-        for place, (_, _, value) in enumerate(records):
-            size += len(value)
-            if size > BATCH_BYTES and place > first:
-                yield records[first][0], self._readers[name].read(records[first:place])
-                first, size = place, len(value)
-        if first < len(records):
-            yield records[first][0], self._readers[name].read(records[first:])
+        """Consecutive records as batches, each with its first offset."""
+        for piece in pieces([len(value) for _, _, value in records]):
+            yield records[piece.start][0], self._readers[name].read(records[piece])
 
     def _now(self) -> int:
         now = self._clock.now(time.monotonic())

@@ -285,7 +285,7 @@ class RawPartition(Lease):
             self._processor.add_all(found)
             self._next = found[-1][0] + 1
             self._read += len(found)
-            self._mark.read_all(timestamp for _, timestamp, _ in found)
+            self._mark.read_all([timestamp for _, timestamp, _ in found])
         if idle or self._is_full():
             self._alarm.ring()
 

@@ -9,7 +9,7 @@ All times are milliseconds since the epoch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush, heapreplace
 from statistics import median_low
@@ -87,11 +87,11 @@ class StreamClock:
         """Whether a raw partition is waited for or left out; not one that was removed."""
         return raw in self._heard
 
-    def row_time(self, raw: RawPartition, timestamp: int, append: int) -> int:
-        """Stream time of a raw record: not before its partition's last mark, not after the broker's now."""
-        mark = self.marks.get(raw)
-        own = min(timestamp, append)
-        return own if mark is None else max(mark[0], own)
+    def row_times(self, raw: RawPartition, timestamps: Sequence[int], append: int) -> list[int]:
+        """Stream time of raw records: not before their partition's last mark, not after the broker's now."""
+        least = self._mark(raw)
+        most = max(least, append)
+        return [least if own < least else own if own < append else most for own in timestamps]
 
     def observe(self, feed: str, raw: RawPartition, mark: int, append: int, raw_topics: Mapping[str, int]) -> None:
         """A record of `raw` was read: its mark (negative: none) holds from here on."""
@@ -250,7 +250,7 @@ class RawClock(StreamClock):
     def read(self, feed: str, envelope: Envelope, append: int) -> None:
         """Raw records were read when it was `append` or later."""
         mark = self._reading[feed]
-        mark.read_all(timestamp for _, timestamp in envelope.messages)
+        mark.read_all([timestamp for _, timestamp in envelope.messages])
         self._go_on(feed, mark.cut(self._cut(feed, append)), append)
 
     def ended(self, feed: str, append: int) -> None:
@@ -294,14 +294,18 @@ class RawMark:
         """A record with this raw timestamp was read."""
         self.read_all((timestamp,))
 
-    def read_all(self, timestamps: Iterable[int]) -> None:
+    def read_all(self, timestamps: Sequence[int]) -> None:
         """Records with these raw timestamps were read, in this order."""
+        if not timestamps:
+            return
         newest = max((t for t in (self.mark, self._newest) if t is not None), default=None)
         if newest is None:  # of the first ones none is known to be right: most of them are
-            timestamps = list(timestamps)
-            newest = median_low(timestamps) if timestamps else None
+            newest = median_low(timestamps)
+        if (last := max(timestamps)) <= newest + STEP_LIMIT_MS:
+            self._newest = max(newest, last)  # no step of theirs was too long
+            return
         for timestamp in timestamps:
-            if newest is not None and timestamp > newest:
+            if timestamp > newest:
                 newest = min(timestamp, newest + STEP_LIMIT_MS)
         self._newest = newest
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import cramjam
 
@@ -20,7 +21,7 @@ from schemas.envelope import Envelope
 from schemas.errors import Malformed
 from schemas.otlp_build import traces_data
 from schemas.otlp_scan import RawRows, Rows
-from schemas.raw_message import checked, encoding_of
+from schemas.raw_message import all_fit, checked, encoding_of
 from schemas.reasons import Reason
 
 STAGE = "sample"
@@ -80,8 +81,8 @@ class RawBatch:
 class RawReader:
     """Takes the records of one raw partition apart. `signal` is traces or logs, limits are in bytes.
 
-    `redact` is given each message first and raises Malformed for what it cannot read; `buried` gives what a dead letter
-    for such bytes holds, and its detail.
+    `redact` is given each message first and raises Malformed for what it cannot read, None: nothing is taken out;
+    `buried` gives what a dead letter for such bytes holds, and its detail.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class RawReader:
         signal: str,
         max_message_bytes: int,
         max_row_bytes: int,
-        redact: Callable[[bytes], bytes] = bytes,
+        redact: Callable[[bytes], bytes] | None = None,
         buried: Callable[[bytes, str], tuple[bytes, str]] = lambda value, detail: (value, detail),
     ) -> None:
         self._redact, self._buried = redact, buried
@@ -103,27 +104,21 @@ class RawReader:
     def read(self, records: Sequence[Record]) -> RawBatch:
         """One batch of at least one record, in the order of their offsets. Never raises: poison is in the batch."""
         dead: list[DeadLetter] = []
-        values: list[bytes] = []
-        for record in records:
-            try:
-                values.append(self._redact(checked(record[2], self._max_message_bytes)))
-            except Malformed as error:
-                dead.append(self._letter(record, 0, *self._buried(record[2], error.detail), error.reason))
-                values.append(b"")
-        ends, end = array("I"), 0
-        for value in values:
-            end += len(value)
-            ends.append(end)
+        values = [value for _, _, value in records]
+        if self._redact is not None or not all_fit(values, self._max_message_bytes):
+            values = self._readable(records, dead)
+        lengths = list(map(len, values))
         raw, body = self._raw, b"".join(values)
-        raw.scan(body, ends)
+        raw.scan(body, array("I", accumulate(lengths)))
         dead += [
             self._letter(records[message], 0, *self._buried(values[message], detail), Reason.MALFORMED)
             for message, detail in raw.bad
             if values[message]
         ]
-        fit = all(len(value) <= self._max_row_bytes for value in values)
-        rows, large = self._fitting(raw, records, body, fit)
-        untraced, large_untraced = self._fitting(Rows() if self._traces else raw.nameless, records, body, fit)
+        fit = max(lengths) <= self._max_row_bytes
+        messages = [(offset, timestamp) for offset, timestamp, _ in records]
+        rows, large = self._fitting(raw, messages, body, fit)
+        untraced, large_untraced = self._fitting(Rows() if self._traces else raw.nameless, messages, body, fit)
         unfit: Unfit = [(raw, large, Reason.SPAN_TOO_LARGE), (raw.nameless, large_untraced, Reason.SPAN_TOO_LARGE)]
         if self._traces:
             unfit += without_ids(raw)
@@ -137,16 +132,27 @@ class RawReader:
         size += sum(map(len, headers)) + HEADER_BYTES * len(headers)
         return RawBatch(rows, untraced, dead, records[-1][0] + 1, size)
 
-    def _envelope(self, records: Sequence[Record], body: bytes) -> Envelope:
-        messages = [(offset, timestamp) for offset, timestamp, _ in records]
+    def _readable(self, records: Sequence[Record], dead: list[DeadLetter]) -> list[bytes]:
+        """What is to be taken apart of each record: nothing of one that becomes a dead letter."""
+        values: list[bytes] = []
+        for record in records:
+            try:
+                value = checked(record[2], self._max_message_bytes)
+                values.append(value if self._redact is None else self._redact(value))
+            except Malformed as error:
+                dead.append(self._letter(record, 0, *self._buried(record[2], error.detail), error.reason))
+                values.append(b"")
+        return values
+
+    def _envelope(self, messages: list[tuple[int, int]], body: bytes) -> Envelope:
         headers = {"resources": self._raw.resources, "scopes": self._raw.scopes}
         return Envelope(self._partitions, self.topic, self.partition, messages=messages, body=body, **headers)
 
     def _fitting(
-        self, found: Rows | RawRows, records: Sequence[Record], body: bytes, fit: bool
+        self, found: Rows | RawRows, messages: list[tuple[int, int]], body: bytes, fit: bool
     ) -> tuple[Envelope, Sequence[int]]:
         """The rows that fit into an envelope with their headers, and the numbers of the others, none if all `fit`."""
-        rows = self._envelope(records, body)
+        rows = self._envelope(messages, body)
         columns: tuple[array[int], ...] = (found.starts, found.ends, found.resource, found.scope)
         columns += (found.message, found.item, found.keys)
         large: list[int] = []

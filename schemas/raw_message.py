@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from schemas.errors import Malformed
@@ -37,6 +38,11 @@ def checked(value: bytes, most: int) -> bytes:
     if len(value) > most:
         raise Malformed(Reason.MESSAGE_TOO_LARGE, f"{len(value)} bytes, limit {most}")
     return value
+
+
+def all_fit(values: Sequence[bytes | None], most: int) -> bool:
+    """Whether each of several is a message that `checked` returns: a look at all costs less than a call for each."""
+    return set(map(type, values)) == {bytes} and min(map(len, values)) > 0 and max(map(len, values)) <= most  # type: ignore[arg-type]
 
 
 def encoding_of(value: Any) -> str:

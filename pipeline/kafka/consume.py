@@ -69,17 +69,16 @@ class Fetched:
     records: Sequence[ConsumerRecord]
 
 
-def pieces(records: Sequence[ConsumerRecord]) -> Iterator[Sequence[ConsumerRecord]]:
-    """Consecutive records of PIECE_BYTES at most, or single ones."""
+def pieces(lengths: Sequence[int]) -> Iterator[slice]:
+    """Of consecutive values of these bytes: PIECE_BYTES together at most, or single ones."""
     first = size = 0
-    for place, record in enumerate(records):
-        length = len(record.value or b"")
+    for place, length in enumerate(lengths) if sum(lengths) > PIECE_BYTES else ():
         size += length
         if size > PIECE_BYTES and place > first:
-            yield records[first:place]
+            yield slice(first, place)
             first, size = place, length
-    if first < len(records):
-        yield records[first:]
+    if first < len(lengths):
+        yield slice(first, len(lengths))
 
 
 def first_partitions(count: int) -> type[RangePartitionAssignor]:
@@ -300,10 +299,10 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 await asyncio.sleep(RETAKE_BACKOFF)
                 continue
             fetched = [
-                Fetched(unit, lease, self._assignment, partition, piece)
+                Fetched(unit, lease, self._assignment, partition, records[piece])
                 for partition, records in batches.items()
                 if (lease := self._leases.get(unit := self._unit(partition))) is not None
-                for piece in pieces(records)
+                for piece in pieces([len(record.value or b"") for record in records])
             ]
             self._in_hand.update(item.partition for item in fetched)
             for item in fetched:

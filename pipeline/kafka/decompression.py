@@ -33,7 +33,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import aiokafka.consumer.consumer
 import aiokafka.consumer.fetcher
@@ -287,6 +287,11 @@ class _PartitionRecords(aiokafka.consumer.fetcher.PartitionRecords):  # type: ig
             records, value = _Records(tp, records, offset, value), None
         super().__init__(tp, records, aborted, offset, key, value, *rest)
 
+    @property
+    def unpacked(self) -> Iterator[Any]:
+        """What iterating over it gives, without a call for each."""
+        return cast("Iterator[Any]", self._records_iterator)
+
     def _consumer_record(self, tp: Any, record: Any) -> Any:
         """aiokafka makes a second object of each record, in 2 µs; with a bound the first one is all there is to say."""
         return record if self._bounded else super()._consumer_record(tp, record)
@@ -313,7 +318,7 @@ class _FetchResult(aiokafka.consumer.fetcher.FetchResult):  # type: ignore[misc]
         if not self.check_assignment(self._topic_partition) or not self.has_more():
             return found
         try:
-            found.extend(self._partition_records)
+            found.extend(self._partition_records.unpacked)
         except CorruptRecordException as error:
             if not found:
                 raise self._partition_records.corrupt(error) from error

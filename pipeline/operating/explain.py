@@ -198,7 +198,7 @@ async def _rows(config: Config, history: History, key: int, before: Checkpoint) 
             if (part := _of_trace(envelope, key)) is not None:
                 raw = (part.topic, part.partition)
                 stamps = [part.messages[message][1] for message in part.message]
-                times = array("q", [clock.row_time(raw, stamp, append) for stamp in stamps])
+                times = array("q", clock.row_times(raw, stamps, append))
                 logs = topic_of(batch.feed) == found.logs_topic
                 rows.append(Rows(part, times, clock.now(), logs, _came(history, part, append)))
             clock.read(batch.feed, envelope, append)

@@ -376,7 +376,7 @@ class Window:
         cursor.head = _after(offset, value)
         raw = (envelope.topic, envelope.partition)
         if len(envelope):
-            times = [self._clock.row_time(raw, timestamp, append) for _, timestamp in envelope.messages]
+            times = self._clock.row_times(raw, [timestamp for _, timestamp in envelope.messages], append)
             if self._has_spans(feed):
                 self._fold_spans(envelope, times, counted=offset < cursor.counted)
             else:

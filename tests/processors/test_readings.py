@@ -1293,16 +1293,20 @@ def test_the_end_of_many_unknown_sources_costs_no_look_at_all_of_them() -> None:
 
 
 def test_new_sets_of_many_processes_that_share_them_cost_no_look_at_all_of_them() -> None:
-    """Replicas without an instance id."""
-    store, costs, number = SeriesStore(Limits(1 << 20, 1 << 20)), [], 5_000
-    for place, labels in enumerate((A, B, A)):
-        bounds = BOUNDS[place // 2]
-        one = value_of("histogram", bounds, 1)
-        told = [(labels, one, place * number + n, TIME - 1, TIME + place, 0, 1 + n) for n in range(number)]
-        batch, began = read("histogram", *told, bounds=bounds), process_time()
-        apply(store, batch, TIME)
-        costs.append(process_time() - began)
-    assert max(costs) < 5 * costs[0]
+    """Replicas without an instance id. The least of some rounds: Python's garbage may be collected in any of them."""
+    number, rounds = 5_000, []
+    for _ in range(3):
+        store, costs = SeriesStore(Limits(1 << 20, 1 << 20)), []
+        for place, labels in enumerate((A, B, A)):
+            bounds = BOUNDS[place // 2]
+            one = value_of("histogram", bounds, 1)
+            told = [(labels, one, place * number + n, TIME - 1, TIME + place, 0, 1 + n) for n in range(number)]
+            batch, began = read("histogram", *told, bounds=bounds), process_time()
+            apply(store, batch, TIME)
+            costs.append(process_time() - began)
+        rounds.append(costs)
+    first, *others = map(min, zip(*rounds, strict=True))
+    assert max(others) < 5 * first
     assert {labels: observations(value) for labels, value in rows(tick(store, TIME + 9)).items()} == {
         A: number,
         B: number,

@@ -256,10 +256,13 @@ def test_a_takeover_starts_from_the_checkpoint() -> None:
 
 def test_a_rows_time_lies_between_its_partitions_mark_and_the_brokers_now() -> None:
     clock = Reader().marks(100).clock
-    assert clock.row_time(FIRST, ms(150), ms(160)) == ms(150)
-    assert clock.row_time(FIRST, ms(-HOUR), ms(160)) == ms(100), "a slow clock: not before what was read"
-    assert clock.row_time(FIRST, ms(HOUR), ms(160)) == ms(160), "a fast clock: not after the broker's now"
-    assert Reader().clock.row_time(FIRST, ms(7), ms(160)) == ms(7)
+    assert clock.row_times(FIRST, [ms(150), ms(-HOUR), ms(HOUR)], ms(160)) == [
+        ms(150),
+        ms(100),  # a slow clock: not before what was read
+        ms(160),  # a fast clock: not after the broker's now
+    ]
+    assert clock.row_times(FIRST, [ms(7), ms(150)], ms(90)) == [ms(100), ms(100)], "not before what was read"
+    assert Reader().clock.row_times(FIRST, [ms(7), ms(170)], ms(160)) == [ms(7), ms(160)]
 
 
 RECORDS = st.lists(
