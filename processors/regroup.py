@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from types import MappingProxyType
@@ -26,7 +26,7 @@ from schemas.ids import TRACE_ID_BYTES, trace_key
 from schemas.otlp_build import log_observed, logs_data, traces_data
 from schemas.otlp_scan import RawRows, Rows
 from schemas.raw_batch import Unfit, by_message, group_of, header_bytes, item_of, without_ids
-from schemas.raw_message import checked, encoding_of
+from schemas.raw_message import all_fit, checked, encoding_of
 from schemas.reasons import Reason
 
 NO_TRACE = bytes(TRACE_ID_BYTES)
@@ -100,8 +100,13 @@ class Regroup:
         """One raw message, as `add_all`."""
         self.add_all([(offset, timestamp, value)])
 
-    def add_all(self, records: Iterable[tuple[int, int, bytes | None]]) -> None:
+    def add_all(self, records: Sequence[tuple[int, int, bytes | None]]) -> None:
         """Raw messages: offset, raw timestamp (ms) and value. Never raises: what does not decode is a dead letter."""
+        if self.encoding == OTLP and self.redactor is None:
+            values = [value for _, _, value in records]
+            if all_fit(values, self.max_message_bytes) and sum(map(len, values)) <= BATCH_BYTES:
+                self._add_otlp([(at, time, v, v, OTLP) for (at, time, _), v in zip(records, values, strict=True)])
+                return
         named, size, found = None if self.encoding == AUTO else self.encoding, 0, list[_Decoded]()
         detect_one, decoders = _DETECT[self.signal], _TO_OTLP[self.signal]
         for offset, timestamp, value in records:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 from schemas.errors import Malformed
 from schemas.reasons import Reason
@@ -40,9 +40,12 @@ def checked(value: bytes, most: int) -> bytes:
     return value
 
 
-def all_fit(values: Sequence[bytes | None], most: int) -> bool:
+def all_fit(values: Sequence[bytes | None], most: int) -> TypeGuard[Sequence[bytes]]:
     """Whether each of several is a message that `checked` returns: a look at all costs less than a call for each."""
-    return set(map(type, values)) == {bytes} and min(map(len, values)) > 0 and max(map(len, values)) <= most  # type: ignore[arg-type]
+    if set(map(type, values)) != {bytes}:
+        return False
+    lengths = list(map(len, cast("Sequence[bytes]", values)))
+    return min(lengths) > 0 and max(lengths) <= most
 
 
 def encoding_of(value: Any) -> str:

@@ -378,7 +378,7 @@ def test_no_row_is_lost_or_doubled(data: st.DataObject, signal: str, envelope_by
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "ENVELOPE_BYTES", envelope_bytes)
         own = regroup(signal)
-        own.add_all((offset, offset * 10, value) for offset, value in enumerate(messages))
+        own.add_all([(offset, offset * 10, value) for offset, value in enumerate(messages)])
         flush = own.flush(5, RAW)
     found = rows_of(flush)
     buried = {(letter.offset, letter.index): letter for letter in flush.dead_letters}
