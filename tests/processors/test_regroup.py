@@ -350,7 +350,7 @@ LOG_MESSAGES = st.lists(
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.data(), st.sampled_from(["traces", "logs"]), st.sampled_from(["otlp_proto", "auto"]), st.integers(1, 200))
+@given(st.data(), st.sampled_from(["traces", "logs"]), st.sampled_from(["otlp_proto", "auto"]), st.integers(1, 2_000))
 def test_messages_that_come_together_are_taken_apart_as_if_alone(
     data: st.DataObject, signal: str, encoding: str, batch_bytes: int
 ) -> None:
