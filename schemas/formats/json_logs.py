@@ -1,11 +1,10 @@
 """Logs as JSON: what loggers and shippers write, to OTLP log records.
 
-A Kafka value is one object, an array of objects, or lines of JSON. Fields with a known meaning (FIELDS) become the
-record's time, severity, body, trace context, scope and resource; a field that is not understood stays an attribute,
-so nothing is lost. Names count without case, `_` and `-`: trace_id, traceId and TraceID are one. They are found at
-the top, nested or dotted (`trace.id`, {"trace": {"id": …}}), and inside the context objects of loggers (CONTEXTS).
-A string of JSON in `log` or `message`, as Docker and Logstash write it, is unpacked and its fields win, whatever the
-shipper calls its own; what the shipper has under a name of theirs, and is another value, is in a map, `outer`.
+A Kafka value is one object, an array of objects (Azure's `{"records": […]}` too), or lines of JSON. Fields with a known
+meaning (log_fields.py) become the record's time, severity, body, trace context, scope and resource; a field that is
+not understood stays an attribute, so nothing is lost.
+A log inside a log, as shippers write it (packed_logs.py), is unpacked and its fields win, whatever the shipper calls
+its own; what the shipper has under a name of theirs, and is another value, is in a map, `outer`.
 A body of text without a severity beside it may state one in its head, as text logs do.
 Members of .NET's `Scopes` become attributes where the log has none of the name.
 Bytes that are not UTF-8, and halves of surrogate pairs, become U+FFFD, as in OTLP/JSON.
@@ -15,8 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,43 +25,16 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from schemas.errors import Malformed
 from schemas.formats.json_mapping import exactly, load
+from schemas.formats.log_fields import SCOPES, Field, fields_of
+from schemas.formats.packed_logs import unpacked
 from schemas.formats.text_logs import MOST_LOGS, head_of, severity
 from schemas.formats.times import nanoseconds
 from schemas.formats.trace_fields import TraceContext, context_in_text, span_id, trace_context
 from schemas.reasons import Reason
-from schemas.remembered import LONGEST, remembered
+from schemas.remembered import remembered
 from schemas.severity import HIGHEST, INFO, UNSPECIFIED, severity_number, severity_of_level, severity_text, uncoloured
 
-#: Meaning of names, best first. Shippers add `@timestamp` on their own: an application's own time goes before it.
-FIELDS: dict[str, tuple[str, ...]] = {
-    "time": ("timestamp", "time", "ts", "@t", "@timestamp", "datetime", "asctime", "timemillis", "instant", "date"),
-    "severity": ("severitynumber", "severitytext", "level", "severity", "log.level", "levelname", "loglevel", "lvl",
-                 "@l", "status", "priority"),
-    "body": ("body", "message", "msg", "log", "@m", "event", "shortmessage", "@mt", "textpayload",
-             "jsonpayload.message", "renderedmessage", "fields.message"),
-    "trace": ("traceid", "trace.id", "oteltraceid", "@tr", "mdc.traceid", "traceparent", "b3", "xb3traceid",
-              "ubertraceid", "xamzntraceid", "awsxraytraceid", "xraytraceid", "logging.googleapis.com/trace",
-              "xcloudtracecontext", "operationid", "dd.traceid", "trace.traceid", "span.traceid",
-              "trace"),
-    "span": ("spanid", "span.id", "otelspanid", "@sp", "xb3spanid", "logging.googleapis.com/spanid", "dd.spanid",
-             "transaction.id", "span.spanid", "trace.spanid"),
-    "flags": ("traceflags",),
-    "service": ("service.name", "servicename", "otelservicename", "service", "dd.service"),
-    "version": ("service.version", "serviceversion", "dd.version", "version"),
-    "environment": ("deployment.environment.name", "deployment.environment", "service.environment", "dd.env",
-                    "environment"),
-    "logger": ("logger", "loggername", "log.logger"),
-}  # fmt: skip
-_MEANING = {name: (meaning, rank) for meaning, names in FIELDS.items() for rank, name in enumerate(names)}
-#: Objects whose members count as if they were dotted names.
-NESTED = frozenset({"trace", "span", "transaction", "log", "service", "dd", "deployment", "jsonpayload", "fields"})
-#: Objects that loggers put their context into; only trace context is taken from them.
-CONTEXTS = frozenset({"mdc", "contextmap", "contextdata", "properties", "context", "ctx", "fields", "extra"})
-_OF_CONTEXT = frozenset({"trace", "span", "flags"})
-_OUTER = "outer"  # the map of what the shipper has under names of the application's
-_SCOPES = "Scopes"  # .NET's, written like this alone: elsewhere scopes are OAuth's and others'
 _OF_SCOPE = frozenset({"Message", "{OriginalFormat}"})  # what .NET writes beside a scope's own members
-_AFTER = 100  # more than any meaning has names
 _DECIMAL = frozenset({"dd.traceid", "dd.spanid"})
 _LOOSE = frozenset({"operationid", "trace"})  # Azure's and Google's are trace ids; everybody else's are not
 _WHOLE = re.compile(r"[0-9a-fA-F]{32}|projects/[^/]+/traces/[0-9a-fA-F]{32}", re.ASCII).fullmatch
@@ -100,20 +71,6 @@ class BadLine(NamedTuple):
     detail: str
 
 
-class _Field(NamedTuple):
-    """A member of the object (or of an object inside it) that a meaning was found for."""
-
-    rank: int
-    name: str
-    owner: dict[str, Any]
-    key: str
-    value: Any
-
-    def take(self) -> None:
-        """Its meaning is elsewhere now: it is no attribute any more."""
-        del self.owner[self.key]
-
-
 def parse(data: bytes) -> list[LogRow | BadLine]:
     """The logs of one Kafka value, in order; empty for a value of white space. Raises nothing: see BadLine."""
     data = data.removeprefix(b"\xef\xbb\xbf").strip()
@@ -126,7 +83,7 @@ def parse(data: bytes) -> list[LogRow | BadLine]:
     except Malformed:
         return list(_lines(data))
     try:
-        whole = exactly(whole, data)
+        whole = _records(exactly(whole, data))
         return list(_entries(whole)) if isinstance(whole, list) else [_row(whole, data)]
     except RecursionError:
         return [BadLine(data, Reason.MALFORMED, TOO_DEEP)]
@@ -141,6 +98,12 @@ def _whole(data: bytes) -> Any:
         if several and _is_json(first):
             raise Malformed(Reason.MALFORMED, str(error)) from None
         return load(data)
+
+
+def _records(whole: Any) -> Any:
+    """The logs of an array that Azure's diagnostic settings send to Event Hubs; anything else as it is."""
+    records = whole.get("records") if isinstance(whole, dict) and len(whole) == 1 else None
+    return records if isinstance(records, list) and records and isinstance(records[0], dict) else whole
 
 
 def _is_json(line: bytes) -> bool:
@@ -195,10 +158,8 @@ def _line(line: bytes) -> LogRow | BadLine:
 def _object(value: Any, source: bytes) -> LogRow | BadLine:
     if not isinstance(value, dict):
         return BadLine(source, Reason.MALFORMED, f"a JSON {type(value).__name__}, not an object")
-    value, outer = _unpacked(value)
-    scopes = value.get(_SCOPES)
-    dotnet = isinstance(scopes, list)
-    found = _fields(value, outer, scopes if dotnet else ())
+    value, layers = unpacked(value)
+    found = fields_of(value, layers)
     record = LogRecord()
     time_ns = _first(found, "time", nanoseconds)
     if time_ns is not None:
@@ -212,7 +173,7 @@ def _object(value: Any, source: bytes) -> LogRow | BadLine:
     # A version or an environment on its own may be anything's; beside a service it is the service's.
     version, environment = (_text(found, "version"), _text(found, "environment")) if service else ("", "")
     logger = _text(found, "logger")
-    if dotnet:
+    if isinstance(scopes := value.get(SCOPES), list):
         value = _flattened(value, scopes)
     add = record.attributes.add
     for key, member in value.items():
@@ -224,34 +185,6 @@ def _object(value: Any, source: bytes) -> LogRow | BadLine:
     return LogRow(*headers, record.SerializeToString(), trace_id, source if cut else b"")
 
 
-def _unpacked(value: dict[str, Any]) -> tuple[dict[str, Any], Collection[str]]:
-    """The object with a JSON object inside its `log` or `message` string merged in, and which names are the outer's.
-
-    Of names that both have, the outer's value is left out where it is the same: the shipper merged them, too. Where it
-    differs it goes into a map, in which a rule of redaction finds it by its name. Raises RecursionError.
-    """
-    for key in ("log", "message"):
-        text = value.get(key)
-        if isinstance(text, str) and text.lstrip().startswith("{"):
-            data = text.encode()
-            try:
-                inner: dict[str, Any] = exactly(load(data), data)  # an object: it starts with a brace
-            except (Malformed, RecursionError):
-                continue
-            outer = {name: member for name, member in value.items() if name != key and name not in inner}
-            hidden = {n: m for n, m in value.items() if n != key and n in inner and m != inner[n]}
-            if hidden:
-                outer[_free(_OUTER, inner | outer)] = hidden
-            return inner | outer, outer
-    return value, ()
-
-
-def _free(name: str, taken: Collection[str]) -> str:
-    while name in taken:
-        name += "_"
-    return name
-
-
 def _flattened(value: dict[str, Any], scopes: list[Any]) -> dict[str, Any]:
     """The attributes with the members of .NET's scopes among them; the scopes' texts stay."""
     members: dict[str, Any] = {}
@@ -259,58 +192,10 @@ def _flattened(value: dict[str, Any], scopes: list[Any]) -> dict[str, Any]:
         if isinstance(scope, dict):
             members |= {key: member for key, member in scope.items() if key not in _OF_SCOPE}
     texts = [scope.get("Message") if isinstance(scope, dict) else scope for scope in scopes]
-    return members | value | {_SCOPES: [text for text in texts if text is not None] or None}
+    return members | value | {SCOPES: [text for text in texts if text is not None] or None}
 
 
-def _normal(name: str) -> str:
-    return _short(name) if len(name) <= LONGEST else name  # no name that long has a meaning
-
-
-@lru_cache(4096)  # names repeat for ever
-def _short(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "")
-
-
-def _fields(value: dict[str, Any], outer: Collection[str], scopes: Sequence[Any]) -> dict[str, list[_Field]]:
-    """Members by meaning, those of `scopes` too, best first; those called `outer` come after all others."""
-    found: dict[str, list[_Field]] = {}
-    for key, member in value.items():
-        name, after = _normal(key), _AFTER if key in outer else 0
-        if (meaning := _MEANING.get(name)) is not None:
-            found.setdefault(meaning[0], []).append(_Field(meaning[1] + after, name, value, key, member))
-        if isinstance(member, dict):
-            for owner, inner, inner_key in _members(name, member):
-                meaning = _MEANING.get(inner)
-                if meaning is not None and ("." in inner or meaning[0] in _OF_CONTEXT):
-                    found.setdefault(meaning[0], []).append(
-                        _Field(meaning[1] + after, inner, owner, inner_key, owner[inner_key])
-                    )
-    after = _AFTER if _SCOPES in outer else 0
-    for scope in scopes:
-        for inner_key, member in scope.items() if isinstance(scope, dict) else ():
-            inner = _normal(inner_key)
-            if (meaning := _MEANING.get(inner)) is not None and meaning[0] in _OF_CONTEXT:
-                found.setdefault(meaning[0], []).append(_Field(meaning[1] + after, inner, scope, inner_key, member))
-    for fields in found.values():
-        if len(fields) > 1:
-            fields.sort(key=lambda field: field.rank)
-    return found
-
-
-def _members(name: str, value: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
-    """Of an object of this name: owner, name and key of what may have a meaning."""
-    if name in NESTED:
-        for inner, leaf in value.items():
-            yield value, f"{name}.{_normal(inner)}", inner
-            if isinstance(leaf, dict):  # deployment.environment.name
-                for last in leaf:
-                    yield leaf, f"{name}.{_normal(inner)}.{_normal(last)}", last
-    if name in CONTEXTS:
-        for inner in value:
-            yield value, _normal(inner), inner
-
-
-def _first(found: dict[str, list[_Field]], meaning: str, read: Callable[[Any], T | None]) -> T | None:
+def _first(found: dict[str, list[Field]], meaning: str, read: Callable[[Any], T | None]) -> T | None:
     """Take the first field of a meaning that can be read; the others stay attributes."""
     for field in found.get(meaning, ()):
         value = read(field.value)
@@ -320,7 +205,7 @@ def _first(found: dict[str, list[_Field]], meaning: str, read: Callable[[Any], T
     return None
 
 
-def _severity(found: dict[str, list[_Field]], record: LogRecord) -> None:
+def _severity(found: dict[str, list[Field]], record: LogRecord) -> None:
     """The first field whose severity is known, a number that is written as a text last; else the first word as it is.
 
     severity_text beside a number counts.
@@ -347,7 +232,7 @@ def _severity(found: dict[str, list[_Field]], record: LogRecord) -> None:
         field.take()
 
 
-def _severity_unsaid(found: dict[str, list[_Field]], record: LogRecord) -> None:
+def _severity_unsaid(found: dict[str, list[Field]], record: LogRecord) -> None:
     """Of a log whose fields state none: Serilog's compact format leaves out Information, a line of text has a head."""
     number, text = UNSPECIFIED, ""
     if any(field.name == "@t" for field in found.get("time", ())):
@@ -357,11 +242,11 @@ def _severity_unsaid(found: dict[str, list[_Field]], record: LogRecord) -> None:
     record.severity_number, record.severity_text = number, text  # type: ignore[assignment]
 
 
-def _is_word(field: _Field) -> bool:
+def _is_word(field: Field) -> bool:
     return isinstance(field.value, str) and field.name not in _NO_WORDS and field.value not in _NUMBERS
 
 
-def _severity_number(field: _Field) -> int:
+def _severity_number(field: Field) -> int:
     value = field.value
     if field.name == "priority":
         return severity_of_level(int(value)) if field.key == _JOURNALD and str(value) in _SYSLOG else UNSPECIFIED
@@ -376,7 +261,7 @@ def _severity_number(field: _Field) -> int:
     return severity_of_level(value)
 
 
-def _body(found: dict[str, list[_Field]], record: LogRecord) -> bool:
+def _body(found: dict[str, list[Field]], record: LogRecord) -> bool:
     """Whether some of it is a text now, as in `_put`."""
     for field in found.get("body", ()):
         value = field.value
@@ -389,7 +274,7 @@ def _body(found: dict[str, list[_Field]], record: LogRecord) -> bool:
     return False
 
 
-def _trace(found: dict[str, list[_Field]], record: LogRecord) -> bytes:
+def _trace(found: dict[str, list[Field]], record: LogRecord) -> bytes:
     context: TraceContext | None = None
     for field in found.get("trace", ()):
         if field.name in _LOOSE and not (isinstance(field.value, str) and _WHOLE(field.value)):
@@ -417,7 +302,7 @@ def _trace(found: dict[str, list[_Field]], record: LogRecord) -> bytes:
     return context.trace_id
 
 
-def _forget(field: _Field, identity: bytes) -> None:
+def _forget(field: Field, identity: bytes) -> None:
     """Drop the field unless its text says more than the id: people search for the decimal or X-Ray form as well."""
     if isinstance(field.value, str) and field.value.lower() == identity.hex():
         field.take()
@@ -429,7 +314,7 @@ def _flags(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0xFF else None
 
 
-def _text(found: dict[str, list[_Field]], meaning: str) -> str:
+def _text(found: dict[str, list[Field]], meaning: str) -> str:
     return _first(found, meaning, _some_text) or ""
 
 

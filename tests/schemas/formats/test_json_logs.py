@@ -9,7 +9,6 @@ import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
 
 from schemas.formats import json_logs
@@ -19,43 +18,11 @@ from schemas.formats.trace_fields import context_in_text, identifier, span_id, t
 from schemas.ids import trace_key
 from schemas.otlp_build import logs_data
 from schemas.reasons import Reason
+from tests.schemas.formats.logs import HEX, SPAN, SPAN_HEX, TRACE, attributes, one, plain, record, resource
 from tests.schemas.rows import scan_log, split_logs
 
-HEX = "0af7651916cd43dd8448eb211c80319c"
-TRACE = bytes.fromhex(HEX)
-SPAN_HEX = "b7ad6b7169203331"
-SPAN = bytes.fromhex(SPAN_HEX)
 LOW = int.from_bytes(TRACE[8:])
 LOW_ONLY = bytes(8) + TRACE[8:]
-
-
-def one(fields: Any) -> LogRow:
-    (row,) = parse(orjson.dumps(fields))
-    assert isinstance(row, LogRow)
-    return row
-
-
-def record(fields: Any) -> LogRecord:
-    return LogRecord.FromString(one(fields).record)
-
-
-def plain(value: AnyValue) -> Any:
-    """An AnyValue as Python."""
-    kind = value.WhichOneof("value")
-    if kind == "array_value":
-        return [plain(entry) for entry in value.array_value.values]
-    if kind == "kvlist_value":
-        return {pair.key: plain(pair.value) for pair in value.kvlist_value.values}
-    return None if kind is None else getattr(value, kind)
-
-
-def attributes(fields: Any) -> dict[str, Any]:
-    return {pair.key: plain(pair.value) for pair in record(fields).attributes}
-
-
-def resource(row: LogRow) -> dict[str, Any]:
-    data = LogsData.FromString(logs_data([(row.resource, row.scope, [row.record])]))
-    return {pair.key: plain(pair.value) for pair in data.resource_logs[0].resource.attributes}
 
 
 def test_a_log_becomes_a_record_and_what_is_left_its_attributes() -> None:

@@ -1,0 +1,95 @@
+"""A log inside a log: an application's JSON in what shippers, brokers and formatters have around it.
+
+It is a text of JSON under one of TEXTS, behind a container runtime's `TIME stdout F ` or syslog's `@cee:` too; or an
+object under one of OBJECTS, beside which stands no message. The innermost of DEPTH levels wins, whatever the others
+call their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+from schemas.errors import Malformed
+from schemas.formats.json_mapping import exactly, load
+from schemas.formats.log_fields import meaning_of, normal
+
+#: Docker and Fluent Bit; Logstash, Vector, Filebeat and journald; rsyslog; GELF.
+TEXTS = frozenset({"log", "message", "msg", "shortmessage"})
+#: Filebeat, Fluent Bit's `Merge_Log_Key` as its documentation has it, OpenShift, loguru.
+OBJECTS = frozenset({"json", "logprocessed", "structured", "record"})
+DEPTH = 3  # a logger's, in a runtime's, in a shipper's, in a broker's
+_CONNECT = {"schema", "payload"}  # Kafka Connect's JsonConverter writes these two
+_VECTOR = {"log"}  # Vector's native_json writes this one
+_SAYS_A_LOG = frozenset({"body", "severity", "trace"})
+_BEFORE = re.compile(
+    r"\s*(?:@cee:\s*|(?P<time>\d{4}-\S{1,40}) (?P<stream>stdout|stderr) (?P<logtag>[FP]) )?(?=\{)", re.ASCII
+)
+_OUTER = "outer"  # the map of what the outside has under names of the inside
+
+
+def unpacked(value: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
+    """The innermost log, with what is around it merged in, and how far outside the names of that are, from 1.
+
+    Of names that both have, the outer's value is left out where it is the same: the shipper merged them, too. Where it
+    differs it goes into a map, in which a rule of redaction finds it by its name. Raises RecursionError.
+    """
+    around: list[dict[str, Any]] = []
+    while len(around) < DEPTH and (found := _inside(value)) is not None:
+        value, rest = found
+        around.append(rest)
+    layers: dict[str, int] = {}
+    for layer, rest in enumerate(reversed(around), 1):
+        outer = {name: member for name, member in rest.items() if name not in value}
+        hidden = {name: member for name, member in rest.items() if name in value and member != value[name]}
+        if hidden:
+            outer[_free(_OUTER, value | outer)] = hidden
+        value = value | outer
+        layers |= dict.fromkeys(outer, layer)
+    return value, layers
+
+
+def _inside(value: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The log inside an object, and what else the object has; None if there is no such log."""
+    for key, member in value.items():
+        if isinstance(member, str):
+            if "{" not in member or normal(key) not in TEXTS or (before := _BEFORE.match(member)) is None:
+                continue
+            inner = _read(member[before.end() :])
+            if inner is not None:
+                return inner, {name: text for name, text in before.groupdict().items() if text} | _without(value, key)
+        elif isinstance(member, dict) and _is_log(normal(key), member, value):
+            return member, _without(value, key)
+    if len(value) == 2 and value.keys() == _CONNECT:
+        payload = value["payload"]
+        return payload if isinstance(payload, dict) else {"message": payload}, _without(value, "payload")
+    return None
+
+
+def _read(text: str) -> dict[str, Any] | None:
+    """An object, since the text starts with a brace."""
+    data = text.encode()
+    try:
+        inner: dict[str, Any] = exactly(load(data), data)
+    except (Malformed, RecursionError):
+        return None
+    return inner
+
+
+def _is_log(name: str, member: dict[str, Any], value: dict[str, Any]) -> bool:
+    if name not in OBJECTS and value.keys() != _VECTOR:
+        return False
+    if any(isinstance(beside, str) and meaning_of(key) == "body" for key, beside in value.items()):
+        return False
+    return any(meaning_of(key) in _SAYS_A_LOG for key in member)
+
+
+def _without(value: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: member for name, member in value.items() if name != key}
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name

@@ -1,0 +1,110 @@
+"""An application's log, in what shippers have around it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+
+from schemas.formats.json_logs import LogRow, parse
+from schemas.formats.packed_logs import DEPTH
+from tests.schemas.formats.logs import HEX, TRACE, attributes, record
+
+NOON = 1_704_110_400
+APP = {"level": "error", "msg": "boom", "trace_id": HEX, "ts": NOON}
+TEXT = json.dumps(APP)
+
+
+@pytest.mark.parametrize(
+    ("fields", "left"),
+    [
+        # Fluent Bit's systemd input, `journalctl -o json`
+        ({"PRIORITY": "6", "MESSAGE": TEXT, "_COMM": "shop"}, {"PRIORITY": "6", "_COMM": "shop"}),
+        ({"severity": "info", "msg": f" {TEXT}"}, {"severity": "info"}),  # rsyslog
+        ({"message": f"@cee: {TEXT}", "host": "a"}, {"host": "a"}),  # syslog's cookie
+        ({"host": "a", "level": 6, "short_message": TEXT}, {"host": "a", "outer": {"level": 6}}),  # Format gelf
+        # Filebeat reads Docker's files: a line of Docker's, in it the application's
+        (
+            {
+                "@timestamp": "2024-01-01T12:00:05Z",
+                "message": json.dumps({"log": f"{TEXT}\n", "stream": "stdout", "time": "2024-01-01T12:00:01Z"}),
+            },
+            {"@timestamp": "2024-01-01T12:00:05Z", "stream": "stdout", "time": "2024-01-01T12:00:01Z"},
+        ),
+        # a file of containerd's, without a parser
+        (
+            {"log": f"2024-01-01T12:00:01.5Z stdout F {TEXT}\n"},
+            {"time": "2024-01-01T12:00:01.5Z", "stream": "stdout", "logtag": "F"},
+        ),
+        ({"json": APP, "input": {"type": "log"}}, {"input": {"type": "log"}}),  # Filebeat
+        ({"log_processed": APP, "log": f"{TEXT}\n"}, {"log_processed": APP}),  # Merge_Log_Key, with Keep_Log
+        ({"log_processed": APP, "stream": "stderr"}, {"stream": "stderr"}),  # without
+        ({"structured": APP, "level": "info"}, {"outer": {"level": "info"}}),  # OpenShift
+        ({"log": APP}, {}),  # Vector's native_json
+        ({"schema": {"type": "string"}, "payload": TEXT}, {"schema": {"type": "string"}}),  # Kafka Connect
+        ({"schema": None, "payload": APP}, {}),
+    ],
+)
+def test_it_is_found_and_wins(fields: dict[str, Any], left: dict[str, Any]) -> None:
+    log = record(fields)
+    assert (log.severity_number, log.body.string_value, log.trace_id) == (17, "boom", TRACE)
+    assert log.time_unix_nano == NOON * 10**9
+    assert attributes(fields) == left
+
+
+def test_loguru() -> None:
+    inner = {
+        "level": {"icon": "x", "name": "ERROR", "no": 40},
+        "message": "boom",
+        "extra": {"trace_id": HEX},
+        "time": {"repr": "2024-01-01 13:00:00+01:00", "timestamp": NOON},
+    }
+    log = record({"text": "13:00 | ERROR | boom\n", "record": inner})
+    assert (log.severity_text, log.body.string_value, log.trace_id) == ("ERROR", "boom", TRACE)
+    assert log.time_unix_nano == NOON * 10**9
+
+
+def test_azures_records_are_logs_of_their_own() -> None:
+    records = [{"Message": "a", "Level": "Error", "operationId": HEX}, {"Message": "b", "Level": "Informational"}]
+    rows = [row for row in parse(json.dumps({"records": records}).encode()) if isinstance(row, LogRow)]
+    logs = [LogRecord.FromString(row.record) for row in rows]
+    assert [(log.body.string_value, log.severity_number) for log in logs] == [("a", 17), ("b", 9)]
+    assert rows[0].trace_id == TRACE
+    for own in ({"records": records, "level": "info"}, {"records": []}, {"records": ["a"]}):
+        assert len(parse(json.dumps(own).encode())) == 1, "an application's own"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"level": "info", "message": "saved", "record": {"status": "error", "message": "none"}},
+        {"level": "info", "msg": "parsed", "json": APP},
+        {"level": "info", "message": "sent", "payload": TEXT},
+        {"level": "info", "message": "sent", "log": {"level": "error", "message": "x"}},
+        {"level": "info", "json": {"a": 1}},
+        {"level": "info", "message": "boom {"},
+    ],
+)
+def test_what_an_application_has_under_these_names_stays_its_own(fields: dict[str, Any]) -> None:
+    log = record(fields)
+    assert (log.severity_number, log.trace_id) == (9, b"")
+    assert attributes(fields) == {name: member for name, member in fields.items() if isinstance(member, dict) or (
+        name == "payload")}  # fmt: skip
+
+
+def test_so_many_levels_are_unpacked_and_no_more() -> None:
+    packed = text = json.dumps({"msg": "boom"})
+    for _ in range(DEPTH + 1):
+        packed = json.dumps({"log": packed})
+    (row,) = parse(packed.encode())
+    assert isinstance(row, LogRow)
+    assert LogRecord.FromString(row.record).body.string_value == text
+
+
+def test_the_nearer_to_the_log_the_better() -> None:
+    """A name of the middle wins over a better one outside."""
+    middle = json.dumps({"log": '{"msg": "boom"}', "lvl": "error", "datetime": NOON})
+    log = record({"message": middle, "level": "info", "timestamp": NOON + 5})
+    assert (log.severity_number, log.time_unix_nano) == (17, NOON * 10**9)
