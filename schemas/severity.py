@@ -18,16 +18,18 @@ NUMBERS: dict[str, int] = {
     for index, name in enumerate(_SHORT)
     for step in (0, 2, 3, 4)
 } | {
-    "TRC": TRACE, "FINEST": TRACE, "VERBOSE": TRACE, "SILLY": TRACE,
+    "TRC": TRACE, "TRCE": TRACE, "TRAC": TRACE, "FINEST": TRACE, "VERBOSE": TRACE, "VRB": TRACE, "SILLY": TRACE,
     "FINER": TRACE + 1,
-    "DBG": DEBUG, "FINE": DEBUG, "D": DEBUG,
+    "DBG": DEBUG, "DBUG": DEBUG, "DEBG": DEBUG, "DEBU": DEBUG, "DEBUG1": DEBUG, "FINE": DEBUG, "D": DEBUG,
+    "CONFIG": DEBUG + 2, "DEBUG5": DEBUG,
     "INF": INFO, "INFORMATION": INFO, "INFORMATIONAL": INFO, "I": INFO, "DEFAULT": INFO, "OK": INFO, "HTTP": INFO,
-    "NOTICE": INFO + 1,
+    "LOG": INFO,
+    "NOTICE": INFO + 1, "NOTI": INFO + 1,
     "WRN": WARN, "WARNING": WARN, "W": WARN,
-    "ERR": ERROR, "E": ERROR, "SEVERE": ERROR,
+    "ERR": ERROR, "ERRO": ERROR, "EROR": ERROR, "E": ERROR, "SEVERE": ERROR,
     "CRITICAL": ERROR + 1, "CRIT": ERROR + 1, "DPANIC": ERROR + 1,
     "ALERT": ERROR + 2,
-    "PANIC": FATAL, "EMERGENCY": FATAL, "EMERG": FATAL, "FTL": FATAL, "F": FATAL,
+    "PANIC": FATAL, "PANI": FATAL, "EMERGENCY": FATAL, "EMERG": FATAL, "FTL": FATAL, "FATA": FATAL, "F": FATAL,
 }  # fmt: skip
 # Go's slog writes a level between its own as `ERROR+2`; it has four steps from one to the next, as OTLP has.
 _SLOG = re.compile(r"(DEBUG|INFO|WARN|ERROR)([+-]\d{1,9})", re.ASCII)

@@ -32,17 +32,30 @@ from schemas.formats.times import nanoseconds
 from schemas.formats.trace_fields import TraceContext, context_in_text, span_id, trace_context
 from schemas.reasons import Reason
 from schemas.remembered import remembered
-from schemas.severity import HIGHEST, INFO, UNSPECIFIED, severity_number, severity_of_level, severity_text, uncoloured
+from schemas.severity import (
+    ERROR,
+    HIGHEST,
+    INFO,
+    TRACE,
+    UNSPECIFIED,
+    WARN,
+    severity_number,
+    severity_of_level,
+    severity_text,
+    uncoloured,
+)
 
 _OF_SCOPE = frozenset({"Message", "{OriginalFormat}"})  # what .NET writes beside a scope's own members
 _DECIMAL = frozenset({"dd.traceid", "dd.spanid"})
 _LOOSE = frozenset({"operationid", "trace"})  # Azure's and Google's are trace ids; everybody else's are not
 _WHOLE = re.compile(r"[0-9a-fA-F]{32}|projects/[^/]+/traces/[0-9a-fA-F]{32}", re.ASCII).fullmatch
-_NO_WORDS = frozenset({"status", "severitynumber", "priority"})  # whose text is no word for a severity
-_JOURNALD = "PRIORITY"  # in capitals and 0 to 7: anybody else's priority is no severity
+_NO_WORDS = frozenset({"status", "severitynumber", "priority"})  # whose text alone is no word for a severity
+_JOURNALD = "PRIORITY"  # in capitals, and syslog-ng's: anybody else's priority is no severity
+_ENUM = "SEVERITY_NUMBER_"  # OTLP/JSON may have names for numbers
 _MAX_DEPTH = 20  # Elasticsearch's depth limit of a mapping; protobuf's parsers stop at 100, three per level
 _INT64 = 1 << 63
-_SYSLOG = frozenset("01234567")
+_SYSLOG = frozenset({"priority", "syslogseverity", "log.syslog.severity.code"})
+_AZURE = (TRACE, INFO, WARN, ERROR, ERROR + 1)  # severityLevel: Verbose to Critical
 _NUMBERS = {str(level): level for level in range(70)}  # levels of pino and syslog, written as texts
 TOO_DEEP = "nested too deeply"  # orjson reads 1,024 levels and writes 254
 MOST_OBJECTS = MOST_LOGS << 4  # of an array, and arrays: 64 bytes and more each when they are read, for two of text
@@ -225,7 +238,7 @@ def _severity(found: dict[str, list[Field]], record: LogRecord) -> None:
     text = known or next(iter(words), None)
     if known is not None:
         record.severity_number = _severity_number(known)  # type: ignore[assignment]
-        if not isinstance(known.value, str) or known.value in _NUMBERS:
+        if known.name == "severitynumber" or not isinstance(known.value, str) or known.value in _NUMBERS:
             text = next((field for field in words if field.name == "severitytext"), None)
     record.severity_text = uncoloured(text.value) if text else severity_text(record.severity_number)
     for field in {id(field): field for field in (known, text) if field}.values():
@@ -247,18 +260,22 @@ def _is_word(field: Field) -> bool:
 
 
 def _severity_number(field: Field) -> int:
-    value = field.value
-    if field.name == "priority":
-        return severity_of_level(int(value)) if field.key == _JOURNALD and str(value) in _SYSLOG else UNSPECIFIED
-    if isinstance(value, str) and field.name not in _NO_WORDS:
+    value, name = field.value, field.name
+    if name == "priority" and field.key != _JOURNALD:
+        return UNSPECIFIED
+    if isinstance(value, str):
         value = _NUMBERS.get(value, value)
     if isinstance(value, str):
-        return 0 if field.name == "severitynumber" else severity_number(uncoloured(value))
-    if not isinstance(value, int | float) or isinstance(value, bool) or field.name == "status":  # status: HTTP's
-        return 0
-    if field.name == "severitynumber":
-        return int(value) if value in range(1, HIGHEST + 1) else 0
-    return severity_of_level(value)
+        if name == "severitynumber":
+            return severity_number(value.removeprefix(_ENUM)) if value.startswith(_ENUM) else UNSPECIFIED
+        return severity_number(uncoloured(value))
+    if not isinstance(value, int | float) or isinstance(value, bool) or name == "status":  # status: HTTP's
+        return UNSPECIFIED
+    if name == "severitynumber":
+        return int(value) if value in range(1, HIGHEST + 1) else UNSPECIFIED
+    if name == "severitylevel":
+        return _AZURE[int(value)] if value in range(len(_AZURE)) else UNSPECIFIED
+    return severity_of_level(value) if name not in _SYSLOG or value in range(8) else UNSPECIFIED
 
 
 def _body(found: dict[str, list[Field]], record: LogRecord) -> bool:

@@ -376,6 +376,28 @@ def test_a_time_that_is_none_stays_an_attribute() -> None:
         ({"PRIORITY": "8"}, 0, "", {"PRIORITY": "8"}),
         ({"PRIORITY": "high"}, 0, "", {"PRIORITY": "high"}),
         ({"priority": 1}, 0, "", {"priority": 1}),
+        ({"PRIORITY": "err"}, 17, "err", {}),  # syslog-ng
+        ({"priority": "critical"}, 0, "", {"priority": "critical"}),
+        ({"level": "ERRO"}, 17, "ERRO", {}),  # slog-json, GoFrame
+        ({"lvl": "eror"}, 17, "eror", {}),  # log15, geth
+        ({"level": "dbug"}, 5, "dbug", {}),
+        ({"error_severity": "ERROR"}, 17, "ERROR", {}),  # Postgres' jsonlog
+        ({"error_severity": "LOG"}, 9, "LOG", {}),
+        ({"SeverityLevel": 3}, 17, "ERROR", {}),  # Azure
+        ({"severityLevel": "Error"}, 17, "Error", {}),
+        ({"severityLevel": 5}, 0, "", {"severityLevel": 5}),
+        ({"syslogseverity": "3"}, 17, "ERROR", {}),  # rsyslog's jsonmesg
+        ({"syslogseverity": 30}, 0, "", {"syslogseverity": 30}),
+        ({"log.syslog.severity.code": 3}, 17, "ERROR", {}),
+        ({"log": {"syslog": {"severity": {"code": 3}}}}, 17, "ERROR", {"log": {"syslog": {"severity": {}}}}),
+        ({"log": {"syslog": {"severity": {"name": "Error"}}}}, 17, "Error", {"log": {"syslog": {"severity": {}}}}),
+        ({"severity_number": "17", "severity_text": "oops"}, 17, "oops", {}),
+        ({"severity_number": "99"}, 0, "", {"severity_number": "99"}),
+        ({"severity_number": "SEVERITY_NUMBER_ERROR3"}, 19, "ERROR3", {}),
+        ({"severity_number": "SEVERITY_NUMBER_ERROR", "severity_text": "oops"}, 17, "oops", {}),
+        ({"severity_number": "ERROR"}, 0, "", {"severity_number": "ERROR"}),
+        ({"level": "log", "context": "Nest"}, 9, "log", {"context": "Nest"}),  # NestJS
+        ({"level": "CONFIG"}, 7, "CONFIG", {}),  # java.util.logging
         ({"level": "\x1b[32minfo\x1b[39m"}, 9, "info", {}),  # winston's colorize()
         ({"level": "\x1b[31merror\x1b[39m", "status": 500}, 17, "error", {"status": 500}),
         ({"level": "\x1b[" * 2000 + "m" * 2000}, 0, "\x1b[" * 1999 + "m" * 1999, {}),
