@@ -3,10 +3,11 @@
 One Kafka value is one log, with the lines of its stack trace, as shippers send it. It is several logs only when its
 first line begins in a way that marks the start of a log (STARTS), and later lines begin in that same way.
 
-- Severity: a syslog priority `<34>`, a klog letter, Ruby's `E, [… #1] ERROR -- `, .NET's `fail:`, `level=warn`, or a
-  level in the line's head: after times, brackets and at most one logger's name, in capitals (`INFO`), in brackets of
-  its own (`[error]`, `[core:error]`), or as the first word with a colon (`error:`). A level in the message itself says
-  nothing: "no ERROR found" has no severity.
+- Severity: a syslog priority `<34>`, what one logger alone writes (LOGGERS, .NET's `fail:`), `level=warn`, or a level
+  in the line's head: after times, brackets, a UUID and at most one logger's name, in capitals (`INFO`), in brackets of
+  its own (`[error]`, `[core:error]`), behind a channel's name (`app.ERROR:`), or as the first word with a colon
+  (`error:`). A level in the message itself says nothing: "no ERROR found" has no severity. What a container runtime
+  writes in front (`TIME stderr F `) does not count; the head of java.util.logging is its second line.
 - Time: a date and time with a zone at the start; without a zone it is nobody's time, and the raw record has its own,
   which becomes the observed one.
 - Trace context: traceparent, `trace_id=…`, `[trace.id=…]`, `dd.trace_id=…`, X-Ray's Root=, RFC 5424's
@@ -34,6 +35,7 @@ from schemas.severity import DEBUG, ERROR, TRACE, UNSPECIFIED, severity_number, 
 _DAY = "Mon|Tue|Wed|Thu|Fri|Sat|Sun"
 _MONTH = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 _ISO = r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d"
+_JUL = rf"(?:{_MONTH}) \d\d, \d{{4}} \d{{1,2}}:\d\d:\d\d [AP]M "
 #: How the first line of a log may begin, so that later lines which begin alike are logs of their own.
 STARTS = tuple(
     re.compile(pattern)
@@ -42,6 +44,8 @@ STARTS = tuple(
         r"<\d{1,3}>",
         r"[IWEF]\d{4} \d\d:\d\d:\d\d",
         rf"\[?(?:(?:{_DAY}) )?(?:{_MONTH}) [ \d]\d \d\d:\d\d",
+        rf"\[?\d\d-(?:{_MONTH})-\d{{4}} \d\d:\d\d",
+        _JUL,
         r"\d\d:\d\d:\d\d[.,]\d",
         r"(?:\w+=\S+ )?(?:time|ts|level|lvl)=",
         r"\[?(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)(?:\]|:| )",
@@ -49,19 +53,34 @@ STARTS = tuple(
 )
 LEVELS = frozenset(
     {"TRACE", "DEBUG", "INFO", "NOTICE", "WARN", "WARNING", "ERR", "ERROR", "SEVERE", "CRIT", "CRITICAL", "ALERT",
-     "EMERG", "EMERGENCY", "FATAL", "PANIC", "TRC", "DBG", "INF", "WRN", "FTL"}
+     "EMERG", "EMERGENCY", "FATAL", "PANIC", "TRC", "DBG", "INF", "WRN", "FTL", "TRCE", "DEBG", "DEBU", "DBUG",
+     "NOTI", "ERRO", "EROR", "FATA"}
 )  # fmt: skip
 _PRIORITY = re.compile(r"<(\d{1,3})>")
 _HIGHEST_PRIORITY = 191  # facility 23, severity 7 (RFC 5424)
-_KLOG = re.compile(r"([IWEF])\d{4} \d\d:\d\d:\d\d")
-_RUBY = re.compile(r"[DIWEF], \[\S+ #\d+\] +(DEBUG|INFO|WARN|ERROR|FATAL) -- ")
+#: Heads that say whose they are; the group is the level.
+LOGGERS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"([IWEF])\d{4} \d\d:\d\d:\d\d",  # klog
+        r"[DIWEF], \[\S+ #\d+\] +(DEBUG|INFO|WARN|ERROR|FATAL) -- ",  # Ruby
+        r"(TRAC|DEBU|DBUG|INFO|WARN|ERRO|EROR|ERROR|CRIT|FATA|PANI) ?\[[^]\s]*\d[^]\s]*\] ",  # logrus, log15, geth
+        # PostgreSQL, with a user and a database as Debian has it, or without
+        rf"{_ISO}\S* \S+ \[\d+\] (?:\S+ )?(DEBUG[1-5]|LOG|INFO|NOTICE|WARNING|ERROR|FATAL|PANIC):  ",
+    )
+)
 _DOTNET = {"trce:": TRACE, "dbug:": DEBUG, "fail:": ERROR}  # the words of its console that are its alone
 _LEVEL = re.compile(r"(?<![\w.?&;/])[\"']?(?:log\.)?(?:level|lvl|severity)[\"']?=[\"']?([a-zA-Z]+)(?![\w.])")
 _TIME = re.compile(
     r"(?:<\d{1,3}>\d{0,2} ?)?\[?"
     r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?\s?(?:Z|UTC|[+-]\d\d(?::?\d\d)?))(?!\d)"
 )
-_TIME_WORD = re.compile(rf"[-+:.,/TZ]*\d[-+\d:.,/TZ]*|UTC|GMT|AM|PM|[A-Z]{{2,3}}T|{_DAY}|{_MONTH}")
+_UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"  # AWS Lambda's request
+_TIME_WORD = re.compile(
+    rf"[-+:.,/TZ]*\d[-+\d:.,/TZ]*(?:[AP]M)?|\d\d-(?:{_MONTH})-\d{{4}}|UTC|GMT|AM|PM|[A-Z]{{2,3}}T|{_DAY}|{_MONTH}|{_UUID}"
+)
+_RUNTIME = re.compile(rf"{_ISO}\S* std(?:out|err) [FP] ")  # containerd's and CRI-O's
+_FIRST_OF_TWO = re.compile(rf"{_JUL}.*\n")
 _LOGFMT = re.compile(rf"(?>\[?(?:{_TIME_WORD.pattern})[]:,]*\s+)*+(?:\[[^]]*\]:?\s+)?[\w.]+=")
 MOST_LOGS = 1 << 16  # of one text; one with more lines that begin as a log does is none of several
 _HEAD_BYTES = 300  # of a line are looked at for its level
@@ -101,7 +120,7 @@ def record(text: str) -> LogRecord:
     head = head_of(text)
     number, log.severity_text = severity(head)
     log.severity_number = number  # type: ignore[assignment]
-    time = _TIME.match(head)
+    time = _TIME.match(head) or _TIME.match(text)  # of the runtime
     if time is not None:
         log.time_unix_nano = nanoseconds(time[1]) or 0
     context = context_in_text(text)
@@ -112,7 +131,9 @@ def record(text: str) -> LogRecord:
 
 def head_of(text: str) -> str:
     """What of a text is looked at for its level: the start of its first line, without colours."""
-    return uncoloured(text[:_HEAD_BYTES].split("\n", 1)[0])
+    head = text[:_HEAD_BYTES]
+    first = _RUNTIME.match(head) or _FIRST_OF_TWO.match(head)
+    return uncoloured(head[first.end() if first else 0 :].split("\n", 1)[0])
 
 
 def severity(head: str, within: bool = False) -> tuple[int, str]:
@@ -126,7 +147,7 @@ def severity(head: str, within: bool = False) -> tuple[int, str]:
     """
     if (match := _PRIORITY.match(head)) and int(match[1]) <= _HIGHEST_PRIORITY:
         return severity_of_level(int(match[1]) % 8), ""
-    if match := _KLOG.match(head) or _RUBY.match(head):
+    if match := next(filter(None, (logger.match(head) for logger in LOGGERS)), None):
         return severity_number(match[1]), match[1]
     if number := _DOTNET.get(head[:5]):
         return number, head[:4]
@@ -158,7 +179,7 @@ def _level_in_head(head: str) -> str:
             inside = "]" not in word and (inside or word.startswith("["))
         elif bare and not _TIME_WORD.fullmatch(bare):
             if named or words[place + 1 : place + 2] != ["-"]:
-                return _prefixed(word) if place == 0 else ""
+                return _prefixed(word) if place == 0 else _of_channel(word)
             named = True
     return ""
 
@@ -167,3 +188,9 @@ def _prefixed(word: str) -> str:
     """Python's default format is `ERROR:logger:message`."""
     level, colon, _ = word.partition(":")
     return level if colon and level in LEVELS else ""
+
+
+def _of_channel(word: str) -> str:
+    """Monolog's (Symfony, Laravel) is `channel.ERROR:`."""
+    channel, _, level = word.removesuffix(":").rpartition(".")
+    return level if channel and word.endswith(":") and level in LEVELS else ""

@@ -50,6 +50,21 @@ def one(line: str) -> LogRecord:
         ("\x1b[40m\x1b[37mdbug\x1b[39m\x1b[22m\x1b[49m: Shop.Cart[0]", 5, "dbug"),
         ("trce: Shop.Cart[0]", 1, "trce"),
         ("E, [2026-01-01T10:00:00.123456 #1] ERROR -- : boom", 17, "ERROR"),  # Ruby
+        ("01-May-2024 12:00:00.123 SEVERE [main] org.apache.catalina.X boom", 17, "SEVERE"),  # Tomcat
+        ("May 01, 2024 12:00:00 PM com.x.A f\nSEVERE: boom", 17, "SEVERE"),  # java.util.logging
+        ("[2024-05-01T12:00:00.123456+02:00] app.ERROR: boom [] []", 17, "ERROR"),  # Monolog, Symfony
+        ("[2024-05-01 12:00:00] production.ERROR: boom", 17, "ERROR"),  # Laravel
+        ("2024-05-01T12:00:00.1Z stderr F 2024-05-01 12:00:00 ERROR boom", 17, "ERROR"),  # containerd's files
+        ("2024-05-01T12:00:00.1+02:00 stdout F E0102 15:04:05.123456 123 x.go:1] failed", 17, "E"),
+        ("2024-05-01T12:00:00.123Z\t79b4f56e-95b1-4643-9700-2807f4e68189\tERROR\tboom", 17, "ERROR"),  # AWS Lambda
+        ("2024-05-01 12:00:00.123 UTC [1] app@shop ERROR:  x", 17, "ERROR"),  # PostgreSQL on Debian
+        ("2024-05-01 12:00:00.123 CEST [1] LOG:  x", 9, "LOG"),
+        ("12:00PM ERR boom", 17, "ERR"),  # zerolog's console
+        ("ERRO[0001] boom", 17, "ERRO"),  # logrus
+        ("WARN[2024-05-01T12:00:00Z] boom", 13, "WARN"),
+        ("EROR[05-01|12:00:00] boom", 17, "EROR"),  # log15
+        ("May 01 12:00:00.123 ERRO boom", 17, "ERRO"),  # slog-term
+        ("2024-05-01 12:00:00.123 [ERRO] {ab} boom", 17, "ERRO"),  # GoFrame
         ("I, [2026-01-01T10:00:00.123456 #4711]  INFO -- puma: up", 9, "INFO"),
     ],
 )
@@ -79,6 +94,11 @@ def test_severity_of_a_head(line: str, number: int, word: str) -> None:
         "GET /logs?severity=error&page=1",
         "GET /search?q=x;level=critical HTTP/1.1",
         "2024-05-01 12:00:00 order 5 - ERROR",
+        "2024-05-01 12:00:00 a@example.com ERROR seen",
+        "2024-05-01 12:00:00 UTC [1] app@shop DETAIL:  ERROR:  x",
+        "2024-05-01 12:00:00 no app.ERROR: in the message",
+        "2024-05-01 12:00:00 stdout ERROR",
+        "May 01, 2024 12:00:00 PM com.x.A f\n  SEVERITY: x",
     ],
 )
 def test_severity_is_not_guessed(line: str) -> None:
@@ -136,6 +156,7 @@ def test_a_time_needs_its_zone() -> None:
     assert one("2024-05-01T12:00:00.123Z up").time_unix_nano == ns
     assert one("[2024-05-01 14:00:00,123+02:00] up").time_unix_nano == ns
     assert one("<34>1 2024-05-01T12:00:00.123Z h a - - - up").time_unix_nano == ns
+    assert one("2024-05-01T12:00:00.123Z stderr F 2024-05-01 14:00:00 ERROR up").time_unix_nano == ns
     assert one("2024-05-01 12:00:00.123 up").time_unix_nano == 0
     assert one("at 2024-05-01T12:00:00.123Z").time_unix_nano == 0
 
@@ -155,6 +176,9 @@ def test_lines_that_begin_alike_are_logs_of_their_own() -> None:
     assert [log.body.string_value for log in found] == [first, second]
     assert [log.severity_text for log in found] == ["ERROR", "INFO"]
     assert len(records("<34>1 a\n<35>1 b\n<36>1 c")) == 3
+    assert len(records("01-May-2024 12:00:00.123 INFO a\n\tat b\n01-May-2024 12:00:00.124 INFO c")) == 2
+    two = records("May 01, 2024 12:00:00 PM a.B c\nSEVERE: a\n\tat b\nMay 01, 2024 1:00:00 PM a.B c\nINFO: d")
+    assert [log.severity_number for log in two] == [17, 9]
     assert len(records("level=info msg=a\nlevel=warn msg=b")) == 2
 
 
