@@ -25,10 +25,10 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from schemas.errors import Malformed
 from schemas.formats.json_mapping import exactly, load
-from schemas.formats.log_fields import SCOPES, Field, fields_of
+from schemas.formats.log_fields import LAYER, SCOPES, Field, fields_of
 from schemas.formats.packed_logs import unpacked
 from schemas.formats.text_logs import MOST_LOGS, head_of, severity
-from schemas.formats.times import nanoseconds
+from schemas.formats.times import nanoseconds, without_zone
 from schemas.formats.trace_fields import TraceContext, context_in_text, span_id, trace_context
 from schemas.reasons import Reason
 from schemas.remembered import remembered
@@ -51,6 +51,7 @@ _LOOSE = frozenset({"operationid", "trace"})  # Azure's and Google's are trace i
 _WHOLE = re.compile(r"[0-9a-fA-F]{32}|projects/[^/]+/traces/[0-9a-fA-F]{32}", re.ASCII).fullmatch
 _NO_WORDS = frozenset({"status", "severitynumber", "priority"})  # whose text alone is no word for a severity
 _JOURNALD = "PRIORITY"  # in capitals, and syslog-ng's: anybody else's priority is no severity
+_OTLP = frozenset({"severitynumber", "severitytext"})  # beside them `body` is the log's, elsewhere a request's too
 _ENUM = "SEVERITY_NUMBER_"  # OTLP/JSON may have names for numbers
 _MAX_DEPTH = 20  # Elasticsearch's depth limit of a mapping; protobuf's parsers stop at 100, three per level
 _INT64 = 1 << 63
@@ -174,9 +175,7 @@ def _object(value: Any, source: bytes) -> LogRow | BadLine:
     value, layers = unpacked(value)
     found = fields_of(value, layers)
     record = LogRecord()
-    time_ns = _first(found, "time", nanoseconds)
-    if time_ns is not None:
-        record.time_unix_nano = time_ns
+    record.time_unix_nano = _time(found)
     _severity(found, record)
     cut = _body(found, record)
     if not record.severity_number and not record.severity_text:
@@ -216,6 +215,14 @@ def _first(found: dict[str, list[Field]], meaning: str, read: Callable[[Any], T 
             field.take()
             return value
     return None
+
+
+def _time(found: dict[str, list[Field]]) -> int:
+    """Nanoseconds, 0 if none can be read; one without a zone, which is read as UTC, counts only if no other can."""
+    times = found.get("time", [])
+    if len(times) > 1 and without_zone(times[0].value):
+        times.sort(key=lambda field: without_zone(field.value) or nanoseconds(field.value) is None)
+    return _first(found, "time", nanoseconds) or 0
 
 
 def _severity(found: dict[str, list[Field]], record: LogRecord) -> None:
@@ -280,9 +287,14 @@ def _severity_number(field: Field) -> int:
 
 def _body(found: dict[str, list[Field]], record: LogRecord) -> bool:
     """Whether some of it is a text now, as in `_put`."""
-    for field in found.get("body", ()):
+    bodies = found.get("body", [])
+    if len(bodies) > 1 and any(field.name in _OTLP for field in found.get("severity", ())):
+        bodies.sort(key=lambda field: (field.rank // LAYER, field.name != "body"))
+    for field in bodies:
         value = field.value
-        if value is not None and (field.name == "body" or not isinstance(value, dict | list)):
+        if value is None or (value == "" and len(bodies) > 1):
+            continue
+        if field.name == "body" or not isinstance(value, dict | list):
             if field.name == "log" and isinstance(value, str):
                 value = value.removesuffix("\n")  # Docker's, not the application's
             cut = _put(record.body, value, _MAX_DEPTH)

@@ -20,7 +20,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "severity": ("severitynumber", "severitytext", "level", "severity", "log.level", "levelname", "loglevel", "lvl",
                  "@l", "errorseverity", "severitylevel", "log.syslog.severity.name", "log.syslog.severity.code",
                  "syslogseveritytext", "syslogseverity", "status", "priority", "level.name"),
-    "body": ("body", "message", "msg", "log", "@m", "event", "shortmessage", "@mt", "textpayload",
+    "body": ("message", "msg", "body", "log", "@m", "event", "shortmessage", "@mt", "textpayload",
              "jsonpayload.message", "renderedmessage", "fields.message"),
     "trace": ("traceid", "trace.id", "oteltraceid", "@tr", "mdc.traceid", "traceparent", "b3", "xb3traceid",
               "ubertraceid", "xamzntraceid", "awsxraytraceid", "xraytraceid", "logging.googleapis.com/trace",

@@ -41,6 +41,12 @@ def nanoseconds(value: Any) -> int | None:
     return None
 
 
+def without_zone(value: Any) -> bool:
+    """Whether it is a time, but whose is not said: the clock on somebody's wall."""
+    match = _ISO.fullmatch(value.strip()) if isinstance(value, str) else None
+    return match is not None and match[8] is None
+
+
 def _from_number(value: float) -> int | None:
     if not _EARLIEST <= value <= _MAX:
         return None

@@ -336,6 +336,23 @@ def test_an_applications_time_goes_before_the_shippers() -> None:
     assert attributes(log) == {"@timestamp": "2024-01-01T12:00:09Z"}
 
 
+@pytest.mark.parametrize(
+    ("wall", "sure"),
+    [
+        ({"asctime": "2024-01-01 14:00:00,123"}, {"@timestamp": "2024-01-01T12:00:00Z"}),  # Python, Fluent Bit
+        ({"Time": "2024-01-01 20:00:00.757"}, {"time": "2024-01-01T12:00:00Z"}),  # GoFrame, Docker
+        ({"time": "2024-01-01 14:00:00.1234"}, {"date": NOON}),  # NLog's longdate, Fluent Bit
+    ],
+)
+def test_a_time_without_a_zone_counts_only_if_it_is_alone(wall: dict[str, Any], sure: dict[str, Any]) -> None:
+    packed = {"log": json.dumps(wall | {"msg": "x"})} | sure
+    for fields in (packed, {"msg": "x"} | wall | sure):
+        assert record(fields).time_unix_nano == NOON * 10**9
+    assert attributes({"msg": "x"} | wall | sure) == wall
+    (text,) = wall.values()
+    assert record(wall | {"ts": "no time"}).time_unix_nano == nanoseconds(text)
+
+
 def test_a_time_that_is_none_stays_an_attribute() -> None:
     log = {"time": 0.12, "@timestamp": NOON}
     assert record(log).time_unix_nano == NOON * 10**9
@@ -464,6 +481,16 @@ def test_bodies(key: str) -> None:
 def test_a_body_may_have_structure_and_a_message_may_not() -> None:
     assert plain(record({"body": {"a": [1]}}).body) == {"a": [1]}
     assert attributes({"event": {"a": 1}}) == {"event": {"a": 1}}
+
+
+def test_a_body_beside_a_message_is_a_requests() -> None:
+    fields = {"level": "info", "msg": "POST /orders failed", "body": {"user": 1}}
+    assert record(fields).body.string_value == "POST /orders failed"
+    assert attributes(fields) == {"body": {"user": 1}}
+    assert record({"message": "upstream failed", "body": "<html>"}).body.string_value == "upstream failed"
+    for own in ({"severity_number": 9}, {"SeverityText": "info"}, {"level": "info", "msg": ""}):
+        assert plain(record(fields | own).body) == {"user": 1}
+    assert plain(record({"body": [1], "message": {"a": 1}}).body) == [1]
 
 
 def test_bodies_of_rusts_tracing() -> None:
