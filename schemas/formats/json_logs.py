@@ -46,7 +46,7 @@ from schemas.severity import (
 )
 
 _OF_SCOPE = frozenset({"Message", "{OriginalFormat}"})  # what .NET writes beside a scope's own members
-_DECIMAL = frozenset({"dd.traceid", "dd.spanid"})
+_DECIMAL = frozenset({"dd.traceid", "dd.spanid", "xdatadogtraceid"})
 _LOOSE = frozenset({"operationid", "trace"})  # Azure's and Google's are trace ids; everybody else's are not
 _WHOLE = re.compile(r"[0-9a-fA-F]{32}|projects/[^/]+/traces/[0-9a-fA-F]{32}", re.ASCII).fullmatch
 _NO_WORDS = frozenset({"status", "severitynumber", "priority"})  # whose text alone is no word for a severity

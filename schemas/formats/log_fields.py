@@ -25,9 +25,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "trace": ("traceid", "trace.id", "oteltraceid", "@tr", "mdc.traceid", "traceparent", "b3", "xb3traceid",
               "ubertraceid", "xamzntraceid", "awsxraytraceid", "xraytraceid", "logging.googleapis.com/trace",
               "xcloudtracecontext", "operationid", "dd.traceid", "trace.traceid", "span.traceid",
-              "trace"),
+              "otel.traceid", "xdatadogtraceid", "trace"),
     "span": ("spanid", "span.id", "otelspanid", "@sp", "xb3spanid", "logging.googleapis.com/spanid", "dd.spanid",
-             "transaction.id", "span.spanid", "trace.spanid"),
+             "transaction.id", "span.spanid", "trace.spanid", "otel.spanid"),
     "flags": ("traceflags",),
     "service": ("service.name", "servicename", "otelservicename", "service", "dd.service"),
     "version": ("service.version", "serviceversion", "dd.version", "version"),
@@ -42,9 +42,14 @@ NESTED = frozenset(
 )
 _DEEPEST = 2  # levels below a NESTED object: log.syslog.severity.code
 #: Objects that loggers put their context into; only trace context is taken from them.
-CONTEXTS = frozenset({"mdc", "contextmap", "contextdata", "properties", "context", "ctx", "fields", "extra"})
+CONTEXTS = frozenset(
+    {"mdc", "contextmap", "contextdata", "properties", "context", "ctx", "fields", "extra", "metadata", "namedtags",
+     "otel", "opentelemetry", "spancontext", "headers", "attributes", "labels"}
+)  # fmt: skip
 _OF_CONTEXT = frozenset({"trace", "span", "flags"})
 SCOPES = "Scopes"  # .NET's, written like this alone: elsewhere scopes are OAuth's and others'
+_SPANS = "spans"  # of Rust's tracing: those that the log's is in, and it, last
+_PAIR = {"key", "value"}  # an entry of Log4j2's contextMap with propertiesAsList
 LAYER = 100  # more than any meaning has names: what is around a log comes after all that is in it
 _INSIDE = 0.5  # a name in a context comes after the same one at the top
 
@@ -78,7 +83,7 @@ def fields_of(value: dict[str, Any], layers: Mapping[str, int]) -> dict[str, lis
                         found.setdefault(meaning[0], []).append(field)
             if name in CONTEXTS:
                 _add_context(found, member, after)
-        elif isinstance(member, list) and key == SCOPES:
+        elif isinstance(member, list) and (key == SCOPES or name == _SPANS or name in CONTEXTS):
             for entry in reversed(member):  # the innermost first
                 if isinstance(entry, dict):
                     _add_context(found, entry, after)
@@ -118,8 +123,9 @@ def _dotted(name: str, value: dict[str, Any], deeper: int) -> Iterator[tuple[dic
 
 
 def _add_context(found: dict[str, list[Field]], context: dict[str, Any], after: int) -> None:
+    named = context.get("key") if context.keys() == _PAIR else None
     for key, member in context.items():
-        name = normal(key)
+        name = normal(named if isinstance(named, str) and key == "value" else key)
         if (meaning := _MEANING.get(name)) is not None and meaning[0] in _OF_CONTEXT:
             field = Field(meaning[1] + after + _INSIDE, name, context, key, member)
             found.setdefault(meaning[0], []).append(field)

@@ -26,9 +26,12 @@ _B3 = re.compile(r"([0-9a-f]{16}|[0-9a-f]{32})-([0-9a-f]{16})(?:-([01d]))?(?:-[0
 _JAEGER = re.compile(r"([0-9a-f]{1,32}):([0-9a-f]{1,16}):[0-9a-f]{1,16}:([0-9a-f]{1,2})")
 _GOOGLE = re.compile(r"projects/[^/]+/traces/([0-9a-f]{32})")
 _CLOUD = re.compile(r"([0-9a-f]{32})(?:/(\d{1,20}))?(?:;o=(\d))?")
-_IN_TEXT = re.compile(r"(?<![a-z0-9])(dd\.)?trace[_.]?id[\"']?\s*[=:]\s*[\"']?([0-9a-f][0-9a-f-]{12,35})(?![0-9a-z])")
-_SPAN_IN_TEXT = re.compile(r"(?<![a-z0-9])(dd\.)?span[_.]?id[\"']?\s*[=:]\s*[\"']?([0-9a-f]{13,20})(?![0-9a-z])")
-_FLAGS_IN_TEXT = re.compile(r"(?<![a-z0-9])trace[_.]?flags[\"']?\s*[=:]\s*[\"']?([0-9a-f]{2})(?![0-9a-z])")
+_OWN = r"(?<![a-z0-9])(?<!parent[_.-])(?<!root[_.-])(?<!link[_.-])(?<!linked[_.-])"  # not another's of the log
+_IN_TEXT = re.compile(
+    rf"{_OWN}(dd\.)?(?:otel)?trace[_.-]?id[\"']?\s*[=:]\s*[\"']?([0-9a-f][0-9a-f-]{{12,35}})(?![0-9a-z])"
+)
+_SPAN_IN_TEXT = re.compile(rf"{_OWN}(dd\.)?(?:otel)?span[_.-]?id[\"']?\s*[=:]\s*[\"']?([0-9a-f]{{13,20}})(?![0-9a-z])")
+_FLAGS_IN_TEXT = re.compile(r"(?<![a-z0-9])trace[_.-]?flags[\"']?\s*[=:]\s*[\"']?([0-9a-f]{2})(?![0-9a-z])")
 # Spring Boot's [trace-span], and [application,trace,span] of its older patterns: two ids of digits alone are none.
 _SPRING = re.compile(
     r"\[(?:([0-9a-f]{32})-|[^\[\],\n]{0,64},(?!\d+,\d+[\],])([0-9a-f]{16}|[0-9a-f]{32}),)"
@@ -67,7 +70,7 @@ def trace_context(value: object, *, decimal: bool = False) -> TraceContext | Non
     if match := _B3.fullmatch(text):
         flags = None if match[3] is None else int(match[3] != "0")
         return _context(bytes.fromhex(match[1].zfill(32)), bytes.fromhex(match[2]), flags)
-    if match := _JAEGER.fullmatch(text):
+    if match := _JAEGER.fullmatch(text.replace("%3a", ":")):  # its clients escape it for HTTP
         flags = int(match[3], 16) & 1
         return _context(bytes.fromhex(match[1].zfill(32)), bytes.fromhex(match[2].zfill(16)), flags)
     if match := _GOOGLE.fullmatch(text):

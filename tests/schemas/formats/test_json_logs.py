@@ -647,6 +647,20 @@ def test_what_only_looks_like_json_inside_log_is_text() -> None:
         {"logging.googleapis.com/trace": f"projects/p-1/traces/{HEX}", "logging.googleapis.com/spanId": SPAN_HEX},
         {"X-Cloud-Trace-Context": f"{HEX}/{int(SPAN_HEX, 16)};o=1"},
         {"operation_Id": HEX, "span_id": SPAN_HEX},
+        {"spans": [{"trace_id": HEX, "span_id": SPAN_HEX}, {"name": "inner"}], "span": {"name": "inner"}},  # Rust
+        {"spans": [{"span_id": SPAN_HEX[::-1], "trace_id": HEX}, {"trace_id": HEX, "span_id": SPAN_HEX}]},
+        {"openTelemetry": {"traceId": HEX, "spanId": SPAN_HEX}},
+        {"otel.trace_id": HEX, "otel.span_id": SPAN_HEX},
+        {"otel": {"trace_id": HEX, "span_id": SPAN_HEX}},
+        {"metadata": {"otel_trace_id": HEX, "otel_span_id": SPAN_HEX}},  # Elixir
+        {"named_tags": {"trace_id": HEX, "span_id": SPAN_HEX}},  # Ruby's semantic_logger
+        {"contextMap": [{"key": "traceId", "value": HEX}, {"key": "spanId", "value": SPAN_HEX}]},  # Log4j2
+        {"span_context": {"trace_id": HEX, "span_id": SPAN_HEX}},
+        {"headers": {"traceparent": f"00-{HEX}-{SPAN_HEX}-01"}},
+        {"attributes": {"trace_id": HEX, "span_id": SPAN_HEX}},
+        {"labels": {"trace_id": HEX, "span_id": SPAN_HEX}},
+        {"context": {"trace_id": "f" * 32}, "trace_id": HEX, "span_id": SPAN_HEX},
+        {"uber-trace-id": f"{HEX}%3A{SPAN_HEX}%3A0%3A1"},
         {"trace_id": "CvdlGRbNQ92ESOshHIAxnA==", "span_id": "t61rcWkgMzE="},
         {"trace_id": HEX, "dd.trace_id": "7", "span_id": SPAN_HEX},
         {"trace_id": "0", "traceparent": f"00-{HEX}-{SPAN_HEX}-00"},
@@ -669,6 +683,7 @@ def test_forms_of_trace_ids(fields: dict[str, Any]) -> None:
         {"dd": {"trace_id": LOW, "span_id": int(SPAN_HEX, 16)}},
         {"trace_id": str(LOW), "span_id": str(int(SPAN_HEX, 16))},
         {"trace_id": LOW, "span_id": SPAN_HEX},
+        {"x-datadog-trace-id": str(LOW), "span_id": SPAN_HEX},
         {"traceId": HEX[16:], "spanId": SPAN_HEX},
         {"message": f"[dd.trace_id={LOW} dd.span_id={int(SPAN_HEX, 16)}]"},
     ],

@@ -112,6 +112,11 @@ def test_severity_is_not_guessed(line: str) -> None:
         (f"INFO paid trace_id={HEX} span_id={SPAN_HEX}", SPAN_HEX, 0),
         (f"INFO paid traceID={HEX.upper()}", "", 0),
         (f"[trace.id={HEX} transaction.id={SPAN_HEX}] paid", "", 0),
+        (f"paid parent_trace_id={'a' * 32} parent_span_id={'b' * 16} trace_id={HEX} span_id={SPAN_HEX}", SPAN_HEX, 0),
+        (f"paid root.trace_id={'a' * 32} linked-trace-id={'a' * 32} trace-id={HEX} span-id={SPAN_HEX}", SPAN_HEX, 0),
+        (f"paid Trace-Id: {HEX}", "", 0),
+        (f"paid otelTraceID={HEX} otelSpanID={SPAN_HEX}", SPAN_HEX, 0),
+        (f"paid X-B3-TraceId={HEX} X-B3-ParentSpanId={'b' * 16} X-B3-SpanId={SPAN_HEX}", SPAN_HEX, 0),
         (f'<165>1 2003-10-11T22:14:15.003Z h a - - [opentelemetry trace_id="{HEX}" span_id="{SPAN_HEX}" '
          f'trace_flags="01"] paid', SPAN_HEX, 1),
         (f'"Root=1-{HEX[:8]}-{HEX[8:]}" "a.example.com"', "", 0),
@@ -141,7 +146,8 @@ def test_the_short_trace_ids_of_older_spring() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["trace_id=-", f"trace_id={'0' * 32}", "trace_id=none", "order 1-5759e988-12", "plain",
+    [f"parent_trace_id={HEX} parent-span-id={SPAN_HEX}", f"backtrace-id={HEX}",
+     "trace_id=-", f"trace_id={'0' * 32}", "trace_id=none", "order 1-5759e988-12", "plain",
      f"[{' ' * 49}] Spring without a trace", "INFO [shop,,] 1 --- x", f"INFO [shop,{'0' * 32},{'0' * 16}] x",
      "[shop,1234567890123456,1234567890123456]", "[ffffffff81000000-ffffffff82000000]", f"[{HEX},{SPAN_HEX}]",
      f"[{HEX}-{SPAN_HEX}0]", f"[{HEX.upper()}-{SPAN_HEX}]", f"{HEX}-{SPAN_HEX}", f"[a\n,{HEX},{SPAN_HEX}]",
