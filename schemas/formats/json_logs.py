@@ -45,7 +45,8 @@ from schemas.severity import (
     uncoloured,
 )
 
-_OF_SCOPE = frozenset({"Message", "{OriginalFormat}"})  # what .NET writes beside a scope's own members
+_TEXT, _TEMPLATE = "Message", "{OriginalFormat}"  # what .NET writes beside a scope's own members
+_OF_SCOPE = frozenset({_TEXT, _TEMPLATE})
 _DECIMAL = frozenset({"dd.traceid", "dd.spanid", "xdatadogtraceid"})
 _LOOSE = frozenset({"operationid", "trace"})  # Azure's and Google's are trace ids; everybody else's are not
 _WHOLE = re.compile(r"[0-9a-fA-F]{32}|projects/[^/]+/traces/[0-9a-fA-F]{32}", re.ASCII).fullmatch
@@ -185,26 +186,57 @@ def _object(value: Any, source: bytes) -> LogRow | BadLine:
     # A version or an environment on its own may be anything's; beside a service it is the service's.
     version, environment = (_text(found, "version"), _text(found, "environment")) if service else ("", "")
     logger = _text(found, "logger")
+    resource = _resource(service, version, environment)
+    if value.get("source_type") == "opentelemetry" or _is_otlp(found):
+        value, around = _lifted(value, record)
+        if around:
+            resource, deep = _resource_with(resource, around)
+            cut |= deep
     if isinstance(scopes := value.get(SCOPES), list):
         value = _flattened(value, scopes)
-    add = record.attributes.add
-    for key, member in value.items():
-        if member is not None and member != {}:
-            attribute = add()
-            attribute.key = key
-            cut |= _put(attribute.value, member, _MAX_DEPTH)
-    headers = _resource(service, version, environment), _scope(logger)
-    return LogRow(*headers, record.SerializeToString(), trace_id, source if cut else b"")
+    cut |= _put_all(record.attributes, value)
+    return LogRow(resource, _scope(logger), record.SerializeToString(), trace_id, source if cut else b"")
+
+
+def _is_otlp(found: dict[str, list[Field]]) -> bool:
+    return any(field.name in _OTLP for field in found.get("severity", ()))
+
+
+def _lifted(value: dict[str, Any], record: LogRecord) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The attributes and the resource's, of OTLP that Vector's opentelemetry source or alike made a log of."""
+    rest = dict(value)
+    if record.trace_id and (flags := _flags(rest.get("flags"))) is not None:
+        record.flags = flags
+        del rest["flags"]
+    own, around, resource = (_taken(rest, name) for name in ("attributes", "resource", "resources"))
+    resource = _taken(around, "attributes") | resource
+    twice = {name: member for name, member in own.items() if name in rest}
+    return own | {"attributes": twice, "resource": around} | rest, resource
+
+
+def _taken(members: dict[str, Any], name: str) -> dict[str, Any]:
+    return members.pop(name) if isinstance(members.get(name), dict) else {}
 
 
 def _flattened(value: dict[str, Any], scopes: list[Any]) -> dict[str, Any]:
-    """The attributes with the members of .NET's scopes among them; the scopes' texts stay."""
+    """The attributes with the members of .NET's scopes among them, the innermost's first; what is left stays a list.
+
+    Of a scope of which only its text is left that stays.
+    """
     members: dict[str, Any] = {}
     for scope in scopes:
         if isinstance(scope, dict):
             members |= {key: member for key, member in scope.items() if key not in _OF_SCOPE}
-    texts = [scope.get("Message") if isinstance(scope, dict) else scope for scope in scopes]
-    return members | value | {SCOPES: [text for text in texts if text is not None] or None}
+    members |= value
+    return members | {SCOPES: [left for scope in scopes if (left := _left(scope, members)) not in (None, {})] or None}
+
+
+def _left(scope: Any, lifted: dict[str, Any]) -> Any:
+    if not isinstance(scope, dict):
+        return scope
+    left = {key: member for key, member in scope.items() if key in _OF_SCOPE or lifted[key] != member}
+    left.pop(_TEMPLATE, None)
+    return left[_TEXT] if left.keys() == {_TEXT} else left
 
 
 def _first(found: dict[str, list[Field]], meaning: str, read: Callable[[Any], T | None]) -> T | None:
@@ -288,7 +320,7 @@ def _severity_number(field: Field) -> int:
 def _body(found: dict[str, list[Field]], record: LogRecord) -> bool:
     """Whether some of it is a text now, as in `_put`."""
     bodies = found.get("body", [])
-    if len(bodies) > 1 and any(field.name in _OTLP for field in found.get("severity", ())):
+    if len(bodies) > 1 and _is_otlp(found):
         bodies.sort(key=lambda field: (field.rank // LAYER, field.name != "body"))
     for field in bodies:
         value = field.value
@@ -351,6 +383,17 @@ def _some_text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def _put_all(into: Any, members: dict[str, Any]) -> bool:
+    """Write attributes; a null and an empty object are none. Whether some are texts now, as in `_put`."""
+    cut = False
+    for key, member in members.items():
+        if member is not None and member != {}:
+            attribute = into.add()
+            attribute.key = key
+            cut |= _put(attribute.value, member, _MAX_DEPTH)
+    return cut
+
+
 def _put(into: AnyValue, value: Any, depth: int) -> bool:
     """Write a JSON value; below `depth` levels, and for integers beyond 64 bits, its text. Whether it was too deep.
 
@@ -394,6 +437,15 @@ def _resource(service: str, version: str, environment: str) -> bytes:
     names = {"service.name": service, "service.version": version, "deployment.environment.name": environment}
     attributes = [KeyValue(key=key, value=AnyValue(string_value=text)) for key, text in names.items() if text]
     return ResourceLogs(resource=Resource(attributes=attributes) if attributes else None).SerializeToString()
+
+
+def _resource_with(header: bytes, attributes: dict[str, Any]) -> tuple[bytes, bool]:
+    """The same with the attributes of a resource beside it, and whether some are texts now."""
+    made = ResourceLogs.FromString(header)
+    named = {attribute.key for attribute in made.resource.attributes}
+    more = {name: member for name, member in attributes.items() if name not in named}
+    cut = _put_all(made.resource.attributes, more)
+    return made.SerializeToString(), cut
 
 
 @remembered(1024)

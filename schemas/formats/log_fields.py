@@ -33,12 +33,25 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "version": ("service.version", "serviceversion", "dd.version", "version"),
     "environment": ("deployment.environment.name", "deployment.environment", "service.environment", "dd.env",
                     "environment"),
-    "logger": ("logger", "loggername", "log.logger"),
+    "logger": ("logger", "loggername", "log.logger", "scope.name"),
 }  # fmt: skip
 _MEANING = {name: (meaning, rank) for meaning, names in FIELDS.items() for rank, name in enumerate(names)}
 #: Objects whose members count as if they were dotted names.
 NESTED = frozenset(
-    {"trace", "span", "transaction", "log", "service", "dd", "deployment", "jsonpayload", "fields", "level", "time"}
+    {
+        "trace",
+        "span",
+        "transaction",
+        "log",
+        "service",
+        "dd",
+        "deployment",
+        "jsonpayload",
+        "fields",
+        "level",
+        "time",
+        "scope",
+    }
 )
 _DEEPEST = 2  # levels below a NESTED object: log.syslog.severity.code
 #: Objects that loggers put their context into; only trace context is taken from them.

@@ -597,8 +597,16 @@ def test_scopes_of_dotnet() -> None:
         "ParentId": "0" * 16,
         "Date": "2024-01-01",
         "Id": 2,
-        "Scopes": [f"SpanId:{SPAN_HEX}, TraceId:{HEX}", "plain", "System.Collections.Generic.Dictionary`2"],
+        "Scopes": [
+            f"SpanId:{SPAN_HEX}, TraceId:{HEX}",
+            "plain",
+            {"Message": "System.Collections.Generic.Dictionary`2", "Category": "toys", "Id": 1},
+        ],
     }
+    own = {"UserId": "a", "Scopes": [{"Message": "o", "OrderId": 1}, {"OrderId": 2, "UserId": "b"}]}
+    assert attributes(own) == {
+        "UserId": "a", "OrderId": 2, "Scopes": [{"Message": "o", "OrderId": 1}, {"UserId": "b"}],
+    }  # fmt: skip
     assert attributes({"Scopes": [{"a": 1}]}) == {"a": 1}
     assert attributes({"Scopes": "none"}) == {"Scopes": "none"}
     others = {"scopes": [{"name": "a", "traceId": HEX}, {"name": "b"}]}
@@ -767,6 +775,37 @@ def test_words_around_an_id_are_no_id() -> None:
 )  # fmt: skip
 def test_services(fields: dict[str, Any]) -> None:
     assert resource(one(fields)) == {"service.name": "cart"}
+
+
+def test_vectors_opentelemetry_source() -> None:
+    resources = {"service.name": "cart", "k8s.pod.name": "p", "replicas": 2}
+    fields = {
+        "attributes": {"http.route": "/", "host": "inner"},
+        "dropped_attributes_count": 0,
+        "flags": 1,
+        "host": "h",
+        "message": "boom",
+        "resources": resources,
+        "scope": {"name": "lg", "version": "2"},
+        "severity_number": 17,
+        "severity_text": "ERROR",
+        "source_type": "opentelemetry",
+        "span_id": SPAN_HEX,
+        "timestamp": "2024-05-01T12:00:00.123456789Z",
+        "trace_id": HEX,
+    }
+    row, log = one(fields), record(fields)
+    assert (resource(row), log.flags, log.body.string_value) == (resources, 1, "boom")
+    assert b"lg" in row.scope
+    assert attributes(fields) == {
+        "http.route": "/", "host": "h", "attributes": {"host": "inner"}, "scope": {"version": "2"},
+        "dropped_attributes_count": 0, "source_type": "opentelemetry",
+    }  # fmt: skip
+    like = {"severity_number": 17, "body": "boom", "resource": {"attributes": resources, "schema": "x"}, "service": "a"}
+    assert resource(one(like)) == resources | {"service.name": "a"}
+    assert attributes(like) == {"resource": {"schema": "x"}}
+    others = {"resources": {"cpu": 1}, "attributes": {"a": 1}, "flags": 1}
+    assert attributes(others | {"severity": "info"}) == others
 
 
 def test_a_log_without_a_service_has_no_resource() -> None:
