@@ -5,7 +5,7 @@ A guess, made anew for every message: name the encoding where there is one. The 
 | First bytes | Traces | Logs | Metrics |
 |---|---|---|---|
 | `{` and then `"` or `}` | `otlp_json` if the name `resourceSpans` (`resource_spans`) is in it, else `jaeger_json` | `otlp_json` if the name `resourceLogs` is in it, else `json` | `otlp_json` |
-| `[` and then `{`, `[` or `]` | – | `json` | – |
+| `[` and then `{`, `[` or `]` | with `{`: `jaeger_json`, which names Zipkin's | `json` | – |
 | 0A 10 or 0A 08 (a trace id of 16 or 8 bytes), and behind it 12 08 (a span id) | `jaeger_proto` | – | – |
 | 0A, a length, and then such a span | `jaeger_proto` (a Batch) | – | – |
 | fields with tag 0A, one behind the other up to the very end, or 65,536 of them | `otlp_proto` | `otlp_proto` | `otlp_proto` |
@@ -24,6 +24,7 @@ from typing import Literal
 Encoding = Literal["otlp_proto", "otlp_json", "jaeger_proto", "jaeger_json", "json", "text"]
 
 _OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{\s*[\"}]")
+_OBJECTS = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*\{")
 _ARRAY = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*[{\[\]]")
 # The name, not the text in some value: a quote inside a JSON string has a backslash before it.
 _RESOURCE_SPANS = re.compile(rb"\"resource(?:S|_s)pans\"\s*:")
@@ -38,6 +39,8 @@ def detect_traces(data: bytes) -> Encoding:
     """The encoding of a message with spans."""
     if _OBJECT.match(data):
         return "otlp_json" if _RESOURCE_SPANS.search(data) else "jaeger_json"
+    if _OBJECTS.match(data):
+        return "jaeger_json"
     if _JAEGER_SPAN.match(data):
         return "jaeger_proto"
     head = _LENGTH.match(data)

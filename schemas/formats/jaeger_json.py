@@ -2,7 +2,8 @@
 
 One Kafka value is one model.Span, as gogo's jsonpb writes it: ids and binary tags in base64, times in RFC 3339,
 durations as `0.1s`, 64-bit integers as text, enums by name. That is not the JSON of Jaeger's UI and query API
-(`traceID` in hex, times in µs), which is refused. From the model on, it is schemas/formats/jaeger_proto.py.
+(`traceID` in hex, times in µs), which is refused, as is Zipkin's. From the model on, it is
+schemas/formats/jaeger_proto.py.
 """
 
 from __future__ import annotations
@@ -27,7 +28,15 @@ def traces(data: bytes) -> bytes:
     value = load(data)
     if isinstance(value, dict) and ("traceID" in value or "spanID" in value):
         raise Malformed(Reason.MALFORMED, "the JSON of Jaeger's query API, not that of model.Span")
+    if _is_zipkins(value):
+        raise Malformed(Reason.MALFORMED, "Zipkin's JSON is not read: send it through a Collector's zipkin receiver")
     return jaeger_proto.traces(TEXT["Span"](**read(_SPAN, value, "a Jaeger Span")).SerializeToString())
+
+
+def _is_zipkins(value: Any) -> bool:
+    """Its spans come in arrays, and name their own id so."""
+    span = value[0] if isinstance(value, list) and value else value
+    return isinstance(span, dict) and "traceId" in span and "id" in span
 
 
 def timestamp(value: Any) -> dict[str, int]:

@@ -46,14 +46,15 @@ def load(data: bytes) -> Any:
     """JSON to Python. Raises Malformed.
 
     Bytes that are not UTF-8, and halves of surrogate pairs, become U+FFFD: one badly cut log line must not cost the
-    message that it came in.
+    message that it came in. Nor must the NaN and Infinity that Python writes, which are texts then.
     """
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
+        text = _mended(data)
         try:
-            return orjson.loads(_mended(data))
-        except orjson.JSONDecodeError:
+            return _leniently(text) if "NaN" in text or "Infinity" in text else orjson.loads(text)
+        except (ValueError, RecursionError):
             raise Malformed(Reason.MALFORMED, f"not JSON: {error}") from None
 
 
@@ -63,7 +64,11 @@ def exactly(value: Any, data: bytes) -> Any:
     Where there may be one it is read again, several times slower. Raises RecursionError then, above some hundred
     levels.
     """
-    return json.loads(_mended(data), parse_int=_digits) if _LONG in data.translate(_SHAPES) else value
+    return _leniently(_mended(data)) if _LONG in data.translate(_SHAPES) else value
+
+
+def _leniently(text: str) -> Any:
+    return json.loads(text, parse_int=_digits, parse_constant=str)
 
 
 def _digits(text: str) -> int | str:

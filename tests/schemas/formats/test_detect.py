@@ -51,6 +51,7 @@ def test_any_jaeger_span() -> None:
         (b"{}", "jaeger_json"),
         (b'{"resourceLogs":[]}', "jaeger_json"),  # and then Malformed: no ids
         (b"[]", "otlp_proto"),  # and then Malformed
+        (b'[{"traceId":"a","id":"b"}]', "jaeger_json"),  # Zipkin's, which jaeger_json tells by name
         (b"\x0a\x10" + TRACE + b"\x12\x08" + SPAN, "jaeger_proto"),
         (b"\x0a\x08" + SPAN + b"\x12\x08" + SPAN, "jaeger_proto"),
         (b"\x0a\x10" + TRACE, "otlp_proto"),

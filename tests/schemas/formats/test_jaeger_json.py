@@ -31,6 +31,13 @@ def test_json_says_what_protobuf_says() -> None:
         assert jaeger_json.traces(jsonpb(span)) == jaeger_proto.traces(span.SerializeToString())
 
 
+@pytest.mark.parametrize("form", [b"%s", b"[%s]"])
+def test_zipkins_spans_are_told_by_name(form: bytes) -> None:
+    span = {"traceId": "4bf92f3577b34da6a3ce929d0e0e4736", "id": "00f067aa0ba902b7", "kind": "SERVER", "duration": 5}
+    with pytest.raises(Malformed, match="Zipkin"):
+        jaeger_json.traces(form % orjson.dumps(span))
+
+
 def test_both_cases_of_names_and_both_forms_of_numbers() -> None:
     camel = {**MINIMAL, "operationName": "x", "tags": [{"key": "n", "vType": "INT64", "vInt64": "5"}]}
     snake = {

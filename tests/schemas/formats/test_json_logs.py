@@ -81,7 +81,7 @@ def test_nothing_holds_no_logs(data: bytes) -> None:
 
 def test_a_bad_line_is_alone_in_being_bad() -> None:
     good = b'{"message":"x"}'
-    rows = parse(b"\n".join((good, b"oops {", b"42", b'{"a":NaN}', b'{"a":"\xff}', good)))
+    rows = parse(b"\n".join((good, b"oops {", b"42", b'{"a":nan}', b'{"a":"\xff}', good)))
     assert [type(row) for row in rows] == [LogRow, BadLine, BadLine, BadLine, BadLine, LogRow]
     assert rows[1][:2] == (b"oops {", Reason.MALFORMED)
     assert rows[2] == BadLine(b"42", Reason.MALFORMED, "a JSON int, not an object")
@@ -102,6 +102,18 @@ def test_a_text_that_was_cut_badly_costs_a_character(cut: bytes) -> None:
     for value in (b"[%s,%s,%s]", b"[%s,\n%s,\n%s]", b"%s\n%s\n%s"):
         assert parse(value % (good, bad, good)) == [one({"message": "x"}), expected, one({"message": "x"})]
         assert parse(value % (bad, good, bad)) == [expected, one({"message": "x"}), expected]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_what_python_writes_for_no_number_is_a_text(number: str) -> None:
+    line = f'{{"level":"error","msg":"boom","loss":{number},"n":{2**70},"trace_id":"{HEX}"}}'
+    inside, good = json.dumps({"log": line}), '{"msg":"x"}'
+    for value in (line, inside, f"[{line}]", f"{line}\n{good}", f"{good}\n{line}"):
+        row = next(row for row in parse(value.encode()) if row != one({"msg": "x"}))
+        assert isinstance(row, LogRow)
+        log = LogRecord.FromString(row.record)
+        assert (log.severity_number, row.trace_id) == (17, TRACE)
+        assert {pair.key: plain(pair.value) for pair in log.attributes} == {"loss": number, "n": str(2**70)}
 
 
 def test_an_entry_that_is_nested_too_deeply_is_alone_in_being_bad() -> None:
