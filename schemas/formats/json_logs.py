@@ -183,8 +183,9 @@ def _object(value: Any, source: bytes) -> LogRow | BadLine:
         _severity_unsaid(found, record)
     trace_id = _trace(found, record)
     service = _text(found, "service")
-    # A version or an environment on its own may be anything's; beside a service it is the service's.
-    version, environment = (_text(found, "version"), _text(found, "environment")) if service else ("", "")
+    # A version or an environment on its own may be anything's; beside a service it is the service's, GELF's its own.
+    version = _text(found, "version") if service and not _is_gelf(found) else ""
+    environment = _text(found, "environment") if service else ""
     logger = _text(found, "logger")
     resource = _resource(service, version, environment)
     if value.get("source_type") == "opentelemetry" or _is_otlp(found):
@@ -196,6 +197,10 @@ def _object(value: Any, source: bytes) -> LogRow | BadLine:
         value = _flattened(value, scopes)
     cut |= _put_all(record.attributes, value)
     return LogRow(resource, _scope(logger), record.SerializeToString(), trace_id, source if cut else b"")
+
+
+def _is_gelf(found: dict[str, list[Field]]) -> bool:
+    return any(field.name == "shortmessage" for field in found.get("body", ()))
 
 
 def _is_otlp(found: dict[str, list[Field]]) -> bool:

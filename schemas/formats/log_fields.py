@@ -16,12 +16,13 @@ from schemas.remembered import LONGEST
 #: Meaning of names, best first. Shippers add `@timestamp` on their own: an application's own time goes before it.
 FIELDS: dict[str, tuple[str, ...]] = {
     "time": ("timestamp", "time", "ts", "@t", "@timestamp", "datetime", "asctime", "timemillis", "instant", "date",
-             "time.timestamp"),
+             "time.timestamp", "sourcerealtimetimestamp", "realtimetimestamp", "timereported", "isodate", "timeiso8601",
+             "timelocal", "msec"),
     "severity": ("severitynumber", "severitytext", "level", "severity", "log.level", "levelname", "loglevel", "lvl",
                  "@l", "errorseverity", "severitylevel", "log.syslog.severity.name", "log.syslog.severity.code",
                  "syslogseveritytext", "syslogseverity", "status", "priority", "level.name"),
-    "body": ("message", "msg", "body", "log", "@m", "event", "shortmessage", "@mt", "textpayload",
-             "jsonpayload.message", "renderedmessage", "fields.message"),
+    "body": ("formattedmessage", "message", "msg", "body", "log", "@m", "event", "shortmessage", "@mt", "textpayload",
+             "jsonpayload.message", "renderedmessage", "fields.message", "messagetemplate", "content"),
     "trace": ("traceid", "trace.id", "oteltraceid", "@tr", "mdc.traceid", "traceparent", "b3", "xb3traceid",
               "ubertraceid", "xamzntraceid", "awsxraytraceid", "xraytraceid", "logging.googleapis.com/trace",
               "xcloudtracecontext", "operationid", "dd.traceid", "trace.traceid", "span.traceid",

@@ -8,8 +8,8 @@ first line begins in a way that marks the start of a log (STARTS), and later lin
   its own (`[error]`, `[core:error]`), behind a channel's name (`app.ERROR:`), or as the first word with a colon
   (`error:`). A level in the message itself says nothing: "no ERROR found" has no severity. What a container runtime
   writes in front (`TIME stderr F `) does not count; the head of java.util.logging is its second line.
-- Time: a date and time with a zone at the start; without a zone it is nobody's time, and the raw record has its own,
-  which becomes the observed one.
+- Time: a date and time with a zone at the start, logfmt's `time=…` too, or a web server's in brackets; without a zone
+  it is nobody's time, and the raw record has its own, which becomes the observed one.
 - Trace context: traceparent, `trace_id=…`, `[trace.id=…]`, `dd.trace_id=…`, X-Ray's Root=, RFC 5424's
   `[opentelemetry trace_id="…"]`, Spring's `[trace-span]` and `[application,trace,span]` in the head; see
   schemas/formats/trace_fields.py.
@@ -72,9 +72,10 @@ LOGGERS = tuple(
 _DOTNET = {"trce:": TRACE, "dbug:": DEBUG, "fail:": ERROR}  # the words of its console that are its alone
 _LEVEL = re.compile(r"(?<![\w.?&;/])[\"']?(?:log\.)?(?:level|lvl|severity)[\"']?=[\"']?([a-zA-Z]+)(?![\w.])")
 _TIME = re.compile(
-    r"(?:<\d{1,3}>\d{0,2} ?)?\[?"
+    r"(?:<\d{1,3}>\d{0,2} ?)?\[?(?:(?:time|ts|timestamp)=\"?)?"
     r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?\s?(?:Z|UTC|[+-]\d\d(?::?\d\d)?))(?!\d)"
 )
+_COMMON = re.compile(r"\S+ \S+ \S+ (\[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\])")
 _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"  # AWS Lambda's request
 _TIME_WORD = re.compile(
     rf"[-+:.,/TZ]*\d[-+\d:.,/TZ]*(?:[AP]M)?|\d\d-(?:{_MONTH})-\d{{4}}|UTC|GMT|AM|PM|[A-Z]{{2,3}}T|{_DAY}|{_MONTH}|{_UUID}"
@@ -120,7 +121,7 @@ def record(text: str) -> LogRecord:
     head = head_of(text)
     number, log.severity_text = severity(head)
     log.severity_number = number  # type: ignore[assignment]
-    time = _TIME.match(head) or _TIME.match(text)  # of the runtime
+    time = _TIME.match(head) or _TIME.match(text) or _COMMON.match(head)  # the second: the runtime's
     if time is not None:
         log.time_unix_nano = nanoseconds(time[1]) or 0
     context = context_in_text(text)

@@ -12,14 +12,19 @@ _MAX = (1 << 64) - 1  # OTLP's fixed64: until the year 2554
 _EARLIEST = 1e8  # a smaller number of seconds (before March 1973) is a duration or a counter, not a time
 _NUMBER = re.compile(r"\d{9,20}(?:\.\d+)?")
 _ISO = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,18}))?\s?(Z|UTC|[+-]\d\d(?::?\d\d)?)?", re.IGNORECASE
+    r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,18}))?)?\s?"
+    r"(Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?(?:\[[\w/+-]+\])?",  # Java's ZonedDateTime has the zone's name behind it
+    re.IGNORECASE,
 )
+_COMMON = re.compile(r"\[?(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d{4})\]?")  # of web servers
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _TO_MINUTES = len("2026-11-26T08:00")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def nanoseconds(value: Any) -> int | None:
-    """A time field's value in ns: RFC 3339 and its relatives (without a zone: UTC), or a number since the epoch.
+    """A time field's value in ns: RFC 3339 and its relatives (without a zone: UTC), the common log format's, or a
+    number since the epoch.
 
     A number's unit follows from its size: s below 1e11, ms below 1e14, µs below 1e17, else ns. Log4j2's `instant`
     object works too. None for anything else.
@@ -32,6 +37,8 @@ def nanoseconds(value: Any) -> int | None:
         text = value.strip()
         if match := _ISO.fullmatch(text):
             return _from_iso(match)
+        if match := _COMMON.fullmatch(text):
+            return _from_common(match)
         if _NUMBER.fullmatch(text):
             return _from_number(float(text) if "." in text else int(text))
     elif isinstance(value, dict):
@@ -61,9 +68,14 @@ def _from_iso(match: re.Match[str]) -> int | None:
     second, fraction, zone = match.group(6, 7, 8)
     minute = _minute(match[0][:_TO_MINUTES], zone)
     # 60 is a leap second: OTLP's time, like POSIX's, has none, so it is the next second.
-    if minute is None or int(second) > 60:
+    if minute is None or int(second or 0) > 60:
         return None
-    return _in_range((minute + int(second)) * NS + (int(f"{fraction:0<9.9}") if fraction else 0))
+    return _in_range((minute + int(second or 0)) * NS + (int(f"{fraction:0<9.9}") if fraction else 0))
+
+
+def _from_common(match: re.Match[str]) -> int | None:
+    day, month, year, clock, zone = match.groups()
+    return nanoseconds(f"{year}-{_MONTHS.index(month) + 1:02}-{day}T{clock}{zone}") if month in _MONTHS else None
 
 
 @lru_cache(1024)  # that of most logs is that of the log before

@@ -314,6 +314,13 @@ NOON = 1_704_110_400
         (NOON * 10**6 + 1, NOON * 10**9 + 1000),
         (NOON * 10**9 + 1, NOON * 10**9 + 1),
         ({"epochSecond": NOON, "nanoOfSecond": 7}, NOON * 10**9 + 7),
+        ("2024-01-01 12:00:00.5 GMT", NOON * 10**9 + 500_000_000),
+        ("2024-01-01T12:00Z", NOON * 10**9),
+        ("2024-01-01T13:00:00.5+01:00[Europe/Berlin]", NOON * 10**9 + 500_000_000),
+        ("01/Jan/2024:13:00:00 +0100", NOON * 10**9),
+        ("01/Foo/2024:13:00:00 +0100", None),
+        ("32/Jan/2024:13:00:00 +0100", None),
+        ("2024-01-01 13:00:00 CET", None),
         (0.123, None),
         (-NOON, None),
         (True, None),
@@ -340,6 +347,22 @@ def test_a_number_and_its_iso_form_are_the_same_time(seconds: int, nanos: int) -
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=min(seconds, 1 << 34))
     total = int(moment.timestamp()) * 10**9 + nanos
     assert nanoseconds(f"{moment:%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z") == total
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("__REALTIME_TIMESTAMP", str(NOON * 10**6)),  # journalctl -o json
+        ("timereported", "2024-01-01T13:00:00+01:00"),  # rsyslog
+        ("ISODATE", "2024-01-01T13:00:00+01:00"),  # syslog-ng
+        ("time_iso8601", "2024-01-01T13:00:00+01:00"),  # nginx
+        ("time_local", "01/Jan/2024:13:00:00 +0100"),
+        ("msec", f"{NOON}.000"),
+    ],
+)
+def test_names_of_times(name: str, value: str) -> None:
+    assert record({name: value, "msg": "x"}).time_unix_nano == NOON * 10**9
+    assert record({name: value, "@timestamp": NOON + 1}).time_unix_nano == (NOON + 1) * 10**9
 
 
 def test_an_applications_time_goes_before_the_shippers() -> None:
@@ -483,11 +506,33 @@ def test_a_line_of_text_that_a_shipper_sends_has_the_severity_it_states(
 
 
 @pytest.mark.parametrize(
-    "key", ["message", "msg", "body", "log", "Message", "@m", "event", "short_message", "RenderedMessage"]
+    "key",
+    [
+        "message",
+        "msg",
+        "body",
+        "log",
+        "Message",
+        "@m",
+        "event",
+        "short_message",
+        "RenderedMessage",
+        "MessageTemplate",
+        "Content",
+        "MessageTemplate",
+        "Content",
+    ],
 )
 def test_bodies(key: str) -> None:
     assert record({key: "text"}).body.string_value == "text"
     assert attributes({key: "text"}) == {}
+
+
+def test_of_two_bodies_the_one_that_is_filled_in() -> None:
+    log = {"message": "saw {}", "formattedMessage": "saw 5"}  # Logback 1.5
+    assert (record(log).body.string_value, attributes(log)) == ("saw 5", {"message": "saw {}"})
+    log = {"MessageTemplate": "saw {N}", "RenderedMessage": "saw 5"}  # Serilog
+    assert (record(log).body.string_value, attributes(log)) == ("saw 5", {"MessageTemplate": "saw {N}"})
 
 
 def test_a_body_may_have_structure_and_a_message_may_not() -> None:
@@ -818,6 +863,12 @@ def test_vectors_opentelemetry_source() -> None:
     assert attributes(like) == {"resource": {"schema": "x"}}
     others = {"resources": {"cpu": 1}, "attributes": {"a": 1}, "flags": 1}
     assert attributes(others | {"severity": "info"}) == others
+
+
+def test_gelfs_version_is_the_formats() -> None:
+    log = {"version": "1.1", "host": "h", "short_message": "x", "_service": "cart"}
+    assert resource(one(log)) == {"service.name": "cart"}
+    assert attributes(log) == {"version": "1.1", "host": "h"}
 
 
 def test_a_log_without_a_service_has_no_resource() -> None:

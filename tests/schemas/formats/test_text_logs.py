@@ -163,6 +163,9 @@ def test_a_time_needs_its_zone() -> None:
     assert one("[2024-05-01 14:00:00,123+02:00] up").time_unix_nano == ns
     assert one("<34>1 2024-05-01T12:00:00.123Z h a - - - up").time_unix_nano == ns
     assert one("2024-05-01T12:00:00.123Z stderr F 2024-05-01 14:00:00 ERROR up").time_unix_nano == ns
+    assert one("time=2024-05-01T12:00:00.123Z level=info msg=up").time_unix_nano == ns
+    assert one('ts="2024-05-01T12:00:00.123Z" level=info').time_unix_nano == ns
+    assert one('1.2.3.4 - - [01/May/2024:14:00:00 +0200] "GET / HTTP/1.1" 500 12').time_unix_nano == ns - 123_000_000
     assert one("2024-05-01 12:00:00.123 up").time_unix_nano == 0
     assert one("at 2024-05-01T12:00:00.123Z").time_unix_nano == 0
 
