@@ -184,7 +184,7 @@ def _object(value: Any, source: bytes) -> LogRow | BadLine:
     trace_id = _trace(found, record)
     service = _text(found, "service")
     # A version or an environment on its own may be anything's; beside a service it is the service's, GELF's its own.
-    version = _text(found, "version") if service and not _is_gelf(found) else ""
+    version = _text(found, "version") if service and "version" in found and not _is_gelf(found) else ""
     environment = _text(found, "environment") if service else ""
     logger = _text(found, "logger")
     resource = _resource(service, version, environment)
@@ -204,7 +204,7 @@ def _is_gelf(found: dict[str, list[Field]]) -> bool:
 
 
 def _is_otlp(found: dict[str, list[Field]]) -> bool:
-    return any(field.name in _OTLP for field in found.get("severity", ()))
+    return any([field.name in _OTLP for field in found.get("severity", ())])  # a list: of one, nearly always
 
 
 def _lifted(value: dict[str, Any], record: LogRecord) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -390,10 +390,10 @@ def _some_text(value: Any) -> str | None:
 
 def _put_all(into: Any, members: dict[str, Any]) -> bool:
     """Write attributes; a null and an empty object are none. Whether some are texts now, as in `_put`."""
-    cut = False
+    cut, add = False, into.add
     for key, member in members.items():
         if member is not None and member != {}:
-            attribute = into.add()
+            attribute = add()
             attribute.key = key
             cut |= _put(attribute.value, member, _MAX_DEPTH)
     return cut

@@ -65,6 +65,7 @@ SCOPES = "Scopes"  # .NET's, written like this alone: elsewhere scopes are OAuth
 _SPANS = "spans"  # of Rust's tracing: those that the log's is in, and it, last
 _PAIR = {"key", "value"}  # an entry of Log4j2's contextMap with propertiesAsList
 LAYER = 100  # more than any meaning has names: what is around a log comes after all that is in it
+_NESTING = (dict, list)
 _INSIDE = 0.5  # a name in a context comes after the same one at the top
 
 
@@ -86,21 +87,11 @@ def fields_of(value: dict[str, Any], layers: Mapping[str, int]) -> dict[str, lis
     """Members by meaning, best first; `layers` says how far outside the log a name is, from 1."""
     found: dict[str, list[Field]] = {}
     for key, member in value.items():
-        name, after = normal(key), LAYER * layers.get(key, 0)
+        name, after = normal(key), LAYER * layers[key] if key in layers else 0
         if (meaning := _MEANING.get(name)) is not None:
             found.setdefault(meaning[0], []).append(Field(meaning[1] + after, name, value, key, member))
-        if isinstance(member, dict):
-            if name in NESTED:
-                for owner, inner, inner_key in _dotted(name, member, _DEEPEST):
-                    if (meaning := _MEANING.get(inner)) is not None:
-                        field = Field(meaning[1] + after, inner, owner, inner_key, owner[inner_key])
-                        found.setdefault(meaning[0], []).append(field)
-            if name in CONTEXTS:
-                _add_context(found, member, after)
-        elif isinstance(member, list) and (key == SCOPES or name == _SPANS or name in CONTEXTS):
-            for entry in reversed(member):  # the innermost first
-                if isinstance(entry, dict):
-                    _add_context(found, entry, after)
+        if isinstance(member, _NESTING):
+            _add_nested(found, key, name, member, after)
     for several in found.values():
         if len(several) > 1:
             several.sort(key=_rank)
@@ -134,6 +125,21 @@ def _dotted(name: str, value: dict[str, Any], deeper: int) -> Iterator[tuple[dic
         yield value, inner, key
         if deeper and isinstance(leaf, dict):
             yield from _dotted(inner, leaf, deeper - 1)
+
+
+def _add_nested(found: dict[str, list[Field]], key: str, name: str, member: Any, after: int) -> None:
+    """What an object or an array has."""
+    if isinstance(member, dict):
+        for owner, inner, inner_key in _dotted(name, member, _DEEPEST) if name in NESTED else ():
+            if (meaning := _MEANING.get(inner)) is not None:
+                field = Field(meaning[1] + after, inner, owner, inner_key, owner[inner_key])
+                found.setdefault(meaning[0], []).append(field)
+        if name in CONTEXTS:
+            _add_context(found, member, after)
+    elif key == SCOPES or name == _SPANS or name in CONTEXTS:
+        for entry in reversed(member):  # the innermost first
+            if isinstance(entry, dict):
+                _add_context(found, entry, after)
 
 
 def _add_context(found: dict[str, list[Field]], context: dict[str, Any], after: int) -> None:

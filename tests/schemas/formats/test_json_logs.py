@@ -519,8 +519,6 @@ def test_a_line_of_text_that_a_shipper_sends_has_the_severity_it_states(
         "RenderedMessage",
         "MessageTemplate",
         "Content",
-        "MessageTemplate",
-        "Content",
     ],
 )
 def test_bodies(key: str) -> None:
