@@ -215,8 +215,10 @@ def _lifted(value: dict[str, Any], record: LogRecord) -> tuple[dict[str, Any], d
         del rest["flags"]
     own, around, resource = (_taken(rest, name) for name in ("attributes", "resource", "resources"))
     resource = _taken(around, "attributes") | resource
-    twice = {name: member for name, member in own.items() if name in rest}
-    return own | {"attributes": twice, "resource": around} | rest, resource
+    if around:
+        rest["resource"] = around
+    twice = {name: member for name, member in own.items() if name in rest or name == "attributes"}
+    return own | {"attributes": twice} | rest, resource
 
 
 def _taken(members: dict[str, Any], name: str) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from schemas.remembered import LONGEST
 #: Meaning of names, best first. Shippers add `@timestamp` on their own: an application's own time goes before it.
 FIELDS: dict[str, tuple[str, ...]] = {
     "time": ("timestamp", "time", "ts", "@t", "@timestamp", "datetime", "asctime", "timemillis", "instant", "date",
-             "time.timestamp", "sourcerealtimetimestamp", "realtimetimestamp", "timereported", "isodate", "timeiso8601",
-             "timelocal", "msec"),
+             "time.timestamp", "sourcerealtimetimestamp", "realtimetimestamp", "timereported", "isodate", "msec",
+             "timeiso8601", "timelocal"),
     "severity": ("severitynumber", "severitytext", "level", "severity", "log.level", "levelname", "loglevel", "lvl",
                  "@l", "errorseverity", "severitylevel", "log.syslog.severity.name", "log.syslog.severity.code",
                  "syslogseveritytext", "syslogseverity", "status", "priority", "level.name"),

@@ -82,7 +82,7 @@ def _is_log(name: str, member: dict[str, Any], value: dict[str, Any]) -> bool:
         return False
     if any(isinstance(beside, str) and meaning_of(key) == "body" for key, beside in value.items()):
         return False
-    return any(meaning_of(key) in _SAYS_A_LOG for key in member)
+    return any(meaning_of(key) in _SAYS_A_LOG and normal(key) != "status" for key in member)
 
 
 def _without(value: dict[str, Any], key: str) -> dict[str, Any]:

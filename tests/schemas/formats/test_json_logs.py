@@ -859,6 +859,9 @@ def test_vectors_opentelemetry_source() -> None:
     like = {"severity_number": 17, "body": "boom", "resource": {"attributes": resources, "schema": "x"}, "service": "a"}
     assert resource(one(like)) == resources | {"service.name": "a"}
     assert attributes(like) == {"resource": {"schema": "x"}}
+    named = {"attributes": {"resource": "a", "attributes": "b"}, "severity_number": 17}
+    assert attributes(named) == {"resource": "a", "attributes": {"attributes": "b"}}
+    assert attributes(named | {"resource": "c"}) == {"resource": "c", "attributes": named["attributes"]}
     others = {"resources": {"cpu": 1}, "attributes": {"a": 1}, "flags": 1}
     assert attributes(others | {"severity": "info"}) == others
 

@@ -72,8 +72,9 @@ def test_azures_records_are_logs_of_their_own() -> None:
     logs = [LogRecord.FromString(row.record) for row in rows]
     assert [(log.body.string_value, log.severity_number) for log in logs] == [("a", 17), ("b", 9)]
     assert rows[0].trace_id == TRACE
-    for own in ({"records": records, "level": "info"}, {"records": []}, {"records": ["a"]}):
-        assert len(parse(json.dumps(own).encode())) == 1, "an application's own"
+    applications: list[dict[str, Any]] = [{"records": records, "level": "info"}, {"records": []}, {"records": ["a"]}]
+    for own in applications:
+        assert len(parse(json.dumps(own).encode())) == 1
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,7 @@ def test_azures_records_are_logs_of_their_own() -> None:
         {"level": "info", "message": "sent", "payload": TEXT},
         {"level": "info", "message": "sent", "log": {"level": "error", "message": "x"}},
         {"level": "info", "json": {"a": 1}},
+        {"level": "info", "record": {"status": "error"}},
         {"level": "info", "message": "boom {"},
     ],
 )
