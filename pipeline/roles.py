@@ -31,7 +31,7 @@ SILENT = 3.0  # seconds after which it is said that there is no answer: to give 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a role does with which topics; its ACLs follow from it (pipeline/kafka/acls.py).
+    """What a role does with which topics; its ACLs follow from it (pipeline/rights.py).
 
     `reads` is what its group consumes. `replays` is what it has written and reads again, outside its group, when it
     takes over; `trims`, what it deletes old records of. `by_signal`: `--signals` gives it a group for each signal.

@@ -7,11 +7,12 @@ import sys
 
 import click
 
+from pipeline import rights
 from pipeline.commands.console import FILE, PRINT, ROLES, asking, bad, good, loaded, note, plural
 from pipeline.configuration.yaml_tree import CONNECTIONS
-from pipeline.kafka import acls as rights
+from pipeline.kafka import tools
 from pipeline.kafka.granted import missing, unguarded
-from pipeline.printed import FORMS, kafka_cli
+from pipeline.printed import FORMS
 
 
 @click.command()
@@ -57,7 +58,7 @@ def acls(file: str, names: list[str], user: str | None, form: str | None) -> Non
         if acl not in lacking:
             good(str(acl))
     for acl in lacking:
-        bad(f"{acl}: {kafka_cli.remedy(config.kafka, acl)}")
+        bad(f"{acl}: {tools.remedy(config.kafka, acl)}")
     click.echo(f"{plural(len(wanted) - len(lacking), 'right')}, {len(lacking)} missing")
     if open_to_all:
         note("these brokers check no rights: they have no authorizer (`authorizer.class.name`)")

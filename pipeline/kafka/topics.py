@@ -23,6 +23,7 @@ from aiokafka.errors import (
 )
 
 from pipeline.config import Config
+from pipeline.kafka import tools
 from pipeline.kafka.security import client_kwargs
 from schemas.envelope import ENVELOPE_BYTES
 from schemas.errors import ConfigError, Permanent, Unavailable
@@ -260,9 +261,7 @@ def _resize(partitions: int) -> str:
 
 
 def _alter(config: Config, topic: str, key: str, value: str | int) -> str:
-    from pipeline.printed import kafka_cli  # which needs this module
-
-    return f"`{kafka_cli.setting(config.kafka, topic, key, value)}` sets it"
+    return f"`{tools.setting(config.kafka, topic, key, value)}` sets it"
 
 
 _IN_SYNC = "min.insync.replicas"

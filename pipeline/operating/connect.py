@@ -20,11 +20,12 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from pipeline.config import Config, Input
-from pipeline.kafka import acls, granted, topics
+from pipeline.kafka import granted, tools, topics
+from pipeline.kafka.acls import Acl, Resource
 from pipeline.kafka.overheard import Overheard
 from pipeline.operating import beginning
 from pipeline.operating.raw_look import look
-from pipeline.printed import kafka_cli
+from pipeline.rights import needed
 from pipeline.roles import Role, diagram, expand
 from schemas.errors import ConfigError, TailraceError, Unavailable
 from schemas.http_client import in_words
@@ -86,7 +87,7 @@ async def _kafka(config: Config, roles: Sequence[Role]) -> AsyncIterator[Finding
         yield found
         return
     yield Finding(True, subject, "answers", time.monotonic() - began)
-    wanted = acls.needed(config, [role.name for role in roles]) if config.kafka.transactions else []
+    wanted = needed(config, [role.name for role in roles]) if config.kafka.transactions else []
     began = time.monotonic()
     lacking = await _answer(granted.missing(config, wanted), "rights")
     asked = time.monotonic() - began
@@ -99,7 +100,7 @@ async def _kafka(config: Config, roles: Sequence[Role]) -> AsyncIterator[Finding
     for item in config.inputs:
         name = f"raw topic {item.topic}"
         if item.topic in touched & found.keys():
-            readable = acls.Acl(acls.Resource("topic", item.topic), "Read") not in lacking
+            readable = Acl(Resource("topic", item.topic), "Read") not in lacking
             yield await _raw(config, item, found[item.topic], readable)
         elif item.topic in touched:
             yield Finding(False, name, "does not exist; the producers' side creates it")
@@ -111,7 +112,7 @@ async def _kafka(config: Config, roles: Sequence[Role]) -> AsyncIterator[Finding
     async for finding in _internal(config, touched):
         yield finding
     for acl in lacking:
-        yield Finding(False, f"ACL {acl}", kafka_cli.remedy(config.kafka, acl))
+        yield Finding(False, f"ACL {acl}", tools.remedy(config.kafka, acl))
     if not lacking:
         yield Finding(True, "ACLs", f"all {len(wanted)} rights that the roles need", asked)
 
@@ -229,7 +230,7 @@ def _mended(text: str) -> str:
 async def _topic(name: str, sink: Sink) -> Finding:
     """Whether the brokers of a kafka sink have its topic, and let it write; listing all topics makes none."""
     subject, began = f"sink {name} {', '.join(sink.servers)}", time.monotonic()
-    write = acls.Acl(acls.Resource("topic", sink.topic), "Write")
+    write = Acl(Resource("topic", sink.topic), "Write")
 
     async def asked() -> tuple[dict[str, int], bool]:
         admin = AIOKafkaAdminClient(**connection(sink.bootstrap_servers, sink.security, f"sinks.{name}.security"))
@@ -247,7 +248,7 @@ async def _topic(name: str, sink: Sink) -> Finding:
         return answer
     found, writable = answer
     if not writable:
-        return Finding(False, subject, f"ACL {write}: {kafka_cli.remedy(sink, write)}")
+        return Finding(False, subject, f"ACL {write}: {tools.remedy(sink, write)}")
     if sink.topic not in found:
         return Finding(False, subject, f"{sink.topic} does not exist")
     return Finding(True, subject, f"{found[sink.topic]} partitions", time.monotonic() - began)

@@ -19,12 +19,12 @@ from aiokafka.structs import RecordMetadata
 
 from pipeline.config import Config
 from pipeline.kafka import topics
-from pipeline.kafka.acls import DEAD_LETTERS
 from pipeline.kafka.commit import MAX_REQUEST_BYTES
 from pipeline.kafka.pace import TRANSACTION_TIMEOUT_MS
 from pipeline.kafka.security import client_kwargs
 from pipeline.kafka.topics import Topics
 from pipeline.operating.dead_letters import Found, Identity, Queue, Wanted
+from pipeline.rights import DEAD_LETTERS
 from schemas.dead_letter import DeadLetter, Receipt
 from schemas.errors import ConfigError
 from schemas.kafka_client import let_go

@@ -18,8 +18,9 @@ from click.testing import CliRunner, Result
 from pipeline.cli import cli
 from pipeline.config import Config
 from pipeline.kafka import granted
-from pipeline.kafka.acls import CREATOR, RESIZER, Acl, Resource, needed
+from pipeline.kafka.acls import Acl, Resource
 from pipeline.kafka.topics import ensure, partition_counts
+from pipeline.rights import CREATOR, RESIZER, needed
 from tests.end_to_end import holdings, truth
 from tests.end_to_end.harness import ALL_ROLES, RAW_PARTITIONS, Destinations, Pipeline, running
 from tests.end_to_end.traffic import Batches, Feed, Shop

@@ -12,9 +12,10 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from pipeline.config import Config
-from pipeline.kafka.acls import CREATOR, Acl, Resource, by_user, needed
+from pipeline.kafka.acls import Acl, Resource
 from pipeline.kafka.topics import topic_specs
 from pipeline.printed import FORMS, kafka_cli, strimzi, terraform
+from pipeline.rights import CREATOR, by_user, needed
 from schemas.errors import ConfigError
 from tests.pipeline.authorized import Right, rights_of_commands
 from tests.pipeline.configs import MINIMAL

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.config import Config
-from pipeline.kafka.acls import CANARY, CREATOR, DEAD_LETTERS, Acl, Resource, by_user, grouped, needed
+from pipeline.kafka.acls import Acl, Resource, grouped
+from pipeline.rights import CANARY, CREATOR, DEAD_LETTERS, by_user, needed
 from pipeline.roles import Role, diagram
 from schemas.errors import ConfigError
 from tests.pipeline.configs import MINIMAL, config_for
