@@ -54,19 +54,18 @@ def topics(file: str, create: bool, form: str | None) -> None:
         note("kafka.transactions is false: these brokers make topics on first use, nothing to check")
         return
     with asking(config):
-        problems = asyncio.run(internal.ensure(config) if create else internal.check(config))
-        hints = asyncio.run(internal.hints(config))
-    wrong = {problem.topic for problem in problems}
+        found = asyncio.run(internal.survey(config, create))
+    wrong = {problem.topic for problem in found.problems}
     for spec in internal.topic_specs(config):
         if spec.name not in wrong:
             good(f"{spec.name}: {plural(spec.partitions, 'partition')}")
-    if hints.thin:
-        note(internal.told_thin(hints.thin))
-    if hints.short_decisions:
-        note(hints.short_decisions)
-    if hints.created:
-        note(internal.told_created(hints.created))
-    for problem in problems:
+    if found.thin:
+        note(internal.told_thin(found.thin))
+    if found.short_decisions:
+        note(found.short_decisions)
+    if found.created:
+        note(internal.told_created(found.created))
+    for problem in found.problems:
         bad(str(problem))
-    if problems:
+    if found.problems:
         sys.exit(1)

@@ -302,25 +302,33 @@ async def check(config: Config) -> list[TopicProblem]:
     return await with_admin(config, _problems)
 
 
-class Hints(NamedTuple):
-    """What no worker waits for.
+class Survey(NamedTuple):
+    """What is wrong with the internal topics, and what might be better, for which no worker waits.
 
     `thin`: topics, internal and raw, that have REPLICATED replicas and may acknowledge what one broker alone has.
     `short_decisions`: what to set if the raw topics that `sample` reads itself outlive its verdicts, which shortens the
     outage that it survives; "" if they do not.
     """
 
+    problems: list[TopicProblem]
     thin: list[str]
     short_decisions: str
     created: list[str]
     """Raw topics whose timestamps are the producers' own, which are the clock of the sampling."""
 
 
-async def hints(config: Config) -> Hints:
-    """What might be better. Raises like `ensure`."""
-    if not config.kafka.transactions:
-        return Hints([], "", [])
-    return await with_admin(config, _hints)
+async def survey(config: Config, create: bool = False) -> Survey:
+    """Like `check`, or like `ensure` with `create`, and with what might be better. Brokers must have transactions."""
+    look = _create_and_check if create else _problems
+
+    async def asked(admin: AIOKafkaAdminClient, config: Config) -> Survey:
+        problems = await look(admin, config)
+        short = await _short_decisions(admin, config) if direct_topics(config) else ""
+        told = await settings(admin, sorted(set(config.traced) & (await _partitions(admin)).keys()))
+        created = [name for name, found in told.items() if found.get(_TIMESTAMPS) == "CreateTime"]
+        return Survey(problems, await _thin(admin, config), short, created)
+
+    return await with_admin(config, asked)
 
 
 def told_thin(names: Collection[str]) -> str:
@@ -384,13 +392,6 @@ async def _problems(admin: AIOKafkaAdminClient, config: Config) -> list[TopicPro
     wanted = [*(spec.name for spec in topic_specs(config)), *direct_topics(config)]
     names = [name for name in wanted if name in partitions]
     return compare(config, partitions, await settings(admin, names), await _in_force(admin, config))
-
-
-async def _hints(admin: AIOKafkaAdminClient, config: Config) -> Hints:
-    short = await _short_decisions(admin, config) if direct_topics(config) else ""
-    told = await settings(admin, sorted(set(config.traced) & (await _partitions(admin)).keys()))
-    created = [name for name, found in told.items() if found.get(_TIMESTAMPS) == "CreateTime"]
-    return Hints(await _thin(admin, config), short, created)
 
 
 async def _thin(admin: AIOKafkaAdminClient, config: Config) -> list[str]:

@@ -153,11 +153,11 @@ async def _raw(config: Config, source: Input, partitions: int, readable: bool) -
 
 async def _internal(config: Config, touched: set[str]) -> AsyncIterator[Finding]:
     began = time.monotonic()
-    found = await _answer(topics.check(config), "internal topics")
+    found = await _answer(topics.survey(config), "internal topics")
     if isinstance(found, Finding):
         yield found
         return
-    problems = [problem for problem in found if problem.topic in touched]
+    problems = [problem for problem in found.problems if problem.topic in touched]
     raw = {item.topic for item in config.inputs}
     for problem in problems:
         kind = "raw" if problem.topic in raw else "internal"
@@ -165,15 +165,11 @@ async def _internal(config: Config, touched: set[str]) -> AsyncIterator[Finding]
     if not problems:
         count = len(touched & {spec.name for spec in topics.topic_specs(config)})
         yield Finding(True, "internal topics", f"{count} as they must be", time.monotonic() - began)
-    hints = await _answer(topics.hints(config), "topics")
-    if isinstance(hints, Finding):
-        yield hints
-        return
-    if thin := [name for name in hints.thin if name in touched]:
+    if thin := [name for name in found.thin if name in touched]:
         yield Finding(True, "topics", topics.told_thin(thin), hint=True)
-    if hints.short_decisions and topics.Topics(config.kafka.prefix).decisions in touched:
-        yield Finding(True, "topics", hints.short_decisions, hint=True)
-    if created := [name for name in hints.created if name in touched]:
+    if found.short_decisions and topics.Topics(config.kafka.prefix).decisions in touched:
+        yield Finding(True, "topics", found.short_decisions, hint=True)
+    if created := [name for name in found.created if name in touched]:
         yield Finding(True, "topics", topics.told_created(created), hint=True)
 
 

@@ -16,9 +16,9 @@ from pipeline.kafka.topics import (
     check,
     compare,
     ensure,
-    hints,
     partition_counts,
     placed_by_trace,
+    survey,
     topic_specs,
 )
 from schemas.errors import Unavailable
@@ -160,11 +160,11 @@ def test_settings_that_may_not_be_read_are_not_judged() -> None:
 async def test_topics_that_acknowledge_too_early_are_a_hint(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_for(kafka.bootstrap, prefix="thin")
     assert await ensure(config) == []
-    assert (await hints(config)).thin == [], "with one replica there is nothing to be in sync with"
+    assert (await survey(config)).thin == [], "with one replica there is nothing to be in sync with"
     monkeypatch.setattr(internal, "REPLICATED", 1)
-    assert (await hints(config)).thin == [spec.name for spec in topic_specs(config)]
+    assert (await survey(config)).thin == [spec.name for spec in topic_specs(config)]
     monkeypatch.setattr(internal, "LEAST_IN_SYNC", 1)
-    assert (await hints(config)).thin == []
+    assert (await survey(config)).thin == []
 
 
 async def test_verdicts_outlive_the_raw_topics_that_sample_reads(kafka: Kafka) -> None:
@@ -188,12 +188,12 @@ async def test_verdicts_outlive_the_raw_topics_that_sample_reads(kafka: Kafka) -
 
     await eventually(known, 10, "the raw topics are there")
     assert await ensure(late) == []
-    assert (await hints(late)).short_decisions == ""
+    assert (await survey(late)).short_decisions == ""
     assert await check(early) == [], "it stops no worker"
-    told = (await hints(early)).short_decisions
+    told = (await survey(early)).short_decisions
     assert f"outliving-early.decisions: retention.ms is {DAY_MS + 600_000}:" in told
     assert f"set it to {7 * DAY_MS + 600_000}" in told
-    assert (await hints(config_for(kafka.bootstrap, prefix="outliving-early"))).short_decisions == ""
+    assert (await survey(config_for(kafka.bootstrap, prefix="outliving-early"))).short_decisions == ""
 
 
 async def test_create_then_check(every_kafka: Kafka) -> None:
