@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,9 +12,17 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+HOT = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for package in ("schemas", "processors")
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if "\nimport cython\n" in path.read_text(encoding="utf-8")
+]
+"""The modules that are compiled."""
 _scanner = find_spec("schemas.otlp_scan")
 COMPILED = _scanner is not None and not str(_scanner.origin).endswith(".py")
 """Whether the hot modules run compiled here."""
+BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 
 
 def python_path() -> str:
@@ -32,3 +41,8 @@ def committed(*patterns: str) -> list[Path]:
 def read_yaml(path: Path | str) -> Any:
     """A YAML file's content, by its path from the root."""
     return yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """What a page shows in a language."""
+    return [text for found, text in BLOCK.findall(page.read_text(encoding="utf-8")) if found == language]

@@ -12,14 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.harness import Worker
-from tests.repository import ROOT
-
-HOT = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for package in ("schemas", "processors")
-    for path in sorted((ROOT / package).rglob("*.py"))
-    if "\nimport cython\n" in path.read_text(encoding="utf-8")
-]
+from tests.repository import HOT, ROOT
 
 
 def test_every_hot_module_is_what_this_run_is_about() -> None:

@@ -20,19 +20,14 @@ from pipeline.demo import command as demo
 from pipeline.roles import diagram
 from pipeline.telemetry import METRICS
 from tests.deploy.promql import known_metrics
-from tests.repository import ROOT, committed
+from tests.repository import ROOT, blocks, committed
 
 PAGES = committed("*.md")
-BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 ANY_BLOCK = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 COMMAND_IN_A_LINE = re.compile(r"`(tailrace\s[a-z][^`]*)`")
 METRIC = re.compile(r"\btailrace_[a-z_]*[a-z](?![\w*])")
 LINES_OF_THE_FIRST_CONFIGURATION = 10
 FEWEST_LINES_OF_THE_README = 30
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return [text for found, text in BLOCK.findall(page.read_text(encoding="utf-8")) if found == language]
 
 
 def configurations() -> list[Any]:

@@ -75,6 +75,15 @@ def test_documents_and_code_name_files_that_exist() -> None:
     assert missing == {}
 
 
+def test_what_tests_share_is_in_no_test_module() -> None:
+    """Who changes a test need not know who else has use of what is beside it."""
+    taken = re.compile(r"^ *(from tests(?:\.\w+)*\.test_\w+|from tests[.\w]* import test_\w+)", re.MULTILINE)
+    found = {
+        str(page): taken.findall(page.read_text(encoding="utf-8")) for page in committed("tests/*.py", "bench/*.py")
+    }
+    assert not {page: names for page, names in found.items() if names}
+
+
 def _anchor(heading: str) -> str:
     """How GitHub names a heading in links."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -19,8 +19,7 @@ from pathlib import Path
 import pytest
 from Cython.Utils import GENERATED_BY_MARKER
 
-from tests.repository import ROOT, committed
-from tests.test_compiled import HOT
+from tests.repository import HOT, ROOT, committed
 
 PACKAGES = ("pipeline", "processors", "schemas", "sinks")
 SUITE = "tests/schemas/test_otlp_scan.py"

@@ -12,7 +12,7 @@ from bench.contestants import LEAN, MODES, TAILRACE
 from bench.load import Load
 from bench.report import compare_text
 from bench.verdicts import Mix, digest
-from tests.bench.test_report import MACHINE
+from tests.bench.results import MACHINE
 from tests.repository import COMPILED
 from tests.services import Kafka
 

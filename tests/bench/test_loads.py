@@ -9,25 +9,11 @@ import pytest
 from bench import sweep
 from bench.bars import LEAST_CPU, LEAST_MEMORY, TWO
 from bench.compare import parsed
-from bench.compare_tables import DEFAULTS, heading
+from bench.compare_tables import heading
 from bench.contestants import MODES, TAILRACE
 from bench.loads import COLUMNS, GROWTH_COLUMNS, growth_rows, rows
 from bench.measure import load_results
-
-
-def one(cpu: float, *, broker: float = 0.0, rss: int = 100, missing: int = 0) -> dict[str, Any]:
-    return {
-        "cpu_per_million": cpu,
-        "broker_cpu_per_million": broker,
-        "peak_rss_bytes": {"x": rss << 20},
-        "missing_traces": missing,
-        "surplus_traces": 0,
-    }
-
-
-def series(mode: str, sides: dict[str, list[dict[str, Any]]], **unusual: Any) -> dict[str, Any]:
-    return {"mode": mode, "options": {**DEFAULTS, "failures": True, **unusual}, "sides": sides}
-
+from tests.bench.results import one, series
 
 KEYED = {
     TAILRACE: [one(2.0), one(1.0), one(4.0)],

@@ -14,20 +14,11 @@ import pytest
 from bench import sizing, transactions
 from bench import throughput_tables as throughput
 from bench.report import DOCS, PLACE, SOURCES, TABLES, filled, markdown
+from tests.bench.results import MACHINE
 from tests.repository import ROOT, committed
 
 PAGES = sorted(DOCS.rglob("*.md"))
 LINKED = re.compile(r"\]\((performance-[\w-]+\.md|explanation/[\w-]+\.md)")
-MACHINE = {
-    "cpu": "A",
-    "cores": 2,
-    "memory_gib": 8.0,
-    "kernel": "Linux 6",
-    "python": "3.11.7",
-    "load_before": 0.1,
-    "commit": "abc",
-    "date": "2026-01-01 00:00 UTC",
-}
 WINDOW = {
     "transactions": 12.0,
     "control_records": 50.4,

@@ -6,7 +6,7 @@ from bench.bars import LEAST_CPU, LEAST_MEMORY, TWO
 from bench.contestants import TAILRACE
 from bench.measure import load_results
 from bench.summary import COLUMNS, rows
-from tests.bench.test_loads import one, series
+from tests.bench.results import one, series
 
 
 def told(**sides: list[dict[str, object]]) -> list[list[str]]:

@@ -13,9 +13,12 @@ from pipeline.config import Config
 from pipeline.roles import diagram
 from pipeline.telemetry import METRICS
 from pipeline.watching import zeros
+from schemas.decision import DecisionRecord
 from tests.deploy.dashboards import queries
-from tests.services import Prometheus
+from tests.end_to_end.harness import Pipeline
+from tests.services import Prometheus, eventually
 
+SOON_SECONDS = 40.0
 # Labels that only data can tell: a metric's name, the partitions that a worker gets, a destination's answers.
 LATER = {
     "tailrace_tail_reads_total",
@@ -52,3 +55,23 @@ def late_counters(config: Config, samples: Iterable[Sample]) -> set[str]:
     begun = {(name, frozenset(labels.items())) for name, labels in zeros.zeros(config, roles)}
     found = {(sample.name, frozenset(sample.labels.items())) for sample in samples if sample.name in counters}
     return {f"{name} {dict(labels)}" for name, labels in found - begun}
+
+
+async def policies(pipeline: Pipeline) -> dict[int, set[str]]:
+    """What the log of decisions says of each trace, "" for dropped."""
+    found: dict[int, set[str]] = {}
+    for record in await pipeline.records([pipeline.topics.decisions]):
+        decisions = DecisionRecord.decode(record.value)
+        for key, verdict in zip(decisions.keys, decisions.verdicts, strict=True):
+            found.setdefault(key, set()).add(verdict.policy)
+    return found
+
+
+async def decided(pipeline: Pipeline, count: int, known: set[int]) -> set[int]:
+    """The traces with a verdict, once there are `count` more than the known ones."""
+
+    async def more() -> set[int]:
+        found = set(await policies(pipeline))
+        return found if len(found - known) >= count else set()
+
+    return await eventually(more, SOON_SECONDS, f"{count} more traces are decided")

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.demo.ledger import Figures
+from tests.end_to_end.begun import DEADLINE_SECONDS, begun
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus
-from tests.services.process import guarded
-
-ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_SECONDS = 120.0
 
 
 class Finished(NamedTuple):
@@ -28,15 +23,6 @@ class Finished(NamedTuple):
         """The one object on standard output; fails if there is anything else."""
         figures: dict[str, Any] = json.loads(self.out)
         return figures
-
-
-async def begun(nothing: Path, *arguments: str) -> asyncio.subprocess.Process:
-    """The command in a process of its own, on a machine without any program: no Java, no Go, no compiler."""
-    environment = {**os.environ, "PATH": str(nothing), "PYTHONPATH": str(ROOT)}
-    return await asyncio.create_subprocess_exec(
-        *guarded([sys.executable, "-m", *arguments]), cwd=nothing, env=environment,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
 
 
 async def finished(process: asyncio.subprocess.Process) -> Finished:

@@ -14,11 +14,10 @@ from pipeline.demo.traffic import Traffic
 from pipeline.worker import running
 from schemas.ids import trace_key
 from tests.pipeline.kafka import DEADLINE
-from tests.pipeline.test_direct import Keyed
-from tests.repository import ROOT, read_yaml
+from tests.pipeline.keyed import Keyed
+from tests.repository import ROOT, blocks, read_yaml
 from tests.schemas.rows import scan_span
 from tests.services import Collector, Kafka, eventually
-from tests.test_documents import blocks
 
 NOON = 1_800_000_000_000_000_000
 DECISION_WAIT = 15  # seconds: longer than the sending takes

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end.test_demo import DEADLINE_SECONDS, begun
+from tests.end_to_end.begun import DEADLINE_SECONDS, begun
 from tests.services import eventually
 from tests.services.chromium import Chromium, Tab
 

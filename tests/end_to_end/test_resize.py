@@ -14,17 +14,16 @@ from click.testing import CliRunner
 from pipeline.cli import cli
 from pipeline.configuration.config_file import load
 from pipeline.roles import wait_for_servers
-from schemas.decision import DecisionRecord
 from schemas.errors import ConfigError
 from schemas.ids import trace_key
 from tests.end_to_end import holdings, truth
 from tests.end_to_end.harness import RAW_PARTITIONS, SESSION_TIMEOUT, Pipeline, Worker, running
+from tests.end_to_end.observed import SOON_SECONDS, decided, policies
 from tests.end_to_end.traffic import Batches, Feed, Message, Shop, encode, producer, send
 from tests.end_to_end.truth import Log, Span, Trace
 from tests.services import Kafka, eventually
 
 RATE = 40.0  # requests per second, five spans each
-SOON_SECONDS = 40.0
 DECIDED = 60  # traces, before a resize: some of each kind
 LATE = 40  # traces of which more comes after a resize
 
@@ -117,26 +116,6 @@ async def gone(pipeline: Pipeline) -> bool:
         if answer.groups[0][2] != "Empty":
             return False
     return True
-
-
-async def policies(pipeline: Pipeline) -> dict[int, set[str]]:
-    """What the log of decisions says of each trace, "" for dropped."""
-    found: dict[int, set[str]] = {}
-    for record in await pipeline.records([pipeline.topics.decisions]):
-        decisions = DecisionRecord.decode(record.value)
-        for key, verdict in zip(decisions.keys, decisions.verdicts, strict=True):
-            found.setdefault(key, set()).add(verdict.policy)
-    return found
-
-
-async def decided(pipeline: Pipeline, count: int, known: set[int]) -> set[int]:
-    """The traces with a verdict, once there are `count` more than the known ones."""
-
-    async def more() -> set[int]:
-        found = set(await policies(pipeline))
-        return found if len(found - known) >= count else set()
-
-    return await eventually(more, SOON_SECONDS, f"{count} more traces are decided")
 
 
 async def more_of(feed: Feed, kafka: Kafka, pipeline: Pipeline, keys: set[int]) -> None:

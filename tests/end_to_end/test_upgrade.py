@@ -18,8 +18,8 @@ import pytest
 from schemas.packing import unpack
 from tests.end_to_end import holdings, truth
 from tests.end_to_end.harness import RAW_PARTITIONS, Pipeline, Worker, running
+from tests.end_to_end.observed import decided
 from tests.end_to_end.releases import FORMATS, NEXT_READS, PREVIOUS, installed, of_the_next_version
-from tests.end_to_end.test_resize import decided
 from tests.end_to_end.traffic import Batches, Feed, Shop
 from tests.repository import ROOT
 from tests.services import Kafka, eventually

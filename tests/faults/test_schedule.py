@@ -12,7 +12,7 @@ from tests.faults.actions import ACTIONS
 from tests.faults.measure import MEASUREMENTS
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.schedule import DESTINATIONS, KINDS, LONG, SHORT, SINKS, Shape, schedule
-from tests.faults.test_seeds import SEEDS, seeds
+from tests.faults.seeds import SEEDS, seeds
 
 SINK_ROLES = {f"sink.{name}" for name in DESTINATIONS}
 ROLES = {"ingest", "sample", "aggregate"} | SINK_ROLES

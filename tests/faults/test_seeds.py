@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,18 +10,8 @@ import pytest
 from tests.end_to_end.harness import Destinations
 from tests.faults.run import run
 from tests.faults.schedule import SHORT, schedule
-from tests.repository import ROOT
+from tests.faults.seeds import seeds
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus
-
-SEEDS = 3
-DIGITS = 4  # of the commit's hash, for each seed
-
-
-def seeds() -> list[int]:
-    """From the commit; outside a clone always the same ones."""
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    commit = asked.stdout.strip() or "0123456789ab"
-    return [int(commit[DIGITS * i : DIGITS * (i + 1)], 16) for i in range(SEEDS)]
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import zlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from pipeline import telemetry
@@ -28,12 +27,12 @@ from schemas.decision import Checkpoint, DecisionRecord
 from schemas.errors import ConfigError
 from schemas.ids import trace_key
 from tests.pipeline.kafka import DEADLINE, committed, create
+from tests.pipeline.keyed import Keyed
 from tests.pipeline.stages import (
     Stages,
     administration,
     busy,
     holds,
-    log_of,
     more_kept,
     now,
     partition,
@@ -43,31 +42,6 @@ from tests.pipeline.stages import (
 from tests.services import Kafka, eventually
 
 HOUR = 3_600_000
-
-
-class Keyed(Stages):
-    """One pipeline without ingest: raw topics with N partitions each, keyed by the name of the trace."""
-
-    SECTIONS = {"regroup": "never"}
-
-    def placed(self, name: str) -> int:
-        """Where a trace goes: some hash, which is not that of Tailrace."""
-        return zlib.crc32(name.split("/")[0].encode()) % self.config.kafka.partitions
-
-    async def produce(
-        self, producer: AIOKafkaProducer, *names: str, partition: int | None = None, at: int | None = None
-    ) -> None:
-        """Spans, each trace where it belongs unless `partition` says otherwise."""
-        by_place: dict[int, list[str]] = {}
-        for name in names:
-            by_place.setdefault(self.placed(name), []).append(name)
-        for place, found in by_place.items():
-            await super().produce(producer, *found, partition=place, at=at)
-
-    async def log(self, producer: AIOKafkaProducer, name: str, body: str) -> None:
-        """A log of a trace; without a name it belongs to none."""
-        topic = f"{self.raw}.logs"
-        await producer.send_and_wait(topic, log_of(name, body), partition=self.placed(name) if name else 0)
 
 
 @pytest.fixture

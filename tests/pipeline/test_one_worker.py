@@ -22,7 +22,7 @@ from pipeline.kafka.topics import direct_topics
 from pipeline.operating.explain import explain
 from pipeline.worker import running
 from tests.pipeline.kafka import DEADLINE, committed, create
-from tests.pipeline.operating.test_restore import Restoring
+from tests.pipeline.operating.restoring import Restoring
 from tests.pipeline.stages import administration, busy, holds, log_of, more_kept, partition, trace_id
 from tests.services import Kafka, eventually
 from tests.services.process import HOST

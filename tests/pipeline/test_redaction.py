@@ -15,7 +15,7 @@ from pipeline.kafka.topics import topic_specs
 from pipeline.worker import running
 from tests.pipeline.kafka import DEADLINE, create
 from tests.pipeline.stages import Stages
-from tests.processors.test_redaction import ALL, SECRET_BYTES, SECRETS, everything, plain
+from tests.processors.redacting import ALL, SECRET_BYTES, SECRETS, everything, plain
 from tests.services import Kafka, eventually
 
 SECTIONS: dict[str, Any] = {

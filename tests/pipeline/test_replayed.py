@@ -14,7 +14,7 @@ from pipeline.worker import running
 from processors.sampling.limits import UNITS
 from schemas.decision import Checkpoint, DecisionRecord
 from tests.pipeline.kafka import DEADLINE
-from tests.pipeline.operating.test_simulate import ERRORS, RATE, TRACES, Played
+from tests.pipeline.operating.played import ERRORS, RATE, TRACES, Played
 from tests.pipeline.stages import administration
 from tests.services import Kafka, eventually
 

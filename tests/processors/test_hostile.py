@@ -30,12 +30,12 @@ from schemas.errors import Malformed
 from schemas.formats import jaeger_json, jaeger_proto, otlp_json, text_logs
 from schemas.formats.jaeger_model import TEXT
 from schemas.point import PointBatch
-from tests.processors.test_metric_points import message, timed
+from tests.processors.points import message, timed
 from tests.repository import COMPILED
+from tests.schemas.damage import damaged
 from tests.schemas.formats import collector
+from tests.schemas.formats.hexed import IDS, hexed
 from tests.schemas.formats.spans import comparable, jsonpb, spans
-from tests.schemas.formats.test_otlp_json import IDS, hexed
-from tests.schemas.test_mutations import damaged
 
 SCALE = int(os.environ.get("MUTATIONS", 1)) if COMPILED else 0.02
 TIMES = 8

@@ -12,11 +12,10 @@ from time import process_time_ns
 from typing import Any
 
 import pytest
-import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Exemplar, Metric, MetricsData, NumberDataPoint
+from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 from pydantic import ValidationError
 
@@ -28,18 +27,11 @@ from processors.regroup import Regroup
 from processors.series import SeriesStore
 from processors.values import observations
 from schemas.envelope import Envelope
-from schemas.packing import ZSTD_MAGIC
 from schemas.point import PackedBatch
 from schemas.raw_batch import RawReader
+from tests.processors.redacting import ALL, AWS, BEARER, JWT, MAIL, SECRET_BYTES, SECRETS, everything, plain
 from tests.schemas.rows import attribute
-from tests.sinks.building import key_values, log, span
-
-ALL = ["card_number", "email", "token"]
-CARD, MAIL = "4111 1111 1111 1111", "jo.doe+x@mail.example.org"
-BEARER = "Bearer " + "a1b2c3d4" * 4
-JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ0YWlscmFjZSJ9.dBjftJeZ4CVPmB92K27uhbUJU1p1r"
-AWS = "AKIA" + "IOSFODNN7EXAMPLE"
-SECRETS = [CARD, MAIL, BEARER, JWT, AWS]
+from tests.sinks.building import log, span
 
 
 def redactor(**keys: Any) -> Redactor:
@@ -179,35 +171,6 @@ def test_nothing_that_matches_stays_in_a_text(before: str, secret: str, after: s
     found = masked(f"{before} {secret} {after}")
     assert secret not in found
     assert masked(found) == found
-
-
-def everything(secret: str) -> dict[str, bytes]:
-    """A message of each signal with a text of its own in every place where one can be."""
-    one = span(bytes(range(16)), f"name {secret}", plain=f"x {secret}", deep={"a": [{"b": secret}]}, n=3)
-    one.trace_state = f"a={secret}"
-    one.status.message = f"for {secret}"
-    one.attributes.extend(key_values({f"key {secret}": "v"}))
-    one.events.add(name=secret, attributes=key_values({"e": secret}))
-    one.links.add(trace_id=bytes(16), trace_state=secret, attributes=key_values({"l": secret}))
-    traces = TracesData()
-    part = traces.resource_spans.add(schema_url=secret)
-    part.resource.attributes.extend(key_values({"service.name": "shop", "r": secret, "bytes": secret.encode()}))
-    scope = part.scope_spans.add(schema_url=secret)
-    scope.scope.name, scope.scope.version = secret, secret
-    scope.scope.attributes.extend(key_values({"s": secret}))
-    scope.spans.extend([one, span(bytes(range(1, 17)), "untouched", http="/x")])
-    logs = LogsData()
-    records = logs.resource_logs.add(resource=part.resource).scope_logs.add(scope=scope.scope).log_records
-    records.extend([log(f"in {secret}", bytes(range(16)), k=secret), log({"a": {"b": [secret, 1]}}), log([secret])])
-    records[0].severity_text, records[1].event_name = secret, secret
-    metrics = MetricsData()
-    metric = Metric(name="m", description=secret, unit="s")
-    point = NumberDataPoint(as_int=1, time_unix_nano=1, attributes=key_values({"p": secret}))
-    point.exemplars.append(Exemplar(as_int=1, filtered_attributes=key_values({"x": secret})))
-    metric.gauge.data_points.append(point)
-    metrics.resource_metrics.add(resource=part.resource).scope_metrics.add(scope=scope.scope).metrics.append(metric)
-    made = {"traces": traces, "logs": logs, "metrics": metrics}
-    return {signal: message.SerializeToString() for signal, message in made.items()}
 
 
 @pytest.mark.parametrize("secret", SECRETS)
@@ -384,13 +347,6 @@ def test_the_rules_that_are_counted() -> None:
 
 
 # ---- where ingest and sample use it --------------------------------------------------------------------------
-
-SECRET_BYTES = [secret.encode() for secret in SECRETS]
-
-
-def plain(value: bytes) -> bytes:
-    """A record's value that can be looked into: those of internal topics may be compressed."""
-    return zstandard.decompress(value) if value.startswith(ZSTD_MAGIC) else value
 
 
 def leaves_nothing(*values: bytes) -> None:

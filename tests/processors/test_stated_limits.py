@@ -27,8 +27,8 @@ from schemas.raw_batch import RawReader
 from schemas.reasons import Reason
 from tests.pipeline.configs import MINIMAL
 from tests.processors.metric_strategies import apply
+from tests.processors.points import message, read, timed
 from tests.processors.sampling.pair import LOGS, RAW, SETTINGS, SPANS, START, WAIT, Owner, Pair
-from tests.processors.test_metric_points import message, read, timed
 from tests.repository import COMPILED, ROOT
 from tests.schemas.rows import scan_span
 

@@ -16,7 +16,7 @@ from schemas.errors import ProtocolError
 from schemas.point import ExponentialValue, HistogramValue, PointBatch, Reading, Shape, SummaryValue, Value
 from schemas.sample import Tick, read_tick
 from tests.processors.metric_strategies import COUNTER, HISTOGRAM, batches, total
-from tests.processors.test_metric_points import message, read, timed
+from tests.processors.points import message, read, timed
 
 OUTSIDE, OPEN = "outside_total", Shape("counter", ("job", "instance"), (), 1, open=True)
 INTERVAL = 15_000

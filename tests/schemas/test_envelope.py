@@ -16,6 +16,7 @@ from schemas.decision import DROPPED, Checkpoint, DecisionRecord, Enrichment, Ve
 from schemas.envelope import NO_MARK, Envelope, RowVerdict, u32, u64
 from schemas.errors import ProtocolError
 from schemas.packing import COMPRESS_FROM, ZSTD_MAGIC, pack, unpack
+from tests.schemas.examples import DECISION_RECORD
 
 GOLDEN = Path(versions.__path__[0]) / "v1"
 
@@ -173,29 +174,6 @@ KEPT_ENVELOPE = Envelope(
         None,
         RowVerdict(kept=False),
     ],
-)
-DECISION_RECORD = DecisionRecord(
-    12,
-    array("Q", [258, (1 << 64) - 1]),
-    array("q", [1_700_000_000_123, -1]),
-    [
-        Verdict(
-            kept=True,
-            policy="errors",
-            threshold=1 << 55,
-            root=Enrichment("cart", "GET /cart", 2),
-            spans={b"12345678": Enrichment("cart", "größe", 0)},
-        ),
-        DROPPED,
-    ],
-    Checkpoint(
-        tails={"tailrace.spans": 7, "tailrace.logs": 0},
-        counted={"tailrace.spans": 9},
-        marks={("otlp_spans", 3): (1_700_000_000_123, 1_700_000_000_200)},
-        raw_topics={"otlp_spans": 4},
-        policy_version="5f1d",
-        full=True,
-    ),
 )
 RELEASED = [
     pytest.param("envelope.bin", ENVELOPE, id="envelope"),

@@ -18,7 +18,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 from schemas import otlp_check
 from schemas.otlp_scan import RawRows, SpanColumns, StatusMessages
 from tests.repository import COMPILED
-from tests.schemas.test_otlp_scan import is_stricter, key_of, parsed_or_none, parts_of
+from tests.schemas.damage import damaged
+from tests.schemas.strictness import is_stricter, key_of, parsed_or_none, parts_of
 
 MUTATIONS = 100_000 if COMPILED else 2_000  # of each signal
 FIELDS = {
@@ -69,25 +70,6 @@ def whole(random: Random, signal: str) -> bytes:
             flags=0x101,
         )
     return traces.SerializeToString()
-
-
-def damaged(random: Random, data: bytes) -> bytes:
-    for _ in range(random.randint(1, 3)):
-        at = random.randrange(len(data) + 1)
-        way = random.randrange(5)
-        if way == 0 and at < len(data):
-            data = data[:at] + bytes((data[at] ^ 1 << random.randrange(8),)) + data[at + 1 :]
-        elif way == 1:
-            data = data[:at] + data[at + random.randint(1, 3) :]
-        elif way == 2:
-            data = (
-                data[:at] + random.choice([b"\x00", b"\xff", b"\x9b\x06", b"\x80" * 9, random.randbytes(2)]) + data[at:]
-            )
-        elif way == 3:
-            data = data[:at] + data[max(0, at - random.randint(1, 20)) :]
-        else:
-            data = data[:at] if random.random() < 0.3 else data
-    return data
 
 
 @pytest.mark.parametrize("signal", FIELDS)

@@ -10,8 +10,6 @@ from time import process_time
 from typing import Any
 
 import pytest
-from google.protobuf.message import DecodeError
-from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue
@@ -27,6 +25,7 @@ from schemas.otlp_scan import MAX_DEPTH, Rows, SpanColumns, resource_attributes
 from schemas.reasons import Reason
 from tests.schemas.otlp_wire import LOG_RECORDS, RESOURCES, SPANS, bytes_field, data_of, message, mutated, varint
 from tests.schemas.rows import attribute, scan_events, scan_log, scan_span, split_logs, split_traces
+from tests.schemas.strictness import is_stricter, key_of, parsed_or_none, parts_of
 
 KEYS = {b"http.route": 0, b"error": 1, b"": 2}
 SpanBytes = otlp_check.message_class("trace.v1.Span")
@@ -45,53 +44,12 @@ def wire(parsed: Any) -> bytes:
     return bytes(parsed.SerializeToString(deterministic=True))
 
 
-def parsed_or_none(kind: Any, data: bytes) -> Any:
-    try:
-        return kind.FromString(data)
-    except DecodeError:
-        return None
-
-
-def has_wrong_wire_type(parsed: Any, known: int) -> bool:
-    """A known field (1 to `known`) landed among the unknown ones, which protobuf does with a wrong wire type."""
-    unknown: Any = UnknownFieldSet(parsed)
-    return any(field.field_number <= known for field in unknown)
-
-
-def parts_of(data: Any, resources: str, scopes: str, rows: str) -> list[tuple[Any, Any, Any]]:
-    """(Resource…, Scope…, row) of every row in wire order; the names are those of the fields of either signal."""
-    return [
-        (part, scope, row)
-        for part in getattr(data, resources)
-        for scope in getattr(part, scopes)
-        for row in getattr(scope, rows)
-    ]
-
-
-def is_stricter(data: Any, resources: str, scopes: str) -> bool:
-    """The scanner's one rule beyond protobuf's."""
-    return has_wrong_wire_type(data, 1) or any(
-        has_wrong_wire_type(part, 3) or any(has_wrong_wire_type(scope, 3) for scope in getattr(part, scopes))
-        for part in getattr(data, resources)
-    )
-
-
 def header(parsed: Any, children: str) -> bytes:
     """A Resource… or Scope… message without its rows."""
     copy = type(parsed)()
     copy.CopyFrom(parsed)
     copy.ClearField(children)
     return wire(copy)
-
-
-def has_id(found: bytes, size: int) -> bool:
-    return len(found) == size and any(found)
-
-
-def key_of(row: Any, is_span: bool) -> int:
-    """0 for a row that goes nowhere, or to no trace."""
-    named = has_id(row.trace_id, 16) and (not is_span or has_id(row.span_id, 8))
-    return trace_key(row.trace_id) if named else 0
 
 
 def check(

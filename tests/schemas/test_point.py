@@ -6,20 +6,12 @@ from hypothesis import strategies as st
 
 from schemas.errors import ProtocolError
 from schemas.packing import pack, unpack
-from schemas.point import HistogramValue, PackedBatch, PointBatch, Shape
+from schemas.point import PackedBatch, PointBatch, Shape
 from tests.processors.metric_strategies import batches
 from tests.repository import ROOT
+from tests.schemas.examples import POINTS
 
 GOLDEN = ROOT / "schemas/versions/v1/point.bin"
-EXAMPLE = PointBatch(
-    "traces_span_metrics_duration_milliseconds",
-    Shape("histogram", ("service_name", "span_name", "span_kind", "status_code", "tenant"), (2.0, 10.5), 4),
-    1_700_000_000_123,
-    [
-        (("cart", "GET /cart", "SPAN_KIND_SERVER", "STATUS_CODE_UNSET", ""), HistogramValue(3, 21.25, (1, 1, 1))),
-        (("cart", "größe", "SPAN_KIND_CLIENT", "STATUS_CODE_ERROR", "a"), HistogramValue(1, 0.0, (1, 0, 0))),
-    ],
-)
 
 
 @given(batches())
@@ -33,11 +25,11 @@ def test_decode_is_the_inverse_of_encode(batch: PointBatch) -> None:
 
 
 def test_records_of_version_1_are_read_for_ever() -> None:
-    assert PointBatch.decode(GOLDEN.read_bytes()) == EXAMPLE
+    assert PointBatch.decode(GOLDEN.read_bytes()) == POINTS
 
 
 def test_a_label_set_of_a_histogram_costs_its_buckets_and_three_more() -> None:
-    assert EXAMPLE.shape.series == 5
+    assert POINTS.shape.series == 5
     assert Shape("counter", ("a",)).series == 1
 
 
@@ -60,7 +52,7 @@ def test_foreign_bytes_are_refused(value: bytes) -> None:
     ],
 )
 def test_what_does_not_fit_together_is_refused(key: str, value: object) -> None:
-    raw = unpack(EXAMPLE.encode())
+    raw = unpack(POINTS.encode())
     raw[key] = value
     for batch in (PointBatch, PackedBatch):
         with pytest.raises(ProtocolError):

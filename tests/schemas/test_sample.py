@@ -22,27 +22,9 @@ from schemas.sample import (
 )
 from tests.processors.metric_strategies import COUNTER, HISTOGRAM, labels, values
 from tests.repository import ROOT
+from tests.schemas.examples import TICK
 
 GOLDEN = ROOT / "schemas/versions/v1"
-EXAMPLE = Tick(
-    7,
-    1_700_000_015_000,
-    4711,
-    4,
-    [
-        SeriesBlock(
-            "traces_span_metrics_calls_total",
-            Shape("counter", ("service_name", "tenant"), (), 1),
-            [(("cart", "a"), 12), (("cart", "__overflow__"), 3.5)],
-            [("gone", "")],
-        ),
-        SeriesBlock(
-            "traces_span_metrics_duration_milliseconds",
-            Shape("histogram", ("service_name",), (2.0, 10.5), 1),
-            [(("größe",), HistogramValue(3, 21.25, (1, 1, 1)))],
-        ),
-    ],
-)
 
 
 @st.composite
@@ -103,7 +85,7 @@ def test_an_incomplete_or_disordered_tick_is_refused(tick: Tick, data: st.DataOb
 
 
 def test_a_tick_interrupted_by_another_is_refused() -> None:
-    header, *rest = EXAMPLE.encode()
+    header, *rest = TICK.encode()
     other = encode_record(TickFooter(8, 4))
     with pytest.raises(ProtocolError, match="interrupted"):
         read_tick([header, other, *rest])
@@ -122,15 +104,15 @@ def test_ten_thousand_histograms_are_cut_into_chunks_of_a_stated_size() -> None:
 
 
 def test_a_chunk_is_read_without_its_header() -> None:
-    chunk = decode_record(EXAMPLE.encode()[1])
-    assert chunk == TickChunk(EXAMPLE.number, EXAMPLE.time_ms, 0, EXAMPLE.blocks)
+    chunk = decode_record(TICK.encode()[1])
+    assert chunk == TickChunk(TICK.number, TICK.time_ms, 0, TICK.blocks)
 
 
 def test_records_of_version_1_are_read_for_ever() -> None:
     names = ("sample_header.bin", "sample_chunk.bin", "sample_footer.bin")
     records = [(GOLDEN / name).read_bytes() for name in names]
     assert decode_record(records[0]) == TickHeader(7, 1_700_000_015_000, 4711, 4, 1)
-    assert read_tick(records) == EXAMPLE
+    assert read_tick(records) == TICK
 
 
 @given(st.binary(max_size=64))
@@ -141,7 +123,7 @@ def test_foreign_bytes_are_refused(value: bytes) -> None:
 
 
 def test_another_version_is_refused() -> None:
-    for value in EXAMPLE.encode():
+    for value in TICK.encode():
         for read in (decode_record, find_record):
             with pytest.raises(ProtocolError, match="version 3"):
                 read(pack(unpack(value) | {"v": 3}))

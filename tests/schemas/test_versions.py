@@ -21,9 +21,7 @@ from schemas.ids import partition_of, partition_of_metric
 from schemas.packing import unpack
 from schemas.point import ExponentialValue, HistogramValue, PackedBatch, PointBatch, Reading, Shape, SummaryValue
 from schemas.sample import LimitState, SeriesBlock, SourceState, Tick, TickChunk, decode_record, read_tick
-from tests.schemas.test_envelope import DECISION_RECORD
-from tests.schemas.test_point import EXAMPLE as POINTS
-from tests.schemas.test_sample import EXAMPLE as TICK
+from tests.schemas.examples import DECISION_RECORD, POINTS, TICK
 
 GOLDEN = Path(versions.__path__[0]) / "v1"
 FORMATS = ("decision", "envelope", "point", "sample")

@@ -32,9 +32,8 @@ from sinks.http import USER_AGENT
 from tests.services import Elasticsearch as ElasticsearchServer
 from tests.services import free_port
 from tests.services.process import HOST
-from tests.sinks.building import bad, envelope, key_values, log, record, resource, sink
+from tests.sinks.building import VALUES, bad, envelope, key_values, log, record, resource, sink
 from tests.sinks.faulty import Reply, faulty, json, reset, status
-from tests.sinks.test_log_document import VALUES
 
 NO_TEMPLATE = json({"error": "no template", "status": 404}, 404)
 ACKNOWLEDGED = json({"acknowledged": True})

@@ -25,7 +25,7 @@ from sinks.log_document import (
     resource_fields,
     scope_fields,
 )
-from tests.sinks.building import any_value, key_values, log, resource, scope
+from tests.sinks.building import VALUES, any_value, key_values, log, resource, scope
 
 SECOND = 1_000_000_000
 TRACE = bytes(range(16))
@@ -180,13 +180,6 @@ def test_what_is_no_otlp_is_malformed() -> None:
         log_record(b"\xff")
     with pytest.raises(Malformed, match="ResourceLogs"):
         resource_fields(b"\xff")
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text() | st.binary(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=12,
-)
 
 
 @given(VALUES)

@@ -18,8 +18,8 @@ from pipeline.kafka import topics
 from processors.cardinality import OVERFLOW
 from schemas.point import Labels, PointBatch, Shape, Value
 from schemas.sample import LimitState, SeriesBlock, Tick
+from tests.pipeline.aggregating import Pipeline, configuration
 from tests.pipeline.kafka import DEADLINE
-from tests.pipeline.test_aggregate import Pipeline, configuration
 from tests.services import Kafka, eventually
 
 PARTITIONS = 3

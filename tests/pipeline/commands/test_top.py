@@ -9,9 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
-from tests.pipeline.live.building import kept, log, span
+from tests.pipeline.live.building import committed, kept, log, span
 from tests.pipeline.live.pages import live_page
-from tests.pipeline.live.test_page import committed
 
 TOKEN = "correct-horse-battery"
 

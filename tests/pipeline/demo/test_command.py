@@ -22,7 +22,7 @@ from pipeline.demo.screen import line, screen
 from pipeline.demo.settings import Endpoints, configuration
 from pipeline.demo.summary import summary
 from pipeline.worker import Worker
-from tests.pipeline.demo.test_ledger import perfect, sent
+from tests.pipeline.demo.ledgers import perfect, sent
 
 NOWHERE = "127.0.0.1:1"
 

@@ -38,8 +38,8 @@ from schemas.raw_batch import RawReader
 from schemas.raw_message import UnreadBatch
 from schemas.reasons import Reason
 from tests.pipeline.kafka import DEADLINE, committed, create, fresh
+from tests.pipeline.keyed import Keyed
 from tests.pipeline.stages import Stages, partition, refusal, trace_id, traces
-from tests.pipeline.test_direct import Keyed
 from tests.services import Kafka, eventually
 
 CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}

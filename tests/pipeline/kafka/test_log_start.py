@@ -10,9 +10,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from pipeline import telemetry
 from pipeline.kafka import log_start
 from pipeline.worker import running
+from tests.pipeline.fed import Fed
 from tests.pipeline.kafka import DEADLINE
 from tests.pipeline.stages import administration
-from tests.pipeline.test_sample import Fed
 from tests.services import Kafka, eventually
 
 RETENTION = 20  # seconds; the broker deletes every five minutes at most, so nothing goes meanwhile

@@ -14,7 +14,7 @@ from pipeline.kafka import commit, fetching
 from pipeline.kafka.pace import LEAD_SHARE, LEAST_BYTES, TRANSACTION_TIMEOUT_MS, BurstSize, Lead, Turns
 from pipeline.worker import running
 from processors.sampling.window import Value, Window
-from tests.pipeline.test_sample import Fed
+from tests.pipeline.fed import Fed
 from tests.services import Kafka
 
 PIECE = 0.5  # seconds that a record keeps the loop of a slow worker busy

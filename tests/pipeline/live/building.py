@@ -9,6 +9,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
 
 from schemas.envelope import Envelope, RowVerdict, u32, u64
 from schemas.ids import trace_key
+from tests.pipeline.live.counting import OK, SERVER, batch
+from tests.pipeline.live.pages import LivePage
 from tests.schemas.rows import attribute
 
 MS = 1_000_000
@@ -65,3 +67,9 @@ def kept(*rows: Span | LogRecord, policy: str = "errors", service: str = "cart",
         keys=u64([trace_key(row.trace_id) for row in rows]),
         verdicts=[RowVerdict(sampled, policy if sampled else "")] * len(rows),
     )
+
+
+def committed(page: LivePage, spans: Envelope, logs: Envelope | None = None) -> None:
+    """What `sample` feeds after a transaction."""
+    calls = batch(("cart", SERVER, OK, (3, 0, 0, 0)))
+    page.watch.committed([calls], [spans.encode()], [logs.encode()] if logs else [])

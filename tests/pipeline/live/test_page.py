@@ -13,22 +13,14 @@ from aiohttp import ClientSession
 
 from pipeline.live.page import MOST_WATCHERS, STATIC
 from schemas.decision import DecisionRecord
-from schemas.envelope import Envelope
 from tests.pipeline.kafka import DEADLINE
-from tests.pipeline.live.building import kept, log, span, trace_id
+from tests.pipeline.live.building import committed, kept, log, span, trace_id
 from tests.pipeline.live.pages import LivePage, live_page
-from tests.pipeline.live.test_red import OK, SERVER, batch
 from tests.repository import ROOT
 from tests.services.process import HOST, free_port
 
 TOKEN = "correct-horse-battery"
 STOPS_WITHIN = 5.0  # seconds
-
-
-def committed(page: LivePage, spans: Envelope, logs: Envelope | None = None) -> None:
-    """What `sample` feeds after a transaction."""
-    calls = batch(("cart", SERVER, OK, (3, 0, 0, 0)))
-    page.watch.committed([calls], [spans.encode()], [logs.encode()] if logs else [])
 
 
 async def get(url: str, **headers: str) -> Any:

@@ -8,23 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.live.red import MOST_SERVICES, OTHERS, STEP_SECONDS, STEPS, Red, charts, quantile
-from processors.span_metrics import span_metric_names
-from schemas.point import HistogramValue, PointBatch, Value
+from schemas.point import PointBatch
+from tests.pipeline.live.counting import CLIENT, ERROR, NAMES, OK, SERVER, batch
 
-BOUNDS = (10, 100, 1000)
-NAMES = span_metric_names("spans", ["tenant"], BOUNDS)
 NOW = 1_700_000_000.0
-SERVER, CLIENT = "SPAN_KIND_SERVER", "SPAN_KIND_CLIENT"
-OK, ERROR = "STATUS_CODE_UNSET", "STATUS_CODE_ERROR"
-
-
-def batch(*rows: tuple[str, str, str, tuple[int, ...]]) -> PointBatch:
-    """Rows of (service, kind, status, bucket counts)."""
-    values: list[tuple[tuple[str, ...], Value]] = [
-        ((service, "GET /", kind, status, f"t{n}"), HistogramValue(sum(buckets), 0.0, buckets))
-        for n, (service, kind, status, buckets) in enumerate(rows)
-    ]
-    return PointBatch(NAMES.duration, NAMES.duration_shape, 0, values)
 
 
 def test_requests_that_were_served_are_counted_by_service() -> None:

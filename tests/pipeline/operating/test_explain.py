@@ -23,7 +23,7 @@ from tests.pipeline.configs import MINIMAL, as_yaml
 from tests.pipeline.kafka import DEADLINE
 from tests.pipeline.stages import Stages, trace_id
 from tests.processors.sampling.builders import TRACE_ID
-from tests.processors.sampling.test_votes import rows, span
+from tests.processors.sampling.evidence import rows, span
 from tests.services import Kafka, eventually
 from tests.services.process import HOST, free_port
 

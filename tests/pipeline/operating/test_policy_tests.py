@@ -14,8 +14,7 @@ from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
 from tests.pipeline.configs import MINIMAL, as_yaml
-from tests.repository import ROOT
-from tests.test_documents import blocks
+from tests.repository import ROOT, blocks
 
 POLICIES = [
     {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}},

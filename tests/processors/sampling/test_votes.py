@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from array import array
 
 import pytest
 from hypothesis import given
@@ -24,7 +23,6 @@ from processors.sampling.votes import (
     DECISION_WAIT,
     Known,
     Row,
-    Rows,
     Trace,
     as_plain,
     counted,
@@ -35,9 +33,8 @@ from processors.sampling.votes import (
     verdict,
     vote,
 )
-from schemas.envelope import Envelope
-from schemas.ids import trace_key
-from tests.processors.sampling.builders import MS, NOON, TRACE_ID, both, drop, policy
+from tests.processors.sampling.builders import TRACE_ID, both, drop, policy
+from tests.processors.sampling.evidence import rows, span
 
 ERRORS = policy("errors", "status_code", status_codes=["ERROR"])
 SLOW = policy("slow", "latency", threshold_ms=100)
@@ -47,29 +44,6 @@ RATE = policy("rate", "rate_limiting", spans_per_second=1)
 HALF = policy("half", "probabilistic", sampling_percentage=50)
 FAILED = Status(code=Status.STATUS_CODE_ERROR)
 WAIT = 1_000
-
-
-def span(number: int, name: str = "GET /", millis: int = 1, status: Status | None = None, parent: int = 9) -> Span:
-    return Span(
-        trace_id=TRACE_ID,
-        span_id=number.to_bytes(8, "big"),
-        parent_span_id=parent.to_bytes(8, "big") if parent else b"",
-        name=name,
-        start_time_unix_nano=NOON,
-        end_time_unix_nano=NOON + millis * MS,
-        status=status,
-    )
-
-
-def rows(*items: Span | LogRecord, at: int = 0, now: int | None = 0) -> Rows:
-    envelope = Envelope(1, "raw", 0, resources=[b""], scopes=[b""], messages=[(0, 0)])
-    for item in items:
-        envelope.body += item.SerializeToString()
-        envelope.ends.append(len(envelope.body))
-        envelope.keys.append(trace_key(TRACE_ID))
-        for column in (envelope.resource, envelope.scope, envelope.message, envelope.item):
-            column.append(0)
-    return Rows(envelope, array("q", [at] * len(items)), now, logs=isinstance(items[0], LogRecord))
 
 
 def outcome(policies: list[Policy], trace: Trace) -> Vote:

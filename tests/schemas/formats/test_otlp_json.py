@@ -20,20 +20,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from schemas.errors import Malformed
 from schemas.formats import otlp_json
 from tests.schemas.formats import collector
+from tests.schemas.formats.hexed import hexed
 from tests.schemas.otlp_wire import LOG_RECORDS, SPANS, data_of
 from tests.schemas.rows import split_logs, split_traces
 
 TRACE_HEX, SPAN_HEX = "5b8efff798038103d269b633813fc60c", "eee19b7ec3c1b174"
-IDS = {"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"}
-
-
-def hexed(value: Any, key: str = "") -> Any:
-    """protobuf's JSON with OTLP's ids."""
-    if isinstance(value, dict):
-        return {name: hexed(member, name) for name, member in value.items()}
-    if isinstance(value, list):
-        return [hexed(entry) for entry in value]
-    return base64.b64decode(value).hex() if key in IDS else value
 
 
 def one_span(**fields: Any) -> Span:
