@@ -13,7 +13,6 @@ import time
 from bisect import bisect_left
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING
 
 import faust
 from aiokafka import ConsumerRecord, TopicPartition
@@ -21,22 +20,20 @@ from aiokafka import ConsumerRecord, TopicPartition
 from pipeline import telemetry
 from pipeline.config import Config
 from pipeline.configuration.window_settings import direct_settings
-from pipeline.kafka.consume import Group, Leases, pieces
+from pipeline.kafka.consume import Group, Leases, Spread, one_member, pieces
 from pipeline.kafka.key_check import KeyCheck
 from pipeline.kafka.lease import Lease
 from pipeline.kafka.pace import LONGEST_SILENCE
 from pipeline.kafka.raw_reader import raw_reader, redactors
 from pipeline.kafka.topics import Topics
 from pipeline.sample import ROLE, PartitionPair, Shared, cache_share, interval
+from pipeline.started import Started
 from pipeline.watching.dead_letter_share import DeadLetterShare
 from processors.feeds import feed_of, topic_of
 from processors.sampling.window import Burst, Settings
 from processors.stream_time import BrokerClock
 from schemas.errors import ProtocolError, Unavailable
 from schemas.raw_batch import RawBatch, Record
-
-if TYPE_CHECKING:
-    from pipeline.live.watch import Watch
 
 ENDS_PER_WAIT = 10  # times per decision_wait that a partition's end is asked for, if LONGEST_SILENCE is no shorter
 AHEAD_OF_OTHER = 4  # decision_waits that one partition may be read ahead of another
@@ -47,12 +44,9 @@ CLOSE_LIMIT = 1.0  # seconds that the check of the keys may take to end
 CHECKER = 0  # the partition whose owner looks for traces that are on two partitions
 
 
-def leases(config: Config, since: str | None, watch: Watch | None = None, accept_loss: bool = False) -> Leases:
-    """What makes the leases of this configuration, each of partition i of all.
-
-    `since` overrides `kafka.start`; `accept_loss`: see Window.resume.
-    """
-    shared, raw, n = Shared(config, watch, accept_loss), config.traced, config.kafka.partitions
+def leases(config: Config, started: Started) -> Leases:
+    """What makes the leases of this configuration, each of partition i of all."""
+    shared, raw, n = Shared(config, started), config.traced, config.kafka.partitions
     shares = {topic: DeadLetterShare(ROLE, topic, config.limits.dead_letters) for topic in raw}
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
@@ -71,29 +65,26 @@ def leases(config: Config, since: str | None, watch: Watch | None = None, accept
                 "worker reads any number of them, with kafka.partitions: 1 under another kafka.prefix"
             )
         window = direct_settings(config, cache_share(config, owner), listed)
-        return RawPair(owner, unit, shared, window, shares, since)
+        return RawPair(owner, unit, shared, window, shares)
 
     return lease
 
 
-def group(
-    app: faust.App, config: Config, since: str | None, watch: Watch | None = None, accept_loss: bool = False
-) -> Group:
+def group(app: faust.App, config: Config, started: Started) -> Group:
     """The consumer group of the raw topics."""
-    name, made = Topics(config.kafka.prefix).group(ROLE), leases(config, since, watch, accept_loss)
     return Group(
         app,
         ROLE,
-        name,
+        Topics(config.kafka.prefix).group(ROLE),
         config.traced,
         config.kafka,
-        made,
+        leases(config, started),
         unit=lambda partition: 0 if config.reads_whole_topics else partition.partition,
-        alone=config.reads_whole_topics,
+        assignor=one_member() if config.reads_whole_topics else Spread,
         watchdog=config.watchdog.timeout,
         limits=config.limits,
         patience=interval(config),
-        accept_loss=accept_loss,
+        accept_loss=started.accept_loss,
     )
 
 
@@ -112,7 +103,6 @@ class RawPair(PartitionPair):
         shared: Shared,
         settings: Settings,
         shares: Mapping[str, DeadLetterShare],
-        since: str | None,
     ) -> None:
         super().__init__(owner, index, shared, settings)
         config = shared.config
@@ -120,7 +110,7 @@ class RawPair(PartitionPair):
         self._redactors = redactors(config)
         self._readers = {name: raw_reader(config, partition, self._redactors) for name, partition in self._pair.items()}
         self._shares = shares
-        self._since = since or config.kafka.start
+        self._since = shared.started.start(config)
         self._wait = settings.decision_wait
         self._asks_every = _asks_every(settings)
         self._clock = BrokerClock()

@@ -29,6 +29,7 @@ from pipeline.kafka.lease import Lease
 from pipeline.kafka.pace import LONGEST_SILENCE, Lead
 from pipeline.kafka.raw_pace import RawPace, is_later
 from pipeline.kafka.topics import Topics
+from pipeline.started import Started
 from pipeline.watching.dead_letter_share import DeadLetterShare
 from pipeline.watching.told_letters import TOLD
 from processors.metric_points import MetricPoints, Naming
@@ -50,12 +51,9 @@ DOUBTS, DOUBT = 10, 1.0  # times, and seconds between them, that a group is aske
 UNREAD_COMMITS = 2  # times commit_bytes that may wait for a transaction before fetching pauses
 
 
-def group(
-    app: faust.App, config: Config, since: str | None, signal: str | None = None, accept_loss: bool = False
-) -> Group:
-    """The consumer group of the raw topics that are for ingest, or of those of one signal. `since` as `kafka.start`.
+def group(app: faust.App, config: Config, started: Started, signal: str | None = None) -> Group:
+    """The consumer group of the raw topics that are for ingest, or of those of one signal.
 
-    With `accept_loss` batches that stay corrupt become dead letters.
     The transactional ids are the same either way: they fence each other, and each goes on where the other ended.
     """
     mine = [item for item in config.inputs if item.topic in config.ingested]
@@ -68,21 +66,22 @@ def group(
         whole if signal is None else f"{whole}.{signal}",
         inputs,
         config.kafka,
-        leases(config, since),
+        leases(config, started),
         others=others,
         watchdog=config.watchdog.timeout,
         limits=config.limits,
         patience=min((config.commit_interval(item) for item in inputs.values()), default=inf),
-        accept_loss=accept_loss,
+        accept_loss=started.accept_loss,
     )
 
 
-def leases(config: Config, since: str | None) -> Leases:
+def leases(config: Config, started: Started) -> Leases:
     """What makes the leases of this configuration, for one group."""
     inputs = {item.topic: item for item in config.inputs if item.topic in config.ingested}
     topics = Topics(config.kafka.prefix)
     whole = topics.group(ROLE)
     shares = {topic: DeadLetterShare(ROLE, topic, config.limits.dead_letters) for topic in inputs}
+    since = started.start(config)
     pace, ingested, known = RawPace(config), Ingested(config.kafka), KnownSeries()
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
@@ -130,7 +129,7 @@ class RawPartition(Lease):
         source: Input,
         config: Config,
         topics: Topics,
-        since: str | None,
+        since: str,
         pace: RawPace,
         ingested: Ingested,
         other_group: str,
@@ -143,7 +142,7 @@ class RawPartition(Lease):
         self._lead = Lead(self._interval)
         self._share, self._read = share, 0  # records since the last commit
         self._other_group = other_group  # of the same partition, with or without --signals
-        self._since = since or config.kafka.start
+        self._since = since
         self._target = {"traces": topics.spans, "logs": topics.logs, "metrics": topics.points}[source.signal]
         self._processor = processor(partition, source, config, known)
         self._committer: Committer = committer(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # commands that only look at the diagram do not wait for Faus
     import faust
 
     from pipeline.kafka.consume import Group, Leases
-    from pipeline.live.watch import Watch
+    from pipeline.started import Started
     from sinks.contract import Signal
 
 log = logging.getLogger(__name__)
@@ -113,35 +113,31 @@ def build(
     app: faust.App,
     config: Config,
     names: Sequence[str],
-    since: str | None,
-    watch: Watch | None = None,
+    started: Started,
     signals: Sequence[str] = (),
-    accept_loss: bool = False,
 ) -> list[Group]:
-    """The groups of the chosen roles; with `signals` ingest has one for each. `watch` is for the live page, if on.
+    """The groups of the chosen roles; with `signals` ingest has one for each.
 
-    With `accept_loss` sample goes on after records that retention deleted before it had forwarded them, and whoever
-    reads raw topics after batches that stay corrupt. A role is imported when it is chosen: what only the others need
-    takes 10 MiB.
+    A role is imported when it is chosen: what only the others need takes 10 MiB.
     """
     groups: list[Group] = []
     for name in expand(config, names):
         if name == "ingest":
             from pipeline import ingest
 
-            groups += [ingest.group(app, config, since, signal, accept_loss) for signal in signals or (None,)]
+            groups += [ingest.group(app, config, started, signal) for signal in signals or (None,)]
         elif name == "sample" and config.regroup == "never":
             from pipeline import direct
 
-            groups.append(direct.group(app, config, since, watch, accept_loss))
+            groups.append(direct.group(app, config, started))
         elif name == "sample":
             from pipeline import sample
 
-            groups.append(sample.group(app, config, watch, accept_loss))
+            groups.append(sample.group(app, config, started))
         elif name == "aggregate":
             from pipeline import aggregate
 
-            groups.append(aggregate.group(app, config, watch))
+            groups.append(aggregate.group(app, config, started.watch))
         else:
             from pipeline import deliver
 
@@ -149,31 +145,24 @@ def build(
     return groups
 
 
-def leases(
-    old: Config,
-    config: Config,
-    role: str,
-    since: str | None,
-    watch: Watch | None = None,
-    accept_loss: bool = False,
-) -> Leases | None:
+def leases(old: Config, config: Config, role: str, started: Started) -> Leases | None:
     """What makes a role's leases of this configuration; None for a role to which it says nothing that is new."""
     if role == "ingest":
         from pipeline import ingest
 
-        return None if ingest.reloaded(config) == ingest.reloaded(old) else ingest.leases(config, since)
+        return None if ingest.reloaded(config) == ingest.reloaded(old) else ingest.leases(config, started)
     if role == "sample" and config.regroup == "never":
         from pipeline import direct
 
-        return direct.leases(config, since, watch, accept_loss)
+        return direct.leases(config, started)
     if role == "sample":
         from pipeline import sample
 
-        return sample.leases(config, watch, accept_loss)
+        return sample.leases(config, started)
     if role == "aggregate":
         from pipeline import aggregate
 
-        return aggregate.leases(config, watch)
+        return aggregate.leases(config, started.watch)
     return None
 
 

@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from math import inf
-from typing import TYPE_CHECKING
 
 import faust
 from aiokafka import ConsumerRecord, TopicPartition
@@ -25,13 +24,14 @@ from pipeline.configuration.window_settings import settings
 from pipeline.kafka import expired
 from pipeline.kafka.alarm import Alarm, breath
 from pipeline.kafka.commit import Output, committer, dead_letters
-from pipeline.kafka.consume import Group, Leases
+from pipeline.kafka.consume import Group, Leases, first_partitions
 from pipeline.kafka.lease import Lease
 from pipeline.kafka.log_start import LogStart, Retention
 from pipeline.kafka.pace import Lead
 from pipeline.kafka.reader import Reader
 from pipeline.kafka.topics import Topics
 from pipeline.operating.restore import Restores
+from pipeline.started import Started
 from pipeline.telemetry import MetricName
 from pipeline.watching.told_letters import TOLD
 from processors.feeds import place_of
@@ -41,9 +41,6 @@ from processors.sampling.window import ACCEPT, Burst, Settings, Stat, Stats, Win
 from processors.span_metrics import SpanMetrics
 from schemas.errors import ProtocolError
 from schemas.ids import partition_of_metric
-
-if TYPE_CHECKING:
-    from pipeline.live.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -79,12 +76,9 @@ def plan(config: Config) -> Plan:
     return compile_policies(config.sampling.policies, compat=config.sampling.compat, extra_keys=keys)
 
 
-def leases(config: Config, watch: Watch | None = None, accept_loss: bool = False) -> Leases:
-    """What makes the leases of this configuration; each covers partition i of spans and of logs.
-
-    `accept_loss`: see Window.resume.
-    """
-    shared = Shared(config, watch, accept_loss)
+def leases(config: Config, started: Started) -> Leases:
+    """What makes the leases of this configuration; each covers partition i of spans and of logs."""
+    shared = Shared(config, started)
     topics = shared.topics
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
@@ -99,7 +93,7 @@ def leases(config: Config, watch: Watch | None = None, accept_loss: bool = False
     return lease
 
 
-def group(app: faust.App, config: Config, watch: Watch | None = None, accept_loss: bool = False) -> Group:
+def group(app: faust.App, config: Config, started: Started) -> Group:
     """The consumer group of spans and logs."""
     topics = Topics(config.kafka.prefix)
     return Group(
@@ -108,9 +102,9 @@ def group(app: faust.App, config: Config, watch: Watch | None = None, accept_los
         topics.group(ROLE),
         [topics.spans, topics.logs],
         config.kafka,
-        leases(config, watch, accept_loss),
+        leases(config, started),
         unit=lambda partition: partition.partition,
-        partitions=config.kafka.partitions,
+        assignor=first_partitions(config.kafka.partitions),
         watchdog=config.watchdog.timeout,
         patience=interval(config),
     )
@@ -127,13 +121,10 @@ def cache_share(config: Config, owner: Group) -> int:
 
 
 class Shared:
-    """What all leases of one configuration have; `exchange` is what partitions tell each other, if a policy needs it.
+    """What all leases of one configuration have; `exchange`: what partitions tell each other, if a policy needs it."""
 
-    `watch` shows what is committed; `accept_loss`: see Window.resume.
-    """
-
-    def __init__(self, config: Config, watch: Watch | None, accept_loss: bool) -> None:
-        self.config, self.watch, self.accept_loss = config, watch, accept_loss
+    def __init__(self, config: Config, started: Started) -> None:
+        self.config, self.started = config, started
         self.topics, self.plan = Topics(config.kafka.prefix), plan(config)
         self.retention = Retention(config.kafka.retention)
         self.exchange: BudgetExchange | None = None
@@ -154,12 +145,13 @@ class PartitionPair(Lease):
     def __init__(self, owner: Group, index: int, shared: Shared, settings: Settings) -> None:
         config = shared.config
         self._group, self._index, self._config, self._topics = owner, index, config, shared.topics
-        self._watch, self._accept_loss, self._exchange = shared.watch, shared.accept_loss, shared.exchange
+        self._watch, self._accept_loss = shared.started.watch, shared.started.accept_loss
+        self._exchange = shared.exchange
         self._window = shared.window(index, settings)
         self._pair = {feed: TopicPartition(*place_of(feed, index)) for feed in settings.feeds}
         self._committer = committer(config.kafka, owner, shared.topics.transactional_id(ROLE, index))
         self._window.limit = self._committer.size.bytes
-        self._reader = Reader(config.kafka, config.limits, accept_loss=shared.accept_loss and settings.direct)
+        self._reader = Reader(config.kafka, config.limits, accept_loss=self._accept_loss and settings.direct)
         self._log_start = LogStart(owner, index, shared.retention)
         self._reread_bytes = min(REREAD_BYTES, max(REREAD_LEAST, settings.cache_bytes // REREAD_SHARE))
         self._rounds = self._loaded = 0

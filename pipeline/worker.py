@@ -30,6 +30,7 @@ from pipeline.kafka.topics import places
 from pipeline.operating.decision_log import side_by_side
 from pipeline.operating.restore import Answer
 from pipeline.sample import PartitionPair
+from pipeline.started import Started
 from pipeline.watching import serving, zeros
 from pipeline.watching.identity import config_hash, version
 from pipeline.watching.settings import Telemetry
@@ -198,7 +199,7 @@ async def running(
 
     Its pages answer from the first moment on. With `stopping` it waits for Kafka and its topics first, until they are
     there or `stopping` is set: then no role runs, and groups that have not let it in yet are waited for no longer.
-    With `file` policies and limits follow what is in it. `signals` and `accept_loss` as in `roles.build`.
+    With `file` policies and limits follow what is in it. `signals` as in `roles.build`, the others as in `Started`.
     """
     _tell_start(config, names, file)
     app = application(f"{config.kafka.prefix}-worker")
@@ -210,7 +211,8 @@ async def running(
         from pipeline.live.watch import Watch
 
         watch = Watch(config.telemetry.live.payloads)
-    worker = Worker(app, roles.build(app, config, names, since, watch, signals, accept_loss), config.telemetry)
+    started = Started(since, accept_loss, watch)
+    worker = Worker(app, roles.build(app, config, names, started, signals), config.telemetry)
     if watch is not None:
         from pipeline.live.page import Page
 
@@ -226,9 +228,7 @@ async def running(
         zeros.begin(new, roles.expand(new, names))
         if worker.server.page is not None:
             worker.server.page.follow(new)
-        made = [
-            (service, roles.leases(old, new, service.role, since, watch, accept_loss)) for service in worker.services
-        ]
+        made = [(service, roles.leases(old, new, service.role, started)) for service in worker.services]
         renewing = [
             service.renew(each, roles.patience(new, service.role)) for service, each in made if each is not None
         ]

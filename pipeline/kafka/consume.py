@@ -81,7 +81,15 @@ def pieces(lengths: Sequence[int]) -> Iterator[slice]:
         yield slice(first, len(lengths))
 
 
-def first_partitions(count: int) -> type[RangePartitionAssignor]:
+class Spread(RangePartitionAssignor):  # type: ignore[misc]
+    """The range assignor: every member gets its part of each topic."""
+
+    @classmethod
+    def forget(cls) -> None:
+        """The group has gone on without this member: what it had is another's."""
+
+
+def first_partitions(count: int) -> type[Spread]:
     """The range assignor over the first `count` partitions of each topic: what lies beyond is of an earlier N."""
 
     class Cluster:
@@ -92,7 +100,7 @@ def first_partitions(count: int) -> type[RangePartitionAssignor]:
             found: set[int] | None = self._cluster.partitions_for_topic(topic)
             return None if found is None else {partition for partition in found if partition < count}
 
-    class FirstPartitions(RangePartitionAssignor):  # type: ignore[misc]
+    class FirstPartitions(Spread):
         @classmethod
         def assign(cls, cluster: Any, members: Any) -> Any:
             return super().assign(Cluster(cluster), members)
@@ -100,15 +108,14 @@ def first_partitions(count: int) -> type[RangePartitionAssignor]:
     return FirstPartitions
 
 
-def one_member() -> type[RangePartitionAssignor]:
+def one_member() -> type[Spread]:
     """All partitions for one member, for a group of one worker: it keeps them while others come and go."""
 
-    class OneMember(RangePartitionAssignor):  # type: ignore[misc]
+    class OneMember(Spread):
         has = b""
 
         @classmethod
         def forget(cls) -> None:
-            """The group has gone on without this member: what it had is another's."""
             cls.has = b""
 
         @classmethod
@@ -141,8 +148,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     """One role's consumer group in this worker. `unit` maps a partition to its lease's key.
 
     `others` are raw topics that another group of the role reads: `raw_topics` has them too.
-    With `partitions` only so many of each topic are read; with `alone` one worker reads them all. `watchdog` as in
-    `watchdog.timeout`, in seconds.
+    `assignor` says which partitions are read, and by whom. `watchdog` as in `watchdog.timeout`, in seconds.
     `limits` if the topics are raw ones, of which batches that stay corrupt are passed with `accept_loss`. What is
     read may wait for `patience` seconds, and for `commit_interval`, before it is passed on.
     """
@@ -159,8 +165,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         lease: Leases,
         unit: Callable[[TopicPartition], Hashable] = lambda partition: partition,
         others: Collection[str] = (),
-        partitions: int | None = None,
-        alone: bool = False,
+        assignor: type[Spread] = Spread,
         watchdog: float = STALLED,
         limits: Limits | None = None,
         patience: float = inf,
@@ -174,9 +179,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self.role, self.group_id, self.kafka = role, group_id, kafka
         self._topics = sorted(topics)
         self._make, self._unit = lease, unit
-        spread = RangePartitionAssignor if partitions is None else first_partitions(partitions)
-        self._alone = alone
-        self._assignor = one_member() if alone else spread
+        self._assignor = assignor
         self.turns: Turns = app.turns
         self.sizes: dict[str, BurstSize] = {}  # by transactional id, whatever epochs come and go
         self._channel = app.channel(maxsize=CHANNEL_SIZE)
@@ -413,7 +416,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         """Every rebalance revokes everything (eager protocol). The epochs stay ours until somebody takes them."""
         self._assignment += 1
         self._rebalancing = True
-        if self._alone and self.consumer._coordinator.generation < 0:
+        if self.consumer._coordinator.generation < 0:
             self._assignor.forget()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PAUSE_LIMIT):

@@ -12,6 +12,7 @@ from pipeline import roles
 from pipeline.config import Config
 from pipeline.kafka.topics import Topics, ensure, topic_specs
 from pipeline.roles import diagram, expand, wait_for_servers
+from pipeline.started import Started
 from pipeline.worker import application, unless_stopped
 from schemas.errors import ConfigError
 from tests.pipeline.configs import MINIMAL, config_for
@@ -62,7 +63,7 @@ def test_where_sample_reads_raw_topics_itself_ingest_is_there_for_metrics_alone(
     assert found["sample"].reads == ("otlp_spans", "otlp_logs")
     assert (found["ingest"].reads, found["ingest"].writes) == (("otlp_metrics",), ("tailrace.points", "tailrace.dlq"))
     assert "ingest" not in [role.name for role in diagram(Config.model_validate(keyed | {"inputs": INPUTS[:2]}))]
-    groups = roles.build(application("keyed"), Config.model_validate(keyed), ["all"], None)
+    groups = roles.build(application("keyed"), Config.model_validate(keyed), ["all"], Started())
     assert {group.role: sorted(group._topics) for group in groups} == {
         role.name: sorted(role.reads) for role in found.values()
     }
@@ -72,7 +73,7 @@ async def test_groups_read_what_the_diagram_says() -> None:
     """Under the group's name of the role, two sinks of a kind apart from each other."""
     sinks = SINKS | {"jaeger/eu": {"endpoint": "http://eu:4318"}}
     config = Config.model_validate({**MINIMAL, "inputs": INPUTS, "sinks": sinks})
-    groups = roles.build(application("roles"), config, ["all"], None)
+    groups = roles.build(application("roles"), config, ["all"], Started())
     topics = Topics(config.kafka.prefix)
     assert [(g.role, g.group_id, sorted(g._topics)) for g in groups] == [
         (role.name, topics.group(role.name), sorted(role.reads)) for role in diagram(config)

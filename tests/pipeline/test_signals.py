@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer
 
 from pipeline.config import Config
 from pipeline.roles import build, check_signals
+from pipeline.started import Started
 from pipeline.worker import application, running
 from schemas.errors import ConfigError
 from tests.pipeline.configs import MINIMAL
@@ -23,7 +24,7 @@ CONFIG = Config.model_validate({**MINIMAL, "inputs": INPUTS})
 
 
 def test_each_signal_has_its_group_and_reads_its_topics() -> None:
-    groups = build(application("signals"), CONFIG, ["ingest"], None, None, BOTH)
+    groups = build(application("signals"), CONFIG, ["ingest"], Started(), BOTH)
     assert [(g.role, g.group_id, g._topics, list(g._others)) for g in groups] == [
         ("ingest", "tailrace.ingest.traces", ["otlp_spans"], ["otlp_logs"]),
         ("ingest", "tailrace.ingest.logs", ["otlp_logs"], ["otlp_spans"]),

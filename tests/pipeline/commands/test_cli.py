@@ -765,8 +765,9 @@ from pipeline.cli import cli
 cli.get_command(None, "worker")
 from pipeline import roles
 from pipeline.configuration.config_file import load
+from pipeline.started import Started
 from pipeline.worker import application
-roles.build(application("imports"), load({str(file)!r}, {{}}), ["sample"], None)
+roles.build(application("imports"), load({str(file)!r}, {{}}), ["sample"], Started())
 print(*sorted({OTHERS!r} & set(sys.modules)))
 """
     environ = os.environ | {"PYTHONPATH": python_path()}

@@ -28,6 +28,7 @@ from pipeline.configuration.config_file import load
 from pipeline.configuration.reload import File, Reload, fixed
 from pipeline.kafka import consume
 from pipeline.sample import PartitionPair
+from pipeline.started import Started
 from pipeline.watching.identity import config_hash
 from pipeline.worker import Worker, running
 from processors.sampling.compile import compile_policies
@@ -341,9 +342,9 @@ def test_ingest_is_taken_over_for_another_wait_alone() -> None:
     old = Config.model_validate(MINIMAL)
     other = Config.model_validate(MINIMAL | {"sampling": {"policies": [ERRORS]}})
     waits = Config.model_validate(MINIMAL | {"sampling": {"decision_wait": "7s", "policies": [ALL]}})
-    assert roles.leases(old, other, "ingest", None) is None
-    assert roles.leases(old, waits, "ingest", None) is not None
-    assert roles.leases(old, other, "sample", None) is not None
+    assert roles.leases(old, other, "ingest", Started()) is None
+    assert roles.leases(old, waits, "ingest", Started()) is not None
+    assert roles.leases(old, other, "sample", Started()) is not None
 
 
 async def _has_budget() -> bool:
