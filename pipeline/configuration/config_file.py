@@ -130,7 +130,6 @@ def _stood_in_anew(
     keys = {path[-1] for path in others}
     named = keys.intersection(word for _, rule, _ in found for word in re.findall(r"\w+", rule))
     alone = {path for path, rule, _ in found if keys.isdisjoint(re.findall(r"\w+", rule))}
-    alone |= {path[:-1] for path in alone}  # one of several in a text
     there = [path for path in others if path in alone]
     told = {path for path, _, _ in found}
     anew = False
