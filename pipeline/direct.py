@@ -20,7 +20,8 @@ from aiokafka import ConsumerRecord, TopicPartition
 from pipeline import telemetry
 from pipeline.config import Config
 from pipeline.configuration.window_settings import direct_settings
-from pipeline.kafka.consume import Group, Leases, Spread, one_member, pieces
+from pipeline.kafka.assignors import Spread, one_member
+from pipeline.kafka.consume import Group, Leases, pieces
 from pipeline.kafka.key_check import KeyCheck
 from pipeline.kafka.lease import Lease
 from pipeline.kafka.pace import LONGEST_SILENCE

@@ -23,8 +23,9 @@ from pipeline.config import Config
 from pipeline.configuration.window_settings import settings
 from pipeline.kafka import expired
 from pipeline.kafka.alarm import Alarm, breath
+from pipeline.kafka.assignors import first_partitions
 from pipeline.kafka.commit import Output, committer, dead_letters
-from pipeline.kafka.consume import Group, Leases, first_partitions
+from pipeline.kafka.consume import Group, Leases
 from pipeline.kafka.lease import Lease
 from pipeline.kafka.log_start import LogStart, Retention
 from pipeline.kafka.pace import Lead

@@ -26,14 +26,13 @@ from typing import Any
 import faust
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 from aiokafka.errors import CorruptRecordException, KafkaError, OffsetOutOfRangeError, RebalanceInProgressError
 from aiokafka.structs import OffsetAndMetadata
 from mode import Service
 
 from pipeline import telemetry
 from pipeline.config import Kafka, Limits
+from pipeline.kafka.assignors import Spread
 from pipeline.kafka.brokers import METADATA_AGE_MS, Brokers
 from pipeline.kafka.fetch_wait import FetchWait
 from pipeline.kafka.fetching import POLL_MS, RETAKE_BACKOFF, STALLED, consumer_kwargs
@@ -79,60 +78,6 @@ def pieces(lengths: Sequence[int]) -> Iterator[slice]:
             first, size = place, length
     if first < len(lengths):
         yield slice(first, len(lengths))
-
-
-class Spread(RangePartitionAssignor):  # type: ignore[misc]
-    """The range assignor: every member gets its part of each topic."""
-
-    @classmethod
-    def forget(cls) -> None:
-        """The group has gone on without this member: what it had is another's."""
-
-
-def first_partitions(count: int) -> type[Spread]:
-    """The range assignor over the first `count` partitions of each topic: what lies beyond is of an earlier N."""
-
-    class Cluster:
-        def __init__(self, cluster: Any) -> None:
-            self._cluster = cluster
-
-        def partitions_for_topic(self, topic: str) -> set[int] | None:
-            found: set[int] | None = self._cluster.partitions_for_topic(topic)
-            return None if found is None else {partition for partition in found if partition < count}
-
-    class FirstPartitions(Spread):
-        @classmethod
-        def assign(cls, cluster: Any, members: Any) -> Any:
-            return super().assign(Cluster(cluster), members)
-
-    return FirstPartitions
-
-
-def one_member() -> type[Spread]:
-    """All partitions for one member, for a group of one worker: it keeps them while others come and go."""
-
-    class OneMember(Spread):
-        has = b""
-
-        @classmethod
-        def forget(cls) -> None:
-            cls.has = b""
-
-        @classmethod
-        def assign(cls, cluster: Any, members: Any) -> Any:
-            first = min(members, key=lambda member: (not members[member].user_data, member))
-            waiting = {member: ConsumerProtocolMemberAssignment(cls.version, [], b"") for member in members}
-            return waiting | super().assign(cluster, {first: members[first]})
-
-        @classmethod
-        def metadata(cls, topics: Any) -> Any:
-            return ConsumerProtocolMemberMetadata(cls.version, list(topics), cls.has)
-
-        @classmethod
-        def on_assignment(cls, assignment: Any) -> None:
-            cls.has = b"all" if assignment.assignment else b""
-
-    return OneMember
 
 
 def name_of(unit: Hashable) -> str:

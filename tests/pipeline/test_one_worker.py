@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from pipeline import telemetry
 from pipeline.cli import cli
-from pipeline.kafka.consume import one_member
+from pipeline.kafka.assignors import one_member
 from pipeline.kafka.topics import direct_topics
 from pipeline.operating.explain import explain
 from pipeline.worker import running
