@@ -23,12 +23,12 @@ def panels() -> list[dict[str, Any]]:
     return [panel for found in dashboards().values() for panel in found["panels"] if panel["type"] != "row"]
 
 
-def queries(rate_interval: str = RATE_INTERVAL, job: str = ".*", namespace: str = "") -> list[tuple[str, str]]:
-    """Panel title and PromQL, variables filled in: every service is selected, and rates look back `rate_interval`.
+def queries(job: str = ".*", namespace: str = "") -> list[tuple[str, str]]:
+    """Panel title and PromQL, variables filled in: every service is selected, and rates look back RATE_INTERVAL.
 
     `namespace`: what `metrics.span_metrics.namespace` is, if not the default, which the dashboards have.
     """
-    variables = {"$__rate_interval": rate_interval, "$job": job, "$service": ".*"}
+    variables = {"$__rate_interval": RATE_INTERVAL, "$job": job, "$service": ".*"}
     if namespace:
         variables[SpanMetrics().namespace] = namespace
     found = []

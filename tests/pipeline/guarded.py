@@ -54,10 +54,10 @@ class Authorities:
         jwks = {"keys": [{"kty": "RSA", "kid": "1", "use": "sig", "alg": "RS256", **public}]}
         self.jwks_file = self._written(folder / "jwks.json", json.dumps(jwks).encode())
 
-    def token(self, lifetime: float = 600) -> str:
+    def token(self) -> str:
         """A signed JWT of USER."""
         now = time.time()
-        claims = {"sub": USER, "iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + lifetime}
+        claims = {"sub": USER, "iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + 600}
         parts = [_base64(json.dumps(part).encode()) for part in ({"alg": "RS256", "kid": "1"}, claims)]
         signed = ".".join(parts)
         return f"{signed}.{_base64(self._signing.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"

@@ -35,9 +35,9 @@ def values(shape: Shape) -> st.SearchStrategy[Value]:
 
 
 @st.composite
-def batches(draw: st.DrawFn, metrics: dict[str, Shape] | None = None) -> PointBatch:
+def batches(draw: st.DrawFn) -> PointBatch:
     """A batch of one of the metrics."""
-    metrics = metrics or {"calls_total": COUNTER, "duration": HISTOGRAM}
+    metrics = {"calls_total": COUNTER, "duration": HISTOGRAM}
     metric = draw(st.sampled_from(sorted(metrics)))
     shape = metrics[metric]
     rows = draw(st.lists(st.tuples(labels, values(shape)), max_size=12))

@@ -23,8 +23,8 @@ COUNTED = ("calls_total", "duration")
 budgets = st.integers(HISTOGRAM.series, 150)
 
 
-def limits(series: int, values: int = 1000, idle_ms: int = 0) -> Limits:
-    return Limits(series, values, idle_ms=idle_ms)
+def limits(series: int) -> Limits:
+    return Limits(series, 1000, idle_ms=0)
 
 
 def through_a_tick(store: SeriesStore) -> list[SeriesBlock]:

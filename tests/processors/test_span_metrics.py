@@ -34,8 +34,8 @@ def span(
     )  # fmt: skip
 
 
-def counting(*dimensions: str, buckets: tuple[float, ...] = JAEGER_BUCKETS) -> SpanMetrics:
-    return SpanMetrics("traces_span_metrics", dimensions, buckets, KEYS)
+def counting(*dimensions: str) -> SpanMetrics:
+    return SpanMetrics("traces_span_metrics", dimensions, JAEGER_BUCKETS, KEYS)
 
 
 def add(metrics: SpanMetrics, scan: SpanScan, service: str, resource: Sequence[AttributeValue | None]) -> None:

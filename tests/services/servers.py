@@ -63,12 +63,12 @@ class Kafka(Server):
             "broker.session.timeout.ms": "3000",
         } | dict(properties or {})
 
-    def another(self, node: int = 2) -> Kafka:
+    def another(self) -> Kafka:
         """A further broker of its cluster, not started yet. It has nothing but what is made or moved afterwards."""
         made = Kafka(recipe=self._recipe)
         made.properties |= {
             "process.roles": "broker",
-            "node.id": str(node),
+            "node.id": "2",
             "controller.quorum.voters": self.properties["controller.quorum.voters"],
             "listeners": made.properties["advertised.listeners"],
         }

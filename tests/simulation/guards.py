@@ -64,11 +64,11 @@ class Guard:
         """What happens without it."""
         return (self.remove.__doc__ or "").strip()
 
-    def noticed(self, seeds: int = SEEDS_TO_NOTICE) -> Noticed | None:
+    def noticed(self) -> Noticed | None:
         """None if every history passes. A failure that is no check's, of the removal itself for one, is raised."""
         with pytest.MonkeyPatch.context() as patch:
             self.remove(patch)
-            for seed in range(seeds):
+            for seed in range(SEEDS_TO_NOTICE):
                 if (found := failure(seed, self.kind)) is not None:
                     return Noticed(seed, TRACE.sub("", found.check))
         return None

@@ -109,14 +109,12 @@ def jsonpb(span: Any) -> bytes:
     return orjson.dumps(written(MessageToDict(span)))
 
 
-def comparable(data: bytes, *, flags: bool = True) -> list[tuple[Any, Any, Any]]:
+def comparable(data: bytes) -> list[tuple[Any, Any, Any]]:
     """(resource, scope, span) of every span, without what makes no difference: the order of attributes, empty parts."""
     found = []
     for part in TracesData.FromString(data).resource_spans:
         for scope in part.scope_spans:
             for span in scope.spans:
-                if not flags:
-                    span.flags = 0
                 found.append((_plain(part.resource), _plain(scope.scope), _plain(_without_zero_ids(span))))
     return found
 
