@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from aiokafka.errors import KafkaError
 
 from pipeline.config import Config
+from pipeline.kafka.admin import partition_counts
 from pipeline.kafka.overheard import Overheard
-from pipeline.kafka.topics import Topics, check, partition_counts, topic_specs
+from pipeline.kafka.topics import Topics, check, topic_specs
 from schemas.errors import ConfigError, Permanent, TailraceError
 from sinks import signals as signals_of
 

@@ -14,9 +14,9 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, for_c
 from aiokafka.structs import OffsetAndMetadata, OffsetAndTimestamp
 
 from pipeline.config import Kafka
+from pipeline.kafka.admin import settings
 from pipeline.kafka.fetching import consumer_kwargs
 from pipeline.kafka.security import client_kwargs
-from pipeline.kafka.topics import settings
 from schemas.errors import Unavailable
 from schemas.settings import parse_duration
 

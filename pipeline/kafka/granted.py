@@ -28,7 +28,7 @@ from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
 from pipeline.config import Config
 from pipeline.kafka.acls import Acl, Operation
-from pipeline.kafka.topics import with_admin
+from pipeline.kafka.admin import with_admin
 
 # Of org.apache.kafka.common.acl.AclOperation; an answer is a bit field of them.
 CODES: dict[Operation, int] = {
@@ -47,7 +47,7 @@ async def missing(config: Config, wanted: Collection[Acl]) -> list[Acl]:
     What cannot be told, such as reading a topic that does not exist, is not missing.
     """
 
-    async def ask(admin: AIOKafkaAdminClient, _: Config) -> list[Acl]:
+    async def ask(admin: AIOKafkaAdminClient) -> list[Acl]:
         topics = {acl for acl in wanted if acl.resource.kind == "topic"}
         lacking = await on_topics(admin, topics)
         lacking |= {acl for acl in set(wanted) - topics if not await _may(admin, acl)}
@@ -59,7 +59,7 @@ async def missing(config: Config, wanted: Collection[Acl]) -> list[Acl]:
 async def unguarded(config: Config) -> bool:
     """Whether these brokers have no authorizer: everybody may do everything. Raises like `topics.check`."""
 
-    async def ask(admin: AIOKafkaAdminClient, _: Config) -> bool:
+    async def ask(admin: AIOKafkaAdminClient) -> bool:
         request: Any = DescribeAclsRequest(TOPIC, NOBODY, LITERAL, None, None, ANY, ANY)
         return bool((await admin._send_request(request)).error_code == SecurityDisabled.errno)
 

@@ -1,21 +1,15 @@
-"""The internal topics: their names, their settings, and whether the brokers agree.
-
-A topic that is merely asked about by name is created by brokers with `auto.create.topics.enable` (measured: 4
-partitions, CreateTime), so everything here lists all topics and picks from the list.
-"""
+"""The internal topics: their names, their settings, and whether the brokers agree."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
-    KafkaConnectionError,
     KafkaError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
@@ -24,11 +18,10 @@ from aiokafka.errors import (
 
 from pipeline.config import Config
 from pipeline.kafka import tools
-from pipeline.kafka.security import client_kwargs
+from pipeline.kafka.admin import counts, settings, with_admin
 from schemas.envelope import ENVELOPE_BYTES
-from schemas.errors import ConfigError, Permanent, Unavailable
+from schemas.errors import ConfigError
 from schemas.ids import partition_of
-from schemas.kafka_client import told
 from schemas.raw_offset import RawOffset
 
 # An envelope is cut well below this; one of a row of limits.max_span_bytes may hold as much as any other beside it.
@@ -41,8 +34,6 @@ REPLICATED, LEAST_IN_SYNC = 3, 2
 # How long all brokers may take to know a topic that the controller has created.
 CREATED_WITHIN_SECONDS = 30.0
 _POLL_SECONDS = 0.1
-
-Answer = TypeVar("Answer")
 
 
 class Topics:
@@ -299,7 +290,7 @@ async def check(config: Config) -> list[TopicProblem]:
     """What is wrong with the internal topics; creates nothing. Raises like `ensure`."""
     if not config.kafka.transactions:
         return []
-    return await with_admin(config, _problems)
+    return await with_admin(config, lambda admin: _problems(admin, config))
 
 
 class Survey(NamedTuple):
@@ -321,10 +312,10 @@ async def survey(config: Config, create: bool = False) -> Survey:
     """Like `check`, or like `ensure` with `create`, and with what might be better. Brokers must have transactions."""
     look = _create_and_check if create else _problems
 
-    async def asked(admin: AIOKafkaAdminClient, config: Config) -> Survey:
+    async def asked(admin: AIOKafkaAdminClient) -> Survey:
         problems = await look(admin, config)
         short = await _short_decisions(admin, config) if direct_topics(config) else ""
-        told = await settings(admin, sorted(set(config.traced) & (await _partitions(admin)).keys()))
+        told = await settings(admin, sorted(set(config.traced) & (await counts(admin)).keys()))
         created = [name for name, found in told.items() if found.get(_TIMESTAMPS) == "CreateTime"]
         return Survey(problems, await _thin(admin, config), short, created)
 
@@ -357,38 +348,11 @@ async def ensure(config: Config) -> list[TopicProblem]:
     """
     if not config.kafka.transactions:
         return []
-    return await with_admin(config, _create_and_check)
-
-
-async def partition_counts(config: Config, names: Collection[str] | None = None) -> dict[str, int]:
-    """Partitions of the topics that exist, of all or of those in `names`. Raises Unavailable.
-
-    Never creates a topic: it lists all and picks.
-    """
-
-    async def listed(admin: AIOKafkaAdminClient, _: Config) -> dict[str, int]:
-        found = await _partitions(admin)
-        return found if names is None else {name: found[name] for name in names if name in found}
-
-    return await with_admin(config, listed)
-
-
-async def with_admin(config: Config, work: Callable[[AIOKafkaAdminClient, Config], Awaitable[Answer]]) -> Answer:
-    """What `work` gives, with a connected client. Raises Unavailable when Kafka does not answer, else Permanent."""
-    admin = AIOKafkaAdminClient(client_id=f"{config.kafka.prefix}.topics", **client_kwargs(config.kafka))
-    try:
-        await admin.start()
-        return await work(admin, config)
-    except (KafkaError, OSError, TimeoutError) as error:
-        text = f"kafka {', '.join(config.kafka.bootstrap_servers)}: {told(error)}"
-        retryable = getattr(error, "retriable", True) or isinstance(error, KafkaConnectionError)
-        raise (Unavailable if retryable else Permanent)(text) from error
-    finally:
-        await admin.close()
+    return await with_admin(config, lambda admin: _create_and_check(admin, config))
 
 
 async def _problems(admin: AIOKafkaAdminClient, config: Config) -> list[TopicProblem]:
-    partitions = await _partitions(admin)
+    partitions = await counts(admin)
     wanted = [*(spec.name for spec in topic_specs(config)), *direct_topics(config)]
     names = [name for name in wanted if name in partitions]
     return compare(config, partitions, await settings(admin, names), await _in_force(admin, config))
@@ -405,7 +369,7 @@ async def _thin(admin: AIOKafkaAdminClient, config: Config) -> list[str]:
 
 
 async def _short_decisions(admin: AIOKafkaAdminClient, config: Config) -> str:
-    decisions, partitions = Topics(config.kafka.prefix).decisions, await _partitions(admin)
+    decisions, partitions = Topics(config.kafka.prefix).decisions, await counts(admin)
     told = await settings(admin, [name for name in (decisions, *direct_topics(config)) if name in partitions])
     needed = _raw_retention(told, config) + _milliseconds(config.sampling.late_horizon)
     found = told.get(decisions, {}).get("retention.ms", "-1")
@@ -437,14 +401,14 @@ async def _in_force(admin: AIOKafkaAdminClient, config: Config) -> int | None:
 
 
 async def _create_and_check(admin: AIOKafkaAdminClient, config: Config) -> list[TopicProblem]:
-    found = await _partitions(admin)
+    found = await counts(admin)
     raw = await settings(admin, [name for name in direct_topics(config) if name in found])
     specs = topic_specs(config, _raw_retention(raw, config))
     missing = [spec for spec in specs if spec.name not in found]
     refused = await _create(admin, missing, config.kafka.replication_factor) if missing else []
     made = {spec.name for spec in missing} - {problem.topic for problem in refused}
     async with asyncio.timeout(CREATED_WITHIN_SECONDS):
-        while not made <= (await _partitions(admin)).keys():  # noqa: ASYNC110 (another process is waited for)
+        while not made <= (await counts(admin)).keys():  # noqa: ASYNC110 (another process is waited for)
             await asyncio.sleep(_POLL_SECONDS)
     named = {problem.topic for problem in refused}
     return refused + [problem for problem in await _problems(admin, config) if problem.topic not in named]
@@ -464,22 +428,6 @@ async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], replic
                 text += "; `tailrace acls FILE --role topics` says what is missing"
             problems.append(TopicProblem(name, text))
     return problems
-
-
-async def _partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
-    return {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics(None)}
-
-
-async def settings(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Effective settings by topic; empty for a topic whose settings this user may not read."""
-    if not names:
-        return {}
-    responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])
-    return {
-        name: {} if code else {entry[0]: entry[1] for entry in entries}
-        for response in responses
-        for code, _message, _kind, name, entries in response.resources
-    }
 
 
 def _milliseconds(seconds: float) -> int:

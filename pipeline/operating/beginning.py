@@ -10,8 +10,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from pipeline.config import Config
+from pipeline.kafka.admin import with_admin
 from pipeline.kafka.reader import Reader
-from pipeline.kafka.topics import with_admin
 from schemas.errors import Unavailable
 from schemas.kafka_client import told
 
@@ -22,7 +22,7 @@ async def retained(config: Config, group: str, partitions: Sequence[TopicPartiti
     Raises Unavailable or Permanent where Kafka does not tell.
     """
 
-    async def not_committed(admin: AIOKafkaAdminClient, _: Config) -> list[TopicPartition]:
+    async def not_committed(admin: AIOKafkaAdminClient) -> list[TopicPartition]:
         found = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
         return [partition for partition in partitions if partition not in found or found[partition].offset < 0]
 

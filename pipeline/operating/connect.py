@@ -20,7 +20,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from pipeline.config import Config, Input
-from pipeline.kafka import granted, tools, topics
+from pipeline.kafka import admin, granted, tools, topics
 from pipeline.kafka.acls import Acl, Resource
 from pipeline.kafka.overheard import Overheard
 from pipeline.operating import beginning
@@ -82,7 +82,7 @@ async def connect(config: Config, names: Sequence[str] = ("all",)) -> AsyncItera
 async def _kafka(config: Config, roles: Sequence[Role]) -> AsyncIterator[Finding]:
     subject = f"kafka {', '.join(config.kafka.bootstrap_servers)}"
     began = time.monotonic()
-    found = await _answer(topics.partition_counts(config), subject)
+    found = await _answer(admin.partition_counts(config), subject)
     if isinstance(found, Finding):
         yield found
         return
@@ -229,15 +229,14 @@ async def _topic(name: str, sink: Sink) -> Finding:
     write = Acl(Resource("topic", sink.topic), "Write")
 
     async def asked() -> tuple[dict[str, int], bool]:
-        admin = AIOKafkaAdminClient(**connection(sink.bootstrap_servers, sink.security, f"sinks.{name}.security"))
+        client = AIOKafkaAdminClient(**connection(sink.bootstrap_servers, sink.security, f"sinks.{name}.security"))
         try:
-            await admin.start()
-            found = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics(None)}
-            return found, not await granted.on_topics(admin, [write])
+            await client.start()
+            return await admin.counts(client), not await granted.on_topics(client, [write])
         except (KafkaError, OSError) as error:
             raise Unavailable(told(error)) from error
         finally:
-            await admin.close()
+            await client.close()
 
     answer = await _answer(asked(), subject, f"sinks.{name}.security")
     if isinstance(answer, Finding):

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from pipeline.config import Config
+from pipeline.kafka.admin import partition_counts
 from pipeline.kafka.fetching import POLL_MS, STALLED, consumer_kwargs
 from pipeline.kafka.reader import Progress
-from pipeline.kafka.topics import Topics, partition_counts
+from pipeline.kafka.topics import Topics
 from schemas.dead_letter import DeadLetter, Receipt
 from schemas.errors import Permanent, Unavailable
 

@@ -20,8 +20,9 @@ from aiokafka.errors import KafkaError
 
 from pipeline.config import Config
 from pipeline.configuration.window_settings import window_settings
+from pipeline.kafka.admin import partition_counts, with_admin
 from pipeline.kafka.reader import Reader
-from pipeline.kafka.topics import Topics, partition_counts, places, with_admin
+from pipeline.kafka.topics import Topics, places
 from pipeline.operating.decision_log import Decision, Place, Restored, side_by_side
 from pipeline.operating.history import Batch, History
 from processors.feeds import topic_of
@@ -285,7 +286,7 @@ async def _unread(config: Config) -> dict[str, int]:
     try:
         counts = await partition_counts(config, config.traced)
         raw = [TopicPartition(topic, partition) for topic, count in counts.items() for partition in range(count)]
-        groups = await with_admin(config, lambda admin, _: _offsets(admin, names, raw))
+        groups = await with_admin(config, lambda admin: _offsets(admin, names, raw))
         found: dict[str, int] = {}
         for group, offsets in (groups or {names[0]: dict.fromkeys(raw, 0)}).items():
             for partition, offset in offsets.items():

@@ -10,9 +10,9 @@ from aiokafka import TopicPartition
 
 from pipeline.config import Config
 from pipeline.configuration.window_settings import window_settings
+from pipeline.kafka.admin import partition_counts
 from pipeline.kafka.raw_reader import raw_reader, redactors
 from pipeline.kafka.reader import Reader
-from pipeline.kafka.topics import partition_counts
 from processors.feeds import place_of
 from processors.sampling.window import Value
 

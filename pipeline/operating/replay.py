@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.structs import RecordMetadata
 
 from pipeline.config import Config
-from pipeline.kafka import topics
+from pipeline.kafka.admin import partition_counts
 from pipeline.kafka.commit import MAX_REQUEST_BYTES
 from pipeline.kafka.pace import TRANSACTION_TIMEOUT_MS
 from pipeline.kafka.security import client_kwargs
@@ -69,7 +69,7 @@ class Replay:
         self._producer: AIOKafkaProducer = None
 
     async def __aenter__(self) -> Replay:
-        self._counts = await topics.partition_counts(self._config, self._encodings)
+        self._counts = await partition_counts(self._config, self._encodings)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -19,10 +19,11 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from pipeline.config import Config
+from pipeline.kafka.admin import partition_counts
 from pipeline.kafka.commit import MAX_BATCH_BYTES, MAX_REQUEST_BYTES
 from pipeline.kafka.reader import Progress, Range, Reader
 from pipeline.kafka.security import client_kwargs
-from pipeline.kafka.topics import Topics, partition_counts, placed_by_trace
+from pipeline.kafka.topics import Topics, placed_by_trace
 from processors.sampling.rekey import Decisions, Rows, follow, join
 from schemas.decision import Checkpoint, DecisionRecord
 from schemas.envelope import Envelope

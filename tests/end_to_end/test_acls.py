@@ -19,7 +19,8 @@ from pipeline.cli import cli
 from pipeline.config import Config
 from pipeline.kafka import granted
 from pipeline.kafka.acls import Acl, Resource
-from pipeline.kafka.topics import ensure, partition_counts
+from pipeline.kafka.admin import partition_counts
+from pipeline.kafka.topics import ensure
 from pipeline.rights import CREATOR, RESIZER, needed
 from tests.end_to_end import holdings, truth
 from tests.end_to_end.harness import ALL_ROLES, RAW_PARTITIONS, Destinations, Pipeline, running

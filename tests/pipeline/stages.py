@@ -20,6 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
 from pipeline.config import Config
 from pipeline.kafka import topics
+from pipeline.kafka.admin import partition_counts
 from pipeline.kafka.topics import Topics
 from pipeline.worker import Worker
 from schemas.decision import DecisionRecord
@@ -102,7 +103,7 @@ class Stages(Processes):
         """Wait until the brokers know that a topic has so many partitions."""
 
         async def seen() -> bool:
-            return (await topics.partition_counts(self.config, [topic])).get(topic) == count
+            return (await partition_counts(self.config, [topic])).get(topic) == count
 
         await eventually(seen, DEADLINE, f"{topic} has {count} partitions")
 

@@ -11,12 +11,12 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from pipeline.config import Config
 from pipeline.kafka import topics as internal
+from pipeline.kafka.admin import partition_counts
 from pipeline.kafka.topics import (
     Topics,
     check,
     compare,
     ensure,
-    partition_counts,
     placed_by_trace,
     survey,
     topic_specs,

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import config
 from pipeline.kafka import consume
-from pipeline.kafka.topics import partition_counts
+from pipeline.kafka.admin import partition_counts
 from pipeline.watching.watchdog import Watchdog, awaited
 from pipeline.worker import running
 from schemas import kafka_connect
@@ -55,7 +55,7 @@ class Watched(Stages):
 STUCK = """
 import asyncio, time
 from pipeline.kafka import consume
-from pipeline.kafka.topics import partition_counts
+from pipeline.kafka.admin import partition_counts
 from pipeline.ingest import RawPartition
 {first}
 async def stuck(self): {how}
