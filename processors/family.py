@@ -2,11 +2,10 @@
 
 A *reading* says what its source has counted since it began. It is compared with the newest one of the same source and
 becomes a delta, so that rows of several sources, folded ones too, add up like any other. The first reading of a source
-that began lately is its delta. Of one that began earlier nobody knows how much was counted before (the source was idle
-for so long that it was forgotten, or Tailrace is new here): its row begins with all of it, and not at zero; if there is
-a row already, or more is counted before the first tick, it is counted from here on. But where other label sets of the
-same run of its producer were read before, and go on, a new one is new indeed, however old the process is: SDKs give all
-of them its start. Where one of them has fallen silent by the next tick the new one may stand in its place, as when an
+that began lately is its delta. Of one that began earlier nobody knows how much was counted before, for Tailrace is new
+here: its row begins with all of it, and not at zero; if there is a row already, or more is counted before the first
+tick, it is counted from here on. But where other label sets of the same run of its producer were read before, and go
+on, a new one is new indeed, however old the process is: SDKs give all of them its start. Where one of them has fallen silent by the next tick the new one may stand in its place, as when an
 attribute is added or masked on the way.
 
 A source that begins with its first reading says that its start is not known (OpenTelemetry metrics data model, "Resets

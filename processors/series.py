@@ -36,7 +36,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from processors.cardinality import Limits
-from processors.family import YOUNG_MS, Family
+from processors.family import Family
 from processors.sources import NOT_TOLD, Gone
 from processors.values import conformed, observations
 from schemas.errors import Malformed, ProtocolError
@@ -136,8 +136,6 @@ class SeriesStore:
             if not family.rows:
                 del self._families[key]
                 self._outside -= family.shape.open
-        runs = {(family.metric, family.shape.kind): family.sources.runs for family in self._families.values()}
-        self._gone.forget(time_ms - (self._limits.idle_ms or YOUNG_MS), runs)
         self._generation = generation
         return blocks
 

@@ -5,6 +5,7 @@ Who ended is remembered apart (`Gone`): a failed scrape is no new beginning.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class Run:
 
     def had_others(self, time_ms: int, gone: Gone) -> bool:
         """Whether a new source of that time is none of those that the producer had when it was read first."""
-        if not self.first_ms or (self.ended and not gone.whole):
+        if not self.first_ms or (self.ended and self.first_ms <= gone.lost_ms):
             return False
         return time_ms > self.first_ms + ONE_EXPORT_MS
 
@@ -188,33 +189,28 @@ class Sources(dict[Key, Source]):
 class Gone:
     """What sources of counters had told when they ended, within which bounds, as of when, and whose they were.
 
-    So many at most; `whole` while there were never more. In no tick: after a takeover a source that comes back is as
-    new as it says.
+    So many at most, however old: what its row had counted is told no more, so one that comes back must not begin with
+    its whole value. `lost_ms` is the newest reading of those that there was no room for. In no tick: after a takeover
+    a source that comes back is as new as it says.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._had: dict[tuple[str, Kind, int, int], Had] = {}
-        self.whole = True
+        # A dict whose first keys went one by one looks at all their places for the next one.
+        self._had: OrderedDict[tuple[str, Kind, int, int], Had] = OrderedDict()
+        self.lost_ms = 0
 
     def put(self, metric: str, kind: Kind, key: tuple[int, int], had: Had) -> None:
         """One that ended."""
         self._had[metric, kind, *key] = had
         if len(self._had) > self._most:
-            del self._had[next(iter(self._had))]
-            self.whole = False
+            _, (*_, time_ms, _) = self._had.popitem(last=False)
+            self.lost_ms = max(self.lost_ms, time_ms)
+
+    def knows(self, metric: str, kind: Kind, key: tuple[int, int]) -> bool:
+        """Whether one is remembered."""
+        return (metric, kind, *key) in self._had
 
     def take(self, metric: str, kind: Kind, key: tuple[int, int]) -> Had | None:
         """That of one that comes back."""
         return self._had.pop((metric, kind, *key), None) if self._had else None
-
-    def forget(self, since_ms: int, runs: Mapping[tuple[str, Kind], Collection[tuple[int, int]]]) -> None:
-        """Those that were read last before that and would not be new if they came back.
-
-        `runs` are those that are known, by metric and kind: producer and start.
-        """
-        self._had = {
-            key: had
-            for key, had in self._had.items()
-            if key[3] >= since_ms or had[2] >= since_ms or (had[3], key[3]) in runs.get(key[:2], ())
-        }

@@ -89,6 +89,12 @@ def value_of(kind: Kind, bounds: tuple[float, ...], number: int) -> Value:
     return SummaryValue(number, number / 8, (float(number),) * len(bounds)) if kind == "summary" else number
 
 
+def total_of(kind: Kind, number: int) -> Value:
+    """So many observations of one size: what a source has counted by now."""
+    value = value_of(kind, (), number)
+    return value._replace(positive_offset=0) if isinstance(value, ExponentialValue) else value
+
+
 @dataclass
 class Source:
     """A process that counts under some label sets and tells it cumulatively; `number` may change, `target` does not.
@@ -1342,6 +1348,21 @@ def test_a_young_source_that_comes_back_goes_on(kind: Kind, shared: bool, silent
     blocks = tick(store, later)
     after, fresh = observations(rows(blocks)[own]), sum(block.fresh for block in blocks)
     assert after - (0 if fresh else before) == 50
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+@pytest.mark.parametrize("kind", ["counter", "histogram", "exponential", "summary"])
+def test_what_comes_back_after_a_long_silence_and_counted_nothing_is_no_rise(kind: Kind, processes: int) -> None:
+    """The row had the counts of three processes, or of one in two runs: with one of them alone it would have fallen."""
+    store, seen, time = SeriesStore(Limits(100, 100, idle_ms=HOUR)), Seen(), TIME
+    runs = [(number, TIME - MINUTE) for number in range(processes)] if processes > 1 else [(1, TIME - 9), (1, TIME + 9)]
+    for total in (5, 9, None, None, 9, 12):
+        before, time = time, time + (MINUTE if total else 2 * HOUR)
+        for number, start in runs if total else ():
+            apply(store, read(kind, (A, total_of(kind, total), number, start, time, 0, 70 + number)), time)
+        seen.take(tick(store, time), before, time)
+        assert seen.live() == bool(total)
+    assert seen.increase() == 12 * len(runs)
 
 
 @pytest.mark.parametrize("age", [0, 2 * HOUR])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.sources import ONE_EXPORT_MS, Candidate, Gone, Key, Source, Sources
+from processors.sources import ONE_EXPORT_MS, Candidate, Gone, Key, Run, Source, Sources
 
 keys = st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2]))
 kept = st.tuples(st.just("keep"), keys, st.sampled_from("ab"), st.integers(0, 2), st.integers(0, 2))
@@ -54,17 +54,14 @@ def test_a_set_is_new_while_all_that_its_process_had_before_go_on() -> None:
     assert not list(sources.that_go_on([candidate]))
 
 
-def test_of_those_that_ended_the_newest_are_remembered_until_they_are_old() -> None:
+def test_of_those_that_ended_the_newest_are_remembered() -> None:
     gone = Gone(2)
     for number in range(3):
-        assert gone.whole
-        gone.put("m", "counter", (number, 5), (1.0, (), 10 * number, 7))
-    assert not gone.whole
+        assert not gone.lost_ms
+        gone.put("m", "counter", (number, 5), (1.0, (), 10 * number + 1, 7))
     assert gone.take("m", "counter", (0, 5)) is None
-    gone.forget(20, {})
-    assert gone.take("m", "counter", (1, 5)) is None
-    assert gone.take("m", "counter", (2, 5)) == (1.0, (), 20, 7)
+    assert gone.take("m", "counter", (2, 5)) == (1.0, (), 21, 7)
     assert gone.take("m", "counter", (2, 5)) is None
-    gone.put("m", "counter", (3, 5), (1.0, (), 0, 7))
-    gone.forget(20, {("m", "counter"): [(7, 5)]})
-    assert gone.take("m", "counter", (3, 5)), "the run goes on, and would be counted whole"
+    assert gone.knows("m", "counter", (1, 5))
+    # Of a run that was read first after all that is lost nothing is missing: what else comes of it is new.
+    assert [Run(first_ms, ended=1).had_others(1_000, gone) for first_ms in (1, 2)] == [False, True]
