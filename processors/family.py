@@ -5,17 +5,18 @@ becomes a delta, so that rows of several sources, folded ones too, add up like a
 that began lately is its delta. Of one that began earlier nobody knows how much was counted before, for Tailrace is new
 here: its row begins with all of it, and not at zero; if there is a row already, or more is counted before the first
 tick, it is counted from here on. But where other label sets of the same run of its producer were read before, and go
-on, a new one is new indeed, however old the process is: SDKs give all of them its start. Where one of them has fallen silent by the next tick the new one may stand in its place, as when an
-attribute is added or masked on the way.
+on, a new one is new indeed, however old the process is: SDKs give all of them its start. Where one of them has fallen
+silent by the next tick the new one may stand in its place, as when an attribute is added or masked on the way.
 
 A source that begins with its first reading says that its start is not known (OpenTelemetry metrics data model, "Resets
 and gaps"): it counts from here on as well, unless it was told before under another start, in whose place it goes on. A
 source that begins anew, with another start time, is another source: two that call themselves alike are kept apart by
 it, and a late reading of the one before still counts. What is always told of a process (`Reading.target`) outlives what
 may come later: with its start it goes on under another number. So does a histogram that has other bounds from now on.
+Two with one target, as two pods of a node may have, are kept apart once their readings contradict each other.
 
-A source that ended, because it said so or was silent, and comes back within the time in which it is young goes on from
-what it had told: a failed scrape is no new beginning. Which sources and runs are known is in processors/sources.py.
+A source that ended, because it said so or was silent, and comes back goes on from what it had told: a failed scrape is
+no new beginning. Which sources and runs are known is in processors/sources.py.
 
 Levels (gauges, sums that may fall, a summary's quantiles) have no history: the newest reading of a source stands for it
 until it is stale, and then is taken away again.
@@ -232,7 +233,7 @@ class Family:
         """Take in a reading; returns how many observations went under another label set. `now_ms` is append time."""
         key = self._key(reading)
         source = self.sources.get(key)
-        target = _target(reading, key)
+        target = self._target(reading, key, source)
         if target and (source is None or source.target != target):
             source = self._told_otherwise(key, target, source)
         if source is not None and source.producer != reading.producer:
@@ -247,7 +248,7 @@ class Family:
                 self.dropped[Reason.SUPERSEDED] += 1
             return 0.0
         if source is None:
-            return self._begin(reading, reading.value, bounds, now_ms)
+            return self._begin(reading, reading.value, bounds, now_ms, target)
         as_before = source.labels == reading.labels
         own, moves = self.rows[source.labels].bounds, False
         if not as_before:
@@ -255,7 +256,7 @@ class Family:
             moves = not relabelled and self._has_room(source, reading.labels, bounds)
             if relabelled or (moves and (own == bounds or self.shape.kind != "histogram")):
                 before = self._end_source(key, ends_row=relabelled or self.shape.kind == "sum", comes_back=True)
-                return self._begin(reading, reading.value, bounds, now_ms, before)
+                return self._begin(reading, reading.value, bounds, now_ms, target, before)
         value = conformed(reading.value, bounds, own)
         delta, own = self._since(source.last, value, own)
         source.time_ms, source.last, source.counted = _cut(reading.time_ms, now_ms), value, NOT_TOLD
@@ -267,8 +268,21 @@ class Family:
         if moves:  # what it has counted so far has the buckets of the row that it leaves
             self._end_source(key, ends_row=False, comes_back=True)
             before = reading.value, bounds, reading.time_ms - 1, reading.producer
-            folded += self._begin(reading, reading.value, bounds, now_ms, before)
+            folded += self._begin(reading, reading.value, bounds, now_ms, target, before)
         return folded
+
+    def _target(self, reading: Reading, key: Key, source: Source | None) -> int:
+        """Who is read; 0 without a start, for then a target says nothing.
+
+        Of two that are told alike, as two pods of a node may be, the second one is known by its number alone.
+        """
+        if not (reading.target and key[1]):
+            return 0
+        if source is not None and source.target in (reading.target, key[0]):
+            return source.target
+        former = self.sources.of_target(reading.target, key[1])
+        two = former is not None and _are_two(self.sources[former], reading)
+        return key[0] if two or self._gone.knows(self.metric, self.shape.kind, key) else reading.target
 
     def _told_otherwise(self, key: Key, target: int, source: Source | None) -> Source | None:
         """The source of a target, whatever its number was; a tick of an older worker has none of its target.
@@ -332,10 +346,17 @@ class Family:
         within = self.limiter.within_values(labels)
         return within != source.labels and self.limiter.keeps_more(within, source.labels, self._costs(bounds)[0])
 
-    def _begin(self, reading: Reading, value: Value, bounds: Bounds, now_ms: int, before: Had | None = None) -> float:
+    def _begin(
+        self,
+        reading: Reading,
+        value: Value,
+        bounds: Bounds,
+        now_ms: int,
+        target: int,
+        before: Had | None = None,
+    ) -> float:
         """The first reading of a source, or of one that had `before` in another row."""
         kind, labels, key, given = self.shape.kind, reading.labels, self._key(reading), bounds
-        target = _target(reading, key)
         lasting = target or key[0], key[1]
         run = self.sources.runs.get((reading.producer, key[1]))
         moves = before is not None
@@ -654,9 +675,15 @@ def _idle(entries: Mapping[K, _Row] | Mapping[K, Source], time_ms: int, idle_ms:
     return idle
 
 
-def _target(reading: Reading, key: Key) -> int:
-    """That of a reading, 0 without a start: then it says nothing."""
-    return reading.target if key[1] else 0
+def _are_two(source: Source, reading: Reading) -> bool:
+    """Whether a reading under another number is of another source, though the target is the same.
+
+    What one counts under one start is one number at a time, and never falls.
+    """
+    if reading.value is None:
+        return False
+    later, more = reading.time_ms - source.time_ms, observations(reading.value) - observations(source.last)
+    return later * more < 0 or (not later and more != 0)
 
 
 def _cut(time_ms: int, now_ms: int) -> int:

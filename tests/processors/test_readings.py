@@ -1126,6 +1126,34 @@ def test_two_sources_that_were_one_process_are_one_from_now_on() -> None:
     assert len(store.blocks(TIME + 10)[0].sources) == 1
 
 
+@pytest.mark.parametrize("kind", ["counter", "histogram", "exponential", "summary"])
+@pytest.mark.parametrize("apart", [0, 5, 7_000], ids=["one time", "5 ms apart", "7 s apart"])
+@pytest.mark.parametrize("larger", [1, 2])
+def test_two_pods_that_share_instance_and_start_are_two(kind: Kind, apart: int, larger: int) -> None:
+    """As where a Collector names the node as instance. Both go on after all was silent, whichever comes first."""
+    limits = Limits(100, 100)
+    store, seen, time = SeriesStore(limits), Seen(), TIME
+    pods = [(A, 1, 0), (("j", "i", "/other"), 2, apart)]
+    for at in range(1, 9):
+        before, time = time, TIME + at * MINUTE
+        for labels, number, later in reversed(pods) if at == 6 else pods:
+            total = None if at == 5 else total_of(kind, at * (10 if number == larger else 2))
+            apply(store, read(kind, (labels, total, number, TIME, time + later, 99)), time + later)
+        blocks = tick(store, time + 10_000)
+        seen.take(blocks, before + 10_000, time + 10_000)
+        if at == 3:
+            store = successor(limits, blocks, time + 10_000)
+    assert seen.increase() == 8 * 12
+    assert not store.dropped()
+
+
+def test_a_reading_that_is_sent_again_on_another_way_is_of_the_same_source() -> None:
+    store = SeriesStore(Limits(100, 100))
+    for number in (1, 2, 1):
+        apply(store, read("counter", (A, 10, number, TIME - MINUTE, TIME, 99)), TIME)
+    assert rows(tick(store, TIME + 1)) == {A: 10}
+
+
 def test_processes_without_a_target_are_told_apart_by_their_numbers() -> None:
     store = SeriesStore(Limits(100, 100))
     apply(store, read("counter", (A, 5.0, 1, TIME - 1, TIME), (A, 7.0, 2, TIME - 1, TIME)), TIME)
