@@ -401,6 +401,8 @@ class Family:
             if kind not in UNCOUNTED and placed not in self.rows:
                 self._fresh[placed] = None
         elif not begins_row:
+            if unknown and not reading.target:
+                self.dropped[Reason.START_UNKNOWN] += 1
             delta = nothing(self.shape._replace(bounds=bounds))
             if isinstance(delta, SummaryValue) and isinstance(value, SummaryValue):
                 delta = delta._replace(values=value.values)

@@ -19,6 +19,7 @@ class Reason(StrEnum):
     OVER_LIMIT = "over_limit"  # a gauge, which has no overflow series, or a source, where no more are compared
     TOO_MANY_METRICS = "too_many_metrics"  # points of a new one, where no more names are taken in
     SUPERSEDED = "superseded"  # an older reading than the newest of its source: that one says all that it says
+    START_UNKNOWN = "start_unknown"  # a reading that says so, and not whose it is: what was counted before is lost
     # unintentional: counted, bytes in the dead-letter queue
     MALFORMED = "malformed"
     EMPTY_MESSAGE = "empty_message"
@@ -52,5 +53,6 @@ _INTENTIONAL = frozenset(
         Reason.OVER_LIMIT,
         Reason.TOO_MANY_METRICS,
         Reason.SUPERSEDED,
+        Reason.START_UNKNOWN,
     )
 )

@@ -50,7 +50,7 @@ def zeros(config: Config, roles: Collection[str]) -> Iterator[Zero]:
         elif role.name == "sample":
             yield from _sample(config)
         else:
-            for reason in (Reason.OVER_LIMIT, Reason.TOO_MANY_METRICS, Reason.SUPERSEDED):
+            for reason in (Reason.OVER_LIMIT, Reason.TOO_MANY_METRICS, Reason.SUPERSEDED, Reason.START_UNKNOWN):
                 dropped = {"signal": "metrics", "reason": reason.value, "intentional": "true"}
                 yield "tailrace_dropped_total", dropped
             yield "tailrace_dead_letters_total", {"stage": role.name, "reason": Reason.NAME_TAKEN.value}

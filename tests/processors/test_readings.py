@@ -430,6 +430,7 @@ def test_a_source_whose_start_is_not_known_counts_from_its_first_reading_on(kind
         (block,) = tick(store, TIME + time)
         told.append((observations(block.rows[0][1]), block.fresh))
     missed = 0 if target else 50
+    assert store.dropped() == ({} if target else {Reason.START_UNKNOWN: 1})
     assert told == [(1_000_000, 0), (1_000_050, 0), (1_000_100 - missed, 0), (1_000_150 - missed, 0)]
 
 
@@ -1253,7 +1254,8 @@ def test_sources_beyond_a_lower_limit_of_theirs_move_all_the_same() -> None:
     for minute, limits in enumerate((Limits(100, 1), Limits(100, 100, sources=1))):
         store, time = SeriesStore(limits), TIME + minute * MINUTE
         store.load(blocks, time)
-        apply(store, read("counter", *[(("j", "i", f"/{n}"), 1.0 + minute, n, TIME, time) for n in range(3)]), time)
+        told = [(("j", "i", f"/{n}"), 1.0 + minute, n, TIME - 1, time) for n in range(3)]
+        apply(store, read("counter", *told), time)
         assert not store.dropped()
         blocks = tick(store, time)
     assert rows(blocks)["j", "i", "/2"] == 1.0
