@@ -127,7 +127,7 @@ def _any_text(value: Any) -> str:
     if which == "string_value":
         return text_of(value.string_value)
     if which in ("array_value", "kvlist_value"):
-        return orjson.dumps(_json(value), option=orjson.OPT_NON_STR_KEYS).decode()
+        return orjson.dumps(_json(value), option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SORT_KEYS).decode()
     return label_text(getattr(value, which)) if which else ""
 
 

@@ -146,16 +146,19 @@ def test_labels_that_a_kind_needs_for_itself_are_not_taken_from_the_point() -> N
     assert "__name__" not in batches["h"].shape.label_names
 
 
-def sources(change: Callable[[Any, Any, Any], None]) -> int:
-    """How many sources two messages are, when `change` is made to the second's resource, scope, and point."""
+Change = Callable[[Any, Any, Any], None]
+
+
+def sources(change: Change, before: Change = lambda resource, scope, point: None) -> int:
+    """How many sources two messages are, when resource, scope and point of the second are changed, and of the first."""
     reader = processor()
     for turn in range(2):
         data, metrics = message({"service.name": "shop", "host.name": "h"})
         total = metrics.add(name="a").sum
         total.is_monotonic, total.aggregation_temporality = True, CUMULATIVE
         point = timed(total.data_points.add(as_int=turn), route="/", user="u")
-        if turn:
-            change(data.resource_metrics[0].resource, data.resource_metrics[0].scope_metrics[0].scope, point)
+        made = change if turn else before
+        made(data.resource_metrics[0].resource, data.resource_metrics[0].scope_metrics[0].scope, point)
         reader.add(turn, NOW, data.SerializeToString())
     return len({r.source for batch in reader.flush().batches if batch.metric == "a_total" for r in batch.readings})
 
@@ -168,6 +171,19 @@ def test_a_source_is_known_by_what_describes_it_in_any_order() -> None:
     assert sources(lambda resource, scope, point: resource.attributes.append(attribute("pid", 4))) == 2
     assert sources(lambda resource, scope, point: setattr(scope, "name", "lib")) == 2
     assert sources(lambda resource, scope, point: point.attributes.pop()) == 2
+
+
+@pytest.mark.parametrize("where", ["resource", "scope", "point"])
+def test_a_map_is_the_same_in_any_order(where: str) -> None:
+    def told(keys: str) -> Change:
+        entries = [attribute(key, key) for key in keys]
+        value = AnyValue(array_value=ArrayValue(values=[AnyValue(kvlist_value=KeyValueList(values=entries))]))
+        return lambda *parts: parts[["resource", "scope", "point"].index(where)].attributes.append(
+            KeyValue(key="map", value=value)
+        )
+
+    assert sources(told("ba"), told("ab")) == 1
+    assert sources(told("ba"), told("bc")) == 2
 
 
 INSTANCE = {"service.name": "shop", "service.instance.id": "1"}
