@@ -6,6 +6,7 @@ Sample { double value = 1, int64 timestamp = 2 }. Exponential histograms are nat
 from __future__ import annotations
 
 import struct
+from decimal import Decimal
 from itertools import accumulate
 from math import isnan, nan
 
@@ -135,9 +136,9 @@ def _sample(number: bytes, time: bytes) -> bytes:
 
 
 def _bound(bound: float) -> str:
-    """A bucket's `le` as the OpenTelemetry exporters write it: `5`, `2.5`.
+    """A bucket's `le` or a quantile as the Collector and Prometheus' own receiver write it (Go's 'f', -1).
 
-    >>> _bound(5.0), _bound(2.5), _bound(1e22)
-    ('5', '2.5', '1e+22')
+    >>> _bound(5.0), _bound(2.5), _bound(1e-5), _bound(1e16)
+    ('5', '2.5', '0.00001', '10000000000000000')
     """
-    return repr(float(bound)).removesuffix(".0")
+    return format(Decimal(repr(float(bound))), "f").removesuffix(".0")

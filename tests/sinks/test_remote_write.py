@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import cramjam
 import pytest
@@ -61,6 +62,13 @@ def test_a_counter(labels: tuple[list[str], list[str]], value: float, time_ms: i
     assert number == value or value != value
     (series,) = series_as_told(block, time_ms)
     assert names_in_order(series) == sorted(names_in_order(series))
+
+
+@pytest.mark.parametrize("kind", ["histogram", "summary"])
+def test_a_bound_has_no_exponent(kind: Literal["histogram", "summary"]) -> None:
+    shape = Shape(kind, (), (1e-7, 1e-05, 0.005, 1.0, 1e16, 1e22))
+    told = [bound for _, bound in series_of("ms", shape) if bound not in ("", "+Inf")]
+    assert told == ["0.0000001", "0.00001", "0.005", "1", "10000000000000000", "10000000000000000000000"]
 
 
 def test_a_histogram() -> None:
