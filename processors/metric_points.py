@@ -325,7 +325,7 @@ class MetricPoints:
         if instance:
             labels[INSTANCE] = instance
         promoted = {key: attributes[key] for key in self.naming.promoted if key in attributes and self._is_label(key)}
-        others = {key: text for key, text in attributes.items() if key not in NAMED and key.strip("_")}
+        others = {key: text for key, text in attributes.items() if key not in NAMED}
         # One attribute whose key gives no label must not cost a service its metrics.
         others = dict(islice(((k, text) for k, text in others.items() if self._is_label(k)), MOST_NAMES - 2))
         info = self._labels(others, {}, labels) if labels and others else {}

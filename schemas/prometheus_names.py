@@ -2,7 +2,9 @@
 
 The four strategies are Prometheus' `translation_strategy`; the rules are those of "Prometheus and OpenMetrics
 Compatibility" in the OpenTelemetry specification, and where that leaves room, of Prometheus' own translator
-(github.com/prometheus/otlptranslator), which the Collector uses as well.
+(github.com/prometheus/otlptranslator), which the Collector uses as well. Labels are those of Prometheus' OTLP receiver
+at its defaults (label_name_preserve_multiple_underscores, label_name_underscore_sanitization), though the specification
+makes one underscore of several.
 """
 
 from __future__ import annotations
@@ -62,15 +64,14 @@ def label_name(key: str, strategy: Strategy) -> str:
     >>> label_name("http.route", "UnderscoreEscapingWithSuffixes"), label_name("2xx", "UnderscoreEscapingWithSuffixes")
     ('http_route', 'key_2xx')
     """
-    found = key
-    if strategy.startswith("Underscore"):
-        reserved = len(key) >= 4 and key.startswith("__") and key.endswith("__")
-        found = re.sub(r"[^a-zA-Z0-9]+", "_", key[2:-2] if reserved else key)
-        if reserved:
-            found = f"__{found}__"
+    found, escapes = key, strategy.startswith("Underscore")
+    if escapes:
+        found = re.sub(r"[^a-zA-Z0-9_]", "_", key)
         if found[:1].isdigit():
             found = f"key_{found}"
-    if not found.strip("_"):
+        elif found.startswith("_") and not found.startswith("__"):
+            found = f"key{found}"
+    if not (found.strip("_") if escapes else found):
         raise ValueError(f"{key[:100]!r} has nothing to make a label name of")
     return _short(found)
 

@@ -594,9 +594,9 @@ def test_a_resource_of_any_size_costs_its_info_only() -> None:
 
 
 def test_an_attribute_that_gives_no_label_is_not_promoted() -> None:
-    data, metrics = message({"service.name": "shop", "_": "x", "zone": "a"})
+    data, metrics = message({"service.name": "shop", "__": "x", "zone": "a"})
     timed(metrics.add(name="g").gauge.data_points.add(as_int=1))
-    batches, _ = read(data, "otlp_proto", Naming(promoted=("_", "zone")))
+    batches, _ = read(data, "otlp_proto", Naming(promoted=("__", "zone")))
     assert labelled(batches["g"]) == [{"job": "shop", "zone": "a"}]
 
 

@@ -74,12 +74,15 @@ def test_a_name_of_nothing_is_refused(strategy: Strategy, name: str) -> None:
         ("http.route", "http_route"),
         ("label:with:colons", "label_with_colons"),
         ("123label", "key_123label"),
-        (".foo", "_foo"),
-        ("__two_underscores", "_two_underscores"),
-        ("label.name__with&&special##chars", "label_name_with_special_chars"),
-        ("__reserved__label__name__", "__reserved_label_name__"),
-        ("trailing___", "trailing_"),
-        ("größe", "gr_e"),
+        (".foo", "key_foo"),
+        ("_", "key_"),
+        ("__two_underscores", "__two_underscores"),
+        ("a..b", "a__b"),
+        ("label.name__with&&special##chars", "label_name__with__special__chars"),
+        ("__reserved__label__name__", "__reserved__label__name__"),
+        ("trailing___", "trailing___"),
+        ("größe", "gr__e"),
+        ("é.x", "__x"),
     ],
 )
 def test_a_label_has_the_name_that_prometheus_gives_it(key: str, expected: str) -> None:
@@ -91,3 +94,10 @@ def test_a_label_has_the_name_that_prometheus_gives_it(key: str, expected: str) 
 def test_a_label_of_nothing_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="nothing to make a label name of"):
         label_name(key, ESCAPED)
+
+
+@pytest.mark.parametrize("strategy", [UTF8, AS_IT_IS])
+def test_where_nothing_is_escaped_any_key_is_a_label(strategy: Strategy) -> None:
+    assert [label_name(key, strategy) for key in ("_", "__", "é.x")] == ["_", "__", "é.x"]
+    with pytest.raises(ValueError, match="nothing to make a label name of"):
+        label_name("", strategy)
