@@ -292,15 +292,15 @@ class MetricPoints:
 
         Attributes that become one label are joined with `;`, in the order of their keys. Raises Malformed.
         """
-        texts: dict[str, list[str]] = {}
+        own: dict[str, str] = {}
         for key, text in attributes.items():
             try:
                 name = label_name(key, self.naming.strategy)
             except ValueError as error:
                 raise Malformed(Reason.NO_NAME, str(error)) from None
-            texts.setdefault(name, []).append(text)
+            own[name] = f"{own[name]};{text}" if own.get(name) else text
         promoted, *winning = more or ({},)
-        labels = {**promoted, **{name: ";".join(found) for name, found in texts.items()}}
+        labels = {**promoted, **{name: text for name, text in own.items() if text}}
         for labelled in winning:
             labels |= labelled
         labels.pop("__name__", None)
@@ -350,8 +350,7 @@ class MetricPoints:
         for key, text in texts_of(scope.scope.attributes).items():
             if self._is_label(key := f"otel_scope_{key}"):
                 found.setdefault(label_name(key, self.naming.strategy), text)
-        labels = {name: text for name, text in found.items() if text} if self.naming.scope_labels else {}
-        return _Scope(labels, digest(*found.items()))
+        return _Scope(found if self.naming.scope_labels else {}, digest(*found.items()))
 
     def _bury(
         self, offset: int, timestamp: int, index: int, value: bytes, reason: str, detail: str, wrapped: bool = False

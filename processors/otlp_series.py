@@ -16,6 +16,7 @@ from processors.span_metrics import label_text
 
 KNOWN_BYTES = 16 << 20  # of each half of what is remembered
 LARGEST_SHARE = 64  # what takes more than one so-many-th of a half is not worth it
+EXACT = 1 << 53  # a float holds every whole number below it
 _SERIES_BYTES = 600  # of objects around the texts of a series
 _NUMBER_BYTES = 32
 
@@ -138,5 +139,7 @@ def _json(value: Any) -> Any:
     if which == "kvlist_value":
         return {text_of(entry.key): _json(entry.value) for entry in value.kvlist_value.values}
     if which in ("bool_value", "int_value", "double_value"):
-        return getattr(value, which)
+        told = getattr(value, which)
+        whole = which == "double_value" and told.is_integer() and abs(told) < EXACT
+        return int(told) if whole else told  # Prometheus' receiver writes no `.0`
     return _any_text(value) if which else None

@@ -199,8 +199,8 @@ class Ranges:
 def text_of(value: AttributeValue) -> str:
     """A scalar attribute as text, as the Collector prints it; bytes have none that a policy could name ("").
 
-    >>> text_of(503), text_of(503.0), text_of(0.5), text_of(True)
-    ('503', '503', '0.5', 'true')
+    >>> text_of(503), text_of(503.0), text_of(0.5), text_of(True), text_of(float("inf"))
+    ('503', '503', '0.5', 'true', 'Infinity')
     """
     match value:
         case str():
@@ -213,6 +213,7 @@ def text_of(value: AttributeValue) -> str:
             if value == 0 or 1e-6 <= abs(value) < 1e21:  # Go's JSON: exponents only outside this range
                 text = format(Decimal(repr(value)), "f")
                 return text.rstrip("0").rstrip(".") if "." in text else text
-            return repr(value).replace("e-0", "e-")
+            text = repr(value).replace("e-0", "e-")
+            return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(text, text)
         case _:
             return ""

@@ -16,6 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from processors.metric_points import MOST_NAMES, RESOURCE_BYTES, MetricPoints, Naming
 from processors.otlp_series import KnownSeries, Series, Stream
+from processors.span_metrics import MAX_LABEL_CHARACTERS
 from processors.values import observations, plus
 from schemas.otlp_check import PointsData
 from schemas.point import ExponentialValue, HistogramValue, PointBatch, Reading, SummaryValue
@@ -126,6 +127,39 @@ def test_labels_are_those_of_point_scope_and_resource() -> None:
     assert labelled(batches["target_info"]) == [{"job": "shop/cart", "instance": "i-1", "host_name": "h", "n": "5"}]
     assert [(r.value, r.time_ms) for r in batches["target_info"].readings] == [(1, NOW)]
     assert batches["target_info"].shape[3:] == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "labels"),
+    [
+        ({"a.b": "", "a_b": "2", "b": "", "b.": "1", "b_": ""}, {"a_b": "2", "b_": "1;"}),
+        ({"host.name": ""}, {"host_name": "h"}),
+        ({"otel_scope_version": "p", "otel_scope_schema_url": "p"}, {"otel_scope_version": "1.2"}),
+    ],
+    ids=["one that is empty comes first", "one that is empty and promoted", "a scope has no schema URL"],
+)
+def test_what_is_empty_is_what_prometheus_own_receiver_makes_of_it(
+    attributes: dict[str, str], labels: dict[str, str]
+) -> None:
+    data, metrics = message({"host.name": "h"} if "host.name" in attributes else {})
+    data.resource_metrics[0].scope_metrics[0].scope.version = "1.2"
+    timed(metrics.add(name="g").gauge.data_points.add(as_int=1), **attributes)
+    batches, _ = read(data, "otlp_proto", Naming(promoted=("host.name",)))
+    assert labelled(batches["g"]) == [{"otel_scope_version": "1.2"} | labels]
+
+
+def test_numbers_in_a_list_are_those_of_the_specification() -> None:
+    data, metrics = message({})
+    values = [AnyValue(double_value=number) for number in (1.0, 2.5, -3.0, 1e21)]
+    point = timed(metrics.add(name="g").gauge.data_points.add(as_int=1))
+    point.attributes.add(key="list", value=AnyValue(array_value=ArrayValue(values=values)))
+    assert labelled(read(data)[0]["g"]) == [{"list": "[1,2.5,-3,1e+21]"}]
+
+
+def test_a_long_label_value_is_cut() -> None:
+    data, metrics = message({})
+    timed(metrics.add(name="g").gauge.data_points.add(as_int=1), query="x" * 3000)
+    assert labelled(read(data)[0]["g"]) == [{"query": "x" * MAX_LABEL_CHARACTERS}]
 
 
 @pytest.mark.parametrize("resource", [{}, {"service.name": "shop"}, {"host.name": "h"}])

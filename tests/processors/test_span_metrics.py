@@ -93,7 +93,16 @@ def test_values_of_different_types_that_python_calls_equal_stay_apart() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [("a", "a"), (7, "7"), (1.5, "1.5"), (1e22, "1e+22"), (float("inf"), "inf"), (b"\x00", "AA=="), (None, "")],
+    [
+        ("a", "a"),
+        (7, "7"),
+        (1.5, "1.5"),
+        (1e22, "1e+22"),
+        (float("nan"), "NaN"),
+        (float("-inf"), "-Infinity"),
+        (b"\x00", "AA=="),
+        (None, ""),
+    ],
 )
 def test_attributes_as_text(value: AttributeValue | None, text: str) -> None:
     assert label_text(value) == text
