@@ -3,7 +3,8 @@
 aiokafka 0.14 tries the addresses of `bootstrap_servers` one after the other, each for `request_timeout_ms` (40 s) if
 nothing answers, and does so for every client anew. Here the one that answered last is asked first and, if it says
 nothing for PATIENCE, all the others beside it. No connection, to a broker of the metadata neither, is tried for longer
-than CONNECT_LIMIT. `begin` puts both into aiokafka: `AIOKafkaClient.bootstrap`, and the `create_conn` that it calls.
+than CONNECT_LIMIT; one that failed is tried again after a while, by whichever client, or each would do so a hundred
+times a second. `begin` puts this into aiokafka: `AIOKafkaClient.bootstrap`, and the `create_conn` that it calls.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from typing import Any
 
 import aiokafka.client
 from aiokafka.client import AIOKafkaClient
-from aiokafka.conn import AIOKafkaConnection, collect_hosts
+from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts
 from aiokafka.errors import KafkaConnectionError
 
 PATIENCE = 1.0  # seconds until the others are asked too: TLS and SASL take some round trips, between continents too
 STEPS = 10  # of PATIENCE
+RECONNECT_LEAST, RECONNECT_MOST = 0.05, 1.0  # seconds, doubled each time, as Kafka's reconnect.backoff.ms and .max.ms
 CONNECT_LIMIT = 10.0  # seconds for TCP and TLS, as Kafka's socket.connection.setup.timeout.ms
 NO_ANSWER = "no answer in time"
 """What stands for the text of a time-out, which has none."""
@@ -36,6 +38,7 @@ _Trying = asyncio.Task[AIOKafkaConnection]
 
 _answered: dict[Address, float] = {}  # when each did last
 _silent: set[Address] = set()  # of which that was said
+_failed: dict[Address, tuple[int, float]] = {}  # how often in a row, and when last
 _away: set[frozenset[Address]] = set()
 _races: dict[asyncio.Task[Any] | None, _Race] = {}  # by the task that bootstraps
 _bootstrap = AIOKafkaClient.bootstrap
@@ -77,9 +80,38 @@ async def create_conn(host: str, port: int, **how: Any) -> AIOKafkaConnection:
     return await (_connection(host, port, how) if race is None else race.connection(host, port, how))
 
 
+class _Connection(AIOKafkaConnection):  # type: ignore[misc]
+    """One that is broken says so: where asyncio's transports raise OSError, uvloop's raise RuntimeError.
+
+    aiokafka's tasks do not expect that one: they would end, and whoever waits for metadata would wait for ever.
+    """
+
+    def send(self, request: Any, expect_response: bool = True) -> Any:
+        """Raises KafkaConnectionError."""
+        try:
+            return super().send(request, expect_response)
+        except RuntimeError as error:
+            self.close(reason=CloseReason.CONNECTION_BROKEN)
+            raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}") from error
+
+
 async def _connection(host: str, port: int, how: dict[str, Any]) -> AIOKafkaConnection:
     """`aiokafka.conn.create_conn`, which gives up after CONNECT_LIMIT what is not even a connection."""
-    connection = AIOKafkaConnection(host, port, **how)
+    times, last = _failed.get((host, port), (0, 0.0))
+    if times:
+        pause = min(RECONNECT_MOST, RECONNECT_LEAST * 2 ** min(times - 1, 10))
+        await asyncio.sleep(last + pause - time.monotonic())
+    try:
+        connection = await _connected(host, port, how)
+    except Exception:
+        _failed[host, port] = times + 1, time.monotonic()
+        raise
+    _failed.pop((host, port), None)
+    return connection
+
+
+async def _connected(host: str, port: int, how: dict[str, Any]) -> AIOKafkaConnection:
+    connection = _Connection(host, port, **how)
     connecting = asyncio.ensure_future(connection.connect())
     try:
         await asyncio.wait({connecting}, timeout=CONNECT_LIMIT)

@@ -36,7 +36,7 @@ BLOCKED = 2.0
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_answered", "_silent", "_away"):
+    for name in ("_answered", "_silent", "_away", "_failed"):
         monkeypatch.setattr(kafka_connect, name, type(getattr(kafka_connect, name))())
     monkeypatch.setattr(kafka_connect, "PATIENCE", 0.2)
 
@@ -223,6 +223,43 @@ def test_where_no_file_can_be_opened_it_says_so(loop: Callable[[], asyncio.Abstr
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(connect())
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_connection_that_was_reset_says_so(loop: Callable[[], asyncio.AbstractEventLoop], kafka: Kafka) -> None:
+    """To aiokafka's tasks, which would end of another error: nobody would ask for metadata again."""
+    kafka_connect.begin()
+
+    async def send() -> None:
+        closed: list[Any] = []
+        host, port = kafka.bootstrap.split(":")
+        made = await aiokafka.client.create_conn(host, int(port), on_close=lambda *how: closed.append(how))
+        made._writer.transport.abort()
+        while True:
+            await asyncio.sleep(0)
+            await made.send(aiokafka.client.MetadataRequest([]))
+
+    with asyncio.Runner(loop_factory=loop) as runner, pytest.raises(KafkaConnectionError):
+        runner.run(send())
+
+
+async def test_an_address_that_refused_is_not_tried_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or each client of a worker would do so, and say so, hundreds of times a second."""
+    kafka_connect.begin()
+    port = free_port()
+
+    async def connect() -> None:
+        await aiokafka.client.create_conn(HOST, port, on_close=lambda *_: None)
+
+    monkeypatch.setattr(kafka_connect, "RECONNECT_LEAST", NEVER)
+    monkeypatch.setattr(kafka_connect, "RECONNECT_MOST", NEVER)
+    with pytest.raises(ConnectionRefusedError):
+        await connect()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(connect(), 1.0)
+    monkeypatch.setattr(kafka_connect, "RECONNECT_MOST", 0.0)
+    with pytest.raises(ConnectionRefusedError):
+        await connect()
 
 
 def test_aiokafka_connects_as_it_did_when_this_was_written() -> None:
