@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import math
 import sys
 from typing import Any, TextIO
 
@@ -23,8 +24,37 @@ _REPEATING = ("elastic_transport",)
 _CRASHED = "Crashed reason="
 # At DEBUG this one writes every request down, logins with their passwords and tokens among them.
 _TELLING = "aiokafka.conn"
+SAID_AGAIN = 15.0  # seconds until the same line of aiokafka is written again
+MOST_SAID = 1_000  # lines that are remembered
 # Keys under which nothing is ever printed, whoever logs it.
 _SECRET = ("password", "token", "secret", "api_key", "authorization")
+
+
+class Repeated(logging.Filter):
+    """Lets each line of a library through once in SAID_AGAIN, and says then how often it was left out.
+
+    While a broker is away aiokafka writes the same ones hundreds of times a second.
+    """
+
+    def __init__(self, library: str) -> None:
+        super().__init__(library)
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is to be written."""
+        if not super().filter(record):
+            return True  # another library's
+        line = record.name, record.getMessage()
+        at, left_out = self._said.get(line, (-math.inf, 0))
+        if 0 <= record.created - at < SAID_AGAIN:
+            self._said[line] = at, left_out + 1
+            return False
+        if len(self._said) >= MOST_SAID:
+            self._said.clear()
+        self._said[line] = record.created, 0
+        if left_out:
+            record.msg, record.args = f"{line[1]} ({left_out} times more since it was said last)", ()
+        return True
 
 
 class JsonLines(logging.Formatter):
@@ -67,6 +97,8 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines())
     handler.addFilter(lambda record: _CRASHED not in str(record.msg))
+    if level != "DEBUG":
+        handler.addFilter(Repeated("aiokafka"))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

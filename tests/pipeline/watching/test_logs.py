@@ -42,6 +42,25 @@ def test_fields(lines: io.StringIO) -> None:
     assert line == {"level": "INFO", "logger": "tailrace.sample", "message": "took 3", "partition": 7, "reason": "x"}
 
 
+def test_what_aiokafka_says_again_and_again_is_written_once_in_a_while(
+    lines: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And how often it was; what others say is written each time."""
+    theirs, ours = logging.getLogger("aiokafka"), logging.getLogger("tailrace")
+    for node in (1, 1, 2, 1):
+        theirs.error("Unable connect to node with id %s", node)
+        ours.error("again")
+    monkeypatch.setattr(logs, "SAID_AGAIN", 0.0)
+    theirs.error("Unable connect to node with id %s", 1)
+    told = [json.loads(line)["message"] for line in lines.getvalue().splitlines()]
+    assert [line for line in told if line != "again"] == [
+        "Unable connect to node with id 1",
+        "Unable connect to node with id 2",
+        "Unable connect to node with id 1 (2 times more since it was said last)",
+    ]
+    assert told.count("again") == 4
+
+
 def test_one_line_per_record_even_with_a_traceback(lines: io.StringIO) -> None:
     try:
         raise ValueError("two\nlines")
