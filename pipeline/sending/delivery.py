@@ -317,8 +317,8 @@ class Delivery:
         for index, entry in enumerate(entries):  # before anything can go wrong with the others
             if settled and index not in again and index not in blamed:
                 entry.ticket.settle(entry.row, entry.item.rows)
-        self._share.check(self._clock(), settled, refused, messages)
         self._tell(outcome.refused)
+        self._share.check(self._clock(), settled, refused, messages)
         if not await self._buried(entries, outcome.refused):
             return False
         self._share.add(self._clock(), settled, refused, messages)
@@ -414,7 +414,7 @@ class Delivery:
             self._untold += len(refused)
             return
         log.warning(
-            "sink refuses items, they are dead letters",
+            "sink refuses items, they become dead letters",
             extra={
                 "sink": self.name,
                 "endpoint": ", ".join(self._settings.servers),

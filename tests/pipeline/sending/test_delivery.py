@@ -354,6 +354,18 @@ async def test_a_destination_that_refuses_everything_stops_the_sink_and_not_one_
     assert [word for word, *_ in grave.letters] == ["c"]
 
 
+async def test_what_a_destination_that_refuses_everything_says_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """There may be no dead letter with its words."""
+    caplog.set_level(logging.WARNING, "pipeline.sending.delivery")
+    share = DeadLetterShare("sink.x", "x", DeadLetters(min_records=2))
+    outcome = Outcome(refused=(Refusal(0, "over its quota"), Refusal(1, "no")))
+    async with bench(Scripted(Script(outcome)), Grave(), max_items=2, share=share) as it:
+        await it.add("a", "b")
+        with pytest.raises(TooManyDeadLetters):
+            await asyncio.wait_for(it.delivery.failed, DEADLINE)
+    assert [vars(record)["answer"] for record in caplog.records] == ["over its quota"]
+
+
 async def test_what_was_accepted_is_settled_although_the_rest_of_the_request_stops_the_sink() -> None:
     """Or it would be delivered once more at every restart."""
     share = DeadLetterShare("sink.x", "x", DeadLetters(min_records=2))
