@@ -115,6 +115,10 @@ def _otlp(source: Source, name: str, signal: str, settings: Mapping[str, Any]) -
     if url.startswith("${") and not whole:
         why = f"{scheme}:// is put in front: leave it away if it is in {url.partition('?')[0]}"
         source.gap((*place, "endpoint"), why, matters=False)
+    if grpc and scheme == "https" and url.startswith("http://"):
+        url = url.replace("http", "https", 1)
+        why = "https: without tls.insecure a Collector's gRPC speaks TLS, whatever the scheme says"
+        source.gap((*place, "endpoint"), why, matters=False)
     sink = _client(source, name, settings, url if whole else f"{scheme}://{url}") | {"signals": [signal]}
     rest(source, place, settings, SINK_KEYS, ASKED_OF_OTLP)
     return sink | _compression(source, place, settings) | ({"protocol": "grpc"} if grpc else {})

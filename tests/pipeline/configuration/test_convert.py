@@ -135,7 +135,9 @@ def test_a_block_will_do(pasted: dict[str, Any], tmp_path: Path) -> None:
 
 def test_exporters_of_both_protocols_are_both_taken(tmp_path: Path) -> None:
     names = ("otlp", "otlphttp", "otlp/x", "otlphttp/x")
-    exporters = {name: {"endpoint": f"http://{name.replace('/', '-')}:4317"} for name in names}
+    exporters: dict[str, dict[str, Any]] = {
+        name: {"endpoint": f"http://{name.replace('/', '-')}:4317", "tls": {"insecure": True}} for name in names
+    }
     given: dict[str, Any] = {
         "processors": {"tail_sampling": {"policies": [{"name": "all", "type": "always_sample"}]}},
         "exporters": exporters,
@@ -596,6 +598,8 @@ def test_a_second_cluster_is_told() -> None:
     [
         ("otlp", {"endpoint": "a:4317", "tls": {"insecure": False}}, {"endpoint": "https://a:4317"}),
         ("otlp", {"endpoint": "${A}", "tls": {"insecure": True}}, {"endpoint": "http://${A}"}),
+        ("otlp", {"endpoint": "http://a:1"}, {"endpoint": "https://a:1"}),
+        ("otlp", {"endpoint": "http://a:1", "tls": {"insecure": True}}, {"endpoint": "http://a:1"}),
         ("otlphttp", {"endpoint": "${env:A}"}, {"endpoint": "${env:A}"}),
         ("otlp", {"endpoint": "a:1", "compression": "none"}, {"endpoint": "https://a:1", "compression": "none"}),
         ("otlp", {"endpoint": "a:1", "compression": "snappy", "timeout": "1s"}, {"endpoint": "https://a:1"}),
