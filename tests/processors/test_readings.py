@@ -1386,7 +1386,7 @@ def test_what_comes_back_after_a_long_silence_and_counted_nothing_is_no_rise(kin
     """The row had the counts of three processes, or of one in two runs: with one of them alone it would have fallen."""
     store, seen, time = SeriesStore(Limits(100, 100, idle_ms=HOUR)), Seen(), TIME
     runs = [(number, TIME - MINUTE) for number in range(processes)] if processes > 1 else [(1, TIME - 9), (1, TIME + 9)]
-    for total in (5, 9, None, None, 9, 12):
+    for total in (5, 9, 0, 0, 9, 12):
         before, time = time, time + (MINUTE if total else 2 * HOUR)
         for number, start in runs if total else ():
             apply(store, read(kind, (A, total_of(kind, total), number, start, time, 0, 70 + number)), time)
