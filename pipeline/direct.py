@@ -123,9 +123,7 @@ class RawPair(PartitionPair):
     async def open(self) -> Mapping[TopicPartition, int]:
         """As for any pair; then a checkpoint, which pins a first start and tells the broker's time."""
         positions = await super().open()
-        burst = self._window.burst(always=True)
-        assert burst is not None
-        await self._commit(burst)
+        await self._checkpoint()
         return positions
 
     async def _starts(self, offsets: Mapping[str, int | None]) -> dict[str, int]:

@@ -193,6 +193,8 @@ class PartitionPair(Lease):
         starts = await self._starts(offsets)
         positions = self._window.resume(offsets, starts, self._accept_loss, await self._emptied(starts))
         self._stalled = set(self._window.stalled())  # whoever had the partition before has counted them
+        if self._window.lost:
+            await self._checkpoint()  # or the next owner would count them once more
         for name, records in self._window.lost.items():
             expired.tell(ROLE, self._config.kafka.prefix, self._pair[name], records)
         return {self._pair[name]: offset for name, offset in positions.items()}
@@ -320,6 +322,12 @@ class PartitionPair(Lease):
         async with self._group.turns.work() as is_long:
             self._window.limit = self._committer.size.bytes
             return self._window.burst(final, is_long=is_long)
+
+    async def _checkpoint(self) -> None:
+        """Make durable where this owner begins."""
+        burst = self._window.burst(always=True)
+        assert burst is not None
+        await self._commit(burst)
 
     async def _commit(self, burst: Burst) -> None:
         topics, index = self._topics, self._index

@@ -226,6 +226,24 @@ async def test_with_the_operators_consent_it_goes_on_after_what_is_gone(
     assert "counted again" not in caplog.text, "the checkpoint is there"
 
 
+async def test_what_is_gone_is_counted_once_whoever_takes_over(fed: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the first owner forwards nothing, and ends without a last transaction."""
+
+    async def killed(_: sample.PartitionPair) -> None:
+        """Nothing is finished."""
+
+    monkeypatch.setattr(sample.PartitionPair, "finish", killed)
+    async with fed.producer() as producer:
+        await fed.history(producer)
+    await _truncate_spans(fed)
+    counted = [expired("spans")]
+    for _ in range(2):
+        async with running(fed.config, ["sample"], accept_loss=True) as worker:
+            await holds(worker, "sample")
+        counted.append(expired("spans"))
+    assert counted[0] < counted[1] == counted[2]
+
+
 async def test_a_marker_that_retention_took_is_no_loss(fed: Fed) -> None:
     """ingest writes in transactions: behind the last record, where the tail stands, is a marker, which goes with it."""
     async with fed.producer(f"{fed.topics.prefix}.feeder") as producer, running(fed.config, ["sample"]):
