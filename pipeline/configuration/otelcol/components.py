@@ -9,14 +9,11 @@ from pipeline.configuration.otelcol.source import NONE, Source
 from pipeline.configuration.yaml_tree import Key
 
 TOPICS = {"traces": "otlp_spans", "logs": "otlp_logs", "metrics": "otlp_metrics"}  # where a component says none
-TOGETHER = "`ingest` brings the spans of a trace together"
 PRINTED = "it only prints"
 PROBED = "a worker has /healthz and /readyz, see `telemetry`"
 WITHOUT_LOSS = {  # kinds of components
     "batch": "sinks have a `batch` of their own",
     "memory_limiter": "overload becomes lag",
-    "groupbytrace": TOGETHER,
-    "loadbalancing": TOGETHER,
     "debug": PRINTED,
     "logging": PRINTED,
     "nop": "it does nothing",
@@ -27,7 +24,8 @@ WITHOUT_LOSS = {  # kinds of components
 }
 SPAN_METRICS = "is not taken over: see `metrics.span_metrics`"
 REDACTION = "is not taken over: see `redaction` (docs/how-to/redact.md)"
-INSTEAD = {"redaction": REDACTION, "spanmetrics": SPAN_METRICS, "span_metrics": SPAN_METRICS}
+GROUPED = "is not taken over: spans are brought together; add its `wait_duration` to `sampling.decision_wait`"
+INSTEAD = {"redaction": REDACTION, "groupbytrace": GROUPED, "spanmetrics": SPAN_METRICS, "span_metrics": SPAN_METRICS}
 ELSEWHERE = (  # keys that say where something goes, or what else is read
     "exclude_topic",
     "exclude_topics",

@@ -97,11 +97,23 @@ def _constructed(node: yaml.Node, indent: int) -> Any:
 
 
 def _embedded(root: yaml.Node) -> Iterator[yaml.Node]:
-    """What may be the configuration in a ConfigMap, in an OpenTelemetryCollector, or in a chart's values."""
-    top = _below(root)
-    if "processors" not in top:
-        yield from _below(top.get("data")).values()
-        yield from (each["config"] for each in (_below(top.get("spec")), top) if "config" in each)
+    """What may be the configuration in a ConfigMap, in an OpenTelemetryCollector, or in charts' values."""
+    left, seen = [root], set[int]()
+    while left:
+        node = left.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if node is not root and (isinstance(node, yaml.ScalarNode) or "processors" in _below(node)):
+            yield node
+        elif node is not root or "processors" not in _below(node):
+            left += reversed(_members(node))
+
+
+def _members(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [value for _, value in node.value]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def _below(node: yaml.Node | None) -> dict[str, yaml.Node]:
@@ -110,7 +122,8 @@ def _below(node: yaml.Node | None) -> dict[str, yaml.Node]:
 
 
 def _may_be_whole(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.MappingNode) or (isinstance(node, yaml.ScalarNode) and PROCESSOR in node.value)
+    text = node.value if isinstance(node, yaml.ScalarNode) else None
+    return isinstance(node, yaml.MappingNode) or (text is not None and PROCESSOR in text and ":" in text)
 
 
 def _indent(lines: Sequence[str]) -> int:

@@ -30,6 +30,7 @@ Pipeline = tuple[Key, str, Mapping[str, Sequence[str]]]
 def pipelines(source: Source, path: Key) -> list[Pipeline]:
     """Those that the processor is in, then those of logs and of metrics that read Kafka. The others are told."""
     found: list[Pipeline] = []
+    others: list[Pipeline] = []
     service = source.mapping(("service",), source.data.get("service"))
     for name in source.names(("service", "extensions"), service.get("extensions")):
         if name.split("/")[0] in WITHOUT_LOSS:
@@ -42,12 +43,38 @@ def pipelines(source: Source, path: Key) -> list[Pipeline]:
         if path and path[-1] in names["processors"]:
             found.append((here, "traces", names))
         elif signal not in ("logs", "metrics"):
-            source.gap(here, f"not looked at: {path[-1] if path else PROCESSOR} is not in it", matters=False)
+            others.append((here, signal, names))
         elif any(map(_is_kafka, names["receivers"])):
             found.append((here, signal, names))
         else:
             source.gap(here, f"not looked at: no receiver of it is kafka; {READ_KAFKA}", matters=False)
+    processor = path[-1] if path else PROCESSOR
+    if path and others and all(signal != "traces" for _, signal, _ in found):
+        source.gap(("service", "pipelines"), f"nothing of them is taken over for traces: {processor} is in none")
+    for here, _, theirs in others:
+        _leave_out(source, here, theirs, str(processor), found)
     return sorted(found, key=lambda each: [*TOPICS].index(each[1]))
+
+
+def _leave_out(
+    source: Source, here: Key, names: Mapping[str, Sequence[str]], processor: str, found: Sequence[Pipeline]
+) -> None:
+    """Tell a pipeline that is not looked at; it matters what one does that a connector joins with one that is."""
+    connectors = source.mapping(("connectors",), source.data.get("connectors"))
+    ways = (("exporters", "receivers"), ("receivers", "exporters"))
+    joined = {
+        name
+        for mine, theirs in ways
+        for name in names[mine]
+        if name in connectors and any(name in other[theirs] for _, signal, other in found if signal == "traces")
+    }
+    text = f"not looked at: {processor} is not in it"
+    if joined:
+        parts = ", ".join(dict.fromkeys(each for kind in COMPONENTS for each in names[kind] if each not in joined))
+        text += (
+            f", but {', '.join(sorted(joined))} joins it with one that has it: take over by hand what is in it, {parts}"
+        )
+    source.gap(here, text, matters=bool(joined))
 
 
 def inputs(source: Source, path: Key, pipelines: Sequence[Pipeline]) -> tuple[list[dict[str, Any]], Keys]:
@@ -72,7 +99,8 @@ def inputs(source: Source, path: Key, pipelines: Sequence[Pipeline]) -> tuple[li
                 without(source, (*here, "receivers"), name, f"{NONE}: {READ_KAFKA}")
     if not read.left_out and all(given["signal"] != "traces" for given in read.topics):
         assumed, broker = TOPICS["traces"], (read.brokers or BROKERS)[0]
-        source.gap(path, f"no kafka receiver: the topic {assumed} on {broker} is assumed", matters=False)
+        why = f"no kafka receiver is taken over: the topic {assumed} on {broker} is assumed"
+        source.gap(path, why, matters=False)
         read.topics.insert(0, {"topic": assumed, "signal": "traces"})
     return read.topics, {"bootstrap_servers": addresses(read.brokers or BROKERS)} | read.settings
 

@@ -99,18 +99,21 @@ def _policies(source: Source, path: Key, given: Any) -> list[dict[str, Any]]:
     return taken
 
 
-def _met_without(source: Source, path: Key, policy: Any) -> Any:
+def _met_without(source: Source, path: Key, policy: Any, inverted: bool = False) -> Any:
     """The same without conditions that are not known here: one of a list is enough, so the others still keep.
 
-    A policy whose conditions are all unknown stays as it is, for its own validation to tell.
+    A policy whose conditions are all unknown stays as it is, for its own validation to tell; so does one within `not`,
+    which would keep more with fewer of them.
     """
     if isinstance(policy, list):
-        return [_met_without(source, (*path, number), part) for number, part in enumerate(policy)]
+        return [_met_without(source, (*path, number), part, inverted) for number, part in enumerate(policy)]
     if not isinstance(policy, dict):
         return policy
     block = policy.get("ottl_condition")
     if not isinstance(block, dict):
-        return {key: _met_without(source, (*path, key), value) for key, value in policy.items()}
+        return {
+            key: _met_without(source, (*path, key), value, inverted or key == "not") for key, value in policy.items()
+        }
     kept: dict[str, Any] = dict(block)
     refused: dict[Context, dict[int, str]] = {}
     for context in CONTEXTS:
@@ -125,7 +128,7 @@ def _met_without(source: Source, path: Key, policy: Any) -> Any:
         source.gap(
             (*path, "ottl_condition", "error_mode"), f"has no counterpart: with {failing[0]!r} a Collector {rest}"
         )
-    if not refused or not any(kept.get(context) for context in CONTEXTS):
+    if not refused or inverted or not any(kept.get(context) for context in CONTEXTS):
         return policy
     for context, wrong in refused.items():
         for n, why in wrong.items():

@@ -127,7 +127,7 @@ def test_a_block_will_do(pasted: dict[str, Any], tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(pasted))
     result = run(file)
     assert result.exit_code == 0
-    assert "no kafka receiver: the topic otlp_spans on localhost:9092 is assumed" in result.stderr
+    assert "no kafka receiver is taken over: the topic otlp_spans on localhost:9092 is assumed" in result.stderr
     config = parse(result.stdout, "tailrace.yaml", {})
     assert config.sampling.decision_wait == 10
     assert [policy.name for policy in config.sampling.policies] == ["slow"]
@@ -225,8 +225,8 @@ def test_whatever_is_not_taken_over_is_told() -> None:
         ),
         (
             "service.pipelines.traces.exporters",
-            "loadbalancing is not needed: `ingest` brings the spans of a trace together",
-            False,
+            "loadbalancing is not taken over: write `jaeger: {endpoint: …}` below `sinks`",
+            True,
         ),
         (
             "service.pipelines.traces/raw",
@@ -1284,3 +1284,59 @@ def test_whatever_is_wrong_with_its_text_is_refused(at: int, put: str, cut: int)
     with suppress(ConfigError):
         found = convert(COLLECTOR[:at] + put + COLLECTOR[at + cut :])
         written(found.config, found.left_out)
+
+
+JOINED = """\
+receivers: {kafka: {brokers: [b:1]}}
+processors: {tail_sampling: {policies: [{name: all, type: always_sample}]}, filter/health: {}}
+connectors: {forward/in: {}, forward/out: {}}
+exporters: {otlp: {endpoint: "a:1"}}
+service:
+  pipelines:
+    traces: {receivers: [kafka], processors: [filter/health], exporters: [forward/in]}
+    traces/sample: {receivers: [forward/in], processors: [tail_sampling], exporters: [forward/out]}
+    traces/out: {receivers: [forward/out], processors: [], exporters: [otlp]}
+    traces/else: {receivers: [otlp], processors: [], exporters: [otlp]}
+"""
+
+
+def test_pipelines_that_a_connector_joins_are_told_with_what_is_in_them() -> None:
+    found = convert(JOINED)
+    assert {gap.key: gap.why for gap in found.gaps if "not looked at" in gap.why and gap.matters} == {
+        "service.pipelines.traces": "not looked at: tail_sampling is not in it, but forward/in joins it with one that "
+        "has it: take over by hand what is in it, kafka, filter/health",
+        "service.pipelines.traces/out": "not looked at: tail_sampling is not in it, but forward/out joins it with one "
+        "that has it: take over by hand what is in it, otlp",
+    }
+
+
+def test_pipelines_of_which_none_has_the_processor_are_told() -> None:
+    found = convert(JOINED.replace("processors: [tail_sampling]", "processors: []"))
+    assert "service.pipelines: nothing of them is taken over for traces: tail_sampling is in none" in mattering(found)
+
+
+def test_the_wait_of_groupbytrace_is_told() -> None:
+    found = convert(JOINED.replace("[tail_sampling]", "[groupbytrace, tail_sampling]"))
+    assert any("add its `wait_duration` to `sampling.decision_wait`" in each for each in mattering(found))
+
+
+def test_within_not_no_condition_is_left_out() -> None:
+    """With fewer of them it would drop what a Collector keeps."""
+    conditions = {"type": "ottl_condition", "ottl_condition": {"span": ['name == "a"', 'parent_span_id == "b"']}}
+    refused = {
+        "name": "n",
+        "type": "drop",
+        "drop": {
+            "drop_sub_policy": [{"type": "not", "not": {"not_sub_policy": {**conditions, "name": "x"}}, "name": "y"}]
+        },
+    }
+    kept = {"name": "k", "type": "drop", "drop": {"drop_sub_policy": [{**conditions, "name": "x"}]}}
+    found = convert(yaml.safe_dump({"tail_sampling": {"policies": [refused, kept]}}))
+    assert [policy["name"] for policy in found.config["sampling"]["policies"]] == ["k"]
+
+
+@pytest.mark.parametrize("indent", [0, 2], ids=["as text", "as a mapping"])
+def test_a_configuration_is_found_in_an_umbrella_charts_values(indent: int) -> None:
+    block = "processors: {tail_sampling: {policies: [{name: all, type: always_sample}]}}"
+    text = f"image: x\nagents:\n  gateway:\n    extraConfig: {'' if indent else '|'}\n      {block}\n"
+    assert convert(text).config["sampling"]["policies"] == [{"name": "all", "type": "always_sample"}]
