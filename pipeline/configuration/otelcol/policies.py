@@ -25,6 +25,8 @@ NOT_NEEDED = {
 }
 LIMITING = ("rate_limiting", "bytes_limiting", "composite")  # policies whose answer depends on what they were asked
 LATE_HORIZON: float = Sampling.model_fields["late_horizon"].default  # seconds
+INVERTIBLE = ("string_attribute", "numeric_attribute", "boolean_attribute")
+VETO = "a vote like any other; in older Collectors (0.140) it drops what matches: write a `drop` policy if yours does"
 SHAPES = ("missing", "model_type", "dict_type", "list_type")  # errors that no ${…} helps: it stands for a scalar
 DEFAULTS = (("sampling_strategy", "trace-complete"), ("maximum_trace_size_bytes", 0))  # what others differ from
 
@@ -96,7 +98,13 @@ def _policies(source: Source, path: Key, given: Any) -> list[dict[str, Any]]:
             source.left_out.append(whole)
             continue
         taken.append(policy)
+        if len(given) > 1 and (inverted := next((key for key in INVERTIBLE if _inverts(policy.get(key))), None)):
+            source.gap((*here, inverted, "invert_match"), VETO, matters=False)
     return taken
+
+
+def _inverts(block: Any) -> bool:
+    return isinstance(block, dict) and block.get("invert_match") is True
 
 
 def _met_without(source: Source, path: Key, policy: Any, inverted: bool = False) -> Any:

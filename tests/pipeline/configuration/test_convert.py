@@ -1320,6 +1320,16 @@ def test_the_wait_of_groupbytrace_is_told() -> None:
     assert any("add its `wait_duration` to `sampling.decision_wait`" in each for each in mattering(found))
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_an_inverted_match_was_a_veto(others: int) -> None:
+    """It kept traces that older Collectors drop: those of health checks that are slow."""
+    block = {"key": "http.url", "values": ["/health"], "invert_match": True}
+    policies = [{"name": "n", "type": "string_attribute", "string_attribute": block}]
+    policies += [{"name": "slow", "type": "latency", "latency": {"threshold_ms": 9}}] * others
+    found = convert(yaml.safe_dump({"tail_sampling": {"policies": policies}}))
+    assert any("write a `drop` policy if yours does" in gap.why for gap in found.gaps) == bool(others)
+
+
 def test_within_not_no_condition_is_left_out() -> None:
     """With fewer of them it would drop what a Collector keeps."""
     conditions = {"type": "ottl_condition", "ottl_condition": {"span": ['name == "a"', 'parent_span_id == "b"']}}
