@@ -23,6 +23,7 @@ from pipeline.configuration.window_settings import window_settings
 from pipeline.kafka.reader import Progress, Reader
 from pipeline.kafka.topics import Topics
 from pipeline.operating.history import CHUNK, Batch, Feed, History
+from processors.feeds import topic_of
 from processors.sampling.budget import Budget
 from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.trial import Agreement, Comparison, Fate, Replay
@@ -40,7 +41,7 @@ class Report:
 
     `live` compares `old` with what the workers recorded. `first`: when the oldest record that was read was appended.
     `policies`: their names, new and old. `differs`: settings of `sampling` beside policies that are not the same,
-    (new, old) by name.
+    (new, old) by name. `firsts` is `first` by topic; in `gone` are those of which Kafka had no more.
     """
 
     since: int
@@ -53,6 +54,14 @@ class Report:
     seconds: float = 0.0
     first: float = inf
     differs: dict[str, tuple[str, str]] = field(default_factory=dict)
+    firsts: dict[str, int] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+
+    @property
+    def incomplete(self) -> dict[str, int]:
+        """Topics that have lost records of times of which another one has some: when their first is of, ms."""
+        begins = max(self.first, self.since)
+        return {topic: first for topic, first in self.firsts.items() if topic in self.gone and first > begins}
 
     @property
     def spans(self) -> int:
@@ -192,6 +201,8 @@ class _Partition:
         except ProtocolError as error:
             raise ProtocolError(f"{error}; begin later (--since)") from error
         ends = await (history.ends() if until is None else history.at(until))
+        kept = await history.beginnings()
+        self._report.gone |= {topic_of(name) for name, first in kept.items() if 0 < first == positions[name]}
         for feed in history.feeds:
             feed.between(positions[feed.name], ends[feed.name])
             self.total += feed.end - feed.start
@@ -199,7 +210,9 @@ class _Partition:
     async def step(self, batch: Batch) -> None:
         """Read on."""
         history = self.history
-        self._report.first = min(self._report.first, batch.records[0][1])
+        topic, first = topic_of(batch.feed), batch.records[0][1]
+        self._report.first = min(self._report.first, first)
+        self._report.firsts[topic] = min(self._report.firsts.get(topic, first), first)
         silent = history.silent(batch.newest)
         for replay in self.replays:
             for offset, append, value in batch.records:

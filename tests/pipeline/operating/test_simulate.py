@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 import yaml
+from aiokafka.admin import RecordsToDelete
 from click.testing import CliRunner
 
 from bench.load import Load
@@ -24,7 +25,7 @@ from tests.pipeline.configs import MINIMAL, as_yaml
 from tests.pipeline.kafka import DEADLINE
 from tests.pipeline.keyed import Keyed
 from tests.pipeline.operating.played import ERRORS, HALF, POLICIES, RATE, TRACES, Played
-from tests.pipeline.stages import Stages, busy, now, trace_id
+from tests.pipeline.stages import Stages, administration, busy, now, partition, trace_id
 from tests.services import Kafka, eventually
 
 ALL = {"name": "all", "type": "always_sample"}
@@ -47,6 +48,7 @@ async def test_simulate(played: Played) -> None:
     assert await played.state() == before
     await the_same_records_count_for_both(played)
     await there_is_nothing_to_decide(played)
+    await spans_are_gone_and_logs_are_not(played)
 
 
 async def replayed_with_the_same_policies(played: Played) -> None:
@@ -122,6 +124,26 @@ async def the_same_records_count_for_both(played: Played) -> None:
     assert line == ["decision_wait", "1s", f"{wait}s"]
     assert f"is of {report['records_since']}" in told.output
     assert report["since"] < report["records_since"] <= iso(min(times))
+
+
+async def spans_are_gone_and_logs_are_not(played: Played) -> None:
+    """Of older traces only logs would be decided."""
+    assert (await played.report(POLICIES))["incomplete"] == {}
+    there = [(record.partition, record.offset) for record in await played.records(played.topics.spans)]
+    offsets_of = {number: [at for n, at in there if n == number] for number, _ in there}
+    gone = {
+        partition(played.topics.spans, number): RecordsToDelete(before_offset=offsets[len(offsets) // 2])
+        for number, offsets in offsets_of.items()
+    }
+    async with administration(played.bootstrap) as admin:
+        await admin.delete_records(gone)
+    report = await played.report(POLICIES)
+    assert list(report["incomplete"]) == [played.topics.spans]
+    told = await asyncio.to_thread(played.simulate, POLICIES)
+    assert (
+        f"! of {played.topics.spans} Kafka has nothing before {report['incomplete'][played.topics.spans]}"
+        in told.output
+    )
 
 
 async def there_is_nothing_to_decide(played: Played) -> None:
