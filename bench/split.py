@@ -169,7 +169,7 @@ def verdict(figures: Mapping[str, Any]) -> str:
 
 
 def step_rows(figures: Mapping[str, Any]) -> list[list[str]]:
-    """Of the largest load: every step, and what is left."""
+    """Of the largest load: every step that there was, and what is left."""
     spans = max(figures["options"]["spans"])
     found = _runs(figures, spans, True)
     steps = STEPS[figures["options"]["role"]]
@@ -177,6 +177,7 @@ def step_rows(figures: Mapping[str, Any]) -> list[list[str]]:
     rows = [
         [step, f"{median(s for _, s in took) / spans * 1e6:.3f}", f"{median(n for n, _ in took) / spans * 1e6:,.0f}"]
         for step, took in spent.items()
+        if any(times for times, _ in took)
     ]
     rest = [_cpu(row) - sum(seconds for _, seconds in row["steps"].values()) for row in found]
     return [*rows, [REST, f"{median(rest) / spans * 1e6:.3f}", "–"]]
