@@ -63,5 +63,5 @@ def test_what_all_runs_cost_alike_is_told_from_what_a_span_costs() -> None:
 def test_what_no_step_has_is_the_rest() -> None:
     rows = {row[0]: row[1:] for row in step_rows(FIGURES)}
     assert rows[HEAD] == ["0.400", "500"]
-    assert rows["answers decoded"] == ["0.000", "0"]
+    assert "answers decoded" not in rows, "there was none"
     assert float(rows[REST][0]) == pytest.approx((3.25 - 1.2) / 3, abs=0.001)
