@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from operator import itemgetter
+from itertools import dropwhile, islice
+from operator import itemgetter, not_
 from typing import Any
 
 from processors.otlp_series import KnownSeries, Series, Stream, digest, number, text_bytes, text_of, texts_of
@@ -292,14 +292,15 @@ class MetricPoints:
 
         Attributes that become one label are joined with `;`, in the order of their keys. Raises Malformed.
         """
-        own: dict[str, str] = {}
+        texts: dict[str, list[str]] = {}
         for key, text in attributes.items():
             try:
                 name = label_name(key, self.naming.strategy)
             except ValueError as error:
                 raise Malformed(Reason.NO_NAME, str(error)) from None
-            own[name] = f"{own[name]};{text}" if own.get(name) else text
+            texts.setdefault(name, []).append(text)
         promoted, *winning = more or ({},)
+        own = {name: ";".join(dropwhile(not_, found)) for name, found in texts.items()}
         labels = {**promoted, **{name: text for name, text in own.items() if text}}
         for labelled in winning:
             labels |= labelled
