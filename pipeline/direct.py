@@ -146,9 +146,10 @@ class RawPair(PartitionPair):
         found = [(r.offset, r.timestamp, r.value or b"") for r in records if r.offset >= first]
         cut = bisect_left(found, counted, key=itemgetter(0))
         for rows in (found[:cut], found[cut:]):
-            for offset, batch in self._batches(name, rows):
+            if rows:  # a piece of a fetch is no larger than a batch
+                batch = self._readers[name].read(rows)
                 self._share(partition.topic, batch)
-                self._window.head(name, offset, now, batch)
+                self._window.head(name, rows[0][0], now, batch)
         if self.is_full():
             self._alarm.ring()
         for signal, redactor in self._redactors.items():

@@ -96,7 +96,7 @@ class _Connection(AIOKafkaConnection):  # type: ignore[misc]
 
 
 async def _connection(host: str, port: int, how: dict[str, Any]) -> AIOKafkaConnection:
-    """`aiokafka.conn.create_conn`, which gives up after CONNECT_LIMIT what is not even a connection."""
+    """`aiokafka.conn.create_conn`, which does not try an address again at once that failed."""
     times, last = _failed.get((host, port), (0, 0.0))
     if times:
         pause = min(RECONNECT_MOST, RECONNECT_LEAST * 2 ** min(times - 1, 10))
@@ -111,6 +111,7 @@ async def _connection(host: str, port: int, how: dict[str, Any]) -> AIOKafkaConn
 
 
 async def _connected(host: str, port: int, how: dict[str, Any]) -> AIOKafkaConnection:
+    """What is not even a connection after CONNECT_LIMIT is given up."""
     connection = _Connection(host, port, **how)
     connecting = asyncio.ensure_future(connection.connect())
     try:

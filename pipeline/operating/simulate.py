@@ -39,9 +39,10 @@ TELL_MS = int(EVERY * 1000)
 class Report:
     """What came out: times in ms since the epoch, `seconds` the replay took, `spans` that it read.
 
-    `live` compares `old` with what the workers recorded. `first`: when the oldest record that was read was appended.
+    `live` compares `old` with what the workers recorded. `firsts`: when the oldest record that was read was appended,
+    by topic; in `gone` are those of which Kafka had no more.
     `policies`: their names, new and old. `differs`: settings of `sampling` beside policies that are not the same,
-    (new, old) by name. `firsts` is `first` by topic; in `gone` are those of which Kafka had no more.
+    (new, old) by name.
     """
 
     since: int
@@ -52,10 +53,14 @@ class Report:
     live: Agreement | None = None
     records: int = 0
     seconds: float = 0.0
-    first: float = inf
     differs: dict[str, tuple[str, str]] = field(default_factory=dict)
     firsts: dict[str, int] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
+
+    @property
+    def first(self) -> float:
+        """When the oldest record that was read was appended; infinite if there was none."""
+        return min(self.firsts.values(), default=inf)
 
     @property
     def incomplete(self) -> dict[str, int]:
@@ -188,7 +193,8 @@ class _Partition:
             values += [(offset, value) for offset, _, value in found.records if offset < start]
             position = found.position
         told.between(start, (await told.reader.end(told.partition))[1])
-        starts = await (history.beginnings() if values else history.at(since))
+        kept = await history.beginnings()
+        starts = kept if values else await history.at(since)
         same = self._new == self._old
         self.replays = [self._replay(each) for each in ((self._new,) if same else (self._new, self._old))]
         if not same:
@@ -201,7 +207,6 @@ class _Partition:
         except ProtocolError as error:
             raise ProtocolError(f"{error}; begin later (--since)") from error
         ends = await (history.ends() if until is None else history.at(until))
-        kept = await history.beginnings()
         self._report.gone |= {topic_of(name) for name, first in kept.items() if 0 < first == positions[name]}
         for feed in history.feeds:
             feed.between(positions[feed.name], ends[feed.name])
@@ -211,7 +216,6 @@ class _Partition:
         """Read on."""
         history = self.history
         topic, first = topic_of(batch.feed), batch.records[0][1]
-        self._report.first = min(self._report.first, first)
         self._report.firsts[topic] = min(self._report.firsts.get(topic, first), first)
         silent = history.silent(batch.newest)
         for replay in self.replays:

@@ -104,9 +104,10 @@ def _embedded(root: yaml.Node) -> Iterator[yaml.Node]:
         if id(node) in seen:  # an alias
             continue
         seen.add(id(node))
-        if node is not root and (isinstance(node, yaml.ScalarNode) or "processors" in _below(node)):
+        whole = "processors" in _below(node)
+        if node is not root and (whole or isinstance(node, yaml.ScalarNode)):
             yield node
-        elif node is not root or "processors" not in _below(node):
+        elif not whole:
             left += reversed(_members(node))
 
 
@@ -122,8 +123,8 @@ def _below(node: yaml.Node | None) -> dict[str, yaml.Node]:
 
 
 def _may_be_whole(node: yaml.Node) -> bool:
-    text = node.value if isinstance(node, yaml.ScalarNode) else None
-    return isinstance(node, yaml.MappingNode) or (text is not None and PROCESSOR in text and ":" in text)
+    text = node.value if isinstance(node, yaml.ScalarNode) else ""
+    return isinstance(node, yaml.MappingNode) or (PROCESSOR in text and ":" in text)
 
 
 def _indent(lines: Sequence[str]) -> int:
