@@ -43,7 +43,7 @@ STEPS: dict[str, Places] = {
         "messages taken apart": [(RawReader, "read")],
         "head: spans read, folded, decided": [(Window, "head")],
         "tail: kept spans cut out, counted": [(Window, "burst")],
-        "batches that wait made smaller (lz4)": [(RawBatch, "shrunk")],
+        "batches that wait made smaller": [(RawBatch, "shrunk")],
         "and whole again": [(RawBatch, "whole")],
         **HANDED,
         "outputs packed (zstd)": [(module, "pack") for module in (envelope, decision, point)],

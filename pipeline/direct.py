@@ -12,7 +12,6 @@ import asyncio
 import time
 from bisect import bisect_left
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from operator import itemgetter
 
 import faust
 from aiokafka import ConsumerRecord, TopicPartition
@@ -35,6 +34,7 @@ from processors.sampling.window import Burst, Settings
 from processors.stream_time import BrokerClock
 from schemas.errors import ProtocolError, Unavailable
 from schemas.raw_batch import RawBatch, Record
+from schemas.raw_records import Records
 
 ENDS_PER_WAIT = 10  # times per decision_wait that a partition's end is asked for, if LONGEST_SILENCE is no shorter
 AHEAD_OF_OTHER = 4  # decision_waits that one partition may be read ahead of another
@@ -143,13 +143,14 @@ class RawPair(PartitionPair):
         """Feed the head, batch by batch. Raises TooManyDeadLetters: the tail, which acknowledges, is far behind."""
         name = feed_of(partition.topic, partition.partition, self._index)
         now, first, counted = self._now(), self._window.positions()[name], self._window.uncounted(name)
-        found = [(r.offset, r.timestamp, r.value or b"") for r in records if r.offset >= first]
-        cut = bisect_left(found, counted, key=itemgetter(0))
-        for rows in (found[:cut], found[cut:]):
-            if rows:  # a piece of a fetch is no larger than a batch
-                batch = self._readers[name].read(rows)
+        assert isinstance(records, Records)
+        found = records.since(first)
+        cut = bisect_left(found.offsets, counted)
+        for part in (found[:cut], found[cut:]):
+            if part:  # a piece of a fetch is no larger than a batch
+                batch = self._readers[name].read(part)
                 self._share(partition.topic, batch)
-                self._window.head(name, rows[0][0], now, batch)
+                self._window.head(name, part.offsets[0], now, batch)
         if self.is_full():
             self._alarm.ring()
         for signal, redactor in self._redactors.items():

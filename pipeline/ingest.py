@@ -41,6 +41,7 @@ from schemas.dead_letter import DeadLetter
 from schemas.errors import ProtocolError, Unavailable
 from schemas.ids import partition_of_metric
 from schemas.raw_offset import RawOffset
+from schemas.raw_records import Records
 
 log = logging.getLogger(__name__)
 
@@ -279,12 +280,12 @@ class RawPartition(Lease):
     def process(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
         """Decode and regroup."""
         idle = self._next == self._committed
-        found = [(r.offset, r.timestamp, r.value) for r in records if r.offset >= self._next]
-        if found:
+        assert isinstance(records, Records)
+        if found := records.since(self._next):
             self._processor.add_all(found)
-            self._next = found[-1][0] + 1
+            self._next = found.after
             self._read += len(found)
-            self._mark.read_all([timestamp for _, timestamp, _ in found])
+            self._mark.read_all(found.timestamps)
         if idle or self._is_full():
             self._alarm.ring()
 

@@ -8,11 +8,9 @@ taken apart together: many have a single span, and a call costs more than a span
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
 from types import MappingProxyType
 
 from processors.envelope_builder import UNTRACED, EnvelopeBuilder, EnvelopeBuilders
@@ -26,14 +24,15 @@ from schemas.ids import TRACE_ID_BYTES, trace_key
 from schemas.otlp_build import log_observed, logs_data, traces_data
 from schemas.otlp_scan import RawRows, Rows
 from schemas.raw_batch import Unfit, by_message, group_of, header_bytes, item_of, without_ids
-from schemas.raw_message import all_fit, checked, encoding_of
+from schemas.raw_message import checked, encoding_of
+from schemas.raw_records import Records
 from schemas.reasons import Reason
 
 NO_TRACE = bytes(TRACE_ID_BYTES)
 STAGE = "ingest"
 LETTER_BYTES = 400  # of a dead letter beside its value, in memory and as headers
 AUTO = "auto"
-BATCH_BYTES = 1 << 20  # of OTLP that are taken apart together: what one fetch of a partition returns
+BATCH_BYTES = 1 << 20  # of OTLP that are taken apart together once they are decoded: what a piece of a fetch has
 _Decoded = tuple[int, int, bytes, bytes, str]
 """Offset, timestamp, the raw message, the OTLP that it was decoded to, its encoding."""
 TEXT = "text"
@@ -100,17 +99,15 @@ class Regroup:
         """One raw message, as `add_all`."""
         self.add_all([(offset, timestamp, value)])
 
-    def add_all(self, records: Sequence[tuple[int, int, bytes | None]]) -> None:
+    def add_all(self, given: Iterable[tuple[int, int, bytes | None]]) -> None:
         """Raw messages: offset, raw timestamp (ms) and value. Never raises: what does not decode is a dead letter."""
-        if self.encoding == OTLP and self.redactor is None:
-            values = [value for _, _, value in records]
-            if all_fit(values, self.max_message_bytes) and sum(map(len, values)) <= BATCH_BYTES:
-                self._add_otlp([(at, time, v, v, OTLP) for (at, time, _), v in zip(records, values, strict=True)])
-                return
+        records = given if isinstance(given, Records) else Records.of(given)
+        if self.encoding == OTLP and self.redactor is None and records.are_within(self.max_message_bytes):
+            self._take_apart(records, lambda number: (*records[number], records[number].value, OTLP))
+            return
         named, size, found = None if self.encoding == AUTO else self.encoding, 0, list[_Decoded]()
         detect_one, decoders = _DETECT[self.signal], _TO_OTLP[self.signal]
         for offset, timestamp, value in records:
-            value = value or b""
             encoding = ""
             try:
                 checked(value, self.max_message_bytes)
@@ -134,13 +131,15 @@ class Regroup:
         self._add_otlp(found)
 
     def _add_otlp(self, messages: list[_Decoded]) -> None:
-        """Messages that lie behind each other."""
-        if not messages:
-            return
-        rows, traces, values = self._raw, self.signal == "traces", [message[3] for message in messages]
-        data = b"".join(values)
-        rows.scan(data, array("I", accumulate(map(len, values))))
-        places = [message[:2] for message in messages]
+        """What several were decoded to."""
+        if messages:
+            otlp = Records.of((offset, timestamp, otlp) for offset, timestamp, _, otlp, _ in messages)
+            self._take_apart(otlp, messages.__getitem__)
+
+    def _take_apart(self, otlp: Records, message: Callable[[int], _Decoded]) -> None:
+        """Messages of OTLP; `message` has each as it came."""
+        rows, traces, data, places = self._raw, self.signal == "traces", otlp.data, list(otlp.places)
+        rows.scan(data, otlp.ends, otlp.starts)
         unfit: Unfit = [(rows, self._builders.add(data, rows, places, True), Reason.SPAN_TOO_LARGE)]
         if traces:
             unfit += without_ids(rows)
@@ -148,12 +147,12 @@ class Regroup:
             large = self._builders.add(data, rows.nameless, places, False)
             unfit.append((rows.nameless, large, Reason.SPAN_TOO_LARGE))
         for number, detail in rows.bad:
-            offset, timestamp, raw, _, encoding = messages[number]
+            offset, timestamp, raw, _, encoding = message(number)
             self._bury_message(offset, timestamp, raw, encoding, Reason.MALFORMED, detail)
         if any(numbers for _, numbers, _ in unfit):
-            self._bury_rows(messages, data, unfit)
+            self._bury_rows(message, data, unfit)
 
-    def _bury_rows(self, messages: list[_Decoded], data: bytes, unfit: Unfit) -> None:
+    def _bury_rows(self, whole: Callable[[int], _Decoded], data: bytes, unfit: Unfit) -> None:
         """A row of several is buried alone, as OTLP; a message's only row in the bytes it came in; many together."""
         own, wrap = self._raw, traces_data if self.signal == "traces" else logs_data
         of_message = Counter(own.message) + Counter(own.nameless.message) + Counter(own.spanless.message)
@@ -163,7 +162,7 @@ class Regroup:
             buried[message] += len(several)
         self.lost += sum(number == of_message[message] for message, number in buried.items())
         for (message, reason), several in found.items():
-            offset, timestamp, raw, _, _ = messages[message]
+            offset, timestamp, raw, _, _ = whole(message)
             only = of_message[message] == 1 and self.redactor is None
             for each in grouped(several, header_bytes):
                 each = sorted(each, key=item_of)

@@ -9,12 +9,14 @@ All times are milliseconds since the epoch.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush, heapreplace
 from statistics import median_low
 
 from processors.feeds import feed_of, place_of
+from schemas.columns import clamped
 from schemas.envelope import Envelope
 
 RawPartition = tuple[str, int]
@@ -87,11 +89,11 @@ class StreamClock:
         """Whether a raw partition is waited for or left out; not one that was removed."""
         return raw in self._heard
 
-    def row_times(self, raw: RawPartition, timestamps: Sequence[int], append: int) -> list[int]:
+    def row_times(self, raw: RawPartition, timestamps: array[int], append: int) -> array[int]:
         """Stream time of raw records: not before their partition's last mark, not after the broker's now."""
         least = self._mark(raw)
-        most = max(least, append)
-        return [least if own < least else own if own < append else most for own in timestamps]
+        times: array[int] = clamped(timestamps, least, max(least, append))
+        return times
 
     def observe(self, feed: str, raw: RawPartition, mark: int, append: int, raw_topics: Mapping[str, int]) -> None:
         """A record of `raw` was read: its mark (negative: none) holds from here on."""
@@ -250,7 +252,7 @@ class RawClock(StreamClock):
     def read(self, feed: str, envelope: Envelope, append: int) -> None:
         """Raw records were read when it was `append` or later."""
         mark = self._reading[feed]
-        mark.read_all([timestamp for _, timestamp in envelope.messages])
+        mark.read_all(envelope.timestamps())
         self._go_on(feed, mark.cut(self._cut(feed, append)), append)
 
     def ended(self, feed: str, append: int) -> None:

@@ -39,6 +39,21 @@ def gathered(values: array[int], index: array[int]) -> array[int]:
 
 @cython.boundscheck(False)
 @cython.wraparound(False)
+def clamped(values: array[int], least: int, most: int) -> array[int]:
+    """Signed 64-bit values, those below `least` and above `most` replaced by these."""
+    found = array("q", bytes(8 * len(values)))
+    into: cython.longlong[::1] = found
+    theirs: cython.const[cython.longlong][::1] = values
+    low: cython.longlong = least
+    high: cython.longlong = most
+    row: cython.Py_ssize_t
+    for row in range(len(theirs)):
+        into[row] = min(max(theirs[row], low), high)
+    return found
+
+
+@cython.boundscheck(False)
+@cython.wraparound(False)
 def numbers_of(column: array[int], rows: array[int]) -> array[int]:
     """The 32-bit entries of these rows."""
     found = array("I", bytes(4 * len(rows)))

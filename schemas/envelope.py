@@ -14,9 +14,9 @@ On the wire: a msgpack map, zstd-compressed when that pays (a frame starts with 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 from schemas.columns import cut, keys_of, lengths_of, numbers_of, renumbered
 from schemas.decision import Enrichment
@@ -38,6 +38,29 @@ def u64(values: list[int] | None = None) -> array[int]:
 def u32(values: Sequence[int] | None = None) -> array[int]:
     """A column of unsigned 32-bit integers."""
     return array("I", values or [])
+
+
+@dataclass(frozen=True, slots=True)
+class Places(Sequence[tuple[int, int]]):
+    """Offset and raw timestamp (ms) of raw records, in columns of signed 64-bit integers."""
+
+    offsets: array[int]
+    timestamps: array[int]
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(self.offsets, self.timestamps, strict=True)
+
+    @overload
+    def __getitem__(self, place: int) -> tuple[int, int]: ...
+    @overload
+    def __getitem__(self, place: slice) -> Places: ...
+    def __getitem__(self, place: int | slice) -> tuple[int, int] | Places:
+        if isinstance(place, slice):
+            return Places(self.offsets[place], self.timestamps[place])
+        return self.offsets[place], self.timestamps[place]
 
 
 @dataclass(slots=True)
@@ -62,7 +85,7 @@ class Envelope:
     raw_topics: dict[str, int] = field(default_factory=dict)
     resources: list[bytes] = field(default_factory=list)
     scopes: list[bytes] = field(default_factory=list)
-    messages: list[tuple[int, int]] = field(default_factory=list)
+    messages: Sequence[tuple[int, int]] = field(default_factory=list)
     body: bytes = b""
     ends: array[int] = field(default_factory=u32)
     resource: array[int] = field(default_factory=u32)
@@ -79,6 +102,12 @@ class Envelope:
     def row(self, index: int) -> bytes:
         """The OTLP bytes of row `index`."""
         return self.body[self._start(index) : self.ends[index]]
+
+    def timestamps(self) -> array[int]:
+        """The raw timestamp of each message, ms."""
+        if isinstance(self.messages, Places):
+            return self.messages.timestamps
+        return array("q", [timestamp for _, timestamp in self.messages])
 
     def lengths(self, rows: array[int]) -> array[int]:
         """Bytes of these rows."""
@@ -115,7 +144,7 @@ class Envelope:
                 "raw": self.raw_topics,
                 "res": self.resources,
                 "sco": self.scopes,
-                "msg": self.messages,
+                "msg": list(self.messages),
                 "keys": self.keys.tobytes(),
                 "body": self.body if body is None else body,
                 "col": [column.tobytes() for column in self._columns()],

@@ -871,8 +871,8 @@ class RawRows(Wire):
         self._row_is = array("B", bytes(_ROWS))
         self._count = self._apart = 0
 
-    def scan(self, data: bytes, ends: array[int]) -> None:
-        """Take the messages apart; message m ends at ends[m], the first begins at 0."""
+    def scan(self, data: bytes, ends: array[int], starts: array[int] | None = None) -> None:
+        """Take the messages apart: message m is data[starts[m]:ends[m]]. Without `starts` they lie end to end."""
         p: cython.p_const_uchar = data
         size: cython.Py_ssize_t = len(data)
         start: cython.Py_ssize_t = 0
@@ -884,6 +884,8 @@ class RawRows(Wire):
         self.bad = []
         for number in range(len(ends)):
             stop = ends[number]
+            if starts is not None:
+                start = starts[number]
             if start > stop or stop > size:
                 raise _truncated()
             count = self._count

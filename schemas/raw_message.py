@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeGuard, cast
+from typing import Any
 
 from schemas.errors import Malformed
 from schemas.reasons import Reason
@@ -38,14 +37,6 @@ def checked(value: bytes, most: int) -> bytes:
     if len(value) > most:
         raise Malformed(Reason.MESSAGE_TOO_LARGE, f"{len(value)} bytes, limit {most}")
     return value
-
-
-def all_fit(values: Sequence[bytes | None], most: int) -> TypeGuard[Sequence[bytes]]:
-    """Whether each of several is a message that `checked` returns: a look at all costs less than a call for each."""
-    if set(map(type, values)) != {bytes}:
-        return False
-    lengths = list(map(len, cast("Sequence[bytes]", values)))
-    return min(lengths) > 0 and max(lengths) <= most
 
 
 def encoding_of(value: Any) -> str:

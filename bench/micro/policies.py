@@ -12,7 +12,9 @@ texts that are read for them alone, which keep nothing. Rounds of all of them al
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -107,7 +109,8 @@ def decider(policies: Sequence[Mapping[str, Any]], given: list[bytes]) -> Callab
         for data in given:
             at = [now()]
             fetched = fetcher.PartitionRecords(RAW, fetcher.MemoryRecords(data), [], 0, None, bound(limits), True, 1)
-            records = [(offset + one.offset, one.timestamp, one.value or b"") for one in fetched]
+            (several,) = fetched
+            records = replace(several.records, offsets=array("q", [offset + one for one in several.records.offsets]))
             at.append(now())
             batch = reader.read(records)
             at.append(now())

@@ -42,6 +42,7 @@ from pipeline.watching.identity import process_name
 from pipeline.watching.watchdog import LOOKS, Watchdog, awaited
 from schemas.errors import ProtocolError, Retryable, Unavailable
 from schemas.kafka_connect import away
+from schemas.raw_records import Records
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,11 @@ def pieces(lengths: Sequence[int]) -> Iterator[slice]:
             first, size = place, length
     if first < len(lengths):
         yield slice(first, len(lengths))
+
+
+def _lengths(records: Sequence[ConsumerRecord]) -> list[int]:
+    """Bytes of each value."""
+    return records.lengths() if isinstance(records, Records) else [len(record.value or b"") for record in records]
 
 
 def name_of(unit: Hashable) -> str:
@@ -250,7 +256,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 Fetched(unit, lease, self._assignment, partition, records[piece])
                 for partition, records in batches.items()
                 if (lease := self._leases.get(unit := self._unit(partition))) is not None
-                for piece in pieces([len(record.value or b"") for record in records])
+                for piece in pieces(_lengths(records))
             ]
             self._in_hand.update(item.partition for item in fetched)
             for item in fetched:

@@ -8,7 +8,8 @@ ends with the batch that makes it larger than the bound; what is left of it is f
 Records are bounded as well as bytes: an empty one is eight bytes of a batch, next to nothing when they are compressed,
 and some hundred as an object.
 
-Of a record's headers nothing is read, so one whose name is not UTF-8, for which aiokafka raises, does no harm.
+The records of a batch are given together, as columns (schemas/raw_records.py): one may be no larger than a span. Of
+their headers nothing is read, so one whose name is not UTF-8, for which aiokafka raises, does no harm.
 
 A batch that is corrupt is fetched again: it may be whole the next time. One that stays so is an error each time, unless
 losses are accepted: then one record with all of its bytes is in its place.
@@ -32,6 +33,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, cast
 
@@ -42,10 +44,10 @@ import zstandard
 from aiokafka import codec as codecs
 from aiokafka.errors import CorruptRecordException, KafkaError
 from aiokafka.record import default_records, legacy_records, memory_records
-from aiokafka.record.util import decode_varint
 
 from pipeline.config import Limits
 from schemas.raw_message import UnreadBatch
+from schemas.raw_records import Records
 from schemas.reasons import Reason
 
 START = struct.Struct(">qi")  # first offset, and bytes that follow: how every batch begins, beside its checksum
@@ -54,7 +56,9 @@ TRIES = 5  # answers in which a batch is corrupt before it is passed
 HEADER = default_records.DefaultRecordBase.HEADER_STRUCT.size
 OLD_ATTRIBUTES = 17  # where they are in a message of the formats before Kafka 0.11
 CODEC_MASK = default_records.DefaultRecordBase.CODEC_MASK
+APPENDED = default_records.DefaultRecordBase.LOG_APPEND_TIME  # whose timestamps are the broker's
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")  # by their numbers
+QUICK = frozenset({"snappy", "lz4", "zstd"})  # to decompress once more, for what that saves while it waits
 GZIP = 16 + zlib.MAX_WBITS  # zlib's word for "with gzip's header"
 GZIP_PIECE = 8 << 10  # bytes
 XERIAL_HEADER = 16  # bytes before the first block of what Java calls snappy
@@ -105,15 +109,18 @@ class _TooLarge(Exception):
 
 
 class _Record(NamedTuple):
-    """One that aiokafka did not make, as its fetcher takes it: also in the place of those of a batch not read."""
+    """In the place of those of a batch that was not read, as aiokafka's fetcher takes it."""
 
     offset: int
     timestamp: int
     value: bytes | None
-    timestamp_type: int = 0
-    key: bytes | None = None
-    checksum: int | None = None
-    headers: tuple[()] = ()
+
+
+class _Several(NamedTuple):
+    """All that is asked for of a batch, to aiokafka's fetcher one record with the offset of the last."""
+
+    offset: int
+    records: Records
 
 
 class _Fetched(memory_records.MemoryRecords):  # type: ignore[misc]
@@ -130,7 +137,7 @@ class _Records:
     """
 
     def __init__(self, partition: Any, records: _Fetched, offset: int, limit: Bound) -> None:
-        self._records, self._offset, self.limit = records, offset, limit
+        self._records, self.offset, self.limit = records, offset, limit
         self.size = self.count = self._at = 0
         self.batch, self._passed = (partition, offset), False
 
@@ -149,8 +156,8 @@ class _Records:
         if end is None:
             return batch
         # What is behind it comes with another answer, which says anew what was aborted: this may be where it ended.
-        self._passed = end > self._offset
-        return _Corrupt(batch, self, memoryview(data)[start : self._at], max(end, self._offset))
+        self._passed = end > self.offset
+        return _Corrupt(batch, self, memoryview(data)[start : self._at], max(end, self.offset))
 
     def _is_whole(self, data: bytes) -> bool:
         batch = _Batch(_Fetched(data).next_batch(), self, memoryview(data))
@@ -193,30 +200,32 @@ class _Batch:
         try:
             if (count := self._batch.next_offset - self._first) > most:
                 raise self._many(count, self._batch.compression_type, self._data[HEADER:])
-            records: Iterator[Any] = iter(self._batch)
-            old = records is not self._batch  # the formats before Kafka 0.11 decompress with the first record
-            first = list(islice(records, most + 1)) if old else []
-            if len(first) > most:
-                raise self._many(len(first), self._data[OLD_ATTRIBUTES] & CODEC_MASK, self._data)
+            if hasattr(self._batch, "base_offset"):
+                records = self._all()
+            elif (count := len(records := list(islice(iter(self._batch), most + 1)))) > most:  # before Kafka 0.11
+                raise self._many(count, self._data[OLD_ATTRIBUTES] & CODEC_MASK, self._data)
         except _Unread as unread:
             return iter((self._instead(unread.value),))
         finally:
             _decompressing = None
-        self._among.count += len(first) if old else count
-        return iter(first) if old else self._whatever_headers(records)
+        self._among.count += count
+        return iter(records)
 
-    def _whatever_headers(self, records: Iterator[Any]) -> Iterator[Any]:
-        """All records. After an error they are given from the first one on: the fetcher leaves out what it had."""
-        global _decompressing
+    def _all(self) -> list[_Several]:
+        """Its records, from where the fetch begins. Raises CorruptRecordException."""
+        batch, packed, (_, count) = self._batch, bytes(self._data[HEADER:]), COUNTS.unpack_from(self._data)
+        if batch.compression_type >= len(CODECS):
+            raise CorruptRecordException(f"compression {batch.compression_type} is none of Kafka's")
+        codec = CODECS[batch.compression_type]
+        data = _decoders[codec](packed) if codec in _decoders else packed
+        block = (partial(_again, codec, len(data)), packed) if codec in QUICK else None
+        appended = batch.timestamp_type == APPENDED
+        timestamp = batch.max_timestamp if appended else batch.first_timestamp
         try:
-            yield from records
-        except UnicodeDecodeError:
-            _decompressing = self._among
-            try:
-                again = iter(_Headless(bytearray(self._data)))
-            finally:
-                _decompressing = None
-            yield from again
+            records = Records.of_batch(data, count, batch.base_offset, timestamp, appended, block)
+        except ValueError as error:
+            raise CorruptRecordException(f"not the {count} records that it says: {error}") from error
+        return [_Several(records.after - 1, records.since(self._among.offset))] if records else []
 
     @property
     def _first(self) -> int:
@@ -233,33 +242,6 @@ class _Batch:
         detail = f"{found.codec} batch of offsets {self._first} to {last}: {found.detail}"
         value = UnreadBatch.of(found, found.codec, found.reason, detail)
         return _Record(last, getattr(self._batch, "max_timestamp", -1), value)
-
-
-class _Headless(default_records._DefaultRecordBatchPy):  # type: ignore[misc]
-    """A batch without the headers of its records: a name that is not UTF-8, which aiokafka raises for, says nothing."""
-
-    _pos: int
-
-    def _read_msg(self, *_: Any) -> _Record:
-        data, at = self._buffer, self._pos
-        length, at = decode_varint(data, at)
-        self._pos = end = at + length
-        _, at = decode_varint(data, at)  # attributes
-        timestamp, at = decode_varint(data, at)
-        offset, at = decode_varint(data, at)
-        size, at = decode_varint(data, at)
-        key, at = _nullable(data, at, size)
-        size, at = decode_varint(data, at)
-        value, at = _nullable(data, at, size)
-        if not at < end <= len(data):
-            raise CorruptRecordException(f"a record of {length} bytes does not end where it says")
-        kind = self.timestamp_type
-        timestamp = self.max_timestamp if kind == self.LOG_APPEND_TIME else self.first_timestamp + timestamp
-        return _Record(self.base_offset + offset, timestamp, value, kind, key)
-
-
-def _nullable(data: bytearray, at: int, size: int) -> tuple[bytes | None, int]:
-    return (None, at) if size < 0 else (bytes(data[at : at + size]), at + size)
 
 
 class _Corrupt(_Batch):
@@ -282,23 +264,22 @@ class _Corrupt(_Batch):
 class _PartitionRecords(aiokafka.consumer.fetcher.PartitionRecords):  # type: ignore[misc]
     def __init__(self, tp: Any, records: Any, aborted: Any, offset: int, key: Any, value: Any, *rest: Any) -> None:
         self.size = len(records.data)
-        self._bounded = isinstance(value, Bound)
-        if self._bounded:
+        self.bounded = isinstance(value, Bound)
+        if self.bounded:
             records, value = _Records(tp, records, offset, value), None
         super().__init__(tp, records, aborted, offset, key, value, *rest)
 
     @property
     def unpacked(self) -> Iterator[Any]:
-        """What iterating over it gives, without a call for each."""
+        """Records, or with a bound what `_joined` takes; without a call for each."""
         return cast("Iterator[Any]", self._records_iterator)
 
     def _consumer_record(self, tp: Any, record: Any) -> Any:
-        """aiokafka makes a second object of each record, in 2 µs; with a bound the first one is all there is to say."""
-        return record if self._bounded else super()._consumer_record(tp, record)
+        return record if self.bounded else super()._consumer_record(tp, record)
 
     def corrupt(self, error: CorruptRecordException) -> CorruptRecordException:
         """The same error, with the place. Its batch is counted, if that may be passed."""
-        if self._bounded and self._records.limit.accept_loss:
+        if self.bounded and self._records.limit.accept_loss:
             self._records.limit.tries[self._records.batch] += 1
         where, why = f"{self._tp.topic}/{self._tp.partition}", ", ".join(map(str, error.args))
         return CorruptRecordException(f"{where} is corrupt at {self.next_fetch_offset}: {why}")
@@ -312,8 +293,11 @@ class _FetchResult(aiokafka.consumer.fetcher.FetchResult):  # type: ignore[misc]
         self.size = partition_records.size
         self._partition_records: Any = partition_records
 
-    def getall(self, max_records: int | None = None) -> list[Any]:
-        """All of it; what lies before a batch that is corrupt is handed over first, and the rest fetched again."""
+    def getall(self, max_records: int | None = None) -> Sequence[Any]:
+        """All of it, with a bound as Records.
+
+        What lies before a batch that is corrupt is handed over first, and the rest fetched again.
+        """
         found: list[Any] = []
         if not self.check_assignment(self._topic_partition) or not self.has_more():
             return found
@@ -326,8 +310,18 @@ class _FetchResult(aiokafka.consumer.fetcher.FetchResult):  # type: ignore[misc]
             if not found:
                 raise
         self._update_position()
-        self._partition_records = None
-        return found
+        bounded, self._partition_records = self._partition_records.bounded, None
+        return _joined(found) if bounded and found else found
+
+
+def _joined(found: Sequence[Any]) -> Records:
+    """What the batches of an answer have."""
+    return Records.joined(
+        [
+            each.records if isinstance(each, _Several) else Records.of([(each.offset, each.timestamp, each.value)])
+            for each in found
+        ]
+    )
 
 
 class _Fetcher(aiokafka.consumer.fetcher.Fetcher):  # type: ignore[misc]
@@ -356,12 +350,12 @@ class _Fetcher(aiokafka.consumer.fetcher.Fetcher):  # type: ignore[misc]
                 return {}
             waiter.result()  # raises what the group was refused
 
-    async def _records_of(self, partitions: Sequence[Any]) -> dict[Any, list[Any]]:
+    async def _records_of(self, partitions: Sequence[Any]) -> dict[Any, Sequence[Any]]:
         """What these have, one by one: their positions move with it, so what one has must not be lost by another.
 
         An error that comes after records is told next time.
         """
-        found: dict[Any, list[Any]] = {}
+        found: dict[Any, Sequence[Any]] = {}
         for partition in partitions:
             try:
                 found |= await super().fetched_records([partition])
@@ -463,6 +457,11 @@ def _zstd(data: bytes, most: int) -> bytes:
     return _streamed(data, most)
 
 
+def _again(codec: str, size: int, data: bytes) -> bytes:
+    """What was decompressed before, to so many bytes."""
+    return _decompress[codec](data, size)
+
+
 def _bounded(codec: str, unbounded: Callable[[Any], bytes], decompress: Callable[[bytes, int], bytes]) -> Any:
     """A decoder in the place of aiokafka's."""
 
@@ -485,16 +484,19 @@ def _bounded(codec: str, unbounded: Callable[[Any], bytes], decompress: Callable
     return decode
 
 
+_decompress: dict[str, Callable[[bytes, int], bytes]] = {
+    "gzip": _gzip,
+    "snappy": _snappy,
+    "lz4": _into(cramjam.lz4.decompress_into),
+    "zstd": _zstd,
+}
+_decoders = {
+    codec: _bounded(codec, getattr(codecs, f"{codec}_decode"), decompress) for codec, decompress in _decompress.items()
+}
+
+
 def _install() -> None:
-    decoders = {
-        f"{codec}_decode": _bounded(codec, getattr(codecs, f"{codec}_decode"), decompress)
-        for codec, decompress in {
-            "gzip": _gzip,
-            "snappy": _snappy,
-            "lz4": _into(cramjam.lz4.decompress_into),
-            "zstd": _zstd,
-        }.items()
-    }
+    decoders = {f"{codec}_decode": decoder for codec, decoder in _decoders.items()}
     kinds = default_records.DefaultRecordBatch, legacy_records.LegacyRecordBatch
     users = [default_records, *(sys.modules[kind.__module__] for kind in kinds)]
     for user in users:

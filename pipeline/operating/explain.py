@@ -42,6 +42,7 @@ from processors.sampling.votes import (
     voting,
 )
 from processors.stream_time import RawClock, StreamClock
+from schemas.columns import gathered
 from schemas.decision import Checkpoint
 from schemas.envelope import Envelope
 from schemas.errors import TailraceError
@@ -198,8 +199,8 @@ async def _rows(config: Config, history: History, key: int, before: Checkpoint) 
         for envelope, append in _envelopes(batch):
             if (part := _of_trace(envelope, key)) is not None:
                 raw = (part.topic, part.partition)
-                stamps = [part.messages[message][1] for message in part.message]
-                times = array("q", clock.row_times(raw, stamps, append))
+                stamps = gathered(part.timestamps(), part.message)
+                times = clock.row_times(raw, stamps, append)
                 logs = topic_of(batch.feed) == found.logs_topic
                 rows.append(Rows(part, times, clock.now(), logs, _came(history, part, append)))
             clock.read(batch.feed, envelope, append)

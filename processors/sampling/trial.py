@@ -58,7 +58,7 @@ class Replay(Window):
         self.spans_read = 0  # those of traces that had begun before, which a checkpoint has as counted, as well
         self.other: Replay | None = None  # of the same history, under other policies
 
-    def _fold_spans(self, envelope: Envelope, times: list[int], counted: bool) -> None:
+    def _fold_spans(self, envelope: Envelope, times: array[int], counted: bool) -> None:
         self.spans_read += len(envelope)
         super()._fold_spans(envelope, times, counted)
 

@@ -72,7 +72,7 @@ DECISION_OVERHEAD = 24  # bytes of a verdict without names: key, time, and what 
 RESOURCE_BYTES = 4 << 20  # of resources whose answers are remembered: some ten thousand pods
 LABEL_SETS = 1 << 14  # remembered while nothing is counted
 REFILL_SHARE = 4  # a part of the cache that must be free before it takes anything, once it was full
-WHOLE_SHARE = 4  # a part of the cache for raw batches as they are: what else has to wait is compressed
+WHOLE_SHARE = 4  # a part of the cache for raw batches that are unpacked: what else has to wait is packed
 WAITS = 2  # decision_waits from the tail to the head; if there are more everything at the tail is decided
 INPUT_PER_OUTPUT = 8  # a burst may read this many times its output limit while it keeps little
 
@@ -376,7 +376,7 @@ class Window:
         cursor.head = _after(offset, value)
         raw = (envelope.topic, envelope.partition)
         if len(envelope):
-            times = self._clock.row_times(raw, [timestamp for _, timestamp in envelope.messages], append)
+            times = self._clock.row_times(raw, envelope.timestamps(), append)
             if self._has_spans(feed):
                 self._fold_spans(envelope, times, counted=offset < cursor.counted)
             else:
@@ -415,7 +415,7 @@ class Window:
         self._clock.ended(feed, append)
         self._decide_due()
 
-    def _fold_spans(self, envelope: Envelope, times: list[int], counted: bool) -> None:
+    def _fold_spans(self, envelope: Envelope, times: array[int], counted: bool) -> None:
         plan, columns, labels = self._plan, self._spans, self._labels
         resources = [self._resource(header) for header in envelope.resources]
         columns.scan(envelope.body, envelope.ends, envelope.starts)
@@ -450,7 +450,7 @@ class Window:
             known = self._resources[header] = labelled, self._plan.resource_bits(values), parts
         return known
 
-    def _fold_logs(self, envelope: Envelope, times: list[int], counted: bool) -> None:
+    def _fold_logs(self, envelope: Envelope, times: array[int], counted: bool) -> None:
         columns = self._logs
         columns.scan(envelope.body, envelope.ends, envelope.starts)
         now, row_times, met = self._clock.now(), *self._late(envelope, times)
@@ -473,12 +473,12 @@ class Window:
             told = f"{TRIGGERS[trigger]} (span {envelope.body[span[0] : span[1]].hex() or 'unknown'})"
             self.late_errors.setdefault(key, LateError(trigger, told))
 
-    def _late(self, envelope: Envelope, times: list[int]) -> tuple[array[int], array[int]]:
+    def _late(self, envelope: Envelope, times: array[int]) -> tuple[array[int], array[int]]:
         """The stream time of each row, and whether its trace is decided already.
 
         Such a row follows its verdict, which then must live on.
         """
-        row_times = gathered(array("q", times), envelope.message)
+        row_times = gathered(times, envelope.message)
         met = array("B", bytes(len(envelope)))
         now, heads = self._clock.now(), self._heads()
         for row in self._verdicts.late(envelope.keys, row_times, now, heads, met):
@@ -561,15 +561,16 @@ class Window:
     # ---- the cache between head and tail -----------------------------------------------------------------
 
     def _cache(self, cursor: Cursor, offset: int, append: int, value: Value) -> None:
-        """Keep the head's next record, or leave it out. Raw batches that a tail will not come to soon are compressed.
+        """Keep the head's next record, or leave it out. Raw batches that a tail will not come to soon are packed.
 
         Once the cache was full it takes nothing until a part of it is free, so that stretches are worth a read each.
         """
         most = self.cache_limit
         self._cache_was_full = self._cached_bytes >= (most - most // REFILL_SHARE if self._cache_was_full else most)
         if not self._cache_was_full:
-            if isinstance(value, RawBatch) and self.waits() and self._whole_bytes + value.size > most // WHOLE_SHARE:
-                value = value.shrunk()
+            if isinstance(value, RawBatch):
+                shrinks = self.waits() and self._whole_bytes + value.size > most // WHOLE_SHARE
+                value = value.shrunk() if shrinks else value.whole()
             cursor.cached.append((offset, append, value))
             self._cached_bytes += _size(value)
             self._whole_bytes += _whole_size(value)
@@ -1000,7 +1001,7 @@ def _size(value: Value) -> int:
 
 def _whole_size(value: Value) -> int:
     """Bytes of a raw batch that is not compressed; 0 of anything else."""
-    return value.size if isinstance(value, RawBatch) and value.block is None else 0
+    return value.size if isinstance(value, RawBatch) and not value.is_shrunk else 0
 
 
 def _encoded(envelope: Envelope, rows: array[int], verdicts: list[RowVerdict | None]) -> list[bytes]:

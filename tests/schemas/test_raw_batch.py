@@ -93,9 +93,10 @@ def test_a_batch_that_waits_compressed_is_the_same_afterwards() -> None:
     for signal, records in (("traces", SPANS), ("logs", LOGS)):
         batch = RawReader("raw", 1, 1, signal, MAX_MESSAGE, MAX_ROW).read(records)
         small = batch.shrunk()
-        assert small.block is not None
+        assert small.source is not None
+        assert small.is_shrunk
         assert (small.rows.body, small.untraced.body) == (b"", b"")
-        assert batch.size - small.size == len(batch.rows.body) - len(small.block) > 0
+        assert batch.size - small.size == len(batch.rows.body) - small.source.size > 0
         assert (small.rows.keys, small.dead_letters, small.after) == (batch.rows.keys, batch.dead_letters, batch.after)
         assert small.whole() == batch
         assert batch.whole() is batch

@@ -1049,7 +1049,7 @@ def paced(owner: Owner, seconds: range, names: int) -> int:
             owner.window.ended(topic, ms(second))
         while owner.burst() is not None:
             pass
-    return sum(value.block is not None for value in waiting(owner))
+    return sum(value.is_shrunk for value in waiting(owner))
 
 
 def waiting(owner: Owner) -> list[RawBatch]:
@@ -1068,7 +1068,7 @@ def test_of_a_long_window_a_quarter_of_the_cache_waits_as_it_is_and_the_rest_com
     small = paced(owner, range(60), 40)
     found = waiting(owner)
     assert 0 < small < len(found)
-    assert 0 < sum(value.size for value in found if value.block is None) == owner.window._whole_bytes <= whole / 2
+    assert 0 < sum(value.size for value in found if not value.is_shrunk) == owner.window._whole_bytes <= whole / 2
     assert owner.window.cached_bytes == sum(value.size for value in found) < 0.9 * whole
     assert owner.kept_spans == usual.kept_spans
     for topic in (SPANS, LOGS):
@@ -1090,7 +1090,7 @@ def test_what_a_tail_in_a_backlog_comes_to_soon_is_not_compressed() -> None:
         owner.window.head(SPANS, second, ms(second), raw(second, second, *names))
         for topic in (SPANS, LOGS):
             owner.window.ended(topic, ms(second))
-    small = [value.block is not None for value in waiting(owner)]
+    small = [value.is_shrunk for value in waiting(owner)]
     behind = 2 * WAIT // 1000
     assert True in small[:behind], "while the tail may wait for verdicts"
     assert True not in small[behind + 2 :]
