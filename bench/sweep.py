@@ -16,8 +16,8 @@ from bench.contestants import TAILRACE
 
 SIDES = {
     "a": [TAILRACE, LEAST_CPU, LEAST_MEMORY, "Collector, defaults"],
-    "b": [TAILRACE, TWO, LEAST_CPU],
-    "one": [TAILRACE, LEAST_CPU],
+    "b": [TAILRACE, TWO, "two Collectors, defaults", LEAST_CPU],
+    "one": [TAILRACE, LEAST_CPU, "Collector, defaults"],
 }
 LOADS = [
     ["--spans-per-message", "1"],
