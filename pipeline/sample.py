@@ -193,10 +193,13 @@ class PartitionPair(Lease):
         starts = await self._starts(offsets)
         positions = self._window.resume(offsets, starts, self._accept_loss, await self._emptied(starts))
         self._stalled = set(self._window.stalled())  # whoever had the partition before has counted them
-        if self._window.lost:
-            await self._checkpoint()  # or the next owner would count them once more
-        for name, records in self._window.lost.items():
-            expired.tell(ROLE, self._config.kafka.prefix, self._pair[name], records)
+        lost = [(self._pair[name], records) for name, records in self._window.lost.items()]
+        for partition, records in lost:
+            expired.say(ROLE, partition, records)
+        if lost:
+            await self._checkpoint()
+        for partition, records in lost:
+            expired.count(self._config.kafka.prefix, partition, records)
         return {self._pair[name]: offset for name, offset in positions.items()}
 
     def _tell_gone(self, verdicts: bool, offsets: Mapping[str, int | None]) -> None:

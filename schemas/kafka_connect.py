@@ -21,12 +21,14 @@ from typing import Any
 import aiokafka.client
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 PATIENCE = 1.0  # seconds until the others are asked too: TLS and SASL take some round trips, between continents too
 STEPS = 10  # of PATIENCE
 RECONNECT_LEAST, RECONNECT_MOST = 0.05, 1.0  # seconds, doubled each time, as Kafka's reconnect.backoff.ms and .max.ms
 CONNECT_LIMIT = 10.0  # seconds for TCP and TLS, as Kafka's socket.connection.setup.timeout.ms
+LOGIN = ("security_protocol", "sasl_mechanism", "sasl_plain_username", "sasl_plain_password")
+"""What tells clients apart that are not refused together."""
 NO_ANSWER = "no answer in time"
 """What stands for the text of a time-out, which has none."""
 NO_METADATA = "answered, but gave no metadata"
@@ -38,7 +40,7 @@ _Trying = asyncio.Task[AIOKafkaConnection]
 
 _answered: dict[Address, float] = {}  # when each did last
 _silent: set[Address] = set()  # of which that was said
-_failed: dict[Address, tuple[int, float]] = {}  # how often in a row, and when last
+_failed: dict[tuple[Any, ...], tuple[int, float]] = {}  # by address and login: how often in a row, and when last
 _away: set[frozenset[Address]] = set()
 _races: dict[asyncio.Task[Any] | None, _Race] = {}  # by the task that bootstraps
 _bootstrap = AIOKafkaClient.bootstrap
@@ -90,6 +92,8 @@ class _Connection(AIOKafkaConnection):  # type: ignore[misc]
         """Raises KafkaConnectionError."""
         try:
             return super().send(request, expect_response)
+        except (KafkaError, NotImplementedError):  # RuntimeErrors both: of the request, not of the connection
+            raise
         except RuntimeError as error:
             self.close(reason=CloseReason.CONNECTION_BROKEN)
             raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}") from error
@@ -97,16 +101,17 @@ class _Connection(AIOKafkaConnection):  # type: ignore[misc]
 
 async def _connection(host: str, port: int, how: dict[str, Any]) -> AIOKafkaConnection:
     """`aiokafka.conn.create_conn`, which does not try an address again at once that failed."""
-    times, last = _failed.get((host, port), (0, 0.0))
+    place = host, port, *map(how.get, LOGIN)
+    times, last = _failed.get(place, (0, 0.0))
     if times:
         pause = min(RECONNECT_MOST, RECONNECT_LEAST * 2 ** min(times - 1, 10))
         await asyncio.sleep(last + pause - time.monotonic())
     try:
         connection = await _connected(host, port, how)
     except Exception:
-        _failed[host, port] = times + 1, time.monotonic()
+        _failed[place] = times + 1, time.monotonic()
         raise
-    _failed.pop((host, port), None)
+    _failed.pop(place, None)
     return connection
 
 

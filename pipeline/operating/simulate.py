@@ -40,7 +40,7 @@ class Report:
     """What came out: times in ms since the epoch, `seconds` the replay took, `spans` that it read.
 
     `live` compares `old` with what the workers recorded. `firsts`: when the oldest record that was read was appended,
-    by topic; in `gone` are those of which Kafka had no more.
+    by partition and feed of it; in `gone` are those of which Kafka had no more.
     `policies`: their names, new and old. `differs`: settings of `sampling` beside policies that are not the same,
     (new, old) by name.
     """
@@ -54,8 +54,8 @@ class Report:
     records: int = 0
     seconds: float = 0.0
     differs: dict[str, tuple[str, str]] = field(default_factory=dict)
-    firsts: dict[str, int] = field(default_factory=dict)
-    gone: set[str] = field(default_factory=set)
+    firsts: dict[tuple[int, str], int] = field(default_factory=dict)
+    gone: set[tuple[int, str]] = field(default_factory=set)
 
     @property
     def first(self) -> float:
@@ -64,9 +64,15 @@ class Report:
 
     @property
     def incomplete(self) -> dict[str, int]:
-        """Topics that have lost records of times of which another one has some: when their first is of, ms."""
-        begins = max(self.first, self.since)
-        return {topic: first for topic, first in self.firsts.items() if topic in self.gone and first > begins}
+        """Topics that have lost records of times of which another one of a partition has some: their last first, ms."""
+        begins: dict[int, int] = {}
+        for (index, _), first in self.firsts.items():
+            begins[index] = max(self.since, min(first, begins.get(index, first)))
+        found: dict[str, int] = {}
+        for (index, feed), first in self.firsts.items():
+            if (index, feed) in self.gone and first > begins[index]:
+                found[topic_of(feed)] = max(first, found.get(topic_of(feed), first))
+        return found
 
     @property
     def spans(self) -> int:
@@ -207,7 +213,7 @@ class _Partition:
         except ProtocolError as error:
             raise ProtocolError(f"{error}; begin later (--since)") from error
         ends = await (history.ends() if until is None else history.at(until))
-        self._report.gone |= {topic_of(name) for name, first in kept.items() if 0 < first == positions[name]}
+        self._report.gone |= {(self._index, name) for name, first in kept.items() if 0 < first == positions[name]}
         for feed in history.feeds:
             feed.between(positions[feed.name], ends[feed.name])
             self.total += feed.end - feed.start
@@ -215,8 +221,7 @@ class _Partition:
     async def step(self, batch: Batch) -> None:
         """Read on."""
         history = self.history
-        topic, first = topic_of(batch.feed), batch.records[0][1]
-        self._report.firsts[topic] = min(self._report.firsts.get(topic, first), first)
+        self._report.firsts.setdefault((self._index, batch.feed), batch.records[0][1])
         silent = history.silent(batch.newest)
         for replay in self.replays:
             for offset, append, value in batch.records:

@@ -38,19 +38,19 @@ class Repeated(logging.Filter):
 
     def __init__(self, library: str) -> None:
         super().__init__(library)
-        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+        self._said: dict[tuple[str, ...], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether it is to be written."""
         if not super().filter(record):
             return True  # another library's
-        line = record.name, record.getMessage()
+        line = record.name, record.getMessage(), repr(record.exc_info and record.exc_info[1])
         at, left_out = self._said.get(line, (-math.inf, 0))
         if 0 <= record.created - at < SAID_AGAIN:
             self._said[line] = at, left_out + 1
             return False
         if len(self._said) >= MOST_SAID:
-            self._said.clear()
+            del self._said[next(iter(self._said))]
         self._said[line] = record.created, 0
         if left_out:
             record.msg, record.args = f"{line[1]} ({left_out} times more since it was said last)", ()

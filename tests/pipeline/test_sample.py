@@ -244,6 +244,28 @@ async def test_what_is_gone_is_counted_once_whoever_takes_over(fed: Fed, monkeyp
     assert counted[0] < counted[1] == counted[2]
 
 
+async def test_what_is_gone_is_said_before_nobody_may_hear_of_it(
+    fed: Fed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A commit may have taken effect although it raised: the next owner finds nothing that is gone."""
+    checkpoint, failed = sample.PartitionPair._checkpoint, list[sample.PartitionPair]()
+
+    async def unheard(pair: sample.PartitionPair) -> None:
+        await checkpoint(pair)
+        if not failed:
+            failed.append(pair)
+            raise TimeoutError
+
+    monkeypatch.setattr(sample.PartitionPair, "_checkpoint", unheard)
+    async with fed.producer() as producer:
+        await fed.history(producer)
+    await _truncate_spans(fed)
+    async with running(fed.config, ["sample"], accept_loss=True) as worker:
+        await holds(worker, "sample")
+    assert failed
+    assert "records are gone: retention took them before they were read" in caplog.messages
+
+
 async def test_a_marker_that_retention_took_is_no_loss(fed: Fed) -> None:
     """ingest writes in transactions: behind the last record, where the tail stands, is a marker, which goes with it."""
     async with fed.producer(f"{fed.topics.prefix}.feeder") as producer, running(fed.config, ["sample"]):

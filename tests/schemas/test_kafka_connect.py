@@ -19,7 +19,7 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import AIOKafkaConnection
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError, KafkaError
 
 from pipeline.kafka.overheard import Overheard
 from pipeline.operating.connect import connect
@@ -241,6 +241,35 @@ def test_a_connection_that_was_reset_says_so(loop: Callable[[], asyncio.Abstract
 
     with asyncio.Runner(loop_factory=loop) as runner, pytest.raises(KafkaConnectionError):
         runner.run(send())
+
+
+async def test_a_request_that_a_broker_does_not_know_breaks_no_connection(kafka: Kafka) -> None:
+    """It would be tried for ever, where aiokafka gives up."""
+    kafka_connect.begin()
+    host, port = kafka.bootstrap.split(":")
+    made = await aiokafka.client.create_conn(host, int(port), on_close=lambda *_: None)
+    try:
+        made._versions = {}
+        with pytest.raises(IncompatibleBrokerVersion):
+            made.send(aiokafka.client.MetadataRequest([]))
+        assert made.connected()
+    finally:
+        made.close()
+
+
+async def test_a_login_that_is_refused_slows_down_no_other(kafka: Kafka) -> None:
+    """A sink with a wrong password on the pipeline's own brokers."""
+    kafka_connect.begin()
+    host, port = kafka.bootstrap.split(":")
+    login = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_plain_username": "u"}
+    for _ in range(3):
+        with pytest.raises(KafkaError):
+            await aiokafka.client.create_conn(
+                host, int(port), on_close=lambda *_: None, sasl_plain_password="no", request_timeout_ms=2_000, **login
+            )
+    assert [times for times, _ in kafka_connect._failed.values()] == [3]
+    (await aiokafka.client.create_conn(host, int(port), on_close=lambda *_: None)).close()
+    assert [times for times, _ in kafka_connect._failed.values()] == [3], "that of the others is as it was"
 
 
 async def test_an_address_that_refused_is_not_tried_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

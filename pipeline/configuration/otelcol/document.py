@@ -98,10 +98,10 @@ def _constructed(node: yaml.Node, indent: int) -> Any:
 
 def _embedded(root: yaml.Node) -> Iterator[yaml.Node]:
     """What may be the configuration in a ConfigMap, in an OpenTelemetryCollector, or in charts' values."""
-    left, seen = [root], set[int]()
+    left, seen = [root], {id(taken_in) for node in _nodes(root) for taken_in in _merged(node)}
     while left:
         node = left.pop()
-        if id(node) in seen:  # an alias
+        if id(node) in seen:  # an alias, or a part of another one
             continue
         seen.add(id(node))
         whole = "processors" in _below(node)
@@ -117,9 +117,33 @@ def _members(node: yaml.Node) -> list[yaml.Node]:
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
-def _below(node: yaml.Node | None) -> dict[str, yaml.Node]:
+def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
+    """All, each once."""
+    left, seen = [root], set[int]()
+    while left:
+        if id(node := left.pop()) not in seen:
+            seen.add(id(node))
+            yield node
+            left += _members(node)
+
+
+def _merged(node: yaml.Node) -> list[yaml.Node]:
+    """What a mapping takes in (`<<`)."""
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
-    return {key.value: value for key, value in pairs if isinstance(key, yaml.ScalarNode)}
+    taken_in = [value for key, value in pairs if key.tag == "tag:yaml.org,2002:merge"]
+    return [
+        each for value in taken_in for each in (_members(value) if isinstance(value, yaml.SequenceNode) else [value])
+    ]
+
+
+def _below(node: yaml.Node | None) -> dict[str, yaml.Node]:
+    """The values of a mapping by their keys."""
+    pairs = (
+        [pair for each in (node, *_merged(node)) if isinstance(each, yaml.MappingNode) for pair in each.value]
+        if node
+        else []
+    )
+    return {key.value: value for key, value in reversed(pairs) if isinstance(key, yaml.ScalarNode)}
 
 
 def _may_be_whole(node: yaml.Node) -> bool:

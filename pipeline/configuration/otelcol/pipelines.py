@@ -51,29 +51,35 @@ def pipelines(source: Source, path: Key) -> list[Pipeline]:
     processor = path[-1] if path else PROCESSOR
     if path and others and all(signal != "traces" for _, signal, _ in found):
         source.gap(("service", "pipelines"), f"nothing of them is taken over for traces: {processor} is in none")
-    for here, _, theirs in others:
-        _leave_out(source, here, theirs, str(processor), found)
+    near = [each for each in found if each[1] == "traces"]
+    while joined := [each for each in others if each not in near and _joined(source, each, near)]:
+        near += joined
+    for each in others:
+        _leave_out(source, each, str(processor), near)
     return sorted(found, key=lambda each: [*TOPICS].index(each[1]))
 
 
-def _leave_out(
-    source: Source, here: Key, names: Mapping[str, Sequence[str]], processor: str, found: Sequence[Pipeline]
-) -> None:
-    """Tell a pipeline that is not looked at; it matters what one does that a connector joins with one that is."""
+def _joined(source: Source, pipeline: Pipeline, others: Sequence[Pipeline]) -> set[str]:
+    """The connectors between it and others."""
     connectors = source.mapping(("connectors",), source.data.get("connectors"))
     ways = (("exporters", "receivers"), ("receivers", "exporters"))
-    joined = {
+    return {
         name
         for mine, theirs in ways
-        for name in names[mine]
-        if name in connectors and any(name in other[theirs] for _, signal, other in found if signal == "traces")
+        for name in pipeline[2][mine]
+        if name in connectors and any(name in other[2][theirs] for other in others)
     }
+
+
+def _leave_out(source: Source, pipeline: Pipeline, processor: str, near: Sequence[Pipeline]) -> None:
+    """Tell a pipeline that is not looked at; it matters what one does that connectors join with one that is."""
+    here, _, names = pipeline
+    joined = _joined(source, pipeline, near)
     text = f"not looked at: {processor} is not in it"
     if joined:
         parts = ", ".join(dict.fromkeys(each for kind in COMPONENTS for each in names[kind] if each not in joined))
-        text += (
-            f", but {', '.join(sorted(joined))} joins it with one that has it: take over by hand what is in it, {parts}"
-        )
+        by = ", ".join(sorted(joined))
+        text += f", but through {by} it is joined with one that has it: take over by hand what is in it, {parts}"
     source.gap(here, text, matters=bool(joined))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -1303,11 +1304,41 @@ service:
 def test_pipelines_that_a_connector_joins_are_told_with_what_is_in_them() -> None:
     found = convert(JOINED)
     assert {gap.key: gap.why for gap in found.gaps if "not looked at" in gap.why and gap.matters} == {
-        "service.pipelines.traces": "not looked at: tail_sampling is not in it, but forward/in joins it with one that "
-        "has it: take over by hand what is in it, kafka, filter/health",
-        "service.pipelines.traces/out": "not looked at: tail_sampling is not in it, but forward/out joins it with one "
-        "that has it: take over by hand what is in it, otlp",
+        "service.pipelines.traces": "not looked at: tail_sampling is not in it, but through forward/in it is joined "
+        "with one that has it: take over by hand what is in it, kafka, filter/health",
+        "service.pipelines.traces/out": "not looked at: tail_sampling is not in it, but through forward/out it is "
+        "joined with one that has it: take over by hand what is in it, otlp",
     }
+
+
+def test_a_pipeline_that_several_connectors_join_is_told_as_well() -> None:
+    first = "traces/in: {receivers: [kafka/raw], processors: [attributes], exporters: [forward/first]}"
+    text = JOINED.replace("  pipelines:\n", f"  pipelines:\n    {first}\n")
+    text = text.replace("forward/out: {}", "forward/out: {}, forward/first: {}")
+    found = convert(text.replace("traces: {receivers: [kafka]", "traces: {receivers: [forward/first]"))
+    told = {gap.key: gap.why for gap in found.gaps if "not looked at" in gap.why and gap.matters}
+    assert told.keys() == {f"service.pipelines.traces{name}" for name in ("", "/in", "/out")}
+    assert told["service.pipelines.traces/in"].endswith("take over by hand what is in it, kafka/raw, attributes")
+
+
+CONFIGURATION = """\
+receivers: {kafka: {brokers: ["k1:9092"], traces: {topic: my_spans}}}
+exporters: {otlp: {endpoint: "jaeger:4317", tls: {insecure: true}}}
+service: {pipelines: {traces: {receivers: [kafka], processors: [tail_sampling], exporters: [otlp]}}}
+"""
+TAKEN_IN = "&base {processors: {tail_sampling: {policies: [{name: all, type: always_sample}]}}}"
+
+
+@pytest.mark.parametrize("merge", ["*base", "[*base]", "[{}, *base]"])
+@pytest.mark.parametrize("within", [False, True], ids=["the file", "a chart"])
+def test_what_a_mapping_takes_in_is_a_part_of_it(merge: str, within: bool) -> None:
+    """And no configuration of its own."""
+    text = f"<<: {merge}\n{CONFIGURATION}"
+    text = f"common: {TAKEN_IN}\n" + ("config:\n" + textwrap.indent(text, "  ") if within else text)
+    found = convert(text)
+    assert [each["topic"] for each in found.config["inputs"]] == ["my_spans"]
+    assert found.config["kafka"]["bootstrap_servers"] == ["k1:9092"]
+    assert not mattering(found)
 
 
 def test_pipelines_of_which_none_has_the_processor_are_told() -> None:

@@ -35,8 +35,9 @@ class Played(Stages):
         async with running(self.config, ["ingest", "sample"]):
             async with busy(self, whole=True):
                 await eventually(lambda: self.decided(TRACES), DEADLINE, "traces are decided")
-                self.middle = now()
-                await eventually(lambda: self.decided(2 * TRACES), DEADLINE, "more traces are decided")
+                await asyncio.sleep(1 - now() % 1000 / 1000)  # times are told in whole seconds
+                self.middle, before = now() // 1000 * 1000, len(await self.recorded())
+                await eventually(lambda: self.decided(before + TRACES), DEADLINE, "more traces are decided")
             # What is decided is forwarded, and counted, once its whole envelope is.
             traces = {name.split("/")[0] for name in self.produced}
             await eventually(lambda: self.decided(len(traces)), DEADLINE, "all traces are decided")

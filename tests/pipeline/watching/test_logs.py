@@ -61,6 +61,17 @@ def test_what_aiokafka_says_again_and_again_is_written_once_in_a_while(
     assert told.count("again") == 4
 
 
+def test_what_ends_tasks_of_aiokafka_is_told_each_time_for_its_own_reason(lines: io.StringIO) -> None:
+    """Its words are the same for all."""
+    for why in ("a", "a", "b"):
+        try:
+            raise ValueError(why)
+        except ValueError:
+            logging.getLogger("aiokafka").exception("Unexpected error in fetcher routine")
+    told = [json.loads(line)["exception"].splitlines()[-1] for line in lines.getvalue().splitlines()]
+    assert told == ["ValueError: a", "ValueError: b"]
+
+
 def test_one_line_per_record_even_with_a_traceback(lines: io.StringIO) -> None:
     try:
         raise ValueError("two\nlines")
