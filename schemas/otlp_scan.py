@@ -33,6 +33,9 @@ from schemas.columns import grown
 from schemas.errors import Malformed
 from schemas.reasons import Reason
 
+if cython.compiled:
+    from cython.cimports.libc.string import memcmp
+
 AttributeValue = str | bool | int | float | bytes
 
 _double = Struct("<d").unpack_from
@@ -90,6 +93,8 @@ _FLAGS_TAG = cython.declare(cython.int, 0x85)  # first byte of the two-byte tag 
 _KEY_LISTS = cython.declare(cython.int, 256)
 _FIELDS = cython.declare(cython.int, 32)  # above the highest field number of a message in a message
 _COLUMNS = cython.declare(cython.Py_ssize_t, 6)  # of a row of `RawRows`
+_SETS = cython.declare(cython.Py_ssize_t, 32)  # of headers of a level that are looked for, by some of their bytes
+_WAYS = cython.declare(cython.Py_ssize_t, 4)  # headers in each: those of a service's pods differ by some bytes
 _NAMELESS = cython.declare(cython.uchar, 1)  # what a row of `RawRows` is; 0: in no way apart
 _SPANLESS = cython.declare(cython.uchar, 2)
 # Rows without an id that a message may have; a large one more, if they are rows and not the two bytes of an empty one:
@@ -843,6 +848,10 @@ class RawRows(Wire):
     _row_kind: cython.int
     _pair_kind: cython.int
     _table: cython.int[::1]
+    # Headers that came by, five numbers each: where the run of bytes before the rows lies and how long it is, the run
+    # behind them likewise, and its number, -1: none. Most messages have one that came before.
+    _seen: cython.longlong[::1]
+    _next_way: cython.Py_ssize_t
     _columns: cython.uint[::1]  # _COLUMNS numbers a row
     _row_keys: cython.ulonglong[::1]
     _row_is: cython.uchar[::1]
@@ -866,10 +875,11 @@ class RawRows(Wire):
         self._row_kind = _KINDS[f"opentelemetry.proto.{'trace.v1.Span' if self._traces else 'logs.v1.LogRecord'}"]
         self._pair_kind = _KINDS["opentelemetry.proto.common.v1.KeyValue"]
         self._table = _KIND_TABLE
+        self._seen = array("q", bytes(8 * 5 * 3 * _SETS * _WAYS))
         self._columns = array("I", bytes(4 * _COLUMNS * _ROWS))
         self._row_keys = array("Q", bytes(8 * _ROWS))
         self._row_is = array("B", bytes(_ROWS))
-        self._count = self._apart = 0
+        self._count = self._apart = self._next_way = 0
 
     def scan(self, data: bytes, ends: array[int], starts: array[int] | None = None) -> None:
         """Take the messages apart: message m is data[starts[m]:ends[m]]. Without `starts` they lie end to end."""
@@ -881,6 +891,8 @@ class RawRows(Wire):
         count: cython.Py_ssize_t
         self._count = 0
         self._resource_numbers, self._scope_numbers = {}, {}
+        for number in range(4, len(self._seen), 5):
+            self._seen[number] = -1  # they lay in other data
         self.bad = []
         for number in range(len(ends)):
             stop = ends[number]
@@ -986,16 +998,27 @@ class RawRows(Wire):
         level: cython.int,
     ) -> cython.int:
         """A ResourceSpans or ResourceLogs (level 1) or one of its scopes (2): its rows, then which header they have."""
-        others: list[bytes] = []
+        begin: cython.Py_ssize_t = pos
+        lead: cython.Py_ssize_t = -1  # bytes before the first of its children; -1: none came yet
         other: cython.Py_ssize_t = pos  # where the current run of other fields starts
+        between: list[bytes] = []  # such runs, but for the first and the last
         at: cython.Py_ssize_t
         stop: cython.Py_ssize_t
         tag: cython.ulonglong
         row: cython.Py_ssize_t
-        number: cython.Py_ssize_t
+        number: cython.Py_ssize_t = -1
+        seen: cython.Py_ssize_t = -1
         first: cython.Py_ssize_t = self._count
         kind: cython.int = self._root if level == 1 else self._table[self._root * _FIELDS + 2]
         old: cython.bint = False
+        if pos < end and p[pos] == 0x0A:
+            at = self._length(p, pos + 1, end)
+            stop = at + self._value
+            seen = self._place(p, pos, stop, level)
+            if seen < 0:
+                seen = -seen
+            else:
+                pos = stop  # it was checked where it came before
         while pos < end:
             at = pos
             pos = self._outer_tag(p, pos, end, 3)
@@ -1003,8 +1026,10 @@ class RawRows(Wire):
             if tag == 0x12:
                 pos = self._length(p, pos, end)
                 stop = pos + self._value
-                if other < at:
-                    others.append(data[other:at])
+                if lead < 0:
+                    lead = at - begin
+                elif other < at:
+                    between.append(data[other:at])
                 if level == 1:
                     self._part(data, p, pos, stop, message, 2)
                 else:
@@ -1015,14 +1040,64 @@ class RawRows(Wire):
                 pos = self._known(p, pos, end, tag, kind, level)
         if old and level == 1 and first == self._count:
             raise Malformed(Reason.MALFORMED, otlp_check.library_of("spans" if self._traces else "logs"))
-        if other < end:
-            others.append(data[other:end])
-        header = others[0] if len(others) == 1 else b"".join(others)
-        numbers: dict[bytes, int] = self._resource_numbers if level == 1 else self._scope_numbers
-        number = numbers.setdefault(header, len(numbers))
+        if lead < 0:
+            lead, other = end - begin, end
+        if seen >= 0 and not between and self._is_seen(p, seen, begin, lead, other, end - other):
+            number = self._seen[seen + 4]
+        if number < 0:
+            numbers: dict[bytes, int] = self._resource_numbers if level == 1 else self._scope_numbers
+            header = data[begin : begin + lead] + b"".join(between) + data[other:end]
+            number = numbers.setdefault(header, len(numbers))
+            if seen >= 0 and not between:
+                self._seen[seen], self._seen[seen + 1] = begin, lead
+                self._seen[seen + 2], self._seen[seen + 3] = other, end - other
+                self._seen[seen + 4] = number
         for row in range(first, self._count):
             self._columns[row * _COLUMNS + 1 + level] = number
         return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _place(
+        self, p: cython.p_const_uchar, pos: cython.Py_ssize_t, end: cython.Py_ssize_t, level: cython.int
+    ) -> cython.Py_ssize_t:
+        """Where in `_seen` a header is that begins with these bytes; if there is none the place for it, below 0."""
+        size: cython.Py_ssize_t = end - pos
+        mixed: cython.ulonglong = size
+        step: cython.Py_ssize_t = size // 16 + 1
+        at: cython.Py_ssize_t = pos
+        place: cython.Py_ssize_t
+        way: cython.Py_ssize_t
+        while at < end:
+            mixed = (mixed * 31 + p[at]) & _LOW_32
+            at += step
+        place = (level * _SETS + cython.cast(cython.Py_ssize_t, mixed % _SETS)) * _WAYS * 5
+        for way in range(_WAYS):
+            at = place + 5 * way
+            if self._seen[at + 4] < 0:
+                return -at
+            if size <= self._seen[at + 1] and _same(p, pos, self._seen[at], size):
+                return at
+        self._next_way = (self._next_way + 1) % _WAYS
+        return -(place + 5 * self._next_way)
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.exceptval(-1)
+    def _is_seen(
+        self,
+        p: cython.p_const_uchar,
+        at: cython.Py_ssize_t,
+        lead: cython.Py_ssize_t,
+        lead_size: cython.Py_ssize_t,
+        last: cython.Py_ssize_t,
+        last_size: cython.Py_ssize_t,
+    ) -> cython.int:
+        """Whether the header there is this one, of two runs of bytes."""
+        if self._seen[at + 4] < 0 or self._seen[at + 1] != lead_size or self._seen[at + 3] != last_size:
+            return 0
+        return _same(p, lead, self._seen[at], lead_size) and _same(p, last, self._seen[at + 2], last_size)
 
     @cython.cfunc
     @cython.boundscheck(False)
@@ -1142,6 +1217,18 @@ class RawRows(Wire):
                 self._room = _MAX_DEPTH - depth
                 pos = self._skip(p, pos, end, tag)
         return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _same(
+    p: cython.p_const_uchar, one: cython.Py_ssize_t, other: cython.Py_ssize_t, size: cython.Py_ssize_t
+) -> cython.bint:
+    """Whether so many bytes are the same in two places."""
+    if cython.compiled:
+        return memcmp(p + one, p + other, size) == 0
+    return p[one : one + size] == p[other : other + size]
 
 
 @cython.cfunc

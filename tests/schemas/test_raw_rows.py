@@ -6,13 +6,14 @@ test_otlp_scan.py holds single messages against protobuf.
 from __future__ import annotations
 
 from array import array
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.otlp_scan import RawRows
-from tests.schemas.otlp_wire import LOG_RECORDS, SPANS, bytes_field, data_of, mutated
+from tests.schemas.otlp_wire import LOG_RECORDS, SPANS, bytes_field, data_of, mutated, varint
 
 SIGNALS = ("traces", "logs")
 MESSAGES = {"traces": data_of(SPANS), "logs": data_of(LOG_RECORDS)}
@@ -70,3 +71,39 @@ def test_many_rows_make_the_columns_grow(signal: str, data: st.DataObject) -> No
     scope = data.draw(bytes_field(2, st.just(part)))
     message = data.draw(bytes_field(1, st.just(scope)))
     assert together([message, message], signal) == one_by_one([message, message], signal)
+
+
+def _field(number: int, value: bytes) -> bytes:
+    return bytes([number << 3 | 2]) + varint(len(value), 0) + value
+
+
+def of_headers(rng: Random) -> list[bytes]:
+    """Messages whose resources and scopes come again and again: alike but for some bytes, some before, some behind."""
+    resources = [_field(1, _field(1, b"\x0a\x01k\x12\x12\x0a\x10" + b"pod-of-%08d" % pod)) for pod in range(9)]
+    resources += [resources[0] + _field(9, b"x"), _field(1, b""), b"", resources[0] * 2]
+    behind = [b"", _field(3, b"a schema"), _field(3, b"another!")]
+    scopes = [_field(1, _field(1, name)) for name in (b"library", b"librarz", b"")] + [b""]
+    span = _field(2, _field(1, bytes(range(16))) + _field(2, bytes(range(8))))
+
+    def part() -> bytes:
+        between = rng.choice([b"", b"", _field(3, b"between")])
+        rows = [rng.choice(scopes) + span + between * rng.randrange(2) + span + rng.choice(behind) for _ in range(2)]
+        inner = [_field(2, row) for row in rows[: rng.randrange(3)]]
+        return _field(1, rng.choice(resources) + between.join(inner) + rng.choice(behind))
+
+    return [b"".join(part() for _ in range(rng.randrange(1, 4))) for _ in range(rng.randrange(1, 40))]
+
+
+def test_headers_that_come_again_are_read_as_the_first_time() -> None:
+    """Damaged ones in between are refused all the same."""
+    rng, refused = Random(1), 0
+    for _ in range(300):
+        messages = of_headers(rng)
+        for number in rng.sample(range(len(messages)), k=len(messages) // 3):
+            damaged = bytearray(messages[number])
+            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+            messages[number] = bytes(damaged)
+        found = together(messages, "traces")
+        assert found == one_by_one(messages, "traces")
+        refused += len(found[2])
+    assert refused > 300
