@@ -258,6 +258,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 if (lease := self._leases.get(unit := self._unit(partition))) is not None
                 for piece in pieces(_lengths(records))
             ]
+            batches.clear()  # pieces are copies of what they are cut from
             self._in_hand.update(item.partition for item in fetched)
             for item in fetched:
                 await self._channel.put(item)

@@ -225,7 +225,7 @@ class _Batch:
             records = Records.of_batch(data, count, batch.base_offset, timestamp, appended, block)
         except ValueError as error:
             raise CorruptRecordException(f"not the {count} records that it says: {error}") from error
-        return [_Several(records.after - 1, records.since(self._among.offset))] if records else []
+        return [_Several(batch.next_offset - 1, records.since(self._among.offset))]
 
     @property
     def _first(self) -> int:
