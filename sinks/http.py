@@ -1,9 +1,10 @@
 """One HTTP client for sinks: TLS, credentials, gzip, time-outs; and what an answer means.
 
-An answer is one of three: accepted (2xx); refused because of what is in the request (`REFUSING`), which sending
-parts of it narrows down to the item; anything else, which says nothing about the items, so they are sent again for
-ever. Credentials that expired (401, 403) and a wrong path (404) are of the last kind: an operator puts them right, and
-nothing is lost meanwhile. That is stricter than OTLP and remote write ask for: their clients would lose the data.
+An answer is one of three: accepted (2xx, unless it is a web page); refused because of what is in the request
+(`REFUSING`), which sending parts of it narrows down to the item; anything else, which says nothing about the items, so
+they are sent again for ever. Credentials that expired (401, 403) and a wrong path (404) are of the last kind: an
+operator puts them right, and nothing is lost meanwhile. That is stricter than OTLP and remote write ask for: their
+clients would lose the data.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ from sinks.settings import Sink, SinkAuth, is_one_line
 
 USER_AGENT = "tailrace/0.1"
 REFUSING = frozenset({400, 413, 422})  # 409 as well where a destination uses it so: vmagent drops on 400 and 409
+PAGES = frozenset({"text/html", "application/xhtml+xml"})
+WEB_PAGE = "web_page"  # the reason of a retry after a success of something that is no receiver
+NO_RECEIVER = "a web page, no receiver: is the endpoint that of a user interface, or is a login in front of it?"
 AWAY = frozenset({502, 503, 504})  # the server, or what is behind its proxy, is not there: another one may be
 ANSWER_BYTES = 64 << 10  # of an answer that are read: enough for every error text seen
 DETAIL_CHARACTERS = 500  # of an error text that go into logs and dead letters
@@ -65,7 +69,20 @@ class Answer:
 
     @property
     def ok(self) -> bool:
-        return 200 <= self.status < 300
+        """Whether a receiver took the request."""
+        return 200 <= self.status < 300 and not self.is_page
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it is a success for people: Jaeger's user interface and many a login give any POST a page and 200."""
+        if not self.body:  # Flask says text/html of nothing at all
+            return False
+        return 200 <= self.status < 300 and self.media_type in PAGES
+
+    @property
+    def media_type(self) -> str:
+        """That of the body, in lower case; "" if nothing says it."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
     @property
     def text(self) -> str:
@@ -81,6 +98,11 @@ class Answer:
     def detail(self) -> str:
         """The status and what was said, cut."""
         return f"{self.status} {shortened(self.said)}".strip()
+
+    @property
+    def of_page(self) -> str:
+        """What to say of a page that stands where a receiver should."""
+        return f"{self.status} {self.media_type}: {NO_RECEIVER}"
 
     @property
     def rejected(self) -> Rejected:
@@ -154,6 +176,8 @@ class HttpClient:
         """What an answer says of the `items` of its request, if it says one thing of them all."""
         if answer.ok:
             return Outcome(accepted=items)
+        if answer.is_page:
+            return Outcome.retry_all(items, WEB_PAGE, answer.of_page)
         if answer.status in refusing:
             return answer.rejected
         wait = retry_after(answer.headers, self._clock())

@@ -21,7 +21,7 @@ from sinks.http import AWAY, Answer, HttpClient, Rejected, unsaid
 from sinks.otlp_service import REFUSING, Service
 from sinks.settings import Sink
 
-PROTOBUF = "application/x-protobuf"
+PROTOBUF, JSON = "application/x-protobuf", "application/json"
 
 
 class OverHttp:
@@ -49,7 +49,8 @@ class OverHttp:
             self._endpoints.failed(server)
             raise
         if answer.ok:
-            return service.accepted(answer.body, items, partial(unsaid, answer.url))
+            shown = partial(unsaid, answer.url)
+            return service.accepted(answer.body, items, shown, json=answer.media_type == JSON)
         code, said = _status(answer)
         answer = replace(answer, body=said)
         if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR and code in REFUSING:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.json_format import Parse, ParseError
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
@@ -23,7 +24,8 @@ REFUSING = frozenset(
 )
 """Codes that refuse a request for what is in it. INTERNAL is the Collector's for every permanent error."""
 
-PARTIAL_SUCCESS = 0x0A  # the tag of that field: the first byte of an answer that has it
+PARTIAL_SUCCESS = b"\x0a"  # the tag of that field: the first byte of an answer that has it
+PARTIAL_SUCCESS_JSON = b'{"partialSuccess"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +38,19 @@ class Service:
     rejected: str
     rows: str
 
-    def accepted(self, answer: bytes, items: int, shown: Callable[[str], str] = str) -> Outcome:
+    def accepted(self, answer: bytes, items: int, shown: Callable[[str], str] = str, *, json: bool = False) -> Outcome:
         """What a success says of the `items` of its request; `shown` gives what may be shown of a text.
 
         Of a partial success only the number is told, not which rows were rejected: all become dead letters, so that
-        those are among them, and the number counts as refused. A body that is not protobuf rejects none; of one that
-        was cut, because its text is so long, nobody knows the number, so it is all.
+        those are among them, and the number counts as refused. A body that is not protobuf (`json`: JSON, in which some
+        answer whatever they were asked in) rejects none; of one that was cut, because its text is so long, nobody knows
+        the number, so it is all.
         """
         try:
-            partial = self.response.FromString(answer).partial_success
-        except DecodeError:
-            if len(answer) < ANSWER_BYTES or answer[0] != PARTIAL_SUCCESS:
+            partial = self._read(answer, json).partial_success
+        except (DecodeError, ParseError):
+            began = answer.startswith(PARTIAL_SUCCESS_JSON if json else PARTIAL_SUCCESS)
+            if len(answer) < ANSWER_BYTES or not began:
                 return Outcome(accepted=items)
             text = f"partial success: nobody knows of how many of {items} {self.rows}, the answer was too long"
             return Outcome(0, refused=tuple(Refusal(index, text, said=text) for index in range(items)))
@@ -57,6 +61,12 @@ class Service:
         text = f"partial success: {rejected} of {items} {self.rows} rejected: {shortened(said)}"
         refused = tuple(Refusal(index, text, said=said) for index in range(items))
         return Outcome(items - rejected, refused=refused)
+
+    def _read(self, answer: bytes, json: bool) -> Any:
+        """The response in it. Raises DecodeError, ParseError."""
+        if json:
+            return Parse(answer.decode("utf-8", "replace"), self.response(), ignore_unknown_fields=True)
+        return self.response.FromString(answer)
 
 
 TRACES = Service(

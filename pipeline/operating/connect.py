@@ -32,7 +32,7 @@ from schemas.http_client import in_words
 from schemas.kafka_client import connection, told
 from schemas.kafka_connect import CONNECT_LIMIT
 from schemas.settings import without_parameters
-from sinks.http import ELASTIC_PRODUCT, NO_ELASTICSEARCH, Rejected, Tls, authorization
+from sinks.http import ANSWER_BYTES, ELASTIC_PRODUCT, NO_ELASTICSEARCH, Answer, Rejected, Tls, authorization
 from sinks.otlp_service import LOGS, TRACES
 from sinks.settings import OTLP_KINDS, Sink, sink_kind
 
@@ -40,7 +40,7 @@ from sinks.settings import OTLP_KINDS, Sink, sink_kind
 PATIENCE_SECONDS = 10.0
 KAFKA_SECONDS = CONNECT_LIMIT + 2.0  # so that each address that is dead is said to be so
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ async def _internal(config: Config, touched: set[str]) -> AsyncIterator[Finding]
         yield Finding(True, "topics", topics.told_created(created), hint=True)
 
 
-async def _answer(work: Awaitable[Answer], subject: str, section: str = "kafka.security") -> Answer | Finding:
+async def _answer(work: Awaitable[T], subject: str, section: str = "kafka.security") -> T | Finding:
     """What `work` gives, or why it gives nothing; `section` has the keys of its connection."""
     with Overheard() as overheard:
         try:
@@ -292,11 +292,14 @@ async def _asked(subject: str, kind: str, sink: Sink, url: str, began: float) ->
         aiohttp.ClientSession() as client,
         client.request(method, url, allow_redirects=False, **sent) as response,
     ):
-        taken, status = time.monotonic() - began, response.status
+        answer = Answer(response.status, response.headers, await response.content.read(ANSWER_BYTES), url)
+        taken, status = time.monotonic() - began, answer.status
         location = response.headers.get("Location", "").partition("?")[0]
         named = response.headers.get(ELASTIC_PRODUCT[0]) == ELASTIC_PRODUCT[1]
     if 200 <= status < 300 and kind == "elasticsearch" and not named:
         return Finding(False, subject, NO_ELASTICSEARCH, taken)
+    if answer.is_page:
+        return Finding(False, subject, f"answers {answer.of_page}", taken)
     if 200 <= status < 300:
         return Finding(True, subject, "answers", taken)
     if status == HTTPStatus.FORBIDDEN and kind == "elasticsearch":  # who is not known gets 401

@@ -155,6 +155,13 @@ async def test_a_redirect_and_a_signal_that_is_not_taken_are_told() -> None:
         assert [seen.path for seen in server.seen] == ["/v1/traces", "/v1/logs"]
 
 
+@pytest.mark.parametrize("name", ["otlp", "prometheus"])
+async def test_a_page_in_place_of_a_receiver_is_told(name: str) -> None:
+    page = web.Response(text="<html>sign in</html>", content_type="text/html")
+    async with faulty(lambda request, body: page) as server:
+        assert "answers 200 text/html: a web page, no receiver" in await findings(name, server.url)
+
+
 async def test_parameters_of_an_endpoint_are_not_told() -> None:
     query = f"u={USER}&p=s3cret"
     async with faulty(status(404), status(308, Location=f"https://there/write?{query}"), status(200)) as server:

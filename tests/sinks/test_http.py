@@ -27,7 +27,7 @@ from sinks.http import DETAIL_CHARACTERS, HALF_PAUSE, USER_AGENT, Answer, HttpCl
 from tests.services import free_port
 from tests.services.process import HOST
 from tests.sinks.building import sink
-from tests.sinks.faulty import faulty, reset, status
+from tests.sinks.faulty import Reply, faulty, reset, status
 
 
 class Numbered(Item):
@@ -54,6 +54,21 @@ async def post(url: str, body: bytes = b"x", *, compress: bool = False, **settin
 async def test_success_accepts_everything(code: int) -> None:
     async with faulty(status(code)) as server:
         assert await post(server.url) == Outcome(accepted=3)
+
+
+def page(text: str) -> Reply:
+    """A success in HTML."""
+    return lambda request, body: web.Response(text=text, content_type="text/html")
+
+
+async def test_a_page_is_no_success() -> None:
+    """As of a login in front of the receiver, or of its user interface."""
+    async with faulty(page("<html>sign in</html>"), page("")) as server:
+        outcome = await post(server.url)
+        assert isinstance(outcome, Outcome)
+        assert (outcome.accepted, outcome.retry, outcome.reason) == (0, (0, 1, 2), "web_page")
+        assert outcome.detail.startswith("200 text/html: a web page, no receiver")
+        assert await post(server.url) == Outcome(accepted=3), "some frameworks say text/html of nothing at all"
 
 
 @pytest.mark.parametrize("code", [301, 401, 403, 404, 408, 429, 500, 502, 503, 504])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import struct
@@ -267,6 +268,13 @@ async def test_a_certificate_that_is_not_there_is_a_configuration_error(
     await destination.close()
 
 
+async def test_a_user_interface_that_answers_with_a_page_has_taken_nothing(jaeger: JaegerServer) -> None:
+    """Jaeger's answers any POST with 200: what is sent there by mistake waits, and the reason says so."""
+    outcome = await send(jaeger.query_url, envelope([span(), span()]))
+    assert (outcome.accepted, outcome.retry, outcome.reason) == (0, (0, 1), "web_page")
+    assert outcome.detail.startswith("200 text/html: a web page, no receiver")
+
+
 # ---- what only a faulty server shows -------------------------------------------------------------------------
 
 
@@ -295,6 +303,29 @@ async def test_a_partial_success_dead_letters_every_candidate_and_counts_what_wa
     assert (outcome.accepted, len(outcome.refused), outcome.retry) == (1, 3, ())
     assert outcome.refused[0].detail == "partial success: 2 of 3 spans rejected: full"
     assert outcome.refused[0].said == "full"
+
+
+@pytest.mark.parametrize(
+    ("answered", "accepted"),
+    [
+        ({"partialSuccess": {"rejectedSpans": "2", "errorMessage": "full"}}, 1),
+        ({"partialSuccess": {"errorMessage": "a warning"}}, 3),
+        ({}, 3),
+        ({"code": 0, "message": "ok"}, 3),
+        (None, 3),
+        ({"partialSuccess": {"errorMessage": "x" * ANSWER_BYTES, "rejectedSpans": "2"}}, 0),
+    ],
+)
+async def test_a_success_in_json_is_read(answered: Any, accepted: int) -> None:
+    """Some vendors answer so whatever they were asked in."""
+    body = json.dumps(answered, separators=(",", ":"))
+
+    def reply(request: web.Request, _: bytes) -> web.Response:
+        return web.Response(text=body, content_type="application/json")
+
+    async with faulty(reply) as server:
+        outcome = await send(server.url, envelope([span(), span(), span()]))
+    assert (outcome.accepted, outcome.retry, len(outcome.refused)) == (accepted, (), 0 if accepted == 3 else 3)
 
 
 async def test_parameters_of_the_base_url_stay_behind_the_path() -> None:
