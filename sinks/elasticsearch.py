@@ -13,12 +13,14 @@ import importlib.resources
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-from elastic_transport import NdjsonSerializer, SerializationError, TransportError
+from elastic_transport import AiohttpHttpNode, NdjsonSerializer, SerializationError, TransportError
 from elasticsearch import ApiError, AsyncElasticsearch, UnsupportedProductError
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
@@ -37,6 +39,7 @@ from sinks.http import (
     authorization,
     bisect,
     compressed,
+    elsewhere,
     retry_after,
     shortened,
 )
@@ -291,6 +294,21 @@ class _Bytes(NdjsonSerializer):
         return data if isinstance(data, bytes) else super().dumps(data)
 
 
+class _Node(AiohttpHttpNode):
+    """Follows no redirect: aiohttp would carry documents and headers of a tenant to any host, in clear as well."""
+
+    async def perform_request(self, *args: Any, **options: Any) -> Any:  # type: ignore[override]
+        """The client's own has no such setting."""
+        if self.session is None:
+            self._create_aiohttp_session()  # if it is called otherwise one day, nothing is sent
+            session: Any = self.session
+            straight: Any = SimpleNamespace(
+                request=partial(session.request, allow_redirects=False), close=session.close
+            )
+            self.session = straight
+        return await super().perform_request(*args, **options)
+
+
 def _client(settings: Sink, tls: Tls | None) -> AsyncElasticsearch:
     """The official client. A node that is not reached is left for the next; whoever sends repeats the rest."""
     options: dict[str, Any] = {}
@@ -299,6 +317,7 @@ def _client(settings: Sink, tls: Tls | None) -> AsyncElasticsearch:
     ndjson = _Bytes()
     return AsyncElasticsearch(
         [_node(url) for url in settings.urls],
+        node_class=_Node,
         headers=settings.headers | {"user-agent": USER_AGENT},
         request_timeout=settings.timeout,
         retry_on_timeout=False,
@@ -355,4 +374,5 @@ def _said(answer: Any) -> str:
 def _text(error: ApiError) -> str:
     if isinstance(error, UnsupportedProductError):
         return NO_ELASTICSEARCH
-    return shortened(f"{error.status_code} {error.body if error.body else error.message}")
+    said = elsewhere(error.status_code, error.meta.headers) or error.body or error.message
+    return shortened(f"{error.status_code} {said}")

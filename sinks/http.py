@@ -239,6 +239,16 @@ def _forms(text: str) -> set[str]:
     return {text, *quoted, *(each.translate(GO_JSON) for each in quoted), escaped, go}
 
 
+def elsewhere(status: int, headers: Mapping[str, str]) -> str:
+    """What to do about an answer that points elsewhere, without the parameters of where; "" of any other.
+
+    >>> elsewhere(308, {"Location": "https://there:4318/v1/traces?token=a"})
+    'sinks follow no redirect: set the endpoint to what it is (https://there:4318/v1/traces)'
+    """
+    location = headers.get("Location", "").partition("?")[0] if 300 <= status < 400 else ""
+    return location and f"sinks follow no redirect: set the endpoint to what it is ({location})"
+
+
 def compressed(body: bytes) -> bytes:
     """The body as gzip, always the same bytes for the same body (no time in the header)."""
     packer = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, GZIP_WINDOW)

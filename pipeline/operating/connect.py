@@ -32,7 +32,7 @@ from schemas.http_client import in_words
 from schemas.kafka_client import connection, told
 from schemas.kafka_connect import CONNECT_LIMIT
 from schemas.settings import without_parameters
-from sinks.http import ANSWER_BYTES, ELASTIC_PRODUCT, NO_ELASTICSEARCH, Answer, Rejected, Tls, authorization
+from sinks.http import ANSWER_BYTES, ELASTIC_PRODUCT, NO_ELASTICSEARCH, Answer, Rejected, Tls, authorization, elsewhere
 from sinks.otlp_service import LOGS, TRACES
 from sinks.settings import OTLP_KINDS, Sink, sink_kind
 
@@ -294,7 +294,6 @@ async def _asked(subject: str, kind: str, sink: Sink, url: str, began: float) ->
     ):
         answer = Answer(response.status, response.headers, await response.content.read(ANSWER_BYTES), url)
         taken, status = time.monotonic() - began, answer.status
-        location = response.headers.get("Location", "").partition("?")[0]
         named = response.headers.get(ELASTIC_PRODUCT[0]) == ELASTIC_PRODUCT[1]
     if 200 <= status < 300 and kind == "elasticsearch" and not named:
         return Finding(False, subject, NO_ELASTICSEARCH, taken)
@@ -309,7 +308,7 @@ async def _asked(subject: str, kind: str, sink: Sink, url: str, began: float) ->
         403: "it refuses these credentials: auth",
         404: "nothing is served at this path"
         + (": Prometheus needs --web.enable-remote-write-receiver" if kind == "prometheus" else ""),
-    }.get(status, f"sinks follow no redirect: set the endpoint to what it is ({location})" if location else "")
+    }.get(status) or elsewhere(status, answer.headers)
     return Finding(False, subject, f"answers {status}" + (f"; {hint}" if hint else ""), taken)
 
 

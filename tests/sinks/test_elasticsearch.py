@@ -483,6 +483,23 @@ async def test_a_request_that_is_too_large_is_halved() -> None:
     assert (outcome.accepted, len(outcome.refused)) == (0, 1)
 
 
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+async def test_no_redirect_is_followed(code: int) -> None:
+    """Documents, and headers that are secret, would go to whatever host it names."""
+    async with faulty(json({"items": [created(201)]})) as elsewhere:
+        moved = status(code, "moved", Location=f"{elsewhere.url}/_bulk?token=s3cret")
+        async with faulty(moved) as server:
+            secret = {"headers": {"X-Api-Key": "a2V5"}}
+            async with connected(server.url, manage_template=False, **secret) as destination:
+                outcome = await send(destination, envelope([log("a")]))
+            with pytest.raises(Unavailable, match=f"{code} sinks follow no redirect"):
+                async with connected(server.url, **secret):
+                    pass
+        assert elsewhere.seen == []
+    assert (outcome.accepted, outcome.refused, outcome.retry, outcome.reason) == (0, (), (0,), str(code))
+    assert outcome.detail.endswith(f"set the endpoint to what it is ({elsewhere.url}/_bulk)")
+
+
 async def test_a_request_as_bulk_has_it() -> None:
     async with (
         faulty(NO_TEMPLATE, ACKNOWLEDGED, json({"items": [created(201), created(201)]})) as server,
