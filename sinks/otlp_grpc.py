@@ -33,6 +33,7 @@ from sinks.otlp_service import REFUSING, Service
 from sinks.settings import Sink
 
 DEFAULT_PORT = 4317
+NO_MESSAGE = "OK"  # the reason of a retry after a success that says nothing
 NO_ANSWER = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 # grpc-go: "received message larger than max", "received message after decompression larger than max"; grpc-core:
 # "Received message larger than max"; grpc-java: "gRPC message exceeds maximum size".
@@ -111,6 +112,8 @@ class OverGrpc:
             answer = await call(body, timeout=timeout, metadata=metadata, compression=self._compression)
         except grpc.aio.AioRpcError as error:
             return self._failure(server, error, items)
+        if answer is None:  # trailers alone, as of a proxy: neither an answer nor an error to grpc.aio
+            return Outcome.retry_all(items, NO_MESSAGE, "OK without a message")
         return service.accepted(answer, items)
 
     def _renew(self) -> None:

@@ -404,9 +404,14 @@ async def test_a_permanent_status_is_narrowed_down_to_the_row(code: grpc.StatusC
     assert (outcome.accepted, [(r.index, r.detail) for r in outcome.refused]) == (15, [(5, f"{code.name} no")])
 
 
+def literal(name: str, value: str) -> bytes:
+    """A header of HTTP/2, as it is."""
+    return b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in (name, value))
+
+
 @asynccontextmanager
-async def proxy_of_http2(status: int) -> AsyncIterator[str]:
-    """Answers every call with this status and nothing of gRPC, as nginx does beyond client_max_body_size."""
+async def proxy_of_http2(*headers: tuple[str, str], data: bytes = b"", trailers: bytes = b"") -> AsyncIterator[str]:
+    """Answers every call with these headers, and no more of gRPC than they, `data` and `trailers` have."""
 
     def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
         return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
@@ -422,7 +427,10 @@ async def proxy_of_http2(status: int) -> AsyncIterator[str]:
                 if kind == 4 and not flags & 1:
                     writer.write(frame(4, 1, 0))
                 elif kind == 1:
-                    writer.write(frame(1, 5, stream, b"\x08\x03" + str(status).encode()))
+                    begun = b"".join(literal(*header) for header in headers)
+                    if data:
+                        writer.write(frame(1, 4, stream, begun) + frame(0, 0, stream, data))
+                    writer.write(frame(1, 5, stream, trailers or begun))
         writer.close()
 
     async with await asyncio.start_server(answer, HOST, 0) as server:
@@ -431,10 +439,20 @@ async def proxy_of_http2(status: int) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize(("status", "refused"), [(413, 2), (422, 2), (500, 0), (503, 0)])
 async def test_a_proxy_that_refuses_a_call_is_believed_as_over_http(status: int, refused: int) -> None:
-    """It would be asked again for ever; halved, what fits is delivered."""
-    async with proxy_of_http2(status) as url:
+    """It would be asked again for ever; halved, what fits is delivered. So says nginx beyond client_max_body_size."""
+    async with proxy_of_http2((":status", str(status))) as url:
         outcome = await send(url, envelope([span(), span()]), protocol="grpc")
     assert (len(outcome.refused), len(outcome.retry)) == (refused, 2 - refused)
+
+
+GRPC = [(":status", "200"), ("content-type", "application/grpc")]
+
+
+async def test_a_success_without_a_message_has_taken_nothing_that_anybody_knows_of() -> None:
+    """Trailers alone: grpc.aio gives neither an answer nor an error."""
+    async with proxy_of_http2(*GRPC, ("grpc-status", "0")) as url:
+        outcome = await send(url, envelope([span(), span()]), protocol="grpc")
+    assert (outcome.accepted, outcome.retry, outcome.detail) == (0, (0, 1), "OK without a message")
 
 
 @pytest.mark.parametrize("code", [Code.DEADLINE_EXCEEDED, Code.CANCELLED])
