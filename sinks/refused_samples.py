@@ -103,28 +103,43 @@ class RefusedSeries:
 class Search:
     """The samples of one request, each known by its number (`row`) in it.
 
-    Of what holds refused series only the first sample goes all the same, the trial: if it is taken, so are the others.
+    Where refused series are most of it, the first of their samples is the trial, which goes all the same and ahead of
+    the others: if it is taken, so are they.
     """
 
     def __init__(self, request: Request[SampleItem], refused: RefusedSeries, post: Post) -> None:
         self._request, self._post = request, post
         self._rows = sum(item.rows for item in request.items)
         self._old, self._refused = TooOld(), refused
-        self._trial = -1
         self._delivered = 0  # before, in a row
 
     async def outcome(self) -> Outcome:
         """Post the request, then parts of it. Raises Unavailable if nothing was answered at all."""
         self._refused.forget()
-        if self._refused and all(map(self._refused.detail, self._labels)):
-            self._trial = 0
+        if self._refused and (waiting := await self._try()) is not None:
+            return waiting
         return await bisect(range(self._rows), self._attempt)
+
+    async def _try(self) -> Outcome | None:
+        """Send the trial, if there is one; the outcome of all if it has to be sent again."""
+        remembered = [row for row, series in enumerate(self._labels) if self._refused.detail(series)]
+        if len(remembered) * 2 <= self._rows:
+            return None
+        row = remembered[0]
+        answer = await self._post(write_request([self._singles[row]]), 1)
+        if isinstance(answer, Rejected):
+            self._refused.add(self._labels[row], answer)
+        elif answer.retry:
+            return replace(answer, retry=tuple(range(self._rows)))
+        else:
+            self._refused.clear()
+        return None
 
     async def _attempt(self, part: Sequence[int]) -> Outcome | Rejected:
         """Ask for those of a part that are not refused unsent."""
         why = {row: detail for row in part if (detail := self._unsent(row))}
         asked = [row for row in part if row not in why]
-        answer = await self._ask(asked, len(part)) if asked else Outcome()
+        answer = await self._ask(asked) if asked else Outcome()
         if isinstance(answer, Rejected) and answer is not HALVE and len(asked) == 1 < len(part):
             why[asked[0]], answer = answer.detail, Outcome()
         if isinstance(answer, Rejected):
@@ -135,12 +150,12 @@ class Search:
 
     def _unsent(self, row: int) -> str:
         """Why a sample is refused unsent; "" if it is to be sent."""
-        if self._refused and row != self._trial and (detail := self._refused.detail(self._labels[row])):
+        if self._refused and (detail := self._refused.detail(self._labels[row])):
             return detail
         return self._old.detail if self._old.detail and self._times[row] <= self._old.until else ""
 
-    async def _ask(self, rows: Sequence[int], part: int) -> Outcome | Rejected:
-        """What becomes of these samples of a part of so many."""
+    async def _ask(self, rows: Sequence[int]) -> Outcome | Rejected:
+        """What becomes of these samples."""
         if len(rows) > 1 and self._delivered >= MANY_DELIVERED:
             return HALVE  # not asked for together
         whole = len(rows) == self._rows
@@ -148,8 +163,9 @@ class Search:
         answer = await self._post(body, len(rows))
         if isinstance(answer, Rejected):
             return self._alone(rows[0], answer) if len(rows) == 1 else answer
-        if answer.accepted and self._taken(rows) and part > 1:
-            return HALVE  # the others are asked for as well
+        if answer.accepted:
+            self._delivered = 0
+            self._old.taken()
         return answer
 
     def _alone(self, row: int, answer: Rejected) -> Outcome | Rejected:
@@ -161,18 +177,7 @@ class Search:
             return Outcome(already_delivered=1)
         self._old.refused(self._times[row], answer, known)
         self._refused.add(self._labels[row], answer)
-        self._trial = -1
         return answer
-
-    def _taken(self, rows: Sequence[int]) -> bool:
-        """The receiver has taken these samples; whether the trial is among them."""
-        self._delivered = 0
-        self._old.taken()
-        if self._trial not in rows:
-            return False
-        self._refused.clear()
-        self._trial = -1
-        return True
 
     @cached_property
     def _singles(self) -> list[SampleItem]:

@@ -346,7 +346,9 @@ async def test_what_is_hidden_of_an_answer_counts_all_the_same(redelivered: bool
     assert [refusal.detail for refusal in outcome.refused] == hidden
 
 
-async def test_a_receiver_that_refuses_all_and_is_mended_gets_everything_at_once(now: int) -> None:
+@pytest.mark.parametrize("new", [0, 1, 9])
+async def test_a_receiver_that_refuses_all_and_is_mended_gets_everything_at_once(new: int, now: int) -> None:
+    """Also beside series that are `new` with every tick, which it takes: the others are no dead letters for minutes."""
     everything = [f"s{n}" for n in range(20)]
     calls, reply = fresh(), limited(*everything)
     async with faulty(reply) as server:
@@ -359,14 +361,30 @@ async def test_a_receiver_that_refuses_all_and_is_mended_gets_everything_at_once
                 server.replies = [status(200)]
                 server.seen.clear()
                 before = 0
-            rows: list[tuple[tuple[str, ...], Value]] = [((name,), number) for name in everything]
+            names = everything + [f"new{number}-{n}" for n in range(new)]
+            rows: list[tuple[tuple[str, ...], Value]] = [((name,), number) for name in names]
             items = encode(destination, tick(number, now + number, counter(calls, rows)))
             outcome = await destination.send(destination.request(items))
-            assert (outcome.accepted, len(outcome.refused)) == ((0, 20) if number < 2 else (20, 0))
+            assert (outcome.accepted, len(outcome.refused)) == ((new, 20) if number < 2 else (20 + new, 0))
             asked.append(len(server.seen) - before)
         await destination.close()
-        assert asked[1:] == [1, 3, 1]
-        assert set(taken(server)) == {(name, float(number)) for name in everything for number in (2, 3)}
+        assert asked[1:] == [2 if new else 1, 2, 1]
+        assert {(name, float(number)) for name in everything for number in (2, 3)} <= set(taken(server))
+
+
+async def test_a_trial_that_is_not_answered_costs_nothing(now: int) -> None:
+    calls = fresh()
+    async with faulty(status(400, LIMIT)) as server:
+        destination = Prometheus(sink(server.url, shards=1))
+        await destination.start()
+        outcomes = []
+        for number, reply in enumerate((status(400, LIMIT), status(503), status(200))):
+            server.replies = [reply]
+            items = encode(destination, tick(number, now + number, counter(calls, [(("a",), 1), (("b",), 1)])))
+            outcomes.append(await destination.send(destination.request(items)))
+        await destination.close()
+    assert [len(outcome.refused) for outcome in outcomes] == [2, 0, 0]
+    assert (outcomes[1].retry, outcomes[1].reason, outcomes[2].accepted) == ((0, 1), "503", 2)
 
 
 async def test_refused_series_are_remembered_up_to_a_number(now: int, monkeypatch: pytest.MonkeyPatch) -> None:
