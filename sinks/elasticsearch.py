@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import importlib.resources
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,10 @@ CONFLICT = 409
 FAILURE_STORE = "used"  # stored, but not where anybody looks (Elasticsearch 8.19, 9.1 and newer)
 GZIP_FROM = 1024  # bytes: below, headers outweigh what compression saves
 TOO_OLD = "unrecognized parameter"  # of a server before 8.13, whatever is in the request: require_data_stream
-OF_CLUSTER = frozenset({"validation_exception"})  # it has as many shards as it may: no fault of the document
+# Refusals for which an operator, and no document, is to blame: the cluster has as many shards as it may, somebody has
+# closed the index, or it names an ingest pipeline that is not there.
+OF_CLUSTER = frozenset({"validation_exception", "index_closed_exception"})
+NO_PIPELINE = re.compile(r"pipeline with id \[.*\] does not exist")
 DOCUMENT_BYTES = 400  # about what action, times, ids and verdict take
 
 
@@ -232,8 +236,8 @@ class Elasticsearch(Destination[LogItem]):
 def outcome(answers: Sequence[Mapping[str, Any]]) -> Outcome:
     """What the answers to the documents of one bulk request say.
 
-    Refused is only what is wrong with a document. A missing template (404), a full disk (403, 429) and whatever else
-    is wrong with the server mend without it.
+    Refused is only what is wrong with a document. A missing template (404) or pipeline (400), a full disk (403, 429)
+    and whatever else is wrong with the server mend without it.
     """
     accepted = conflicts = 0
     refused: list[Refusal] = []
@@ -247,7 +251,7 @@ def outcome(answers: Sequence[Mapping[str, Any]]) -> Outcome:
             accepted += 1
         elif status == CONFLICT:
             conflicts += 1
-        elif status in REFUSING and (answer.get("error") or {}).get("type") not in OF_CLUSTER:
+        elif status in REFUSING and not _of_cluster(answer.get("error") or {}):
             refused.append(Refusal(index, _cause(answer), said=_said(answer)))
         else:
             retry.append(index)
@@ -354,6 +358,11 @@ def _serves(installed: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     if version == wanted["version"]:
         return bool(installed.get("_meta") == wanted["_meta"])
     return bool(version > wanted["version"])
+
+
+def _of_cluster(error: Mapping[str, Any]) -> bool:
+    """Whether the error of one document would be that of any other."""
+    return error.get("type") in OF_CLUSTER or NO_PIPELINE.match(str(error.get("reason"))) is not None
 
 
 def _cause(answer: Mapping[str, Any]) -> str:

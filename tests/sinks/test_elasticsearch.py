@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import ssl
@@ -294,6 +295,33 @@ async def test_without_the_template_nothing_is_stored_in_the_wrong_place(elastic
         assert (outcome.accepted, outcome.refused, outcome.retry, outcome.reason) == (0, (), (0, 1), "item_404")
         await destination.start()
         assert await send(destination, envelope([log("a"), log("b")])) == Outcome(accepted=2)
+
+
+async def test_what_an_operator_did_to_the_index_refuses_no_log(elasticsearch: ElasticsearchServer) -> None:
+    """A pipeline that is not there, an index that is closed: its 400 is that of no document."""
+    async with connected(elasticsearch.url) as destination:
+        offsets = itertools.count()
+
+        async def sent() -> Outcome:
+            return await send(destination, envelope([log("a"), log("b")], offset=next(offsets)))
+
+        async def asked(method: str, path: str, body: Any = None) -> None:
+            answer = await call(elasticsearch, method, f"{index}/{path}", body)
+            assert answer.get("acknowledged"), answer
+
+        assert (await sent()).accepted == 2
+        (index,) = await call(elasticsearch, "GET", destination.stream)
+        await asked("PUT", "_settings", {"index.final_pipeline": "geoip"})
+        outcome = await sent()
+        assert (outcome.refused, outcome.retry, outcome.reason) == ((), (0, 1), "item_400")
+        assert "pipeline with id [geoip] does not exist" in outcome.detail
+        await asked("PUT", "_settings", {"index.final_pipeline": "_none"})
+        assert (await sent()).accepted == 2
+        await asked("POST", "_close")
+        outcome = await sent()
+        assert (outcome.refused, outcome.retry, outcome.reason) == ((), (0, 1), "item_400")
+        await asked("POST", "_open")
+        assert (await sent()).accepted == 2
 
 
 def encode(rows: Sequence[LogRecord | bytes], **fields: Any) -> list[LogItem]:
