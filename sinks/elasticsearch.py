@@ -41,6 +41,7 @@ from sinks.http import (
     bisect,
     compressed,
     elsewhere,
+    proxy_of,
     retry_after,
     shortened,
 )
@@ -299,15 +300,19 @@ class _Bytes(NdjsonSerializer):
 
 
 class _Node(AiohttpHttpNode):
-    """Follows no redirect: aiohttp would carry documents and headers of a tenant to any host, in clear as well."""
+    """Follows no redirect: aiohttp would carry documents and headers of a tenant to any host, in clear as well.
+
+    Goes through a proxy where the other sinks do.
+    """
 
     async def perform_request(self, *args: Any, **options: Any) -> Any:  # type: ignore[override]
-        """The client's own has no such setting."""
+        """The client's own has no settings for that."""
         if self.session is None:
             self._create_aiohttp_session()  # if it is called otherwise one day, nothing is sent
             session: Any = self.session
             straight: Any = SimpleNamespace(
-                request=partial(session.request, allow_redirects=False), close=session.close
+                request=partial(session.request, allow_redirects=False, proxy=proxy_of(self.base_url)),
+                close=session.close,
             )
             self.session = straight
         return await super().perform_request(*args, **options)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote_plus, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from multidict import CIMultiDict
@@ -30,7 +31,7 @@ from yarl import URL
 
 from schemas.errors import ConfigError
 from schemas.http_client import in_words
-from schemas.settings import REDACTED
+from schemas.settings import REDACTED, is_loopback
 from schemas.tls import trusting
 from sinks.contract import NO_ANSWER, Outcome, Refusal, Unavailable
 from sinks.settings import Sink, SinkAuth, is_one_line
@@ -162,7 +163,10 @@ class HttpClient:
             body = await asyncio.to_thread(compressed, body)  # releases the interpreter for other requests
             sent["Content-Encoding"] = "gzip"
         try:
-            async with self._session.post(url, data=body, headers=sent, ssl=tls, allow_redirects=False) as response:
+            proxy = proxy_of(url)
+            async with self._session.post(
+                url, data=body, headers=sent, ssl=tls, proxy=proxy, allow_redirects=False
+            ) as response:
                 answer = await response.content.read(ANSWER_BYTES)
                 while len(answer) < ANSWER_BYTES and (more := await response.content.read(ANSWER_BYTES - len(answer))):
                     answer += more
@@ -237,6 +241,18 @@ def _forms(text: str) -> set[str]:
     escaped = html.escape(text)
     go = escaped.replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
     return {text, *quoted, *(each.translate(GO_JSON) for each in quoted), escaped, go}
+
+
+def proxy_of(url: str) -> str | None:
+    """The proxy that the environment names for a URL, as for other programs; None: there is none on the way.
+
+    aiohttp's own `trust_env` would take credentials from ~/.netrc as well, and would ask a proxy for this machine.
+    """
+    server = urlsplit(url)
+    if is_loopback(server.hostname or "") or proxy_bypass(server.netloc):
+        return None
+    proxy = getproxies().get(server.scheme)
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def elsewhere(status: int, headers: Mapping[str, str]) -> str:

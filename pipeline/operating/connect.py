@@ -32,7 +32,17 @@ from schemas.http_client import in_words
 from schemas.kafka_client import connection, told
 from schemas.kafka_connect import CONNECT_LIMIT
 from schemas.settings import without_parameters
-from sinks.http import ANSWER_BYTES, ELASTIC_PRODUCT, NO_ELASTICSEARCH, Answer, Rejected, Tls, authorization, elsewhere
+from sinks.http import (
+    ANSWER_BYTES,
+    ELASTIC_PRODUCT,
+    NO_ELASTICSEARCH,
+    Answer,
+    Rejected,
+    Tls,
+    authorization,
+    elsewhere,
+    proxy_of,
+)
 from sinks.otlp_service import LOGS, TRACES
 from sinks.settings import OTLP_KINDS, Sink, sink_kind
 
@@ -290,7 +300,7 @@ async def _asked(subject: str, kind: str, sink: Sink, url: str, began: float) ->
     sent: dict[str, Any] = {"headers": headers, "data": body or None, "ssl": tls.context if tls else True}
     async with (
         aiohttp.ClientSession() as client,
-        client.request(method, url, allow_redirects=False, **sent) as response,
+        client.request(method, url, allow_redirects=False, proxy=proxy_of(url), **sent) as response,
     ):
         answer = Answer(response.status, response.headers, await response.content.read(ANSWER_BYTES), url)
         taken, status = time.monotonic() - began, answer.status
