@@ -44,7 +44,7 @@ class OverHttp:
         """Post it to the service's path."""
         server = self._endpoints.current
         try:
-            answer = await self._http.post(_at(server, service.path), body, {"Content-Type": PROTOBUF}, gzip=self._gzip)
+            answer = await self._http.post(at(server, service.path), body, {"Content-Type": PROTOBUF}, gzip=self._gzip)
         except Unavailable:
             self._endpoints.failed(server)
             raise
@@ -61,10 +61,10 @@ class OverHttp:
         return outcome
 
 
-def _at(server: str, path: str) -> str:
+def at(server: str, path: str) -> str:
     """The URL of a path below a base URL, whose parameters stay behind it.
 
-    >>> _at("https://otlp:4318/tenant?token=a", "/v1/traces")
+    >>> at("https://otlp:4318/tenant?token=a", "/v1/traces")
     'https://otlp:4318/tenant/v1/traces?token=a'
     """
     url = urlsplit(server)

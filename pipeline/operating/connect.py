@@ -43,6 +43,7 @@ from sinks.http import (
     elsewhere,
     proxy_of,
 )
+from sinks.otlp_http import at
 from sinks.otlp_service import LOGS, TRACES
 from sinks.settings import OTLP_KINDS, Sink, sink_kind
 
@@ -279,10 +280,10 @@ async def _called(subject: str, sink: Sink, url: str, began: float) -> Finding:
 
 async def _posted(subject: str, kind: str, sink: Sink, url: str, began: float) -> Finding:
     """A request of every kind that the sink sends: the first one that is wrong tells."""
-    paths = (
-        [TRACES.path if signal == "traces" else LOGS.path for signal in sink.signals] if kind in OTLP_KINDS else [""]
-    )
-    findings = [await _asked(subject, kind, sink, url + path, began) for path in paths]
+    urls = [url]
+    if kind in OTLP_KINDS:
+        urls = [at(url, TRACES.path if signal == "traces" else LOGS.path) for signal in sink.signals]
+    findings = [await _asked(subject, kind, sink, url, began) for url in urls]
     return next((finding for finding in findings if not finding.ok), findings[-1])
 
 
@@ -291,7 +292,7 @@ async def _asked(subject: str, kind: str, sink: Sink, url: str, began: float) ->
     if kind in OTLP_KINDS:
         headers["Content-Type"] = "application/x-protobuf"  # no bytes: a request with no rows
     elif kind == "elasticsearch":
-        method, url = "GET", f"{url}/_cluster/health"
+        method, url = "GET", at(url.partition("?")[0], "/_cluster/health")  # its client drops parameters
     else:
         headers |= {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
         headers["X-Prometheus-Remote-Write-Version"] = "0.1.0"

@@ -172,6 +172,23 @@ async def test_parameters_of_an_endpoint_are_not_told() -> None:
             assert "s3cret" not in told
 
 
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("otlp", "/tenant/v1/traces?token=s3cret"),
+        ("elasticsearch", "/tenant/_cluster/health"),
+        ("prometheus", "/tenant?token=s3cret"),
+    ],
+)
+async def test_what_is_asked_is_the_url_of_the_sink(name: str, asked: str) -> None:
+    def answer(request: web.Request, _: bytes) -> web.Response:
+        right = request.path_qs == asked
+        return web.Response(status=200 if right else 404, headers={"X-Elastic-Product": "Elasticsearch"})
+
+    async with faulty(answer) as server:
+        assert "answers (" in await findings(name, f"{server.url}/tenant?token=s3cret")
+
+
 @pytest.fixture(scope="module")
 def collector(files: Certificates) -> Iterator[dict[str, str]]:
     """The endpoints, by protocol, of a Collector that wants TLS and a password."""
