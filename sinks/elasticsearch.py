@@ -40,7 +40,7 @@ from sinks.http import (
     authorization,
     bisect,
     compressed,
-    elsewhere,
+    in_short,
     proxy_of,
     retry_after,
     shortened,
@@ -381,12 +381,13 @@ def _cause(answer: Mapping[str, Any]) -> str:
 
 
 def _said(answer: Any) -> str:
-    """The server's JSON, which its client has read."""
+    """The server's JSON, which its client has read; "" of a body without anything in it."""
+    if not answer:
+        return ""
     return answer if isinstance(answer, str) else orjson.dumps(answer, default=str).decode()
 
 
 def _text(error: ApiError) -> str:
     if isinstance(error, UnsupportedProductError):
         return NO_ELASTICSEARCH
-    said = elsewhere(error.status_code, error.meta.headers) or error.body or error.message
-    return shortened(f"{error.status_code} {said}")
+    return in_short(error.status_code, error.meta.headers, str(error.body or ""))

@@ -20,6 +20,7 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import responses
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote_plus, urlsplit
@@ -98,7 +99,7 @@ class Answer:
     @property
     def detail(self) -> str:
         """The status and what was said, cut."""
-        return f"{self.status} {shortened(self.said)}".strip()
+        return in_short(self.status, self.headers, self.said)
 
     @property
     def of_page(self) -> str:
@@ -263,6 +264,15 @@ def elsewhere(status: int, headers: Mapping[str, str]) -> str:
     """
     location = headers.get("Location", "").partition("?")[0] if 300 <= status < 400 else ""
     return location and f"sinks follow no redirect: set the endpoint to what it is ({location})"
+
+
+def in_short(status: int, headers: Mapping[str, str], said: str) -> str:
+    """An answer as one line: where it points to, or what was said with it, cut; of one without a word what it means.
+
+    >>> in_short(503, {}, ""), in_short(503, {}, "try later"), in_short(599, {}, "")
+    ('503 Service Unavailable', '503 try later', '599')
+    """
+    return f"{status} {shortened(elsewhere(status, headers) or said or responses.get(status, ''))}".strip()
 
 
 def compressed(body: bytes) -> bytes:

@@ -11,6 +11,7 @@ import tracemalloc
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -501,6 +502,15 @@ async def test_a_server_that_does_not_say_it_is_elasticsearch_is_told_in_our_wor
         outcome = await send(destination, envelope([log("a")]))
         assert (outcome.refused, outcome.retry) == ((), (0,))
         assert "X-Elastic-Product" in outcome.detail
+
+
+@pytest.mark.parametrize("code", [413, 503])
+async def test_an_answer_without_a_word_is_told_by_its_status(code: int) -> None:
+    """Elasticsearch says nothing of what is beyond http.max_content_length."""
+    outcome = await faults(lambda request, body: web.Response(status=code), logs=1)
+    details = [outcome.detail, *(refusal.detail for refusal in outcome.refused)]
+    assert [detail for detail in details if detail] == [f"{code} {HTTPStatus(code).phrase}"]
+    assert [refusal.said for refusal in outcome.refused] == [""] * (code == 413)
 
 
 async def test_a_request_that_is_too_large_is_halved() -> None:

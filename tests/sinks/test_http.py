@@ -79,6 +79,25 @@ async def test_what_says_nothing_about_the_items_is_sent_again(code: int) -> Non
     assert len(server.seen) == 1
 
 
+@pytest.mark.parametrize(
+    ("code", "location", "detail"),
+    [
+        (503, "", "503 Service Unavailable"),
+        (599, "", "599"),
+        (
+            308,
+            "https://sso/login?state=s3cret",
+            "308 sinks follow no redirect: set the endpoint to what it is (https://sso/login)",
+        ),
+    ],
+)
+async def test_an_answer_without_a_word_is_told_by_its_status(code: int, location: str, detail: str) -> None:
+    headers = {"Location": location} if location else {}
+    async with faulty(status(code, **headers)) as server:
+        outcome = await post(server.url)
+    assert outcome == Outcome(retry=(0, 1, 2), reason=str(code), detail=detail)
+
+
 @pytest.mark.parametrize("code", [400, 413, 422])
 async def test_what_the_items_cause_is_a_rejection(code: int) -> None:
     async with faulty(status(code, "no\n good")) as server:
