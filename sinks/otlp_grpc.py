@@ -41,8 +41,8 @@ TOO_LARGE = re.compile(r"larger than max|exceeds (the )?maximum|length too large
 OF_SIZE = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE)
 # What gRPC makes of the answer of a proxy that is no gRPC: 413 and 422 are in sinks/http.py's REFUSING as well.
 OF_PROXY = re.compile(r"status(?: code)?:? *(?:413|422)\b")
-# The client's own INTERNAL for a stream that was cut: no answer.
-CUT = re.compile(r"RST_STREAM")
+# The client's own INTERNAL for a stream that was cut, or for an answer that it cannot read: no answer.
+CUT = re.compile(r"RST_STREAM|Compression bit set but no encoding configured")
 DETAILS = "grpc-status-details-bin"
 METADATA_BYTES = 256 << 10
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 310_000, 20_000  # servers of grpc-go take a ping in five minutes

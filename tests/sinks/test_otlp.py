@@ -455,6 +455,14 @@ async def test_a_success_without_a_message_has_taken_nothing_that_anybody_knows_
     assert (outcome.accepted, outcome.retry, outcome.detail) == (0, (0, 1), "OK without a message")
 
 
+async def test_an_answer_that_the_client_cannot_read_refuses_no_row() -> None:
+    """It says INTERNAL of it, as servers do of a request: here of one that is compressed, and not said how."""
+    answered = {"data": b"\1\0\0\0\5hello", "trailers": literal("grpc-status", "0")}
+    async with proxy_of_http2(*GRPC, **answered) as url:
+        with pytest.raises(Unavailable, match="Compression bit"):
+            await send(url, envelope([span(), span()]), protocol="grpc")
+
+
 @pytest.mark.parametrize("code", [Code.DEADLINE_EXCEEDED, Code.CANCELLED])
 async def test_a_call_without_an_answer_is_unavailable(code: grpc.StatusCode) -> None:
     async with faulty_grpc(failure(code)) as server:
