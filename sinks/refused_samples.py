@@ -1,11 +1,11 @@
 """Which samples of a request are to blame when remote write refuses it as a whole.
 
-They are halved until the bad one stands alone. Once the times of those say that the others are too old as well, these
-are refused unsent: a backlog from before the receiver's window would take a request for each of its samples. So are,
-for some minutes, the samples of a series that was refused for what it is: to find it again would take as long with each
-tick. After a crash the successor sends again what may have arrived already; out-of-order and duplicate refusals of such
-samples are `already_delivered`. Each is asked for: what one lane of the predecessor had delivered says nothing of
-another, and lanes may have been others.
+They are halved until the bad one stands alone. Once the times of those say that the others are too old as well, or too
+far in the receiver's future, these are refused unsent: a backlog from before its window, or ticks of a clock that is
+ahead, would take a request for each of their samples. So are, for some minutes, the samples of a series that was
+refused for what it is: to find it again would take as long with each tick. After a crash the successor sends again what
+may have arrived already; out-of-order and duplicate refusals of such samples are `already_delivered`. Each is asked
+for: what one lane of the predecessor had delivered says nothing of another, and lanes may have been others.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ DELIVERED_BEFORE = re.compile(r"out[ -]of[ -]order|duplicate[ -](sample|timestam
 # Prometheus, Thanos: "out of bounds", alone or with ": timestamp is too far in the future"; Mimir and Cortex: "its
 # timestamp is too old". The receiver looks at the sample's time alone.
 OUT_OF_BOUNDS = re.compile(r"out of bounds(?!.*future)|its timestamp is too old")
+# Prometheus, as above; Mimir: "timestamp is too far in the future"; Cortex: "timestamp too new".
+IN_FUTURE = re.compile(r"too far in the future|timestamp too new")
 # Prometheus: "too old sample"; Mimir: "beyond the out-of-order time window". A series that is new would be taken, if it
 # is not out of bounds: so many others of a request have to be refused in a row.
 TOO_OLD = re.compile(r"too old sample|beyond the out-of-order")
 MANY_TOO_OLD = 32
 # What says nothing of the next sample of a series: the time, or what is in a histogram. With hyphens: Mimir's ids.
 OF_THE_SAMPLE = re.compile(
-    r"out[ -]of[ -](order|bounds)|duplicate|too[ -]old|in[ -](the[ -])?future"
+    r"out[ -]of[ -](order|bounds)|duplicate|too[ -](old|new)|in[ -](the[ -])?future"
     r"|native[ -]histogram(?!s are disabled)|histogram(?:'s| has| spans) "
 )
 # So much a series loses when a limit of the receiver is raised, or others leave room. To find 200 of 20,000 takes 3,000
@@ -48,18 +50,32 @@ Post = Callable[[bytes, int], Awaitable[Outcome | Rejected]]
 """Sends a body with so many samples; the answer is one for all of them."""
 
 
-class TooOld:
-    """Up to which time (ms) all samples of a request are too old, and what the receiver said of the last of them."""
+class Bounds:
+    """Up to and from which times (ms) all samples of a request are refused, and what was said of the last of them."""
 
     def __init__(self) -> None:
-        self.until, self.detail = -inf, ""
+        self._until, self._too_old = -inf, ""
+        self._since, self._in_future = inf, ""
         self._in_a_row = 0  # refused for their time, unless their series is new
 
     def refused(self, time_ms: int, answer: Rejected, known: bool) -> None:
         """A sample that stood alone; of one that is `known` a newer one may have been delivered before."""
         self._in_a_row += 1 if TOO_OLD.search(answer.text) and not known else 0
         if OUT_OF_BOUNDS.search(answer.text) or self._in_a_row >= MANY_TOO_OLD:
-            self.until, self.detail = max(self.until, time_ms), answer.detail
+            self._until, self._too_old = max(self._until, time_ms), answer.detail
+        elif IN_FUTURE.search(answer.text):
+            self._since, self._in_future = min(self._since, time_ms), answer.detail
+
+    @property
+    def known(self) -> bool:
+        """Whether there is one."""
+        return bool(self._too_old or self._in_future)
+
+    def beyond(self, time_ms: int) -> str:
+        """Why a sample of this time is refused; "" if it may be taken."""
+        if time_ms <= self._until:
+            return self._too_old
+        return self._in_future if time_ms >= self._since else ""
 
     def taken(self) -> None:
         """Some that were sent between."""
@@ -110,7 +126,7 @@ class Search:
     def __init__(self, request: Request[SampleItem], refused: RefusedSeries, post: Post) -> None:
         self._request, self._post = request, post
         self._rows = sum(item.rows for item in request.items)
-        self._old, self._refused = TooOld(), refused
+        self._bounds, self._refused = Bounds(), refused
         self._delivered = 0  # before, in a row
 
     async def outcome(self) -> Outcome:
@@ -152,7 +168,7 @@ class Search:
         """Why a sample is refused unsent; "" if it is to be sent."""
         if self._refused and (detail := self._refused.detail(self._labels[row])):
             return detail
-        return self._old.detail if self._old.detail and self._times[row] <= self._old.until else ""
+        return self._bounds.beyond(self._times[row]) if self._bounds.known else ""
 
     async def _ask(self, rows: Sequence[int]) -> Outcome | Rejected:
         """What becomes of these samples."""
@@ -165,7 +181,7 @@ class Search:
             return self._alone(rows[0], answer) if len(rows) == 1 else answer
         if answer.accepted:
             self._delivered = 0
-            self._old.taken()
+            self._bounds.taken()
         return answer
 
     def _alone(self, row: int, answer: Rejected) -> Outcome | Rejected:
@@ -173,9 +189,9 @@ class Search:
         known = self._request.repeated or self._singles[row].redelivered
         if known and DELIVERED_BEFORE.search(answer.text):
             self._delivered += 1
-            self._old.taken()
+            self._bounds.taken()
             return Outcome(already_delivered=1)
-        self._old.refused(self._times[row], answer, known)
+        self._bounds.refused(self._times[row], answer, known)
         self._refused.add(self._labels[row], answer)
         return answer
 

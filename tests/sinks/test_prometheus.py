@@ -316,6 +316,7 @@ async def test_what_is_refused_for_its_time_says_nothing_of_its_series(strict: P
         ("the sample has been rejected because its timestamp is too old (err-mimir-sample-timestamp-too-old)", False),
         ("received a sample whose timestamp is too far in the future (err-mimir-too-far-in-future)", False),
         ("too old sample", False),
+        ('timestamp too new: 1798761600000 metric: "a"', False),
         ("received a native histogram sample with too many buckets (err-mimir-max-native-histogram-buckets)", False),
         ("histogram's sum of buckets is wrong", False),
         ("native histograms are disabled", True),
@@ -416,12 +417,22 @@ def test_the_labels_of_a_series_stay_the_same(value: Value, now: int) -> None:
         assert dict(sample.labels) == {"__name__": "a", **dict(zip(names, labels, strict=True))}
 
 
-async def test_far_in_the_future_says_nothing_of_what_is_older(now: int) -> None:
-    """Prometheus says "out of bounds" of both."""
-    future = "out of bounds: timestamp is too far in the future"
-    async with faulty(status(400, future), status(400, future), status(204)) as server:
-        outcome = await send(server.url, tick(1, now, counter("a", [(("cart",), 1), (("pay",), 1)])))
-    assert (outcome.accepted, [refusal.index for refusal in outcome.refused]) == (1, [0])
+async def test_what_is_far_in_the_future_is_refused_at_once(prometheus: PrometheusServer, now: int) -> None:
+    """Prometheus says "out of bounds" of what is too old as well, but that says nothing of what is older."""
+    calls = fresh()
+    rows: list[tuple[tuple[str, ...], Value]] = [((f"s{n}",), n) for n in range(300)]
+    destination = Prometheus(sink(prometheus.remote_write_url, shards=1))
+    items = encode(destination, tick(2, now + HOUR, counter(calls, rows)))
+    items += encode(destination, tick(1, now, counter(calls, rows)))
+    await destination.start()
+    posts = counted(destination)
+    outcome = await destination.send(destination.request(items))
+    await destination.close()
+    assert [refusal.index for refusal in outcome.refused] == list(range(300))
+    assert all("too far in the future" in refusal.detail for refusal in outcome.refused)
+    assert (outcome.accepted, outcome.retry) == (300, ())
+    assert len(posts) <= 40
+    assert await query(prometheus, calls, now) == {f"s{n}": n for n in range(300)}
 
 
 async def test_what_the_predecessor_delivered_is_recognised(strict: PrometheusServer, now: int) -> None:
