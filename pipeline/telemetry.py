@@ -278,7 +278,8 @@ METRICS: tuple[Metric, ...] = (
         "tailrace_sink_requests_total",
         "counter",
         ("sink", "outcome"),
-        "Requests by outcome: accepted, retried, refused.",
+        "Requests by outcome: accepted, retried, refused. Of one that is refused as a whole each answer that refuses "
+        "it or a part of it counts, as it comes.",
     ),
     Metric(
         "tailrace_sink_retries_total",

@@ -8,7 +8,7 @@ already delivered, or refused and in the dead-letter queue.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, Self, TypeVar
 
@@ -97,13 +97,22 @@ class Item(ABC):
 I = TypeVar("I", bound=Item)  # noqa: E741
 
 
+def unheard(said: str, refused: int) -> None:
+    """Nobody wants to know."""
+
+
 @dataclass(slots=True)
 class Request(Generic[I]):
-    """Items in the form their destination takes. `repeated`: sent before, and its answer may have been lost."""
+    """Items in the form their destination takes. `repeated`: sent before, and its answer may have been lost.
+
+    `rejected` is told of each answer that refuses it, or a part of it, as a whole: what the destination said, and how
+    many of its rows stand refused so far. To find those takes long where the destination is slow.
+    """
 
     items: Sequence[I]
     body: bytes
     repeated: bool = False
+    rejected: Callable[[str, int], None] = unheard
 
 
 @dataclass(frozen=True, slots=True)

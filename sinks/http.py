@@ -34,7 +34,7 @@ from schemas.errors import ConfigError
 from schemas.http_client import in_words
 from schemas.settings import REDACTED, is_loopback
 from schemas.tls import trusting
-from sinks.contract import NO_ANSWER, Outcome, Refusal, Unavailable
+from sinks.contract import NO_ANSWER, Outcome, Refusal, Unavailable, unheard
 from sinks.settings import Sink, SinkAuth, is_one_line
 
 USER_AGENT = "tailrace/0.1"
@@ -189,11 +189,15 @@ class HttpClient:
         return Outcome.retry_all(items, str(answer.status), answer.detail, wait)
 
 
-async def bisect(items: Sequence[T], attempt: Callable[[Sequence[T]], Awaitable[Outcome | Rejected]]) -> Outcome:
+async def bisect(
+    items: Sequence[T],
+    attempt: Callable[[Sequence[T]], Awaitable[Outcome | Rejected]],
+    rejected: Callable[[str, int], None] = unheard,
+) -> Outcome:
     """Attempt `items`, of one row each; halve what is rejected until the refused items stand alone.
 
-    One bad item in n costs about 2 log2(n) further requests. Once a part has to be sent again, the parts not yet
-    attempted are too. Raises Unavailable only if nothing was answered at all.
+    One bad item in n costs about 2 log2(n) further requests. `rejected` is that of the request. Once a part has to be
+    sent again, the parts not yet attempted are too. Raises Unavailable only if nothing was answered at all.
     """
     outcome = Outcome()
     parts = [(0, len(items))]
@@ -216,6 +220,8 @@ async def bisect(items: Sequence[T], attempt: Callable[[Sequence[T]], Awaitable[
         else:
             middle = (start + end) // 2
             parts += [(middle, end), (start, middle)]
+        if isinstance(result, Rejected) and result.detail and len(items) > 1:  # without: nobody was asked
+            rejected(result.said or result.detail, len(outcome.refused))
     return outcome
 
 

@@ -56,4 +56,4 @@ class Otlp(Destination[RowItem]):
             body = request.body if len(items) == len(request.items) else export_request(items)
             return await self._transport.export(service, body, len(items))
 
-        return await bisect(request.items, attempt)
+        return await bisect(request.items, attempt, request.rejected)

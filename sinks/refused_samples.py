@@ -134,7 +134,7 @@ class Search:
         self._refused.forget()
         if self._refused and (waiting := await self._try()) is not None:
             return waiting
-        return await bisect(range(self._rows), self._attempt)
+        return await bisect(range(self._rows), self._attempt, self._request.rejected)
 
     async def _try(self) -> Outcome | None:
         """Send the trial, if there is one; the outcome of all if it has to be sent again."""

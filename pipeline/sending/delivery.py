@@ -90,7 +90,7 @@ class Delivery:
         self._workers: list[asyncio.Task[None]] = []
         self._drained_by = float("inf")
         self._down_since: float | None = None
-        self._complained = self._told = float("-inf")
+        self._complained = self._told = self._halving_told = float("-inf")
         self._untold = 0  # refusals since `_told`
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -335,6 +335,15 @@ class Delivery:
         async with self._turns.work():
             request = self._destination.request([entry.item for entry in entries])
         request.repeated = repeated
+        halved = False
+
+        def rejected(said: str, refused: int) -> None:
+            nonlocal halved
+            halved = True
+            telemetry.count("tailrace_sink_requests_total", sink=self.name, outcome="refused")
+            self._tell_halving(said, sizes(entries)[0], refused)
+
+        request.rejected = rejected
         began = self._clock()
         try:
             outcome = await self._destination.send(request)
@@ -342,7 +351,8 @@ class Delivery:
             outcome = Outcome.retry_all(sizes(entries)[0], NO_ANSWER, str(error), error.retry_after)
         telemetry.observe("tailrace_sink_request_seconds", self._clock() - began, sink=self.name)
         result = "retried" if outcome.retry else "refused" if outcome.refused else "accepted"
-        telemetry.count("tailrace_sink_requests_total", sink=self.name, outcome=result)
+        if not (halved and result == "refused"):  # counted as it came
+            telemetry.count("tailrace_sink_requests_total", sink=self.name, outcome=result)
         return outcome
 
     async def _buried(self, entries: Sequence[Entry], refused: Sequence[Refusal]) -> bool:
@@ -402,6 +412,22 @@ class Delivery:
                     "items": items,
                     "retry_in": round(wait, 3),
                     "down_for": round(now - self._down_since, 3),
+                },
+            )
+
+    def _tell_halving(self, said: str, items: int, refused: int) -> None:
+        """Log that it goes on, for it may take minutes until there is an outcome."""
+        now = self._clock()
+        if now - self._halving_told >= COMPLAIN_EVERY:
+            self._halving_told = now
+            log.warning(
+                "sink refuses a request as a whole, it is halved until the items to blame stand alone",
+                extra={
+                    "sink": self.name,
+                    "endpoint": ", ".join(self._settings.servers),
+                    "items": items,
+                    "refused": refused,
+                    "answer": said[:SAID_CHARACTERS],
                 },
             )
 

@@ -538,6 +538,17 @@ async def test_no_redirect_is_followed(code: int) -> None:
     assert outcome.detail.endswith(f"set the endpoint to what it is ({elsewhere.url}/_bulk)")
 
 
+async def test_a_request_that_is_refused_as_a_whole_is_told_at_once() -> None:
+    told: list[tuple[str, int]] = []
+    unknown = json({"error": "unknown"}, 400)
+    async with faulty(NO_TEMPLATE, ACKNOWLEDGED, unknown) as server, connected(server.url) as destination:
+        request = destination.request(destination.encode(record(envelope([log("a"), log("b")]).encode())))
+        request.rejected = lambda said, refused: told.append((said, refused))
+        await destination.send(request)
+    assert [refused for _, refused in told] == [0, 1, 2]
+    assert all("unknown" in said for said, _ in told)
+
+
 async def test_a_request_as_bulk_has_it() -> None:
     async with (
         faulty(NO_TEMPLATE, ACKNOWLEDGED, json({"items": [created(201), created(201)]})) as server,

@@ -235,7 +235,10 @@ def test_bisecting_finds_exactly_the_bad_items(count: int, data: st.DataObject) 
         found = {item.origin.index for item in items} & bad
         return Rejected("bad") if found else Outcome(accepted=len(items))
 
-    outcome = asyncio.run(bisect(numbered(count), attempt))
+    told: list[int] = []
+    outcome = asyncio.run(bisect(numbered(count), attempt, lambda said, refused: told.append(refused)))
+    assert told == sorted(told)
+    assert set(told) == (set(range(len(bad) + 1)) if bad and count > 1 else set())
     assert {refusal.index for refusal in outcome.refused} == bad
     assert outcome.accepted == count - len(bad)
     assert not outcome.retry

@@ -463,6 +463,18 @@ async def test_an_answer_that_the_client_cannot_read_refuses_no_row() -> None:
             await send(url, envelope([span(), span()]), protocol="grpc")
 
 
+async def test_a_request_that_is_refused_as_a_whole_is_told_at_once() -> None:
+    told: list[tuple[str, int]] = []
+    async with (
+        faulty_grpc(failure(Code.INVALID_ARGUMENT, "bad")) as server,
+        started(server.url, protocol="grpc") as destination,
+    ):
+        request = destination.request(destination.encode(record(envelope([span(), span()]).encode())))
+        request.rejected = lambda said, refused: told.append((said, refused))
+        await destination.send(request)
+    assert told == [("bad", 0), ("bad", 1), ("bad", 2)]
+
+
 @pytest.mark.parametrize("code", [Code.DEADLINE_EXCEEDED, Code.CANCELLED])
 async def test_a_call_without_an_answer_is_unavailable(code: grpc.StatusCode) -> None:
     async with faulty_grpc(failure(code)) as server:

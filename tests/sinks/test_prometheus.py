@@ -553,6 +553,18 @@ async def test_a_histogram_that_an_older_prometheus_does_not_take_holds_nobody_u
     assert (outcome.accepted, [refusal.index for refusal in outcome.refused], outcome.retry) == (2, [1], ())
 
 
+async def test_a_request_that_is_refused_as_a_whole_is_told_at_once(now: int) -> None:
+    told: list[tuple[str, int]] = []
+    async with faulty(status(400, "bad")) as server:
+        destination = Prometheus(sink(server.url))
+        await destination.start()
+        request = destination.request(encode(destination, tick(1, now, counter("a", [(("s",), 1), (("t",), 1)]))))
+        request.rejected = lambda said, refused: told.append((said, refused))
+        await destination.send(request)
+        await destination.close()
+    assert told == [("bad", 0), ("bad", 1), ("bad", 2)]
+
+
 async def test_an_outage_while_bisecting_keeps_what_is_left(now: int) -> None:
     async with faulty(status(400, "bad"), status(204), reset) as server:
         outcome = await send(server.url, tick(1, now, counter("a", [((f"s{n}",), n) for n in range(4)])))

@@ -23,6 +23,7 @@ from pipeline.watching.logs import JsonLines
 from schemas.errors import Retryable, TooManyDeadLetters, Unavailable
 from schemas.reasons import Reason
 from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, SourceRecord
+from sinks.http import Rejected, bisect
 from tests.pipeline.kafka import fresh
 from tests.services import eventually
 from tests.sinks.building import sink
@@ -169,6 +170,10 @@ class Bench:
 
         await eventually(there, DEADLINE, f"position {position}")
         assert self.account.position == position
+
+    def requests(self, outcome: str) -> float:
+        labels = {"sink": self.name, "outcome": outcome}
+        return REGISTRY.get_sample_value("tailrace_sink_requests_total", labels) or 0.0
 
     def counted(self, outcome: str) -> float:
         labels = {"sink": self.name, "outcome": outcome}
@@ -721,6 +726,34 @@ async def test_refusals_are_told_in_the_destinations_words_and_not_every_time(ca
     line = JsonLines().format(first)
     assert line.isprintable()
     assert json.loads(line)["answer"] == said[:SAID_CHARACTERS]
+
+
+async def test_a_request_that_is_halved_is_told_while_that_lasts(caplog: pytest.LogCaptureFixture) -> None:
+    """A slow destination that refuses everything: its words at once, then now and then how many rows stand refused."""
+    caplog.set_level(logging.WARNING, "pipeline.sending.delivery")
+    now = 0.0
+    counts: list[float] = []
+
+    async def refuse(_: Sequence[Word]) -> Rejected:
+        nonlocal now
+        counts.append(b.requests("refused"))
+        now += 4.0
+        return Rejected("400 bad", "bad\nwords")
+
+    async def halved(request: Request[Word]) -> Outcome:
+        return await bisect(request.items, refuse, request.rejected)
+
+    async with bench(Scripted(halved), clock=lambda: now, max_items=4) as b:
+        await b.add("a b c d")
+        await b.reaches(1)
+        assert b.counted("refused") == 4
+        assert [*counts, b.requests("refused")] == [0, 1, 2, 3, 4, 5, 6, 7], "each as it comes, and none twice"
+    lines = [vars(line) for line in caplog.records if "as a whole" in line.message]
+    assert [(line["items"], line["refused"], line["answer"]) for line in lines] == [
+        (4, 0, "bad\nwords"),  # at 4, 16 and 28 s
+        (4, 2, "bad\nwords"),
+        (4, 4, "bad\nwords"),
+    ]
 
 
 async def test_an_outage_is_told_once_with_destination_and_error(caplog: pytest.LogCaptureFixture) -> None:
