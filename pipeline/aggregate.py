@@ -111,6 +111,7 @@ class PointsPartition(Lease):
         self._unread: deque[ConsumerRecord] = deque()
         self._unread_bytes = 0
         self._fetched = 0
+        self._lost = 0  # records that retention took, until a tick has passed them
         self._deleted_at = time.monotonic()
         self._complained_at = -inf
         self._rounds = 0
@@ -131,9 +132,10 @@ class PointsPartition(Lease):
                 await self._load(reader, committed)
         finally:
             await reader.close()
-        lost = await self._group.brokers.gone(self._partition, committed.offset if committed else 0)
-        expired.tell(ROLE, self._config.kafka.prefix, self._partition, lost)  # those counts are gone, the series go on
-        self._fetched = max(first, self._ticks.next_offset)
+        self._lost = await self._group.brokers.gone(self._partition, committed.offset if committed else 0)
+        expired.say(ROLE, self._partition, self._lost)  # those counts are gone, the series go on
+        self._ticks.skip(first)
+        self._fetched = self._ticks.next_offset
         return {self._partition: self._fetched}
 
     async def _check_unused(self, reader: Reader) -> None:
@@ -248,6 +250,8 @@ class PointsPartition(Lease):
         # What came while it was asked for is older than the answer to this tick.
         at_end = self._ticks.idle and await self._group.drained(points) and not self._unread
         written = await self._committer.commit(outputs, offsets)
+        expired.count(self._config.kafka.prefix, points, self._lost)
+        self._lost = 0
         self._ticks.acknowledged(written[last].timestamp, time.monotonic(), at_end)
         self._told.tell(due.tick.blocks, due.overflow)
         if self._watch is not None:

@@ -161,6 +161,7 @@ class RawPartition(Lease):
         self._alarm = Alarm()
         self._known = 0  # partitions that the topic had when the group first read it
         self._pinned = True  # there is an offset; without one each takeover would be a first start
+        self._lost = 0  # records that retention took, until that is written down
         self._ending: tuple[int, int | None] | None = None  # where the partition ended, and the broker's time before
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
 
@@ -181,8 +182,8 @@ class RawPartition(Lease):
             self._check_partitions([place])
             await self._look(committed.offset, place)
             first = (await self._group.brokers.beginning([self._partition]))[self._partition]
-            lost = await self._group.brokers.gone(self._partition, committed.offset)
-            expired.tell(ROLE, self._config.kafka.prefix, self._partition, lost)
+            self._lost = await self._group.brokers.gone(self._partition, committed.offset)
+            expired.say(ROLE, self._partition, self._lost)
             self._next, self._committed = max(first, committed.offset), committed.offset
             self._mark, self._known = RawMark(place.mark), place.known
         else:
@@ -410,6 +411,8 @@ class RawPartition(Lease):
         written = await self._committer.commit(outputs, offsets, full)
         self._lead.took(self._committer.took)
         self._committed, self._pinned = until, True
+        expired.count(self._config.kafka.prefix, self._partition, self._lost)
+        self._lost = 0
         self._share.add(time.monotonic(), read, lost)
         self._observe(written)
         if self._source.signal == "traces":

@@ -106,6 +106,11 @@ class Ticks:
         self._began = tick.time_ms
         self._known = (tick.time_ms, monotonic)
 
+    def skip(self, offset: int) -> None:
+        """What lies before `offset` is gone: the next tick comes without points too, and passes it."""
+        if offset > self._next:
+            self._next, self._changed = offset, True
+
     # ---- events ------------------------------------------------------------------------------------------
 
     @property

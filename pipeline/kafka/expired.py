@@ -14,20 +14,22 @@ log = logging.getLogger(__name__)
 
 def tell(role: str, prefix: str, partition: TopicPartition, records: int) -> None:
     """Log and count so many records of a partition, if there are any; `prefix` is `kafka.prefix`."""
-    if records > 0:
-        say(role, partition, records)
-        count(prefix, partition, records)
+    say(role, partition, records)
+    count(prefix, partition, records)
 
 
 def say(role: str, partition: TopicPartition, records: int) -> None:
-    """Log that they are gone: before that is written down, which nobody may hear of."""
+    """Log that they are gone, if there are any: before that is written down, which nobody may hear of."""
+    if records <= 0:
+        return
     where = {"role": role, "topic": partition.topic, "partition": partition.partition, "records": records}
     log.error("records are gone: retention took them before they were read", extra=where)
 
 
 def count(prefix: str, partition: TopicPartition, records: int) -> None:
-    """Count them: once it is written down, or the next owner would do so again."""
-    telemetry.count("tailrace_dropped_total", records, **labels(prefix, partition.topic))
+    """Count them, if there are any: once it is written down, or the next owner would do so again."""
+    if records > 0:
+        telemetry.count("tailrace_dropped_total", records, **labels(prefix, partition.topic))
 
 
 def labels(prefix: str, topic: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ from schemas.envelope import NO_MARK
 from schemas.point import PointBatch
 from schemas.raw_offset import RawOffset
 from schemas.reasons import Reason
-from tests.pipeline.kafka import DEADLINE, committed, create, expired, forget, fresh
+from tests.pipeline.kafka import DEADLINE, committed, create, dies_before_it_commits, expired, forget, fresh
 from tests.pipeline.stages import (
     Stages,
     Unhurried,
@@ -267,9 +267,9 @@ async def test_an_aborted_transaction_of_a_raw_producer_is_never_read(stages: St
 
 @pytest.mark.parametrize("signal", ["traces", "metrics"])
 async def test_what_retention_took_is_counted_once_and_the_rest_is_read(
-    kafka: Kafka, tmp_path: Path, caplog: pytest.LogCaptureFixture, signal: str
+    kafka: Kafka, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, signal: str
 ) -> None:
-    """Of metrics too, whose raw partitions are not marked: what is lost goes with the next transaction."""
+    """Of metrics too, whose raw partitions are not marked: what is lost goes with the next transaction, and counts."""
     stages = Stages(kafka.bootstrap, tmp_path)
     stages.settings["inputs"].append({"topic": f"{stages.raw}.metrics", "signal": "metrics"})
     stages.config = Config.model_validate(stages.settings)
@@ -303,6 +303,10 @@ async def test_what_retention_took_is_counted_once_and_the_rest_is_read(
         assert await started("a1") == 0
         await produce(plain, "a2", "a3", "a4", "a5")
         await forget(kafka.bootstrap, raw, before=3)
+        with monkeypatch.context() as patched:
+            dies_before_it_commits(patched, ingest.RawPartition)
+            assert await started() == 0
+        caplog.clear()  # it has said so all the same
         assert await started("a4", "a5") == 2
         assert await found() == {"a1", "a4", "a5"}
         (told,) = [r.__dict__ for r in caplog.records if r.name == "pipeline.kafka.expired"]

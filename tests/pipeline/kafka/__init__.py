@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
 from pipeline import telemetry
+from pipeline.kafka.lease import Lease
 from tests.services import eventually
 
 DEADLINE = 60.0  # seconds that anything here may take before the test fails
@@ -106,6 +109,19 @@ def expired(signal: str) -> float:
     """Records that roles in this process have counted as taken by retention; `signal` is their topic."""
     labels = {"signal": signal, "reason": "retention", "intentional": "false"}
     return telemetry.REGISTRY.get_sample_value("tailrace_dropped_total", labels) or 0.0
+
+
+def dies_before_it_commits(patched: pytest.MonkeyPatch, lease: type[Lease]) -> None:
+    """As a worker that is killed once its leases have begun."""
+
+    async def nothing_more(_: Lease) -> None:
+        await asyncio.Event().wait()
+
+    async def nothing(_: Lease) -> None:
+        pass
+
+    patched.setattr(lease, "work", nothing_more)
+    patched.setattr(lease, "finish", nothing)
 
 
 async def committed(bootstrap: str, group: str, partition: TopicPartition) -> int:
