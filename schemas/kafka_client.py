@@ -7,6 +7,7 @@ import re
 import ssl
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import chain
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -237,10 +238,20 @@ async def let_go(producer: AIOKafkaProducer) -> None:
 
     def ended(task: asyncio.Task[None]) -> None:
         _closing.discard(task)
-        if not task.cancelled():
-            task.exception()
+        for each in (task, *_unheard(producer)):
+            if each.done() and not each.cancelled():
+                each.exception()  # or asyncio logs that nobody asked for it
 
     task = asyncio.create_task(producer.stop())
     _closing.add(task)
     task.add_done_callback(ended)
     await asyncio.wait({task}, timeout=CLOSE_WAIT)
+
+
+def _unheard(producer: AIOKafkaProducer) -> Iterator[asyncio.Future[Any]]:
+    """What aiokafka 0.14 fails of a producer that is fenced, whether anybody waits for it or not."""
+    for batch in chain.from_iterable(producer._message_accumulator._batches.values()):
+        yield batch._drain_waiter
+        yield from (future for future, _ in batch._msg_futures)
+    if producer._txn_manager is not None and producer._txn_manager._transaction_waiter is not None:
+        yield producer._txn_manager._transaction_waiter
