@@ -48,7 +48,8 @@ class RowItem(Item):
 def row_items(record: SourceRecord, lane: int = 0, consistent: bool = True) -> Iterator[RowItem]:
     """The rows of an envelope. A header's bytes count for the first row that has it.
 
-    `consistent`: thresholds are those of consistent probability sampling, so a tracestate may say them.
+    `consistent`: thresholds are those of consistent probability sampling, by the randomness that tracestates are about,
+    and may be said in them.
     """
     envelope = Envelope.decode(record.value)
     suffixes: dict[RowVerdict | None, bytes] = {None: b""}
@@ -67,7 +68,7 @@ def row_items(record: SourceRecord, lane: int = 0, consistent: bool = True) -> I
             says = consistent and random >= verdict.threshold
             more = stated.get((verdict, state, says))
             if more is None:
-                more = stated[verdict, state, says] = counted(verdict.threshold, state, says)
+                more = stated[verdict, state, says] = counted(verdict.threshold, state, consistent, says)
             wire += more
         size = len(wire)
         resource, scope = envelope.resource[index], envelope.scope[index]
@@ -102,15 +103,17 @@ def _states(envelope: Envelope) -> list[tuple[bytes, int]]:
     return found
 
 
-def counted(threshold: int, trace_state: bytes, says: bool) -> bytes:
+def counted(threshold: int, trace_state: bytes, consistent: bool, says: bool) -> bytes:
     """How many traces a span's one stands for, unless it is 1, as fields to append; if it `says` so the tracestate too.
 
-    A head sampler's threshold in the tracestate counts if it is larger: who was kept at both was kept at that one. An
-    invalid tracestate is left alone.
+    Of a head sampler's threshold in the tracestate and a `consistent` one the larger counts: who was kept at both was
+    kept at that one. A threshold of another chance, the Collector's hash, chose once more from what the head sampler
+    had left: counts multiply. An invalid tracestate is left alone.
     """
     before = threshold_of_state(trace_state)
-    effective = max(threshold, before)
-    fields = span_attribute(ADJUSTED_COUNT, adjusted_count(effective)) if effective else b""
+    here, head = adjusted_count(threshold), adjusted_count(before)
+    count = max(here, head) if consistent else here * head
+    fields = span_attribute(ADJUSTED_COUNT, count) if threshold or before else b""
     changed = with_threshold(trace_state, threshold) if says and threshold > before else None
     return fields + (span_trace_state(changed) if changed is not None else b"")
 

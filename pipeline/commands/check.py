@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +16,9 @@ from pipeline.configuration.yaml_tree import ANYWHERE
 from pipeline.kafka.topics import canary_topics
 from pipeline.operating import connect as connecting
 from processors.sampling.blocks import RateLimiting
+from processors.sampling.compile import Compat
 from processors.sampling.policies import Policy
+from processors.sampling.probability import DEFAULT_SALT
 from processors.sampling.votes import inside
 from schemas.errors import ConfigError
 from sinks import signals as signals_of
@@ -121,7 +123,7 @@ def _notes(config: Config) -> list[str]:
                 notes.append(f"sampling.policies: sampling_percentage of {policy.name!r} is {share:g}: it {what}")
             if block["hash_salt"] and config.sampling.compat == "none":
                 notes.append(f"sampling.policies: hash_salt of {policy.name!r} has no effect without compat: otel")
-    notes += (f"sampling.policies: {text}" for text in _uncounted(config.sampling.policies))
+    notes += (f"sampling.policies: {text}" for text in _uncounted(config.sampling.policies, config.sampling.compat))
     return notes
 
 
@@ -133,9 +135,13 @@ def _rates(policy: Policy, named: str) -> Iterator[tuple[str, RateLimiting]]:
         yield from _rates(part, f"{part.name!r} in {named}")
 
 
-def _uncounted(policies: Sequence[Policy]) -> Iterator[str]:
-    """What is left out by a share that no threshold states."""
+def _uncounted(policies: Sequence[Policy], compat: Compat) -> Iterator[str]:
+    """What is left out by a share that no threshold states, or by several that choose apart from each other."""
     asked = [policy for policy in policies if not policy.shadow]
+    chances = list(dict.fromkeys(_chances(asked))) if compat == "otel" else []
+    if len(chances) > 1:
+        apart = f"{', '.join(chances[:-1])} and {chances[-1]}"
+        yield f"shares go by {apart}, apart from each other: adjusted counts of what is kept do not say so"
     for policy in asked:
         if policy.type == "drop" and _is_share(policy):
             yield f"{policy.name!r} drops a share: adjusted counts of what is kept do not say so"
@@ -145,6 +151,18 @@ def _uncounted(policies: Sequence[Policy]) -> Iterator[str]:
         if begin > end:
             yield f"ids leaves out those from {end:g} to {begin:g} %: adjusted counts of what is kept do not say so"
         end = max(end, until)
+
+
+def _chances(policies: Iterable[Policy]) -> Iterator[str]:
+    """With `compat: otel`, what the thresholds of policies are of: a hash for each salt, or the trace's randomness."""
+    for policy in policies:
+        if policy.probabilistic is not None:
+            if 0 < policy.probabilistic.sampling_percentage < 100:
+                yield f"hash_salt {policy.probabilistic.hash_salt or DEFAULT_SALT!r}"
+        elif policy.type in ("dynamic", "throughput"):
+            yield "randomness (dynamic, throughput)"
+        elif policy.type not in ("drop", "not"):  # which state none
+            yield from _chances(inside(policy))
 
 
 def _is_share(policy: Policy) -> bool:

@@ -8,7 +8,7 @@ from collections import defaultdict
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from processors.sampling.compile import compile_policies
+from processors.sampling.compile import Compat, compile_policies
 from processors.sampling.decide import decide
 from processors.sampling.evidence import Evidence
 from processors.sampling.policies import Policy
@@ -51,9 +51,9 @@ def drawn(seed: int) -> list[tuple[str, int, Span]]:
     return found
 
 
-def estimates(seed: int) -> list[tuple[float, float, int]]:
+def estimates(seed: int, compat: Compat) -> list[tuple[float, float, int]]:
     """Of each service and of the slower ones: (estimate, its variance, truth)."""
-    plan = compile_policies([Policy.model_validate(policy) for policy in POLICIES])
+    plan = compile_policies([Policy.model_validate(policy) for policy in POLICIES], compat=compat)
     truth: dict[str, int] = defaultdict(int)
     rows, verdicts, lengths = [], [], []
     for service, lasts, span in drawn(seed):
@@ -70,7 +70,8 @@ def estimates(seed: int) -> list[tuple[float, float, int]]:
             verdicts.append(RowVerdict(kept=True, policy=vote.policy, threshold=vote.threshold))
             lengths.append(lasts)
     totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for item, lasts in zip(row_items(record(envelope(rows, verdicts).encode(), signal="spans")), lengths, strict=True):
+    kept = record(envelope(rows, verdicts).encode(), signal="spans")
+    for item, lasts in zip(row_items(kept, consistent=compat == "none"), lengths, strict=True):
         span = Span.FromString(item.wire)
         counts = [a.value.double_value for a in span.attributes if a.key == "tailsampling.adjusted_count"]
         count = counts[0] if counts else 1.0
@@ -80,9 +81,10 @@ def estimates(seed: int) -> list[tuple[float, float, int]]:
     return [(totals[group][0], totals[group][1], truth[group]) for group in sorted(truth)]
 
 
-@pytest.fixture(scope="module")
-def found() -> list[tuple[float, float, int]]:
-    return [(total, variance**0.5, truth) for seed in range(SEEDS) for total, variance, truth in estimates(seed)]
+@pytest.fixture(scope="module", params=["none", "otel"])
+def found(request: pytest.FixtureRequest) -> list[tuple[float, float, int]]:
+    each = (estimate for seed in range(SEEDS) for estimate in estimates(seed, request.param))
+    return [(total, variance**0.5, truth) for total, variance, truth in each]
 
 
 def test_the_stated_interval_holds_the_truth_as_often_as_it_says(found: list[tuple[float, float, int]]) -> None:

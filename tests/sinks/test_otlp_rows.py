@@ -92,12 +92,24 @@ def test_a_span_says_its_threshold_and_its_count(
 
 
 def test_the_collectors_hash_is_no_consistent_sampling() -> None:
-    """The count is right, but a tracestate must not say a threshold that the randomness did not meet."""
+    """A tracestate must not say a threshold that the randomness did not meet."""
     row = sent_span("vendor=1", 1 << 55, consistent=False)
     assert row.trace_state == "vendor=1"
     assert {a.key for a in row.attributes} == {
         "tailsampling.policy", "tailsampling.threshold", "tailsampling.adjusted_count",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("state", "threshold", "stands_for"),
+    [("", 3 << 54, [4.0]), ("ot=th:8", 3 << 54, [8.0]), ("ot=th:c", 1 << 55, [8.0]), ("ot=th:c", 0, [4.0])],
+)
+def test_the_collectors_hash_chooses_from_what_a_head_sampler_left(
+    state: str, threshold: int, stands_for: list[float]
+) -> None:
+    row = sent_span(state, threshold, consistent=False)
+    assert [a.value.double_value for a in row.attributes if a.key == "tailsampling.adjusted_count"] == stands_for
+    assert row.trace_state == state
 
 
 def test_a_log_says_what_became_of_its_trace() -> None:

@@ -137,7 +137,7 @@ def test_check_tells_what_may_surprise(tmp_path: Path) -> None:
     for compat in ("none", "otel"):
         sampling = {"compat": compat, "policies": policies}
         result = run("check", written(tmp_path, MINIMAL | {"sampling": sampling, "sinks": sinks}))
-        notes = [line for line in result.output.splitlines() if re.search("port 431|hash_salt|_percentage", line)]
+        notes = [line for line in result.output.splitlines() if re.search("port 431|hash_salt of|_percentage", line)]
         expected = [
             "! sinks.otlp/a: port 4317 is usually that of protocol: grpc, this is http/protobuf",
             "! sinks.otlp/b: port 4318 is usually that of protocol: http/protobuf, this is grpc",
@@ -199,6 +199,45 @@ def test_check_notes_what_adjusted_counts_do_not_say(
     tmp_path: Path, policies: list[dict[str, Any]], notes: list[str]
 ) -> None:
     result = run("check", written(tmp_path, MINIMAL | {"sampling": {"policies": policies}}))
+    told = [line.split(": ")[1] for line in result.output.splitlines() if "adjusted counts of what is kept" in line]
+    assert told == notes
+
+
+def share(name: str, salt: str = "", percentage: float = 10) -> dict[str, Any]:
+    block = {"sampling_percentage": percentage, "hash_salt": salt}
+    return {"name": name, "type": "probabilistic", "probabilistic": block}
+
+
+def of_all(name: str, *parts: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "type": "and", "and": {"and_sub_policy": list(parts)}}
+
+
+def unless(part: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "not", "type": "not", "not": {"not_sub_policy": part}}
+
+
+DYNAMIC = {"name": "dyn", "type": "dynamic", "dynamic": {"field_list": ["name"], "goal_sample_rate": 10}}
+X_AND_Y = "shares go by hash_salt 'x' and hash_salt 'y', apart from each other"
+
+
+@pytest.mark.parametrize(
+    ("compat", "policies", "notes"),
+    [
+        ("otel", [share("a"), share("b", "default-hash-seed", 50), ALL], []),
+        ("otel", [share("a", "x"), share("b", "y")], [X_AND_Y]),
+        ("none", [share("a", "x"), share("b", "y"), DYNAMIC], []),
+        ("otel", [of_all("both", share("a", "x"), share("b", "y"))], [X_AND_Y]),
+        ("otel", [share("a", "x"), share("b", "y", 100), share("c", "z", 0), unless(share("d", "w"))], []),
+        ("otel", [share("a", "x"), share("b", "y") | {"shadow": True}], []),
+        ("otel", [DYNAMIC, ALL], []),
+        ("otel", [share("a", "x"), DYNAMIC], [X_AND_Y.replace("hash_salt 'y'", "randomness (dynamic, throughput)")]),
+    ],
+)
+def test_check_notes_shares_that_choose_apart_from_each_other(
+    tmp_path: Path, compat: str, policies: list[dict[str, Any]], notes: list[str]
+) -> None:
+    sampling = {"compat": compat, "policies": policies}
+    result = run("check", written(tmp_path, MINIMAL | {"sampling": sampling}))
     told = [line.split(": ")[1] for line in result.output.splitlines() if "adjusted counts of what is kept" in line]
     assert told == notes
 
