@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from struct import Struct
+
+from schemas.otlp_scan import Fields
 
 _double = Struct("<d").pack
 _fixed64 = Struct("<Q").pack
+_fields = Fields().list
+SPAN_ATTRIBUTE, LOG_ATTRIBUTE = 0x4A, 0x32  # tags of a Span's and of a LogRecord's attributes
+_KEY = 0x0A  # of a KeyValue
 _LATEST_MS = ((1 << 64) - 1) // 1_000_000  # of OTLP's times
 
 
 def span_attribute(key: str, value: str | float) -> bytes:
     """One attribute as a field of a Span: appended to the span's bytes it is a further attribute."""
-    return field(0x4A, key_value(key, value))
+    return field(SPAN_ATTRIBUTE, key_value(key, value))
 
 
 def span_trace_state(trace_state: bytes) -> bytes:
@@ -22,7 +27,23 @@ def span_trace_state(trace_state: bytes) -> bytes:
 
 def log_attribute(key: str, value: str | bool) -> bytes:
     """The same as a field of a LogRecord."""
-    return field(0x32, key_value(key, value))
+    return field(LOG_ATTRIBUTE, key_value(key, value))
+
+
+def without_attributes(row: bytes, tag: int, keys: Collection[bytes]) -> bytes:
+    """A Span or LogRecord, by the `tag` of its attributes, without those of these keys. Raises Malformed."""
+    parts: list[bytes] = []
+    begin = 0
+    for found, start, end in _fields(row, 0, len(row)):
+        if found != tag or _key(row, start, end) not in keys:
+            parts.append(row[begin:end])
+        begin = end
+    return b"".join(parts)
+
+
+def _key(data: bytes, start: int, end: int) -> bytes:
+    """That of a KeyValue; the last one counts (protobuf merges)."""
+    return next((data[at:to] for tag, at, to in reversed(_fields(data, start, end)) if tag == _KEY), b"")
 
 
 def log_observed(record: bytes, received_ms: int) -> bytes:
@@ -42,7 +63,7 @@ def key_value(key: str, value: str | bool | int | float) -> bytes:
         content = b"\x21" + _double(value)
     else:
         content = field(0x0A, value.encode())
-    return field(0x0A, key.encode()) + field(0x12, content)
+    return field(_KEY, key.encode()) + field(0x12, content)
 
 
 def traces_data(groups: Iterable[tuple[bytes, bytes, Sequence[bytes]]]) -> bytes:

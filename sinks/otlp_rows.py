@@ -1,7 +1,9 @@
 """Rows of the kept topics as OTLP again: spans and logs as they came, what decided about them appended.
 
 Nothing is encoded anew. What decided is further fields behind a row's own bytes, which protobuf reads as one message:
-attributes, and for a span the tracestate that says at which threshold it was sampled.
+attributes, and for a span the tracestate that says at which threshold it was sampled. Keys of attributes must be unique
+(OpenTelemetry specification, "Attribute Collections"): of a row that passed another Tailrace, what that one said is cut
+out first.
 """
 
 from __future__ import annotations
@@ -10,7 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from schemas.envelope import Envelope, RowVerdict
-from schemas.otlp_build import log_attribute, span_attribute, span_trace_state, traces_data
+from schemas.otlp_build import (
+    LOG_ATTRIBUTE,
+    SPAN_ATTRIBUTE,
+    log_attribute,
+    span_attribute,
+    span_trace_state,
+    traces_data,
+    without_attributes,
+)
 from schemas.otlp_scan import TRACE_ID, TRACE_STATE, SpanColumns
 from schemas.trace_state import (
     adjusted_count,
@@ -27,6 +37,7 @@ THRESHOLD = "tailsampling.threshold"  # `th` as in tracestate: hexadecimal, trai
 ADJUSTED_COUNT = "tailsampling.adjusted_count"  # how many traces this one stands for
 SAMPLED = "trace.sampled"
 SPAN_NAME, SPAN_STATUS = "span.name", "span.status"
+SAID: dict[Signal, bytes] = {"spans": b"tailsampling.", "logs": SAMPLED.encode()}  # is in every row that was decided
 STATUS_NAMES = ("unset", "ok", "error")
 
 
@@ -52,24 +63,27 @@ def row_items(record: SourceRecord, lane: int = 0, consistent: bool = True) -> I
     and may be said in them.
     """
     envelope = Envelope.decode(record.value)
-    suffixes: dict[RowVerdict | None, bytes] = {None: b""}
+    suffixes: dict[RowVerdict | None, bytes] = {}
+    decided_before = bool(envelope.verdicts) and SAID[record.signal] in envelope.body  # perhaps, and rarely
     states = _states(envelope) if record.signal == "spans" and envelope.verdicts else []
     stated: dict[tuple[RowVerdict, bytes, bool], bytes] = {}
     headers: set[tuple[int, int]] = set()
     for index in range(len(envelope)):
         verdict = envelope.verdicts[index] if envelope.verdicts else None
         suffix = suffixes.get(verdict)
-        if suffix is None and verdict is not None:
-            suffix = suffixes[verdict] = decided(verdict, record.signal)
+        if suffix is None:
+            suffix = suffixes[verdict] = b"" if verdict is None else decided(verdict, record.signal)
         row = envelope.row(index)
-        wire = row + suffix if suffix else row
+        more = b""
         if states and verdict is not None and (states[index][0] or verdict.threshold):
             state, random = states[index]
             says = consistent and random >= verdict.threshold
-            more = stated.get((verdict, state, says))
-            if more is None:
-                more = stated[verdict, state, says] = counted(verdict.threshold, state, consistent, says)
-            wire += more
+            known = stated.get((verdict, state, says))
+            if known is None:
+                known = stated[verdict, state, says] = counted(verdict.threshold, state, consistent, says)
+            more = known
+        own = _without(row, record.signal, verdict, more) if decided_before and verdict is not None else row
+        wire = own + suffix + more
         size = len(wire)
         resource, scope = envelope.resource[index], envelope.scope[index]
         if (resource, scope) not in headers:
@@ -87,6 +101,16 @@ def row_items(record: SourceRecord, lane: int = 0, consistent: bool = True) -> I
             row=row,
             wire=wire,
         )
+
+
+def _without(row: bytes, signal: Signal, verdict: RowVerdict, count: bytes) -> bytes:
+    """A row without what is said anew; a trace that is kept for certain here still has the count that it had."""
+    if signal == "logs":
+        keys = [SAMPLED, POLICY, *((SPAN_NAME, SPAN_STATUS) if verdict.span is not None else ())]
+    else:
+        keys = [POLICY, THRESHOLD, *((ADJUSTED_COUNT,) if count else ())]
+    tag = LOG_ATTRIBUTE if signal == "logs" else SPAN_ATTRIBUTE
+    return without_attributes(row, tag, [key.encode() for key in keys])
 
 
 def _states(envelope: Envelope) -> list[tuple[bytes, int]]:

@@ -112,6 +112,46 @@ def test_the_collectors_hash_chooses_from_what_a_head_sampler_left(
     assert row.trace_state == state
 
 
+def again(item: RowItem, *, kept: RowVerdict, consistent: bool = True) -> dict[str, object]:
+    """What a span says after a second Tailrace; every key once."""
+    rows = envelope([Span.FromString(item.wire)], [kept])
+    (second,) = row_items(record(rows.encode(), signal="spans"), consistent=consistent)
+    span = Span.FromString(second.wire)
+    found = [(a.key, a.value.string_value or a.value.double_value) for a in span.attributes]
+    assert len(dict(found)) == len(found), found
+    assert (span.name, span.trace_id) == ("a", b"\xff" * 16)
+    return {"tracestate": span.trace_state, **dict(found)}
+
+
+def test_a_span_that_passes_two_says_what_the_last_one_said() -> None:
+    original = Span(trace_id=b"\xff" * 16, span_id=bytes(8), name="a")
+    original.attributes.add(key="k").value.string_value = "tailsampling.policy"
+    half, tenth = RowVerdict(True, "half", 1 << 55), RowVerdict(True, "tenth", 0xE6 << 48)
+    (first,) = encode(envelope([original], [half]))
+    assert again(first, kept=tenth) == {
+        "tracestate": "ot=th:e6",
+        "k": "tailsampling.policy",
+        "tailsampling.policy": "tenth",
+        "tailsampling.threshold": "e6",
+        "tailsampling.adjusted_count": pytest.approx(10, rel=0.02),
+    }
+    certain = {"tailsampling.policy": "errors", "tailsampling.adjusted_count": 2.0, "k": "tailsampling.policy"}
+    assert again(first, kept=KEPT) == certain | {"tracestate": "ot=th:8"}
+    # Without a tracestate only the attribute says it.
+    (first,) = row_items(record(envelope([original], [half]).encode(), signal="spans"), consistent=False)
+    assert again(first, kept=KEPT) == certain | {"tracestate": ""}
+
+
+def test_a_log_that_passes_two_says_what_the_last_one_said() -> None:
+    kept = RowVerdict(kept=True, policy="errors", span=Enrichment("stock", "reserve", 2))
+    first = encode(envelope([log("a", k="v"), log("b")], [kept, None]), "logs")
+    rows = [LogRecord.FromString(item.wire) for item in first]
+    second = encode(envelope(rows, [RowVerdict(kept=False, span=Enrichment("stock", "pay", 1))] * 2), "logs")
+    found = [[(a.key, a.value.string_value) for a in LogRecord.FromString(item.wire).attributes] for item in second]
+    said = [("trace.sampled", ""), ("span.name", "pay"), ("span.status", "ok")]
+    assert found == [[("k", "v"), *said], said]
+
+
 def test_a_log_says_what_became_of_its_trace() -> None:
     kept = RowVerdict(kept=True, policy="errors", span=Enrichment("stock", "reserve", 2))
     rows = envelope([log("a", k="v"), log("b"), log("c")], [kept, RowVerdict(kept=False), None])
