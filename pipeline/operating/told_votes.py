@@ -39,7 +39,9 @@ def _told(vote: PolicyVote) -> str:
         answer += f" at {percentage(vote.threshold):.4g} % (threshold {vote.threshold:014x})"
     if vote.shadow:
         answer += ", without effect (shadow)"
-    if vote.too_large:
+    if vote.left_out:
+        answer += ", its id is not among ids"
+    elif vote.too_large:
         answer += f", {vote.too_large}: can never pass"
     elif vote.by_rate:
         answer += ", as if there were no other traces"

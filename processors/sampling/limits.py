@@ -43,6 +43,11 @@ class Allowance(Protocol):
         """The policy of the configuration."""
         ...
 
+    @property
+    def burst(self) -> int:
+        """Spans or bytes of the largest trace that passes."""
+        ...
+
     def limiter(self, partitions: int) -> Limiter:
         """What holds one partition of N to it."""
         ...

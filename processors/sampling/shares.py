@@ -19,14 +19,16 @@ from processors.sampling.limits import LONGEST_MS, ROOM, UNITS, Bucket, BucketSt
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """What a policy allows over all partitions: `total` spans per second, of which its parts have `parts`.
-
-    `total` is also the largest trace.
-    """
+    """What a policy allows over all partitions: `total` spans per second, of which its parts have `parts`."""
 
     policy: str
     total: int
     parts: tuple[int, ...]
+
+    @property
+    def burst(self) -> int:
+        """Spans of the largest trace that passes."""
+        return self.total
 
     def limiter(self, partitions: int) -> Limiter:
         """It begins full."""
@@ -40,6 +42,16 @@ class SharesBySecond:
     policy: str
     total: int
     parts: tuple[int, ...]
+
+    @property
+    def limits(self) -> list[int]:
+        """Spans per second of each part."""
+        return [min(part, self.total) for part in self.parts]
+
+    @property
+    def burst(self) -> int:
+        """Spans of the largest trace that passes."""
+        return max(self.limits)
 
     def limiter(self, partitions: int) -> Limiter:
         """It begins with nothing spent."""
@@ -55,7 +67,7 @@ class _Pooled:
     """
 
     def __init__(self, shares: Shares, partitions: int) -> None:
-        self._largest, self._total, self._longest = shares.total, shares.total * UNITS, shares.total * LONGEST_MS
+        self._largest, self._total, self._longest = shares.burst, shares.total * UNITS, shares.total * LONGEST_MS
         self._token = UNITS * partitions  # units of a span
         self._parts = [Bucket(part * UNITS, part, part * UNITS) for part in shares.parts]
         self._sizes = [0] * len(shares.parts)  # spans of the last trace of each
@@ -110,7 +122,7 @@ class _BySecond:
 
     def __init__(self, shares: SharesBySecond, partitions: int) -> None:
         self._token = partitions
-        self._limits = [min(part, shares.total) for part in shares.parts]
+        self._limits = shares.limits
         self._spent = [0] * len(shares.parts)
         self._now = -1  # ms of stream time
 

@@ -18,15 +18,15 @@ from typing import Any, NamedTuple, TypeVar
 
 from processors.sampling.adaptive import KeyState
 from processors.sampling.answers import words_of
-from processors.sampling.budget import Budget
 from processors.sampling.compile import Compat, Plan, compile_policies
 from processors.sampling.conditions import AllOf, AnyOf, Condition, NoneOf, WithinBytes
 from processors.sampling.decide import Vote, decide
 from processors.sampling.evidence import Evidence
 from processors.sampling.features import MOST_FEATURES, FeatureSets
 from processors.sampling.key_text import KeyText, key_text
-from processors.sampling.limits import Limits, Rate
-from processors.sampling.policies import Policy
+from processors.sampling.limits import Limits
+from processors.sampling.policies import Ids, Policy
+from processors.sampling.shares import Shares, SharesBySecond
 from processors.sampling.trace_table import ERROR, TraceTable
 from processors.span_labels import SpanLabels
 from schemas.envelope import Envelope
@@ -95,7 +95,7 @@ class PolicyVote:
     it by themselves; a policy about the whole trace has none. `by_rate`: it goes by other traces too, and was asked as
     if there were none (buckets full, no key seen). A `shadow` has no effect.
 
-    `too_large`: why a policy with a limit can never keep the trace, "" if it can.
+    `too_large`: why a policy with a limit can never keep the trace, "" if it can. `left_out`: its `ids` leave it out.
 
     Of a policy that goes by keys `key` is the trace's, field by field, and `key_threshold` the one at which it keeps
     such traces, whatever this one's randomness.
@@ -114,6 +114,7 @@ class PolicyVote:
     key: KeyText = ()
     key_threshold: int | None = None
     too_large: str = ""
+    left_out: bool = False
 
 
 class Known(NamedTuple):
@@ -295,16 +296,23 @@ def voting(policy: Policy, compat: Compat, trace: Trace, known: Known = NOTHING)
         parts,
         key,
         _key_threshold(seen, _limits(plan, trace, known)) if names else None,
-        "" if parts else _too_large(plan, seen),
+        _too_large(plan, seen, in_parts=bool(parts)),
+        policy.ids is not None and not _is_among(policy.ids, seen),
     )
 
 
-def _too_large(plan: Plan, seen: Evidence) -> str:
-    """Of a policy that is its plan's only one: a trace above the capacity of its limit never passes."""
+def _is_among(ids: Ids, seen: Evidence) -> bool:
+    everything = Policy(name="ids", type="always_sample", ids=ids)
+    return decide(compile_policies([everything]), Evidence(seen.trace_id)).kept
+
+
+def _too_large(plan: Plan, seen: Evidence, *, in_parts: bool) -> str:
+    """Of a policy that is its plan's only one: a trace above the capacity of its own limit never passes."""
     conditions = [condition for _, condition in (*plan.conditions, *plan.drops)]
     by_bytes = any(isinstance(each, WithinBytes) for found in conditions for each in _with_parts(found))
     size, unit = (seen.bytes, "bytes") if by_bytes else (seen.spans, "spans")
-    most = [rate.burst for rate in plan.rates if isinstance(rate, Rate | Budget) and size > rate.burst]
+    own = [rate for rate in plan.rates if isinstance(rate, Shares | SharesBySecond) == in_parts]
+    most = [rate.burst for rate in own if size > rate.burst]
     return f"{size} {unit} > capacity {min(most)}" if most else ""
 
 

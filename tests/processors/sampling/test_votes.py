@@ -125,6 +125,28 @@ def test_a_trace_above_the_capacity_can_never_pass() -> None:
     assert [found.too_large, *(part.too_large for part in found.parts)] == ["", *told]
 
 
+@pytest.mark.parametrize(("compat", "capacity"), [("none", 2), ("otel", 1)])
+def test_a_trace_above_all_that_a_composite_allows_can_never_pass(compat: Compat, capacity: int) -> None:
+    parts = [ERRORS.model_dump(by_alias=True, exclude_unset=True), RATE.model_dump(by_alias=True, exclude_unset=True)]
+    shares = [{"policy": part["name"], "percent": 50} for part in parts]
+    limit = {"max_total_spans_per_second": 2, "composite_sub_policy": parts, "rate_allocation": shares}
+    trace = counted([rows(span(1), span(2), span(3, status=FAILED))], WAIT, None)
+    first, *others = lines([vote(policy("c", "composite", **limit), compat, trace)])
+    assert first.endswith(f": no, 3 spans > capacity {capacity}: can never pass")
+    assert [line.endswith("can never pass") for line in others] == [False, True]
+    assert not vote(policy("c", "composite", **limit | {"max_total_spans_per_second": 6}), compat, trace).too_large
+
+
+def test_a_trace_that_ids_leave_out_is_told_so() -> None:
+    trace = counted([rows(span(1, status=FAILED))], WAIT, None)
+    shares = [Ids(to_percentage=50), Ids(from_percentage=50)]
+    found = [vote(ERRORS.model_copy(update={"ids": ids}), "none", trace) for ids in shares]
+    told = {vote.matched: line for vote, line in zip(found, lines(found), strict=True)}
+    assert ": no, its id is not among ids; met by span" in told[False]
+    assert "among" not in told[True]
+    assert [vote.left_out for vote in found] == [not vote.matched for vote in found]
+
+
 def test_what_came_too_late_is_apart() -> None:
     """Rows behind the deadline, of an envelope that has others too, and envelopes that came when it was reached."""
     early, mixed, late = rows(span(1)), rows(span(2), span(3)), rows(span(4, status=FAILED), now=WAIT)
