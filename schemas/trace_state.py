@@ -54,9 +54,9 @@ _TH = re.compile(_OT + rb"th:([0-9a-fA-F]{1,14})(?=[;, \t]|$)")
 
 
 def randomness_of_state(trace_state: bytes) -> int | None:
-    """The 56-bit `rv` of a tracestate's `ot` entry; None when it has none or an invalid one."""
-    found = _RV.search(trace_state)
-    return int(found[1], 16) if found else None
+    """The 56-bit `rv` of a tracestate's `ot` entry; None when it has none or an invalid one, or is itself invalid."""
+    found = _said(_RV, trace_state)
+    return int(found, 16) if found else None
 
 
 def randomness_of_id(trace_id: bytes) -> int:
@@ -65,9 +65,15 @@ def randomness_of_id(trace_id: bytes) -> int:
 
 
 def threshold_of_state(trace_state: bytes) -> int:
-    """The 56-bit `th` of a tracestate's `ot` entry; 0 when it has none or an invalid one."""
-    found = _TH.search(trace_state)
-    return int(found[1].ljust(2 * _RANDOM_BYTES, b"0"), 16) if found else 0
+    """The 56-bit `th` of a tracestate's `ot` entry; 0 when it has none or an invalid one, or is itself invalid."""
+    found = _said(_TH, trace_state)
+    return int(found.ljust(2 * _RANDOM_BYTES, b"0"), 16) if found else 0
+
+
+def _said(what: re.Pattern[bytes], trace_state: bytes) -> bytes:
+    """What an expression finds in a valid tracestate, b"" for nothing. Few have an `ot`: only those are taken apart."""
+    found = what.search(trace_state)
+    return found[1] if found and members(trace_state) is not None else b""
 
 
 def threshold_text(threshold: int) -> str:

@@ -118,9 +118,12 @@ def _states(envelope: Envelope) -> list[tuple[bytes, int]]:
     columns = SpanColumns({})
     columns.scan(envelope.body, envelope.ends, envelope.starts)
     cells, width, found = columns.cells, columns.width, []
+    said: dict[bytes, int | None] = {b"": None}  # the spans of a trace share theirs
     for at in range(0, columns.rows * width, width):
         state = columns.data[cells[at + TRACE_STATE] : cells[at + TRACE_STATE + 1]]
-        random = randomness_of_state(state) if state else None
+        if state not in said:
+            said[state] = randomness_of_state(state)
+        random = said[state]
         if random is None:
             random = randomness_of_id(columns.data[cells[at + TRACE_ID] : cells[at + TRACE_ID + 1]])
         found.append((state, random))

@@ -23,6 +23,11 @@ THRESHOLDS = st.integers(0, (1 << 56) - 1)
         (b"ot=th:xyz", 0),
         (b"got=th:8", 0),
         (b"a=ot,b=th:8", 0),
+        (b"k=,ot=th:8", 0),  # invalid: all of it is discarded (Trace Context, section 3.3.1.1)
+        (b"ot=th:8,K=v", 0),
+        (b"ot=th:8,ot=th:8", 0),
+        (b",".join([b"ot=th:8", *(b"k%d=v" % n for n in range(32))]), 0),
+        (b"ot=th:8, ,a=1\t", 1 << 55),
     ],
 )
 def test_the_threshold_of_a_tracestate(state: bytes, threshold: int) -> None:

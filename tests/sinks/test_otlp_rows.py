@@ -79,6 +79,7 @@ def sent_span(state: str, threshold: int, trace_id: bytes = ID, consistent: bool
         ("ot=th:c", 1 << 55, "ot=th:c", 4.0),  # never lower than what came in
         ("ot=th:c;rv:ffffffffffffff", 0, "ot=th:c;rv:ffffffffffffff", 4.0),  # kept for certain, of what a head left
         ("K=v", 1 << 55, "K=v", 2.0),  # invalid: left alone
+        ("K=v,ot=th:c;rv:00000000000000", 1 << 55, "K=v,ot=th:c;rv:00000000000000", 2.0),  # and not believed
         ("ot=rv:00000000000000", 1 << 55, "ot=rv:00000000000000", 2.0),  # R < T: it would deny that it was kept
     ],
 )

@@ -19,7 +19,7 @@ from processors.sampling.probability import (
     salted,
     threshold_of,
 )
-from schemas.trace_state import randomness_of_id, randomness_of_state
+from schemas.trace_state import members, randomness_of_id, randomness_of_state
 
 IDS = 100_000
 SIGMAS = 4.5  # one false alarm in about 150,000 runs; the seed is fixed anyway
@@ -94,6 +94,8 @@ def test_randomness_is_the_last_56_bits_of_the_id() -> None:
         (b"not=rv:6e6d1a75832a2f", None),
         (b"rv:6e6d1a75832a2f", None),
         (b"a=ot=rv:6e6d1a75832a2f", None),
+        (b"k=,ot=rv:00000000000001", None),  # invalid: all of it is discarded
+        (b"ot=rv:00000000000001,a", None),
         (b"\xff\xfe,;=", None),
     ],
 )
@@ -102,7 +104,9 @@ def test_explicit_randomness(state: bytes, randomness: int | None) -> None:
 
 
 def reference_randomness(state: str) -> int | None:
-    """The same by splitting: list members, then the sub-keys of `ot`."""
+    """The same by splitting: list members, then the sub-keys of `ot`. An invalid tracestate has none."""
+    if members(state.encode()) is None:
+        return None
     for member in state.split(","):
         key, _, value = member.strip(" \t").partition("=")
         if key == "ot":
@@ -113,7 +117,7 @@ def reference_randomness(state: str) -> int | None:
     return None
 
 
-members = st.one_of(
+parts = st.one_of(
     st.text("otrvh:;= 0a", max_size=12),
     st.tuples(
         st.sampled_from(["ot", "o", "vendor"]),
@@ -122,7 +126,7 @@ members = st.one_of(
 )
 
 
-@given(st.lists(members, max_size=5).map(",".join))
+@given(st.lists(parts, max_size=5).map(",".join))
 def test_explicit_randomness_as_by_splitting(state: str) -> None:
     assert randomness_of_state(state.encode()) == reference_randomness(state)
 
