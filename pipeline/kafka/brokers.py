@@ -51,6 +51,10 @@ class Brokers:
         # Its metadata may be asked of a broker that hangs: another one must have its turn before a session is over.
         self._asking._client._request_timeout_ms = round(self._kafka.session_timeout * 1000 / 2)
 
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What keeps the metadata of the clients that are its own up to date."""
+        return [self._asking._client._sync_task, self.admin._client._sync_task]
+
     async def close(self) -> None:
         """Disconnect, the role's consumer first. Does not raise."""
         for client, end in (

@@ -210,6 +210,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         await self.brokers.start(self.consumer)
         await self._count_others()
         await self.consumer.start()
+        for task in (self.consumer._client._sync_task, *self.brokers.tasks()):
+            task.add_done_callback(self._blind)
         self._answered = time.monotonic()
         self.add_future(self._fetch())
         self.add_future(self._ask_brokers())
@@ -227,6 +229,11 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         if self._closing:
             await asyncio.wait(self._closing.values(), timeout=CLOSE_LIMIT)
         await self.brokers.close()
+
+    def _blind(self, task: asyncio.Task[None]) -> None:
+        """Without its task for metadata a client waits for ever for a leader that moved; aiokafka tells nobody."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.add_future(self.crash(error))
 
     def _due(self) -> list[float]:
         """When leases commit; unknown while one is taken over: its partitions wait for the fetch that is under way."""

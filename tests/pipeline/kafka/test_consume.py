@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -440,6 +441,23 @@ async def test_a_fetcher_that_died_in_silence_stops_the_worker(
         with pytest.raises(Unavailable, match=f"{source}/0: nothing fetched from 0 on, it ends at 51; it has stood"):
             await asyncio.wait_for(worker.wait(), DEADLINE)
         assert (REGISTRY.get_sample_value("tailrace_stalled_seconds", {"role": "copy"}) or 0) > 3.0
+
+
+@pytest.mark.parametrize("whose", ["consumer", "brokers._asking", "brokers.admin"])
+async def test_a_metadata_task_that_died_in_silence_stops_the_worker(
+    kafka: Kafka, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    """Whoever looks for a leader that moved would wait for ever, the watchdog too."""
+    async with copying(kafka, topics, watchdog=0.0) as (worker, group):
+
+        async def died(*_: object) -> None:
+            raise RuntimeError("an answer that does not decode")
+
+        client = attrgetter(whose)(group)._client
+        monkeypatch.setattr(client, "_metadata_update", died)
+        client.force_metadata_update()
+        with pytest.raises(RuntimeError, match="does not decode"):
+            await asyncio.wait_for(worker.wait(), DEADLINE)
 
 
 async def test_only_the_leader_says_that_a_log_ends_before_the_position(
