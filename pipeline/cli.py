@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import Any
@@ -28,8 +29,19 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name == "worker":
+            signals_while_it_begins()
         found = vars(import_module(f"pipeline.commands.{cmd_name}")).values()
         return next(each for each in found if isinstance(each, click.Command) and each.name == cmd_name)
+
+
+def signals_while_it_begins() -> None:
+    """What a worker imports takes a second, after which it has handlers of its own.
+
+    Until then SIGTERM ends it with 0, or Kubernetes counts a failure, and `systemctl reload` does not end it.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # a SystemExit would be lost in callbacks of importlib
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -65,7 +64,6 @@ def worker(file: str, names: list[str], since: str | None, signals: list[str], a
       tailrace worker --config tailrace.yaml --role ingest --signals traces
       tailrace worker --config tailrace.yaml --role sink.elasticsearch --live
     """
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # `systemctl reload` of one that only begins must not end it
     from pipeline import process, roles
     from pipeline import worker as working
 

@@ -8,8 +8,10 @@ import os
 import socket
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
+from typing import TYPE_CHECKING
 
-from pipeline.config import Config
+if TYPE_CHECKING:
+    from pipeline.config import Config
 
 HASH_DIGITS = 12  # enough for a person to compare and for chance never to agree
 

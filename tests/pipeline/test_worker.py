@@ -178,15 +178,20 @@ def test_a_port_that_is_taken_may_be_free_after_a_restart(tmp_path: Path) -> Non
     assert f"{HOST}:{port}: Address already in use; another process has it" in done.stderr
 
 
-def test_a_reload_while_it_begins_does_not_end_it(tmp_path: Path) -> None:
-    """As `systemctl reload 'tailrace@*'` asks it of one that has just been started again."""
-    first = """
-from pipeline.commands import worker
-load = worker.loaded
-def loaded(file):
-    os.kill(os.getpid(), signal.SIGHUP)
-    return load(file)
-worker.loaded = loaded
+@pytest.mark.parametrize("module", ["pipeline.config", "pipeline.worker"])
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 0), ("SIGHUP", 78)])
+def test_a_signal_while_it_begins_is_no_failure(tmp_path: Path, module: str, number: str, code: int) -> None:
+    """As `systemctl reload 'tailrace@*'` asks it of one that has just been started again, or a rollout that goes on.
+
+    What it imports takes most of the time until it has begun.
+    """
+    first = f"""
+import sys
+class Comes:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.{number})
+sys.meta_path.insert(0, Comes())
 """
     done = of_the_command(tmp_path, first, telemetry={"port": -1})
-    assert done.returncode == 78, done.stderr
+    assert done.returncode == code, done.stderr

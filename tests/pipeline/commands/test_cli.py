@@ -39,11 +39,12 @@ from tests.services.servers import Elasticsearch, Jaeger, Kafka, Prometheus
 
 
 @pytest.fixture(autouse=True)
-def hanging_up() -> Iterator[None]:
-    """`worker` changes what SIGHUP does to its process, which is this one."""
-    before = signal.getsignal(signal.SIGHUP)
+def signals() -> Iterator[None]:
+    """`worker` changes what these do to its process, which is this one."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
