@@ -67,6 +67,7 @@ def test_a_duration_beyond_64_bits_is_compared_as_a_number(operator: str, litera
         ('IsMatch(attributes["k"], "^/api/v[0-9]$")', ["/api/v1"], ["/api/v10", "x/api/v1", None, 1]),
         ('IsMatch(attributes["k"], "5..")', ["503", 503, "x5yz"], [404, None, True]),
         ('IsMatch(attributes["k"], "a\\\\.b")', ["a.b"], ["axb"]),
+        ('IsMatch(attributes["k"], "")', ["", 0.0, 1e300], [float("nan"), float("inf"), float("-inf"), None]),
         ('not IsMatch(attributes["k"], "x")', ["y", None, 1], ["x", "axa"]),
         ('attributes["k"] == "a\\"b"', ['a"b'], ["a"]),
         ('attributes["k"] > 1 and attributes["k"] < 3', [2, 1.5], [1, 3, None]),
