@@ -120,11 +120,13 @@ def size(
     roles = [role.name for role in diagram(config)] if config else None
     regroup, alone = config is None or config.regroup != "never", config is not None and config.reads_whole_topics
     found = sizing.size(load, known, roles, regroup, alone)
+    partitions = config.kafka.partitions if config else None
+    needs_ingest = [f"{dotted(key)}: {rule}" for key, rule in config.needs_ingest] if config else []
     if as_json:
         answer = {"load": dataclasses.asdict(load), "size": dataclasses.asdict(found), "machine": known.machine}
+        if config:
+            answer["file"] = {"partitions": partitions, "needs_ingest": needs_ingest}
         click.echo(json.dumps(answer, indent=2))
     else:
-        partitions = config.kafka.partitions if config else None
-        needs_ingest = [f"{dotted(key)}: {rule}" for key, rule in config.needs_ingest] if config else []
         metrics = config is not None and bool(config.measured)
         click.echo("\n".join(sizing.lines(load, found, known, partitions, needs_ingest, metrics)))

@@ -98,6 +98,10 @@ async def _kafka(config: Config, roles: Sequence[Role]) -> AsyncIterator[Finding
         yield found
         return
     yield Finding(True, subject, "answers", time.monotonic() - began)
+    if len(config.kafka.bootstrap_servers) > 1:
+        for hint in await asyncio.gather(*map(_dead, config.kafka.bootstrap_servers)):
+            if hint is not None:
+                yield hint
     wanted = needed(config, [role.name for role in roles]) if config.kafka.transactions else []
     began = time.monotonic()
     lacking = await _answer(granted.missing(config, wanted), "rights")
@@ -124,8 +128,29 @@ async def _kafka(config: Config, roles: Sequence[Role]) -> AsyncIterator[Finding
         yield finding
     for acl in lacking:
         yield Finding(False, f"ACL {acl}", tools.remedy(config.kafka, acl))
-    if not lacking:
+    if lacking:
+        return
+    unguarded = await _answer(granted.unguarded(config), "ACLs")
+    if isinstance(unguarded, Finding):
+        yield unguarded
+    elif unguarded:
+        yield Finding(True, "ACLs", "these brokers have no authorizer: everybody may do everything", asked, hint=True)
+    else:
         yield Finding(True, "ACLs", f"all {len(wanted)} rights that the roles need", asked)
+
+
+async def _dead(server: str) -> Finding | None:
+    """A hint if this one of several addresses is not there; the others hide it, until they are away as well."""
+    host, _, port = server.rpartition(":")
+    try:
+        async with asyncio.timeout(CONNECT_LIMIT):
+            _reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    except TimeoutError:
+        return Finding(True, f"kafka {server}", f"no connection within {CONNECT_LIMIT:g} s; others answer", hint=True)
+    except OSError as error:
+        return Finding(True, f"kafka {server}", f"{in_words(error)}; others answer", hint=True)
+    writer.close()
+    return None
 
 
 async def _new_group(config: Config, role: Role, counts: Mapping[str, int]) -> Finding | None:

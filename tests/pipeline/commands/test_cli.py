@@ -479,7 +479,7 @@ def test_check_connect_where_everything_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = MINIMAL | {
-        "kafka": {"bootstrap_servers": kafka.bootstrap, "prefix": "cli-connect"},
+        "kafka": {"bootstrap_servers": [kafka.bootstrap, dead := f"{HOST}:{free_port()}"], "prefix": "cli-connect"},
         "inputs": [{"topic": "cli-raw.spans", "signal": "traces"}],
         "sinks": {
             "jaeger": {"endpoint": jaeger.otlp_http},
@@ -504,11 +504,14 @@ def test_check_connect_where_everything_is(
     result = run("check", path, "--connect")
     assert result.exit_code == 0, result.output
     assert "✗" not in result.output
+    assert f"! kafka {dead}: " in result.output
+    assert f"! kafka {kafka.bootstrap}" not in result.output
+    assert "! ACLs: these brokers have no authorizer" in result.output
     assert "min.insync.replicas" not in result.output + run("topics", path).output
     monkeypatch.setattr(internal, "REPLICATED", 1)  # as on three brokers
     for hinted in (run("check", path, "--connect"), run("topics", path)):
         assert hinted.exit_code == 0, hinted.output
-        (hint,) = [line for line in hinted.output.splitlines() if line.startswith("!") and "kafka.start" not in line]
+        (hint,) = [line for line in hinted.output.splitlines() if line.startswith("!") and "replicas" in line]
         assert "min.insync.replicas is below 2" in hint
         assert "cli-raw.spans, cli-connect.spans" in hint
     assert (

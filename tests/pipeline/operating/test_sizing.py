@@ -209,6 +209,9 @@ def test_a_file_that_needs_ingest_is_not_told_to_do_without(tmp_path: Path) -> N
     assert "there is no ingest" not in said
     assert "inputs[1].signal: regroup: never reads one topic of traces, and that is inputs[0]" in said
     assert "inputs[2].encoding: regroup: never reads otlp_proto alone; json needs ingest" in said
+    told = answer(*words)["file"]
+    assert told["partitions"] == 6
+    assert [reason.partition(":")[0] for reason in told["needs_ingest"]] == ["inputs[1].signal", "inputs[2].encoding"]
     for also, left in ([], "there is no ingest"), ([{"topic": "m", "signal": "metrics"}], "ingest reads metrics alone"):
         file.write_text(as_yaml(MINIMAL | {"inputs": [*inputs[:1], *also]}), encoding="utf-8")
         assert (
