@@ -181,7 +181,7 @@ def counting(rows: Sequence[Rows], decision_wait: int, after_root: int | None) -
     first: int | None = None
     deadline, trigger = 0, DECISION_WAIT
     for each in rows:
-        if first is not None and each.now is not None and each.now >= deadline:
+        if first is not None and each.now is not None and each.now > deadline:
             break
         seen.append(each)
         first = min(each.times) if first is None else min(first, *each.times)

@@ -1,7 +1,7 @@
 """The sample protocol of one partition: two cursors on one log, as a pure state machine.
 
-Rows enter at the *head*, are counted and become evidence; a trace is decided when the stream clock reaches its
-deadline. The *tail* passes the same rows again, in log order, once every trace in a record has a verdict, and
+Rows enter at the *head*, are counted and become evidence; a trace is decided when the stream clock has passed
+its deadline. The *tail* passes the same rows again, in log order, once every trace in a record has a verdict, and
 forwards the kept ones. The committed offset is the tail. `burst` returns what goes into one transaction: outputs,
 verdicts made since the last burst, the checkpoint and the tails. docs/adr/0003 has the invariants:
 
@@ -501,7 +501,7 @@ class Window:
         if now is None or self._pending_bytes >= most:
             return
         heads = self._heads()
-        while count := self._traces.list_due(now):
+        while count := self._traces.list_due(now - 1):  # a row at `now` may still come, and one at the deadline counts
             place, kept = 0, list[int]()
             while place < count and self._pending_bytes < most:
                 end = min(count, place + 1 + (most - self._pending_bytes) // DECISION_OVERHEAD)

@@ -148,11 +148,12 @@ def test_a_trace_that_ids_leave_out_is_told_so() -> None:
 
 
 def test_what_came_too_late_is_apart() -> None:
-    """Rows behind the deadline, of an envelope that has others too, and envelopes that came when it was reached."""
-    early, mixed, late = rows(span(1)), rows(span(2), span(3)), rows(span(4, status=FAILED), now=WAIT)
+    """Rows behind the deadline, of an envelope that has others too, and envelopes that came when it had passed."""
+    early, mixed, late = rows(span(1)), rows(span(2), span(3)), rows(span(4, status=FAILED), now=WAIT + 1)
     mixed.times[1] = WAIT + 1
-    trace = counted([early, mixed, late], WAIT, None)
-    assert [len(each.envelope) for each in trace.rows] == [1, 1]
+    on_time = rows(span(5), at=WAIT, now=WAIT)
+    trace = counted([early, mixed, on_time, late], WAIT, None)
+    assert [len(each.envelope) for each in trace.rows] == [1, 1, 1]
     assert [(len(each.envelope), failed(each)) for each in trace.later] == [(1, 0), (1, 1)]
 
 
@@ -218,7 +219,7 @@ def test_parts_of_one_name_vote_by_what_each_knows() -> None:
 
 
 def test_what_came_after_the_deadline_is_no_evidence() -> None:
-    late = rows(span(2, status=FAILED), at=5, now=WAIT + 5)  # it says an early time, but the trace was decided
+    late = rows(span(2, status=FAILED), at=5, now=WAIT + 6)  # it says an early time, but the trace was decided
     ahead = rows(span(3, status=FAILED), at=WAIT + 6, now=0)  # it was read early, but belongs behind the deadline
     trace = counted([rows(span(1), at=5), ahead, late], WAIT, None)
     assert (trace.first, trace.deadline, trace.trigger) == (5, WAIT + 5, DECISION_WAIT)

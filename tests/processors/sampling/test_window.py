@@ -974,15 +974,31 @@ def test_a_trace_is_decided_after_its_root() -> None:
     pair = Pair(settings=replace(SETTINGS, wait_after_root=3_000))
     pair.spans(0, "A1")
     pair.logs(0)
-    quiet(pair, 2.999)
+    quiet(pair, 3)
     owner = pair.own().read()
     assert owner.window.undecided == 1
-    quiet(pair, 3)
+    quiet(pair, 3.001)
     owner.settle()
     assert pair.verdicts() == {"A": [""]}
     pair.spans(4, "A2!")
     quiet(pair, DUE)
     assert owner.settle().kept_spans == []
+
+
+@pytest.mark.parametrize("order", [[SPANS, LOGS] * 4, [SPANS] * 4 + [LOGS] * 4], ids=["in-turn", "spans-first"])
+def test_a_row_at_its_deadline_is_evidence_whichever_topic_is_read_first(order: list[str]) -> None:
+    """A row that is behind its partition's mark has the mark's time, which may be the deadline to the millisecond."""
+    pair = Pair()
+    pair.spans(0, "A1")
+    pair.logs(0)
+    quiet(pair, WAIT / 1000)
+    pair.spans(WAIT / 1000 - 0.1, "A2!", mark=WAIT / 1000, append=WAIT / 1000)
+    quiet(pair, 100)
+    owner = pair.own()
+    for topic in order:
+        owner.read(topic, count=1)
+    owner.settle()
+    assert pair.verdicts() == {"A": ["errors"]}
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
