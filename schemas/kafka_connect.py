@@ -25,7 +25,9 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 PATIENCE = 1.0  # seconds until the others are asked too: TLS and SASL take some round trips, between continents too
 STEPS = 10  # of PATIENCE
-RECONNECT_LEAST, RECONNECT_MOST = 0.05, 1.0  # seconds, doubled each time, as Kafka's reconnect.backoff.ms and .max.ms
+# Seconds, doubled each time, as Kafka's reconnect.backoff.ms and .max.ms; but aiokafka waits for them under the one
+# lock of a client, before which connections to other brokers queue up.
+RECONNECT_LEAST, RECONNECT_MOST = 0.05, 0.2
 CONNECT_LIMIT = 10.0  # seconds for TCP and TLS, as Kafka's socket.connection.setup.timeout.ms
 LOGIN = ("security_protocol", "sasl_mechanism", "sasl_plain_username", "sasl_plain_password")
 """What tells clients apart that are not refused together."""

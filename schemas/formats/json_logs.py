@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -343,16 +343,12 @@ def _body(found: dict[str, list[Field]], record: LogRecord) -> bool:
 
 
 def _trace(found: dict[str, list[Field]], record: LogRecord) -> bytes:
-    context: TraceContext | None = None
-    for field in found.get("trace", ()):
-        if field.name in _LOOSE and not (isinstance(field.value, str) and _WHOLE(field.value)):
-            continue
-        context = trace_context(field.value, decimal=field.name in _DECIMAL)
-        if context is not None:
-            _forget(field, context.trace_id)
-            break
+    fields = found.get("trace", [])
+    context = _trace_of(fields if not fields or not fields[-1].is_general else [f for f in fields if not f.is_general])
     if context is None and record.body.HasField("string_value"):
         context = context_in_text(record.body.string_value)
+    if context is None:
+        context = _trace_of([field for field in fields if field.is_general])
     if context is None:
         return b""
     record.trace_id, record.span_id = context.trace_id, context.span_id
@@ -368,6 +364,18 @@ def _trace(found: dict[str, list[Field]], record: LogRecord) -> bytes:
     if flags is not None:
         record.flags = flags
     return context.trace_id
+
+
+def _trace_of(fields: Sequence[Field]) -> TraceContext | None:
+    """That of the first that has one."""
+    for field in fields:
+        if field.name in _LOOSE and not (isinstance(field.value, str) and _WHOLE(field.value)):
+            continue
+        context = trace_context(field.value, decimal=field.name in _DECIMAL)
+        if context is not None:
+            _forget(field, context.trace_id)
+            return context
+    return None
 
 
 def _forget(field: Field, identity: bytes) -> None:

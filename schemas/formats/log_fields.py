@@ -60,6 +60,8 @@ CONTEXTS = frozenset(
     {"mdc", "contextmap", "contextdata", "properties", "context", "ctx", "fields", "extra", "metadata", "namedtags",
      "otel", "opentelemetry", "spancontext", "headers", "attributes", "labels"}
 )  # fmt: skip
+#: Those of them, and spans, that may be of something else, as of a request that the log is about.
+_GENERAL = frozenset({"metadata", "headers", "attributes", "labels"})
 _OF_CONTEXT = frozenset({"trace", "span", "flags"})
 SCOPES = "Scopes"  # .NET's, written like this alone: elsewhere scopes are OAuth's and others'
 _SPANS = "spans"  # of Rust's tracing: those that the log's is in, and it, last
@@ -67,6 +69,8 @@ _PAIR = {"key", "value"}  # an entry of Log4j2's contextMap with propertiesAsLis
 LAYER = 100  # more than any meaning has names: what is around a log comes after all that is in it
 _NESTING = (dict, list)
 _INSIDE = 0.5  # a name in a context comes after the same one at the top
+_APART = LAYER // 2  # more than any meaning has names: what is in a general one comes after all others of its layer
+_RUST = {"target", "span"}  # beside its spans stands one of these
 
 
 class Field(NamedTuple):
@@ -82,6 +86,11 @@ class Field(NamedTuple):
         """Its meaning is elsewhere now: it is no attribute any more."""
         del self.owner[self.key]
 
+    @property
+    def is_general(self) -> bool:
+        """Whether it may be of something else than the log."""
+        return self.rank % LAYER >= _APART
+
 
 def fields_of(value: dict[str, Any], layers: Mapping[str, int]) -> dict[str, list[Field]]:
     """Members by meaning, best first; `layers` says how far outside the log a name is, from 1."""
@@ -90,7 +99,7 @@ def fields_of(value: dict[str, Any], layers: Mapping[str, int]) -> dict[str, lis
         name, after = normal(key), LAYER * layers[key] if key in layers else 0
         if (meaning := _MEANING.get(name)) is not None:
             found.setdefault(meaning[0], []).append(Field(meaning[1] + after, name, value, key, member))
-        if isinstance(member, _NESTING):
+        if isinstance(member, _NESTING) and (name != _SPANS or not _RUST.isdisjoint(value)):
             _add_nested(found, key, name, member, after)
     for several in found.values():
         if len(several) > 1:
@@ -135,11 +144,11 @@ def _add_nested(found: dict[str, list[Field]], key: str, name: str, member: Any,
                 field = Field(meaning[1] + after, inner, owner, inner_key, owner[inner_key])
                 found.setdefault(meaning[0], []).append(field)
         if name in CONTEXTS:
-            _add_context(found, member, after)
+            _add_context(found, member, after + _APART * (name in _GENERAL))
     elif key == SCOPES or name == _SPANS or name in CONTEXTS:
         for entry in reversed(member):  # the innermost first
             if isinstance(entry, dict):
-                _add_context(found, entry, after)
+                _add_context(found, entry, after + _APART * (name in _GENERAL))
 
 
 def _add_context(found: dict[str, list[Field]], context: dict[str, Any], after: int) -> None:

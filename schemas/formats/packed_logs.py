@@ -1,8 +1,9 @@
 """A log inside a log: an application's JSON in what shippers, brokers and formatters have around it.
 
 It is a text of JSON under one of TEXTS, behind a container runtime's `TIME stdout F ` or syslog's `@cee:` too; or an
-object under one of OBJECTS, beside which stands no message. The innermost of DEPTH levels wins, whatever the others
-call their own.
+object under one of OBJECTS, beside which stands no message. Under names that others use too (OF_OTHERS) it is one
+only if it has a message and a severity: else it is what the message is about. The innermost of DEPTH levels wins,
+whatever the others call their own.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from schemas.formats.log_fields import meaning_of, normal
 
 #: Docker and Fluent Bit; Logstash, Vector, Filebeat and journald; rsyslog; GELF.
 TEXTS = frozenset({"log", "message", "msg", "shortmessage"})
-#: Filebeat, Fluent Bit's `Merge_Log_Key` as its documentation has it, OpenShift, loguru.
-OBJECTS = frozenset({"json", "logprocessed", "structured", "record"})
+#: Filebeat, Fluent Bit's `Merge_Log_Key` as its documentation has it, OpenShift, loguru, Google Cloud's export.
+OBJECTS = frozenset({"json", "logprocessed", "structured", "record", "jsonpayload"})
+OF_OTHERS = frozenset({"msg", "shortmessage", "structured", "record", "jsonpayload"})
+_LOGURU = "text"  # beside its record
 DEPTH = 3  # a logger's, in a runtime's, in a shipper's, in a broker's
 _CONNECT = {"schema", "payload"}  # Kafka Connect's JsonConverter writes these two
 _VECTOR = {"log"}  # Vector's native_json writes this one
@@ -41,6 +44,7 @@ def unpacked(value: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
         around.append(rest)
     layers: dict[str, int] = {}
     for layer, rest in enumerate(reversed(around), 1):
+        value = {name: member for name, member in value.items() if name not in rest or member not in (None, "")}
         outer = {name: member for name, member in rest.items() if name not in value}
         hidden = {name: member for name, member in rest.items() if name in value and member != value[name]}
         if hidden:
@@ -54,10 +58,11 @@ def _inside(value: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | No
     """The log inside an object, and what else the object has; None if there is no such log."""
     for key, member in value.items():
         if isinstance(member, str):
-            if "{" not in member or normal(key) not in TEXTS or (before := _BEFORE.match(member)) is None:
+            name = normal(key)
+            if "{" not in member or name not in TEXTS or (before := _BEFORE.match(member)) is None:
                 continue
             inner = _read(member[before.end() :])
-            if inner is not None:
+            if inner is not None and (name not in OF_OTHERS or _is_whole(inner)):
                 return inner, {name: text for name, text in before.groupdict().items() if text} | _without(value, key)
         elif isinstance(member, dict) and _is_log(normal(key), member, value):
             return member, _without(value, key)
@@ -82,7 +87,18 @@ def _is_log(name: str, member: dict[str, Any], value: dict[str, Any]) -> bool:
         return False
     if any(isinstance(beside, str) and meaning_of(key) == "body" for key, beside in value.items()):
         return False
-    return any(meaning_of(key) in _SAYS_A_LOG and normal(key) != "status" for key in member)
+    if name == "record" and not isinstance(value.get(_LOGURU), str):
+        return False
+    return _is_whole(member) if name in OF_OTHERS else bool(_said(member) & _SAYS_A_LOG)
+
+
+def _said(member: dict[str, Any]) -> set[str]:
+    return {meaning_of(key) for key in member if normal(key) != "status"}
+
+
+def _is_whole(member: dict[str, Any]) -> bool:
+    """Whether it is a log of its own, and not what one is about."""
+    return _said(member) >= {"body", "severity"}
 
 
 def _without(value: dict[str, Any], key: str) -> dict[str, Any]:

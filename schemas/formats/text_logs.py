@@ -35,7 +35,7 @@ from schemas.severity import DEBUG, ERROR, TRACE, UNSPECIFIED, severity_number, 
 _DAY = "Mon|Tue|Wed|Thu|Fri|Sat|Sun"
 _MONTH = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 _ISO = r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d"
-_JUL = rf"(?:{_MONTH}) \d\d, \d{{4}} \d{{1,2}}:\d\d:\d\d [AP]M "
+_JUL = rf"(?:{_MONTH}) \d{{1,2}}, \d{{4}} \d{{1,2}}:\d\d:\d\d [AP]M "
 #: How the first line of a log may begin, so that later lines which begin alike are logs of their own.
 STARTS = tuple(
     re.compile(pattern)

@@ -556,6 +556,19 @@ def test_bodies_of_rusts_tracing() -> None:
     assert record(fields | {"event": "first"}).body.string_value == "first"
 
 
+@pytest.mark.parametrize("own", [{"mdc": {"trace_id": HEX}}, {"message": f"x trace_id={HEX}"}])
+@pytest.mark.parametrize("name", ["metadata", "headers", "attributes", "labels"])
+def test_a_loggers_own_context_goes_before_what_may_be_of_a_request(own: dict[str, Any], name: str) -> None:
+    assert one({name: {"traceId": "e" * 32}} | own).trace_id == TRACE
+
+
+def test_spans_that_a_log_is_about_are_left_alone() -> None:
+    """An exporter's, for instance: only Rust's tracing tells with them where the log is."""
+    fields = {"msg": "exported", "spans": [{"trace_id": HEX}, {"trace_id": "e" * 32}]}
+    assert one(fields).trace_id == b""
+    assert attributes(fields) == {"spans": fields["spans"]}
+
+
 def test_bodies_of_googles_log_entries() -> None:
     assert record({"textPayload": "text", "severity": "ERROR"}).body.string_value == "text"
     fields = {"jsonPayload": {"message": "text", "k": 1}, "logName": "projects/p/logs/x"}
@@ -711,7 +724,10 @@ def test_what_only_looks_like_json_inside_log_is_text() -> None:
         {"X-Cloud-Trace-Context": f"{HEX}/{int(SPAN_HEX, 16)};o=1"},
         {"operation_Id": HEX, "span_id": SPAN_HEX},
         {"spans": [{"trace_id": HEX, "span_id": SPAN_HEX}, {"name": "inner"}], "span": {"name": "inner"}},  # Rust
-        {"spans": [{"span_id": SPAN_HEX[::-1], "trace_id": HEX}, {"trace_id": HEX, "span_id": SPAN_HEX}]},
+        {
+            "spans": [{"span_id": SPAN_HEX[::-1], "trace_id": HEX}, {"trace_id": HEX, "span_id": SPAN_HEX}],
+            "target": "shop",
+        },
         {"openTelemetry": {"traceId": HEX, "spanId": SPAN_HEX}},
         {"otel.trace_id": HEX, "otel.span_id": SPAN_HEX},
         {"otel": {"trace_id": HEX, "span_id": SPAN_HEX}},

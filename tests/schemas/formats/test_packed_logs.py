@@ -54,6 +54,54 @@ def test_it_is_found_and_wins(fields: dict[str, Any], left: dict[str, Any]) -> N
     assert attributes(fields) == left
 
 
+OTHER = "f" * 31 + "e"
+PAYLOADS = [
+    {"code": 13, "status": "OK", "details": []},
+    {"severity": "low", "level": "debug", "cve": "2024-1"},
+    {"trace_id": OTHER, "event": "charge.failed"},
+    {"date": "2019-01-01T00:00:00Z", "service": "pay", "status": "ok"},
+    {},
+]
+
+
+@pytest.mark.parametrize("name", ["msg", "short_message"])
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_what_a_log_is_about_is_no_log(name: str, payload: dict[str, Any]) -> None:
+    """Loggers write the payload of a call as their message; it says nothing of the log."""
+    text = json.dumps(payload)
+    log = record({"level": "error", "time": NOON, "trace_id": HEX, name: text})
+    assert (log.severity_number, log.body.string_value, log.trace_id) == (17, text, TRACE)
+    assert log.time_unix_nano == NOON * 10**9
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"record": {"id": 5, "level": "info", "message": "inserted", "trace_id": OTHER}},
+        {"structured": {"trace_id": OTHER}},
+        {"jsonPayload": {"trace_id": OTHER}},
+    ],
+)
+def test_an_object_that_a_log_is_about_is_no_log(about: dict[str, Any]) -> None:
+    log = record({"level": "error", "op": "insert", "trace_id": HEX} | about)
+    assert (log.severity_number, log.trace_id) == (17, TRACE)
+
+
+def test_the_log_within_googles_entry() -> None:
+    """What the application says goes before what the agent took it for."""
+    log = record({"jsonPayload": APP, "severity": "DEFAULT", "timestamp": "2024-01-01T13:00:00Z"})
+    assert (log.severity_number, log.body.string_value, log.trace_id) == (17, "boom", TRACE)
+
+
+@pytest.mark.parametrize("empty", ["", None])
+def test_what_the_inside_leaves_empty_the_outside_says(empty: Any) -> None:
+    inside = {"msg": "boom", "level": empty, "trace_id": empty}
+    fields = {"log": json.dumps(inside), "level": "error", "trace_id": HEX}
+    log = record(fields)
+    assert (log.severity_number, log.trace_id) == (17, TRACE)
+    assert attributes(fields) == {}
+
+
 def test_loguru() -> None:
     inner = {
         "level": {"icon": "x", "name": "ERROR", "no": 40},
