@@ -29,7 +29,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        if cmd_name == "worker":
+        if cmd_name == "worker" and sys.argv[1:2] == ["worker"]:  # of a process that is one: not where help is listed
             signals_while_it_begins()
         found = vars(import_module(f"pipeline.commands.{cmd_name}")).values()
         return next(each for each in found if isinstance(each, click.Command) and each.name == cmd_name)

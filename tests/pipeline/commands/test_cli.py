@@ -72,6 +72,14 @@ def test_help_has_an_example(words: list[str]) -> None:
     assert f"tailrace {' '.join(words)}".strip() in result.output.replace("Usage: ", "", 1)
 
 
+@pytest.mark.parametrize("words", [("--help",), ("worker", "--help")])
+def test_a_process_that_is_no_worker_keeps_its_signals(words: tuple[str, ...]) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
+    result = CliRunner().invoke(commands.cli, words)
+    assert "worker" in result.output
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
+
+
 def test_version() -> None:
     assert run("--version").output.startswith("tailrace ")
 
