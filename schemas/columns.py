@@ -54,6 +54,20 @@ def clamped(values: array[int], least: int, most: int) -> array[int]:
 
 @cython.boundscheck(False)
 @cython.wraparound(False)
+def moved(column: array[int], by: int) -> array[int]:
+    """A column of positions, each `by` bytes further on, or back if that is negative."""
+    found = array("I", bytes(4 * len(column)))
+    into: cython.uint[::1] = found
+    theirs: cython.const[cython.uint][::1] = column
+    distance: cython.Py_ssize_t = by
+    row: cython.Py_ssize_t
+    for row in range(len(theirs)):
+        into[row] = theirs[row] + distance
+    return found
+
+
+@cython.boundscheck(False)
+@cython.wraparound(False)
 def numbers_of(column: array[int], rows: array[int]) -> array[int]:
     """The 32-bit entries of these rows."""
     found = array("I", bytes(4 * len(rows)))

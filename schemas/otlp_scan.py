@@ -93,6 +93,7 @@ _FLAGS_TAG = cython.declare(cython.int, 0x85)  # first byte of the two-byte tag 
 _KEY_LISTS = cython.declare(cython.int, 256)
 _FIELDS = cython.declare(cython.int, 32)  # above the highest field number of a message in a message
 _COLUMNS = cython.declare(cython.Py_ssize_t, 6)  # of a row of `RawRows`
+_HEADER = cython.declare(cython.Py_ssize_t, 5)  # numbers of each header that came by
 _SETS = cython.declare(cython.Py_ssize_t, 32)  # of headers of a level that are looked for, by some of their bytes
 _WAYS = cython.declare(cython.Py_ssize_t, 4)  # headers in each: those of a service's pods differ by some bytes
 _NAMELESS = cython.declare(cython.uchar, 1)  # what a row of `RawRows` is; 0: in no way apart
@@ -848,8 +849,8 @@ class RawRows(Wire):
     _row_kind: cython.int
     _pair_kind: cython.int
     _table: cython.int[::1]
-    # Headers that came by, five numbers each: where the run of bytes before the rows lies and how long it is, the run
-    # behind them likewise, and its number, -1: none. Most messages have one that came before.
+    # Headers that came by, _HEADER numbers each: where the run of bytes before the rows lies and how long it is, the
+    # run behind them likewise, and its number, -1: none. Most messages have one that came before.
     _seen: cython.longlong[::1]
     _next_way: cython.Py_ssize_t
     _columns: cython.uint[::1]  # _COLUMNS numbers a row
@@ -875,7 +876,7 @@ class RawRows(Wire):
         self._row_kind = _KINDS[f"opentelemetry.proto.{'trace.v1.Span' if self._traces else 'logs.v1.LogRecord'}"]
         self._pair_kind = _KINDS["opentelemetry.proto.common.v1.KeyValue"]
         self._table = _KIND_TABLE
-        self._seen = array("q", bytes(8 * 5 * 3 * _SETS * _WAYS))
+        self._seen = array("q", bytes(8 * _HEADER * 3 * _SETS * _WAYS))
         self._columns = array("I", bytes(4 * _COLUMNS * _ROWS))
         self._row_keys = array("Q", bytes(8 * _ROWS))
         self._row_is = array("B", bytes(_ROWS))
@@ -891,7 +892,7 @@ class RawRows(Wire):
         count: cython.Py_ssize_t
         self._count = 0
         self._resource_numbers, self._scope_numbers = {}, {}
-        for number in range(4, len(self._seen), 5):
+        for number in range(4, len(self._seen), _HEADER):
             self._seen[number] = -1  # they lay in other data
         self.bad = []
         for number in range(len(ends)):
@@ -1071,15 +1072,15 @@ class RawRows(Wire):
         while at < end:
             mixed = (mixed * 31 + p[at]) & _LOW_32
             at += step
-        place = (level * _SETS + cython.cast(cython.Py_ssize_t, mixed % _SETS)) * _WAYS * 5
+        place = (level * _SETS + cython.cast(cython.Py_ssize_t, mixed % _SETS)) * _WAYS * _HEADER
         for way in range(_WAYS):
-            at = place + 5 * way
+            at = place + _HEADER * way
             if self._seen[at + 4] < 0:
                 return -at
             if size <= self._seen[at + 1] and _same(p, pos, self._seen[at], size):
                 return at
         self._next_way = (self._next_way + 1) % _WAYS
-        return -(place + 5 * self._next_way)
+        return -(place + _HEADER * self._next_way)
 
     @cython.cfunc
     @cython.boundscheck(False)

@@ -10,9 +10,10 @@ from itertools import accumulate
 from operator import sub
 from typing import NamedTuple, overload
 
+from schemas.columns import moved
 from schemas.envelope import Places
 from schemas.raw_message import UnreadBatch
-from schemas.record_batch import RecordColumns, moved
+from schemas.record_batch import RecordColumns
 
 Unpack = Callable[[bytes], bytes]
 
@@ -45,6 +46,11 @@ class Source(NamedTuple):
     def read(self) -> bytes:
         """Its bytes, unpacked."""
         return self.packed.piece(self.start, self.end)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is no other piece."""
+        return self.end - self.start == self.packed.size
 
     @property
     def size(self) -> int:
@@ -121,7 +127,7 @@ class Records(Sequence[RawRecord]):
         """One behind the other, at least one."""
         if len(several) == 1:
             return several[0]
-        sources = [each.source for each in several if each.source is not None and each.source.end == len(each.data)]
+        sources = [each.source for each in several if each.source is not None and each.source.is_whole]
         offsets, timestamps, starts, ends = array("q"), array("q"), array("I"), array("I")
         unread: dict[int, UnreadBatch] = {}
         at = 0

@@ -134,17 +134,3 @@ class RecordColumns:
         if self._value > cython.cast(cython.ulonglong, end - pos):
             raise ValueError("a record ends too early")
         return pos
-
-
-@cython.boundscheck(False)
-@cython.wraparound(False)
-def moved(column: array[int], by: int) -> array[int]:
-    """A column of positions, each `by` bytes further on, or back if that is negative."""
-    found = array("I", bytes(4 * len(column)))
-    into: cython.uint[::1] = found
-    theirs: cython.const[cython.uint][::1] = column
-    distance: cython.Py_ssize_t = by
-    row: cython.Py_ssize_t
-    for row in range(len(theirs)):
-        into[row] = theirs[row] + distance
-    return found

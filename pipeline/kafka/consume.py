@@ -81,9 +81,11 @@ def pieces(lengths: Sequence[int]) -> Iterator[slice]:
         yield slice(first, len(lengths))
 
 
-def _lengths(records: Sequence[ConsumerRecord]) -> list[int]:
-    """Bytes of each value."""
-    return records.lengths() if isinstance(records, Records) else [len(record.value or b"") for record in records]
+def _pieces(records: Sequence[ConsumerRecord]) -> Iterator[slice]:
+    """Those of what a fetch returned; of columns that are small together nobody looks at each."""
+    if not isinstance(records, Records):
+        return pieces([len(record.value or b"") for record in records])
+    return iter([slice(len(records))]) if len(records.data) <= PIECE_BYTES else pieces(records.lengths())
 
 
 def name_of(unit: Hashable) -> str:
@@ -263,7 +265,7 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 Fetched(unit, lease, self._assignment, partition, records[piece])
                 for partition, records in batches.items()
                 if (lease := self._leases.get(unit := self._unit(partition))) is not None
-                for piece in pieces(_lengths(records))
+                for piece in _pieces(records)
             ]
             batches.clear()  # pieces are copies of what they are cut from
             self._in_hand.update(item.partition for item in fetched)

@@ -343,12 +343,12 @@ def _body(found: dict[str, list[Field]], record: LogRecord) -> bool:
 
 
 def _trace(found: dict[str, list[Field]], record: LogRecord) -> bytes:
-    fields = found.get("trace", [])
-    context = _trace_of(fields if not fields or not fields[-1].is_general else [f for f in fields if not f.is_general])
+    fields = found.get("trace", ())
+    context = _trace_of(fields, general=False)
     if context is None and record.body.HasField("string_value"):
         context = context_in_text(record.body.string_value)
     if context is None:
-        context = _trace_of([field for field in fields if field.is_general])
+        context = _trace_of(fields, general=True)
     if context is None:
         return b""
     record.trace_id, record.span_id = context.trace_id, context.span_id
@@ -366,9 +366,11 @@ def _trace(found: dict[str, list[Field]], record: LogRecord) -> bytes:
     return context.trace_id
 
 
-def _trace_of(fields: Sequence[Field]) -> TraceContext | None:
-    """That of the first that has one."""
+def _trace_of(fields: Sequence[Field], general: bool) -> TraceContext | None:
+    """That of the first that has one, of those that are `general` or of the others."""
     for field in fields:
+        if field.is_general != general:
+            continue
         if field.name in _LOOSE and not (isinstance(field.value, str) and _WHOLE(field.value)):
             continue
         context = trace_context(field.value, decimal=field.name in _DECIMAL)

@@ -60,7 +60,7 @@ CONTEXTS = frozenset(
     {"mdc", "contextmap", "contextdata", "properties", "context", "ctx", "fields", "extra", "metadata", "namedtags",
      "otel", "opentelemetry", "spancontext", "headers", "attributes", "labels"}
 )  # fmt: skip
-#: Those of them, and spans, that may be of something else, as of a request that the log is about.
+#: Those of them that may be of something else, as of a request that the log is about.
 _GENERAL = frozenset({"metadata", "headers", "attributes", "labels"})
 _OF_CONTEXT = frozenset({"trace", "span", "flags"})
 SCOPES = "Scopes"  # .NET's, written like this alone: elsewhere scopes are OAuth's and others'

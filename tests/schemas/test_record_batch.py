@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from aiokafka.record import default_records
 
+from schemas.columns import moved
 from schemas.raw_message import UnreadBatch
 from schemas.raw_records import Packed, RawRecord, Records, Source
 from schemas.reasons import Reason
-from schemas.record_batch import RecordColumns, moved
+from schemas.record_batch import RecordColumns
 
 HEADER = default_records._DefaultRecordBatchPy.HEADER_STRUCT.size
 FIRST, BASE = 1_700_000_000_000, 1 << 40
@@ -203,6 +204,19 @@ def test_what_was_not_read_keeps_its_place() -> None:
     assert records[-2].value is unread
     assert not records.are_within(1 << 20)
     assert records[:1].are_within(1) or records.shortest == 0, "a piece may be taken for one that has to be looked at"
+
+
+def test_what_is_joined_has_the_source_of_all_of_it_or_none() -> None:
+    """Of a batch whose last records compaction has taken there may be nothing left to read."""
+    one, other = of_batch([(0, FIRST, b"a"), (1, FIRST, b"bc")]), of_batch([(5, FIRST, b"d"), (6, FIRST, b"ef")])
+    whole = Records.joined([one, other])
+    assert whole.source is not None
+    assert whole.source.read() == whole.data
+    for piece in (one.since(2), one.since(1), one[:1]):
+        assert piece.source is not None
+        assert piece.source.read() == piece.data
+        for several in ([piece, other], [other, piece]):
+            assert Records.joined(several).source is None
 
 
 def test_a_source_is_unpacked_once_for_all_its_pieces() -> None:
