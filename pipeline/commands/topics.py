@@ -35,8 +35,8 @@ def topics(file: str, create: bool, form: str | None) -> None:
     """Check, create or print the internal topics.
 
     Their partition counts, retention and timestamps (LogAppendTime) matter: create them before the first worker
-    starts, and set auto.create.topics.enable=false. Existing topics are never changed. Exit code 0 if all are as they
-    must be, 1 if not, 78 if the file is wrong.
+    starts, and set auto.create.topics.enable=false. Existing topics are never changed. Exit code 0 if workers can run
+    on all of them, 1 if not, 78 if the file is wrong.
 
     \b
       tailrace topics tailrace.yaml
@@ -66,6 +66,6 @@ def topics(file: str, create: bool, form: str | None) -> None:
     if found.created:
         note(internal.told_created(found.created))
     for problem in found.problems:
-        bad(str(problem))
-    if found.problems:
+        (bad if problem.stops else note)(str(problem))
+    if any(problem.stops for problem in found.problems):
         sys.exit(1)

@@ -197,7 +197,7 @@ async def _internal(config: Config, touched: set[str]) -> AsyncIterator[Finding]
     raw = {item.topic for item in config.inputs}
     for problem in problems:
         kind = "raw" if problem.topic in raw else "internal"
-        yield Finding(False, f"{kind} topic {problem.topic}", problem.text)
+        yield Finding(not problem.stops, f"{kind} topic {problem.topic}", problem.text, hint=not problem.stops)
     if not problems:
         count = len(touched & {spec.name for spec in topics.topic_specs(config)})
         yield Finding(True, "internal topics", f"{count} as they must be", time.monotonic() - began)

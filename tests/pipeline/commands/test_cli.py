@@ -30,6 +30,7 @@ from pipeline.configuration.reload import File
 from pipeline.kafka import topics as internal
 from pipeline.kafka.overheard import Overheard
 from pipeline.kafka.topics import Topics
+from schemas.envelope import ENVELOPE_BYTES
 from tests.pipeline.configs import MINIMAL, as_yaml
 from tests.pipeline.kafka import create, fresh
 from tests.pipeline.stages import traces
@@ -429,6 +430,28 @@ def test_topics_check_and_create(tmp_path: Path, kafka: Kafka) -> None:
     result = run("topics", path, "--create")
     assert (result.exit_code, result.output.count("✓")) == (0, 9)
     assert run("topics", path).exit_code == 0
+
+
+async def test_topics_that_an_earlier_release_made_for_large_spans(tmp_path: Path, kafka: Kafka) -> None:
+    """Workers run on them, which lack room for the rest of an envelope: that is a hint, and no failure."""
+    prefix, span = fresh("cli-earlier"), 12 << 20
+    await create(kafka.bootstrap, {f"{prefix}-raw": 1})
+
+    async def told(most: int, *words: str) -> tuple[int, list[str]]:
+        data = {"inputs": [{"topic": f"{prefix}-raw", "signal": "traces"}], "limits": {"max_span_bytes": most}}
+        data["kafka"] = {"bootstrap_servers": kafka.bootstrap, "prefix": prefix}
+        command, *options = words
+        result = await asyncio.to_thread(run, command, written(tmp_path, MINIMAL | data), *options)
+        return result.exit_code, [line for line in result.output.splitlines() if "max.message.bytes" in line]
+
+    assert await told(span - ENVELOPE_BYTES, "topics", "--create") == (0, [])
+    for asked, failing in ((["topics"], 1), (["check", "--connect"], 78)):
+        status, lines = await told(span, *asked)
+        assert (status, len(lines)) == (0, 8), lines
+        assert all(line.startswith("! ") and line.endswith(" sets it") for line in lines)
+        status, lines = await told(span + 1, *asked)
+        assert (status, len(lines)) == (failing, 8), lines
+        assert all(line.startswith("✗ ") for line in lines)
 
 
 ASKING = pytest.mark.parametrize(
