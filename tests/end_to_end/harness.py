@@ -110,6 +110,8 @@ class Pipeline:
     settings: dict[str, Any] = field(default_factory=dict)
     destinations: Destinations | None = None
     inputs: list[dict[str, str]] = field(default_factory=list)
+    made_by: Path = ROOT
+    """The folder of the release that creates the internal topics."""
     workers: list[Worker] = field(default_factory=list)
     admin: AIOKafkaAdminClient = None
 
@@ -173,11 +175,13 @@ class Pipeline:
             config[section] = config.get(section, {}) | values
         return config
 
-    async def run(self, *arguments: str, program: Sequence[str] = ("-m", "pipeline.cli")) -> tuple[int, str]:
-        """A command of the command line: its exit code, and what it printed."""
+    async def run(
+        self, *arguments: str, program: Sequence[str] = ("-m", "pipeline.cli"), release: Path = ROOT
+    ) -> tuple[int, str]:
+        """A command of the command line of a release: its exit code, and what it printed."""
         process = await asyncio.create_subprocess_exec(
             *guarded([sys.executable, *program, *arguments]),
-            cwd=ROOT,
+            cwd=release,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
@@ -194,7 +198,7 @@ class Pipeline:
         raw = [item["topic"] for item in self.config()["inputs"]]
         answer = await self.admin.create_topics([NewTopic(n, RAW_PARTITIONS, 1, topic_configs=large) for n in raw])
         assert not any(code for _, code, *_ in answer.topic_errors), answer
-        code, printed = await self.run("topics", str(self.file), "--create")
+        code, printed = await self.run("topics", str(self.file), "--create", release=self.made_by)
         assert code == 0, printed
 
     def write(self) -> None:
