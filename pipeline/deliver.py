@@ -216,16 +216,18 @@ class SinkPartition(Lease):
         settled = Settled.unpack(metadata, position)
         if any(stop > self._known for _, stop in settled.records):
             settled = Settled()  # the log was cut
-        begin, mine = position, self._outlet.had.get(partition)
+        begin, mine, lost = position, self._outlet.had.get(partition), 0
         if committed is not None and mine is not None and await self._same_log(mine):
             begin = max(position, mine.position)
             settled.add(mine.settled())
+            lost = mine.lost if position < mine.began else 0  # nobody has committed since
         if max(first, begin) != position:
             settled.since = None  # it was said of another offset
-        lost = 0 if committed is None else await self._group.brokers.gone(partition, begin)
-        expired.tell(self._group.role, self._config.kafka.prefix, partition, lost)
+        if committed is not None:
+            lost += await self._group.brokers.gone(partition, begin)
+        expired.say(self._group.role, partition, lost)
         offsets = self._outlet.offsets
-        self._account = Account(max(first, begin), settled, self._signal != "samples", offsets.changed)
+        self._account = Account(max(first, begin), settled, self._signal != "samples", offsets.changed, lost)
         self._next = self._account.position
         self._outlet.had[partition] = self._account
         offsets.begin(partition, self._account, position, metadata)

@@ -12,12 +12,6 @@ from schemas.reasons import Reason
 log = logging.getLogger(__name__)
 
 
-def tell(role: str, prefix: str, partition: TopicPartition, records: int) -> None:
-    """Log and count so many records of a partition, if there are any; `prefix` is `kafka.prefix`."""
-    say(role, partition, records)
-    count(prefix, partition, records)
-
-
 def say(role: str, partition: TopicPartition, records: int) -> None:
     """Log that they are gone, if there are any: before that is written down, which nobody may hear of."""
     if records <= 0:
@@ -27,7 +21,10 @@ def say(role: str, partition: TopicPartition, records: int) -> None:
 
 
 def count(prefix: str, partition: TopicPartition, records: int) -> None:
-    """Count them, if there are any: once it is written down, or the next owner would do so again."""
+    """Count them, if there are any: once it is written down, or the next owner would do so again.
+
+    `prefix` is `kafka.prefix`.
+    """
     if records > 0:
         telemetry.count("tailrace_dropped_total", records, **labels(prefix, partition.topic))
 

@@ -18,6 +18,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetMetadataTooLargeError
 from aiokafka.structs import OffsetAndMetadata
 
+from pipeline.kafka import expired
 from pipeline.kafka.consume import Group
 from pipeline.sending.settled import MOST_CHARACTERS
 from pipeline.sending.settlement import Account
@@ -92,6 +93,12 @@ class Offsets:
                 raise
             self._committed |= changed
             self._heard, self._asked = began, inf
+            for partition in changed:
+                self._count_lost(partition, mine[partition])
+
+    def _count_lost(self, partition: TopicPartition, account: Account) -> None:
+        lost, account.lost = account.lost, 0
+        expired.count(self._group.kafka.prefix, partition, lost)
 
     async def confirmed(self) -> bool:
         """Whether the group has counted this worker in within a session, and answers; if not, it is asked."""

@@ -27,7 +27,8 @@ class Account:
 
     `known` is settled already when it begins. With `by_row` a record's rows are the same whoever encodes it, in the
     same order: then those of a record that is not settled as a whole are worth naming. `changed` is called whenever
-    something is settled. `closed`: the partition is somebody else's now; what is still queued of it is not sent.
+    something is settled. `lost`: records before it `began` that retention took; counted once its position is committed.
+    `closed`: the partition is somebody else's now; what is still queued of it is not sent.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class Account:
         known: Settled | None = None,
         by_row: bool = True,
         changed: Callable[[], None] = lambda: None,
+        lost: int = 0,
     ) -> None:
         self._known, self._by_row, self._changed = known or Settled(), by_row, changed
+        self.began, self.lost = position, lost
         self.position, self.closed = self._known.records.behind(position), False
         self.last: tuple[int, int] | None = None  # offset and append time (ms) of the newest record that has a ticket
         self._tickets: deque[Ticket] = deque()

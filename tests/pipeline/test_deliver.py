@@ -22,9 +22,12 @@ from aiokafka.errors import CommitFailedError
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
+from pipeline import deliver
 from pipeline.config import Config
 from pipeline.kafka import topics as internal
+from pipeline.kafka.consume import Group
 from pipeline.kafka.topics import Topics
+from pipeline.sending.offsets import COMMIT_EVERY, Offsets
 from pipeline.sending.settlement import STANDS
 from pipeline.telemetry import REGISTRY
 from pipeline.worker import running
@@ -32,7 +35,17 @@ from schemas.envelope import Envelope, RowVerdict
 from schemas.sample import Tick
 from tests.faults.proxy import spans_in
 from tests.pipeline.configs import MINIMAL
-from tests.pipeline.kafka import DEADLINE, committed, create, expired, forget, fresh, producing, read_all
+from tests.pipeline.kafka import (
+    DEADLINE,
+    committed,
+    create,
+    dies_before_it_commits,
+    expired,
+    forget,
+    fresh,
+    producing,
+    read_all,
+)
 from tests.pipeline.processes import Processes
 from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus, eventually, free_port, start_collector
 from tests.services.process import HOST
@@ -407,10 +420,13 @@ async def test_what_is_delivered_behind_what_waits_is_not_sent_again_by_the_next
     assert taken.total() == len(taken) == 60
 
 
-async def test_what_retention_took_is_counted_and_the_rest_is_delivered(
-    kafka: Kafka, caplog: pytest.LogCaptureFixture
+async def test_what_retention_took_is_counted_once_and_the_rest_is_delivered(
+    kafka: Kafka, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A transaction's marker is no record: a topic that was emptied after everything was delivered has lost nothing."""
+    """A transaction's marker is no record: a topic that was emptied after everything was delivered has lost nothing.
+
+    It is counted by the owner whose offset is behind it.
+    """
     taken = Counter[str]()
 
     def reply(request: web.Request, body: bytes) -> web.StreamResponse:
@@ -432,6 +448,9 @@ async def test_what_retention_took_is_counted_and_the_rest_is_delivered(
                 await eventually(there, DEADLINE, f"{spans} spans are delivered")
             return expired("kept.spans") - before
 
+        async def no_commit(_: Offsets) -> None:
+            await asyncio.sleep(COMMIT_EVERY)
+
         async with setup.producer(fresh("sample")) as producer:
 
             async def produce(count: int) -> None:
@@ -445,12 +464,60 @@ async def test_what_retention_took_is_counted_and_the_rest_is_delivered(
             assert await started(2) == 0
             await produce(4)
             await forget(kafka.bootstrap, place, before=5)
+            with monkeypatch.context() as patched:
+                dies_before_it_commits(patched, deliver.SinkPartition)
+                patched.setattr(Offsets, "commit", no_commit)
+                assert await started(2) == 0
+            caplog.clear()  # it has said so all the same
             assert await started(4) == 2
+            assert await started(4) == 0
     (told,) = [r.__dict__ for r in caplog.records if r.name == "pipeline.kafka.expired"]
     assert [told[key] for key in ("levelname", "role", "topic", "partition", "records")] == [
         "ERROR", role, place.topic, 0, 2
     ]  # fmt: skip
     assert set(taken.values()) == {1}
+
+
+@pytest.mark.parametrize("left", [0, 1])
+async def test_what_retention_took_is_counted_by_a_worker_that_could_not_commit_at_first(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """Once, though it has taken the partition over twice, and goes on the second time behind what is gone."""
+
+    async def refused(_: Group, offsets: object) -> None:
+        raise CommitFailedError
+
+    async with faulty.faulty(faulty.status(200)) as server:
+        setup = await Setup(kafka, {"jaeger": {"endpoint": server.url}}).create()
+        role, place = "sink.jaeger", TopicPartition(setup.topics.kept_spans, 0)
+        async with running(setup.config, [role]):
+            await setup.write(place.topic, [envelope([span()], [KEPT]).encode()])
+            await setup.delivered(role, place.topic)
+        await setup.write(place.topic, [envelope([span()], [KEPT]).encode() for _ in range(4 * 3)])
+        await forget(kafka.bootstrap, place, before=4 - left)
+        before = expired("kept.spans")
+        with monkeypatch.context() as patched:
+            patched.setattr(Group, "commit", refused)
+            async with running(setup.config, [role]) as worker:
+                (group,) = worker.services
+                await eventually(lambda: _ready(worker), DEADLINE, "it has partitions")
+                first: Any = group.lease(place)
+                if left:
+                    await eventually(lambda: _read(first), DEADLINE, "the one that is left is read")
+                group._hold(place, doubt=False)
+
+                async def again() -> bool:
+                    return group.lease(place) not in (None, first)
+
+                await eventually(again, DEADLINE, "the partition is taken over again")
+                assert expired("kept.spans") == before
+                patched.undo()
+                await setup.delivered(role, place.topic)
+        assert expired("kept.spans") - before == 2
+
+
+async def _read(lease: Any) -> bool:
+    return lease._account.last is not None
 
 
 @pytest.mark.parametrize("anew", [False, True], ids=["the same topic", "a topic made anew"])

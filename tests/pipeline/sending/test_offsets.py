@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable, Collection
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
@@ -16,6 +17,12 @@ from aiokafka.structs import OffsetAndMetadata
 from pipeline.sending.offsets import COMMIT_EVERY, Offsets
 from pipeline.sending.settled import Ranges, Settled
 from pipeline.sending.settlement import Account
+
+
+def a_group(partitions: Collection[TopicPartition], commit: Callable[..., Awaitable[None]]) -> Any:
+    """One that has these partitions."""
+    consumer = SimpleNamespace(assignment=lambda: frozenset(partitions))
+    return SimpleNamespace(role="sink.x", commit=commit, consumer=consumer, kafka=SimpleNamespace(prefix="x"))
 
 
 async def test_a_commit_that_fails_is_tried_again_for_all_partitions_together_and_told_each_time(
@@ -31,10 +38,8 @@ async def test_a_commit_that_fails_is_tried_again_for_all_partitions_together_an
             thrice.set()
         raise RebalanceInProgressError
 
-    group = SimpleNamespace(
-        role="sink.x", commit=commit, consumer=SimpleNamespace(assignment=lambda: frozenset(partitions))
-    )
-    offsets = Offsets(cast(Any, group))
+    group = a_group(partitions, commit)
+    offsets = Offsets(group)
     for partition in partitions:
         offsets.begin(partition, Account(1), 0, "")
     began = time.monotonic()
@@ -58,10 +63,8 @@ async def test_a_partition_that_was_just_let_go_of_is_not_committed() -> None:
     async def commit(offsets: dict[TopicPartition, object]) -> None:
         committed.extend(offsets)
 
-    group = SimpleNamespace(
-        role="sink.x", commit=commit, consumer=SimpleNamespace(assignment=lambda: frozenset(partitions))
-    )
-    offsets, accounts = Offsets(cast(Any, group)), [Account(1), Account(1)]
+    group = a_group(partitions, commit)
+    offsets, accounts = Offsets(group), [Account(1), Account(1)]
     for partition, account in zip(partitions, accounts, strict=True):
         offsets.begin(partition, account, 0, "")
     accounts[0].closed = True
@@ -78,10 +81,8 @@ async def test_where_metadata_may_not_be_long_offsets_are_committed_without() ->
         if offsets[partition].metadata:
             raise OffsetMetadataTooLargeError
 
-    group = SimpleNamespace(
-        role="sink.x", commit=commit, consumer=SimpleNamespace(assignment=lambda: frozenset([partition]))
-    )
-    offsets, account = Offsets(cast(Any, group)), Account(1, Settled(Ranges([(5, 9)])))
+    group = a_group([partition], commit)
+    offsets, account = Offsets(group), Account(1, Settled(Ranges([(5, 9)])))
     offsets.begin(partition, account, 0, "")
     await offsets.commit()
     assert [mark.offset for mark in tried] == [1, 1]
@@ -100,10 +101,8 @@ async def test_metadata_that_the_brokers_refuse_is_made_shorter() -> None:
             raise OffsetMetadataTooLargeError
         taken.append(offsets[partition].metadata)
 
-    group = SimpleNamespace(
-        role="sink.x", commit=commit, consumer=SimpleNamespace(assignment=lambda: frozenset([partition]))
-    )
-    offsets = Offsets(cast(Any, group))
+    group = a_group([partition], commit)
+    offsets = Offsets(group)
     offsets.begin(partition, Account(1, Settled(Ranges((at, at + 1) for at in range(5, 2000, 2)))), 0, "")
     for _ in range(3):
         await offsets.commit(unchanged=True)
