@@ -4,7 +4,8 @@ A series stays on one lane, and a lane has one request under way: samples of a s
 tick is sent once it is complete. Source: Prometheus remote write specification 1.0.
 
 Samples are queued in slices of some hundred. Prometheus refuses a request as a whole because of one bad sample: which
-one it is, sinks/refused_samples.py finds out.
+one it is, sinks/refused_samples.py finds out. But first of all whether it is the samples: Prometheus says 400 to any
+request at the path of its queries, say, and so does a server of TLS that is asked without.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ REFUSING_SAMPLES = REFUSING | {409}  # 409: vmagent's and Thanos' word for a con
 # for those that it finds wrong.
 OF_HISTOGRAMS = re.compile(r"native histograms are disabled|histogram(?:'s| has| spans) ")
 
+NOTHING = write_request(())  # which every receiver takes, and stores nothing
+NO_REMOTE_WRITE = "no_remote_write"  # the reason of a retry where something else than a receiver has refused that, too
+
 # A request takes whole slices: it is full to 7/8 at least.
 SLICES_PER_REQUEST = 8
 MOST_PER_SLICE = 1024
@@ -62,6 +66,7 @@ class Prometheus(Destination[SampleItem]):
         self._http = HttpClient(settings)
         self._ticks: dict[tuple[str, int], _OpenTick] = {}
         self._refused = RefusedSeries(clock)
+        self._receives = False  # it has taken a request, so it is a receiver
 
     async def start(self) -> None:
         """Nothing to install: the first request shows whether the receiver is there."""
@@ -124,7 +129,20 @@ class Prometheus(Destination[SampleItem]):
         return await Search(request, self._refused, self._post).outcome()
 
     async def _post(self, body: bytes, rows: int) -> Outcome | Rejected:
+        status, outcome = await self._ask(body, rows)
+        if isinstance(outcome, Rejected) and not self._receives:
+            tried, trial = await self._ask(NOTHING, rows)
+            if isinstance(trial, Outcome) and trial.retry:
+                return trial
+            if tried == status:
+                detail = f"{outcome.detail}, also to a request without samples; is the endpoint that of remote write?"
+                return Outcome.retry_all(rows, NO_REMOTE_WRITE, detail)
+        return outcome
+
+    async def _ask(self, body: bytes, rows: int) -> tuple[int, Outcome | Rejected]:
+        """Post it; the status, and what that says of these rows."""
         answer = await self._http.post(self._url, body, HEADERS)
+        self._receives = self._receives or answer.ok
         if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR and OF_HISTOGRAMS.search(answer.text):
-            return answer.rejected
-        return self._http.outcome(answer, rows, REFUSING_SAMPLES)
+            return answer.status, answer.rejected
+        return answer.status, self._http.outcome(answer, rows, REFUSING_SAMPLES)

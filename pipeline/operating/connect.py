@@ -14,7 +14,6 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 import aiohttp
-import cramjam
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -45,6 +44,7 @@ from sinks.http import (
 )
 from sinks.otlp_http import at
 from sinks.otlp_service import LOGS, TRACES
+from sinks.prometheus import HEADERS, NOTHING
 from sinks.settings import OTLP_KINDS, Sink, sink_kind
 
 # A broker or sink that needs longer than this is not usable, whatever its own time-outs are.
@@ -319,9 +319,7 @@ async def _asked(subject: str, kind: str, sink: Sink, url: str, began: float) ->
     elif kind == "elasticsearch":
         method, url = "GET", at(url.partition("?")[0], "/_cluster/health")  # its client drops parameters
     else:
-        headers |= {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
-        headers["X-Prometheus-Remote-Write-Version"] = "0.1.0"
-        body = bytes(cramjam.snappy.compress_raw(b""))  # a WriteRequest with no series
+        headers, body = headers | HEADERS, NOTHING
     tls = Tls.of(sink)
     sent: dict[str, Any] = {"headers": headers, "data": body or None, "ssl": tls.context if tls else True}
     async with (

@@ -26,14 +26,20 @@ Reply = Callable[[web.Request, bytes], Awaitable[web.StreamResponse] | web.Strea
 
 @dataclass(slots=True)
 class FaultyServer:
-    """Answers the n-th request with the n-th reply, and all further ones with the last."""
+    """Answers the n-th request with the n-th reply, and all further ones with the last.
+
+    A request with the body `taken` is one that any receiver takes: it gets 204 and is none of those.
+    """
 
     replies: list[Reply]
+    taken: bytes | None = None
     seen: list[Seen] = field(default_factory=list)
     url: str = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
+        if body == self.taken:
+            return web.Response(status=204)
         reply = self.replies[min(len(self.seen), len(self.replies) - 1)]
         self.seen.append(Seen(request.path, dict(request.headers), body))
         answer = reply(request, body)
@@ -59,8 +65,10 @@ def reset(request: web.Request, body: bytes) -> web.StreamResponse:
 
 
 @asynccontextmanager
-async def faulty(*replies: Reply, tls: ssl.SSLContext | None = None) -> AsyncIterator[FaultyServer]:
+async def faulty(
+    *replies: Reply, tls: ssl.SSLContext | None = None, taken: bytes | None = None
+) -> AsyncIterator[FaultyServer]:
     """A server on a free port for as long as the block lasts."""
-    server = FaultyServer(list(replies))
+    server = FaultyServer(list(replies), taken)
     async with serving(server.handle, tls) as server.url:
         yield server

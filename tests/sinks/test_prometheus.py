@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -18,7 +19,7 @@ from schemas.point import ExponentialValue, HistogramValue, Shape, Value
 from schemas.sample import SeriesBlock
 from sinks.contract import Outcome, SourceRecord
 from sinks.http import shortened
-from sinks.prometheus import Prometheus
+from sinks.prometheus import NOTHING, Prometheus
 from sinks.refused_samples import MANY_DELIVERED, REFUSED_FOR
 from sinks.remote_write import defect
 from sinks.sample_item import SampleItem
@@ -28,6 +29,7 @@ from tests.sinks.building import bad, counter, now_ms, repeated, sink, tick
 from tests.sinks.faulty import FaultyServer, faulty, reset, status
 
 HOUR = 3_600_000
+receiver = partial(faulty, taken=NOTHING)
 
 
 @pytest.fixture
@@ -278,7 +280,7 @@ def taken(server: FaultyServer, *refused: str) -> list[tuple[str, float | None]]
 async def test_a_series_that_is_refused_is_not_searched_for_with_every_tick(now: int) -> None:
     """Each of its samples is refused all the same; after some minutes they are sent again."""
     clock, calls = [0.0], fresh()
-    async with faulty(limited("s7", "s91")) as server:
+    async with receiver(limited("s7", "s91")) as server:
         destination = Prometheus(sink(server.url, shards=1), lambda: clock[0])
         await destination.start()
         asked = []
@@ -325,7 +327,7 @@ async def test_what_is_refused_for_its_time_says_nothing_of_its_series(strict: P
 )
 async def test_whether_a_refusal_is_of_the_sample_or_of_its_series(said: str, of_its_series: bool, now: int) -> None:
     calls = fresh()
-    async with faulty(status(400), status(400, said), status(204)) as server:
+    async with receiver(status(400), status(400, said), status(204)) as server:
         destination = Prometheus(sink(server.url, shards=1))
         await destination.start()
         for number in range(2):
@@ -340,7 +342,7 @@ async def test_whether_a_refusal_is_of_the_sample_or_of_its_series(said: str, of
 async def test_what_is_hidden_of_an_answer_counts_all_the_same(redelivered: bool, now: int) -> None:
     """A parameter of the URL may be a word of it."""
     records = tick(1, now, counter(fresh(), [(("cart",), 1)]), redelivered=redelivered)
-    async with faulty(status(400, "duplicate sample for timestamp")) as server:
+    async with receiver(status(400, "duplicate sample for timestamp")) as server:
         outcome = await send(f"{server.url}/write?x=sample", records)
     assert outcome.already_delivered == redelivered
     hidden = [] if redelivered else ["400 duplicate ********** for timestamp"]
@@ -352,7 +354,7 @@ async def test_a_receiver_that_refuses_all_and_is_mended_gets_everything_at_once
     """Also beside series that are `new` with every tick, which it takes: the others are no dead letters for minutes."""
     everything = [f"s{n}" for n in range(20)]
     calls, reply = fresh(), limited(*everything)
-    async with faulty(reply) as server:
+    async with receiver(reply) as server:
         destination = Prometheus(sink(server.url, shards=1))
         await destination.start()
         asked = []
@@ -373,9 +375,43 @@ async def test_a_receiver_that_refuses_all_and_is_mended_gets_everything_at_once
         assert {(name, float(number)) for name in everything for number in (2, 3)} <= set(taken(server))
 
 
+@pytest.mark.parametrize("path", ["query", "series"])
+async def test_a_path_at_which_prometheus_refuses_everything_costs_time_and_no_samples(
+    prometheus: PrometheusServer, now: int, path: str
+) -> None:
+    records = tick(1, now, counter(fresh(), [(("a",), 1), (("b",), 1)]))
+    outcome = await send(f"{prometheus.url}/api/v1/{path}", records)
+    assert (outcome.refused, outcome.retry, outcome.reason) == ((), (0, 1), "no_remote_write")
+    assert outcome.detail.startswith("400 ")
+    assert outcome.detail.endswith("is the endpoint that of remote write?")
+
+
+async def test_a_receiver_that_refuses_the_first_samples_is_one_all_the_same(
+    prometheus: PrometheusServer, now: int
+) -> None:
+    """It takes a request without any, and is asked that once."""
+    destination = Prometheus(sink(prometheus.remote_write_url, shards=1))
+    await destination.start()
+    posts = counted(destination)
+    for number in range(2):
+        late = tick(number, now - 24 * HOUR, counter(fresh(), [(("a",), 1)]))
+        outcome = await destination.send(destination.request(encode(destination, late)))
+        assert len(outcome.refused) == 1
+    await destination.close()
+    assert posts.count(NOTHING) == 1
+
+
+@pytest.mark.parametrize(("said", "wrong"), [(400, True), (503, True), (422, False)])
+async def test_what_is_said_of_a_request_without_samples_says_who_is_wrong(said: int, wrong: bool, now: int) -> None:
+    """If it is refused otherwise than they are, they are to blame; if it is not answered, they are sent again."""
+    async with faulty(status(400, "bad"), status(said)) as server:
+        outcome = await send(server.url, tick(1, now, counter(fresh(), [(("a",), 1)])))
+    assert (len(outcome.refused), len(outcome.retry)) == ((0, 1) if wrong else (1, 0))
+
+
 async def test_a_trial_that_is_not_answered_costs_nothing(now: int) -> None:
     calls = fresh()
-    async with faulty(status(400, LIMIT)) as server:
+    async with receiver(status(400, LIMIT)) as server:
         destination = Prometheus(sink(server.url, shards=1))
         await destination.start()
         outcomes = []
@@ -391,7 +427,7 @@ async def test_a_trial_that_is_not_answered_costs_nothing(now: int) -> None:
 async def test_refused_series_are_remembered_up_to_a_number(now: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sinks.refused_samples.MOST_REFUSED", 1)
     calls = fresh()
-    async with faulty(limited("s1", "s2")) as server:
+    async with receiver(limited("s1", "s2")) as server:
         destination = Prometheus(sink(server.url, shards=1))
         await destination.start()
         for number in range(2):
@@ -526,7 +562,7 @@ def test_a_dead_letter_is_a_request_of_its_own(now: int) -> None:
 
 
 async def test_the_request_as_remote_write_has_it(now: int) -> None:
-    async with faulty(status(204)) as server:
+    async with receiver(status(204)) as server:
         url = f"{server.url}/api/v1/write"
         assert await send(url, tick(1, now, counter("a", [(("cart",), 1)]))) == Outcome(accepted=1)
     (seen,) = server.seen
@@ -540,7 +576,7 @@ async def test_the_request_as_remote_write_has_it(now: int) -> None:
 
 @pytest.mark.parametrize("code", [429, 500, 503])
 async def test_a_busy_receiver_gets_everything_again(code: int, now: int) -> None:
-    async with faulty(status(code, Retry_After="2")) as server:
+    async with receiver(status(code, Retry_After="2")) as server:
         outcome = await send(server.url, tick(1, now, counter("a", [(("cart",), 1), (("pay",), 1)])))
     assert (outcome.retry, outcome.retry_after, len(server.seen)) == ((0, 1), 2.0, 1)
 
@@ -548,14 +584,14 @@ async def test_a_busy_receiver_gets_everything_again(code: int, now: int) -> Non
 @pytest.mark.parametrize("said", ["native histograms are disabled", "histogram has a bucket whose count is negative"])
 async def test_a_histogram_that_an_older_prometheus_does_not_take_holds_nobody_up(said: str, now: int) -> None:
     """It says 500 of that, and would for ever."""
-    async with faulty(*(status(500, said) if code else status(204) for code in (1, 0, 1, 1, 0))) as server:
+    async with receiver(*(status(500, said) if code else status(204) for code in (1, 0, 1, 1, 0))) as server:
         outcome = await send(server.url, tick(1, now, counter("a", [((f"s{n}",), n) for n in range(3)])))
     assert (outcome.accepted, [refusal.index for refusal in outcome.refused], outcome.retry) == (2, [1], ())
 
 
 async def test_a_request_that_is_refused_as_a_whole_is_told_at_once(now: int) -> None:
     told: list[tuple[str, int]] = []
-    async with faulty(status(400, "bad")) as server:
+    async with receiver(status(400, "bad")) as server:
         destination = Prometheus(sink(server.url))
         await destination.start()
         request = destination.request(encode(destination, tick(1, now, counter("a", [(("s",), 1), (("t",), 1)]))))
@@ -566,6 +602,6 @@ async def test_a_request_that_is_refused_as_a_whole_is_told_at_once(now: int) ->
 
 
 async def test_an_outage_while_bisecting_keeps_what_is_left(now: int) -> None:
-    async with faulty(status(400, "bad"), status(204), reset) as server:
+    async with receiver(status(400, "bad"), status(204), reset) as server:
         outcome = await send(server.url, tick(1, now, counter("a", [((f"s{n}",), n) for n in range(4)])))
     assert (outcome.accepted, outcome.retry, outcome.reason) == (2, (2, 3), "no_answer")
