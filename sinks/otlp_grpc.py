@@ -33,7 +33,7 @@ from sinks.otlp_service import REFUSING, Service
 from sinks.settings import Sink
 
 DEFAULT_PORT = 4317
-NO_MESSAGE = "OK"  # the reason of a retry after a success that says nothing
+NO_MESSAGE = "OK"  # the reason of a retry after a success that says nothing, or nothing of OTLP
 NO_ANSWER = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 # grpc-go: "received message larger than max", "received message after decompression larger than max"; grpc-core:
 # "Received message larger than max"; grpc-java: "gRPC message exceeds maximum size".
@@ -43,6 +43,8 @@ OF_SIZE = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE)
 OF_PROXY = re.compile(r"status(?: code)?:? *(?:413|422)\b")
 # The client's own INTERNAL for a stream that was cut, or for an answer that it cannot read: no answer.
 CUT = re.compile(r"RST_STREAM|Compression bit set but no encoding configured")
+# The client's own INTERNAL for a page or a word of HTTP from what is in front of the server: no gRPC server says that.
+OF_HTTP = re.compile(r"Received http2 header with status: 400\b")
 DETAILS = "grpc-status-details-bin"
 METADATA_BYTES = 256 << 10
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 310_000, 20_000  # servers of grpc-go take a ping in five minutes
@@ -118,6 +120,8 @@ class OverGrpc:
             return self._failure(server, error, items)
         if answer is None:  # trailers alone, as of a proxy: neither an answer nor an error to grpc.aio
             return Outcome.retry_all(items, NO_MESSAGE, "OK without a message")
+        if not service.is_answer(answer):
+            return Outcome.retry_all(items, NO_MESSAGE, f"OK with what is no {service.response.DESCRIPTOR.name}")
         return service.accepted(answer, items)
 
     def _renew(self) -> None:
@@ -139,7 +143,8 @@ class OverGrpc:
             raise Unavailable(detail)
         too_large = code in OF_SIZE and TOO_LARGE.search(said)
         by_proxy = code is grpc.StatusCode.UNKNOWN and OF_PROXY.search(said)
-        if code.value[0] in REFUSING or too_large or by_proxy:
+        of_http = code is grpc.StatusCode.INTERNAL and OF_HTTP.match(said)
+        if (code.value[0] in REFUSING and not of_http) or too_large or by_proxy:
             return Rejected(detail, said)
         wait = retry_delay(error.trailing_metadata())
         if code is grpc.StatusCode.UNAVAILABLE:

@@ -62,6 +62,14 @@ class Service:
         refused = tuple(Refusal(index, text, said=said) for index in range(items))
         return Outcome(items - rejected, refused=refused)
 
+    def is_answer(self, answer: bytes) -> bool:
+        """Whether a body is one of this service in protobuf: over gRPC nothing else can be."""
+        try:
+            self._read(answer, json=False)
+        except DecodeError:
+            return False
+        return True
+
     def _read(self, answer: bytes, json: bool) -> Any:
         """The response in it. Raises DecodeError, ParseError."""
         if json:

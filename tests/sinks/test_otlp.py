@@ -455,6 +455,22 @@ async def test_a_success_without_a_message_has_taken_nothing_that_anybody_knows_
     assert (outcome.accepted, outcome.retry, outcome.detail) == (0, (0, 1), "OK without a message")
 
 
+async def test_a_success_that_is_no_answer_of_otlp_has_taken_nothing_either() -> None:
+    async with faulty_grpc(answer(b"<html>sign in</html>"), ok) as server:
+        outcome = await send(server.url, envelope([span(), span()]), protocol="grpc")
+        assert (outcome.accepted, outcome.retry, outcome.reason) == (0, (0, 1), "OK")
+        assert outcome.detail == "OK with what is no ExportTraceServiceResponse"
+        assert await send(server.url, envelope([span(), span()]), protocol="grpc") == Outcome(accepted=2)
+
+
+async def test_a_proxy_that_answers_with_a_page_refuses_no_row() -> None:
+    """As nginx does to what it cannot read; the client makes INTERNAL of it, as servers do of a request."""
+    async with proxy_of_http2((":status", "400"), ("content-type", "text/html")) as url:
+        outcome = await send(url, envelope([span(), span()]), protocol="grpc")
+    assert (outcome.refused, outcome.retry, outcome.reason) == ((), (0, 1), "INTERNAL")
+    assert outcome.detail == "INTERNAL Received http2 header with status: 400"
+
+
 async def test_an_answer_that_the_client_cannot_read_refuses_no_row() -> None:
     """It says INTERNAL of it, as servers do of a request: here of one that is compressed, and not said how."""
     answered = {"data": b"\1\0\0\0\5hello", "trailers": literal("grpc-status", "0")}
