@@ -19,7 +19,7 @@ from processors.span_metrics import IDENTITY, span_metric_names
 from schemas.errors import Unavailable
 from schemas.http_client import in_words
 from schemas.tls import trusting
-from sinks.http import authorization, shortened
+from sinks.http import authorization, proxy_of, shortened
 from sinks.settings import sink_kind
 
 ANSWER_LIMIT = 10.0  # seconds of one query
@@ -75,7 +75,7 @@ class Looker(ABC):
         headers = {**self._settings.headers, **authorization(self._settings.auth)}
         method = "GET" if body is None else "POST"
         try:
-            async with self._session.request(method, url, json=body, headers=headers) as response:
+            async with self._session.request(method, url, json=body, headers=headers, proxy=proxy_of(url)) as response:
                 text = await response.text()
                 if response.status == NOT_FOUND:
                     return None

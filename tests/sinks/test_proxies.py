@@ -1,4 +1,7 @@
-"""Sinks behind the proxy that the environment names: all kinds obey it, and none asks it for what NO_PROXY has."""
+"""Sinks behind the proxy that the environment names: all kinds obey it, and none asks it for what NO_PROXY has.
+
+So do the queries of the canary.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,9 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
+from pipeline.canary.backends import Prometheus as PrometheusLooker
+from pipeline.canary.probe import Probe
+from pipeline.canary.settings import Backend
 from pipeline.operating.connect import connect
 from schemas.errors import Unavailable
 from sinks import create
@@ -114,6 +120,18 @@ async def test_remote_write(prometheus: PrometheusServer, monkeypatch: pytest.Mo
         monkeypatch.setenv("HTTP_PROXY", proxy.removeprefix("http://"))
         assert await sent("prometheus", "http://prometheus.test/api/v1/write") == Outcome(accepted=1)
         assert asked == ["POST http://prometheus.test/api/v1/write"]
+
+
+async def test_the_queries_of_the_canary(prometheus: PrometheusServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    async with proxy_to(prometheus.url, asked) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        looker = PrometheusLooker(Backend(endpoint="http://prometheus.test:9090"), "no_calls_total")
+        try:
+            await looker.before(Probe(bytes(16), 0, 0.0))
+        finally:
+            await looker.close()
+    assert [words.partition("?")[0] for words in asked] == ["GET http://prometheus.test:9090/api/v1/query"]
 
 
 async def test_elasticsearch_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
