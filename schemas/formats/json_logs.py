@@ -25,7 +25,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from schemas.errors import Malformed
 from schemas.formats.json_mapping import exactly, load
-from schemas.formats.log_fields import LAYER, SCOPES, Field, fields_of
+from schemas.formats.log_fields import LAYER, SCOPES, Field, fields_of, meaning_of, normal
 from schemas.formats.packed_logs import unpacked
 from schemas.formats.text_logs import MOST_LOGS, head_of, severity
 from schemas.formats.times import nanoseconds, without_zone
@@ -173,10 +173,10 @@ def _line(line: bytes) -> LogRow | BadLine:
 def _object(value: Any, source: bytes) -> LogRow | BadLine:
     if not isinstance(value, dict):
         return BadLine(source, Reason.MALFORMED, f"a JSON {type(value).__name__}, not an object")
-    value, layers = unpacked(value)
+    value, layers, outer = unpacked(value)
     found = fields_of(value, layers)
     record = LogRecord()
-    record.time_unix_nano = _time(found)
+    record.time_unix_nano = _time(found, outer)
     _severity(found, record)
     cut = _body(found, record)
     if not record.severity_number and not record.severity_text:
@@ -256,12 +256,23 @@ def _first(found: dict[str, list[Field]], meaning: str, read: Callable[[Any], T 
     return None
 
 
-def _time(found: dict[str, list[Field]]) -> int:
-    """Nanoseconds, 0 if none can be read; one without a zone, which is read as UTC, counts only if no other can."""
+def _time(found: dict[str, list[Field]], outer: Sequence[dict[str, Any]]) -> int:
+    """Nanoseconds, 0 if none can be read; one without a zone, which is read as UTC, counts only if no other can.
+
+    `outer`: maps of what is around the log under names of its own.
+    """
     times = found.get("time", [])
-    if len(times) > 1 and without_zone(times[0].value):
+    if times and without_zone(times[0].value):
+        times += _times_of(outer)
         times.sort(key=lambda field: without_zone(field.value) or nanoseconds(field.value) is None)
     return _first(found, "time", nanoseconds) or 0
+
+
+def _times_of(outer: Sequence[dict[str, Any]]) -> Iterator[Field]:
+    for rank, members in enumerate(outer):
+        for key, value in members.items():
+            if meaning_of(key) == "time":
+                yield Field(rank, normal(key), members, key, value)
 
 
 def _severity(found: dict[str, list[Field]], record: LogRecord) -> None:

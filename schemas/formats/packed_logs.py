@@ -32,8 +32,8 @@ _BEFORE = re.compile(
 _OUTER = "outer"  # the map of what the outside has under names of the inside
 
 
-def unpacked(value: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
-    """The innermost log, with what is around it merged in, and how far outside the names of that are, from 1.
+def unpacked(value: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int], list[dict[str, Any]]]:
+    """The innermost log, with what is around it merged in; how far outside the names of that are, from 1; its maps.
 
     Of names that both have, the outer's value is left out where it is the same: the shipper merged them, too. Where it
     differs it goes into a map, in which a rule of redaction finds it by its name. Raises RecursionError.
@@ -42,16 +42,17 @@ def unpacked(value: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     while len(around) < DEPTH and (found := _inside(value)) is not None:
         value, rest = found
         around.append(rest)
-    layers: dict[str, int] = {}
+    layers, maps = dict[str, int](), list[dict[str, Any]]()
     for layer, rest in enumerate(reversed(around), 1):
         value = {name: member for name, member in value.items() if name not in rest or member not in (None, "")}
         outer = {name: member for name, member in rest.items() if name not in value}
         hidden = {name: member for name, member in rest.items() if name in value and member != value[name]}
         if hidden:
             outer[_free(_OUTER, value | outer)] = hidden
+            maps.append(hidden)
         value = value | outer
         layers |= dict.fromkeys(outer, layer)
-    return value, layers
+    return value, layers, maps
 
 
 def _inside(value: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:

@@ -388,6 +388,39 @@ def test_a_time_without_a_zone_counts_only_if_it_is_alone(wall: dict[str, Any], 
     assert record(wall | {"ts": "no time"}).time_unix_nano == nanoseconds(text)
 
 
+@pytest.mark.parametrize(
+    "outer",
+    [
+        {"time": "2024-01-01T12:00:00Z"},  # Docker, log4j2's JSON of old
+        {"time": "2024-01-01T13:00:00.000+01:00", "outer": 1},
+        {"time": NOON},
+    ],
+)
+def test_a_time_without_a_zone_gives_way_to_one_of_the_same_name_around_it(outer: dict[str, Any]) -> None:
+    wall = {"time": "2024-01-01 20:00:00"}
+    fields = {"log": json.dumps(wall | {"msg": "x"})} | outer
+    assert record(fields).time_unix_nano == NOON * 10**9
+    assert attributes(fields) == wall | {key: value for key, value in outer.items() if key != "time"}
+
+
+def test_around_a_time_without_a_zone_the_nearest_that_can_be_read_counts() -> None:
+    """Each runtime and shipper has its own of the name."""
+    wall = {"time": "2024-01-01 20:00:00"}
+
+    def around(*times: str) -> dict[str, Any]:
+        fields: dict[str, Any] = wall | {"msg": "x"}
+        for time in times:
+            fields = {"log": json.dumps(fields), "time": time}
+        return fields
+
+    later = "2024-01-01T12:00:05Z"
+    assert record(around("2024-01-01T12:00:00Z", later)).time_unix_nano == NOON * 10**9
+    assert record(around("2024-01-01 20:00:01", "2024-01-01T12:00:00Z")).time_unix_nano == NOON * 10**9
+    for none in ("2024-01-01 20:00:01", "none"):
+        assert record(around(none)).time_unix_nano == nanoseconds(wall["time"])
+        assert attributes(around(none)) == {"outer": {"time": none}}
+
+
 def test_a_time_that_is_none_stays_an_attribute() -> None:
     log = {"time": 0.12, "@timestamp": NOON}
     assert record(log).time_unix_nano == NOON * 10**9
