@@ -63,8 +63,11 @@ class Report:
         return min(self.firsts.values(), default=inf)
 
     @property
-    def incomplete(self) -> dict[str, int]:
-        """Topics that have lost records of times of which another one of a partition has some: their last first, ms."""
+    def incomplete(self) -> dict[str, int | None]:
+        """Topics that have lost records of times of which another one of a partition has some: their last first, ms.
+
+        None: of the period nothing is left, and nobody knows of what time the lost ones were.
+        """
         begins: dict[int, int] = {}
         for (index, _), first in self.firsts.items():
             begins[index] = max(self.since, min(first, begins.get(index, first)))
@@ -72,7 +75,8 @@ class Report:
         for (index, feed), first in self.firsts.items():
             if (index, feed) in self.gone and first > begins[index]:
                 found[topic_of(feed)] = max(first, found.get(topic_of(feed), first))
-        return found
+        read = {topic_of(feed) for _, feed in self.firsts}
+        return found | {topic: None for _, feed in sorted(self.gone) if (topic := topic_of(feed)) not in read}
 
     @property
     def spans(self) -> int:
@@ -213,7 +217,8 @@ class _Partition:
         except ProtocolError as error:
             raise ProtocolError(f"{error}; begin later (--since)") from error
         ends = await (history.ends() if until is None else history.at(until))
-        self._report.gone |= {(self._index, name) for name, first in kept.items() if 0 < first == positions[name]}
+        unknown = self.replays[0].starting()  # of the others all that is gone was done with before
+        self._report.gone |= {(self._index, name) for name in unknown if 0 < kept[name] == positions[name]}
         for feed in history.feeds:
             feed.between(positions[feed.name], ends[feed.name])
             self.total += feed.end - feed.start

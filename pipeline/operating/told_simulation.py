@@ -21,7 +21,7 @@ def document(report: Report) -> dict[str, Any]:
         "since": _time(report.since),
         "until": _time(report.until),
         "records_since": _time(int(report.first)),
-        "incomplete": {topic: _time(first) for topic, first in report.incomplete.items()},
+        "incomplete": {topic: first and _time(first) for topic, first in report.incomplete.items()},
         "spans_read": report.spans,
         "seconds": round(report.seconds, 3),
         "spans_per_second": round(report.spans / report.seconds) if report.seconds else 0,
@@ -95,7 +95,11 @@ def lines(report: Report) -> Iterator[str]:
     else:
         yield f"the oldest record that Kafka had of it is of {told['records_since']}"
     for topic, first in told["incomplete"].items():
-        yield f"! of {topic} Kafka has nothing before {first}: older traces are decided without: begin later (--since)"
+        if first is None:
+            rest = "of this period, and older records are gone: traces may lack what it had of them"
+        else:
+            rest = f"before {first}: older traces are decided without: begin later (--since)"
+        yield f"! of {topic} Kafka has nothing {rest}"
     yield ""
     left = max(16, *(len(name) + 1 for name in ["", *told["differs"]]))
     yield f"{'':<{left}}{'new':>14}{'old':>14}"

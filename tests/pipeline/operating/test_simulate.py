@@ -22,7 +22,7 @@ from pipeline.operating.explain import explain
 from pipeline.operating.simulate import simulate
 from pipeline.worker import running
 from tests.pipeline.configs import MINIMAL, as_yaml
-from tests.pipeline.kafka import DEADLINE
+from tests.pipeline.kafka import DEADLINE, forget
 from tests.pipeline.keyed import Keyed
 from tests.pipeline.operating.played import ERRORS, HALF, POLICIES, RATE, TRACES, Played
 from tests.pipeline.stages import Stages, administration, busy, now, partition, trace_id
@@ -164,7 +164,10 @@ async def test_keyed_topics_can_be_replayed_and_explained(kafka: Kafka, tmp_path
     """`regroup: never`: the producers alone know the partition of a trace."""
     stages = PlayedKeyed(kafka.bootstrap, tmp_path)
     await stages.create()
-    async with running(stages.config, ["sample"]), busy(stages, whole=True):
+    async with stages.producer() as producer, running(stages.config, ["sample"]), busy(stages, whole=True):
+        await stages.log(producer, "", "of no trace")
+        await eventually(lambda: decided(stages, TRACES), DEADLINE, "the log is done with")
+        middle = now()
         await eventually(lambda: decided(stages, 2 * TRACES), DEADLINE, "traces are decided")
     new = tmp_path / "new.yaml"
     new.write_text(yaml.safe_dump({"policies": stages.POLICIES}))
@@ -180,6 +183,15 @@ async def test_keyed_topics_can_be_replayed_and_explained(kafka: Kafka, tmp_path
     assert states["t3"] == ("kept", True, stages.placed("t3"))
     assert {partition for _, _, partition in states.values()} == {0, 1}
     assert all(state in ("kept", "dropped") for state, _, _ in states.values())
+
+    await forget(kafka.bootstrap, partition(f"{stages.raw}.logs", 0))
+    result = await asyncio.to_thread(CliRunner().invoke, cli, words)
+    assert json.loads(result.stdout)["incomplete"] == {f"{stages.raw}.logs": None}
+    result = await asyncio.to_thread(CliRunner().invoke, cli, words[:-1])
+    assert f"! of {stages.raw}.logs Kafka has nothing of this period" in result.output
+    words[words.index("earliest")] = iso(middle)
+    result = await asyncio.to_thread(CliRunner().invoke, cli, words)
+    assert json.loads(result.stdout)["incomplete"] == {}, "a checkpoint says that the log was done with before"
 
 
 class Budgeted(Keyed):
