@@ -209,7 +209,7 @@ def hops_text(figures: Mapping[str, Any]) -> str:
 
 
 def stages_text(figures: Mapping[str, Any]) -> str:
-    """For docs/explanation/where-the-time-goes.md."""
+    """For docs/explanation/where-the-latency-comes-from.md."""
     return "\n".join(
         (
             f"N = {figures['options']['partitions']}:\n",
