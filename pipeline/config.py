@@ -419,6 +419,7 @@ class Limits(Section):
     max_batch_bytes: int = Field(
         32 << 20,
         ge=1,
+        le=1 << 30,
         description="Record batches of raw topics that become more when they are decompressed go to the dead-letter "
         "queue as they are, compressed; at least `max_message_bytes`.",
     )

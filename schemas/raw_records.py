@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import sub
-from typing import NamedTuple, overload
+from typing import ClassVar, NamedTuple, overload
+from weakref import ReferenceType, ref
 
 from schemas.columns import moved
 from schemas.envelope import Places
@@ -18,21 +19,25 @@ from schemas.record_batch import RecordColumns
 Unpack = Callable[[bytes], bytes]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Packed:
     """Bytes as they were compressed, block by block, and how each is unpacked; to `size` bytes in all.
 
-    What was asked for once stays unpacked as long as this is there: who has a piece of it will ask for the others.
+    What was asked for last stays unpacked until something else is: who has a piece of it will ask for the others.
     """
 
     blocks: Sequence[tuple[Unpack, bytes]]
     size: int
     _data: bytes | None = None
+    _newest: ClassVar[ReferenceType[Packed] | None] = None
 
     def piece(self, start: int, end: int) -> bytes:
         """Some of the bytes, unpacked."""
         if self._data is None:
+            if Packed._newest is not None and (newest := Packed._newest()) is not None:
+                newest._data = None
             self._data = b"".join(unpack(block) for unpack, block in self.blocks)
+            Packed._newest = ref(self)
         return self._data[start:end]
 
 
@@ -106,17 +111,19 @@ class Records(Sequence[RawRecord]):
         data: bytes,
         count: int,
         base_offset: int,
+        last: int,
         timestamp: int,
         appended: bool,
         block: tuple[Unpack, bytes] | None,
     ) -> Records:
-        """Those of a Kafka record batch, decompressed. Raises ValueError.
+        """Those of a Kafka record batch, decompressed. Raises ValueError, OutOfOrder.
 
-        Their timestamps are relative to `timestamp`, or it is that of all if it is when they were `appended`. `block`
-        is what may be kept instead of the data: how it is unpacked, and from what.
+        Their offsets are relative to `base_offset`, up to `last`. Their timestamps are relative to `timestamp`, or it
+        is that of all if it is when they were `appended`. `block` is what may be kept instead of the data: how it is
+        unpacked, and from what.
         """
         found = RecordColumns()
-        found.scan(data, count, base_offset, timestamp)
+        found.scan(data, count, base_offset, timestamp, last)
         timestamps = array("q", [timestamp]) * count if appended else found.timestamps
         source = Source(Packed([block], len(data)), 0, len(data)) if block else None
         extremes = found.shortest, found.longest

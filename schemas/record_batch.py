@@ -13,6 +13,13 @@ _LEAST_BYTES = cython.declare(cython.Py_ssize_t, 7)  # of a record: one of each 
 _LOW_64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
 
 
+class OutOfOrder(ValueError):
+    """The offsets of a batch's records are not ascending, or not within those of the batch.
+
+    Brokers look into compressed batches alone: one that is not may say anything.
+    """
+
+
 @cython.final
 @cython.cclass
 class RecordColumns:
@@ -36,20 +43,24 @@ class RecordColumns:
 
     @cython.boundscheck(False)
     @cython.wraparound(False)
-    def scan(self, data: bytes, count: int, base_offset: int, first_timestamp: int) -> None:
-        """The `count` records of a batch's decompressed bytes. Raises ValueError unless they are just that.
+    def scan(self, data: bytes, count: int, base_offset: int, first_timestamp: int, last: int) -> None:
+        """The `count` records of a batch's decompressed bytes. Raises ValueError unless they are just that, OutOfOrder.
 
-        Their offsets and timestamps are relative to those of the batch; sums are cut to 64 bits.
+        Their offsets and timestamps are relative to those of the batch, no offset is larger than `last`; sums are cut
+        to 64 bits.
         """
         p: cython.p_const_uchar = data
         size: cython.Py_ssize_t = len(data)
         records: cython.Py_ssize_t = count
         if records < 0 or records > size // _LEAST_BYTES:
             raise ValueError(f"{count} records in {size} bytes")
+        if records and last < 0:
+            raise OutOfOrder(f"{count} records up to offset {base_offset + last}, from {base_offset}")
         offsets, timestamps = array("Q", bytes(8 * records)), array("Q", bytes(8 * records))
         starts, ends = array("I", bytes(4 * records)), array("I", bytes(4 * records))
         if records:
-            self._walk(p, size, base_offset & _LOW_64, first_timestamp & _LOW_64, offsets, timestamps, starts, ends)
+            first = first_timestamp & _LOW_64
+            self._walk(p, size, base_offset & _LOW_64, first, last, offsets, timestamps, starts, ends)
         elif size:
             raise ValueError(f"{size} bytes behind the last record")
         self.offsets, self.timestamps = array("q", offsets.tobytes()), array("q", timestamps.tobytes())
@@ -65,6 +76,7 @@ class RecordColumns:
         size: cython.Py_ssize_t,
         base: cython.ulonglong,
         first: cython.ulonglong,
+        last: cython.ulonglong,
         offsets: cython.ulonglong[::1],
         timestamps: cython.ulonglong[::1],
         starts: cython.uint[::1],
@@ -76,12 +88,16 @@ class RecordColumns:
         shortest: cython.Py_ssize_t = size
         longest: cython.Py_ssize_t = 0
         number: cython.Py_ssize_t
+        least: cython.ulonglong = 0
         for number in range(len(offsets)):
             pos = self._length(p, pos, size)
             end = pos + cython.cast(cython.Py_ssize_t, self._value)
             pos = self._signed(p, pos + 1, end)  # behind the attributes, of which none is in use
             timestamps[number] = (first + self._value) & _LOW_64
             pos = self._signed(p, pos, end)
+            if self._value < least or self._value > last:  # what is negative is larger than any
+                raise OutOfOrder(f"record {number} of its batch has not the offset of one between its neighbours")
+            least = self._value + 1
             offsets[number] = (base + self._value) & _LOW_64
             pos = self._length(p, pos, end)
             pos = self._length(p, pos + cython.cast(cython.Py_ssize_t, self._value), end)

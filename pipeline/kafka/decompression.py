@@ -11,6 +11,8 @@ and some hundred as an object.
 The records of a batch are given together, as columns (schemas/raw_records.py): one may be no larger than a span. Of
 their headers nothing is read, so one whose name is not UTF-8, for which aiokafka raises, does no harm.
 
+One whose offsets are not in order is a letter as well: brokers look into compressed batches alone.
+
 A batch that is corrupt is fetched again: it may be whole the next time. One that stays so is an error each time, unless
 losses are accepted: then one record with all of its bytes is in its place.
 
@@ -49,6 +51,7 @@ from pipeline.config import Limits
 from schemas.raw_message import UnreadBatch
 from schemas.raw_records import Records
 from schemas.reasons import Reason
+from schemas.record_batch import OutOfOrder
 
 START = struct.Struct(">qi")  # first offset, and bytes that follow: how every batch begins, beside its checksum
 COUNTS = struct.Struct(">23xi30xi")  # what a header says of the last offset, less the first, and of how many records
@@ -60,6 +63,7 @@ APPENDED = default_records.DefaultRecordBase.LOG_APPEND_TIME  # whose timestamps
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")  # by their numbers
 QUICK = frozenset({"snappy", "lz4", "zstd"})  # to decompress once more, for what that saves while it waits
 GZIP = 16 + zlib.MAX_WBITS  # zlib's word for "with gzip's header"
+GZIP_HEAD = b"\x1f\x8b"
 GZIP_PIECE = 8 << 10  # bytes
 XERIAL_HEADER = 16  # bytes before the first block of what Java calls snappy
 XERIAL = b"\x82SNAPPY\x00"
@@ -213,7 +217,7 @@ class _Batch:
 
     def _all(self) -> list[_Several]:
         """Its records, from where the fetch begins. Raises CorruptRecordException."""
-        batch, packed, (_, count) = self._batch, bytes(self._data[HEADER:]), COUNTS.unpack_from(self._data)
+        batch, packed, (last, count) = self._batch, bytes(self._data[HEADER:]), COUNTS.unpack_from(self._data)
         if batch.compression_type >= len(CODECS):
             raise CorruptRecordException(f"compression {batch.compression_type} is none of Kafka's")
         codec = CODECS[batch.compression_type]
@@ -222,7 +226,9 @@ class _Batch:
         appended = batch.timestamp_type == APPENDED
         timestamp = batch.max_timestamp if appended else batch.first_timestamp
         try:
-            records = Records.of_batch(data, count, batch.base_offset, timestamp, appended, block)
+            records = Records.of_batch(data, count, batch.base_offset, last, timestamp, appended, block)
+        except OutOfOrder as error:
+            raise _Unread(packed, codec, Reason.MALFORMED, str(error)) from error
         except ValueError as error:
             raise CorruptRecordException(f"not the {count} records that it says: {error}") from error
         return [_Several(batch.next_offset - 1, records.since(self._among.offset))]
@@ -318,10 +324,15 @@ def _joined(found: Sequence[Any]) -> Records:
     """What the batches of an answer have."""
     return Records.joined(
         [
-            each.records if isinstance(each, _Several) else Records.of([(each.offset, each.timestamp, each.value)])
+            each.records if isinstance(each, _Several) else Records.of([(each.offset, _time(each), each.value)])
             for each in found
         ]
     )
+
+
+def _time(record: Any) -> int:
+    """Milliseconds; -1 of those of the first format, before Kafka 0.10, which have none."""
+    return -1 if record.timestamp is None else record.timestamp
 
 
 class _Fetcher(aiokafka.consumer.fetcher.Fetcher):  # type: ignore[misc]
@@ -398,6 +409,8 @@ def _gzip(data: bytes, most: int) -> bytes:
             at += len(piece) - len(member.unused_data)
         while at < len(data) and not data[at]:
             at += 1
+        if not data.startswith(GZIP_HEAD, at):
+            break  # brokers, too, leave what is behind the last member alone
     return bytes(out)
 
 

@@ -51,8 +51,9 @@ def theirs(data: bytes) -> list[RawRecord]:
     return [RawRecord(each.offset, each.timestamp, each.value or b"") for each in found]
 
 
-def plain(data: bytes, count: int, base: int, first: int) -> list[RawRecord] | None:
+def plain(data: bytes, count: int, base: int, first: int, last: int) -> list[RawRecord] | None:
     """The records of a batch by the letter of the format; None: they are not just that."""
+    least = 0
     at, end = 0, len(data)
 
     def number() -> int:
@@ -88,9 +89,12 @@ def plain(data: bytes, count: int, base: int, first: int) -> list[RawRecord] | N
             if size > end - at:
                 raise ValueError
             end, at = at + size, at + 1
-            timestamp, offset = signed(first + number()), signed(base + number())
+            timestamp, offset = signed(first + number()), number()
+            if not least <= offset <= last:
+                raise ValueError
+            least = offset + 1
             some()
-            found.append(RawRecord(offset, timestamp, some()))
+            found.append(RawRecord(base + offset, timestamp, some()))
             if at >= end:
                 raise ValueError
             at = end
@@ -104,10 +108,16 @@ def head(data: bytes | bytearray) -> Any:
     return default_records._DefaultRecordBatchPy(data)
 
 
+def by_the_letter(data: bytes) -> list[RawRecord] | None:
+    """`plain` of a batch."""
+    own = head(data)
+    return plain(data[HEADER:], own._num_records, BASE, own.first_timestamp, own.last_offset_delta)
+
+
 def ours(data: bytes) -> list[RawRecord] | None:
-    count, first = head(data)._num_records, head(data).first_timestamp
+    count, first, last = head(data)._num_records, head(data).first_timestamp, head(data).last_offset_delta
     try:
-        found = Records.of_batch(bytes(data[HEADER:]), count, BASE, first, False, None)
+        found = Records.of_batch(bytes(data[HEADER:]), count, BASE, last, first, False, None)
     except ValueError:
         return None
     assert list(found) == [found[number] for number in range(len(found))]
@@ -123,7 +133,7 @@ def test_records_are_read_as_aiokafka_reads_them() -> None:
             data = bytes(batch(given))
             expected = [(BASE + at, time, value or b"") for at, time, _, value, _ in given]
             assert ours(data) == theirs(data) == expected
-            assert plain(data[HEADER:], count, BASE, head(data).first_timestamp) == expected
+            assert by_the_letter(data) == expected
 
 
 def test_a_damaged_batch_is_read_by_the_letter_or_not_at_all() -> None:
@@ -142,7 +152,7 @@ def test_a_damaged_batch_is_read_by_the_letter_or_not_at_all() -> None:
             else:
                 data[at:at] = rng.randbytes(rng.randrange(1, 12))
         found = ours(bytes(data))
-        assert found == plain(bytes(data[HEADER:]), head(data)._num_records, BASE, head(data).first_timestamp)
+        assert found == by_the_letter(bytes(data))
         read, refused = read + (found is not None), refused + (found is None)
     assert min(read, refused) > 1_000, "both were tried"
 
@@ -150,18 +160,18 @@ def test_a_damaged_batch_is_read_by_the_letter_or_not_at_all() -> None:
 @pytest.mark.parametrize("count", [-1, 3, 1 << 31, 1 << 40])
 def test_more_records_than_there_are_bytes_cost_no_memory(count: int) -> None:
     with pytest.raises(ValueError, match=f"{count} records in 10 bytes"):
-        RecordColumns().scan(bytes(10), count, 0, 0)
+        RecordColumns().scan(bytes(10), count, 0, 0, 9)
 
 
 def test_times_are_the_brokers_where_the_topic_says_so() -> None:
     data = bytes(batch(drawn(random.Random(3), 5)))[HEADER:]
-    assert {each.timestamp for each in Records.of_batch(data, 5, 0, 77, True, None)} == {77}
+    assert {each.timestamp for each in Records.of_batch(data, 5, 0, 99, 77, True, None)} == {77}
 
 
 def test_sums_beyond_64_bits_are_cut() -> None:
     """As C does: nobody who writes a record may stop a partition with its timestamp."""
     data = bytes(batch([(0, FIRST, None, b"x", []), (1, FIRST + 5, None, b"y", [])]))[HEADER:]
-    first, second = Records.of_batch(data, 2, 0, (1 << 63) - 1, False, None)
+    first, second = Records.of_batch(data, 2, 0, 1, (1 << 63) - 1, False, None)
     assert (first.timestamp, second.timestamp) == ((1 << 63) - 1, -(1 << 63) + 4)
 
 
@@ -170,7 +180,8 @@ Made = Callable[[list[tuple[int, int, bytes | None]]], Records]
 
 def of_batch(given: list[tuple[int, int, bytes | None]]) -> Records:
     data = bytes(batch([(offset, time, None, value, []) for offset, time, value in given]))[HEADER:]
-    return Records.of_batch(data, len(given), 0, given[0][1], False, (lambda block: block, data))
+    last = given[-1][0]
+    return Records.of_batch(data, len(given), 0, last, given[0][1], False, (lambda block: block, data))
 
 
 @pytest.mark.parametrize("make", [Records.of, of_batch])
@@ -231,6 +242,9 @@ def test_a_source_is_unpacked_once_for_all_its_pieces() -> None:
     assert (first.size, second.size) == (2, 3)
     assert first.read() + second.read() == b"abcabcdede"
     assert asked == [b"abc", b"de"]
+    assert Source(Packed([(unpack, b"f")], 2), 0, 2).read() == b"ff"
+    assert first.read() == b"abca"
+    assert asked == [b"abc", b"de", b"f", b"abc", b"de"], "of all that waits one alone is unpacked"
 
 
 def test_positions_are_moved() -> None:

@@ -68,6 +68,17 @@ def resealed(own: bytearray, compressed: bytes) -> bytes:
     return bytes(data)
 
 
+def disordered(first: int, offsets: list[int], value: bytes = b"x") -> bytes:
+    """A batch that is not compressed, whose records have other offsets, relative to its first, than it says itself."""
+    own = BUILDERS["python"](2, 0, 0, -1, -1, -1, 1 << 30)
+    for number, offset in enumerate(offsets):
+        own.append(offset, 1000 + number, None, value, [])
+    own._last_offset = len(offsets) - 1
+    data: bytearray = own.build()
+    data[:8] = first.to_bytes(8, "big")
+    return resealed(data, bytes(data[HEADER:]))
+
+
 def fetched(data: bytes, limit: Bound | None, offset: int = 0) -> Iterator[tuple[int, bytes]]:
     """What a consumer's fetcher makes of an answer of the broker, up to where the fetch ends."""
     records = fetcher.PartitionRecords(TP, fetcher.MemoryRecords(data), [], offset, None, limit, True, 1)
@@ -332,6 +343,18 @@ def test_what_does_not_decompress_is_one_dead_letter(name: str) -> None:
             assert not isinstance(value, UnreadBatch) or value.reason in (Reason.MALFORMED, Reason.BATCH_TOO_LARGE)
 
 
+@pytest.mark.parametrize("offsets", [[0, 1000], [0, 1 << 40], [-1, 0], [0, 0], [1, 0], [0, 2, 1]])
+def test_offsets_that_are_not_in_order_are_one_dead_letter(offsets: list[int]) -> None:
+    """Were they believed, what comes behind them would be taken for read, or they would be."""
+    good, bad = bytes(batch(0, 7, [b"good"])), disordered(7 - len(offsets), offsets)
+    (offset, value), *rest = fetched(bad + good, SMALL)
+    assert (offset, rest) == (6, [(7, b"good"), (8, b"end")])
+    assert isinstance(value, UnreadBatch)
+    assert (value, value.codec, value.reason) == (bad[HEADER:], "none", Reason.MALFORMED)
+    assert f"none batch of offsets {7 - len(offsets)} to 6: " in value.detail
+    assert list(fetched(disordered(0, [0, 1]), SMALL)) == [(0, b"x"), (1, b"x"), (2, b"end")]
+
+
 def test_zstd_in_several_frames() -> None:
     """What a batch says of its length is believed of one frame alone: an empty or a skipped one may come before it."""
     own = batch(CODECS["zstd"], 0, [b"x" * 100, b"y" * 100])
@@ -367,6 +390,15 @@ def test_old_formats_are_bounded_as_well(name: str) -> None:
         assert isinstance(records[0][1], UnreadBatch) != whole
 
 
+@pytest.mark.parametrize("codec_id", [0, 1])
+def test_messages_of_the_first_format_have_no_time(codec_id: int) -> None:
+    own = legacy_records.LegacyRecordBatchBuilder(0, codec_id, 1 << 30)
+    for number in range(3):
+        own.append(number, None, None, b"x" * number)
+    records = fetcher.PartitionRecords(TP, fetcher.MemoryRecords(bytes(own.build())), [], 0, None, SMALL, True, 1)
+    assert list(decompression._joined(list(records))) == [(number, -1, b"x" * number) for number in range(3)]
+
+
 def test_many_small_members_of_gzip_cost_no_copy_of_the_rest_each() -> None:
     """What they become is small, so no other limit stops it."""
     costs, empty = {}, gzip.compress(b"")
@@ -375,6 +407,7 @@ def test_many_small_members_of_gzip_cost_no_copy_of_the_rest_each() -> None:
         assert decompression._gzip(gzip.compress(b"x") + count * empty + bytes(9), 100) == b"x"
         costs[count] = process_time() - began
     assert costs[40_000] < 3 * 8 * costs[5_000]
+    assert decompression._gzip(gzip.compress(b"x") + b"what brokers leave alone", 100) == b"x"
     large = bytes(range(256)) * 4096
     assert decompression._gzip(2 * gzip.compress(large, 0), 2 * len(large)) == 2 * large
     with pytest.raises(zlib.error):
@@ -395,7 +428,10 @@ def test_sample_buries_it_where_it_reads_raw_topics() -> None:
 async def test_bombs_on_a_broker(
     kind: type[Stages], role: str, kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of each codec one, between good batches: everything good is delivered, the bombs are counted and kept."""
+    """Of each codec one, between good batches: everything good is delivered, the bombs are counted and kept.
+
+    And one whose records have offsets that lie beyond the end of the log.
+    """
     limits = {"max_message_bytes": MIB, "max_batch_bytes": 2 * MIB, "max_batch_records": 1_000}
     monkeypatch.setattr(kind, "SECTIONS", {**kind.SECTIONS, "limits": limits})
     stages = await kind(kafka.bootstrap, tmp_path).create()
@@ -416,11 +452,18 @@ async def test_bombs_on_a_broker(
             for _ in range(1_001):
                 many.append(key=None, value=b"", timestamp=None)
             await (await producer.send_batch(many, stages.raw, partition=0))
+            lies = producer.create_batch()  # brokers do not look into what is not compressed
+            lies.append(key=None, value=b"", timestamp=None)
+            lies._build = lambda: lies._buffer
+            lies._buffer = bytearray(disordered(0, [0, 1000], traces("lies/a!")))
+            await (await producer.send_batch(lies, stages.raw, partition=0))
+            await producer.send_and_wait(stages.raw, traces("last/a!"), partition=0)
+        names.add("last/a!")
         async with running(stages.config, [role]):
 
             async def there() -> bool:
                 topic = stages.topics.spans if role == "ingest" else stages.topics.kept_spans
-                return names <= set(await stages.names(topic)) and len(await stages.records(stages.topics.dlq)) == 5
+                return names <= set(await stages.names(topic)) and len(await stages.records(stages.topics.dlq)) == 6
 
             await eventually(there, DEADLINE, "everything good is delivered, each bomb a dead letter")
         letters = [{k: v.decode() for k, v in r.headers} for r in await stages.records(stages.topics.dlq)]
@@ -431,9 +474,9 @@ async def test_bombs_on_a_broker(
     assert "5 letters left: it is a batch of records that was not read" in again.stdout
     assert {(v["offset"], v["encoding"], v["reason"]) for v in letters} == {
         (str(3 * number + 1), f"{name}_batch", "batch_too_large") for number, name in enumerate(CODECS)
-    } | {("1012", "none_batch", "batch_too_large")}
+    } | {("1012", "none_batch", "batch_too_large"), ("1014", "none_batch", "malformed")}
     assert telemetry.REGISTRY.get_sample_value("tailrace_dead_letters_total", labels) == before + 5
-    assert await committed(kafka.bootstrap, stages.topics.group(role), partition(stages.raw)) == 1_013
+    assert await committed(kafka.bootstrap, stages.topics.group(role), partition(stages.raw)) == 1_016
 
 
 async def looked_back_over(stages: Stages) -> None:
