@@ -81,8 +81,9 @@ def simulate_command(
     written or committed; what Kafka still retains can be replayed. The files of --policies and --against hold
     `policies:` alone, `sampling:` alone, or a whole configuration, of which only `sampling` is taken. Reported are
     kept traces, spans and bytes, the overlap of the policies, what is newly lost and newly kept with examples, and
-    traces with an error that are missed. Without --against the policies of --config are also compared with what the
-    workers decided. Exit code 0, 1 if Kafka cannot be asked or has no records of that time, 78 if a file is wrong.
+    traces with a failed span or with a log of ERROR or above that are missed. Without --against the policies of
+    --config are also compared with what the workers decided. Exit code 0, 1 if Kafka cannot be asked or has no records
+    of that time, 78 if a file is wrong.
 
     \b
       tailrace simulate --config tailrace.yaml --policies new.yaml --since 2h

@@ -41,14 +41,15 @@ class Report:
 
     `live` compares `old` with what the workers recorded. `firsts`: when the oldest record that was read was appended,
     by partition and feed of it; in `gone` are those of which Kafka had no more.
-    `policies`: their names, new and old. `differs`: settings of `sampling` beside policies that are not the same,
-    (new, old) by name.
+    `policies`: their names, new and old. `reads_logs`: whether `sample` has any. `differs`: settings of `sampling`
+    beside policies that are not the same, (new, old) by name.
     """
 
     since: int
     until: int
     versions: tuple[str, str]
     policies: tuple[Sequence[str], Sequence[str]]
+    reads_logs: bool
     comparison: Comparison = field(default_factory=Comparison)
     live: Agreement | None = None
     records: int = 0
@@ -106,7 +107,8 @@ async def simulate(
     started = time.monotonic()
     versions = _plan(new).version, _plan(old).version
     names = [policy.name for policy in new.policies], [policy.name for policy in old.policies]
-    report = Report(since, until or int(time.time() * 1000), versions, names, differs=_differing(new, old))
+    logs = config.raw_topic("logs") is not None
+    report = Report(since, until or int(time.time() * 1000), versions, names, logs, differs=_differing(new, old))
     if old == config.sampling:
         report.live = Agreement(versions[1])
     shared = any(isinstance(rate, Budget) for each in (new, old) for rate in _plan(each).rates)

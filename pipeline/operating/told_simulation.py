@@ -31,6 +31,7 @@ def document(report: Report) -> dict[str, Any]:
         "lost": {
             "traces": comparison.lost.total(),
             "with_errors": comparison.lost_errors,
+            "with_error_logs": comparison.lost_error_logs,
             "by_policy": dict(comparison.lost),
             "examples": examples["lost"],
         },
@@ -40,6 +41,7 @@ def document(report: Report) -> dict[str, Any]:
             "examples": examples["gained"],
         },
         "errors_missed_examples": examples["errors"],
+        "error_logs_missed_examples": examples["error logs"],
         "live": None,
     }
     if report.live is not None:
@@ -79,6 +81,8 @@ def _outcome(outcome: Outcome, policies: Sequence[str]) -> dict[str, Any]:
         "kept_bytes": outcome.bytes,
         "errors": outcome.errors,
         "errors_missed": outcome.errors_missed,
+        "error_logs": outcome.error_logs,
+        "error_logs_missed": outcome.error_logs_missed,
         "policies": each,
         "overlap": overlap,
     }
@@ -101,7 +105,7 @@ def lines(report: Report) -> Iterator[str]:
             rest = f"before {first}: older traces are decided without: begin later (--since)"
         yield f"! of {topic} Kafka has nothing {rest}"
     yield ""
-    left = max(16, *(len(name) + 1 for name in ["", *told["differs"]]))
+    left = max(18, *(len(name) + 1 for name in ["", *told["differs"]]))
     yield f"{'':<{left}}{'new':>14}{'old':>14}"
     yield f"{'policies':<{left}}{new['version']:>14}{old['version']:>14}"
     for name, each in told["differs"].items():
@@ -111,6 +115,7 @@ def lines(report: Report) -> Iterator[str]:
         ("kept spans", "kept_spans"),
         ("kept bytes", "kept_bytes"),
         ("errors missed", "errors_missed"),
+        *([("error logs missed", "error_logs_missed")] if report.reads_logs else []),
     ):
         yield f"{label:<{left}}{new[key]:>14}{old[key]:>14}"
     yield ""
@@ -127,9 +132,13 @@ def lines(report: Report) -> Iterator[str]:
     yield from _changes("newly lost", told["lost"])
     if told["lost"]["with_errors"]:
         yield f"    {told['lost']['with_errors']} of them have an error"
+    if told["lost"]["with_error_logs"]:
+        yield f"    {told['lost']['with_error_logs']} of them have a log of ERROR or above"
     yield from _changes("newly kept", told["gained"])
     if told["errors_missed_examples"]:
         yield f"errors missed by new: {', '.join(told['errors_missed_examples'])}"
+    if told["error_logs_missed_examples"]:
+        yield f"error logs missed by new: {', '.join(told['error_logs_missed_examples'])}"
     if (live := told["live"]) is not None:
         others = f", {live['of_other_versions']} were decided by other versions" if live["of_other_versions"] else ""
         agreed = f"{live['same']} same, {live['different']} different{others}"

@@ -21,17 +21,24 @@ from processors.sampling.window import Settings, Stats, Window
 from schemas.decision import DecisionRecord
 from schemas.envelope import Envelope
 
-PROBE = "\0errors"  # no policy of a configuration has this name
+PROBES = [  # no policy of a configuration has these names
+    {"name": "\0errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}},
+    {"name": "\0error logs", "type": "log_severity", "log_severity": {"min_severity": "ERROR"}},
+]
 EXAMPLES = 5  # trace ids of each kind
 
 
 class Fate(NamedTuple):
-    """What became of a trace. `policy` kept it, "" when it was dropped; `error`: one of its spans failed."""
+    """What became of a trace. `policy` kept it, "" when it was dropped.
+
+    `error`: one of its spans failed. `error_log`: one of its logs is of severity ERROR or above.
+    """
 
     trace_id: bytes
     policy: str
     threshold: int
     error: bool
+    error_log: bool
 
     @property
     def kept(self) -> bool:
@@ -43,14 +50,10 @@ class Replay(Window):
     """A partition's history under some policies. `fates` collects what it decides, by trace key, until it is taken."""
 
     def __init__(self, partition: int, settings: Settings, policies: Sequence[Policy], compat: Compat) -> None:
-        probe = Policy.model_validate(
-            {"name": PROBE, "type": "status_code", "shadow": True, "status_code": {"status_codes": ["ERROR"]}}
-        )
-        plan = compile_policies([*policies, probe], compat=compat, extra_keys=["service.name"])
+        probes = [Policy.model_validate(probe | {"shadow": True}) for probe in PROBES]
+        plan = compile_policies([*policies, *probes], compat=compat, extra_keys=["service.name"])
         super().__init__(partition, settings, plan, None)
-        _, condition = plan.shadows[-1]
-        assert isinstance(condition, AnyOf)
-        self._error = condition.mask
+        self._masks = [probe.mask for _, probe in plan.shadows[-len(probes) :] if isinstance(probe, AnyOf)]
         self.fates: dict[int, Fate] = {}
         self.totals: Stats = Counter()
         self.overlap: Counter[tuple[str, str]] = Counter()
@@ -88,15 +91,16 @@ class Replay(Window):
 
     def _drop(self, count: int, kept: Sequence[int], heads: tuple[int, ...]) -> None:
         for place in sorted(set(range(count)).difference(kept)):
-            trace_id, error = self._traces.outline(place, self._error)
-            self.fates[self._traces.due_keys[place]] = Fate(trace_id, "", 0, error)
+            self._decided(place, "", 0)
         super()._drop(count, kept, heads)
 
     def _keep(self, place: int, heads: tuple[int, ...]) -> None:
-        trace_id, error = self._traces.outline(place, self._error)
-        policy, threshold = self._ballot.names[self._ballot.policy], self._ballot.threshold
-        self.fates[self._traces.due_keys[place]] = Fate(trace_id, policy, threshold, error)
+        self._decided(place, self._ballot.names[self._ballot.policy], self._ballot.threshold)
         super()._keep(place, heads)
+
+    def _decided(self, place: int, policy: str, threshold: int) -> None:
+        (trace_id, error), (_, error_log) = (self._traces.outline(place, mask) for mask in self._masks)
+        self.fates[self._traces.due_keys[place]] = Fate(trace_id, policy, threshold, error, error_log)
 
     def _count_votes(self) -> None:
         names, together = self._ballot.names, self._ballot.together
@@ -118,6 +122,8 @@ class Outcome:
     kept: int = 0
     errors: int = 0
     errors_missed: int = 0
+    error_logs: int = 0
+    error_logs_missed: int = 0
     named: Counter[str] = field(default_factory=Counter)
     totals: Stats = field(default_factory=Counter)
     overlap: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -129,6 +135,8 @@ class Outcome:
         self.named[fate.policy] += fate.kept
         self.errors += fate.error
         self.errors_missed += fate.error and not fate.kept
+        self.error_logs += fate.error_log
+        self.error_logs_missed += fate.error_log and not fate.kept
 
     def close(self, replay: Replay) -> None:
         """A partition's history has been read."""
@@ -158,7 +166,7 @@ class Comparison:
     """Two outcomes, `new` and `old`, trace by trace.
 
     `lost` were kept by `old` alone, `gained` by `new` alone, counted by the policy that kept them; `examples` has some
-    trace ids of each: lost, gained, errors (missed by `new`).
+    trace ids of each: lost, gained, and of what `new` missed: errors, error logs.
     """
 
     new: Outcome = field(default_factory=Outcome)
@@ -166,6 +174,7 @@ class Comparison:
     lost: Counter[str] = field(default_factory=Counter)
     gained: Counter[str] = field(default_factory=Counter)
     lost_errors: int = 0
+    lost_error_logs: int = 0
     examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     _waiting: tuple[dict[int, Fate], dict[int, Fate]] = field(default_factory=lambda: ({}, {}))
 
@@ -200,12 +209,15 @@ class Comparison:
         if old.kept and not new.kept:
             self.lost[old.policy] += 1
             self.lost_errors += new.error
+            self.lost_error_logs += new.error_log
             self._example("lost", new)
         elif new.kept and not old.kept:
             self.gained[new.policy] += 1
             self._example("gained", new)
         if new.error and not new.kept:
             self._example("errors", new)
+        if new.error_log and not new.kept:
+            self._example("error logs", new)
 
     def _example(self, kind: str, fate: Fate) -> None:
         if len(self.examples[kind]) < EXAMPLES:

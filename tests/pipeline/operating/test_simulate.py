@@ -13,6 +13,7 @@ import pytest
 import yaml
 from aiokafka.admin import RecordsToDelete
 from click.testing import CliRunner
+from opentelemetry.proto.logs.v1.logs_pb2 import LogsData, SeverityNumber
 
 from bench.load import Load
 from bench.write import write
@@ -25,7 +26,7 @@ from tests.pipeline.configs import MINIMAL, as_yaml
 from tests.pipeline.kafka import DEADLINE, forget
 from tests.pipeline.keyed import Keyed
 from tests.pipeline.operating.played import ERRORS, HALF, POLICIES, RATE, TRACES, Played
-from tests.pipeline.stages import Stages, administration, busy, now, partition, trace_id
+from tests.pipeline.stages import Stages, administration, busy, log_of, now, partition, trace_id
 from tests.services import Kafka, eventually
 
 ALL = {"name": "all", "type": "always_sample"}
@@ -218,6 +219,60 @@ async def test_partitions_share_a_budget_in_a_replay(kafka: Kafka, tmp_path: Pat
     # What begins in the last two seconds is not decided; what comes later than two seconds costs no budget.
     assert outcome.new.spans == pytest.approx(58 * 100, rel=0.05)
     assert outcome.old.spans < 0.85 * 58 * 100
+
+
+class Logged(Keyed):
+    """Nothing but a history: four traces, of which one has a failed span, one a log of ERROR, and one of WARN."""
+
+    SECTIONS: ClassVar[dict[str, Any]] = {
+        "regroup": "never",
+        "sampling": {
+            "decision_wait": "1s",
+            "policies": [ERRORS, {"name": "logs", "type": "log_severity", "log_severity": {"min_severity": "ERROR"}}],
+        },
+    }
+
+    async def write(self) -> None:
+        begin = now() - 600_000
+        async with self.producer() as producer:
+            for number, name in enumerate(["failed/1!", "logged/1", "warned/1", "calm/1", "last/1"]):
+                await self.produce(producer, name, at=begin + 5000 * (number == 4))
+            for name, severity in (
+                ("logged", SeverityNumber.SEVERITY_NUMBER_ERROR2),
+                ("warned", SeverityNumber.SEVERITY_NUMBER_WARN4),
+                ("last", SeverityNumber.SEVERITY_NUMBER_INFO),
+            ):
+                data = LogsData.FromString(log_of(name, "said"))
+                data.resource_logs[0].scope_logs[0].log_records[0].severity_number = severity
+                at = begin + 5000 * (name == "last")
+                value = data.SerializeToString()
+                await producer.send_and_wait(f"{self.raw}.logs", value, partition=0, timestamp_ms=at)
+
+
+async def test_error_logs_that_would_be_missed_are_told(kafka: Kafka, tmp_path: Path) -> None:
+    stages = Logged(kafka.bootstrap, tmp_path, partitions=1)
+    await stages.create(1)
+    await stages.write()
+    new = tmp_path / "new.yaml"
+    new.write_text(yaml.safe_dump({"policies": [ERRORS]}))
+    words = ["simulate", "--config", str(stages.file), "--policies", str(new), "--since", "earliest"]
+    told = await asyncio.to_thread(CliRunner().invoke, cli, words)
+    assert told.exit_code == 0, told.output
+    rows = [line.rsplit(maxsplit=2) for line in told.output.splitlines()]
+    assert ["errors missed", "0", "0"] in rows
+    assert ["error logs missed", "1", "0"] in rows
+    assert "1 of them have a log of ERROR or above" in told.output
+    assert f"error logs missed by new: {trace_id('logged').hex()}" in told.output
+    report = json.loads((await asyncio.to_thread(CliRunner().invoke, cli, [*words, "--json"])).stdout)
+    assert (report["new"]["error_logs"], report["new"]["error_logs_missed"], report["lost"]["with_error_logs"]) == (
+        1,
+        1,
+        1,
+    )
+
+    stages.file.write_text(yaml.safe_dump(stages.settings | {"inputs": stages.settings["inputs"][:1]}))
+    told = await asyncio.to_thread(CliRunner().invoke, cli, words)
+    assert (told.exit_code, "error logs" in told.output) == (0, False), "where no logs are read nothing is said of them"
 
 
 MANY_FIELDS = [
