@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from pipeline.commands.console import loaded
-from pipeline.config import Kafka, Sampling
+from pipeline.config import Config, Kafka, Sampling
 from pipeline.configuration.yaml_tree import CONNECTIONS_AND_BROKERS, dotted
 from pipeline.operating import sizing
 from pipeline.roles import diagram
+from processors.regroup import AUTO
 from schemas.settings import format_duration, parse_duration
 
 REPLICATION = 3  # where neither the option nor the configuration says
@@ -122,11 +124,25 @@ def size(
     found = sizing.size(load, known, roles, regroup, alone)
     partitions = config.kafka.partitions if config else None
     needs_ingest = [f"{dotted(key)}: {rule}" for key, rule in config.needs_ingest] if config else []
+    not_counted = list(_not_counted(config)) if config else []
     if as_json:
         answer = {"load": dataclasses.asdict(load), "size": dataclasses.asdict(found), "machine": known.machine}
         if config:
-            answer["file"] = {"partitions": partitions, "needs_ingest": needs_ingest}
+            answer["file"] = {"partitions": partitions, "needs_ingest": needs_ingest, "not_counted": not_counted}
         click.echo(json.dumps(answer, indent=2))
     else:
         metrics = config is not None and bool(config.measured)
-        click.echo("\n".join(sizing.lines(load, found, known, partitions, needs_ingest, metrics)))
+        click.echo("\n".join(sizing.lines(load, found, known, partitions, needs_ingest, metrics, not_counted)))
+
+
+def _not_counted(config: Config) -> Iterator[str]:
+    """What a file has that costs CPU, and is in no measurement."""
+    if redaction := config.redaction:
+        every_key = redaction.blocked_key_patterns or not redaction.allow_all_keys
+        role, cost = "sample" if config.regroup == "never" else "ingest", "3.5 us" if every_key else "0.6 us"
+        yield f"redaction: it takes {role} {cost} of CPU a span of ten attributes, or more (docs/how-to/redact.md)"
+    for topic in config.measured:
+        yield f"{topic}: what its OTLP metrics take of ingest and aggregate (docs/how-to/size.md)"
+    for source in config.inputs:
+        if source.signal != "metrics" and source.encoding not in ("otlp_proto", AUTO):
+            yield f"{source.topic}: {source.encoding} takes ingest more than otlp_proto (docs/how-to/size.md)"

@@ -190,8 +190,12 @@ def lines(
     partitions: int | None = None,
     needs_ingest: Sequence[str] = (),
     metrics: bool = False,
+    not_counted: Sequence[str] = (),
 ) -> Iterable[str]:
-    """The answer for a person. A file has `partitions`, `needs_ingest` for these reasons, and reads `metrics`."""
+    """The answer for a person.
+
+    A file has `partitions`, `needs_ingest` for these reasons, reads `metrics`, and has what is `not_counted`.
+    """
     yield (
         f"{load.spans_per_second:,.0f} spans/s of {load.raw_bytes_per_span:,.4g} bytes on disk, "
         f"{load.spans_per_trace:.3g} a trace, decision_wait {load.decision_wait:g} s, {load.kept_share:.0%} kept"
@@ -209,6 +213,7 @@ def lines(
         busy = "?" if role.busy is None else f"{role.busy:.0%}"
         memory = "?" if role.memory is None else _binary(role.memory)
         yield f"{role.name:<20} {role.workers:>7} {busy:>10} {memory:>13}"
+    yield from (f"! not in these numbers: {each}" for each in not_counted)
     yield ""
     if any(role.busy is None for role in found.roles):
         yield "?: not measured. Two workers, so that one may end; more if they are busy."
@@ -231,9 +236,10 @@ def lines(
         yield ""
     yield f"added Kafka bytes per raw byte       {found.kafka_bytes_per_raw_byte:.2f}   (before replication)"
     yield f"added Kafka bytes per second         {_binary(found.kafka_bytes_per_second)}   (likewise)"
+    replicas = f"{load.replication} replica{'s' * (load.replication > 1)}"
     yield (
         f"Kafka disk of the internal topics    {_binary(found.kafka_disk_bytes)}"
-        f"   (retention {load.retention / 3600:g} h, {load.replication} replicas)"
+        f"   (retention {load.retention / 3600:g} h, {replicas})"
     )
     yield f"after one sample worker ends         {found.reread_seconds:.1f} s to read its window again"
     yield ""

@@ -219,6 +219,32 @@ def test_a_file_that_needs_ingest_is_not_told_to_do_without(tmp_path: Path) -> N
         )
 
 
+def test_what_a_file_has_that_no_number_counts_is_said(tmp_path: Path) -> None:
+    """Redaction can take more than all that was counted, and nothing said that it was not."""
+    file = tmp_path / "tailrace.yaml"
+    words = ("--spans-per-second", "1000", "--replication", "1", "--config", str(file))
+    inputs = [
+        {"topic": "a", "signal": "traces"},
+        {"topic": "j", "signal": "logs", "encoding": "json"},
+        {"topic": "m", "signal": "metrics"},
+    ]
+    redaction = {"allow_all_keys": True, "presets": ["card_number"]}
+    file.write_text(as_yaml(MINIMAL | {"inputs": inputs, "redaction": redaction}), encoding="utf-8")
+    said = run(*words).output
+    assert "! not in these numbers: redaction: it takes ingest 0.6 us" in said
+    assert "! not in these numbers: m: what its OTLP metrics take of ingest and aggregate" in said
+    assert "! not in these numbers: j: json takes ingest more than otlp_proto" in said
+    assert "1 replica)" in said
+    assert len(answer(*words)["file"]["not_counted"]) == 3
+    by_key = redaction | {"blocked_key_patterns": [".*token.*"]}
+    file.write_text(as_yaml(MINIMAL | {"redaction": by_key, "regroup": "never"}), encoding="utf-8")
+    assert answer(*words)["file"]["not_counted"] == [
+        "redaction: it takes sample 3.5 us of CPU a span of ten attributes, or more (docs/how-to/redact.md)"
+    ]
+    file.write_text(as_yaml(MINIMAL), encoding="utf-8")
+    assert "! " not in run(*words).output
+
+
 def test_the_output_says_where_it_was_measured_and_what_to_measure() -> None:
     said = run("--spans-per-second", "50000", "--decision-wait", "30s").output
     assert measured().where() in said
