@@ -199,7 +199,6 @@ def replay(
             click.confirm(f"Send {plural(outcome.sent, 'letter')}?", abort=True)
         with asking(config):
             outcome = asyncio.run(work(send=True))
-    if not dry_run:
         _tell(outcome, "sent")
     if outcome.left:
         sys.exit(1)

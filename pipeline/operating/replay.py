@@ -98,12 +98,12 @@ class Replay:
         return await self._go(one, progress)
 
     def refusal(self, letter: DeadLetter) -> str:
-        """Why a letter cannot be sent in again; empty if it can."""
+        """Why a letter cannot be sent in again, without what differs from letter to letter; empty if it can."""
         target = self._to or letter.topic
-        if (whole := letter.cut_from) is not None and not letter.value:
-            return f"its {whole} bytes could not be redacted and were not kept (redaction.dead_letter_payloads)"
-        if whole is not None:
-            return f"only the first {len(letter.value)} of its {whole} bytes were kept (limits.max_dead_letter_bytes)"
+        if letter.cut_from is not None and not letter.value:
+            return "what cannot be decoded cannot be redacted, and is not kept (redaction.dead_letter_payloads)"
+        if letter.cut_from is not None:
+            return f"only the first {len(letter.value)} bytes were kept (limits.max_dead_letter_bytes)"
         if letter.encoding.endswith(BATCH):
             return f"it is a batch of records that was not read, no message ({letter.reason}): its detail says why"
         if letter.topic.startswith(f"{self._topics.prefix}."):
@@ -163,9 +163,9 @@ class Replay:
         """One transaction; halved where the brokers find a record too large."""
         try:
             await self._transaction(batch)
-        except MessageSizeTooLargeError as error:
+        except MessageSizeTooLargeError:
             if len(batch) == 1:
-                outcome.left[f"the brokers refuse it: {error} (max.message.bytes of the topic)"] += 1
+                outcome.left["the brokers refuse it as too large (max.message.bytes of the topic)"] += 1
                 return
             middle = len(batch) // 2
             await self._send(batch[:middle], outcome)

@@ -24,7 +24,7 @@ from pipeline.operating.dead_letters import Queue, Wanted
 from pipeline.operating.letter_text import readable
 from pipeline.operating.replay import Replay
 from pipeline.worker import running
-from schemas.dead_letter import KEPT_OF_TOO_LARGE, REPLAYED, DeadLetter
+from schemas.dead_letter import KEPT_OF_TOO_LARGE, REPLAYED, DeadLetter, hidden
 from schemas.reasons import Reason
 from tests.pipeline.kafka import DEADLINE, create, fresh
 from tests.pipeline.stages import Stages, log_of, now, traces
@@ -93,7 +93,7 @@ async def test_letters_of_a_wrong_encoding_are_replayed_once_it_is_mended(kafka:
     again = await stages.dlq("replay", "--reason", "malformed", "--yes")
     assert again.exit_code == 1, again.output
     assert "20 letters sent" in again.stdout
-    assert f"1 letter left: only the first {KEPT_OF_TOO_LARGE} of its {2 * LIMIT} bytes were kept" in again.stdout
+    assert f"1 letter left: only the first {KEPT_OF_TOO_LARGE} bytes were kept" in again.stdout
     again = await stages.dlq("replay", "--reason", "malformed", "--yes")
     assert "20 letters replayed before" in again.stdout, "each letter once"
 
@@ -245,6 +245,26 @@ async def test_a_letter_that_is_too_large_for_the_topic_costs_its_neighbours_not
     assert "max.message.bytes" in result.stdout
     assert sorted(r.value for r in await stages.records(small)) == [b"a", b"b", b"c"]
     assert (await stages.listed())["malformed"]["replayed"] == 3
+
+
+async def test_letters_that_differ_in_size_alone_are_left_in_one_line(kafka: Kafka, tmp_path: Path) -> None:
+    """There was a line for each: its size was part of why it was left."""
+    stages = await faulty(kafka, tmp_path)
+    place = stages.raw, 0
+    async with stages.producer() as producer:
+        for offset in range(3):
+            value, detail = hidden(bytes(10 + offset), "truncated")
+            await bury(
+                stages, producer, DeadLetter(value, *place, offset, now(), 0, "ingest", Reason.MALFORMED, detail)
+            )
+            large = DeadLetter(bytes(LIMIT + 1 + offset), *place, 10 + offset, now(), 0, "ingest", Reason.MALFORMED)
+            await bury(stages, producer, large.fitted(LIMIT))
+    result = await stages.dlq("replay", "--yes")
+    assert result.exit_code == 1
+    left = [line for line in result.stdout.splitlines() if " left: " in line]
+    assert len(left) == 2, left
+    assert "3 letters left: what cannot be decoded cannot be redacted" in left[0]
+    assert f"3 letters left: only the first {KEPT_OF_TOO_LARGE} bytes were kept" in left[1]
 
 
 @pytest.mark.parametrize(
