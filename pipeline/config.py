@@ -9,7 +9,7 @@ docs/reference/configuration.md is generated from these models; pipeline/configu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from typing import Annotated, Literal, Self
 
@@ -612,13 +612,18 @@ def _templates(sinks: dict[str, Sink]) -> Iterator[Broken]:
 
 
 def _input_rules(inputs: list[Input], kafka: Kafka | None) -> Iterator[Broken]:
-    first: dict[str, int] = {}
+    yield from same_topics((i, item.topic) for i, item in enumerate(inputs))
     for i, item in enumerate(inputs):
-        if item.topic in first:
-            yield (i, "topic"), f"{item.topic} is listed already, as inputs[{first[item.topic]}]"
         if kafka is not None and item.topic.startswith(f"{kafka.prefix}."):
             yield (i, "topic"), f"names with {kafka.prefix}. in front belong to the internal topics (kafka.prefix)"
-        first.setdefault(item.topic, i)
+
+
+def same_topics(topics: Iterable[tuple[int, str]]) -> Iterator[Broken]:
+    """Which topics of inputs, by their places, are listed before."""
+    first: dict[str, int] = {}
+    for i, topic in topics:
+        if (other := first.setdefault(topic, i)) < i:
+            yield (i, "topic"), f"{topic} is listed already, as inputs[{other}]"
 
 
 def _direct_rules(inputs: list[Input]) -> Iterator[Broken]:

@@ -8,21 +8,35 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.config import Config
+from pipeline.config import Config, same_topics
 from pipeline.configuration.yaml_tree import STAND_INS, Key, Problem, Told, Tree, dotted, read
+from processors.sampling.policies import same_names
 from schemas.errors import ConfigError
-from schemas.settings import DURATION_PATTERN, URL_PATTERN, format_duration, without_credentials, without_parameters
+from schemas.settings import (
+    DURATION_PATTERN,
+    URL_PATTERN,
+    Broken,
+    format_duration,
+    without_credentials,
+    without_parameters,
+)
 
 _MISSING_VALUE = object()
 _ELSEWHERE = {"hosts": "endpoints", "index": "dataset", "logs_index": "dataset", "url": "endpoint"}
 """What others call a key."""
+_UNIQUE: tuple[tuple[Key, str, Callable[[Iterable[tuple[int, str]]], Iterator[Broken]]], ...] = (
+    (("sampling", "policies"), "name", partial(same_names, "policies")),
+    (("inputs",), "topic", same_topics),
+)
+"""Lists no two items of which may have the same under a key, and the rule that says so."""
 
 
 class InvalidConfig(ConfigError):
@@ -83,7 +97,6 @@ def _config(tree: Tree) -> Config | None:
             return None if wrong and (tree.problems or not tree.stood_in) else config
         if _stood_in_anew(found, tree, others, fitting):
             continue
-        unsure = {word for path in wrong for word in _words(path, tree)}
         known, before = set(told), set(wrong)
 
         def told_of(other: Tree, before: set[Key] = before) -> set[Told]:
@@ -91,7 +104,9 @@ def _config(tree: Tree) -> Config | None:
 
         for path, rule, hint in found:
             again = any(path[: len(other)] == other or other[: len(path)] == path for other in known)
-            sure = unsure.isdisjoint(re.findall(r"\w+", rule)) and not _compared(path, rule, tree)
+            unsure = {word for other in before for word in _words(other, tree, path)}
+            named = re.findall(r"\w+", rule.partition("must be one of ")[0])
+            sure = unsure.isdisjoint(named) and not _compared(path, rule, tree)
             if sure and not again:
                 tree.problems.append(tree.problem(path, tree.as_written(path, rule, told_of), hint))
             told.add(path)
@@ -110,7 +125,17 @@ def _validated(tree: Tree, wrong: Collection[Key]) -> tuple[Config | None, list[
     try:
         return Config.model_validate(data), []
     except ValidationError as error:
-        return None, [each for one in error.errors() for each in _problems(_in_file(one, data, indices), tree)]
+        errors = [*_repeated(tree), *(_in_file(one, data, indices) for one in error.errors())]
+        return None, list(dict.fromkeys(each for one in errors for each in _problems(one, tree)))
+
+
+def _repeated(tree: Tree) -> Iterator[ErrorDetails]:
+    """Names and topics that are there twice: pydantic does not look while anything beside them is wrong."""
+    for place, key, same in _UNIQUE:
+        items = _value(place, tree)
+        texts = ((i, _value((*place, i, key), tree)) for i in range(len(items) if isinstance(items, list) else 0))
+        if broken := list(same((i, text) for i, text in texts if isinstance(text, str))):
+            yield cast("ErrorDetails", {"type": "rules", "loc": place, "ctx": {"broken": broken}})
 
 
 def _others(path: Key, tree: Tree) -> Iterator[str]:
@@ -184,10 +209,16 @@ def _in_file(details: ErrorDetails, data: Any, indices: Mapping[Key, list[int]])
     return cast("ErrorDetails", changed)
 
 
-def _words(path: Key, tree: Tree) -> Iterator[str]:
-    """The keys that are in doubt when what is at a path is: it, what was meant by it, and those in it."""
+def _words(path: Key, tree: Tree, place: Key) -> Iterator[str]:
+    """The keys that are in doubt at a place when what is at a path is: it, what was meant by it, and those in it.
+
+    Of another item of a list nothing is but the list: a rule may say which item it means.
+    """
+    same = next((i for i, (one, other) in enumerate(zip(path, place, strict=False)) if one != other), len(path))
+    if other_item := isinstance((*path, "")[same], int):
+        path = path[:same]
     value = _value(path, tree)
-    yield from value if isinstance(value, dict) else ()
+    yield from value if isinstance(value, dict) and not other_item else ()
     key = next((part for part in reversed(path) if isinstance(part, str)), "")
     yield key
     yield from difflib.get_close_matches(key, _keys(_schema_at(path[:-1])), 1)

@@ -6,7 +6,7 @@ A policy is one block (processors.sampling.blocks) with a name and a type; `and`
 from __future__ import annotations
 
 import keyword
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
@@ -155,8 +155,9 @@ class Composite(Section):
     def _names_are_known(self) -> Self:
         _refuse_nested("composite_sub_policy", self.composite_sub_policy, "not", "composite", "drop")
         parts = self.composite_sub_policy
-        refuse((("composite_sub_policy", *place), rule) for place, rule in _same_names("composite_sub_policy", parts))
         names = [part.name for part in parts]
+        same = same_names("composite_sub_policy", enumerate(names))
+        refuse((("composite_sub_policy", *place), rule) for place, rule in same)
         allocated = [allocation.policy for allocation in self.rate_allocation]
         broken: list[Broken] = []
         for key, listed, below in (
@@ -214,15 +215,16 @@ def unique_names(policies: Sequence[Policy]) -> Sequence[Policy]:
 
     Sub-policies of an `and` may repeat names, as in the Collector: votes are counted by the outer name.
     """
-    refuse(_same_names("policies", policies))
+    refuse(same_names("policies", ((number, policy.name) for number, policy in enumerate(policies))))
     return policies
 
 
-def _same_names(key: str, policies: Sequence[Policy]) -> Iterator[Broken]:
+def same_names(key: str, names: Iterable[tuple[int, str]]) -> Iterator[Broken]:
+    """Which names of a list, by their places in it, are those of others."""
     first: dict[str, int] = {}
-    for number, policy in enumerate(policies):
-        if (other := first.setdefault(policy.name, number)) < number:
-            yield (number, "name"), f"{policy.name!r} is that of {key}[{other}] already; names must be unique"
+    for number, name in names:
+        if (other := first.setdefault(name, number)) < number:
+            yield (number, "name"), f"{name!r} is that of {key}[{other}] already; names must be unique"
 
 
 def some_keep(policies: Sequence[Policy]) -> Sequence[Policy]:

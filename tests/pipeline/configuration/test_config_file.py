@@ -103,6 +103,43 @@ def test_a_wrong_key_hides_no_rule_about_others() -> None:
     assert [(p.line, p.column) for p in found if p.key.startswith("inputs")] == [(3, 16), (5, 33)]
 
 
+def test_mistakes_of_ten_kinds_are_named_at_once() -> None:
+    """Names and topics that are there twice, and blocks that are missing, came up once others had been mended."""
+    found = problems(
+        "kafka: {bootstrap_servers: [a:9092], partition: 3}\n"
+        "inputs:\n"
+        "  - {topic: x, signal: traces}\n"
+        "  - {topic: x, signal: logs}\n"
+        "  - {topic: y, signal: profiles}\n"
+        "sampling:\n"
+        "  decision_wait: 30\n"
+        "  policies:\n"
+        "    - {name: a, type: latency, latency: {threshold_ms: -1}}\n"
+        "    - {name: a, type: always_sample}\n"
+        "    - {name: b, type: latensy, latency: {threshold_ms: 1}}\n"
+        "    - {name: c, type: and}\n"
+        "    - {name: d, type: probabilistic}\n"
+        "sinks:\n"
+        "  jeager: {endpoint: 'http://a'}\n"
+        "  prometheus: {}\n"
+        "  otlp: {endpoint: 'http://a', timout: 5s}\n"
+    )
+    assert [p.key for p in found] == [
+        "kafka.partition",
+        "inputs[1].topic",
+        "inputs[2].signal",
+        "sampling.decision_wait",
+        "sampling.policies[0].latency.threshold_ms",
+        "sampling.policies[1].name",
+        "sampling.policies[2].type",
+        "sampling.policies[3].and",
+        "sampling.policies[4].probabilistic",
+        "sinks.jeager",
+        "sinks.prometheus.endpoint",
+        "sinks.otlp.timout",
+    ]
+
+
 def test_policies_that_only_together_are_too_much() -> None:
     """A worker would have found out."""
     fields = [[f"key{i}.{j}" for j in range(16)] for i in range(5)]
