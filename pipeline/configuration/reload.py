@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ from pydantic import BaseModel
 
 from pipeline import telemetry
 from pipeline.config import Config
+from pipeline.configuration.config_file import InvalidConfig
+from pipeline.configuration.yaml_tree import ANYWHERE, Key, read
 from pipeline.watching.identity import config_hash, version
 from schemas.errors import ConfigError
 from schemas.settings import format_duration
@@ -28,18 +30,40 @@ EVERY = 1.0  # seconds between two looks
 RELOADED = (("sampling",), ("logs",), ("metrics",))
 # A histogram's bounds must not change in the middle of a series; what sinks say of a threshold hangs on the hash.
 FIXED = (("metrics", "span_metrics"), ("sampling", "compat"))
+RESTART = "changed, which needs a restart"
+MORE_THAN_RESTART: dict[Key, str] = {
+    ("kafka", "partitions"): "changed, which `tailrace topics resize` does while ingest and sample are stopped "
+    "(docs/how-to/upgrade.md#change-the-number-of-partitions)",
+    ("kafka", "metric_partitions"): "changed, and cannot be but with another kafka.prefix",
+    (
+        "kafka",
+        "prefix",
+    ): "changed, which takes other topics: the old ones must be emptied by workers with the old prefix "
+    "(docs/how-to/keyed-topics.md#changing-between-the-two-ways)",
+    (
+        "regroup",
+    ): "changed, which needs another kafka.prefix (docs/how-to/keyed-topics.md#changing-between-the-two-ways)",
+}
+"""What a worker that restarts would refuse, or what would leave something behind."""
 
 
-def fixed(old: Config, new: Config) -> list[str]:
+def fixed(old: Config, new: Config) -> list[Key]:
     """Keys that differ and need a restart: everything but `sampling`, `logs` and the limits of `metrics`."""
     return [
-        ".".join(path)
+        path
         for path in _differing(old, new, ())
         if any(path[: len(key)] == key for key in FIXED) or not any(path[: len(key)] == key for key in RELOADED)
     ]
 
 
-def _differing(old: object, new: object, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _refused(path: Path, keys: Sequence[Key]) -> InvalidConfig:
+    """The problems of a file in which these keys are others than those that run."""
+    tree = read(path.read_text("utf-8"), path.parent, {}, ANYWHERE)
+    rules = [f"{MORE_THAN_RESTART.get(key, RESTART)}; nothing of the file is used" for key in keys]
+    return InvalidConfig(str(path), [tree.problem(key, rule) for key, rule in zip(keys, rules, strict=True)])
+
+
+def _differing(old: object, new: object, path: Key) -> Iterator[Key]:
     if old == new:
         return
     if isinstance(old, BaseModel) and type(old) is type(new):
@@ -95,7 +119,7 @@ class Reload:
         try:
             new = file.load()
             if keys := fixed(self.config, new):
-                raise ConfigError(f"{', '.join(keys)}: changed, which needs a restart; nothing of the file is used")
+                raise _refused(file.path, keys)
             if new.sampling.late_horizon > self._horizon:
                 raise ConfigError(
                     f"sampling.late_horizon: longer than at the start ({format_duration(self._horizon)}), which needs "

@@ -26,6 +26,7 @@ from pipeline import roles, telemetry
 from pipeline.config import Config
 from pipeline.configuration.config_file import load
 from pipeline.configuration.reload import File, Reload, fixed
+from pipeline.configuration.yaml_tree import dotted
 from pipeline.kafka import consume
 from pipeline.sample import PartitionPair
 from pipeline.started import Started
@@ -162,7 +163,31 @@ async def test_when_asked_it_reads_a_file_that_has_not_changed(tmp_path: Path) -
     ],
 )
 def test_what_needs_a_restart(change: dict[str, Any], keys: list[str]) -> None:
-    assert fixed(Config.model_validate(MINIMAL), Config.model_validate(MINIMAL | change)) == keys
+    found = fixed(Config.model_validate(MINIMAL), Config.model_validate(MINIMAL | change))
+    assert [dotted(key) for key in found] == keys
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"telemetry": {"port": 1}}, "telemetry.port: changed, which needs a restart"),
+        ({"kafka": {"partitions": 8}}, "kafka.partitions: changed, which `tailrace topics resize` does"),
+        ({"kafka": {"prefix": "other"}}, "kafka.prefix: changed, which takes other topics"),
+        ({"regroup": "never"}, "regroup: changed, which needs another kafka.prefix"),
+    ],
+)
+async def test_what_is_needed_instead_of_a_restart_is_said_with_the_line(
+    followed: Followed, change: dict[str, Any], told: str
+) -> None:
+    """A worker that was restarted, as it was told to be, exited with 78."""
+    ((section, new),) = change.items()
+    content = MINIMAL | {section: MINIMAL.get(section, {}) | new if isinstance(new, dict) else new}
+    followed.write(content)
+    await followed.until(lambda: bool(followed.reload.problem), "it is refused")
+    place, rule = re.fullmatch(r".*tailrace\.yaml:(\d+):\d+: (.*)", followed.reload.problem).groups()  # type: ignore[union-attr]
+    key = told.partition(":")[0].rpartition(".")[2]
+    assert followed.path.read_text().splitlines()[int(place) - 1].strip().startswith(f"{key}:")
+    assert rule.startswith(told)
 
 
 # ---- workers -------------------------------------------------------------------------------------------------
