@@ -223,7 +223,7 @@ def sink_rules(name: str, sink: Sink) -> Iterator[Broken]:
     if sink.compression not in (None, "gzip", "none"):
         yield ("compression",), f"must be gzip or none for {kind}"
     if sink.endpoint is None and not sink.endpoints:
-        yield ("endpoint",), "is required, or endpoints"
+        yield ("endpoint",), "is required" + ", or endpoints" * (kind in KEYS_OF["endpoints"])
     if sink.endpoint is not None and sink.endpoints:
         yield ("endpoints",), "one of endpoint and endpoints is enough"
         return

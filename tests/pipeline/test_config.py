@@ -286,6 +286,12 @@ def test_sinks_refused(sink: dict[str, Any], key: str) -> None:
     assert list(refusals(sinks={"jaeger": sink})) == [f"sinks.jaeger.{key}"]
 
 
+@pytest.mark.parametrize(("kind", "rule"), [("jaeger", "is required, or endpoints"), ("prometheus", "is required")])
+def test_where_a_sink_sends_is_required(kind: str, rule: str) -> None:
+    """Prometheus was offered endpoints, which it has not."""
+    assert refusals(sinks={kind: {}}) == {f"sinks.{kind}.endpoint": rule}
+
+
 @pytest.mark.parametrize(
     ("name", "key", "value", "rule"),
     [
