@@ -26,6 +26,7 @@ from pipeline.commands.console import (
     progress,
     words,
 )
+from pipeline.config import Config
 from pipeline.kafka.reader import Progress
 from pipeline.operating.dead_letters import Found, Queue, Summary, Wanted
 from pipeline.operating.letter_text import readable
@@ -33,8 +34,10 @@ from pipeline.operating.printable import cell, printable
 from pipeline.operating.replay import Replay, Replayed
 from schemas.reasons import Reason
 from schemas.settings import parse_duration
+from sinks.settings import KINDS, sink_kind
 
 NARROW = 120  # columns of a table that goes to a file
+STAGES, SINK = ("ingest", "sample", "aggregate"), "sink."
 MOST = 3  # times that the same bytes are replayed unless --most says otherwise
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -55,12 +58,22 @@ def _reasons(context: click.Context, parameter: click.Parameter, given: tuple[st
     return found
 
 
+def _stages(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> list[str]:
+    """Roles: those that write letters, and sinks of any name, which need not be in the file any more."""
+    found = words(context, parameter, given)
+    sinks = [stage for stage in found if stage.startswith(SINK) and sink_kind(stage.removeprefix(SINK)) in KINDS]
+    if strange := sorted(set(found) - {*STAGES, *sinks}):
+        known = f"{', '.join(STAGES)}, {SINK}KIND or {SINK}KIND/NAME with a KIND of {', '.join(KINDS)}"
+        raise click.BadParameter(f"{', '.join(strange)}: no role that has dead letters; they are {known}")
+    return found
+
+
 def _filters(command: Command) -> Command:
     """The options that choose letters."""
     for option in (
         click.option("--since", callback=_since, metavar="AGO", help="Only what was written since 15m, 2h, ... ago."),
         click.option("--reason", "reasons", multiple=True, callback=_reasons, metavar="REASON[,…]", help="Only these."),
-        click.option("--stage", "stages", multiple=True, callback=words, metavar="STAGE[,…]", help="Only these."),
+        click.option("--stage", "stages", multiple=True, callback=_stages, metavar="STAGE[,…]", help="Only these."),
         click.option("--topic", "topics", multiple=True, callback=words, metavar="TOPIC[,…]", help="Only from these."),
     ):
         command = option(command)
@@ -99,7 +112,9 @@ def list_(
     async def work() -> Summary:
         with progress("reading") as told:
             async with Queue(config, told) as queue:
-                return await queue.summary(wanted)
+                summary = await queue.summary(wanted)
+        _tell_strange(config, wanted, queue)
+        return summary
 
     with asking(config):
         summary = asyncio.run(work())
@@ -182,7 +197,9 @@ def replay(
         async with Queue(config, told) as queue, Replay(config, queue, wanted, to, most) as replaying:
             one = None if where is None else await queue.letter(where)
             if not send:
-                return await replaying.look(one)
+                found = await replaying.look(one)
+                _tell_strange(config, wanted, queue)
+                return found
             return await replaying.run(one, lambda sent: click.echo(f"{sent} sent", err=True))
 
     async def look() -> Replayed:
@@ -202,6 +219,13 @@ def replay(
         _tell(outcome, "sent")
     if outcome.left:
         sys.exit(1)
+
+
+def _tell_strange(config: Config, wanted: Wanted, queue: Queue) -> None:
+    """Topics that were asked for and that nothing knows: a slip of the pen looks like a queue without letters."""
+    for topic in sorted({*wanted.topics} - queue.topics - {item.topic for item in config.inputs}):
+        there = f"letters are of {', '.join(sorted(queue.topics))}" if queue.topics else "there is none at all"
+        note(printable(f"--topic {topic}: no input, and no letter is of it; {there}"), err=True)
 
 
 def _tell(outcome: Replayed, what: str) -> None:

@@ -102,11 +102,12 @@ class Summary:
 class Queue:
     """`prefix.dlq`, read outside any group. An asynchronous context manager; entering raises Unavailable.
 
-    `told` hears how much of it was read.
+    `told` hears how much of it was read; `topics` are those of the letters that were.
     """
 
     def __init__(self, config: Config, told: Progress = lambda done, total: None) -> None:
         self._config, self._topic, self._told = config, Topics(config.kafka.prefix).dlq, told
+        self.topics: set[str] = set()
         self._partitions: list[TopicPartition] = []
         self._consumer: AIOKafkaConsumer = None
 
@@ -138,6 +139,8 @@ class Queue:
         for partition, start in starts.items():
             async for position, records in self._read(partition, start, ends[partition]):
                 for record in records:
+                    if isinstance(record, Found):
+                        self.topics.add(record.letter.topic)
                     yield record
                 self._told(done + position - start, total)
             done += ends[partition] - start

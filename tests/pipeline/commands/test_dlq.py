@@ -247,6 +247,24 @@ async def test_a_letter_that_is_too_large_for_the_topic_costs_its_neighbours_not
     assert (await stages.listed())["malformed"]["replayed"] == 3
 
 
+async def test_what_nothing_is_called_is_said_and_not_taken_for_an_empty_queue(kafka: Kafka, tmp_path: Path) -> None:
+    stages = await faulty(kafka, tmp_path)
+    async with stages.producer() as producer:
+        await bury(stages, producer, DeadLetter(b"x", stages.raw, 0, 1, now(), 0, "ingest", Reason.MALFORMED))
+    for words in (["list"], ["replay", "--dry-run"]):
+        refused = await stages.dlq(*words, "--stage", "sink.jeager,ingest,jaeger")
+        assert refused.exit_code == 2
+        assert "jaeger, sink.jeager: no role that has dead letters; they are ingest, sample" in " ".join(
+            refused.output.split()
+        )
+        for stage in ("sink.jaeger/gone", "ingest"):
+            assert (await stages.dlq(*words, "--stage", stage)).exit_code == 0
+        for topic in ("otlp_spns", stages.raw, f"{stages.raw}.logs"):
+            told = (await stages.dlq(*words, "--topic", topic)).stderr
+            strange = f"! --topic {topic}: no input, and no letter is of it; letters are of {stages.raw}\n"
+            assert told == (strange if topic == "otlp_spns" else "")
+
+
 async def test_letters_that_differ_in_size_alone_are_left_in_one_line(kafka: Kafka, tmp_path: Path) -> None:
     """There was a line for each: its size was part of why it was left."""
     stages = await faulty(kafka, tmp_path)
