@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ import click
 
 from pipeline.commands.console import EX_CONFIG, FILE, ROLES, bad, good, loaded, note, plural
 from pipeline.config import Config
-from pipeline.configuration.yaml_tree import ANYWHERE
+from pipeline.configuration.yaml_tree import ANYWHERE, read
 from pipeline.kafka.topics import canary_topics
 from pipeline.operating import connect as connecting
 from processors.sampling.blocks import RateLimiting
@@ -64,7 +65,7 @@ def check(file: str, connect: bool, without_secrets: bool, names: list[str]) -> 
     named = ", ".join(config.sinks) or "none"
     counts = f"{plural(len(config.inputs), 'input')}, {plural(len(config.sampling.policies), 'policy')}"
     good(f"{file}: {counts}, sinks: {named}")
-    for text in _notes(config):
+    for text in [*_literal(file), *_notes(config)]:
         note(text)
     try:
         if connect and not asyncio.run(_connected(config, names)):
@@ -72,6 +73,13 @@ def check(file: str, connect: bool, without_secrets: bool, names: list[str]) -> 
     except ConfigError as error:
         bad(str(error))
         sys.exit(EX_CONFIG)
+
+
+def _literal(file: str) -> Iterator[str]:
+    """Values that look like variables: they are told by their place, for they may be passwords."""
+    tree = read(Path(file).read_text("utf-8"), Path(file).parent, {}, ANYWHERE)
+    for path in sorted(tree.literal, key=tree.position):
+        yield f"{file}:{tree.problem(path, 'is taken as it stands; the value of a variable is written ${NAME}')}"
 
 
 def _notes(config: Config) -> list[str]:

@@ -33,8 +33,9 @@ One YAML file for all roles. [deploy/tailrace.yaml](../../deploy/tailrace.yaml) 
 - A duration is a number with a unit, or several: `500ms`, `30s`, `1h30m`, `2d`.
 - `${NAME}` in a value is an environment variable, `${NAME:-default}` has a default for one that is unset or empty,
   `${file:/path}` is the content of a file without its last line break (a relative path begins at the configuration's
-  folder), `$${` is a literal `${`. The Collector's `${env:NAME}` works too. What is filled in is text, whatever it
-  looks like; where a number is wanted, it is read as one. An unquoted value that comes out empty counts as not set.
+  folder), `$${` is a literal `${`. The Collector's `${env:NAME}` works too, `$NAME` does not. What is filled in is
+  text, whatever it looks like; where a number is wanted, it is read as one. An unquoted value that comes out empty
+  counts as not set.
 - Anchors, aliases and `<<` work. A word that YAML reads as something else (`no`, `on`, `12`) must be quoted where text
   is wanted.
 - `tailrace config print FILE` shows what comes out, with secrets blotted out.

@@ -30,6 +30,7 @@ Told = tuple[Key, str]
 
 _INTERPOLATION = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _VARIABLE = re.compile(r"(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+_OTHER_VARIABLE = re.compile(r"\$[A-Za-z_]\w*|\$\([A-Za-z_]\w*\)|%[A-Za-z_]\w*%")  # of a shell, Kubernetes, Windows
 STAND_INS = ("not-here-{}", "not-here-{}:1", "https://not-here-{}", "1", "1000000", "1s", "1h", "localhost")
 """What takes the place of a value that is not on this machine: a text, an address, a URL, numbers, durations, a host
 that nobody else reaches. Each value has a number of its own."""
@@ -63,7 +64,7 @@ class Tree:
 
     `interpolated` has the values that came from the environment or from a file, which are never printed: by path, with
     what the file says for each and for parts of it, `${NAME}`. `unread` holds the paths of values that a problem left
-    empty; `stood_in` what stands in which that is not on this machine.
+    empty; `stood_in` what stands in which that is not on this machine; `literal` those that only look like a variable.
     """
 
     data: Any = None
@@ -72,6 +73,7 @@ class Tree:
     interpolated: dict[Key, dict[str, str]] = field(default_factory=dict)
     unread: set[Key] = field(default_factory=set)
     stood_in: dict[Key, str] = field(default_factory=dict)
+    literal: set[Key] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
 
     def position(self, path: Key) -> tuple[int, int]:
@@ -226,6 +228,8 @@ class _Reader:
 
     def scalar(self, node: yaml.Node, path: Key) -> Any:
         if "${" not in node.value:
+            if _OTHER_VARIABLE.fullmatch(node.value):
+                self.tree.literal.add(path)
             try:
                 return self.loader.construct_object(node)
             except yaml.YAMLError:

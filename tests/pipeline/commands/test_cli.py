@@ -111,6 +111,28 @@ def test_what_connects_to_nothing_needs_no_secrets(tmp_path: Path) -> None:
     assert "NO_BROKERS is not set" in refused.stderr
 
 
+def test_check_tells_of_variables_in_the_spelling_of_a_shell(tmp_path: Path) -> None:
+    """They were passwords, and the brokers refused them."""
+    path = tmp_path / "tailrace.yaml"
+    login = {
+        "protocol": "SASL_SSL",
+        "sasl_mechanism": "PLAIN",
+        "username": "%KAFKA_USER%",
+        "password": "$KAFKA_PASSWORD",
+    }
+    kafka = MINIMAL["kafka"] | {"security": login}
+    asked = {"key": "k", "enabled_regex_matching": True, "values": ["a$", "$", "%", "$${X}"]}
+    policies = [{"name": "a", "type": "string_attribute", "string_attribute": asked}]
+    path.write_text(as_yaml(MINIMAL | {"kafka": kafka, "sampling": {"policies": policies}}))
+    told = run("check", str(path))
+    assert told.exit_code == 0, told.output
+    lines = [line.partition("tailrace.yaml:")[2] for line in told.output.splitlines() if "${NAME}" in line]
+    rule = "is taken as it stands; the value of a variable is written ${NAME}"
+    assert lines == [f"7:5: kafka.security.username: {rule}", f"8:5: kafka.security.password: {rule}"]
+    path.write_text(path.read_text().replace("$KAFKA_PASSWORD", "'${HOME}'").replace("%KAFKA_USER%", "me"))
+    assert "${NAME}" not in run("check", str(path)).output
+
+
 def test_check_tells_of_endpoints_and_a_canary_that_cannot_work(tmp_path: Path) -> None:
     sinks = {
         "jaeger": {"endpoint": "http://jaeger:4318/v1/traces/"},
