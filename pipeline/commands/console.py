@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import click
 from aiokafka.errors import KafkaError
@@ -19,11 +20,37 @@ from pipeline.watching.settings import worker_rule
 from schemas.errors import ConfigError, TailraceError, Unavailable
 from schemas.kafka_client import told
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 EX_CONFIG = 78
 """Exit code of a configuration that cannot be run (sysexits.h; Vector uses it too)."""
 
-FILE = click.argument("file", type=click.Path())
-"""The configuration file as the argument of a command."""
+
+class _File(click.Argument):
+    """An argument in front of all others, which `--config` may give as well: other commands take it so."""
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
+        """What the parser found, of which the arguments after the file are one place off if an option gave it."""
+        found = cast("dict[str, Any]", opts)  # in which the arguments after this one look
+        if isinstance(file := found.pop(_OTHERWISE, None), str):
+            names = [each.name for each in ctx.command.params if isinstance(each, click.Argument) and each.name]
+            given = [file, *(text for name in names if isinstance(text := found.get(name), str))]
+            if len(given) > len(names):
+                raise click.UsageError("the configuration file is there twice: FILE and --config are the same", ctx)
+            found.update(zip(names, given, strict=False))
+        return super().handle_parse_result(ctx, opts, args)
+
+
+_OTHERWISE = "otherwise"
+
+
+def FILE(command: Command) -> Command:
+    """The configuration file as the argument of a command."""
+    otherwise = click.option("--config", _OTHERWISE, type=click.Path(), hidden=True, expose_value=False)
+    return otherwise(click.argument("file", cls=_File, type=click.Path(), is_eager=True)(command))
+
 
 CONFIG = click.option("--config", "file", required=True, type=click.Path(), help="The configuration file.")
 """The same as an option."""

@@ -8,8 +8,6 @@ import datetime
 import json
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -17,6 +15,7 @@ from rich.table import Table
 
 from pipeline.commands.console import (
     FILE,
+    Command,
     asking,
     bad,
     good,
@@ -39,8 +38,6 @@ from sinks.settings import KINDS, sink_kind
 NARROW = 120  # columns of a table that goes to a file
 STAGES, SINK = ("ingest", "sample", "aggregate"), "sink."
 MOST = 3  # times that the same bytes are replayed unless --most says otherwise
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _since(_: click.Context, __: click.Parameter, value: str | None) -> int | None:

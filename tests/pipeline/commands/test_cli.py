@@ -85,6 +85,20 @@ def test_version() -> None:
     assert run("--version").output.startswith("tailrace ")
 
 
+def test_the_file_may_be_an_option_where_it_is_an_argument(file: Path) -> None:
+    """Half of the commands take the one, half the other."""
+    for words in (["check"], ["config", "print"], ["topics", "--print", "kafka-cli"], ["acls", "--print", "kafka-cli"]):
+        usual, otherwise = run(*words, file), run(*words, "--config", file)
+        assert (otherwise.exit_code, otherwise.output) == (usual.exit_code, usual.output)
+        assert usual.exit_code == 0
+        assert "there twice" in run(*words, file, "--config", file).output
+        assert "Missing argument 'FILE'" in run(*words).output
+    wrong = file.with_name("none.yaml")
+    for words in (["dlq", "show", "0:17"], ["dlq", "replay", "0:17"], ["dlq", "replay"], ["dlq", "list"]):
+        told = run(*words, "--config", wrong)
+        assert (told.exit_code, f"{wrong}:1:1: cannot be read" in told.output) == (78, True), told.output
+
+
 def test_check_of_a_right_file(file: Path) -> None:
     result = run("check", file)
     assert result.exit_code == 0
