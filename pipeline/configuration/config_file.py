@@ -32,6 +32,8 @@ from schemas.settings import (
 _MISSING_VALUE = object()
 _ELSEWHERE = {"hosts": "endpoints", "index": "dataset", "logs_index": "dataset", "url": "endpoint"}
 """What others call a key."""
+_INSTEAD = {"or": "write a policy for each, of which one is enough; or list `values`, or use an ottl_condition"}
+"""What to write for a type of policy that there is not."""
 _UNIQUE: tuple[tuple[Key, str, Callable[[Iterable[tuple[int, str]]], Iterator[Broken]]], ...] = (
     (("sampling", "policies"), "name", partial(same_names, "policies")),
     (("inputs",), "topic", same_topics),
@@ -235,7 +237,7 @@ def _problems(details: ErrorDetails, tree: Tree) -> Iterator[tuple[Key, str, str
                 quoted = found.removeprefix("found ") in rule
                 yield place, _quoting(rule, place, tree), "" if quoted else found
         case "extra_forbidden":
-            yield path, worded(details), _hint_for_key(path, _SCHEMA)
+            yield path, worded(details), _hint_for_key(path, tree, _SCHEMA)
         case "missing":
             yield (*path, *rest), worded(details), ""
         case "literal_error" | "enum":
@@ -354,7 +356,7 @@ def _allowed(details: ErrorDetails) -> list[str]:
 def hint(details: ErrorDetails, path: Key, tree: Tree, schema: dict[str, Any]) -> str:
     """What may help with a key or a word that is not known in a file of this schema."""
     if details["type"] == "extra_forbidden":
-        return _hint_for_key(path, schema)
+        return _hint_for_key(path, tree, schema)
     return _hint_for_value(path, tree, _allowed(details)) if details["type"] in ("literal_error", "enum") else ""
 
 
@@ -363,21 +365,29 @@ def _hint_for_value(path: Key, tree: Tree, allowed: Sequence[str]) -> str:
     value, found = _value(path, tree), _found(path, tree)
     if isinstance(value, bool):
         return f"{found}: YAML's reading of on, off, yes and no; put it in quotes"
+    if path[-1] == "type" and isinstance(value, str) and value in _INSTEAD:
+        return f"{found}; {_INSTEAD[value]}"
     close = difflib.get_close_matches(str(value).lower(), [word.lower() for word in allowed], 1)
     meant = [f"did you mean {word}?" for word in allowed if close and word.lower() == close[0]]
     return "; ".join([found, *meant] if found else meant)
 
 
-def _hint_for_key(path: Key, schema: dict[str, Any]) -> str:
+def _hint_for_key(path: Key, tree: Tree, schema: dict[str, Any]) -> str:
     """The right spelling or place of an unknown key."""
-    key = str(path[-1])
-    siblings = _keys(_schema_at(path[:-1], schema))
+    key, around = str(path[-1]), path[:-1]
+    siblings = _keys(_schema_at(around, schema))
+    below = [each for each in siblings if key in _keys(_schema_at((*around, each), schema))]
+    own = [each for each in below if each == _value((*around, "type"), tree)]  # of a policy
+    if len(homes := own or below) == 1:
+        return f"it belongs to {dotted((*around, homes[0]))}"
+    if key in _INSTEAD and "type" in siblings:
+        return _INSTEAD[key]
     if close := [each for each in (_ELSEWHERE.get(key),) if each in siblings] or difflib.get_close_matches(
         key, siblings, 1
     ):
         return f"did you mean {close[0]}?"
-    if len(homes := [home for home in _homes(schema, (), schema) if home[-1] == key]) == 1:
-        return f"it belongs to {dotted(homes[0][:-1]) or 'the top level'}"
+    if len(elsewhere := [home for home in _homes(schema, (), schema) if home[-1] == key]) == 1:
+        return f"it belongs to {dotted(elsewhere[0][:-1]) or 'the top level'}"
     return f"known here: {', '.join(siblings)}" if siblings else ""
 
 

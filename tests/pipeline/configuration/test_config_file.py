@@ -517,6 +517,31 @@ def test_a_sink_of_no_kind_gets_the_kind_that_was_meant(name: str, meant: str) -
     assert problem.rule.endswith(f"alone or with /NAME behind it{meant}")
 
 
+@pytest.mark.parametrize(
+    ("policy", "key", "hint"),
+    [
+        ("type: and, and_sub_policy: []", "and_sub_policy", "it belongs to sampling.policies[0].and"),
+        (
+            "type: probabilistic, sampling_percentage: 5",
+            "sampling_percentage",
+            "it belongs to sampling.policies[0].prob",
+        ),
+        ("type: string_attribute, values: [x]", "values", "it belongs to sampling.policies[0].string_attribute"),
+        ("type: status_code, status_codes: [ERROR]", "status_codes", "it belongs to sampling.policies[0].status_code"),
+        ("type: or, or_sub_policy: []", "type", "found 'or'; write a policy for each, of which one is enough"),
+        ("type: [or]", "type", ""),
+    ],
+)
+def test_what_stands_beside_its_block_is_told_where_it_belongs(policy: str, key: str, hint: str) -> None:
+    """There was a list of 23 keys instead."""
+    found = problems(
+        "kafka: {bootstrap_servers: [a:9092]}\ninputs: [{topic: x, signal: traces}]\n"
+        f"sampling: {{policies: [{{name: a, {policy}}}]}}\n"
+    )
+    told = {problem.key: problem.hint for problem in found}[f"sampling.policies[0].{key}"]
+    assert told.startswith(hint)
+
+
 def test_every_entry_of_a_list_that_is_wrong_is_told_at_its_place() -> None:
     part = "{name: a, type: always_sample}"
     text = f"""\
