@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config import Config, Sampling
 from pipeline.configuration.section_file import read_section, refused
-from pipeline.configuration.yaml_tree import Key, Tree
+from pipeline.configuration.yaml_tree import Key, Told, Tree
 from pipeline.kafka.raw_reader import redacting
 from processors.redaction import Redactor
 from processors.sampling.compile import compile_policies
@@ -29,6 +31,7 @@ from processors.sampling.votes import PolicyVote, Rows, Trace, counted, evidence
 from schemas.envelope import Envelope
 from schemas.errors import Malformed
 from schemas.formats import otlp_json
+from schemas.formats.json_mapping import load, unknown
 from schemas.raw_batch import RawReader
 from schemas.reasons import Reason
 from schemas.settings import Section, refuse
@@ -111,8 +114,8 @@ def load_cases(path: Path, config: Config) -> list[Loaded]:
             line, _ = tree.position(("cases", number))
             loaded.append(Loaded(case, line, _trace(case, path.parent, config.sampling, redactor)))
         except _Refused as error:
-            place = ("cases", number, error.key)
-            tree.problems.append(tree.problem(place, tree.as_written(place, str(error))))
+            places = [(("cases", number, *below), rule) for below, rule in error.told]
+            tree.problems += [tree.problem(place, tree.as_written(place, rule)) for place, rule in places]
     if tree.problems:
         raise refused(path, tree)
     return loaded
@@ -134,11 +137,11 @@ def _expected(expect: Expect) -> Iterator[tuple[Key, str]]:
 
 
 class _Refused(ValueError):
-    """A case whose data cannot be used, and the key that holds it."""
+    """A case whose data cannot be used: `told` says what is wrong at the key that holds it, or at places in it."""
 
-    def __init__(self, key: str, rule: str) -> None:
+    def __init__(self, key: str, rule: str = "", told: Sequence[Told] = ()) -> None:
         super().__init__(rule)
-        self.key = key
+        self.told: list[Told] = [((key, *below), each) for below, each in told or [((), rule)]]
 
 
 def _trace(case: Case, folder: Path, sampling: Sampling, redactor: Redactor | None) -> Trace:
@@ -169,6 +172,9 @@ def _rows(case: Case, folder: Path, signal: str, redactor: Redactor | None) -> R
         raise _Refused(key, f"{folder / str(given)} cannot be read: {error.strerror}") from None
     except Malformed as error:
         raise _Refused(key, f"is no OTLP-JSON: {error.detail or error.reason}") from None
+    message = (TracesData if signal == "spans" else LogsData).DESCRIPTOR
+    if strange := list(unknown(message, load(text))):  # a worker passes over them: OTLP may have more one day
+        raise _Refused(key, told=[(place, f"unknown key of OTLP's {name}") for place, name in strange])
     if not value:
         raise _Refused(key, f"must hold one trace, found no {signal}")
     limit = len(value) + 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 import binascii
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -22,6 +22,8 @@ from schemas.errors import Malformed
 from schemas.reasons import Reason
 
 Read = Callable[[Any], Any]
+Place = tuple[str | int, ...]
+"""Names and indices from the top."""
 
 _INTEGERS = {  # type of field: bits, signed
     FieldDescriptor.TYPE_INT32: (32, True), FieldDescriptor.TYPE_SINT32: (32, True),
@@ -98,6 +100,20 @@ def reader(message: Descriptor, special: Mapping[str, Read]) -> Read:
     (`Span.trace_id`, `Timestamp`).
     """
     return _message(message, special, {})
+
+
+def unknown(message: Descriptor, value: Any, path: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Where in JSON of a message names are that a reader of it passes over, each with the message that it is in."""
+    fields = {name: field for field in message.fields for name in (field.name, field.json_name)}
+    for key, member in value.items() if isinstance(value, dict) else ():
+        field = fields.get(key)
+        if field is None:
+            yield (*path, key), message.name
+        elif field.message_type is not None:
+            entries = enumerate(member) if isinstance(member, list) else [(None, member)]
+            for number, entry in entries:
+                below = (*path, key) if number is None else (*path, key, number)
+                yield from unknown(field.message_type, entry, below)
 
 
 def base64(value: Any) -> bytes:

@@ -140,6 +140,10 @@ def test_spans_as_text_and_in_a_file(config: Path) -> None:
         ({"spans_file": "nowhere.json", "expect": {"verdict": "kept"}}, "cannot be read: No such file"),
         (
             {"spans": {"resourceSpan": []}, "expect": {"verdict": "kept"}},
+            "cases[0].spans.resourceSpan: unknown key of OTLP's TracesData",
+        ),
+        (
+            {"spans": {"resourceSpans": []}, "expect": {"verdict": "kept"}},
             "cases[0].spans: must hold one trace, found no spans",
         ),
         ({"spans": "{", "expect": {"verdict": "kept"}}, "cases[0].spans: is no OTLP-JSON"),
@@ -157,6 +161,32 @@ def test_wrong_files_are_refused_with_line_key_and_rule(config: Path, case: dict
     assert result.exit_code == 78, result.output
     assert said in result.output
     assert re.search(r"cases.yaml:\d+:", result.output)
+
+
+def test_what_a_worker_would_pass_over_in_a_case_is_refused(config: Path) -> None:
+    """A case with `statuss: {code: 2}` passed as one that is dropped."""
+    wrong = spans(0)
+    (span,) = wrong["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    span |= {"statuss": {"code": 2}, "attributes": [{"key": "a", "value": {"intvalue": 1}}], "start_time_unix_nano": 5}
+    (config.parent / "wrong.json").write_text(json.dumps(wrong))
+    dropped = {"verdict": "dropped"}
+    result = run(
+        config,
+        {"name": "mapping", "spans": wrong, "expect": dropped},
+        {"name": "file", "spans_file": "wrong.json", "expect": dropped},
+    )
+    assert result.exit_code == 78
+    lines = (config.parent / "cases.yaml").read_text().splitlines()
+    told = re.findall(r"cases.yaml:(\d+):\d+: cases\[(\d)\]\.(\S+): (.*)", result.output)
+    at = "resourceSpans[0].scopeSpans[0].spans[0]"
+    assert [(number, key, rule) for _, number, key, rule in told] == [
+        (number, f"{source}.{at}.{key}", f"unknown key of OTLP's {message}")
+        for number, source in (("0", "spans"), ("1", "spans_file"))
+        for key, message in (("statuss", "Span"), ("attributes[0].value.intvalue", "AnyValue"))
+    ]
+    assert [lines[int(line) - 1].strip().partition(":")[0] for line, *_ in told] == [
+        "statuss", "intvalue", "spans_file", "spans_file"
+    ]  # fmt: skip
 
 
 def test_what_is_wrong_with_one_case_hides_nothing_of_the_others(config: Path) -> None:
