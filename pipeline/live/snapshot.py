@@ -63,7 +63,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class TraceSummary:
-    """One line of the list of kept traces. `start` is Unix seconds, `incomplete`: a parent is not here."""
+    """One line of the list of kept traces. `start` is Unix seconds.
+
+    `incomplete`: a parent is not here, or not all rows are held. What else of a trace is still to be forwarded nothing
+    tells.
+    """
 
     trace_id: str
     policy: str
