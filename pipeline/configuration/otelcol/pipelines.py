@@ -20,6 +20,7 @@ HIDING = ("delete", "hash")  # what the action of an `attributes` processor does
 ACTIONS = ("actions", "attributes")  # keys of the processors attributes and resource
 ALL_TO_ALL = "has receivers and exporters of its own: here all {} go to all sinks that take them"
 READ_KAFKA = "let a Collector write to Kafka, and read that"
+BEFORE_KAFKA = "leave it in the Collector that writes to Kafka"
 KAFKA_KEYS = "see `kafka` in docs/reference/configuration.md"
 ASKED_OF_KAFKA = ("brokers", "topic", "topics", "encoding", "initial_offset", "auth", "tls")  # what is looked at
 
@@ -94,7 +95,12 @@ def inputs(source: Source, path: Key, pipelines: Sequence[Pipeline]) -> tuple[li
             source.gap(here, ALL_TO_ALL.format(signal))
         for other in pipeline["processors"]:
             if other not in path[-1:]:
-                without(source, (*here, "processors"), other, REDACTION if _hides(source, other) else NONE)
+                without(
+                    source,
+                    (*here, "processors"),
+                    other,
+                    REDACTION if _hides(source, other) else f"{NONE}: {BEFORE_KAFKA}",
+                )
         for name in pipeline["receivers"]:
             if (name, signal) in taken:
                 continue

@@ -105,7 +105,11 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
         ("! 34", f"{pipelines}.traces.processors", "batch is not needed: sinks have a `batch` of their own"),
         ("! 35", f"{pipelines}.traces.exporters", "debug is not needed: it only prints"),
         ("✗ 36", f"{pipelines}.traces/more", "has receivers and exporters of its own: here all traces go to all sinks"),
-        ("✗ 36", f"{pipelines}.traces/more.processors", "attributes has no counterpart"),
+        (
+            "✗ 36",
+            f"{pipelines}.traces/more.processors",
+            "attributes has no counterpart: leave it in the Collector that writes to Kafka",
+        ),
         ("✗ 36", f"{pipelines}.traces/more.receivers", "otlp has no counterpart: let a Collector write to Kafka"),
         ("! 37", f"{pipelines}.logs", "not looked at: no receiver of it is kafka; let a Collector write to Kafka"),
     ]
@@ -474,7 +478,7 @@ def test_what_to_write_instead_is_said() -> None:
     assert mattering(convert(yaml.safe_dump(given))) == [
         "receivers.kafka.topics: is no key of the receiver: otlp_spans is assumed; name topics as `inputs`",
         f"{pipeline}: attributes/hide is not taken over: see `redaction` (docs/how-to/redact.md)",
-        f"{pipeline}: attributes/add has no counterpart",
+        f"{pipeline}: attributes/add has no counterpart: leave it in the Collector that writes to Kafka",
     ]
 
 
@@ -766,7 +770,8 @@ def test_what_logs_and_metrics_cannot_have_is_told_with_what_to_write() -> None:
         "receivers.kafka/json.metrics.encoding: kafka/json is left out: json is none of otlp_proto, otlp_json, auto",
         "service.pipelines.logs.exporters: kafka is not taken over: "
         "write `otlp: {endpoint: …, signals: [logs]}` below `sinks`",
-        "service.pipelines.logs/other.processors: transform has no counterpart",
+        "service.pipelines.logs/other.processors: transform has no counterpart: "
+        "leave it in the Collector that writes to Kafka",
         "service.pipelines.logs/other: has receivers and exporters of its own: here all logs go to all sinks that "
         "take them",
         "service.pipelines.metrics.exporters: prometheus is not taken over: write `prometheus: {endpoint: …}` below "
