@@ -266,10 +266,10 @@ def elsewhere(status: int, headers: Mapping[str, str]) -> str:
     """What to do about an answer that points elsewhere, without the parameters of where; "" of any other.
 
     >>> elsewhere(308, {"Location": "https://there:4318/v1/traces?token=a"})
-    'sinks follow no redirect: set the endpoint to what it is (https://there:4318/v1/traces)'
+    'no redirect is followed: set the endpoint to what it is (https://there:4318/v1/traces)'
     """
     location = headers.get("Location", "").partition("?")[0] if 300 <= status < 400 else ""
-    return location and f"sinks follow no redirect: set the endpoint to what it is ({location})"
+    return location and f"no redirect is followed: set the endpoint to what it is ({location})"
 
 
 def in_short(status: int, headers: Mapping[str, str], said: str) -> str:

@@ -19,7 +19,7 @@ from processors.span_metrics import IDENTITY, span_metric_names
 from schemas.errors import Unavailable
 from schemas.http_client import in_words
 from schemas.tls import trusting
-from sinks.http import authorization, proxy_of, shortened
+from sinks.http import authorization, in_short, proxy_of, shortened
 from sinks.settings import sink_kind
 
 ANSWER_LIMIT = 10.0  # seconds of one query
@@ -75,12 +75,14 @@ class Looker(ABC):
         headers = {**self._settings.headers, **authorization(self._settings.auth)}
         method = "GET" if body is None else "POST"
         try:
-            async with self._session.request(method, url, json=body, headers=headers, proxy=proxy_of(url)) as response:
+            async with self._session.request(
+                method, url, json=body, headers=headers, proxy=proxy_of(url), allow_redirects=False
+            ) as response:
                 text = await response.text()
                 if response.status == NOT_FOUND:
                     return None
                 if response.status != 200:
-                    raise Unavailable(f"{url}: {response.status} {shortened(text)}")
+                    raise Unavailable(f"{url}: {in_short(response.status, response.headers, text)}")
         except TimeoutError:
             raise Unavailable(f"{url}: no answer within {ANSWER_LIMIT:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:

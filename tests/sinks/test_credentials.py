@@ -146,7 +146,7 @@ async def test_a_server_that_does_not_say_it_is_elasticsearch_is_told() -> None:
 async def test_a_redirect_and_a_signal_that_is_not_taken_are_told() -> None:
     """Sinks follow no redirect, and send each signal to a path of its own."""
     async with faulty(status(308, Location="https://there:4318/")) as server:
-        assert "follow no redirect: set the endpoint to what it is (https://there:4318/)" in await findings(
+        assert "no redirect is followed: set the endpoint to what it is (https://there:4318/)" in await findings(
             "otlp", server.url
         )
     async with faulty(status(200), status(404)) as server:

@@ -530,7 +530,7 @@ async def test_no_redirect_is_followed(code: int) -> None:
             secret = {"headers": {"X-Api-Key": "a2V5"}}
             async with connected(server.url, manage_template=False, **secret) as destination:
                 outcome = await send(destination, envelope([log("a")]))
-            with pytest.raises(Unavailable, match=f"{code} sinks follow no redirect"):
+            with pytest.raises(Unavailable, match=f"{code} no redirect is followed"):
                 async with connected(server.url, **secret):
                     pass
         assert elsewhere.seen == []

@@ -87,7 +87,7 @@ async def test_what_says_nothing_about_the_items_is_sent_again(code: int) -> Non
         (
             308,
             "https://sso/login?state=s3cret",
-            "308 sinks follow no redirect: set the endpoint to what it is (https://sso/login)",
+            "308 no redirect is followed: set the endpoint to what it is (https://sso/login)",
         ),
     ],
 )

@@ -76,6 +76,24 @@ ODD: tuple[Any, ...] = ({"error": {"message": "context canceled"}}, {"result": {
        {"hits": {"total": {"value": float("inf")}}}, [], None, 1, "text")  # fmt: skip
 
 
+async def test_no_redirect_is_followed() -> None:
+    """The backend's headers went to wherever it pointed."""
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        raise web.HTTPTemporaryRedirect(f"http://{request.host}/elsewhere?token=a")
+
+    async with serving(answer) as url, AsyncExitStack() as stack:
+        backend = Backend(endpoint=url)
+        looking: list[Looker] = [Jaeger(backend), Elasticsearch(backend, "logs")]
+        for looker in looking:
+            stack.push_async_callback(looker.close)
+            with pytest.raises(Unavailable, match=r": 307 no redirect is followed: .*/elsewhere\)$"):
+                await looker.found(Probe(bytes(15) + b"1", 0, 0.0))
+    assert len(asked) == len(looking)
+
+
 async def test_an_odd_answer_is_no_answer() -> None:
     """With a status of 200, as of proxies and of what fails half way."""
     answers: list[Any] = [{"data": {"result": []}}]
