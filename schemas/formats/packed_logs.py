@@ -1,9 +1,9 @@
 """A log inside a log: an application's JSON in what shippers, brokers and formatters have around it.
 
 It is a text of JSON under one of TEXTS, behind a container runtime's `TIME stdout F ` or syslog's `@cee:` too; or an
-object under one of OBJECTS, beside which stands no message. Under names that others use too (OF_OTHERS) it is one
-only if it has a message and a severity: else it is what the message is about. The innermost of DEPTH levels wins,
-whatever the others call their own.
+object under one of OBJECTS, beside which stands no message. Under names that others use too (OF_OTHERS), and in a text
+beside a logger's severity or trace, it is one only if it has a message and a severity: else it is what the message is
+about. The innermost of DEPTH levels wins, whatever the others call their own.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ DEPTH = 3  # a logger's, in a runtime's, in a shipper's, in a broker's
 _CONNECT = {"schema", "payload"}  # Kafka Connect's JsonConverter writes these two
 _VECTOR = {"log"}  # Vector's native_json writes this one
 _SAYS_A_LOG = frozenset({"body", "severity", "trace"})
+_OF_SHIPPERS = frozenset({"status", "priority"})  # what is around a log says them as well: Datadog's agent, journald
 _BEFORE = re.compile(
     r"\s*(?:@cee:\s*|(?P<time>\d{4}-\S{1,40}) (?P<stream>stdout|stderr) (?P<logtag>[FP]) )?(?=\{)", re.ASCII
 )
@@ -63,7 +64,7 @@ def _inside(value: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | No
             if "{" not in member or name not in TEXTS or (before := _BEFORE.match(member)) is None:
                 continue
             inner = _read(member[before.end() :])
-            if inner is not None and (name not in OF_OTHERS or _is_whole(inner)):
+            if inner is not None and (_is_whole(inner) or not (name in OF_OTHERS or _is_a_loggers(value))):
                 return inner, {name: text for name, text in before.groupdict().items() if text} | _without(value, key)
         elif isinstance(member, dict) and _is_log(normal(key), member, value):
             return member, _without(value, key)
@@ -91,6 +92,12 @@ def _is_log(name: str, member: dict[str, Any], value: dict[str, Any]) -> bool:
     if name == "record" and not isinstance(value.get(_LOGURU), str):
         return False
     return _is_whole(member) if name in OF_OTHERS else bool(_said(member) & _SAYS_A_LOG)
+
+
+def _is_a_loggers(value: dict[str, Any]) -> bool:
+    """Whether what has a message says itself how severe it is, or whose trace: logstash-logback-encoder, winston, ECS."""
+    names = (key for key, member in value.items() if normal(key) not in _OF_SHIPPERS and member not in (None, ""))
+    return not {"severity", "trace"}.isdisjoint(map(meaning_of, names))
 
 
 def _said(member: dict[str, Any]) -> set[str]:

@@ -64,7 +64,7 @@ PAYLOADS = [
 ]
 
 
-@pytest.mark.parametrize("name", ["msg", "short_message"])
+@pytest.mark.parametrize("name", ["msg", "short_message", "message", "log"])
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_what_a_log_is_about_is_no_log(name: str, payload: dict[str, Any]) -> None:
     """Loggers write the payload of a call as their message; it says nothing of the log."""
@@ -72,6 +72,13 @@ def test_what_a_log_is_about_is_no_log(name: str, payload: dict[str, Any]) -> No
     log = record({"level": "error", "time": NOON, "trace_id": HEX, name: text})
     assert (log.severity_number, log.body.string_value, log.trace_id) == (17, text, TRACE)
     assert log.time_unix_nano == NOON * 10**9
+
+
+@pytest.mark.parametrize("beside", [{"status": "info"}, {"PRIORITY": "6"}, {"level": ""}, {}])
+@pytest.mark.parametrize("name", ["message", "MESSAGE", "log"])
+def test_what_shippers_say_beside_a_log_makes_it_no_payload(name: str, beside: dict[str, Any]) -> None:
+    log = record({name: json.dumps({"severity": "ERROR", "trace_id": HEX, "error": "refused"}), **beside})
+    assert (log.severity_number, log.trace_id) == (17, TRACE)
 
 
 @pytest.mark.parametrize(
