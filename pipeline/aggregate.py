@@ -132,7 +132,7 @@ class PointsPartition(Lease):
                 await self._load(reader, committed)
         finally:
             await reader.close()
-        self._lost = await self._group.brokers.gone(self._partition, committed.offset if committed else 0)
+        self._lost, first = await self._group.brokers.gone(self._partition, committed.offset if committed else 0)
         expired.say(ROLE, self._partition, self._lost)  # those counts are gone, the series go on
         self._ticks.skip(first)
         self._fetched = self._ticks.next_offset

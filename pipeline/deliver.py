@@ -221,10 +221,11 @@ class SinkPartition(Lease):
             begin = max(position, mine.position)
             settled.add(mine.settled())
             lost = mine.lost if position < mine.began else 0  # nobody has committed since
+        if committed is not None:
+            gone, first = await self._group.brokers.gone(partition, begin)
+            lost += gone
         if max(first, begin) != position:
             settled.since = None  # it was said of another offset
-        if committed is not None:
-            lost += await self._group.brokers.gone(partition, begin)
         expired.say(self._group.role, partition, lost)
         offsets = self._outlet.offsets
         self._account = Account(max(first, begin), settled, self._signal != "samples", offsets.changed, lost)

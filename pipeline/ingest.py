@@ -181,8 +181,7 @@ class RawPartition(Lease):
             place = RawOffset.unpack(committed.metadata)
             self._check_partitions([place])
             await self._look(committed.offset, place)
-            first = (await self._group.brokers.beginning([self._partition]))[self._partition]
-            self._lost = await self._group.brokers.gone(self._partition, committed.offset)
+            self._lost, first = await self._group.brokers.gone(self._partition, committed.offset)
             expired.say(ROLE, self._partition, self._lost)
             self._next, self._committed = max(first, committed.offset), committed.offset
             self._mark, self._known = RawMark(place.mark), place.known

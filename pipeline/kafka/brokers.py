@@ -102,8 +102,8 @@ class Brokers:
         found: dict[TopicPartition, int] = await self._asking.end_offsets(list(partitions))
         return found
 
-    async def gone(self, partition: TopicPartition, position: int) -> int:
-        """How many offsets from `position` on a partition has no more: records, and markers between them.
+    async def gone(self, partition: TopicPartition, position: int) -> tuple[int, int]:
+        """How many offsets from `position` on a partition has no more, records and markers between them; its first one.
 
         What a transaction wrote ends with its marker: a partition with nothing left has lost none with its last offset.
         Who produces to a raw topic need not use transactions: of one that is empty a record may be missing here. That
@@ -111,7 +111,7 @@ class Brokers:
         """
         first = (await self.beginning([partition]))[partition]
         emptied = self._kafka.transactions and first == (await self.end([partition]))[partition]
-        return max(0, first - position - emptied)
+        return max(0, first - position - emptied), first
 
     async def first(self, partition: TopicPartition, since: str) -> int:
         """Where a group that is new to a raw partition begins: `since` as in `kafka.start`."""

@@ -164,7 +164,8 @@ def compare(
     `partitions` maps the names found to their partition counts, `settings` to their effective settings (one that the
     brokers did not tell is not judged; min.insync.replicas never is, see `thin`), `in_force` is the N that records are
     placed by, if that is known. Retention may be longer than wanted and messages larger; decisions must outlive spans
-    and logs, as found, by sampling.late_horizon. After a resize to fewer partitions the others are still there, unused.
+    and logs, as found, by sampling.late_horizon. After a resize to fewer partitions the others are still there, unused;
+    dead letters are found in any number of them.
     """
     problems = []
     topics, placed = Topics(config.kafka.prefix), placed_by_trace(config)
@@ -177,11 +178,13 @@ def compare(
         if by_trace and in_force not in (None, wanted):
             text = f"N = {in_force} partitions are in force, the configuration says {wanted}; {_resize(wanted)}"
             problems.append(TopicProblem(spec.name, text))
-        elif found < wanted or (found > wanted and not (by_trace and in_force)):
+        elif found < wanted or (found > wanted and not (by_trace and in_force) and spec.name != topics.dlq):
             text = f"has {found} partitions, the configuration says {wanted}; records are placed by that number"
-            by_metric = f"kafka.metric_partitions cannot be changed once it is in use, set it back to {found}"
-            hint = f": {_resize(wanted) if by_trace else by_metric}" if spec.name != topics.dlq else ""
-            problems.append(TopicProblem(spec.name, text + hint))
+            by_metric = (
+                f"kafka.metric_partitions cannot be changed once it is in use: set it back, to {found} unless the "
+                "topic was given more partitions since (then begin with another kafka.prefix)"
+            )
+            problems.append(TopicProblem(spec.name, f"{text}: {_resize(wanted) if by_trace else by_metric}"))
         effective = settings.get(spec.name, {})
         for key, value in spec.configs.items():
             if key != _IN_SYNC and key in effective and not _satisfies(key, value, effective[key]):

@@ -95,7 +95,7 @@ def _is_log(name: str, member: dict[str, Any], value: dict[str, Any]) -> bool:
 
 
 def _is_a_loggers(value: dict[str, Any]) -> bool:
-    """Whether what has a message says itself how severe it is, or whose trace: logstash-logback-encoder, winston, ECS."""
+    """Whether what has a message says itself how severe it is, or whose trace, as Java's, Node's and ECS loggers do."""
     names = (key for key, member in value.items() if normal(key) not in _OF_SHIPPERS and member not in (None, ""))
     return not {"severity", "trace"}.isdisjoint(map(meaning_of, names))
 

@@ -146,10 +146,12 @@ def test_what_a_resize_left_behind_is_known() -> None:
     (problem, *_) = compare(config, partitions, told)
     assert "has 6 partitions, the configuration says 3" in problem.text
     assert "`tailrace topics resize FILE --partitions 3`" in problem.text
+    partitions["tailrace.dlq"] = 2
+    assert compare(config, partitions, told, in_force=3) == [], "letters are found in any of them"
     partitions["tailrace.points"] = 6
     (problem,) = compare(config, partitions, told, in_force=3)
     assert problem.topic == "tailrace.points"
-    assert "kafka.metric_partitions cannot be changed once it is in use, set it back to 6" in problem.text
+    assert "kafka.metric_partitions cannot be changed once it is in use: set it back, to 6 unless" in problem.text
 
 
 def test_settings_that_may_not_be_read_are_not_judged() -> None:
