@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 
 import click
 
 from pipeline import rights
 from pipeline.commands.console import FILE, PRINT, ROLES, asking, bad, good, loaded, note, plural
+from pipeline.config import Config
 from pipeline.configuration.yaml_tree import CONNECTIONS
 from pipeline.kafka import tools
+from pipeline.kafka.acls import Acl
+from pipeline.kafka.admin import connected
 from pipeline.kafka.granted import missing, unguarded
 from pipeline.printed import FORMS
 
@@ -52,8 +56,7 @@ def acls(file: str, names: list[str], user: str | None, form: str | None) -> Non
         return
     with asking(config):
         wanted = rights.needed(config, names)
-        lacking = asyncio.run(missing(config, wanted))
-        open_to_all = not lacking and asyncio.run(unguarded(config))
+        lacking, open_to_all = asyncio.run(_asked(config, wanted))
     for acl in wanted:
         if acl not in lacking:
             good(str(acl))
@@ -64,3 +67,10 @@ def acls(file: str, names: list[str], user: str | None, form: str | None) -> Non
         note("these brokers check no rights: they have no authorizer (`authorizer.class.name`)")
     if lacking:
         sys.exit(1)
+
+
+async def _asked(config: Config, wanted: Sequence[Acl]) -> tuple[list[Acl], bool]:
+    """What is missing, and whether nothing is because everybody may do everything."""
+    async with connected(config) as admin:
+        lacking = await missing(admin, wanted)
+        return lacking, not lacking and await unguarded(admin)

@@ -10,8 +10,10 @@ import click
 
 from pipeline.commands.console import FILE, PRINT, asking, bad, good, loaded, note, plural
 from pipeline.commands.resize import resize
+from pipeline.config import Config
 from pipeline.configuration.yaml_tree import CONNECTIONS
 from pipeline.kafka import topics as internal
+from pipeline.kafka.admin import connected
 from pipeline.printed import FORMS
 
 
@@ -54,7 +56,7 @@ def topics(file: str, create: bool, form: str | None) -> None:
         note("kafka.transactions is false: these brokers make topics on first use, nothing to check")
         return
     with asking(config):
-        found = asyncio.run(internal.survey(config, create))
+        found = asyncio.run(_surveyed(config, create))
     wrong = {problem.topic for problem in found.problems}
     for spec in internal.topic_specs(config):
         if spec.name not in wrong:
@@ -69,3 +71,8 @@ def topics(file: str, create: bool, form: str | None) -> None:
         (bad if problem.stops else note)(str(problem))
     if any(problem.stops for problem in found.problems):
         sys.exit(1)
+
+
+async def _surveyed(config: Config, create: bool) -> internal.Survey:
+    async with connected(config) as admin:
+        return await internal.survey(admin, config, create)

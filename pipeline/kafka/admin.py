@@ -6,8 +6,8 @@ partitions, CreateTime), so everything here lists all topics and picks from the 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -18,25 +18,21 @@ from pipeline.kafka.security import client_kwargs
 from schemas.errors import Permanent, Unavailable
 from schemas.kafka_client import told
 
-Answer = TypeVar("Answer")
-
 
 async def partition_counts(config: Config, names: Collection[str] | None = None) -> dict[str, int]:
     """Partitions of the topics that exist, of all or of those in `names`. Raises Unavailable."""
-
-    async def listed(admin: AIOKafkaAdminClient) -> dict[str, int]:
+    async with connected(config) as admin:
         found = await counts(admin)
-        return found if names is None else {name: found[name] for name in names if name in found}
-
-    return await with_admin(config, listed)
+    return found if names is None else {name: found[name] for name in names if name in found}
 
 
-async def with_admin(config: Config, work: Callable[[AIOKafkaAdminClient], Awaitable[Answer]]) -> Answer:
-    """What `work` gives, with a connected client. Raises Unavailable when Kafka does not answer, else Permanent."""
+@asynccontextmanager
+async def connected(config: Config) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A client for what the block asks. Raises Unavailable when Kafka does not answer, else Permanent."""
     admin = AIOKafkaAdminClient(client_id=f"{config.kafka.prefix}.topics", **client_kwargs(config.kafka))
     try:
         await admin.start()
-        return await work(admin)
+        yield admin
     except (KafkaError, OSError, TimeoutError) as error:
         text = f"kafka {', '.join(config.kafka.bootstrap_servers)}: {told(error)}"
         retryable = getattr(error, "retriable", True) or isinstance(error, KafkaConnectionError)

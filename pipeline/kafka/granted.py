@@ -26,9 +26,7 @@ from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.protocol.transaction import EndTxnRequest
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
-from pipeline.config import Config
 from pipeline.kafka.acls import Acl, Operation
-from pipeline.kafka.admin import with_admin
 
 # Of org.apache.kafka.common.acl.AclOperation; an answer is a bit field of them.
 CODES: dict[Operation, int] = {
@@ -41,29 +39,21 @@ GROUP = 0  # a coordinator's type: asking for it needs Describe
 TOPIC, LITERAL, ANY = 2, 3, 1  # of ResourceType, PatternType, and both AclOperation and AclPermissionType
 
 
-async def missing(config: Config, wanted: Collection[Acl]) -> list[Acl]:
-    """What of `wanted` the configured user may not do, in that order. Raises like `topics.check`.
+async def missing(admin: AIOKafkaAdminClient, wanted: Collection[Acl]) -> list[Acl]:
+    """What of `wanted` the client's user may not do, in that order. Raises KafkaError.
 
     What cannot be told, such as reading a topic that does not exist, is not missing.
     """
-
-    async def ask(admin: AIOKafkaAdminClient) -> list[Acl]:
-        topics = {acl for acl in wanted if acl.resource.kind == "topic"}
-        lacking = await on_topics(admin, topics)
-        lacking |= {acl for acl in set(wanted) - topics if not await _may(admin, acl)}
-        return [acl for acl in wanted if acl in lacking]
-
-    return await with_admin(config, ask)
+    topics = {acl for acl in wanted if acl.resource.kind == "topic"}
+    lacking = await on_topics(admin, topics)
+    lacking |= {acl for acl in set(wanted) - topics if not await _may(admin, acl)}
+    return [acl for acl in wanted if acl in lacking]
 
 
-async def unguarded(config: Config) -> bool:
-    """Whether these brokers have no authorizer: everybody may do everything. Raises like `topics.check`."""
-
-    async def ask(admin: AIOKafkaAdminClient) -> bool:
-        request: Any = DescribeAclsRequest(TOPIC, NOBODY, LITERAL, None, None, ANY, ANY)
-        return bool((await admin._send_request(request)).error_code == SecurityDisabled.errno)
-
-    return await with_admin(config, ask)
+async def unguarded(admin: AIOKafkaAdminClient) -> bool:
+    """Whether these brokers have no authorizer: everybody may do everything. Raises KafkaError."""
+    request: Any = DescribeAclsRequest(TOPIC, NOBODY, LITERAL, None, None, ANY, ANY)
+    return bool((await admin._send_request(request)).error_code == SecurityDisabled.errno)
 
 
 async def on_topics(admin: AIOKafkaAdminClient, wanted: Collection[Acl]) -> set[Acl]:

@@ -18,7 +18,7 @@ from aiokafka.errors import (
 
 from pipeline.config import Config
 from pipeline.kafka import tools
-from pipeline.kafka.admin import counts, settings, with_admin
+from pipeline.kafka.admin import connected, counts, settings
 from schemas.envelope import ENVELOPE_BYTES
 from schemas.errors import ConfigError
 from schemas.ids import partition_of
@@ -293,7 +293,8 @@ async def check(config: Config) -> list[TopicProblem]:
     """What is wrong with the internal topics; creates nothing. Raises like `ensure`."""
     if not config.kafka.transactions:
         return []
-    return await with_admin(config, lambda admin: _problems(admin, config))
+    async with connected(config) as admin:
+        return await _problems(admin, config)
 
 
 class Survey(NamedTuple):
@@ -311,18 +312,13 @@ class Survey(NamedTuple):
     """Raw topics whose timestamps are the producers' own, which are the clock of the sampling."""
 
 
-async def survey(config: Config, create: bool = False) -> Survey:
+async def survey(admin: AIOKafkaAdminClient, config: Config, create: bool = False) -> Survey:
     """Like `check`, or like `ensure` with `create`, and with what might be better. Brokers must have transactions."""
-    look = _create_and_check if create else _problems
-
-    async def asked(admin: AIOKafkaAdminClient) -> Survey:
-        problems = await look(admin, config)
-        short = await _short_decisions(admin, config) if direct_topics(config) else ""
-        told = await settings(admin, sorted(set(config.traced) & (await counts(admin)).keys()))
-        created = [name for name, found in told.items() if found.get(_TIMESTAMPS) == "CreateTime"]
-        return Survey(problems, await _thin(admin, config), short, created)
-
-    return await with_admin(config, asked)
+    problems = await (_create_and_check if create else _problems)(admin, config)
+    short = await _short_decisions(admin, config) if direct_topics(config) else ""
+    told = await settings(admin, sorted(set(config.traced) & (await counts(admin)).keys()))
+    created = [name for name, found in told.items() if found.get(_TIMESTAMPS) == "CreateTime"]
+    return Survey(problems, await _thin(admin, config), short, created)
 
 
 def told_thin(names: Collection[str]) -> str:
@@ -351,7 +347,8 @@ async def ensure(config: Config) -> list[TopicProblem]:
     """
     if not config.kafka.transactions:
         return []
-    return await with_admin(config, lambda admin: _create_and_check(admin, config))
+    async with connected(config) as admin:
+        return await _create_and_check(admin, config)
 
 
 async def _problems(admin: AIOKafkaAdminClient, config: Config) -> list[TopicProblem]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -26,7 +27,7 @@ from pipeline.operating import beginning
 from pipeline.operating.raw_look import look
 from pipeline.rights import needed
 from pipeline.roles import Role, diagram, expand
-from schemas.errors import ConfigError, TailraceError, Unavailable
+from schemas.errors import ConfigError, TailraceError
 from schemas.http_client import in_words
 from schemas.kafka_client import connection, told
 from schemas.kafka_connect import CONNECT_LIMIT
@@ -81,8 +82,9 @@ async def connect(config: Config, names: Sequence[str] = ("all",)) -> AsyncItera
     served = {name: sink for name, sink in config.sinks.items() if f"sink.{name}" in {role.name for role in roles}}
     sinks = [asyncio.ensure_future(_sink(name, sink)) for name, sink in served.items()]
     try:
-        async for finding in _kafka(config, roles):
-            yield finding
+        async with AsyncExitStack() as stack:
+            async for finding in _kafka(config, roles, stack):
+                yield finding
         for sink in sinks:
             yield await sink
     finally:
@@ -90,10 +92,15 @@ async def connect(config: Config, names: Sequence[str] = ("all",)) -> AsyncItera
             sink.cancel()
 
 
-async def _kafka(config: Config, roles: Sequence[Role]) -> AsyncIterator[Finding]:
+async def _kafka(config: Config, roles: Sequence[Role], stack: AsyncExitStack) -> AsyncIterator[Finding]:
+    """All on one connection, which ends with the stack."""
     subject = f"kafka {', '.join(config.kafka.bootstrap_servers)}"
     began = time.monotonic()
-    found = await _answer(admin.partition_counts(config), subject)
+    client = await _answer(stack.enter_async_context(admin.connected(config)), subject)
+    if isinstance(client, Finding):
+        yield client
+        return
+    found = await _answer(admin.counts(client), subject)
     if isinstance(found, Finding):
         yield found
         return
@@ -104,7 +111,7 @@ async def _kafka(config: Config, roles: Sequence[Role]) -> AsyncIterator[Finding
                 yield hint
     wanted = needed(config, [role.name for role in roles]) if config.kafka.transactions else []
     began = time.monotonic()
-    lacking = await _answer(granted.missing(config, wanted), "rights")
+    lacking = await _answer(granted.missing(client, wanted), "rights")
     asked = time.monotonic() - began
     if isinstance(lacking, Finding):
         yield lacking
@@ -120,17 +127,17 @@ async def _kafka(config: Config, roles: Sequence[Role]) -> AsyncIterator[Finding
         elif item.topic in touched:
             yield Finding(False, name, "does not exist; the producers' side creates it")
     for role in roles:
-        if role.name.startswith("sink.") and (hint := await _new_group(config, role, found)) is not None:
+        if role.name.startswith("sink.") and (hint := await _new_group(client, config, role, found)) is not None:
             yield hint
     if not config.kafka.transactions:
         return
-    async for finding in _internal(config, touched):
+    async for finding in _internal(client, config, touched):
         yield finding
     for acl in lacking:
         yield Finding(False, f"ACL {acl}", tools.remedy(config.kafka, acl))
     if lacking:
         return
-    unguarded = await _answer(granted.unguarded(config), "ACLs")
+    unguarded = await _answer(granted.unguarded(client), "ACLs")
     if isinstance(unguarded, Finding):
         yield unguarded
     elif unguarded:
@@ -153,11 +160,13 @@ async def _dead(server: str) -> Finding | None:
     return None
 
 
-async def _new_group(config: Config, role: Role, counts: Mapping[str, int]) -> Finding | None:
+async def _new_group(
+    client: AIOKafkaAdminClient, config: Config, role: Role, counts: Mapping[str, int]
+) -> Finding | None:
     """A hint if a sink will deliver all that its topics hold; none where that cannot be asked, which others tell."""
     group = topics.Topics(config.kafka.prefix).group(role.name)
     partitions = [TopicPartition(topic, n) for topic in role.reads for n in range(counts.get(topic, 0))]
-    retained = await _answer(beginning.retained(config, group, partitions), role.name)
+    retained = await _answer(beginning.retained(client, config, group, partitions), role.name)
     if isinstance(retained, Finding) or not retained:
         return None
     text = (
@@ -187,9 +196,9 @@ async def _raw(config: Config, source: Input, partitions: int, readable: bool) -
     return Finding(True, subject, f"{fit}, but {unfit}" if unfit else fit, taken, hint=bool(unfit))
 
 
-async def _internal(config: Config, touched: set[str]) -> AsyncIterator[Finding]:
+async def _internal(client: AIOKafkaAdminClient, config: Config, touched: set[str]) -> AsyncIterator[Finding]:
     began = time.monotonic()
-    found = await _answer(topics.survey(config), "internal topics")
+    found = await _answer(topics.survey(client, config), "internal topics")
     if isinstance(found, Finding):
         yield found
         return
@@ -222,6 +231,8 @@ async def _answer(work: Awaitable[T], subject: str, section: str = "kafka.securi
             return Finding(False, ours, str(error).removeprefix(f"{ours}."))
         except TailraceError as error:
             text = str(error).removeprefix(f"{subject}: ")
+        except (KafkaError, OSError) as error:
+            text = told(error)
     return Finding(False, subject, overheard.after(text, section))
 
 
@@ -269,8 +280,6 @@ async def _topic(name: str, sink: Sink) -> Finding:
         try:
             await client.start()
             return await admin.counts(client), not await granted.on_topics(client, [write])
-        except (KafkaError, OSError) as error:
-            raise Unavailable(told(error)) from error
         finally:
             await client.close()
 

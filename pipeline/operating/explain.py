@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError
 
 from pipeline.config import Config
 from pipeline.configuration.window_settings import window_settings
-from pipeline.kafka.admin import partition_counts, with_admin
+from pipeline.kafka.admin import connected, counts
 from pipeline.kafka.reader import Reader
 from pipeline.kafka.topics import Topics, places
 from pipeline.operating.decision_log import Decision, Place, Restored, side_by_side
@@ -285,9 +285,10 @@ async def _unread(config: Config) -> dict[str, int]:
     names = Topics(config.kafka.prefix).ingest_groups
     reader = Reader(config.kafka, config.limits)
     try:
-        counts = await partition_counts(config, config.traced)
-        raw = [TopicPartition(topic, partition) for topic, count in counts.items() for partition in range(count)]
-        groups = await with_admin(config, lambda admin: _offsets(admin, names, raw))
+        async with connected(config) as admin:
+            listed = await counts(admin)
+            raw = [TopicPartition(topic, n) for topic in config.traced for n in range(listed.get(topic, 0))]
+            groups = await _offsets(admin, names, raw)
         found: dict[str, int] = {}
         for group, offsets in (groups or {names[0]: dict.fromkeys(raw, 0)}).items():
             for partition, offset in offsets.items():

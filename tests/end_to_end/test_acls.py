@@ -7,7 +7,7 @@ import json
 import random
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pipeline.cli import cli
 from pipeline.config import Config
 from pipeline.kafka import granted
 from pipeline.kafka.acls import Acl, Resource
-from pipeline.kafka.admin import partition_counts
+from pipeline.kafka.admin import connected, partition_counts
 from pipeline.kafka.topics import ensure
 from pipeline.rights import CREATOR, RESIZER, needed
 from tests.end_to_end import holdings, truth
@@ -42,6 +42,11 @@ def broker() -> Iterator[Authorized]:
     with Authorized() as server:
         server.add_users([ADMINISTRATOR])
         yield server
+
+
+async def missing(config: Config, wanted: Sequence[Acl]) -> list[Acl]:
+    async with connected(config) as admin:
+        return await granted.missing(admin, wanted)
 
 
 def run(*words: str | Path, **environ: str) -> Result:
@@ -100,13 +105,13 @@ class Asked:
         self.broker.add_users([user])
         self.broker.grant((user, acl) for acl in rights)
         config = self.config(user)
-        wait_for(lambda: not asyncio.run(granted.missing(config, rights)), HEARD_SECONDS, f"{user} has its rights")
+        wait_for(lambda: not asyncio.run(missing(config, rights)), HEARD_SECONDS, f"{user} has its rights")
 
     async def heard(self, config: Config, wanted: list[Acl], lacking: list[Acl]) -> None:
         """Wait until exactly these are missing."""
 
         async def told() -> bool:
-            return await granted.missing(config, wanted) == lacking
+            return await missing(config, wanted) == lacking
 
         await eventually(told, HEARD_SECONDS, f"missing: {', '.join(map(str, lacking)) or 'nothing'}")
 
@@ -155,9 +160,9 @@ async def test_a_user_without_rights_lacks_all(asked: Asked) -> None:
     asked.broker.add_users(["stranger"])
     config = asked.config("stranger")
     for names in (["all"], [CREATOR]):
-        assert await granted.missing(config, needed(config, names)) == needed(config, names)
+        assert await missing(config, needed(config, names)) == needed(config, names)
     absent = Acl(Resource("topic", "asked.absent"), "Create")
-    assert await granted.missing(config, [absent]) == [absent]
+    assert await missing(config, [absent]) == [absent]
     await asyncio.to_thread(asked.broker.grant, [("stranger", absent)])
     await asked.heard(config, [absent], [])
 

@@ -11,8 +11,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from pipeline.config import Config
 from pipeline.kafka import topics as internal
-from pipeline.kafka.admin import partition_counts
+from pipeline.kafka.admin import connected, partition_counts
 from pipeline.kafka.topics import (
+    Survey,
     Topics,
     check,
     compare,
@@ -159,14 +160,19 @@ def test_settings_that_may_not_be_read_are_not_judged() -> None:
     assert compare(config, settings(config)[0], {}) == []
 
 
+async def surveyed(config: Config) -> Survey:
+    async with connected(config) as admin:
+        return await survey(admin, config)
+
+
 async def test_topics_that_acknowledge_too_early_are_a_hint(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_for(kafka.bootstrap, prefix="thin")
     assert await ensure(config) == []
-    assert (await survey(config)).thin == [], "with one replica there is nothing to be in sync with"
+    assert (await surveyed(config)).thin == [], "with one replica there is nothing to be in sync with"
     monkeypatch.setattr(internal, "REPLICATED", 1)
-    assert (await survey(config)).thin == [spec.name for spec in topic_specs(config)]
+    assert (await surveyed(config)).thin == [spec.name for spec in topic_specs(config)]
     monkeypatch.setattr(internal, "LEAST_IN_SYNC", 1)
-    assert (await survey(config)).thin == []
+    assert (await surveyed(config)).thin == []
 
 
 async def test_verdicts_outlive_the_raw_topics_that_sample_reads(kafka: Kafka) -> None:
@@ -190,12 +196,12 @@ async def test_verdicts_outlive_the_raw_topics_that_sample_reads(kafka: Kafka) -
 
     await eventually(known, 10, "the raw topics are there")
     assert await ensure(late) == []
-    assert (await survey(late)).short_decisions == ""
+    assert (await surveyed(late)).short_decisions == ""
     assert await check(early) == [], "it stops no worker"
-    told = (await survey(early)).short_decisions
+    told = (await surveyed(early)).short_decisions
     assert f"outliving-early.decisions: retention.ms is {DAY_MS + 600_000}:" in told
     assert f"set it to {7 * DAY_MS + 600_000}" in told
-    assert (await survey(config_for(kafka.bootstrap, prefix="outliving-early"))).short_decisions == ""
+    assert (await surveyed(config_for(kafka.bootstrap, prefix="outliving-early"))).short_decisions == ""
 
 
 async def test_create_then_check(every_kafka: Kafka) -> None:
