@@ -17,7 +17,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from math import inf
 from typing import TYPE_CHECKING
 
 import faust
@@ -34,6 +33,7 @@ from pipeline.kafka.consume import Group, Leases
 from pipeline.kafka.lease import Lease
 from pipeline.kafka.reader import Reader
 from pipeline.kafka.topics import Topics
+from pipeline.watching.seldom import Seldom
 from pipeline.watching.told_letters import TOLD
 from pipeline.watching.told_limits import ToldLimits, limits_of
 from processors.span_metrics import span_metric_names
@@ -113,7 +113,7 @@ class PointsPartition(Lease):
         self._fetched = 0
         self._lost = 0  # records that retention took, until a tick has passed them
         self._deleted_at = time.monotonic()
-        self._complained_at = -inf
+        self._complaints = Seldom(COMPLAIN_EVERY)
         self._rounds = 0
         self._alarm = Alarm()
         self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
@@ -261,8 +261,7 @@ class PointsPartition(Lease):
             telemetry.count(
                 "tailrace_dropped_total", number, signal="metrics", reason=str(reason), intentional=intentional
             )
-        if due.without_place and time.monotonic() - self._complained_at >= COMPLAIN_EVERY:
-            self._complained_at = time.monotonic()
+        if due.without_place and self._complaints.due(time.monotonic()):
             log.warning(
                 "points of a metric are dropped: there are too many metrics (metrics.otlp.names_per_partition)",
                 extra={

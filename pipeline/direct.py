@@ -29,6 +29,7 @@ from pipeline.kafka.topics import Topics
 from pipeline.sample import ROLE, PartitionPair, Shared, cache_share, interval
 from pipeline.started import Started
 from pipeline.watching.dead_letter_share import DeadLetterShare
+from pipeline.watching.seldom import Seldom
 from processors.feeds import feed_of, topic_of
 from processors.sampling.window import Burst, Settings
 from processors.stream_time import BrokerClock
@@ -113,10 +114,9 @@ class RawPair(PartitionPair):
         self._shares = shares
         self._since = shared.started.start(config)
         self._wait = settings.decision_wait
-        self._asks_every = _asks_every(settings)
         self._clock = BrokerClock()
         self._ending: dict[str, tuple[int, int]] = {}  # where a topic ended, and the broker's time before
-        self._asked_at = 0.0
+        self._asked = Seldom(_asks_every(settings))
         self._began: int | None = None  # the first mark that any of them had
         self._checking: asyncio.Task[None] | None = None
 
@@ -234,11 +234,9 @@ class RawPair(PartitionPair):
     async def _ask_ends(self) -> None:
         """Mark a partition that was read to its end with the broker's time, whatever its producers' clocks say.
 
-        Where it ends is asked every `_asks_every` seconds; one in live traffic has passed that by the next time.
+        Where it ends is asked once in `_asks_every`; one in live traffic has passed that by the next time.
         """
-        asking = time.monotonic() - self._asked_at >= self._asks_every
-        if asking:
-            self._asked_at = time.monotonic()
+        if self._asked.due(time.monotonic()):
             before, names = self._now(), [name for name in self._pair if name not in self._ending]
             ends = await asyncio.gather(*(self._group.written_end(self._pair[name]) for name in names))
             self._ending |= {name: (end, before) for name, end in zip(names, ends, strict=True) if end is not None}

@@ -17,6 +17,7 @@ from pipeline import telemetry
 from pipeline.config import Config
 from pipeline.kafka.fetching import consumer_kwargs
 from pipeline.kafka.topics import Topics
+from pipeline.watching.seldom import Seldom
 from processors.keying import Sightings
 from schemas.decision import decided_keys
 from schemas.errors import ProtocolError
@@ -35,7 +36,7 @@ class KeyCheck:
         self._kafka, self._raw = config.kafka, [item.topic for item in config.inputs]
         self._partitions = [TopicPartition(topics.decisions, p) for p in range(config.kafka.partitions)]
         self._sightings = Sightings()
-        self._complained = float("-inf")
+        self._complaints = Seldom(COMPLAIN_EVERY)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -62,9 +63,8 @@ class KeyCheck:
     def _see(self, partition: int, value: bytes) -> None:
         for key, other in self._sightings.see(partition, decided_keys(value)):
             telemetry.count("tailrace_traces_miskeyed_total")
-            if time.monotonic() - self._complained < COMPLAIN_EVERY:
+            if not self._complaints.due(time.monotonic()):
                 continue
-            self._complained = time.monotonic()
             log.warning(
                 "a trace is on two partitions, so it is decided twice and may be split: its producers do not key by "
                 "trace id. In the Collector's kafkaexporter set partition_traces_by_id: true, for logs "

@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 
 from pipeline import telemetry
 from pipeline.kafka.consume import Group
+from pipeline.watching.seldom import Seldom
 from processors.feeds import place_of, topic_of
 
 INTERVAL = 15.0  # seconds between looks
@@ -30,12 +31,11 @@ class Retention:
     def __init__(self, configured: float) -> None:
         self._configured = configured  # seconds; what a user without DescribeConfigs has to believe
         self._known: dict[str, float] = {}
-        self._asked = float("-inf")
+        self._asked = Seldom(RETENTION_AGE)
 
     async def of(self, group: Group, topic: str) -> float:
         """Seconds; infinite for a topic that keeps everything. Raises KafkaError."""
-        if time.monotonic() - self._asked >= RETENTION_AGE:
-            self._asked = time.monotonic()
+        if self._asked.due(time.monotonic()):
             self._known = await group.brokers.retention()
         return self._known.get(topic, self._configured)
 
@@ -45,16 +45,15 @@ class LogStart:
 
     def __init__(self, group: Group, partition: int, retention: Retention) -> None:
         self._group, self._partition, self._retention = group, partition, retention
-        self._looked = float("-inf")
+        self._looked = Seldom(INTERVAL)
 
     async def look(self, oldest: Mapping[str, int | None]) -> None:
         """Look if it is time to. `oldest`: append time (ms) of what each feed's tail stands before; None: of nothing.
 
         What cannot be asked now is asked at the next look; the gauges keep what they say.
         """
-        if time.monotonic() - self._looked < INTERVAL:
+        if not self._looked.due(time.monotonic()):
             return
-        self._looked = time.monotonic()
         try:
             async with asyncio.timeout(ANSWER_LIMIT):
                 places = {feed: TopicPartition(*place_of(feed, self._partition)) for feed in oldest}

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.watching.seldom import Seldom
 from schemas.envelope import Envelope
 
 MOST_TRACES = 60
@@ -58,7 +59,7 @@ class Recent:
         self._most_traces, self._most_bytes = most_traces, most_bytes
         self._traces: OrderedDict[int, KeptTrace] = OrderedDict()
         self._passed_over: OrderedDict[int, None] = OrderedDict()
-        self._begun: dict[tuple[str, Kind], float] = {}
+        self._begun = Seldom(EVERY)  # by policy and kind
         self._bytes = 0
 
     def add(self, kind: Kind, envelope: Envelope, now: float) -> None:
@@ -86,11 +87,9 @@ class Recent:
     def _begin(self, key: int, kind: Kind, policy: str, now: float) -> KeptTrace | None:
         if key in self._passed_over:
             return None
-        turn = policy, kind
-        if now - self._begun.get(turn, float("-inf")) < EVERY:
+        if not self._begun.due(now, (policy, kind)):
             self._pass_over(key)
             return None
-        self._begun[turn] = now
         self._traces[key] = trace = KeptTrace(policy)
         return trace
 

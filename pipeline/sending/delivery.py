@@ -20,6 +20,7 @@ from pipeline import telemetry
 from pipeline.kafka.pace import Turns
 from pipeline.sending.settlement import Account, Backoff, Entry, Lane, entries_of, singles, sizes
 from pipeline.watching.dead_letter_share import NEVER, DeadLetterShare
+from pipeline.watching.seldom import Seldom
 from schemas.dead_letter import grouped
 from schemas.errors import Retryable, Unavailable
 from schemas.reasons import Reason
@@ -27,7 +28,7 @@ from sinks.contract import DEAD_LETTERS, NO_ANSWER, Destination, Item, Outcome, 
 from sinks.settings import Sink
 
 BATCHES_QUEUED = 2  # batches in memory per request that may be under way: one being sent, one being filled
-COMPLAIN_EVERY = 10.0  # seconds between log lines about one outage, and between those about refusals
+COMPLAIN_EVERY = 10.0  # seconds between log lines of one kind: about an outage, about refusals
 SAID_CHARACTERS = 4096  # of an answer that are logged
 
 Bury = Callable[[Sequence[Item], Refusal], Awaitable[None]]
@@ -90,8 +91,8 @@ class Delivery:
         self._workers: list[asyncio.Task[None]] = []
         self._drained_by = float("inf")
         self._down_since: float | None = None
-        self._complained = self._told = self._halving_told = float("-inf")
-        self._untold = 0  # refusals since `_told`
+        self._seldom, self._complained = Seldom(COMPLAIN_EVERY), False  # of this outage
+        self._untold = 0  # refusals since the last line about them
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def open(self) -> None:
@@ -341,7 +342,12 @@ class Delivery:
             nonlocal halved
             halved = True
             telemetry.count("tailrace_sink_requests_total", sink=self.name, outcome="refused")
-            self._tell_halving(said, sizes(entries)[0], refused)
+            self._warn(  # that it goes on, for it may take minutes until there is an outcome
+                "sink refuses a request as a whole, it is halved until the items to blame stand alone",
+                items=sizes(entries)[0],
+                refused=refused,
+                answer=said[:SAID_CHARACTERS],
+            )
 
         request.rejected = rejected
         began = self._clock()
@@ -396,66 +402,42 @@ class Delivery:
         if number:
             telemetry.count("tailrace_sink_items_total", number, sink=self.name, outcome=outcome)
 
+    def _warn(self, text: str, **fields: object) -> bool:
+        """Log a line of this kind, unless one was logged lately."""
+        due = self._seldom.due(self._clock(), text)
+        if due:
+            log.warning(text, extra={"sink": self.name, "endpoint": ", ".join(self._settings.servers), **fields})
+        return due
+
     def _complain(self, reason: str, error: str, items: int, wait: float) -> None:
         now = self._clock()
         if self._down_since is None:
             self._down_since = now
-        if now - self._complained >= COMPLAIN_EVERY:
-            self._complained = now
-            log.warning(
-                "sink does not accept, trying again",
-                extra={
-                    "sink": self.name,
-                    "endpoint": ", ".join(self._settings.servers),
-                    "reason": reason,
-                    "error": error,
-                    "items": items,
-                    "retry_in": round(wait, 3),
-                    "down_for": round(now - self._down_since, 3),
-                },
-            )
-
-    def _tell_halving(self, said: str, items: int, refused: int) -> None:
-        """Log that it goes on, for it may take minutes until there is an outcome."""
-        now = self._clock()
-        if now - self._halving_told >= COMPLAIN_EVERY:
-            self._halving_told = now
-            log.warning(
-                "sink refuses a request as a whole, it is halved until the items to blame stand alone",
-                extra={
-                    "sink": self.name,
-                    "endpoint": ", ".join(self._settings.servers),
-                    "items": items,
-                    "refused": refused,
-                    "answer": said[:SAID_CHARACTERS],
-                },
-            )
+        self._complained |= self._warn(
+            "sink does not accept, trying again",
+            reason=reason,
+            error=error,
+            items=items,
+            retry_in=round(wait, 3),
+            down_for=round(now - self._down_since, 3),
+        )
 
     def _tell(self, refused: Sequence[Refusal]) -> None:
         """Log what the destination said, as it said it, and how many refusals nothing was logged of since then."""
-        if not refused:
-            return
-        now = self._clock()
-        if now - self._told < COMPLAIN_EVERY:
-            self._untold += len(refused)
-            return
-        log.warning(
-            "sink refuses items, they become dead letters",
-            extra={
-                "sink": self.name,
-                "endpoint": ", ".join(self._settings.servers),
-                "items": len(refused),
-                "answer": (refused[0].said or refused[0].detail)[:SAID_CHARACTERS],
-                "not_logged": self._untold,
-            },
-        )
-        self._told, self._untold = now, 0
+        if refused:
+            told = self._warn(
+                "sink refuses items, they become dead letters",
+                items=len(refused),
+                answer=(refused[0].said or refused[0].detail)[:SAID_CHARACTERS],
+                not_logged=self._untold,
+            )
+            self._untold = 0 if told else self._untold + len(refused)
 
     def _answered(self) -> None:
-        if self._down_since is not None and self._complained >= self._down_since:
+        if self._down_since is not None and self._complained:
             seconds = round(self._clock() - self._down_since, 3)
             log.info("sink accepts again", extra={"sink": self.name, "down_for": seconds})
-        self._down_since = None
+        self._down_since, self._complained = None, False
 
 
 def _letters(entries: Sequence[Entry], refused: Sequence[Refusal]) -> Iterator[tuple[list[Entry], Refusal]]:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from pipeline import telemetry
+from pipeline.watching.seldom import Seldom
 from schemas.dead_letter import DeadLetter
 
 TELL_EVERY = 60.0  # seconds between two lines of one kind
@@ -26,8 +27,7 @@ class ToldLetters:
     """Counts by kind; as many kinds as there are topics and reasons (schemas/reasons.py)."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._told_at: dict[Kind, float] = {}
+        self._clock, self._seldom = clock, Seldom(TELL_EVERY)
         self._untold: Counter[Kind] = Counter()
 
     def tell(self, letters: Iterable[DeadLetter]) -> None:
@@ -43,8 +43,7 @@ class ToldLetters:
             telemetry.count("tailrace_dead_letters_total", number, stage=stage, reason=str(reason))
         now = self._clock()
         for kind, letter in first.items():
-            if now - self._told_at.get(kind, -TELL_EVERY) >= TELL_EVERY:
-                self._told_at[kind] = now
+            if self._seldom.due(now, kind):
                 log.warning(
                     "dead letters: tailrace dlq list FILE, tailrace dlq show FILE RECORD",
                     extra={
