@@ -202,7 +202,7 @@ class RawPair(PartitionPair):
         window = self._window
         if super().is_full():
             return True
-        if window.now is None or window.cached_bytes < window.cache_limit // AHEAD_SHARE:
+        if window.now is None or window.held.bytes < window.held.limit // AHEAD_SHARE:
             return False
         if window.tail_now is not None and window.waits():
             return False
@@ -215,7 +215,7 @@ class RawPair(PartitionPair):
 
     async def _reread(self) -> None:
         left = MOST_REREADS * self._reread_bytes
-        for name, (position, end) in self._window.wanted().items():
+        for name, (position, end) in self._window.held.wanted().items():
             if left <= 0:
                 break  # the rest after what this makes room for
             again = await self._reader.read(self._pair[name], position, end, min(left, self._reread_bytes))

@@ -38,7 +38,8 @@ from pipeline.watching.told_letters import TOLD
 from processors.feeds import place_of
 from processors.sampling.budget import Budget
 from processors.sampling.compile import Plan, compile_policies
-from processors.sampling.window import ACCEPT, Burst, Settings, Stat, Stats, Window
+from processors.sampling.stats import Stat, Stats
+from processors.sampling.window import ACCEPT, Burst, Settings, Window
 from processors.span_metrics import SpanMetrics
 from schemas.errors import ProtocolError
 from schemas.ids import partition_of_metric
@@ -266,7 +267,7 @@ class PartitionPair(Lease):
                 burst = await self._burst()
                 if burst is not None:
                     await self._commit(burst)
-                more = burst is not None and (burst.more or self._window.reads_on())
+                more = burst is not None and (burst.more or self._window.held.reads_on())
             self.restores.look(late, self._burst_at)  # their verdicts are in the log now
             self._show()
             await self._log_start.look(self._window.oldest())
@@ -309,7 +310,7 @@ class PartitionPair(Lease):
         await self._reader.close()
 
     async def _reread(self) -> None:
-        for name, (position, end) in self._window.wanted().items():
+        for name, (position, end) in self._window.held.wanted().items():
             again = await self._reader.read(self._pair[name], position, end, self._reread_bytes)
             self._window.reread(name, again.records, again.position)
 
@@ -363,14 +364,14 @@ class PartitionPair(Lease):
     def _show(self) -> None:
         window, index = self._window, str(self._index)
         if self._group.units:  # none while a rebalance is under way
-            window.cache_limit = cache_share(self._config, self._group)
+            window.held.limit = cache_share(self._config, self._group)
         if self._first_append < 0:
             self._first_append = window.newest_append
         now = self._first_append if window.now is None else window.now  # a clock that never started lags too
         lag = max(0, window.newest_append - now) / 1000
         telemetry.gauge("tailrace_head_lag_seconds", lag, partition=index)
-        telemetry.gauge("tailrace_window_bytes", window.cached_bytes, partition=index)
-        telemetry.gauge("tailrace_window_limit_bytes", window.cache_limit, partition=index)
+        telemetry.gauge("tailrace_window_bytes", window.held.bytes, partition=index)
+        telemetry.gauge("tailrace_window_limit_bytes", window.held.limit, partition=index)
         stalled = set(window.stalled())
         for topic, _ in stalled - self._stalled:
             telemetry.count("tailrace_decisions_without_input_total", topic=topic)

@@ -125,7 +125,7 @@ def decider(policies: Sequence[Mapping[str, Any]], given: list[bytes]) -> Callab
             window.committed(0)
             kept += burst.stats["decided", "kept"]
         spent[-1] = now() - begun
-        assert window.undecided == window.cached_bytes == 0
+        assert window.undecided == window.held.bytes == 0
         return kept, spent
 
     return decide

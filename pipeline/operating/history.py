@@ -14,7 +14,7 @@ from pipeline.kafka.admin import partition_counts
 from pipeline.kafka.raw_reader import raw_reader, redactors
 from pipeline.kafka.reader import Reader
 from processors.feeds import place_of
-from processors.sampling.window import Value
+from processors.sampling.held import Value
 
 CHUNK = 4 << 20  # bytes of values that are fetched of a topic at a time; of many together as many as of LARGE of them
 LARGE, LEAST_CHUNK = 8, 128 << 10

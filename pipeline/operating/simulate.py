@@ -246,14 +246,14 @@ class _Partition:
         while tails != (tails := [replay.tails() for replay in self.replays]):  # they wait for each other
             for replay in self.replays:
                 await self._reread(replay)
-                while replay.wanted():  # what did not fit between head and tail, up to the first undecided trace
+                while replay.held.wanted():  # what did not fit between head and tail, up to the first undecided trace
                     await self._reread(replay)
         await self._compare(float("inf"))
         self._report.comparison.new.close(self.replays[0])
         self._report.comparison.old.close(self.replays[-1])
 
     async def _reread(self, replay: Replay) -> None:
-        for feed, (position, end) in replay.wanted().items():
+        for feed, (position, end) in replay.held.wanted().items():
             replay.reread(feed, *await self.history.again(feed, position, end))
         replay.settle()
 

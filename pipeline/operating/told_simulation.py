@@ -6,8 +6,8 @@ import datetime
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from processors.sampling.stats import Stat
 from processors.sampling.trial import Outcome
-from processors.sampling.window import Stat
 
 if TYPE_CHECKING:
     from pipeline.operating.simulate import Report

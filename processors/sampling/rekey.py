@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from processors.sampling.window import DECISION_BYTES, decision_bytes
+from processors.sampling.decision_log import DECISION_BYTES, decision_bytes
 from processors.stream_time import LEFT_OUT, RawPartition
 from schemas.decision import Checkpoint, DecisionRecord
 from schemas.envelope import Envelope

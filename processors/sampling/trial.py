@@ -17,7 +17,8 @@ from processors.sampling.compile import Compat, compile_policies
 from processors.sampling.conditions import AnyOf
 from processors.sampling.limits import BucketState
 from processors.sampling.policies import Policy
-from processors.sampling.window import Settings, Stats, Window
+from processors.sampling.stats import Stats
+from processors.sampling.window import Settings, Window
 from schemas.decision import DecisionRecord
 from schemas.envelope import Envelope
 
@@ -87,7 +88,7 @@ class Replay(Window):
         if not super()._all_decided(keys, feed, offset):
             return False
         other = self.other
-        return other is None or other._cursors[feed].tail > offset or other._verdicts.missing(keys) < 0
+        return other is None or other.held.cursors[feed].tail > offset or other._verdicts.missing(keys) < 0
 
     def _drop(self, count: int, kept: Sequence[int], heads: tuple[int, ...]) -> None:
         for place in sorted(set(range(count)).difference(kept)):

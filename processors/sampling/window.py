@@ -1,9 +1,10 @@
 """The sample protocol of one partition: two cursors on one log, as a pure state machine.
 
 Rows enter at the *head*, are counted and become evidence; a trace is decided when the stream clock has passed
-its deadline. The *tail* passes the same rows again, in log order, once every trace in a record has a verdict, and
-forwards the kept ones. The committed offset is the tail. `burst` returns what goes into one transaction: outputs,
-verdicts made since the last burst, the checkpoint and the tails. docs/adr/0003 has the invariants:
+its deadline. The *tail* passes the same rows again (held.py), in log order, once every trace in a record has a verdict,
+and forwards the kept ones (forward.py). The committed offset is the tail. `burst` returns what goes into one
+transaction: outputs, verdicts made since the last burst (decision_log.py), the checkpoint and the tails. docs/adr/0003
+has the invariants:
 
 I2: a record is passed only when all its traces have verdicts that are recorded in this burst or before it.
 I3: an instance lives for one epoch; a failed transaction means a new instance, loaded from the log.
@@ -22,13 +23,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal
 
-from processors.correlation import correlate
-from processors.envelope_builder import ROW_OVERHEAD
 from processors.feeds import feed_of, place_of, topic_of
 from processors.sampling.ballot import Ballot
 from processors.sampling.compile import Plan
+from processors.sampling.decision_log import DECISION_BYTES, DECISION_OVERHEAD, DecisionLog
+from processors.sampling.forward import Forward, encoded
+from processors.sampling.held import Cursor, Held, Value, size_of
 from processors.sampling.limits import Limits
 from processors.sampling.restore import (
     LATE_LOG,
@@ -38,15 +39,16 @@ from processors.sampling.restore import (
     Outcome,
     Restoration,
 )
+from processors.sampling.stats import Stat, Stats
 from processors.sampling.trace_table import ERROR, TraceTable
 from processors.sampling.verdicts import Verdicts
 from processors.span_labels import Resource, SpanLabels
 from processors.span_metrics import SpanMetrics
 from processors.stream_time import RawClock, StreamClock
-from schemas.columns import gathered, totals
+from schemas.columns import gathered
 from schemas.dead_letter import DeadLetter
-from schemas.decision import DROPPED, Checkpoint, DecisionRecord, Enrichment, Verdict
-from schemas.envelope import ENVELOPE_BYTES, Envelope, RowVerdict
+from schemas.decision import Checkpoint, DecisionRecord, Enrichment, Verdict
+from schemas.envelope import Envelope
 from schemas.errors import ProtocolError, Unavailable
 from schemas.otlp_scan import (
     LOG_CELLS,
@@ -61,25 +63,16 @@ from schemas.otlp_scan import (
 )
 from schemas.point import PointBatch
 from schemas.raw_batch import RawBatch
-from schemas.reasons import Reason
 
 FULL_CHECKPOINT_MS = 10_000  # of stream time; between two full ones only changed marks are written
 IDLE_BURST_MS = 10_000  # tails that passed nothing but marks are committed this rarely
-DECISION_BYTES = 1 << 20  # of verdicts in one record: a clock that was held up may make millions of traces due at once
 MOST_DECISIONS = 2 * DECISION_BYTES  # beyond it nothing is read: late rows of many traces repeat verdicts as well
-KEY_BYTES = 8
-DECISION_OVERHEAD = 24  # bytes of a verdict without names: key, time, and what msgpack adds
 RESOURCE_BYTES = 4 << 20  # of resources whose answers are remembered: some ten thousand pods
 LABEL_SETS = 1 << 14  # remembered while nothing is counted
-REFILL_SHARE = 4  # a part of the cache that must be free before it takes anything, once it was full
-WHOLE_SHARE = 4  # a part of the cache for raw batches that are unpacked: what else has to wait is packed
 WAITS = 2  # decision_waits from the tail to the head; if there are more everything at the tail is decided
 INPUT_PER_OUTPUT = 8  # a burst may read this many times its output limit while it keeps little
 
 ACCEPT = "tailrace worker --role sample --accept-loss"
-
-Value = bytes | RawBatch
-"""What a record holds: an envelope as ingest wrote it, or raw records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,58 +110,6 @@ class Settings:
 
 
 @dataclass(slots=True)
-class Cursor:
-    """The two positions in one feed, and the records between them as far as memory allows.
-
-    `cached` holds (offset, append time, value) in order. `gaps` are the stretches [first, after) between tail and head
-    that it has not: they are read again when the tail stands before them. The first `again` records were read again;
-    `cut`: not up to the end of their stretch. `passed` is the append time of the last record that the tail has passed.
-    """
-
-    tail: int
-    head: int
-    counted: int = 0
-    passed: int | None = None
-    cached: deque[tuple[int, int, Value]] = field(default_factory=deque)
-    gaps: deque[tuple[int, int]] = field(default_factory=deque)
-    again: int = 0
-    cut: bool = False
-
-    def gap(self) -> tuple[int, int] | None:
-        """The stretch that the tail stands before, if it is not in memory."""
-        if self.gaps and (not self.cached or self.gaps[0][0] <= self.cached[0][0]):
-            return self.gaps[0]
-        return None
-
-    def next(self) -> tuple[int, int, Value] | None:
-        """The record that the tail stands before, if it is in memory."""
-        return self.cached[0] if self.cached and self.gap() is None else None
-
-
-Stat = Literal[
-    "spans_counted",
-    "decided",
-    "policy",
-    "drop_policy",
-    "matched",
-    "only",
-    "shadow_turned",
-    "keys_shared",
-    "policy_spans",
-    "policy_bytes",
-    "spans_kept",
-    "spans_dropped",
-    "logs_read",
-    "logs_kept",
-    "logs_dropped",
-    "restored",
-    "tail_reads",
-]
-Stats = Counter[tuple[Stat, str]]
-"""What a burst did: numbers by what is counted, and of what: a verdict, a policy, a reason, a signal, or nothing."""
-
-
-@dataclass(slots=True)
 class Burst:
     """One transaction: everything in it becomes visible at once or not at all."""
 
@@ -196,20 +137,6 @@ class _Passed:
     full: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    """One record of the decisions: its offset, the newest stream time in it, where the heads stood when it was made."""
-
-    offset: int
-    newest: int
-    full: bool
-    heads: tuple[int, ...]
-
-    def is_over(self, horizon: int, tails: tuple[int, ...]) -> bool:
-        """Whether no row that meets its verdicts can still come, be it late or between tail and head."""
-        return self.newest < horizon and all(tail >= head for tail, head in zip(tails, self.heads, strict=True))
-
-
 class Window:
     """Partition `partition` of spans and logs, for one epoch."""
 
@@ -226,10 +153,9 @@ class Window:
         self._logs = LogColumns()
         self._feeds = settings.feeds
         self._span_feeds = {feed for feed in self._feeds if topic_of(feed) == settings.spans_topic}
-        self.cache_limit = settings.cache_bytes  # as many partitions as share the cache may change
+        self.held = Held(settings.cache_bytes)
         self.limit = settings.burst_bytes  # bytes that a burst forwards of a signal, or has of verdicts
         self._order = self._feeds  # in which tails move
-        self._cursors: dict[str, Cursor] = {}
         self.lost: dict[str, int] = {}  # records of a feed that were gone when this owner came
         self._clock, self._tail_clock = self._clocks()
         self._traces = TraceTable(
@@ -243,18 +169,12 @@ class Window:
         self._ballot = Ballot(plan.conditions, plan.drops, plan.words, *shadows)
         self._limits = Limits(plan.rates, settings.partitions, plan.samplers)
         self._verdicts = Verdicts(settings.late_horizon)
-        self._pending = DecisionRecord(settings.partitions)
-        self._pending_bytes = 0
+        self._log = DecisionLog(settings.partitions)
         self._stats: Stats = Counter()
-        self._segments: deque[_Segment] = deque()
-        self._full_at: int | None = None  # offset of the last full one
+        self._forward = Forward(self._verdicts, self._logs, settings.unsampled, self._stats)
         self._loaded: Checkpoint | None = None
         self._last_full: int | None = None
         self._last_burst: int | None = None
-        self._written: tuple[int, bool, tuple[int, ...]] = (-1, False, ())
-        self._cached_bytes = self._again_bytes = 0  # kept from the head on, and read again
-        self._whole_bytes = 0  # of what is kept: raw batches that are not compressed
-        self._cache_was_full = False
         self._ends: dict[str, deque[tuple[int, int]]] = {feed: deque() for feed in self._feeds}  # (head, append)
         self._left_out: set[tuple[str, int]] = set()
         self._untraced: list[bytes] = []
@@ -292,7 +212,7 @@ class Window:
                 "everything first, then go on under another kafka.prefix"
             )
         self._loaded = point
-        self._remember(_Segment(offset, max(record.times, default=-1), point.full, heads))
+        self._log.load(offset, record, heads)
 
     def starting(self) -> list[str]:
         """Feeds that no checkpoint knows yet, once all decisions are loaded."""
@@ -341,7 +261,7 @@ class Window:
                 tail = starts[feed]
                 if lost:
                     self.lost[feed] = lost
-            self._cursors[feed] = Cursor(tail, tail, point.counted.get(feed, 0) if point else 0)
+            self.held.cursors[feed] = Cursor(tail, tail, point.counted.get(feed, 0) if point else 0)
         if point is not None:
             self._clock.restore(point.marks, point.raw_topics)
             self._tail_clock.restore(point.marks, point.raw_topics)
@@ -350,17 +270,17 @@ class Window:
             self._limits.restore(point.limiters)
             self._limits.restore_keys(point.keyed)
             self._expire()
-        return {feed: cursor.tail for feed, cursor in self._cursors.items()}
+        return {feed: cursor.tail for feed, cursor in self.held.cursors.items()}
 
     # ---- the head ----------------------------------------------------------------------------------------
 
     def positions(self) -> dict[str, int]:
         """The head, per feed."""
-        return {feed: cursor.head for feed, cursor in self._cursors.items()}
+        return {feed: cursor.head for feed, cursor in self.held.cursors.items()}
 
     def uncounted(self, feed: str) -> int:
         """Spans before this position are in the span metrics already: no batch may reach across it."""
-        return self._cursors[feed].counted
+        return self.held.cursors[feed].counted
 
     def head(self, feed: str, offset: int, append: int, value: Value) -> None:
         """The next record of a feed: count it, gather evidence, decide what is due.
@@ -368,12 +288,11 @@ class Window:
         A record that was seen already is ignored. `append` is when it was appended; with raw records, which may not
         say so, a time before now. Raises ProtocolError on anything but this pipeline's envelopes.
         """
-        cursor = self._cursors[feed]
+        cursor = self.held.cursors[feed]
         if offset < cursor.head:
             return
         envelope = self._envelope(value)
-        self._cache(cursor, offset, append, value)
-        cursor.head = _after(offset, value)
+        self.held.add(cursor, offset, append, value, isinstance(value, RawBatch) and self.waits())
         raw = (envelope.topic, envelope.partition)
         if len(envelope):
             times = self._clock.row_times(raw, envelope.timestamps(), append)
@@ -407,7 +326,7 @@ class Window:
         `append` is `newest_append` as it was before the end of the feed, `end`, was asked for. What lies between the
         head and `end` are no records: markers of transactions, which may go by retention while the head stands there.
         """
-        ends, cursor = self._ends[feed], self._cursors[feed]
+        ends, cursor = self._ends[feed], self.held.cursors[feed]
         cursor.head = max(cursor.head, end)
         if ends and ends[-1][0] == cursor.head:
             ends.pop()
@@ -480,33 +399,27 @@ class Window:
         """
         row_times = gathered(times, envelope.message)
         met = array("B", bytes(len(envelope)))
-        now, heads = self._clock.now(), self._heads()
+        now, heads = self._clock.now(), self.held.heads()
         for row in self._verdicts.late(envelope.keys, row_times, now, heads, met):
             key = envelope.keys[row]
             needed = row_times[row] if now is None else max(row_times[row], now)
             verdict = self._verdicts.get(key)
             if verdict is not None and self._verdicts.touch(key, needed, heads):
-                self._record(key, needed, verdict)
-                self._pending.repeated.append(key)
-                self._pending_bytes += KEY_BYTES
+                self._log.repeat(key, needed, verdict)
         return row_times, met
-
-    def _record(self, key: int, time: int, verdict: Verdict) -> None:
-        self._pending.append(key, time, verdict)
-        self._pending_bytes += decision_bytes(verdict)
 
     def _decide_due(self) -> None:
         """Decide what is due, as much as one decision record holds; the next burst makes room for more."""
-        now, most = self._clock.now(), min(DECISION_BYTES, self.limit)
-        if now is None or self._pending_bytes >= most:
+        now = self._clock.now()
+        if now is None or self._log.room(self.limit) <= 0:
             return
-        heads = self._heads()
+        heads = self.held.heads()
         while count := self._traces.list_due(now - 1):  # a row at `now` may still come, and one at the deadline counts
             place, kept = 0, list[int]()
-            while place < count and self._pending_bytes < most:
-                end = min(count, place + 1 + (most - self._pending_bytes) // DECISION_OVERHEAD)
+            while place < count and (room := self._log.room(self.limit)) > 0:
+                end = min(count, place + 1 + room // DECISION_OVERHEAD)
                 found = self._ballot.next_kept(self._traces, place, end, self._limits)
-                self._pending_bytes += DECISION_OVERHEAD * (found - place)
+                self._log.bytes += DECISION_OVERHEAD * (found - place)
                 place = found
                 if found < end:
                     self._keep(found, heads)
@@ -543,7 +456,7 @@ class Window:
             del keys[place], times[place]
         if keys:
             self._verdicts.drop(keys, times, heads)
-            self._pending.extend(keys, times, DROPPED)
+            self._log.drop(keys, times)
             self._stats["decided", "dropped"] += len(keys)
 
     def _keep(self, place: int, heads: tuple[int, ...]) -> None:
@@ -556,55 +469,13 @@ class Window:
         self._stats["policy", policy] += 1
         self._stats["decided", "kept"] += 1
         self._verdicts.put(key, time, verdict, heads)
-        self._record(key, time, verdict)
+        self._log.add(key, time, verdict)
 
-    # ---- the cache between head and tail -----------------------------------------------------------------
-
-    def _cache(self, cursor: Cursor, offset: int, append: int, value: Value) -> None:
-        """Keep the head's next record, or leave it out. Raw batches that a tail will not come to soon are packed.
-
-        Once the cache was full it takes nothing until a part of it is free, so that stretches are worth a read each.
-        """
-        most = self.cache_limit
-        self._cache_was_full = self._cached_bytes >= (most - most // REFILL_SHARE if self._cache_was_full else most)
-        if not self._cache_was_full:
-            if isinstance(value, RawBatch):
-                shrinks = self.waits() and self._whole_bytes + value.size > most // WHOLE_SHARE
-                value = value.shrunk() if shrinks else value.whole()
-            cursor.cached.append((offset, append, value))
-            self._cached_bytes += _size(value)
-            self._whole_bytes += _whole_size(value)
-        elif cursor.gaps and cursor.gaps[-1][1] == cursor.head:
-            cursor.gaps[-1] = cursor.gaps[-1][0], _after(offset, value)
-        else:
-            cursor.gaps.append((cursor.head, _after(offset, value)))
-
-    def wanted(self) -> dict[str, tuple[int, int]]:
-        """Feeds whose tail stands before what is not in memory, and what has to be read again; the oldest first."""
-        found = {feed: gap for feed, cursor in self._cursors.items() if (gap := cursor.gap()) is not None}
-        return dict(sorted(found.items(), key=lambda item: self._cursors[item[0]].passed or 0))
+    # ---- how far it may read -----------------------------------------------------------------------------
 
     def reread(self, feed: str, records: Sequence[tuple[int, int, Value]], position: int) -> None:
         """Records (offset, append, value) of the stretch that was wanted; `position` is what follows them."""
-        cursor = self._cursors[feed]
-        first, after = cursor.gaps.popleft()
-        again = [record for record in records if first <= record[0] < after]
-        cursor.cached.extendleft(reversed(again))
-        cursor.again, cursor.cut = len(again), position < after
-        self._again_bytes += sum(_size(value) for _, _, value in again)
-        if cursor.cut:
-            cursor.gaps.appendleft((position, after))
-        self._stats["tail_reads", str(self.partition)] += sum(_records(value) for _, _, value in again)
-
-    def reads_on(self) -> bool:
-        """Whether the tail stands before a stretch that is there to be read for long, not one that is just coming."""
-        cursors = self._cursors.values()
-        return any((gap := each.gap()) is not None and (each.cut or gap[1] < each.head) for each in cursors)
-
-    @property
-    def cached_bytes(self) -> int:
-        """Bytes of raw batches in memory."""
-        return self._cached_bytes + self._again_bytes
+        self._stats["tail_reads", str(self.partition)] += self.held.reread(feed, records, position)
 
     def allot(self, states: Sequence[Mapping[str, Sequence[tuple[int, int]]] | None]) -> None:
         """What all partitions say of their limiters, None if silent: budgets take the share of this one."""
@@ -614,7 +485,7 @@ class Window:
     @property
     def must_record(self) -> bool:
         """Whether a burst has to come before more is read, or its decision record outgrows what the topic takes."""
-        return self._pending_bytes >= MOST_DECISIONS
+        return self._log.bytes >= MOST_DECISIONS
 
     def waits(self) -> bool:
         """Whether the tail waits for verdicts. One that is further behind has them, and waits for its turn."""
@@ -623,9 +494,9 @@ class Window:
 
     def can_pass(self) -> bool:
         """Whether the next burst may pass something; if not, only what the head still has to read helps."""
-        if self.wanted():
+        if self.held.wanted():
             return True  # it is read first
-        oldest = [found[2] for cursor in self._cursors.values() if (found := cursor.next()) is not None]
+        oldest = [found[2] for cursor in self.held.cursors.values() if (found := cursor.next()) is not None]
         return any(self._verdicts.missing(self._envelope(value).keys) < 0 for value in oldest)
 
     # ---- the tail ----------------------------------------------------------------------------------------
@@ -645,7 +516,7 @@ class Window:
             self._order = (*self._order[1:], self._order[0])  # or the others might never have their time
         kept_spans, kept_logs = self._with_restored(spans.kept, logs.kept)
         points = self._metrics.flush() if self._metrics else []
-        moved = bool(spans.rows or logs.rows or points or self._pending.keys or self._untraced or self._dead)
+        moved = bool(spans.rows or logs.rows or points or self._log.pending.keys or self._untraced or self._dead)
         read = spans.records or logs.records or self._unsaved()
         if not (moved or always) and not (read and (final or self._idle_due())):
             return None
@@ -654,14 +525,12 @@ class Window:
         if full:
             self._last_full = now if now is not None else 0
         self._last_burst = now
-        record, self._pending = self._pending, DecisionRecord(self._settings.partitions)
-        self._pending_bytes = 0
-        marks = self._marks_to_save(full)
-        limiters, keyed = self._limits.state(), self._limits.keys()
-        record.checkpoint = Checkpoint(
-            tails={feed: cursor.tail for feed, cursor in self._cursors.items()},
-            counted={feed: max(cursor.counted, cursor.head) for feed, cursor in self._cursors.items()},
-            marks=marks,
+        limiters, keyed, tails = self._limits.state(), self._limits.keys(), self.tails()
+        counted = {feed: max(cursor.counted, cursor.head) for feed, cursor in self.held.cursors.items()}
+        checkpoint = Checkpoint(
+            tails=tails,
+            counted=counted,
+            marks=self._marks_to_save(full),
             raw_topics=dict(self._tail_clock.raw_topics),
             policy_version=self._plan.version,
             full=full,
@@ -670,11 +539,12 @@ class Window:
             meant={policy: self._plan.meanings[policy] for policy in {**limiters, **keyed}},
             waits=(self._settings.decision_wait, self._settings.wait_after_root or 0),
         )
+        decisions = self._log.take(checkpoint, self._in_order(counted))
         self._count_votes()
-        stats, self._stats = self._stats, Counter()
+        stats = Counter(self._stats)
+        self._stats.clear()
         untraced, self._untraced = self._untraced, []
         dead, self._dead = self._dead, []
-        self._written = (max(record.times, default=-1), full, self._in_order(record.checkpoint.counted))
         self._expire()
         self._decide_due()
         return Burst(
@@ -683,16 +553,16 @@ class Window:
             untraced,
             dead,
             points,
-            record.encode(),
-            dict(record.checkpoint.tails),
+            decisions,
+            tails,
             self._load_from(),
-            spans.full or logs.full or bool(self._pending.keys),
+            spans.full or logs.full or bool(self._log.pending.keys),
             stats,
         )
 
     def committed(self, decisions_offset: int) -> None:
         """The last burst is durable; its decision record has this offset."""
-        self._remember(_Segment(decisions_offset, *self._written))
+        self._log.written(decisions_offset)
 
     def _marks_to_save(self, full: bool) -> dict[tuple[str, int], tuple[int, int]]:
         """All marks as of the tail, or those that moved or whose raw partition was left out or returned.
@@ -713,14 +583,14 @@ class Window:
 
     def _pass(self, feed: str, passed: _Passed, is_long: Callable[[], bool]) -> None:
         """Move one tail."""
-        cursor, limit = self._cursors[feed], self.limit
-        forward = self._forward_spans if self._has_spans(feed) else self._forward_logs
+        cursor, limit = self.held.cursors[feed], self.limit
+        forward = self._forward.spans if self._has_spans(feed) else self._forward.logs
         while (oldest := cursor.next()) is not None:
             if passed.size >= limit or passed.read >= limit * INPUT_PER_OUTPUT or (passed.records and is_long()):
                 passed.full = True
                 break
             offset, append, value = oldest
-            size, envelope = _size(value), self._envelope(value)
+            size, envelope = size_of(value), self._envelope(value)
             if len(envelope) and not self._all_decided(envelope.keys, feed, offset):
                 break
             if isinstance(value, RawBatch):
@@ -732,20 +602,12 @@ class Window:
                 passed.kept += outputs
                 passed.size += sum(map(len, outputs))
             self._tail_clock.read(feed, envelope, append)
-            cursor.tail, cursor.passed = _after(offset, value), _appended(cursor)
+            self.held.pop(cursor)
             self._pass_ends(feed, cursor)
-            cursor.cached.popleft()
-            if cursor.again:
-                cursor.again -= 1
-                self._again_bytes -= _size(value)
-            else:
-                self._cached_bytes -= _size(value)
-                self._whole_bytes -= _whole_size(value)
             passed.records += 1
             passed.rows += len(envelope)
             passed.read += size
-        if cursor.next() is None:
-            cursor.tail = max(cursor.tail, cursor.gaps[0][0] if cursor.gaps else cursor.head)
+        cursor.skip()
         self._pass_ends(feed, cursor)
 
     def _pass_ends(self, feed: str, cursor: Cursor) -> None:
@@ -763,41 +625,11 @@ class Window:
     def _set_aside(self, batch: RawBatch) -> int:
         """What leaves a raw batch beside its traces; bytes."""
         self._dead += batch.dead_letters
-        untraced = _encoded(batch.untraced, array("I", range(len(batch.untraced))), [None] * len(batch.untraced))
+        untraced = encoded(batch.untraced, array("I", range(len(batch.untraced))), [None] * len(batch.untraced))
         self._untraced += untraced
         if batch.rows.topic == self._settings.logs_topic:
             self._stats["logs_read", ""] += len(batch.rows) + len(batch.untraced)
         return sum(map(len, untraced)) + sum(len(letter.value) for letter in batch.dead_letters)
-
-    def _forward_spans(self, envelope: Envelope) -> list[bytes]:
-        rows, which, verdicts = self._verdicts.kept(envelope.keys)
-        self._stats["spans_kept", ""] += len(rows)
-        self._stats["spans_dropped", Reason.NOT_SAMPLED] += len(envelope) - len(rows)
-        for verdict, spans, size in zip(verdicts, *totals(which, envelope.lengths(rows), len(verdicts)), strict=True):
-            self._stats["policy_spans", verdict.policy] += spans
-            self._stats["policy_bytes", verdict.policy] += size
-        told = [_row_verdict(verdict.policy, verdict.threshold) for verdict in verdicts]
-        return _encoded(envelope, rows, [told[number] for number in which])
-
-    def _forward_logs(self, envelope: Envelope) -> list[bytes]:
-        rows, verdicts = array("I"), list[RowVerdict | None]()
-        self._logs.scan(envelope.body, envelope.ends, envelope.starts)
-        cells, body = self._logs.cells, envelope.body
-        for row, key in enumerate(envelope.keys):
-            at = row * LOG_CELLS
-            outcome = correlate(
-                self._verdicts.get(key),
-                signed(cells[at + SEVERITY]),
-                body[cells[at + SPAN_ID] : cells[at + SPAN_ID + 1]],
-                self._settings.unsampled,
-            )
-            if isinstance(outcome, Reason):
-                self._stats["logs_dropped", outcome] += 1
-            else:
-                rows.append(row)
-                verdicts.append(outcome)
-        self._stats["logs_kept", ""] += len(rows)
-        return _encoded(envelope, rows, verdicts)
 
     # ---- a dropped trace that is kept after all ----------------------------------------------------------
 
@@ -815,7 +647,7 @@ class Window:
 
     def tails(self) -> dict[str, int]:
         """The tail, per feed."""
-        return {feed: cursor.tail for feed, cursor in self._cursors.items()}
+        return {feed: cursor.tail for feed, cursor in self.held.cursors.items()}
 
     def restore(self, found: Restoration) -> Outcome:
         """Keep a trace that was dropped: the one second verdict, in the next burst together with what was found.
@@ -836,33 +668,15 @@ class Window:
         headers = {header for envelope in spans for header in envelope.resources}
         verdict = found.verdict(spans, {header: self._resource(header)[0][0] for header in headers})
         for feed, envelopes in found.rows.items():
-            restored = self._restored_spans if self._has_spans(feed) else self._restored_logs
             for envelope in envelopes:
-                restored += self._after_all(feed, envelope, verdict)
-        self._verdicts.put(found.key, now, verdict, self._heads())
-        self._record(found.key, now, verdict)
-        self._pending.restored[found.key] = found.why
+                if self._has_spans(feed):
+                    self._restored_spans += self._forward.restored_spans(envelope, verdict)
+                else:
+                    self._restored_logs += self._forward.restored_logs(envelope, verdict)
+        self._verdicts.put(found.key, now, verdict, self.held.heads())
+        self._log.add(found.key, now, verdict)
+        self._log.pending.restored[found.key] = found.why
         return Outcome.RESTORED
-
-    def _after_all(self, feed: str, envelope: Envelope, verdict: Verdict) -> list[bytes]:
-        """The rows of a trace that the tail did not forward when it passed them."""
-        if self._has_spans(feed):
-            rows = array("I", range(len(envelope)))
-            verdicts: list[RowVerdict | None] = [_row_verdict(verdict.policy, verdict.threshold)] * len(rows)
-            self._stats["restored", "spans"] += len(rows)
-            return _encoded(envelope, rows, verdicts)
-        self._logs.scan(envelope.body, envelope.ends, envelope.starts)
-        rows, verdicts = array("I"), []
-        cells, unsampled = self._logs.cells, self._settings.unsampled
-        for at in range(0, len(envelope) * LOG_CELLS, LOG_CELLS):
-            severity = signed(cells[at + SEVERITY])
-            span = envelope.body[cells[at + SPAN_ID] : cells[at + SPAN_ID + 1]]
-            outcome = correlate(verdict, severity, span, unsampled)
-            if isinstance(correlate(DROPPED, severity, span, unsampled), Reason) and isinstance(outcome, RowVerdict):
-                rows.append(at // LOG_CELLS)
-                verdicts.append(outcome)
-        self._stats["restored", "logs"] += len(rows)
-        return _encoded(envelope, rows, verdicts)
 
     def _with_restored(self, spans: list[bytes], logs: list[bytes]) -> tuple[list[bytes], list[bytes]]:
         """What the tail forwards now, behind what was restored since the last burst."""
@@ -875,28 +689,13 @@ class Window:
     def _expire(self) -> None:
         now = self._tail_clock.now()
         if now is not None:
-            self._verdicts.expire(now, self._tails())
-
-    def _remember(self, segment: _Segment) -> None:
-        self._segments.append(segment)
-        if segment.full:
-            self._full_at = segment.offset
+            self._verdicts.expire(now, self.held.tails())
 
     def _load_from(self) -> int | None:
         """Where a new owner must begin to read the decisions: the last full checkpoint and all live verdicts."""
-        now, tails = self._tail_clock.now(), self._tails()
+        now, tails = self._tail_clock.now(), self.held.tails()
         horizon = -1 if now is None else now - self._settings.late_horizon
-        if self._full_at is None:
-            return self._segments[0].offset if self._segments else None
-        while self._segments[0].offset < self._full_at and self._segments[0].is_over(horizon, tails):
-            self._segments.popleft()
-        return self._segments[0].offset
-
-    def _heads(self) -> tuple[int, ...]:
-        return tuple(cursor.head for cursor in self._cursors.values())
-
-    def _tails(self) -> tuple[int, ...]:
-        return tuple(cursor.tail for cursor in self._cursors.values())
+        return self._log.load_from(horizon, tails)
 
     def _in_order(self, positions: Mapping[str, int]) -> tuple[int, ...]:
         """Positions by feed as a tuple, in the order of the cursors."""
@@ -919,10 +718,7 @@ class Window:
 
         While that record has to be read again, the time of the one before it.
         """
-        return {
-            feed: _appended(cursor) if cursor.next() else cursor.passed if cursor.tail < cursor.head else None
-            for feed, cursor in self._cursors.items()
-        }
+        return {feed: cursor.oldest() for feed, cursor in self.held.cursors.items()}
 
     @property
     def tail_now(self) -> int | None:
@@ -950,88 +746,11 @@ class Window:
             )
 
 
-def decision_bytes(verdict: Verdict) -> int:
-    """About what a verdict takes in its record."""
-    if not verdict.kept:
-        return DECISION_OVERHEAD
-    size = DECISION_OVERHEAD
-    if (root := verdict.root) is not None:
-        size += DECISION_OVERHEAD + len(root.service) + len(root.name)
-    for span in verdict.spans.values():
-        size += DECISION_OVERHEAD + len(span.service) + len(span.name)
-    return size
-
-
 @lru_cache(maxsize=4096)
 def _verdict(policy: str, threshold: int, root: Enrichment | None) -> Verdict:
     """The one shared verdict of these values."""
     return Verdict(True, policy, threshold, root)
 
 
-@lru_cache(maxsize=256)
-def _row_verdict(policy: str, threshold: int) -> RowVerdict:
-    """The one shared verdict of these values."""
-    return RowVerdict(True, policy, threshold)
-
-
 def _text(value: AttributeValue | None) -> str:
     return value if isinstance(value, str) else "" if value is None else str(value)
-
-
-def _after(offset: int, value: Value) -> int:
-    """The position behind a record."""
-    return value.after if isinstance(value, RawBatch) else offset + 1
-
-
-def _appended(cursor: Cursor) -> int:
-    """The append time of the oldest record in memory; a raw record says it itself, at least to retention."""
-    _, append, value = cursor.cached[0]
-    return value.rows.messages[0][1] if isinstance(value, RawBatch) else append
-
-
-def _records(value: Value) -> int:
-    """Records of the topic."""
-    return len(value.rows.messages) if isinstance(value, RawBatch) else 1
-
-
-def _size(value: Value) -> int:
-    """Bytes in memory."""
-    return value.size if isinstance(value, RawBatch) else len(value)
-
-
-def _whole_size(value: Value) -> int:
-    """Bytes of a raw batch that is not compressed; 0 of anything else."""
-    return value.size if isinstance(value, RawBatch) and not value.is_shrunk else 0
-
-
-def _encoded(envelope: Envelope, rows: array[int], verdicts: list[RowVerdict | None]) -> list[bytes]:
-    """These rows as envelopes that every topic takes: a batch of raw records may be larger than they are.
-
-    One whose first row has headers of more than half an envelope may be larger by these, or each row would take a copy.
-    """
-    found = []
-    first = size = allowed = 0
-    lengths = envelope.lengths(rows)
-    known: set[tuple[bool, int]] = set()
-    all_headers = sum(map(len, envelope.resources)) + sum(map(len, envelope.scopes))
-
-    def added(row: int) -> int:
-        """Bytes of the headers of a row that no row before it has brought."""
-        own = {(False, envelope.resource[row]), (True, envelope.scope[row])} - known
-        known.update(own)
-        return sum(len((envelope.scopes if scope else envelope.resources)[number]) for scope, number in own)
-
-    total = sum(lengths) + len(rows) * ROW_OVERHEAD + all_headers
-    for place, row in enumerate(rows) if total > ENVELOPE_BYTES else ():
-        headers, length = added(row), ROW_OVERHEAD + lengths[place]
-        if place > first and size + length + headers > ENVELOPE_BYTES + allowed:
-            found.append(envelope.select(rows[first:place], verdicts[first:place]).encode())
-            first, size, allowed = place, 0, 0
-            known.clear()
-            headers = added(row)
-        if place == first and 2 * headers > ENVELOPE_BYTES:
-            allowed = headers
-        size += length + headers
-    if first < len(rows):
-        found.append(envelope.select(rows[first:], verdicts[first:]).encode())
-    return found

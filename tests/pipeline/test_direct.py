@@ -176,11 +176,10 @@ def test_the_head_reads_a_quarter_of_the_cache_ahead(
     window = SimpleNamespace(
         now=100_000,
         tail_now=tail,
-        cached_bytes=cached,
+        held=SimpleNamespace(bytes=cached, limit=100),
         can_pass=lambda: passes,
         waits=lambda: (ahead or 0) <= WAITS,
         must_record=False,
-        cache_limit=100,
     )
     vars(pair).update(_window=window, _wait=wait)
     assert pair.is_full() == full
@@ -193,7 +192,7 @@ def test_nobody_is_read_far_ahead_of_one_of_which_nothing_is_known_yet() -> None
     pair, wait = RawPair.__new__(RawPair), 5_000
     names = [TopicPartition("raw", number) for number in range(3)]
     marks: dict[tuple[str, int], tuple[int, int]] = {}
-    window = SimpleNamespace(now=None, cached_bytes=0, marks=lambda: marks, must_record=False)
+    window = SimpleNamespace(now=None, marks=lambda: marks, must_record=False)
     pairs = {f"raw/{name.partition}": name for name in names}
     vars(pair).update(_window=window, _wait=wait, _ahead=1, _pair=pairs, _began=None)
     assert not pair.held()

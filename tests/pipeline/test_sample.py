@@ -23,7 +23,7 @@ from pipeline.roles import diagram
 from pipeline.worker import running
 from processors.regroup import Regroup
 from processors.sampling import window
-from processors.sampling.window import Stat
+from processors.sampling.stats import Stat
 from schemas.decision import Checkpoint, DecisionRecord
 from tests.pipeline.fed import Fed
 from tests.pipeline.kafka import DEADLINE, committed, create, expired

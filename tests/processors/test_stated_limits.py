@@ -18,7 +18,8 @@ from pipeline.watching.told_limits import limits_of
 from processors.cardinality import Limits as SeriesLimits
 from processors.family import MOST_LABELS
 from processors.regroup import Flush, Regroup
-from processors.sampling.window import Burst, _encoded
+from processors.sampling.forward import encoded
+from processors.sampling.window import Burst
 from processors.series import SeriesStore
 from schemas.envelope import Envelope
 from schemas.otlp_build import traces_data
@@ -131,7 +132,7 @@ def test_the_largest_envelope_fits_into_its_topic() -> None:
     assert not flush.dead_letters
     values = flush.envelopes[0]
     kept = [
-        _encoded(found, array("I", range(len(found))), [None] * len(found)) for found in map(Envelope.decode, values)
+        encoded(found, array("I", range(len(found))), [None] * len(found)) for found in map(Envelope.decode, values)
     ]
     room = min(int(spec.configs["max.message.bytes"]) for spec in specs)
     assert max(map(len, [*values, *chain.from_iterable(kept)])) < room
@@ -164,7 +165,7 @@ def test_a_trace_of_a_million_spans_is_one_trace() -> None:
     owner = Counting(pair, pair.settings)
     owner.window.resume({SPANS: None, LOGS: None}, {SPANS: 0, LOGS: 0})
     owner.settle()
-    assert owner.window.cached_bytes <= pair.settings.cache_bytes
+    assert owner.window.held.bytes <= pair.settings.cache_bytes
     assert owner.stats["decided", "kept"] == 1
     assert owner.kept == each * messages
 

@@ -15,6 +15,8 @@ import pytest
 
 from pipeline.sending.settled import Settled
 from pipeline.sending.settlement import Account
+from processors.sampling.decision_log import DecisionLog
+from processors.sampling.forward import Forward
 from processors.sampling.limits import Limits
 from processors.sampling.restore import Restoration
 from processors.sampling.trace_table import TraceTable
@@ -97,7 +99,7 @@ def _count_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def from_tail(self: Window, committed: dict[str, int | None], starts: dict[str, int]) -> dict[str, int]:
         positions = resume(self, committed, starts)
-        for cursor in self._cursors.values():
+        for cursor in self.held.cursors.values():
             cursor.counted = 0
         return positions
 
@@ -138,9 +140,10 @@ def _ahead_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     decide_due = Window._decide_due
 
     def unrecorded(self: Window) -> None:
-        recorded = len(self._pending.keys)
+        pending = self._log.pending
+        recorded = len(pending.keys)
         decide_due(self)
-        del self._pending.keys[recorded:], self._pending.times[recorded:], self._pending.verdicts[recorded:]
+        del pending.keys[recorded:], pending.times[recorded:], pending.verdicts[recorded:]
 
     monkeypatch.setattr(Window, "_decide_due", unrecorded)
 
@@ -222,8 +225,8 @@ def _verdicts_one_transaction_later(monkeypatch: pytest.MonkeyPatch) -> None:
     burst = Window.burst
 
     def behind(self: Window, *args: Any, **named: Any) -> Burst | None:
-        held = getattr(self, "_held", None) or DecisionRecord(self._settings.partitions)
-        self._held, self._pending = self._pending, held  # type: ignore[attr-defined]
+        late = getattr(self, "_late_record", None) or DecisionRecord(self._settings.partitions)
+        self._late_record, self._log.pending = self._log.pending, late  # type: ignore[attr-defined]
         return burst(self, *args, **named)
 
     monkeypatch.setattr(Window, "burst", behind)
@@ -231,12 +234,11 @@ def _verdicts_one_transaction_later(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _load_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pointer in the offset's metadata names the newest decisions, not the oldest that are needed."""
-    load_from = Window._load_from
 
-    def newest(self: Window) -> int | None:
-        return self._segments[-1].offset if self._segments else load_from(self)
+    def newest(self: DecisionLog, *_: object) -> int | None:
+        return self._segments[-1].offset if self._segments else None
 
-    monkeypatch.setattr(Window, "_load_from", newest)
+    monkeypatch.setattr(DecisionLog, "load_from", newest)
 
 
 def _mark_what_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +315,8 @@ def _end_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _verdict_without_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a restored trace had before the tail does not go out with its verdict."""
-    monkeypatch.setattr(Window, "_after_all", lambda *_: [])
+    monkeypatch.setattr(Forward, "restored_spans", lambda *_: [])
+    monkeypatch.setattr(Forward, "restored_logs", lambda *_: [])
 
 
 def _handed_over_behind_the_tail(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,11 +334,11 @@ def _restore_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     restore = Window.restore
 
     def unrecorded(self: Window, found: Restoration) -> object:
-        record, self._record = self._record, lambda *_: None  # type: ignore[method-assign]
+        add, self._log.add = self._log.add, lambda *_: None  # type: ignore[method-assign]
         try:
             return restore(self, found)
         finally:
-            self._record = record  # type: ignore[method-assign]
+            self._log.add = add  # type: ignore[method-assign]
 
     monkeypatch.setattr(Window, "restore", unrecorded)
 

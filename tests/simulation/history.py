@@ -590,7 +590,7 @@ class Simulation:
             moved = True
             while moved:
                 owner.reread(50)
-                moved = owner.burst() or bool(owner.window.wanted())
+                moved = owner.burst() or bool(owner.window.held.wanted())
 
     # ---- the truth ---------------------------------------------------------------------------------------
 

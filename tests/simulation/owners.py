@@ -149,7 +149,7 @@ class Sample:
             self.window.head(name, *record)
 
     def reread(self, count: int) -> None:
-        for feed, (position, end) in self.window.wanted().items():
+        for feed, (position, end) in self.window.held.wanted().items():
             records, after = self.sim.read(self, self.places[feed], position, count)
             self.feed_again(feed, [r for r in records if r[0] < end], min(after, end))
 

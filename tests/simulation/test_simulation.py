@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from pipeline.kafka import pace
-from processors.sampling import window
+from processors.sampling import decision_log
 from schemas.decision import DecisionRecord
 from tests.simulation.guards import GUARDS, SEEDS_TO_NOTICE, Guard
 from tests.simulation.history import KINDS, PARTITIONS, STEPS, Kind, Part, Simulation, kind_of
@@ -24,10 +24,10 @@ def test_no_trace_is_lost_split_or_counted_twice(first: int, monkeypatch: pytest
     """I1, I2 and I3 hold whatever crashes, stands still, comes back as a zombie, drains unevenly; with groups whose
     members come and go, another N, releases side by side, silent partitions left out after seconds while the broker's
     clock is set by minutes and a decision record holds two verdicts, without ingest, and with restores."""
-    record, seen = window.DECISION_BYTES, Counter[str]()
+    record, seen = decision_log.DECISION_BYTES, Counter[str]()
     for seed in range(first, first + CHUNK):
         kind = kind_of(seed)
-        monkeypatch.setattr(window, "DECISION_BYTES", 40 if kind.hasty else record)
+        monkeypatch.setattr(decision_log, "DECISION_BYTES", 40 if kind.hasty else record)
         try:
             seen += Simulation(seed, kind).run().verify()
         except Exception as error:

@@ -13,7 +13,8 @@ from pipeline import sample, worker
 from pipeline.kafka import commit, fetching
 from pipeline.kafka.pace import LEAD_SHARE, LEAST_BYTES, TRANSACTION_TIMEOUT_MS, BurstSize, Lead, Turns
 from pipeline.worker import running
-from processors.sampling.window import Value, Window
+from processors.sampling.held import Value
+from processors.sampling.window import Window
 from tests.pipeline.fed import Fed
 from tests.services import Kafka
 

@@ -16,16 +16,21 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.policies import Policy
-from processors.sampling.window import Burst, Settings, Stats, Window
+from processors.sampling.stats import Stats
+from processors.sampling.window import Burst, Settings, Window
 from processors.span_metrics import SpanMetrics
 from schemas.decision import Checkpoint, DecisionRecord, Verdict
 from schemas.envelope import NO_MARK, Envelope, RowVerdict
 from schemas.ids import trace_key
+from schemas.otlp_build import traces_data
+from schemas.raw_batch import RawBatch, RawReader
 from tests.schemas.rows import scan_span
 
 START = 1_700_000_000_000  # ms
 SPANS, LOGS = "tailrace.spans", "tailrace.logs"
 WAIT, HORIZON = 10_000, 60_000
+DUE = WAIT // 1000 + 1  # seconds after which a trace that began at 0 is decided
+LATE = HORIZON // 1000
 SETTINGS = Settings(
     1, SPANS, LOGS, WAIT, HORIZON, stall_limits={"raw_logs": 60_000}, ingest_stall_limit=300_000, cache_bytes=1 << 20
 )
@@ -155,7 +160,7 @@ class Owner:
 
     def reread(self) -> None:
         """What the tail wants."""
-        for topic, (position, end) in self.window.wanted().items():
+        for topic, (position, end) in self.window.held.wanted().items():
             end = min(end, position + self.most_again)
             records = [(o, *self.pair.topics[topic][o]) for o in range(position, end)]
             self.window.reread(topic, records, end)
@@ -203,3 +208,16 @@ def state(owner: Owner) -> tuple[dict[int, Verdict], Checkpoint | None, dict[str
     window = owner.window
     point = window._loaded
     return dict(window._verdicts.items()), replace(point, full=True) if point else None, window.positions()
+
+
+def quiet(pair: Pair, *seconds: float) -> None:
+    """Nothing but marks of all raw partitions."""
+    for second in seconds:
+        pair.spans(second)
+        pair.logs(second)
+
+
+def raw_batch(offset: int, at: float, *names: str) -> RawBatch:
+    """One raw message of spans."""
+    value = traces_data([(b"", b"", [span(name) for name in names])])
+    return RawReader(SPANS, 0, 1, "traces", 1 << 20, 1 << 20).read([(offset, ms(at), value)])

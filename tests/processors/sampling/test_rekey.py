@@ -10,8 +10,8 @@ from typing import NamedTuple
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from processors.sampling.decision_log import DECISION_BYTES
 from processors.sampling.rekey import Decisions, Rows, follow, join
-from processors.sampling.window import DECISION_BYTES
 from processors.stream_time import LEFT_OUT
 from schemas.decision import DROPPED, Checkpoint, DecisionRecord
 from schemas.envelope import Envelope, RowVerdict

@@ -12,7 +12,7 @@ from processors.sampling.compile import Plan, compile_policies
 from processors.sampling.decide import decide
 from processors.sampling.limits import NO_LIMITS, Limits
 from processors.sampling.policies import Policies, Policy
-from processors.sampling.window import Stats
+from processors.sampling.stats import Stats
 from schemas.settings import Section
 from tests.processors.sampling.builders import MS, NOON, Table, both, drop, policy, span, spans
 from tests.processors.sampling.pair import Pair

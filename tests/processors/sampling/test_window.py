@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from array import array
-from collections import deque
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -16,29 +12,32 @@ from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
 from processors.sampling import window as module
+from processors.sampling.decision_log import DECISION_OVERHEAD
 from processors.sampling.verdicts import Verdicts
-from processors.sampling.window import FULL_CHECKPOINT_MS, IDLE_BURST_MS, Settings, _encoded
+from processors.sampling.window import FULL_CHECKPOINT_MS, IDLE_BURST_MS, Settings
 from schemas.decision import DecisionRecord, Enrichment
-from schemas.envelope import ENVELOPE_BYTES, Envelope, RowVerdict
+from schemas.envelope import Envelope, RowVerdict
 from schemas.errors import ProtocolError, Unavailable
-from schemas.otlp_build import traces_data
-from schemas.raw_batch import RawBatch, RawReader
 from schemas.reasons import Reason
 from tests.processors.sampling.builders import drop, policy
-from tests.processors.sampling.pair import HORIZON, LOGS, SETTINGS, SPANS, WAIT, Owner, Pair, key, ms, span, state
-from tests.schemas.rows import scan_span
-from tests.sinks import building
+from tests.processors.sampling.pair import (
+    DUE,
+    HORIZON,
+    LATE,
+    LOGS,
+    SETTINGS,
+    SPANS,
+    WAIT,
+    Owner,
+    Pair,
+    key,
+    ms,
+    quiet,
+    raw_batch,
+    state,
+)
 
-DUE = WAIT // 1000 + 1  # seconds after which a trace that began at 0 is decided
 KEPT_BY_ERRORS = RowVerdict(True, "errors")
-LATE = HORIZON // 1000
-
-
-def quiet(pair: Pair, *seconds: float) -> None:
-    """Nothing but marks of all raw partitions."""
-    for second in seconds:
-        pair.spans(second)
-        pair.logs(second)
 
 
 def decided() -> Pair:
@@ -217,144 +216,6 @@ def test_a_record_that_was_seen_is_ignored() -> None:
     assert owner.kept_spans == ["A1!"]
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 1, 700, 1 << 20])
-def test_the_cache_is_bounded_and_what_does_not_fit_is_read_again(cache_bytes: int) -> None:
-    """F29: what fitted when it came stays, the rest is read again; 0 caches nothing at all."""
-    pair = Pair(replace(SETTINGS, cache_bytes=cache_bytes))
-    for second in range(9):
-        pair.spans(second, f"{chr(65 + second)}1!")
-    quiet(pair, 8 + DUE)
-    owner = pair.own().read()
-    largest = max(len(value) for _, value in pair.topics[SPANS])
-    assert owner.window.cached_bytes < cache_bytes + largest
-    while owner.burst() is not None:
-        pass
-    assert owner.kept_spans == [f"{chr(65 + second)}1!" for second in range(9)]
-    assert owner.window.cached_bytes == 0
-    assert owner.window.wanted() == {}
-    again = owner.stats["tail_reads", "0"]
-    assert (again > 0) == (cache_bytes < 1 << 20)
-
-
-def live(owner: Owner, seconds: range, records: int) -> int:
-    """Head and tail in live traffic of so many records a second, all kept: how many the tail reads again meanwhile."""
-    before = owner.stats["tail_reads", "0"]
-    for second in seconds:
-        for place in range(records):
-            owner.pair.spans(second, f"{chr(1000 + 100 * second + place)}1!")
-        owner.pair.logs(second)
-        owner.read()
-        while owner.burst() is not None:
-            pass
-    return owner.stats["tail_reads", "0"] - before
-
-
-def in_order(owner: Owner) -> bool:
-    """Whether what was kept is what came, from the first record on."""
-    values = [Envelope.decode(value) for _, value in owner.pair.topics[SPANS]]
-    names = [scan_span(row, 0, len(row), {}).name.decode() for e in values for row in map(e.row, range(len(e)))]
-    return owner.kept_spans == names[: len(owner.kept_spans)]
-
-
-def test_a_window_that_does_not_fit_is_read_again_as_far_as_it_does_not() -> None:
-    """A cache of half of it saves half of the reading; what is left out are stretches, not a record here and there."""
-    whole = Pair().own()
-    assert live(whole, range(100), 10) == 0
-    size = whole.window.cached_bytes
-    owner = Pair(replace(SETTINGS, cache_bytes=size // 2)).own()
-    owner.most_again = 5
-    share = live(owner, range(100), 10) / len(owner.kept_spans)
-    assert 0.4 < share < 0.65
-    assert in_order(owner)
-    assert max(len(cursor.gaps) for cursor in owner.window._cursors.values()) <= 4
-
-
-def test_after_a_spike_the_cache_is_what_it_was() -> None:
-    """What did not fit is read again, once; what comes later is kept in memory as before."""
-    usual = Pair().own()
-    live(usual, range(100), 1)
-    owner = Pair(replace(SETTINGS, cache_bytes=2 * usual.window.cached_bytes)).own()
-    owner.most_again = 5
-    assert live(owner, range(50), 1) == 0
-    assert live(owner, range(50, 55), 30) <= 5, "marks of logs, whose tail waits for nothing"
-    again = live(owner, range(55, 90), 1)
-    assert 75 < again < 150, "of 150 in the spike"
-    assert live(owner, range(90, 150), 1) == 0
-    assert in_order(owner)
-
-
-def test_the_head_goes_on_while_the_tail_reads_again() -> None:
-    """Between what is wanted and what is read a gap grows, a burst makes room, and the head fills the cache again."""
-    pair = Pair(replace(SETTINGS, cache_bytes=1))
-    owner = pair.own()
-    pair.spans(0, "A1!")
-    pair.spans(1, "B1!")
-    owner.read()
-    assert owner.window.wanted() == {}, "A is in memory"
-    quiet(pair, DUE)
-    owner.read().burst()
-    assert owner.window.wanted() == {SPANS: (1, 3)}
-    assert not owner.window.reads_on(), "it ends where the head is"
-    pair.spans(DUE + 1, "C1!")
-    owner.read(SPANS)
-    assert owner.window.reads_on(), "C is in memory behind it"
-    owner.window.reread(SPANS, [(o, *record) for o, record in enumerate(pair.topics[SPANS])][1:], 3)
-    assert owner.window.wanted() == {}
-    quiet(pair, 2 * DUE)
-    owner.settle()
-    quiet(pair, 3 * DUE)
-    owner.settle()
-    assert owner.kept_spans == ["A1!", "B1!", "C1!"]
-
-
-def test_a_stretch_that_was_not_read_to_its_end_is_gone_on_with() -> None:
-    """At one piece an interval a tail would not catch up: the next burst need not wait."""
-    pair = Pair(replace(SETTINGS, cache_bytes=0))
-    for second in range(4):
-        pair.spans(second, f"{chr(65 + second)}1!")
-    quiet(pair, DUE + 4)
-    owner = pair.own().read()
-    owner.most_again = 1
-    assert owner.burst() is not None
-    assert owner.window.reads_on()
-    assert owner.window.can_pass()
-    owner.most_again = 9
-    while owner.burst() is not None:
-        pass
-    assert not owner.window.reads_on()
-    assert owner.kept_spans == ["A1!", "B1!", "C1!", "D1!"]
-
-
-def test_the_head_never_stops_for_the_cache() -> None:
-    """Second pass 3: the mark of the slowest raw partition may lie behind any amount of data."""
-    pair = Pair(replace(SETTINGS, cache_bytes=0), raw={"raw_spans": 2, "raw_logs": 1})
-    for second in range(300):
-        pair.spans(second, f"{chr(65 + second % 26)}1", raw=0, append=400)
-    pair.logs(300, append=400)
-    owner = pair.own().read()
-    assert owner.window.now is None
-    assert pair.decisions == []
-    pair.spans(300, raw=1, append=400)
-    owner.settle()
-    assert owner.window.now == ms(299)
-
-
-def test_a_reread_ends_where_the_head_is() -> None:
-    """The reader may have gone further: what lies beyond was not seen by the head."""
-    pair = Pair(replace(SETTINGS, cache_bytes=0))
-    pair.spans(0, "A1!")
-    pair.spans(1, "A2!")
-    owner = pair.own().read(SPANS, count=1)
-    assert owner.window.wanted() == {SPANS: (0, 1)}
-    owner.window.reread(SPANS, [(o, *r) for o, r in enumerate(pair.topics[SPANS])], 2)
-    assert owner.window.wanted() == {}
-    owner.read(SPANS)
-    assert owner.window.wanted() == {}, "offset 0 is in memory; 1 will be wanted after it"
-    quiet(pair, DUE + 1)
-    owner.settle()
-    assert owner.kept_spans == ["A1!", "A2!"]
-
-
 def test_the_limit_of_a_burst_is_followed_by_another_one() -> None:
     pair = Pair(replace(SETTINGS, burst_bytes=1))
     for second in range(4):
@@ -396,7 +257,7 @@ def test_verdicts_of_a_burst_are_bounded_by_its_limit() -> None:
     pair.spans(0, *(f"{chr(65 + trace)}1" for trace in range(8)))
     quiet(pair, DUE)
     owner = pair.own()
-    owner.window.limit = 3 * module.DECISION_OVERHEAD
+    owner.window.limit = 3 * DECISION_OVERHEAD
     owner.read()
     numbers = []
     while (burst := owner.window.burst()) is not None:
@@ -560,57 +421,6 @@ def _lives(pair: Pair) -> dict[int, set[str]]:
     return found
 
 
-def test_old_decisions_need_not_be_loaded() -> None:
-    """The pointer moves on: one horizon of verdicts and one full checkpoint."""
-    pair = Pair()
-    owner = pair.own()
-    for second in range(0, 20 * LATE, 5):
-        pair.spans(second, f"{chr(second % 1000)}1")
-        pair.logs(second)
-        owner.read().burst()
-    assert pair.pointer is not None
-    behind = pair.records()[pair.pointer].times
-    assert len(pair.decisions) - pair.pointer < 2 * LATE / 5
-    assert max(behind) >= ms(20 * LATE - 5) - HORIZON - 3 * WAIT
-
-
-def test_a_burst_does_not_look_at_all_decisions_that_are_remembered() -> None:
-    """There may be hundreds of thousands, with a horizon of days."""
-
-    class NotSeen(deque[Any]):
-        def __iter__(self) -> Iterator[Any]:
-            raise AssertionError("it looks at all of them")
-
-    pair = Pair()
-    for owner in (pair.own(), pair.own()):
-        owner.window._segments = NotSeen(owner.window._segments)
-        for second in range(0, 20 * LATE, 5):
-            pair.spans(second, f"{chr(second % 1000)}1")
-            owner.read().burst()
-    assert pair.pointer
-
-
-def test_a_clock_that_was_held_up_does_not_make_one_huge_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A raw partition returns and everything is due at once: the decisions come in records of bounded size."""
-    monkeypatch.setattr(module, "DECISION_BYTES", 1_000)
-    pair = Pair()
-    names = [chr(number) for number in range(1000, 1000 + 400)]
-    for name in names:
-        pair.spans(0, f"{name}1!", mark=None)
-    quiet(pair, DUE)
-    owner = pair.own().read()
-    sizes = []
-    while (burst := owner.burst()) is not None:
-        record = DecisionRecord.decode(burst.decisions)
-        sizes.append(len(record.keys))
-        assert burst.more or owner.window.undecided == 0
-        assert state(pair.own())[0].keys() >= set(record.keys)
-    assert max(sizes) <= 1_000 // 24 + 1
-    assert sum(sizes) == len(names)
-    assert len(owner.kept_spans) == len(names)
-    assert owner.window.undecided == 0
-
-
 # ---- verdicts --------------------------------------------------------------------------------------------
 
 
@@ -689,7 +499,7 @@ def test_one_tail_ahead_of_the_other_forgets_nothing() -> None:
         pair.spans(second, f"{chr(1000 + second)}1")
     owner = pair.own().read()
     for _ in range(100):
-        stretch = owner.window.wanted().get(SPANS)
+        stretch = owner.window.held.wanted().get(SPANS)
         if stretch is not None:
             position = stretch[0]
             records = [(o, *record) for o, record in enumerate(pair.topics[SPANS])][position : position + 5]
@@ -1001,29 +811,7 @@ def test_a_row_at_its_deadline_is_evidence_whichever_topic_is_read_first(order: 
     assert pair.verdicts() == {"A": ["errors"]}
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
-def test_what_the_tail_stands_before(cache_bytes: int) -> None:
-    """Its append time; nothing is known of a topic that was passed to its end."""
-    pair = Pair(replace(SETTINGS, cache_bytes=cache_bytes))
-    pair.spans(0, "A1")
-    pair.spans(3, "B1")
-    pair.logs(0)
-    owner = pair.own()
-    assert owner.window.oldest() == {SPANS: None, LOGS: None}
-    owner.settle()
-    assert owner.window.oldest() == {SPANS: ms(0), LOGS: None}
-    quiet(pair, DUE)
-    owner.settle()
-    assert owner.window.oldest()[SPANS] == ms(3)
-
-
 # ---- raw records -----------------------------------------------------------------------------------------
-
-
-def raw(offset: int, at: float, *names: str) -> RawBatch:
-    """One raw message of spans."""
-    value = traces_data([(b"", b"", [span(name) for name in names])])
-    return RawReader(SPANS, 0, 1, "traces", 1 << 20, 1 << 20).read([(offset, ms(at), value)])
 
 
 def test_the_tails_clock_keeps_up_where_a_record_is_always_on_its_way() -> None:
@@ -1032,7 +820,7 @@ def test_the_tails_clock_keeps_up_where_a_record_is_always_on_its_way() -> None:
     window.resume({}, {SPANS: 0, LOGS: 0})
     for second in range(600):
         if second % 20 == 0:
-            window.head(SPANS, second // 20, ms(second), raw(second // 20, second, f"{chr(65 + second // 20)}1"))
+            window.head(SPANS, second // 20, ms(second), raw_batch(second // 20, second, f"{chr(65 + second // 20)}1"))
         for topic in (SPANS, LOGS):
             window.ended(topic, ms(second))
         window.burst()
@@ -1047,70 +835,13 @@ def test_what_can_be_passed_is_known_before_it_is() -> None:
     window.resume({}, {SPANS: 0, LOGS: 0})
     window.ended(LOGS, ms(0))
     assert not window.can_pass()
-    window.head(SPANS, 0, ms(0), raw(0, 0, "A1"))
+    window.head(SPANS, 0, ms(0), raw_batch(0, 0, "A1"))
     assert not window.can_pass(), "undecided: only the head can change that"
     for topic in (SPANS, LOGS):
         window.ended(topic, ms(DUE))
     assert window.can_pass()
     window.burst()
     assert not window.can_pass(), "nothing is there"
-
-
-def paced(owner: Owner, seconds: range, names: int) -> int:
-    """Head and tail on raw spans, a message a second, all kept: how many raw batches wait compressed at the end."""
-    for second in seconds:
-        message = raw(second, second, *(f"{chr(1000 + names * second + place)}1!" for place in range(names)))
-        owner.window.head(SPANS, second, ms(second), message)
-        for topic in (SPANS, LOGS):
-            owner.window.ended(topic, ms(second))
-        while owner.burst() is not None:
-            pass
-    return sum(value.is_shrunk for value in waiting(owner))
-
-
-def waiting(owner: Owner) -> list[RawBatch]:
-    """The raw batches between tail and head."""
-    cursors = owner.window._cursors.values()
-    return [value for cursor in cursors for _, _, value in cursor.cached if isinstance(value, RawBatch)]
-
-
-def test_of_a_long_window_a_quarter_of_the_cache_waits_as_it_is_and_the_rest_compressed() -> None:
-    usual = Owner(Pair(), replace(SETTINGS, direct=True))
-    usual.window.resume({}, {SPANS: 0, LOGS: 0})
-    assert paced(usual, range(60), 40) == 0
-    whole = usual.window.cached_bytes
-    owner = Owner(Pair(), replace(SETTINGS, direct=True, cache_bytes=2 * whole))
-    owner.window.resume({}, {SPANS: 0, LOGS: 0})
-    small = paced(owner, range(60), 40)
-    found = waiting(owner)
-    assert 0 < small < len(found)
-    assert 0 < sum(value.size for value in found if not value.is_shrunk) == owner.window._whole_bytes <= whole / 2
-    assert owner.window.cached_bytes == sum(value.size for value in found) < 0.9 * whole
-    assert owner.kept_spans == usual.kept_spans
-    for topic in (SPANS, LOGS):
-        owner.window.ended(topic, ms(60 + DUE))
-    while owner.burst() is not None:
-        pass
-    assert owner.kept_spans == [f"{chr(1000 + number)}1!" for number in range(60 * 40)]
-    assert (owner.window.cached_bytes, owner.window._whole_bytes) == (0, 0)
-    assert owner.stats["tail_reads", "0"] == 0
-
-
-def test_what_a_tail_in_a_backlog_comes_to_soon_is_not_compressed() -> None:
-    """Its verdicts are there: it is passed as fast as transactions go."""
-    owner = Owner(Pair(), replace(SETTINGS, direct=True, cache_bytes=1 << 14))
-    owner.window.resume({}, {SPANS: 0, LOGS: 0})
-    assert paced(owner, range(20), 1) == 0
-    for second in range(20, 140):
-        names = (f"{chr(1000 + second * 9 + place)}1" for place in range(9))
-        owner.window.head(SPANS, second, ms(second), raw(second, second, *names))
-        for topic in (SPANS, LOGS):
-            owner.window.ended(topic, ms(second))
-    small = [value.is_shrunk for value in waiting(owner)]
-    behind = 2 * WAIT // 1000
-    assert True in small[:behind], "while the tail may wait for verdicts"
-    assert True not in small[behind + 2 :]
-    assert owner.window._whole_bytes > (1 << 14) // 4
 
 
 # ---- one window for all raw partitions -------------------------------------------------------------------
@@ -1129,7 +860,9 @@ def test_feeds_share_a_burst_and_each_has_its_turn() -> None:
     owner.window.resume({}, dict.fromkeys(feeds, 0))
     for second in range(12):
         for number, feed in enumerate(feeds[:-1]):
-            owner.window.head(feed, second, ms(second), raw(second, second, f"{chr(1000 + 3 * second + number)}1!"))
+            owner.window.head(
+                feed, second, ms(second), raw_batch(second, second, f"{chr(1000 + 3 * second + number)}1!")
+            )
     for feed in feeds:
         owner.window.ended(feed, ms(12 + DUE))
     passed = []
@@ -1145,7 +878,7 @@ def test_who_has_fewer_partitions_than_the_last_owner_waits_for_them() -> None:
     """The member that gave out the partitions did not know all of them yet."""
     last = whole(2)
     last.window.resume({}, dict.fromkeys(last.window._feeds, 0))
-    last.window.head(f"{SPANS}/1", 0, ms(0), raw(0, 0, "A1!"))
+    last.window.head(f"{SPANS}/1", 0, ms(0), raw_batch(0, 0, "A1!"))
     for feed in last.window._feeds:
         last.window.ended(feed, ms(DUE))
     assert last.burst() is not None
@@ -1155,18 +888,6 @@ def test_who_has_fewer_partitions_than_the_last_owner_waits_for_them() -> None:
     again = whole(3)
     again.window.load(0, last.pair.decisions[0])
     assert again.window.starting() == [f"{SPANS}/2"]
-
-
-def test_kept_rows_of_a_large_resource_do_not_each_take_a_copy_of_it() -> None:
-    large = building.envelope([building.span(name=str(number)) for number in range(40)], header=b"x" * 601_000)
-    verdicts: list[RowVerdict | None] = [RowVerdict(True, "errors")] * 60
-    found = _encoded(large, array("I", range(40)), verdicts[:40])
-    assert sum(map(len, found)) < 2 * 601_000
-    assert [row for each in found for row in Envelope.decode(each).item] == list(range(40))
-    wide = building.envelope([building.span(name="y" * 20_000) for _ in range(60)], header=b"x" * 301_000)
-    found = _encoded(wide, array("I", range(60)), verdicts)
-    assert max(map(len, found)) < 2 * ENVELOPE_BYTES
-    assert len(found) == 3
 
 
 @pytest.mark.parametrize("taken_over", [False, True], ids=["on", "taken over"])
