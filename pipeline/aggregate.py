@@ -27,10 +27,9 @@ from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 from pipeline import telemetry
 from pipeline.config import Config
 from pipeline.kafka import expired
-from pipeline.kafka.alarm import Alarm
 from pipeline.kafka.commit import Committer, Output, committer, dead_letters
 from pipeline.kafka.consume import Group, Leases
-from pipeline.kafka.lease import Lease
+from pipeline.kafka.lease import Lease, Rounds
 from pipeline.kafka.reader import Reader
 from pipeline.kafka.topics import Topics
 from pipeline.watching.seldom import Seldom
@@ -84,7 +83,7 @@ def group(app: faust.App, config: Config, watch: Watch | None = None) -> Group:
     )
 
 
-class PointsPartition(Lease):
+class PointsPartition(Rounds):
     """One partition of points and of samples under one epoch."""
 
     def __init__(
@@ -96,6 +95,7 @@ class PointsPartition(Lease):
         shapes: Mapping[str, Shape],
         watch: Watch | None = None,
     ) -> None:
+        super().__init__()
         self._watch = watch
         self._group, self._partition, self._config = owner, partition, config
         self._samples = TopicPartition(topics.samples, partition.partition)
@@ -114,9 +114,6 @@ class PointsPartition(Lease):
         self._lost = 0  # records that retention took, until a tick has passed them
         self._deleted_at = time.monotonic()
         self._complaints = Seldom(COMPLAIN_EVERY)
-        self._rounds = 0
-        self._alarm = Alarm()
-        self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
 
     async def open(self) -> Mapping[TopicPartition, int]:
         """Fence the predecessor, then ask for the offset and load the tick that it names, in this order (F8)."""
@@ -192,10 +189,6 @@ class PointsPartition(Lease):
                 await asyncio.sleep(0)
                 continue
             await self._alarm.wait(self._ticks.due_in(time.monotonic()))
-
-    def progress(self) -> Hashable | None:
-        """Rounds of `work`; None while it waits for points or for the end of an interval."""
-        return None if self._alarm.waiting else self._rounds
 
     async def finish(self) -> None:
         """Count what was fetched and say so, so that the next owner need not count it again."""

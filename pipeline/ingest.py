@@ -21,11 +21,11 @@ from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 from pipeline import telemetry
 from pipeline.config import MARKS_PER_STALL, Config, Input
 from pipeline.kafka import expired
-from pipeline.kafka.alarm import Alarm, breath
+from pipeline.kafka.alarm import breath
 from pipeline.kafka.commit import Committer, Output, committer, dead_letters
 from pipeline.kafka.consume import Group, Leases
 from pipeline.kafka.ingested import Ingested
-from pipeline.kafka.lease import Lease
+from pipeline.kafka.lease import Lease, Rounds
 from pipeline.kafka.pace import LONGEST_SILENCE, Lead
 from pipeline.kafka.raw_pace import RawPace, is_later
 from pipeline.kafka.topics import Topics
@@ -120,7 +120,7 @@ def _silences(source: Input, config: Config) -> tuple[float, float]:
     return min(max(LEAST_SILENCE, slowest), longest), longest
 
 
-class RawPartition(Lease):
+class RawPartition(Rounds):
     """One raw partition under one epoch."""
 
     def __init__(
@@ -137,6 +137,7 @@ class RawPartition(Lease):
         share: DeadLetterShare,
         known: KnownSeries,
     ) -> None:
+        super().__init__()
         self._group, self._partition, self._source = owner, partition, source
         self._config, self._topics, self._pace, self._ingested = config, topics, pace, ingested
         self._interval = config.commit_interval(source)
@@ -151,19 +152,17 @@ class RawPartition(Lease):
         )
         self._clock = BrokerClock()
         self._place: int | None = None  # behind the last mark, in partition 0 of what is fed
-        self._next = self._committed = self._rounds = 0
+        self._next = self._committed = 0
         self._mark = RawMark()
         self._flushed_at = self._moved_at = time.monotonic()  # `_moved_at`: it was read, or there was nothing to read
         self._stall = config.stall_limit(source)
         self._marked_at = 0.0
         self._first_silence, self._longest_silence = _silences(source, config)
         self._silence = self._first_silence  # seconds until the next mark, while there is nothing else to commit
-        self._alarm = Alarm()
         self._known = 0  # partitions that the topic had when the group first read it
         self._pinned = True  # there is an offset; without one each takeover would be a first start
         self._lost = 0  # records that retention took, until that is written down
         self._ending: tuple[int, int | None] | None = None  # where the partition ended, and the broker's time before
-        self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
 
     async def open(self) -> Mapping[TopicPartition, int]:
         """Fence the predecessor, then ask for the offset: in this order (docs/adr/0003, F8).
@@ -322,10 +321,6 @@ class RawPartition(Lease):
         if not self._pinned:
             return 0.0
         return self._marked_at + self._silence - now
-
-    def progress(self) -> Hashable | None:
-        """Rounds of `work`: each ends with the answer to a transaction, or soon; None while nothing is due."""
-        return None if self._alarm.waiting else self._rounds
 
     async def finish(self) -> None:
         """Commit what has been read."""

@@ -6,7 +6,6 @@ the cache could not hold, and puts each burst into one transaction.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections import Counter
@@ -22,11 +21,11 @@ from pipeline.budget_exchange import BudgetExchange
 from pipeline.config import Config
 from pipeline.configuration.window_settings import settings
 from pipeline.kafka import expired
-from pipeline.kafka.alarm import Alarm, breath
+from pipeline.kafka.alarm import breath
 from pipeline.kafka.assignors import first_partitions
 from pipeline.kafka.commit import Output, committer, dead_letters
 from pipeline.kafka.consume import Group, Leases
-from pipeline.kafka.lease import Lease
+from pipeline.kafka.lease import Lease, Rounds
 from pipeline.kafka.log_start import LogStart, Retention
 from pipeline.kafka.pace import Lead
 from pipeline.kafka.reader import Reader
@@ -141,10 +140,11 @@ class Shared:
         return Window(index, settings, self.plan, counting)
 
 
-class PartitionPair(Lease):
+class PartitionPair(Rounds):
     """Partition i of spans and logs under one epoch."""
 
     def __init__(self, owner: Group, index: int, shared: Shared, settings: Settings) -> None:
+        super().__init__()
         config = shared.config
         self._group, self._index, self._config, self._topics = owner, index, config, shared.topics
         self._watch, self._accept_loss = shared.started.watch, shared.started.accept_loss
@@ -156,14 +156,12 @@ class PartitionPair(Lease):
         self._reader = Reader(config.kafka, config.limits, accept_loss=self._accept_loss and settings.direct)
         self._log_start = LogStart(owner, index, shared.retention)
         self._reread_bytes = min(REREAD_BYTES, max(REREAD_LEAST, settings.cache_bytes // REREAD_SHARE))
-        self._rounds = self._loaded = 0
+        self._loaded = 0
         self._burst_at = inf
         self._lead = Lead(interval(config))
         self._marked = 0  # the newest mark, ms, when the last burst began
-        self._alarm = Alarm()
         self._stalled: set[tuple[str, int]] = set()  # those that were counted
         self._first_append = -1
-        self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
         self.restores = Restores(config, index, self._window, self._turn)
 
     async def open(self) -> Mapping[TopicPartition, int]:
@@ -285,10 +283,6 @@ class PartitionPair(Lease):
     def saturated(self) -> bool:
         """Until that burst has come."""
         return self.is_full()
-
-    def progress(self) -> Hashable | None:
-        """Rounds of `work`; None between two bursts."""
-        return None if self._alarm.waiting else self._rounds
 
     async def finish(self) -> None:
         """One last burst; what is undecided stays in the log for the next owner."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from math import inf
 
 from aiokafka import ConsumerRecord, TopicPartition
+
+from pipeline.kafka.alarm import Alarm
 
 
 class Lease(ABC):
@@ -72,3 +75,15 @@ class Lease(ABC):
     def held(self) -> Collection[TopicPartition]:
         """Its partitions of which no more records should be fetched now."""
         return self.positions() if self.saturated() else ()
+
+
+class Rounds(Lease):
+    """One whose `work` goes round and round: `_rounds` are counted, `_alarm` says when the next one begins."""
+
+    def __init__(self) -> None:
+        self._rounds, self._alarm = 0, Alarm()
+        self._turn = asyncio.Lock()  # finish() comes while work() may be in a transaction
+
+    def progress(self) -> Hashable | None:
+        """Rounds of `work`: each ends with the answer to a transaction, or soon; None while it waits for the next."""
+        return None if self._alarm.waiting else self._rounds

@@ -179,8 +179,7 @@ class Window:
         self._left_out: set[tuple[str, int]] = set()
         self._untraced: list[bytes] = []
         self._dead: list[DeadLetter] = []
-        self._restored_spans: list[bytes] = []
-        self._restored_logs: list[bytes] = []
+        self._restored_spans, self._restored_logs = list[bytes](), list[bytes]()
         self.late_errors: dict[int, LateError] = {}  # by trace; whoever reads them forgets them
 
     def _clocks(self) -> tuple[StreamClock, StreamClock]:
@@ -196,7 +195,7 @@ class Window:
     def load(self, offset: int, value: bytes) -> None:
         """One record of the decisions partition, in order, before `resume`."""
         record = DecisionRecord.decode(value)
-        self._check_partitions(record.partitions, self._settings.partitions)
+        self._check_partitions(record.partitions)
         point = record.checkpoint
         heads = self._in_order(point.counted)
         for key, time, verdict in zip(record.keys, record.times, record.verdicts, strict=True):
@@ -270,7 +269,7 @@ class Window:
             self._limits.restore(point.limiters)
             self._limits.restore_keys(point.keyed)
             self._expire()
-        return {feed: cursor.tail for feed, cursor in self.held.cursors.items()}
+        return self.tails()
 
     # ---- the head ----------------------------------------------------------------------------------------
 
@@ -313,7 +312,7 @@ class Window:
         if isinstance(value, RawBatch):
             return value.rows
         envelope = Envelope.decode(value)
-        self._check_partitions(envelope.partitions, self._settings.partitions)
+        self._check_partitions(envelope.partitions)
         return envelope
 
     def quiet(self) -> list[str]:
@@ -514,10 +513,11 @@ class Window:
             self._pass(feed, spans if self._has_spans(feed) else logs, is_long)
         if spans.full or logs.full:
             self._order = (*self._order[1:], self._order[0])  # or the others might never have their time
-        kept_spans, kept_logs = self._with_restored(spans.kept, logs.kept)
+        spans.kept[:0], logs.kept[:0] = self._restored_spans, self._restored_logs
+        self._restored_spans, self._restored_logs = [], []
         points = self._metrics.flush() if self._metrics else []
         moved = bool(spans.rows or logs.rows or points or self._log.pending.keys or self._untraced or self._dead)
-        read = spans.records or logs.records or self._unsaved()
+        read = spans.records or logs.records or self._tail_clock.changed
         if not (moved or always) and not (read and (final or self._idle_due())):
             return None
         now = self._tail_clock.now()
@@ -548,8 +548,8 @@ class Window:
         self._expire()
         self._decide_due()
         return Burst(
-            kept_spans,
-            kept_logs,
+            spans.kept,
+            logs.kept,
             untraced,
             dead,
             points,
@@ -573,9 +573,6 @@ class Window:
         raws = {*clock.marks, *left_out} if full else clock.changed | (left_out ^ self._left_out)
         clock.changed, self._left_out = set(), left_out
         return {raw: clock.saved(raw) for raw in raws if clock.knows(raw)}
-
-    def _unsaved(self) -> bool:
-        return bool(self._tail_clock.changed)
 
     def _idle_due(self) -> bool:
         now = self._tail_clock.now()
@@ -678,14 +675,6 @@ class Window:
         self._log.pending.restored[found.key] = found.why
         return Outcome.RESTORED
 
-    def _with_restored(self, spans: list[bytes], logs: list[bytes]) -> tuple[list[bytes], list[bytes]]:
-        """What the tail forwards now, behind what was restored since the last burst."""
-        found = self._restored_spans + spans, self._restored_logs + logs
-        self._restored_spans, self._restored_logs = [], []
-        return found
-
-    # ---- what is over ------------------------------------------------------------------------------------
-
     def _expire(self) -> None:
         now = self._tail_clock.now()
         if now is not None:
@@ -738,8 +727,8 @@ class Window:
         """Raw partitions that the clock leaves out."""
         return self._clock.stalled()
 
-    def _check_partitions(self, found: int, expected: int) -> None:
-        if found != expected:
+    def _check_partitions(self, found: int) -> None:
+        if found != (expected := self._settings.partitions):
             raise ProtocolError(
                 f"a record says N = {found} partitions, the configuration {expected}: correct kafka.partitions, or "
                 f"`tailrace topics resize FILE --partitions {expected}` (docs/how-to/upgrade.md)"
