@@ -71,16 +71,7 @@ def leases(config: Config, watch: Watch | None = None) -> Leases:
 
 def group(app: faust.App, config: Config, watch: Watch | None = None) -> Group:
     """The consumer group of points."""
-    topics = Topics(config.kafka.prefix)
-    return Group(
-        app,
-        ROLE,
-        topics.group(ROLE),
-        [topics.points],
-        config.kafka,
-        leases(config, watch),
-        watchdog=config.watchdog.timeout,
-    )
+    return Group(app, config, ROLE, [Topics(config.kafka.prefix).points], leases(config, watch))
 
 
 class PointsPartition(Rounds):

@@ -47,24 +47,13 @@ LAST_ANSWERS = 5.0  # seconds that a worker which stops waits for requests under
 
 def group(app: faust.App, config: Config, name: str) -> Group:
     """The consumer group of one entry of `sinks`."""
-    topics = Topics(config.kafka.prefix)
-    role = f"sink.{name}"
     topics_read = sources(config, name)
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions
         return SinkPartition(owner, partition, topics_read[partition.topic], config, outlet)
 
-    made = Group(
-        app,
-        role,
-        topics.group(role),
-        list(topics_read),
-        config.kafka,
-        lease,
-        watchdog=config.watchdog.timeout,
-        patience=config.sinks[name].batch.max_age,
-    )
+    made = Group(app, config, f"sink.{name}", list(topics_read), lease, patience=config.sinks[name].batch.max_age)
     outlet = Outlet(name, config, made)
     return made
 

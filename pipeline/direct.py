@@ -25,7 +25,6 @@ from pipeline.kafka.key_check import KeyCheck
 from pipeline.kafka.lease import Lease
 from pipeline.kafka.pace import LONGEST_SILENCE
 from pipeline.kafka.raw_reader import raw_reader, redactors
-from pipeline.kafka.topics import Topics
 from pipeline.sample import ROLE, PartitionPair, Shared, cache_share, interval
 from pipeline.started import Started
 from pipeline.watching.dead_letter_share import DeadLetterShare
@@ -76,15 +75,13 @@ def group(app: faust.App, config: Config, started: Started) -> Group:
     """The consumer group of the raw topics."""
     return Group(
         app,
+        config,
         ROLE,
-        Topics(config.kafka.prefix).group(ROLE),
         config.traced,
-        config.kafka,
         leases(config, started),
         unit=lambda partition: 0 if config.reads_whole_topics else partition.partition,
         assignor=one_member() if config.reads_whole_topics else Spread,
-        watchdog=config.watchdog.timeout,
-        limits=config.limits,
+        raw=True,
         patience=interval(config),
         accept_loss=started.accept_loss,
     )

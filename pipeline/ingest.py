@@ -59,18 +59,15 @@ def group(app: faust.App, config: Config, started: Started, signal: str | None =
     """
     mine = [item for item in config.inputs if item.topic in config.ingested]
     inputs = {item.topic: item for item in mine if signal in (None, item.signal)}
-    others = [item.topic for item in mine if item.topic not in inputs]
-    whole = Topics(config.kafka.prefix).group(ROLE)
     return Group(
         app,
+        config,
         ROLE,
-        whole if signal is None else f"{whole}.{signal}",
         inputs,
-        config.kafka,
         leases(config, started),
-        others=others,
-        watchdog=config.watchdog.timeout,
-        limits=config.limits,
+        signal=signal,
+        others=[item.topic for item in mine if item.topic not in inputs],
+        raw=True,
         patience=min((config.commit_interval(item) for item in inputs.values()), default=inf),
         accept_loss=started.accept_loss,
     )

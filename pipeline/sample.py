@@ -99,14 +99,12 @@ def group(app: faust.App, config: Config, started: Started) -> Group:
     topics = Topics(config.kafka.prefix)
     return Group(
         app,
+        config,
         ROLE,
-        topics.group(ROLE),
         [topics.spans, topics.logs],
-        config.kafka,
         leases(config, started),
         unit=lambda partition: partition.partition,
         assignor=first_partitions(config.kafka.partitions),
-        watchdog=config.watchdog.timeout,
         patience=interval(config),
     )
 

@@ -31,13 +31,14 @@ from aiokafka.structs import OffsetAndMetadata
 from mode import Service
 
 from pipeline import telemetry
-from pipeline.config import Kafka, Limits
+from pipeline.config import Config
 from pipeline.kafka.assignors import Spread
 from pipeline.kafka.brokers import METADATA_AGE_MS, Brokers
 from pipeline.kafka.fetch_wait import FetchWait
-from pipeline.kafka.fetching import POLL_MS, RETAKE_BACKOFF, STALLED, consumer_kwargs
+from pipeline.kafka.fetching import POLL_MS, RETAKE_BACKOFF, consumer_kwargs
 from pipeline.kafka.lease import Lease
 from pipeline.kafka.pace import BurstSize, Turns
+from pipeline.kafka.topics import Topics
 from pipeline.watching.identity import process_name
 from pipeline.watching.watchdog import LOOKS, Watchdog, awaited
 from schemas.errors import ProtocolError, Retryable, Unavailable
@@ -100,10 +101,9 @@ Leases = Callable[["Group", Hashable, Collection[TopicPartition]], Lease]
 class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     """One role's consumer group in this worker. `unit` maps a partition to its lease's key.
 
-    `others` are raw topics that another group of the role reads: `raw_topics` has them too.
-    `assignor` says which partitions are read, and by whom. `watchdog` as in `watchdog.timeout`, in seconds.
-    `limits` if the topics are raw ones, of which batches that stay corrupt are passed with `accept_loss`. What is
-    read may wait for `patience` seconds, and for `commit_interval`, before it is passed on.
+    `signal` if the role has a group for each; `others` are raw topics that another one reads: `raw_topics` has them
+    too. `assignor` says which partitions are read, and by whom. Of `raw` topics batches that stay corrupt are passed
+    with `accept_loss`. What is read may wait for `patience` seconds, and for `commit_interval`, before it is passed on.
     """
 
     logger = logging.getLogger("mode.group")  # of what the base class says: "[^-Group]: Starting..."
@@ -111,25 +111,25 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     def __init__(
         self,
         app: faust.App,
+        config: Config,
         role: str,
-        group_id: str,
         topics: Collection[str],
-        kafka: Kafka,
         lease: Leases,
         unit: Callable[[TopicPartition], Hashable] = lambda partition: partition,
+        signal: str | None = None,
         others: Collection[str] = (),
         assignor: type[Spread] = Spread,
-        watchdog: float = STALLED,
-        limits: Limits | None = None,
         patience: float = inf,
+        raw: bool = False,
         accept_loss: bool = False,
     ) -> None:
         super().__init__()
-        self._limits, self._accept_loss = limits, accept_loss
-        self._wait = FetchWait(min(patience, kafka.commit_interval), self._due)
-        self._watchdog = Watchdog(watchdog)
+        self._limits, self._accept_loss = config.limits if raw else None, accept_loss
+        self._wait = FetchWait(min(patience, config.kafka.commit_interval), self._due)
+        self._watchdog = Watchdog(config.watchdog.timeout)
         self._others = dict.fromkeys(others, 0)
-        self.role, self.group_id, self.kafka = role, group_id, kafka
+        self.role, self.kafka = role, config.kafka
+        self.group_id = Topics(self.kafka.prefix).group(role if signal is None else f"{role}.{signal}")
         self._topics = sorted(topics)
         self._make, self._unit = lease, unit
         self._assignor = assignor
@@ -153,8 +153,8 @@ class Group(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self.deleted: set[str] = set()  # of them, those that were away since: their offsets went with them
         self._errors: list[float] = []
         self.consumer: AIOKafkaConsumer = None
-        self.brokers = Brokers(kafka, self._topics)
-        app.agent(self._channel, name=group_id)(self._agent)
+        self.brokers = Brokers(self.kafka, self._topics)
+        app.agent(self._channel, name=self.group_id)(self._agent)
 
     # ---- the agent ---------------------------------------------------------------------------------------
 

@@ -39,9 +39,7 @@ class Reader:
 
     async def read(self, partition: TopicPartition, start: int, end: int, max_bytes: int) -> Range:
         """Records from `start` until the position reaches `end` or `max_bytes` of values are exceeded."""
-        if not self._started:
-            await self._consumer.start()
-            self._started = True
+        await self._start()
         self._consumer.assign([partition])
         self._consumer.seek(partition, start)
         records: list[tuple[int, int, bytes]] = []
@@ -58,6 +56,11 @@ class Reader:
         self._consumer.pause(partition)  # or it would be fetched on and on, for nobody
         return Range(records, position)
 
+    async def _start(self) -> None:
+        if not self._started:
+            await self._consumer.start()
+            self._started = True
+
     async def _fetched(self) -> dict[TopicPartition, list[ConsumerRecord]]:
         try:
             found: dict[TopicPartition, list[ConsumerRecord]] = await self._consumer.getmany(timeout_ms=POLL_MS)
@@ -70,9 +73,7 @@ class Reader:
 
     async def end(self, partition: TopicPartition) -> tuple[int, int]:
         """First offset that exists, and the last stable offset; not `committed`: the high watermark."""
-        if not self._started:
-            await self._consumer.start()
-            self._started = True
+        await self._start()
         first = await self._consumer.beginning_offsets([partition])
         last = await self._consumer.end_offsets([partition])
         return first[partition], last[partition]
@@ -81,9 +82,7 @@ class Reader:
         self, partitions: Sequence[TopicPartition], offsets: int
     ) -> dict[TopicPartition, tuple[int, int, bytes]]:
         """The last record (offset, append time, value) of each partition, if it is among its last `offsets`."""
-        if not self._started:
-            await self._consumer.start()
-            self._started = True
+        await self._start()
         first = await self._consumer.beginning_offsets(partitions)
         ends = await self._consumer.end_offsets(partitions)
         left = {partition for partition in partitions if ends[partition] > first[partition]}

@@ -15,13 +15,13 @@ from typing import Any
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline.config import Kafka
+from pipeline.config import Watchdog
 from pipeline.kafka.commit import Output, Transaction
 from pipeline.kafka.consume import Group
-from pipeline.kafka.fetching import STALLED
 from pipeline.kafka.lease import Lease
 from pipeline.watching.settings import Telemetry
 from pipeline.worker import Worker, application
+from tests.pipeline.configs import config_for
 
 INTERVAL = 0.1  # seconds between transactions
 
@@ -75,12 +75,13 @@ def copier(
     source: str,
     target: str,
     made: Callable[[Copy], None] = lambda _: None,
-    watchdog: float = STALLED,
+    watchdog: float = 60.0,
     **settings: Any,
 ) -> Worker:
     """A worker whose only role copies `source` to `target`; `made` sees every lease."""
     app = application("copier")
-    kafka = Kafka(bootstrap_servers=[bootstrap], session_timeout=6.0, heartbeat_interval=0.5, **settings)
+    kafka = {"session_timeout": 6.0, "heartbeat_interval": 0.5, **settings, "prefix": target}
+    config = config_for(bootstrap, **kafka).model_copy(update={"watchdog": Watchdog(timeout=watchdog)})
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions
@@ -88,8 +89,7 @@ def copier(
         made(copy)
         return copy
 
-    group = Group(app, "copy", f"copy.{target}", [source], kafka, lease, watchdog=watchdog)
-    return Worker(app, [group], Telemetry(port=0))
+    return Worker(app, [Group(app, config, "copy", [source], lease)], Telemetry(port=0))
 
 
 async def main(bootstrap: str, source: str, target: str) -> None:

@@ -28,6 +28,7 @@ from pipeline.watching.identity import process_name
 from pipeline.watching.settings import Telemetry
 from pipeline.worker import Worker, application
 from schemas.errors import ProtocolError, Unavailable
+from tests.pipeline.configs import config_for
 from tests.pipeline.copying import Copy, copier
 from tests.pipeline.kafka import DEADLINE, committed, create, fresh, producing, read_all
 from tests.pipeline.processes import Processes
@@ -205,7 +206,7 @@ async def test_an_exception_never_acknowledges(
     with pytest.raises(ProtocolError, match="half-way"):
         await asyncio.wait_for(worker.wait(), DEADLINE)
     await worker.stop()
-    assert await committed(kafka.bootstrap, f"copy.{target}", TopicPartition(source, 0)) == -1
+    assert await committed(kafka.bootstrap, f"{target}.copy", TopicPartition(source, 0)) == -1
     assert await read_all(kafka.bootstrap, target) == []
 
 
@@ -336,7 +337,7 @@ async def test_a_commit_does_not_fall_into_a_rebalance(kafka: Kafka) -> None:
     """A plain commit of the old generation makes aiokafka forget who it is: the ghost holds the group for a session."""
     topic, session = fresh("commits"), 45.0
     await create(kafka.bootstrap, {topic: PARTITIONS})
-    settings = config.Kafka(bootstrap_servers=[kafka.bootstrap], session_timeout=session, heartbeat_interval=0.2)
+    settings = config_for(kafka.bootstrap, prefix=topic, session_timeout=session, heartbeat_interval=0.2)
 
     def worker() -> Worker:
         app = application("committer")
@@ -345,7 +346,7 @@ async def test_a_commit_does_not_fall_into_a_rebalance(kafka: Kafka) -> None:
             (partition,) = partitions
             return Committing(owner, partition)
 
-        return Worker(app, [Group(app, "commit", f"group.{topic}", [topic], settings, lease)], Telemetry(port=0))
+        return Worker(app, [Group(app, settings, "commit", [topic], lease)], Telemetry(port=0))
 
     async with contextlib.AsyncExitStack() as stack:
         workers: list[Worker] = []
