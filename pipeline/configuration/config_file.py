@@ -155,12 +155,10 @@ def _stood_in_anew(
     After the last of the `others` it is what the key took first, in `fitting`: the problem is none of the value.
     """
     keys = {path[-1] for path in others}
-    named = keys.intersection(word for _, rule, _ in found for word in re.findall(r"\w+", rule))
-    alone = {path for path, rule, _ in found if keys.isdisjoint(re.findall(r"\w+", rule))}
-    there = [path for path in others if path in alone]
-    told = {path for path, _, _ in found}
+    named = [(path, keys.intersection(re.findall(r"\w+", rule))) for path, rule, _ in found]
+    there = [path for path in others if (path, set()) in named]
     anew = False
-    for path in there or [path for path in others if path[-1] in named or path in told]:
+    for path in there or [path for path in others if any(path == at or path[-1] in names for at, names in named)]:
         value, around = _value(path, tree), _value(path[:-1], tree)
         if not there:
             fitting.setdefault(path, value)

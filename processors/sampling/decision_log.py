@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from schemas.decision import DROPPED, Checkpoint, DecisionRecord, Verdict
 
@@ -37,7 +37,7 @@ class DecisionLog:
         self.pending, self.bytes = DecisionRecord(partitions), 0
         self._segments: deque[_Segment] = deque()
         self._full_at: int | None = None  # offset of the last full one
-        self._taken: tuple[int, bool, tuple[int, ...]] = (-1, False, ())
+        self._taken = _Segment(-1, -1, False, ())
 
     def add(self, key: int, time: int, verdict: Verdict) -> None:
         """A verdict for the next record."""
@@ -62,21 +62,21 @@ class DecisionLog:
         """The record of this transaction; `heads` are where the heads stand, in the order of the feeds."""
         record, self.pending, self.bytes = self.pending, DecisionRecord(self.pending.partitions), 0
         record.checkpoint = checkpoint
-        self._taken = _told(record, heads)
+        self._taken = _segment(-1, record, heads)
         return record.encode()
 
     def written(self, offset: int) -> None:
         """What was taken last has this offset."""
-        self._remember(offset, *self._taken)
+        self._remember(replace(self._taken, offset=offset))
 
     def load(self, offset: int, record: DecisionRecord, heads: tuple[int, ...]) -> None:
         """A record of an owner before, in order."""
-        self._remember(offset, *_told(record, heads))
+        self._remember(_segment(offset, record, heads))
 
-    def _remember(self, offset: int, newest: int, full: bool, heads: tuple[int, ...]) -> None:
-        self._segments.append(_Segment(offset, newest, full, heads))
-        if full:
-            self._full_at = offset
+    def _remember(self, segment: _Segment) -> None:
+        self._segments.append(segment)
+        if segment.full:
+            self._full_at = segment.offset
 
     def load_from(self, horizon: int, tails: tuple[int, ...]) -> int | None:
         """Where a new owner must begin: the last full checkpoint and all live verdicts."""
@@ -87,8 +87,8 @@ class DecisionLog:
         return self._segments[0].offset
 
 
-def _told(record: DecisionRecord, heads: tuple[int, ...]) -> tuple[int, bool, tuple[int, ...]]:
-    return max(record.times, default=-1), record.checkpoint.full, heads
+def _segment(offset: int, record: DecisionRecord, heads: tuple[int, ...]) -> _Segment:
+    return _Segment(offset, max(record.times, default=-1), record.checkpoint.full, heads)
 
 
 def decision_bytes(verdict: Verdict) -> int:
