@@ -17,7 +17,7 @@ from pipeline import process
 from pipeline.commands.console import CONFIG, EX_CONFIG, asking, failed, loaded, progress
 from pipeline.config import Config, Sampling
 from pipeline.configuration.config_file import InvalidConfig, told
-from pipeline.configuration.section_file import load_section, refused
+from pipeline.configuration.section_file import load_section
 from pipeline.operating import told_simulation
 from pipeline.operating.printable import printable
 from processors.sampling.policies import Policies
@@ -127,7 +127,7 @@ def _sampling(path: Path, config: Config) -> Sampling:
         except ValidationError as error:  # rules of all policies together
             rules = [each for details in error.errors() for each in told(details)]
             tree.problems += [tree.problem(path, tree.as_written(path, rule)) for path, rule in rules]
-            raise refused(path, tree) from None
+            raise InvalidConfig(str(path), tree.problems) from None
     except InvalidConfig as error:
         for problem in error.problems:
             failed(f"{path}:{problem}")

@@ -44,10 +44,9 @@ _UNIQUE: tuple[tuple[Key, str, Callable[[Iterable[tuple[int, str]]], Iterator[Br
 class InvalidConfig(ConfigError):
     """A file that cannot be run. `problems` are sorted by line; the text has one line for each."""
 
-    def __init__(self, path: str, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(f"{path}:{problem}" for problem in problems))
-        self.path = path
-        self.problems = list(problems)
+    def __init__(self, path: str, problems: Iterable[Problem]) -> None:
+        self.path, self.problems = path, sorted(problems, key=lambda problem: (problem.line, problem.column))
+        super().__init__("\n".join(f"{path}:{problem}" for problem in self.problems))
 
 
 def load(path: str | Path, environ: Mapping[str, str], missing: Sequence[Key] = ()) -> Config:
@@ -56,13 +55,16 @@ def load(path: str | Path, environ: Mapping[str, str], missing: Sequence[Key] = 
     What is not here need not be below the keys `missing`: something stands there that the key takes.
     Raises InvalidConfig, with all problems.
     """
+    return parse(text_of(Path(path)), str(path), environ, missing)
+
+
+def text_of(path: Path) -> str:
+    """What is in a file. Raises InvalidConfig."""
     try:
-        text = Path(path).read_text("utf-8")
-    except OSError as error:
-        raise InvalidConfig(str(path), [Problem(1, 1, "", f"cannot be read: {error.strerror}")]) from None
-    except UnicodeDecodeError:
-        raise InvalidConfig(str(path), [Problem(1, 1, "", "is not UTF-8")]) from None
-    return parse(text, str(path), environ, missing)
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else "is not UTF-8"
+        raise InvalidConfig(str(path), [Problem(1, 1, "", why)]) from None
 
 
 def parse(text: str, path: str, environ: Mapping[str, str], missing: Sequence[Key] = ()) -> Config:
@@ -78,7 +80,7 @@ def parse(text: str, path: str, environ: Mapping[str, str], missing: Sequence[Ke
             tree.problem(each, "is not on this machine, and nothing can stand for it") for each in tree.stood_in
         ]
     if config is None or tree.problems:
-        raise InvalidConfig(path, sorted(tree.problems, key=lambda problem: (problem.line, problem.column)))
+        raise InvalidConfig(path, tree.problems)
     return config
 
 

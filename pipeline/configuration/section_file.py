@@ -9,8 +9,8 @@ from typing import TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.configuration.config_file import InvalidConfig, hint, told
-from pipeline.configuration.yaml_tree import Problem, Told, Tree, read
+from pipeline.configuration.config_file import InvalidConfig, hint, text_of, told
+from pipeline.configuration.yaml_tree import Told, Tree, read
 from schemas.settings import Section
 
 S = TypeVar("S", bound=Section)
@@ -21,18 +21,13 @@ def load_section(path: Path, model: type[S], environ: Mapping[str, str]) -> tupl
     """The file as `model`, and where everything in it stands. Raises InvalidConfig: file, line, key, rule."""
     found, tree = read_section(path, model, environ)
     if found is None:
-        raise refused(path, tree)
+        raise InvalidConfig(str(path), tree.problems)
     return found, tree
 
 
 def read_section(path: Path, model: type[S], environ: Mapping[str, str]) -> tuple[S | None, Tree]:
     """The same with None for a file that is wrong; why is in the tree. Raises InvalidConfig if it cannot be read."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-        raise InvalidConfig(str(path), [Problem(1, 1, "", f"cannot be read: {why}")]) from None
-    tree = read(text, path.parent, environ)
+    tree = read(text_of(path), path.parent, environ)
     if tree.problems:
         return None, tree
     found, errors = _validated(tree, model)
@@ -46,11 +41,6 @@ def read_section(path: Path, model: type[S], environ: Mapping[str, str]) -> tupl
             meant = hint(details, place, tree, schema)
             tree.problems.append(tree.problem(place, tree.as_written(place, rule, told_of), meant))
     return found, tree
-
-
-def refused(path: Path, tree: Tree) -> InvalidConfig:
-    """The problems of a tree as an error."""
-    return InvalidConfig(str(path), sorted(tree.problems, key=lambda problem: (problem.line, problem.column)))
 
 
 def _validated(tree: Tree, model: type[S]) -> tuple[S | None, list[ErrorDetails]]:

@@ -20,7 +20,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config import Config, Sampling
-from pipeline.configuration.section_file import read_section, refused
+from pipeline.configuration.config_file import InvalidConfig
+from pipeline.configuration.section_file import read_section
 from pipeline.configuration.yaml_tree import Key, Told, Tree
 from pipeline.kafka.raw_reader import redacting
 from processors.redaction import Redactor
@@ -117,7 +118,7 @@ def load_cases(path: Path, config: Config) -> list[Loaded]:
             places = [(("cases", number, *below), rule) for below, rule in error.told]
             tree.problems += [tree.problem(place, tree.as_written(place, rule)) for place, rule in places]
     if tree.problems:
-        raise refused(path, tree)
+        raise InvalidConfig(str(path), tree.problems)
     return loaded
 
 
