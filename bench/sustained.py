@@ -23,7 +23,6 @@ from bench.testbed import Testbed
 from bench.throughput import Counters, Servers, TooSlow, exact
 from bench.throughput_tables import ROLES
 from bench.write import write
-from tests.services import Elasticsearch, Jaeger, Kafka, Prometheus
 
 LAST_SECONDS = 30.0  # of the load, through which the line is drawn
 SLOPE_BAR = 0.01  # of the rate at which records come
@@ -68,13 +67,7 @@ def run(options: Options) -> dict[str, Any]:
     """One minute of load on servers of its own."""
     figures: dict[str, Any] = {"machine": machine(), "options": asdict(options)}
     with ExitStack() as stack:
-        out.print("servers: Kafka, Jaeger, Elasticsearch, Prometheus")
-        servers = Servers(
-            stack.enter_context(Kafka()),
-            stack.enter_context(Jaeger()),
-            stack.enter_context(Elasticsearch()),
-            stack.enter_context(Prometheus()),
-        )
+        servers = Servers.started(stack)
         sections = servers.sections(options.partitions, options.decision_wait, "sustained")
         bed = Testbed(servers.kafka, "sustained", options.raw_partitions, sections)
         try:

@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from bench.load import Load, Written
 from bench.measure import Meter, console, cpu_seconds, keep, machine, native_modules, peak_rss
@@ -134,6 +134,13 @@ class Servers:
     elasticsearch: Elasticsearch
     prometheus: Prometheus
 
+    @classmethod
+    def started(cls, stack: ExitStack) -> Self:
+        """Until the stack ends."""
+        out.print("servers: Kafka, Jaeger, Elasticsearch, Prometheus")
+        enter = stack.enter_context
+        return cls(enter(Kafka()), enter(Jaeger()), enter(Elasticsearch()), enter(Prometheus()))
+
     @property
     def pids(self) -> dict[str, int]:
         """Of each."""
@@ -246,13 +253,7 @@ def run(options: Options) -> dict[str, Any]:
     """All runs on the same servers."""
     figures: dict[str, Any] = {"machine": machine(), "options": asdict(options), "runs": []}
     with ExitStack() as stack:
-        out.print("servers: Kafka, Jaeger, Elasticsearch, Prometheus")
-        servers = Servers(
-            stack.enter_context(Kafka()),
-            stack.enter_context(Jaeger()),
-            stack.enter_context(Elasticsearch()),
-            stack.enter_context(Prometheus()),
-        )
+        servers = Servers.started(stack)
         if options.warm_up_spans:
             out.print("warm-up: the servers' compilers and caches; its figures are thrown away")
             one_run(servers, 0, replace(options, spans=options.warm_up_spans))
@@ -268,22 +269,21 @@ def parsed(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--spans", type=int, default=200_000)
     parser.add_argument("--spans-per-message", type=int, default=200)
     parser.add_argument("--runs", type=int, default=1, help="more than one: medians with extremes (default: 1)")
-    parser.add_argument("--warm-up", type=int, default=50_000, metavar="SPANS", help="run before, not measured")
+    parser.add_argument(
+        "--warm-up", dest="warm_up_spans", type=int, default=50_000, metavar="SPANS", help="run before, not measured"
+    )
     parser.add_argument("--partitions", type=int, default=4, help="of spans and logs (default: 4)")
     parser.add_argument("--raw-partitions", type=int, default=4, help="of each raw topic (default: 4)")
     parser.add_argument("--decision-wait", type=float, default=5.0, help="seconds of stream time (default: 5)")
-    parser.add_argument("--limit", type=float, default=600.0, help="seconds after which a run is given up")
-    given = parser.parse_args(arguments)
-    return Options(
-        spans=given.spans,
-        spans_per_message=given.spans_per_message,
-        runs=given.runs,
-        warm_up_spans=given.warm_up,
-        partitions=given.partitions,
-        raw_partitions=given.raw_partitions,
-        decision_wait=given.decision_wait,
-        limit_seconds=given.limit,
+    parser.add_argument(
+        "--limit",
+        dest="limit_seconds",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="after which a run is given up",
     )
+    return Options(**vars(parser.parse_args(arguments)))
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ out = console()
 class Options:
     """What to measure."""
 
-    partitions: tuple[int, ...]
+    partitions: Sequence[int]
     raw_partitions: int
     spans_per_second: float
     spans_per_message: int
@@ -238,21 +238,17 @@ def parsed(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--spans-per-message", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=30.0, help="measured under load (default: 30)")
     parser.add_argument("--idle-seconds", type=float, default=20.0, help="measured without load (default: 20)")
-    parser.add_argument("--warm-up", type=float, default=20.0, help="seconds of load thrown away first (default: 20)")
+    parser.add_argument(
+        "--warm-up",
+        dest="warm_up_seconds",
+        type=float,
+        default=20.0,
+        metavar="SECONDS",
+        help="of load thrown away first (default: 20)",
+    )
     parser.add_argument("--decision-wait", type=float, default=30.0, help="seconds; idle marks come 10 times in it")
     parser.add_argument("--commit-interval", type=float, default=1.0, help="seconds (default: 1, as configured)")
-    given = parser.parse_args(arguments)
-    return Options(
-        partitions=tuple(given.partitions),
-        raw_partitions=given.raw_partitions,
-        spans_per_second=given.spans_per_second,
-        spans_per_message=given.spans_per_message,
-        seconds=given.seconds,
-        idle_seconds=given.idle_seconds,
-        warm_up_seconds=given.warm_up,
-        decision_wait=given.decision_wait,
-        commit_interval=given.commit_interval,
-    )
+    return Options(**vars(parser.parse_args(arguments)))
 
 
 def main() -> None:

@@ -109,11 +109,18 @@ def run_direct(fetches: list[tuple[int, list[Record]]], window: Window) -> int:
             window.ended("spans", at)
         if at >= burst_at + 1_000:
             burst_at = at
-            while (burst := window.burst()) is not None:
-                kept += len(burst.kept_spans)
-                window.committed(0)
-                if not burst.more:
-                    break
+            kept += forwarded(window)
+    return kept
+
+
+def forwarded(window: Window) -> int:
+    """Kept envelopes of all that the tail can pass now."""
+    kept = 0
+    while (burst := window.burst()) is not None:
+        kept += len(burst.kept_spans)
+        window.committed(0)
+        if not burst.more:
+            break
     return kept
 
 
@@ -125,11 +132,7 @@ def run(records: list[tuple[int, bytes]], window: Window) -> int:
         if at >= burst_at + 1_000:
             burst_at = at
             window.ended("logs", at)
-            while (burst := window.burst()) is not None:
-                kept += len(burst.kept_spans)
-                window.committed(0)
-                if not burst.more:
-                    break
+            kept += forwarded(window)
     return kept
 
 
