@@ -36,19 +36,15 @@ class Sampler(Protocol):
 
     def threshold(self, now: int, key: int, spans: int) -> int:
         """A trace is due at `now` (ms of stream time): the 56-bit threshold at which it is kept."""
-        ...
 
     def take_back(self, key: int) -> None:
         """The trace that was asked about last, and would have been kept, is not: a rate had no room for it."""
-        ...
 
     def state(self) -> list[KeyState]:
         """All of it; `restore` takes it back."""
-        ...
 
     def restore(self, state: Sequence[KeyState]) -> None:
         """Go on from there."""
-        ...
 
 
 class Keyed(Protocol):
@@ -57,11 +53,9 @@ class Keyed(Protocol):
     @property
     def policy(self) -> str:
         """The policy of the configuration."""
-        ...
 
     def sampler(self, partitions: int) -> Sampler:
         """For one partition of N."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

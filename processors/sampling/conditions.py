@@ -22,7 +22,6 @@ class Condition(Protocol):
 
     def code(self, words: int) -> list[int]:
         """The node: kind, size, arguments; bit sets have `words` words."""
-        ...
 
 
 def _within(number: int | None) -> int:

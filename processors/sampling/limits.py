@@ -41,16 +41,13 @@ class Allowance(Protocol):
     @property
     def policy(self) -> str:
         """The policy of the configuration."""
-        ...
 
     @property
     def burst(self) -> int:
         """Spans or bytes of the largest trace that passes."""
-        ...
 
     def limiter(self, partitions: int) -> Limiter:
         """What holds one partition of N to it."""
-        ...
 
 
 class Limiter(Protocol):
@@ -58,15 +55,12 @@ class Limiter(Protocol):
 
     def take(self, now: int, part: int, size: int) -> bool:
         """Whether a trace of `size` spans or bytes that `part` of the policy keeps passes; then it has spent them."""
-        ...
 
     def state(self) -> list[BucketState]:
         """Of its buckets; `restore` takes it back."""
-        ...
 
     def restore(self, state: Sequence[BucketState]) -> None:
         """Go on with the state of as many buckets."""
-        ...
 
 
 @runtime_checkable
@@ -78,7 +72,6 @@ class Shared(Protocol):
 
         This is partition `index`, at stream time `now`.
         """
-        ...
 
 
 @dataclass(slots=True)

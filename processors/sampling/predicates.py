@@ -28,7 +28,6 @@ class Expression(Protocol):
 
     def search(self, text: str, /) -> object | None:
         """Something, if it occurs anywhere in the text."""
-        ...
 
 
 Test = Callable[["AttributeValue"], bool]
