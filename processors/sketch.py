@@ -9,13 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from datasketches import (
-    frequent_items_error_type,
-    frequent_strings_sketch,
-    hll_sketch,
-    hll_union,
-    tgt_hll_type,
-)
+from datasketches import frequent_items_error_type, frequent_strings_sketch, hll_sketch, hll_union, tgt_hll_type
 
 # 2^11 registers of 4 bits: 1 KiB at most, few values far less; a standard error of 1.04 / sqrt(2^11) = 2.3 %.
 LOG2_REGISTERS = 11

@@ -31,14 +31,7 @@ from processors.sampling.decision_log import DECISION_BYTES, DECISION_OVERHEAD, 
 from processors.sampling.forward import Forward, encoded
 from processors.sampling.held import Cursor, Held, Value, size_of
 from processors.sampling.limits import Limits
-from processors.sampling.restore import (
-    LATE_LOG,
-    LATE_SPAN,
-    TRIGGERS,
-    LateError,
-    Outcome,
-    Restoration,
-)
+from processors.sampling.restore import LATE_LOG, LATE_SPAN, TRIGGERS, LateError, Outcome, Restoration
 from processors.sampling.stats import Stat, Stats
 from processors.sampling.trace_table import ERROR, TraceTable
 from processors.sampling.verdicts import Verdicts

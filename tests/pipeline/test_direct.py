@@ -28,17 +28,7 @@ from schemas.errors import ConfigError
 from schemas.ids import trace_key
 from tests.pipeline.kafka import DEADLINE, committed, create
 from tests.pipeline.keyed import Keyed
-from tests.pipeline.stages import (
-    Stages,
-    administration,
-    busy,
-    holds,
-    more_kept,
-    now,
-    partition,
-    refusal,
-    trace_id,
-)
+from tests.pipeline.stages import Stages, administration, busy, holds, more_kept, now, partition, refusal, trace_id
 from tests.services import Kafka, eventually
 
 HOUR = 3_600_000

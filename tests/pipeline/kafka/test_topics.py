@@ -12,16 +12,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from pipeline.config import Config
 from pipeline.kafka import topics as internal
 from pipeline.kafka.admin import connected, partition_counts
-from pipeline.kafka.topics import (
-    Survey,
-    Topics,
-    check,
-    compare,
-    ensure,
-    placed_by_trace,
-    survey,
-    topic_specs,
-)
+from pipeline.kafka.topics import Survey, Topics, check, compare, ensure, placed_by_trace, survey, topic_specs
 from schemas.errors import Unavailable
 from tests.pipeline.configs import MINIMAL, config_for
 from tests.pipeline.kafka import create

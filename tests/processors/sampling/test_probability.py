@@ -11,14 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.sampling.probability import (
-    ALWAYS,
-    NEVER,
-    fnv1a_64,
-    hash_limit_of,
-    salted,
-    threshold_of,
-)
+from processors.sampling.probability import ALWAYS, NEVER, fnv1a_64, hash_limit_of, salted, threshold_of
 from schemas.trace_state import members, randomness_of_id, randomness_of_state
 
 IDS = 100_000
