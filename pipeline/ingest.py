@@ -75,21 +75,23 @@ def group(app: faust.App, config: Config, started: Started, signal: str | None =
 
 def leases(config: Config, started: Started) -> Leases:
     """What makes the leases of this configuration, for one group."""
-    inputs = {item.topic: item for item in config.inputs if item.topic in config.ingested}
-    topics = Topics(config.kafka.prefix)
-    whole = topics.group(ROLE)
-    shares = {topic: DeadLetterShare(ROLE, topic, config.limits.dead_letters) for topic in inputs}
-    since = started.start(config)
-    pace, ingested, known = RawPace(config), Ingested(config.kafka), KnownSeries()
+    shared = _Shared(config, started)
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions
-        source = inputs[partition.topic]
-        other = f"{whole}.{source.signal}" if owner.group_id == whole else whole
-        share = shares[partition.topic]
-        return RawPartition(owner, partition, source, config, topics, since, pace, ingested, other, share, known)
+        return RawPartition(owner, partition, shared)
 
     return lease
+
+
+class _Shared:
+    """What all leases of one configuration have."""
+
+    def __init__(self, config: Config, started: Started) -> None:
+        self.config, self.topics, self.since = config, Topics(config.kafka.prefix), started.start(config)
+        self.inputs = {item.topic: item for item in config.inputs if item.topic in config.ingested}
+        self.shares = {topic: DeadLetterShare(ROLE, topic, config.limits.dead_letters) for topic in self.inputs}
+        self.pace, self.ingested, self.known = RawPace(config), Ingested(config.kafka), KnownSeries()
 
 
 def reloaded(config: Config) -> tuple[object, ...]:
@@ -120,30 +122,19 @@ def _silences(source: Input, config: Config) -> tuple[float, float]:
 class RawPartition(Rounds):
     """One raw partition under one epoch."""
 
-    def __init__(
-        self,
-        owner: Group,
-        partition: TopicPartition,
-        source: Input,
-        config: Config,
-        topics: Topics,
-        since: str,
-        pace: RawPace,
-        ingested: Ingested,
-        other_group: str,
-        share: DeadLetterShare,
-        known: KnownSeries,
-    ) -> None:
+    def __init__(self, owner: Group, partition: TopicPartition, shared: _Shared) -> None:
         super().__init__()
+        config, topics, source = shared.config, shared.topics, shared.inputs[partition.topic]
         self._group, self._partition, self._source = owner, partition, source
-        self._config, self._topics, self._pace, self._ingested = config, topics, pace, ingested
+        self._config, self._topics, self._pace, self._ingested = config, topics, shared.pace, shared.ingested
         self._interval = config.commit_interval(source)
         self._lead = Lead(self._interval)
-        self._share, self._read = share, 0  # records since the last commit
-        self._other_group = other_group  # of the same partition, with or without --signals
-        self._since = since
+        self._share, self._read = shared.shares[partition.topic], 0  # records since the last commit
+        whole = topics.group(ROLE)  # the other group of the same partition is with or without --signals
+        self._other_group = f"{whole}.{source.signal}" if owner.group_id == whole else whole
+        self._since = shared.since
         self._target = {"traces": topics.spans, "logs": topics.logs, "metrics": topics.points}[source.signal]
-        self._processor = processor(partition, source, config, known)
+        self._processor = processor(partition, source, config, shared.known)
         self._committer: Committer = committer(
             config.kafka, owner, topics.transactional_id(ROLE, partition.partition, partition.topic)
         )
