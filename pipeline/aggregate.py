@@ -57,14 +57,13 @@ log = logging.getLogger(__name__)
 
 def leases(config: Config, watch: Watch | None = None) -> Leases:
     """What makes the leases of this configuration."""
-    topics = Topics(config.kafka.prefix)
     counted = config.metrics.span_metrics
     names = span_metric_names(counted.namespace, counted.dimensions, counted.buckets_ms)
     shapes = {names.calls: names.calls_shape, names.duration: names.duration_shape} if counted.enabled else {}
 
     def lease(owner: Group, unit: Hashable, partitions: Collection[TopicPartition]) -> Lease:
         (partition,) = partitions
-        return PointsPartition(owner, partition, config, topics, shapes, watch)
+        return PointsPartition(owner, partition, config, shapes, watch)
 
     return lease
 
@@ -78,25 +77,14 @@ class PointsPartition(Rounds):
     """One partition of points and of samples under one epoch."""
 
     def __init__(
-        self,
-        owner: Group,
-        partition: TopicPartition,
-        config: Config,
-        topics: Topics,
-        shapes: Mapping[str, Shape],
-        watch: Watch | None = None,
+        self, owner: Group, partition: TopicPartition, config: Config, shapes: Mapping[str, Shape], watch: Watch | None
     ) -> None:
         super().__init__()
-        self._watch = watch
-        self._group, self._partition, self._config = owner, partition, config
+        self._group, self._partition, self._config, self._watch = owner, partition, config, watch
+        self._topics = topics = Topics(config.kafka.prefix)
         self._samples = TopicPartition(topics.samples, partition.partition)
-        self._topics = topics
-        self._ticks = Ticks(
-            config.kafka.metric_partitions,
-            int(config.metrics.interval * 1000),
-            limits_of(config.metrics),
-            shapes,
-        )
+        interval = int(config.metrics.interval * 1000)
+        self._ticks = Ticks(config.kafka.metric_partitions, interval, limits_of(config.metrics), shapes)
         self._told = ToldLimits()
         self._committer: Committer = committer(config.kafka, owner, topics.transactional_id(ROLE, partition.partition))
         self._unread: deque[ConsumerRecord] = deque()
