@@ -511,9 +511,10 @@ class Window:
         points = self._metrics.flush() if self._metrics else []
         moved = bool(spans.rows or logs.rows or points or self._log.pending.keys or self._untraced or self._dead)
         read = spans.records or logs.records or self._tail_clock.changed
-        if not (moved or always) and not (read and (final or self._idle_due())):
-            return None
         now = self._tail_clock.now()
+        idle_due = now is not None and (self._last_burst is None or now - self._last_burst >= IDLE_BURST_MS)
+        if not (moved or always) and not (read and (final or idle_due)):
+            return None
         full = self._last_full is None or (now is not None and now - self._last_full >= FULL_CHECKPOINT_MS)
         if full:
             self._last_full = now if now is not None else 0
@@ -548,7 +549,7 @@ class Window:
             points,
             decisions,
             tails,
-            self._load_from(),
+            self._log.load_from(-1 if now is None else now - self._settings.late_horizon, self.held.tails()),
             spans.full or logs.full or bool(self._log.pending.keys),
             stats,
         )
@@ -566,10 +567,6 @@ class Window:
         raws = {*clock.marks, *left_out} if full else clock.changed | (left_out ^ self._left_out)
         clock.changed, self._left_out = set(), left_out
         return {raw: clock.saved(raw) for raw in raws if clock.knows(raw)}
-
-    def _idle_due(self) -> bool:
-        now = self._tail_clock.now()
-        return now is not None and (self._last_burst is None or now - self._last_burst >= IDLE_BURST_MS)
 
     def _pass(self, feed: str, passed: _Passed, is_long: Callable[[], bool]) -> None:
         """Move one tail."""
@@ -672,12 +669,6 @@ class Window:
         now = self._tail_clock.now()
         if now is not None:
             self._verdicts.expire(now, self.held.tails())
-
-    def _load_from(self) -> int | None:
-        """Where a new owner must begin to read the decisions: the last full checkpoint and all live verdicts."""
-        now, tails = self._tail_clock.now(), self.held.tails()
-        horizon = -1 if now is None else now - self._settings.late_horizon
-        return self._log.load_from(horizon, tails)
 
     def _in_order(self, positions: Mapping[str, int]) -> tuple[int, ...]:
         """Positions by feed as a tuple, in the order of the cursors."""
