@@ -7,7 +7,8 @@ import re
 from schemas.settings import without_parameters
 
 # aiohttp names what it would do about TLS, of plain HTTP too: "Cannot connect to host a:80 ssl:default [refused]".
-_USER = re.compile(r"(?<=://)[^/@\s]*@")  # of a proxy: no URL of a configuration may have one
+# Of a proxy: no URL of a configuration may have one. A password that nobody has escaped may have any character.
+_USER = re.compile(r"(?<=://)\S*@")
 _TLS = re.compile(r"^(Cannot connect to (?:host|unix socket) \S+) ssl:(?:<.*?>|\S+)")
 
 

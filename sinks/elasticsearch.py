@@ -41,11 +41,11 @@ from sinks.http import (
     bisect,
     compressed,
     in_short,
-    proxy_of,
     retry_after,
     shortened,
 )
 from sinks.log_document import log_document, log_record, resource_fields, scope_fields
+from sinks.proxies import proxy_of
 from sinks.settings import Sink
 
 DOCUMENTS = {"otel": log_document, "ecs": ecs_document}
@@ -308,10 +308,11 @@ class _Node(AiohttpHttpNode):
     async def perform_request(self, *args: Any, **options: Any) -> Any:  # type: ignore[override]
         """The client's own has no settings for that."""
         if self.session is None:
+            proxy = proxy_of(self.base_url)
             self._create_aiohttp_session()  # if it is called otherwise one day, nothing is sent
             session: Any = self.session
             straight: Any = SimpleNamespace(
-                request=partial(session.request, allow_redirects=False, proxy=proxy_of(self.base_url)),
+                request=partial(session.request, allow_redirects=False, proxy=proxy),
                 close=session.close,
             )
             self.session = straight

@@ -24,7 +24,6 @@ from http.client import responses
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote_plus, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from multidict import CIMultiDict
@@ -32,9 +31,10 @@ from yarl import URL
 
 from schemas.errors import ConfigError
 from schemas.http_client import in_words
-from schemas.settings import REDACTED, is_loopback
+from schemas.settings import REDACTED
 from schemas.tls import trusting
 from sinks.contract import NO_ANSWER, Outcome, Refusal, Unavailable, unheard
+from sinks.proxies import proxy_of
 from sinks.settings import Sink, SinkAuth, is_one_line
 
 USER_AGENT = "tailrace/0.1"
@@ -248,18 +248,6 @@ def _forms(text: str) -> set[str]:
     escaped = html.escape(text)
     go = escaped.replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
     return {text, *quoted, *(each.translate(GO_JSON) for each in quoted), escaped, go}
-
-
-def proxy_of(url: str) -> str | None:
-    """The proxy that the environment names for a URL, as for other programs; None: there is none on the way.
-
-    aiohttp's own `trust_env` would take credentials from ~/.netrc as well, and would ask a proxy for this machine.
-    """
-    server = urlsplit(url)
-    if is_loopback(server.hostname or "") or proxy_bypass(server.netloc):
-        return None
-    proxy = getproxies().get(server.scheme)
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def elsewhere(status: int, headers: Mapping[str, str]) -> str:

@@ -28,8 +28,9 @@ from google.rpc.status_pb2 import Status
 from schemas.errors import ConfigError
 from sinks.contract import Outcome, Unavailable
 from sinks.endpoints import Endpoints
-from sinks.http import USER_AGENT, Rejected, Tls, authorization, proxy_of, shortened
+from sinks.http import USER_AGENT, Rejected, Tls, authorization, shortened
 from sinks.otlp_service import REFUSING, Service
+from sinks.proxies import proxy_of
 from sinks.settings import Sink
 
 DEFAULT_PORT = 4317
@@ -87,9 +88,7 @@ class OverGrpc:
             url = urlsplit(text)
             host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
             target = f"{host}:{url.port or DEFAULT_PORT}"
-            proxy = proxy_of(
-                f"https://{target}"
-            )  # it is tunnelled in any case: as grpc-go has it, and so the Collector
+            proxy = proxy_of(f"https://{target}")  # it is tunnelled in any case: as grpc-go and the Collector have it
             through = ("grpc.http_proxy", proxy) if proxy else ("grpc.enable_http_proxy", 0)
             if url.scheme == "https":
                 channel = grpc.aio.secure_channel(target, _credentials(self._settings), [*options, through])

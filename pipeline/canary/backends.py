@@ -19,7 +19,8 @@ from processors.span_metrics import IDENTITY, span_metric_names
 from schemas.errors import Unavailable
 from schemas.http_client import in_words
 from schemas.tls import trusting
-from sinks.http import authorization, in_short, proxy_of, shortened
+from sinks.http import authorization, in_short, shortened
+from sinks.proxies import proxy_of
 from sinks.settings import sink_kind
 
 ANSWER_LIMIT = 10.0  # seconds of one query

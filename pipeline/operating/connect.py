@@ -41,11 +41,11 @@ from sinks.http import (
     Tls,
     authorization,
     elsewhere,
-    proxy_of,
 )
 from sinks.otlp_http import at
 from sinks.otlp_service import LOGS, TRACES
 from sinks.prometheus import HEADERS, NOTHING
+from sinks.proxies import proxy_of
 from sinks.settings import OTLP_KINDS, Sink, sink_kind
 
 # A broker or sink that needs longer than this is not usable, whatever its own time-outs are.

@@ -22,3 +22,8 @@ async def test_a_server_that_is_not_there_is_no_matter_of_tls(scheme: str, tls: 
     said = in_words(caught.value)
     assert said.startswith(f"Cannot connect to host 127.0.0.1:{port} [")
     assert "ssl" not in said
+
+
+@pytest.mark.parametrize("password", ["s3cret", "s3/cret", "s3#cret", "s3@cret"])
+def test_a_password_is_hidden_whatever_is_in_it(password: str) -> None:
+    assert in_words(aiohttp.InvalidURL(f"http://user:{password}@proxy:3128")) == "http://proxy:3128"

@@ -24,7 +24,7 @@ from pipeline.operating.connect import connect
 from schemas.errors import Unavailable
 from sinks import create
 from sinks.contract import Outcome
-from sinks.http import proxy_of
+from sinks.proxies import proxy_of
 from tests.pipeline.configs import config_for
 from tests.services import Jaeger as JaegerServer
 from tests.services import Prometheus as PrometheusServer
@@ -167,6 +167,39 @@ async def test_a_proxy_that_refuses_is_told_without_its_password(
     assert asked
     assert told
     assert "s3cret" not in told
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://user:s3/cret@proxy:3128",
+        "http://user:12/s3cret@proxy:3128",
+        "http://user:s3#cret@proxy:3128",
+        "user:s3 cret@proxy:3128",
+        "http://user:s3[cret@proxy:3128",
+        "http://user:s3c\u20acret@proxy:3128",
+        "http://user:s3cret@proxy:99999",
+        "http://user:s3cret@proxy..svc:3128",
+        "http://user:s3cret@",
+        "http://us%3Aer:s3cret@proxy:3128",
+    ],
+)
+@pytest.mark.parametrize(
+    ("kind", "settings"), [("jaeger", {}), ("jaeger", {"protocol": "grpc"}), ("elasticsearch", {}), ("prometheus", {})]
+)
+async def test_what_is_no_url_of_a_proxy_is_told_by_its_variable(
+    kind: str, settings: dict[str, Any], proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its password, and the sink tries again: it does not end."""
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(Unavailable, match=r"^HTTPS_PROXY: ") as caught:
+        await sent(kind, "https://there.test", **settings)
+    assert not any(part in str(caught.value) for part in ("user:", "s3", "cret"))
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    config = config_for(f"{HOST}:{free_port()}")
+    config = config.model_copy(update={"sinks": {kind: sink("https://there.test", **settings)}})
+    *_, found = [finding async for finding in connect(config, [f"sink.{kind}"])]
+    assert (found.ok, found.text) == (False, str(caught.value)), "check --connect says the same"
 
 
 @pytest.mark.parametrize(

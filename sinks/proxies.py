@@ -1,0 +1,51 @@
+"""The proxy of the environment between a sink and its destination.
+
+aiohttp's own `trust_env` would take credentials from ~/.netrc as well, and would ask a proxy for this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from yarl import URL
+
+from schemas.errors import Unavailable
+from schemas.settings import is_loopback
+
+NO_URL = "is no URL of a proxy: http://HOST:PORT, with USER:PASSWORD@ before the host if it wants to know who asks"
+_BREAKS = re.compile(r"[/?#\s]")  # ends user and password where it is not escaped
+
+
+def proxy_of(url: str) -> str | None:
+    """The proxy that the environment names for a URL, as for other programs; None: there is none on the way.
+
+    Raises Unavailable where what it names is no URL of a proxy. Its text has the variable and nothing that is in it.
+    """
+    server = urlsplit(url)
+    if is_loopback(server.hostname or "") or proxy_bypass(server.netloc):
+        return None
+    named = getproxies().get(server.scheme)
+    if not named:
+        return None
+    proxy = named if "://" in named else f"http://{named}"
+    if wrong := _wrong(proxy):
+        variable = f"{server.scheme}_proxy"
+        raise Unavailable(f"{variable if variable in os.environ else variable.upper()}: {wrong}")
+    return proxy
+
+
+def _wrong(proxy: str) -> str:
+    """The rule that a proxy's URL breaks; "" if it may be used."""
+    login, _, _ = proxy.partition("://")[2].rpartition("@")
+    if _BREAKS.search(login):
+        return "user and password must be percent-encoded: / is %2F, # is %23, ? is %3F, a space is %20"
+    try:
+        url = URL(proxy)
+        (url.host or "").encode("idna")  # as asyncio has it: labels that are empty or too long are none
+        f"{url.user}:{url.password}".encode("latin1")  # as aiohttp has it
+    except ValueError:  # its words have the password
+        return NO_URL
+    return "" if url.host and ":" not in (url.user or "") else NO_URL
