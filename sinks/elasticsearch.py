@@ -58,6 +58,7 @@ TOO_OLD = "unrecognized parameter"  # of a server before 8.13, whatever is in th
 # Refusals for which an operator, and no document, is to blame: the cluster has as many shards as it may, somebody has
 # closed the index, or it names an ingest pipeline that is not there.
 OF_CLUSTER = frozenset({"validation_exception", "index_closed_exception"})
+FAILED = "fail_processor_exception"  # of a document that an ingest pipeline has been told to fail; its status is 500
 NO_PIPELINE = re.compile(r"pipeline with id \[.*\] does not exist")
 DOCUMENT_BYTES = 400  # about what action, times, ids and verdict take
 
@@ -238,7 +239,8 @@ def outcome(answers: Sequence[Mapping[str, Any]]) -> Outcome:
     """What the answers to the documents of one bulk request say.
 
     Refused is only what is wrong with a document. A missing template (404) or pipeline (400), a full disk (403, 429)
-    and whatever else is wrong with the server mend without it.
+    and whatever else is wrong with the server mend without it. Of what an ingest pipeline throws, with a status of 500,
+    nothing but its `fail` processor says that it is the document: Elasticsearch leaves out that it was a pipeline.
     """
     accepted = conflicts = 0
     refused: list[Refusal] = []
@@ -252,7 +254,7 @@ def outcome(answers: Sequence[Mapping[str, Any]]) -> Outcome:
             accepted += 1
         elif status == CONFLICT:
             conflicts += 1
-        elif status in REFUSING and not _of_cluster(answer.get("error") or {}):
+        elif _of_document(answer):
             refused.append(Refusal(index, _cause(answer), said=_said(answer)))
         else:
             retry.append(index)
@@ -366,18 +368,31 @@ def _serves(installed: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return bool(version > wanted["version"])
 
 
+def _of_document(answer: Mapping[str, Any]) -> bool:
+    """Whether the answer to one document is about it: that to any other would be another one."""
+    errors = _causes(answer)
+    if answer["status"] in REFUSING:
+        return not errors or not _of_cluster(errors[0])
+    return any(error.get("type") == FAILED for error in errors)
+
+
 def _of_cluster(error: Mapping[str, Any]) -> bool:
     """Whether the error of one document would be that of any other."""
     return error.get("type") in OF_CLUSTER or NO_PIPELINE.match(str(error.get("reason"))) is not None
 
 
+def _causes(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The error of one document and what caused it."""
+    causes, error = [], answer.get("error")
+    while isinstance(error, Mapping) and error:
+        causes.append(error)
+        error = error.get("caused_by")
+    return causes
+
+
 def _cause(answer: Mapping[str, Any]) -> str:
     """The error of one document with its innermost cause, which names the field."""
-    error = answer.get("error") or {}
-    parts = []
-    while isinstance(error, Mapping) and error:
-        parts.append(f"{error.get('type')}: {error.get('reason')}")
-        error = error.get("caused_by") or {}
+    parts = [f"{error.get('type')}: {error.get('reason')}" for error in _causes(answer)]
     return shortened(f"{answer['status']} {'; '.join(parts)}")
 
 

@@ -429,6 +429,31 @@ async def test_every_document_has_its_own_answer() -> None:
     assert (outcome.reason, outcome.detail) == ("item_429", "429 es_rejected_execution_exception: why")
 
 
+async def test_a_document_that_a_pipeline_is_told_to_fail_holds_up_no_other() -> None:
+    """As 8.19 answers, which has no processors here; what else a pipeline throws may be mended in it."""
+    failed = {"type": "fail_processor_exception", "reason": "no user"}
+    errors: list[Any] = [
+        failed,
+        {"type": "runtime_exception", "reason": "outer", "caused_by": failed},
+        {"type": "illegal_state_exception", "reason": "Pipeline processor configured for non-existent pipeline [a]"},
+        {"type": "null_pointer_exception", "reason": None},
+        "not an object",
+    ]
+    answers = [created(201), *({"create": {"status": 500, "error": error}} for error in errors)]
+    outcome = await faults(json({"errors": True, "items": answers}), logs=len(answers))
+    assert (outcome.accepted, outcome.retry, outcome.reason) == (1, (3, 4, 5), "item_500")
+    assert [(refusal.index, refusal.detail) for refusal in outcome.refused] == [
+        (1, "500 fail_processor_exception: no user"),
+        (2, "500 runtime_exception: outer; fail_processor_exception: no user"),
+    ]
+
+
+async def test_an_error_in_another_form_ends_nothing() -> None:
+    answer = {"create": {"status": 400, "error": "not an object"}}
+    outcome = await faults(json({"errors": True, "items": [answer]}), logs=1)
+    assert [refusal.detail for refusal in outcome.refused] == ["400"]
+
+
 async def test_what_is_in_the_failure_store_is_refused() -> None:
     """Nobody looks there: it is answered with 201 all the same."""
     stored = {"create": {"status": 201, "_index": ".fs-logs-x", "failure_store": "used"}}
