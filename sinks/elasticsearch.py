@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +33,7 @@ from schemas.otlp_build import logs_data
 from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, SourceRecord
 from sinks.ecs_document import ecs_document
 from sinks.http import (
+    ELASTIC_PRODUCT,
     NO_ELASTICSEARCH,
     REFUSING,
     USER_AGENT,
@@ -46,6 +48,7 @@ from sinks.http import (
 )
 from sinks.log_document import log_document, log_record, resource_fields, scope_fields
 from sinks.proxies import proxy_of
+from sinks.receiver import NOT_ONE
 from sinks.settings import Sink
 
 DOCUMENTS = {"otel": log_document, "ecs": ecs_document}
@@ -60,6 +63,7 @@ TOO_OLD = "unrecognized parameter"  # of a server before 8.13, whatever is in th
 OF_CLUSTER = frozenset({"validation_exception", "index_closed_exception"})
 FAILED = "fail_processor_exception"  # of a document that an ingest pipeline has been told to fail; its status is 500
 NO_PIPELINE = re.compile(r"pipeline with id \[.*\] does not exist")
+IS_IT_ELASTICSEARCH = "is the endpoint that of Elasticsearch, and https:// if it has TLS?"  # a 400 of it names itself
 DOCUMENT_BYTES = 400  # about what action, times, ids and verdict take
 
 
@@ -111,6 +115,7 @@ class Elasticsearch(Destination[LogItem]):
         self._client: AsyncElasticsearch | None = None
         self._former: dict[AsyncElasticsearch, asyncio.Task[None]] = {}  # with what will close each
         self._tls: Tls | None = None
+        self._is_one = False  # it has answered as Elasticsearch does
 
     async def start(self) -> None:
         """Install our index template unless the same or one of a later version is there. Raises Unavailable.
@@ -128,6 +133,7 @@ class Elasticsearch(Destination[LogItem]):
         try:
             if not _serves(await _installed(client, name), wanted):
                 await client.indices.put_index_template(name=name, body=wanted)
+            self._is_one = True
         except ApiError as error:
             what = f"index template {name}: {_text(error)}"
             raise Unavailable(what, retry_after(error.meta.headers, self._clock())) from error
@@ -223,12 +229,17 @@ class Elasticsearch(Destination[LogItem]):
             answer = await client.options(headers=headers).bulk(operations=body, require_data_stream=True)  # type: ignore[arg-type]
         except ApiError as error:
             text = _text(error)
+            product, name = ELASTIC_PRODUCT
+            self._is_one = self._is_one or error.meta.headers.get(product) == name
+            if error.status_code == HTTPStatus.BAD_REQUEST and not self._is_one:
+                return Outcome.retry_all(count, NOT_ONE, f"{text}; {IS_IT_ELASTICSEARCH}")
             if error.status_code in REFUSING and TOO_OLD not in text:
                 return Rejected(text, _said(error.body))
             wait = retry_after(error.meta.headers, self._clock())
             return Outcome.retry_all(count, str(error.status_code), text, wait)
         except (TransportError, SerializationError) as error:
             raise Unavailable(_words(error)) from error
+        self._is_one = True
         statuses = answer.body.get("items", []) if isinstance(answer.body, dict) else []
         if len(statuses) != count:
             return Outcome.retry_all(count, "incomplete", f"{len(statuses)} answers for {count} documents")

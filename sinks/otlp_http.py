@@ -19,9 +19,11 @@ from sinks.contract import Outcome, Unavailable
 from sinks.endpoints import Endpoints
 from sinks.http import AWAY, Answer, HttpClient, Rejected, unsaid
 from sinks.otlp_service import REFUSING, Service
+from sinks.receiver import Receiver, Reply
 from sinks.settings import Sink
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
+IS_IT_OTLP = "is the endpoint that of OTLP/HTTP, and https:// if the server has TLS?"
 
 
 class OverHttp:
@@ -31,6 +33,7 @@ class OverHttp:
         self._endpoints = Endpoints(settings.urls)
         self._gzip = settings.compression != "none"
         self._http = HttpClient(settings)
+        self._receivers: dict[str, Receiver] = {}
 
     async def open(self) -> None:
         """Make the connection pool."""
@@ -43,6 +46,10 @@ class OverHttp:
     async def export(self, service: Service, body: bytes, items: int) -> Outcome | Rejected:
         """Post it to the service's path."""
         server = self._endpoints.current
+        receiver = self._receivers.setdefault(at(server, service.path), Receiver(b"", IS_IT_OTLP))
+        return await receiver.sent(partial(self._post, service, server, items), body, items)
+
+    async def _post(self, service: Service, server: str, items: int, body: bytes) -> Reply:
         try:
             answer = await self._http.post(at(server, service.path), body, {"Content-Type": PROTOBUF}, gzip=self._gzip)
         except Unavailable:
@@ -50,7 +57,11 @@ class OverHttp:
             raise
         if answer.ok:
             shown = partial(unsaid, answer.url)
-            return service.accepted(answer.body, items, shown, json=answer.media_type == JSON)
+            accepted = service.accepted(answer.body, items, shown, json=answer.media_type == JSON)
+            return Reply(answer.status, accepted, True)
+        return Reply(answer.status, self._failure(server, answer, items), answer.media_type == PROTOBUF)
+
+    def _failure(self, server: str, answer: Answer, items: int) -> Outcome | Rejected:
         code, said = _status(answer)
         answer = replace(answer, body=said)
         if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR and code in REFUSING:
@@ -73,7 +84,7 @@ def at(server: str, path: str) -> str:
 
 def _status(answer: Answer) -> tuple[int, bytes]:
     """The code and the words of the Status of an answer; of one without a Status 0 and what it says."""
-    if not answer.headers.get("Content-Type", "").startswith(PROTOBUF):
+    if answer.media_type != PROTOBUF:
         return code_pb2.OK, answer.body
     try:
         status = Status.FromString(answer.body)

@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from itertools import groupby
 
@@ -21,6 +22,7 @@ from schemas.formats.write_request import Slices
 from schemas.sample import PackedChunk, TickFooter, TickHeader, find_record
 from sinks.contract import Coordinates, Destination, Outcome, Request, SourceRecord
 from sinks.http import REFUSING, HttpClient, Rejected
+from sinks.receiver import Receiver, Reply
 from sinks.refused_samples import RefusedSeries, Search
 from sinks.remote_write import defect, write_series
 from sinks.sample_item import SampleItem, write_request
@@ -37,7 +39,6 @@ REFUSING_SAMPLES = REFUSING | {409}  # 409: vmagent's and Thanos' word for a con
 OF_HISTOGRAMS = re.compile(r"native histograms are disabled|histogram(?:'s| has| spans) ")
 
 NOTHING = write_request(())  # which every receiver takes, and stores nothing
-NO_REMOTE_WRITE = "no_remote_write"  # the reason of a retry where something else than a receiver has refused that, too
 
 # A request takes whole slices: it is full to 7/8 at least.
 SLICES_PER_REQUEST = 8
@@ -66,7 +67,7 @@ class Prometheus(Destination[SampleItem]):
         self._http = HttpClient(settings)
         self._ticks: dict[tuple[str, int], _OpenTick] = {}
         self._refused = RefusedSeries(clock)
-        self._receives = False  # it has taken a request, so it is a receiver
+        self._receiver = Receiver(NOTHING, "is the endpoint that of remote write?")
 
     async def start(self) -> None:
         """Nothing to install: the first request shows whether the receiver is there."""
@@ -129,20 +130,10 @@ class Prometheus(Destination[SampleItem]):
         return await Search(request, self._refused, self._post).outcome()
 
     async def _post(self, body: bytes, rows: int) -> Outcome | Rejected:
-        status, outcome = await self._ask(body, rows)
-        if isinstance(outcome, Rejected) and not self._receives:
-            tried, trial = await self._ask(NOTHING, rows)
-            if isinstance(trial, Outcome) and trial.retry:
-                return trial
-            if tried == status:
-                detail = f"{outcome.detail}, also to a request without samples; is the endpoint that of remote write?"
-                return Outcome.retry_all(rows, NO_REMOTE_WRITE, detail)
-        return outcome
+        return await self._receiver.sent(partial(self._ask, rows), body, rows)
 
-    async def _ask(self, body: bytes, rows: int) -> tuple[int, Outcome | Rejected]:
-        """Post it; the status, and what that says of these rows."""
+    async def _ask(self, rows: int, body: bytes) -> Reply:
         answer = await self._http.post(self._url, body, HEADERS)
-        self._receives = self._receives or answer.ok
         if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR and OF_HISTOGRAMS.search(answer.text):
-            return answer.status, answer.rejected
-        return answer.status, self._http.outcome(answer, rows, REFUSING_SAMPLES)
+            return Reply(answer.status, answer.rejected, answer.ok)
+        return Reply(answer.status, self._http.outcome(answer, rows, REFUSING_SAMPLES), answer.ok)

@@ -500,6 +500,19 @@ async def test_a_cluster_without_room_for_another_shard_refuses_no_document() ->
     assert (outcome.retry, [refusal.index for refusal in outcome.refused], outcome.reason) == ((0, 1), [2], "item_400")
 
 
+@pytest.mark.parametrize("itself", [False, True])
+async def test_a_400_of_something_else_refuses_no_document(itself: bool) -> None:
+    """A server of TLS that is asked without, say; what has answered as Elasticsearch is one."""
+    headers = {"X_Elastic_Product": "Elasticsearch"} if itself else {}
+    async with (
+        faulty(status(400, "bad", **headers)) as server,
+        connected(server.url, manage_template=False) as destination,
+    ):
+        outcome = await send(destination, envelope([log("a"), log("b")]))
+    expected = (0, 2, "no_receiver") if not itself else (2, 0, "")
+    assert (len(outcome.refused), len(outcome.retry), outcome.reason) == expected
+
+
 async def test_a_server_that_is_too_old_refuses_no_document() -> None:
     """An operator mends it; until then everything waits."""
     reason = "request [/_bulk] contains unrecognized parameter: [require_data_stream]"

@@ -619,6 +619,25 @@ async def test_another_500_says_nothing_of_the_rows(body: Status | None, kind: s
     assert (outcome.retry, outcome.reason) == ((0,), "500")
 
 
+async def test_a_server_of_tls_that_is_asked_without_refuses_no_row() -> None:
+    """nginx says so, and Go in other words."""
+    plain = status(400, "The plain HTTP request was sent to HTTPS port")
+    async with faulty(*[plain] * 4, status(200)) as server, started(server.url) as destination:
+        for _ in range(2):
+            outcome = await deliver(destination, envelope([span(), span(), span()]))
+            assert (outcome.refused, outcome.retry, outcome.reason) == ((), (0, 1, 2), "no_receiver")
+            assert outcome.detail.startswith("400 The plain HTTP request was sent to HTTPS port")
+        assert (await deliver(destination, envelope([span()]))).accepted == 1
+    assert [bool(seen.body) for seen in server.seen] == [True, False, True, False, True]
+
+
+async def test_a_receiver_that_refuses_the_first_rows_is_asked_once_whether_it_is_one() -> None:
+    async with faulty(status(400, "bad"), status(200), status(400, "bad")) as server:
+        outcome = await send(server.url, envelope([span(), span()]))
+    assert [refusal.index for refusal in outcome.refused] == [0, 1]
+    assert [bool(seen.body) for seen in server.seen] == [True, False, True, True]
+
+
 @pytest.mark.parametrize("code", [400, 503])
 async def test_the_words_of_a_status_are_told_without_its_bytes(code: int) -> None:
     said = Status(code=14, message="too busy").SerializeToString()

@@ -381,7 +381,7 @@ async def test_a_path_at_which_prometheus_refuses_everything_costs_time_and_no_s
 ) -> None:
     records = tick(1, now, counter(fresh(), [(("a",), 1), (("b",), 1)]))
     outcome = await send(f"{prometheus.url}/api/v1/{path}", records)
-    assert (outcome.refused, outcome.retry, outcome.reason) == ((), (0, 1), "no_remote_write")
+    assert (outcome.refused, outcome.retry, outcome.reason) == ((), (0, 1), "no_receiver")
     assert outcome.detail.startswith("400 ")
     assert outcome.detail.endswith("is the endpoint that of remote write?")
 
