@@ -88,7 +88,8 @@ class OverGrpc:
             url = urlsplit(text)
             host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
             target = f"{host}:{url.port or DEFAULT_PORT}"
-            proxy = proxy_of(f"https://{target}")  # it is tunnelled in any case: as grpc-go and the Collector have it
+            # Tunnelled in any case, as grpc-go and the Collector have it. Past another proxy gRPC would go silently.
+            proxy = proxy_of(f"https://{target}", ["http"])
             through = ("grpc.http_proxy", proxy) if proxy else ("grpc.enable_http_proxy", 0)
             if url.scheme == "https":
                 channel = grpc.aio.secure_channel(target, _credentials(self._settings), [*options, through])

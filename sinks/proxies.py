@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -16,13 +17,15 @@ from schemas.errors import Unavailable
 from schemas.settings import is_loopback
 
 NO_URL = "is no URL of a proxy: http://HOST:PORT, with USER:PASSWORD@ before the host if it wants to know who asks"
+SCHEMES = ("http", "https")
 _BREAKS = re.compile(r"[/?#\s]")  # ends user and password where it is not escaped
 
 
-def proxy_of(url: str) -> str | None:
+def proxy_of(url: str, schemes: Sequence[str] = SCHEMES) -> str | None:
     """The proxy that the environment names for a URL, as for other programs; None: there is none on the way.
 
-    Raises Unavailable where what it names is no URL of a proxy. Its text has the variable and nothing that is in it.
+    Raises Unavailable where what it names is no URL of a proxy, or one of another scheme than these. Its text has the
+    variable and nothing that is in it.
     """
     server = urlsplit(url)
     if is_loopback(server.hostname or "") or proxy_bypass(server.netloc):
@@ -30,20 +33,22 @@ def proxy_of(url: str) -> str | None:
     named = getproxies().get(server.scheme)
     if not named:
         return None
-    proxy = named if "://" in named else f"http://{named}"
-    if wrong := _wrong(proxy):
+    scheme, _, rest = named.partition("://") if "://" in named else ("http", "", named)
+    if wrong := _wrong(scheme.lower(), rest, schemes):
         variable = f"{server.scheme}_proxy"
         raise Unavailable(f"{variable if variable in os.environ else variable.upper()}: {wrong}")
-    return proxy
+    return f"{scheme.lower()}://{rest}"
 
 
-def _wrong(proxy: str) -> str:
+def _wrong(scheme: str, rest: str, schemes: Sequence[str]) -> str:
     """The rule that a proxy's URL breaks; "" if it may be used."""
-    login, _, _ = proxy.partition("://")[2].rpartition("@")
+    login, _, _ = rest.rpartition("@")
     if _BREAKS.search(login):
         return "user and password must be percent-encoded: / is %2F, # is %23, ? is %3F, a space is %20"
+    if scheme not in schemes:
+        return f"must begin with {' or '.join(f'{each}://' for each in schemes)} here: no other proxy can be used"
     try:
-        url = URL(proxy)
+        url = URL(f"{scheme}://{rest}")
         (url.host or "").encode("idna")  # as asyncio has it: labels that are empty or too long are none
         f"{url.user}:{url.password}".encode("latin1")  # as aiohttp has it
     except ValueError:  # its words have the password

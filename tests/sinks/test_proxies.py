@@ -222,6 +222,30 @@ async def test_what_no_proxy_has_is_asked_directly(
 
 
 @pytest.mark.parametrize(
+    ("kind", "settings", "scheme", "rule"),
+    [
+        ("jaeger", {}, "socks5", "must begin with http:// or https:// here"),
+        ("elasticsearch", {}, "socks5h", "must begin with http:// or https:// here"),
+        ("prometheus", {}, "ftp", "must begin with http:// or https:// here"),
+        ("jaeger", {"protocol": "grpc"}, "socks5", "must begin with http:// here"),
+        ("jaeger", {"protocol": "grpc"}, "https", "must begin with http:// here"),
+    ],
+)
+async def test_a_proxy_that_cannot_be_used_is_not_gone_past(
+    kind: str, settings: dict[str, Any], scheme: str, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC would ask the server directly; aiohttp would talk HTTP to it."""
+    monkeypatch.setenv("https_proxy", f"{scheme}://user:s3cret@proxy:1080")
+    with pytest.raises(Unavailable, match=f"^https_proxy: {rule}"):
+        await sent(kind, "https://there.test", **settings)
+
+
+def test_the_case_of_a_scheme_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", PROXY.replace("http", "HTTP"))
+    assert proxy_of("https://jaeger", ["http"]) == PROXY
+
+
+@pytest.mark.parametrize(
     ("url", "proxy"),
     [
         ("http://jaeger:4318/v1/traces?a=b", PROXY),
