@@ -15,6 +15,7 @@ from yarl import URL
 
 from schemas.errors import Unavailable
 from schemas.settings import is_loopback
+from sinks.settings import is_host
 
 NO_URL = "is no URL of a proxy: http://HOST:PORT, with USER:PASSWORD@ before the host if it wants to know who asks"
 SCHEMES = ("http", "https")
@@ -49,8 +50,7 @@ def _wrong(scheme: str, rest: str, schemes: Sequence[str]) -> str:
         return f"must begin with {' or '.join(f'{each}://' for each in schemes)} here: no other proxy can be used"
     try:
         url = URL(f"{scheme}://{rest}")
-        (url.host or "").encode("idna")  # as asyncio has it: labels that are empty or too long are none
         f"{url.user}:{url.password}".encode("latin1")  # as aiohttp has it
     except ValueError:  # its words have the password
         return NO_URL
-    return "" if url.host and ":" not in (url.user or "") else NO_URL
+    return "" if url.host and is_host(url.host) and ":" not in (url.user or "") else NO_URL

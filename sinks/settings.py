@@ -248,6 +248,8 @@ def url_rules(text: str, auth: SinkAuth, headers: Mapping[str, str]) -> Iterator
     url = urlsplit(text)
     if not url.hostname:
         yield "has no host"
+    elif not is_host(url.hostname):
+        yield "has a host that is no name: between its dots are 1 to 63 characters"
     try:
         url.port  # noqa: B018 - it is read here
     except ValueError:
@@ -257,6 +259,19 @@ def url_rules(text: str, auth: SinkAuth, headers: Mapping[str, str]) -> Iterator
     sent = [*auth.ways, *(f"headers.{name}" for name in headers if is_secret_name(name))]
     if sent and url.scheme == "http" and not is_loopback(url.hostname or "") and not auth.allow_http:
         yield f"must be https://, since {sent[0]} goes there; auth.allow_http: true sends it in the clear"
+
+
+def is_host(text: str) -> bool:
+    """Whether asyncio can look a name up: with an empty label, or one of more than 63 characters, it fails.
+
+    >>> is_host("jaeger.svc"), is_host("::1"), is_host("jaeger..svc")
+    (True, True, False)
+    """
+    try:
+        text.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def is_one_line(text: str, ascii: bool = True) -> bool:

@@ -262,6 +262,8 @@ def test_sink_names_refused(name: str) -> None:
         ({"endpoint": "localhost:4318"}, "endpoint"),
         ({"endpoint": "http://"}, "endpoint"),
         ({"endpoint": "http://user:pass@a"}, "endpoint"),
+        ({"endpoint": "http://.a"}, "endpoint"),
+        ({"endpoints": ["http://a.", "http://\u00fc..b"]}, "endpoints[1]"),
         ({"endpoint": "https://a", "auth": {"username": "u"}}, "auth"),
         ({"endpoint": "https://a", "auth": {"api_key": "k", "bearer_token": "t"}}, "auth"),
         ({"endpoint": "https://a", "auth": {"bearer_token_file": "/t", "bearer_token": "t"}}, "auth"),

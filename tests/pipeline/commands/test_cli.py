@@ -152,12 +152,16 @@ def test_check_tells_of_endpoints_and_a_canary_that_cannot_work(tmp_path: Path) 
         "jaeger": {"endpoint": "http://jaeger:4318/v1/traces/"},
         "otlp/a": {"endpoint": "http://tempo:99999"},
         "otlp/b": {"endpoint": "http://tempo:x"},
+        "otlp/c": {"endpoint": "http://tempo..svc:4318"},
+        "elasticsearch": {"endpoint": f"http://{'a' * 64}.svc:9200"},
     }
     said = run("check", written(tmp_path, MINIMAL | {"sinks": sinks})).stderr
     for text in (
         "sinks.jaeger.endpoint: is a base URL",
         "sinks.otlp/a.endpoint: has no port between 0 and 65535",
         "sinks.otlp/b.endpoint: has no port between 0 and 65535",
+        "sinks.otlp/c.endpoint: has a host that is no name: between its dots are 1 to 63 characters",
+        "sinks.elasticsearch.endpoint: has a host that is no name",
     ):
         assert text in said
     canary = {"jaeger": {"endpoint": "http://jaeger:16686"}}
