@@ -42,8 +42,8 @@ TOO_LARGE = re.compile(r"larger than max|exceeds (the )?maximum|length too large
 OF_SIZE = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE)
 # What gRPC makes of the answer of a proxy that is no gRPC: 413 and 422 are in sinks/http.py's REFUSING as well.
 OF_PROXY = re.compile(r"status(?: code)?:? *(?:413|422)\b")
-# The client's own INTERNAL for a stream that was cut, or for an answer that it cannot read: no answer.
-CUT = re.compile(r"RST_STREAM|Compression bit set but no encoding configured")
+# The client's own word, often INTERNAL, for a stream that was cut, or for an answer that it cannot read: no answer.
+CUT = re.compile(r"^Stream removed \(|RST_STREAM|Compression bit set but no encoding configured")
 # The client's own INTERNAL for a page or a word of HTTP from what is in front of the server: no gRPC server says that.
 OF_HTTP = re.compile(r"Received http2 header with status: 400\b")
 DETAILS = "grpc-status-details-bin"

@@ -479,6 +479,13 @@ async def test_an_answer_that_the_client_cannot_read_refuses_no_row() -> None:
             await send(url, envelope([span(), span()]), protocol="grpc")
 
 
+async def test_a_status_that_the_client_cannot_read_refuses_no_row() -> None:
+    """So does what is no HTTP/2."""
+    async with proxy_of_http2(*GRPC, ("grpc-status", "abc")) as url:
+        with pytest.raises(Unavailable, match="INTERNAL Stream removed"):
+            await send(url, envelope([span(), span()]), protocol="grpc")
+
+
 async def test_a_request_that_is_refused_as_a_whole_is_told_at_once() -> None:
     told: list[tuple[str, int]] = []
     async with (
