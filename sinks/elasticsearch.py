@@ -13,7 +13,7 @@ import importlib.resources
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from http import HTTPStatus
@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-from elastic_transport import AiohttpHttpNode, NdjsonSerializer, SerializationError, TransportError
+from elastic_transport import AiohttpHttpNode, HttpHeaders, NdjsonSerializer, SerializationError, TransportError
 from elasticsearch import ApiError, AsyncElasticsearch, UnsupportedProductError
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
@@ -329,7 +329,18 @@ class _Node(AiohttpHttpNode):
                 close=session.close,
             )
             self.session = straight
-        return await super().perform_request(*args, **options)
+        answer: Any = await super().perform_request(*args, **options)
+        return answer if answer.meta.status < HTTPStatus.BAD_REQUEST else _readable(answer)
+
+
+def _readable(error: Any) -> Any:
+    """With a body that is text if it is no JSON, whatever it says: one that cannot be read would hide its status."""
+    meta, body, kind = error.meta, error.body, "application/json"
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        body, kind = body.decode("utf-8", "replace").encode(), "text/plain"
+    return error._replace(meta=replace(meta, headers=HttpHeaders({**meta.headers, "content-type": kind})), body=body)
 
 
 def _client(settings: Sink, tls: Tls | None) -> AsyncElasticsearch:

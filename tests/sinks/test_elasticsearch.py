@@ -513,6 +513,30 @@ async def test_a_400_of_something_else_refuses_no_document(itself: bool) -> None
     assert (len(outcome.refused), len(outcome.retry), outcome.reason) == expected
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "told"),
+    [
+        ("application/json", b'{"errors":', '{"errors":'),
+        ("application/json", b"", "Request Entity Too Large"),
+        ("application/octet-stream", b"\xff\xfe", "\ufffd\ufffd"),
+        ("application/problem+json", b'{"a":1}', "{'a': 1}"),
+        ("text/plain", "zu groß".encode("latin-1"), "zu gro\ufffd"),
+    ],
+)
+async def test_a_proxy_whose_words_cannot_be_read_is_believed_by_its_status(kind: str, said: bytes, told: str) -> None:
+    """What is too large for it is halved, and it is waited for as it asks."""
+
+    def reply(code: int) -> Reply:
+        headers = {"Content-Type": kind, "Retry-After": "4"}
+        return lambda request, body: web.Response(status=code, body=said, headers=headers)
+
+    items = json({"items": [created(201)]})
+    outcome = await faults(reply(413), items, reply(413), logs=2)
+    assert (outcome.accepted, [refusal.detail for refusal in outcome.refused]) == (1, [f"413 {told}"])
+    outcome = await faults(reply(503), logs=2)
+    assert (outcome.retry, outcome.retry_after, outcome.reason) == ((0, 1), 4.0, "503")
+
+
 async def test_a_server_that_is_too_old_refuses_no_document() -> None:
     """An operator mends it; until then everything waits."""
     reason = "request [/_bulk] contains unrecognized parameter: [require_data_stream]"
