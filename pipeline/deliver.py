@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
@@ -27,7 +28,7 @@ from pipeline.kafka.lease import Lease
 from pipeline.kafka.security import client_kwargs
 from pipeline.kafka.topics import Topics
 from pipeline.roles import sources
-from pipeline.sending.delivery import Delivery
+from pipeline.sending.delivery import SAID_CHARACTERS, Delivery
 from pipeline.sending.offsets import Offsets
 from pipeline.sending.settled import Settled
 from pipeline.sending.settlement import STANDS, Account
@@ -42,7 +43,10 @@ UNREAD_LIMIT = 8 << 20  # bytes of one partition that may wait to be encoded bef
 UNREAD_TOTAL = 128 << 20  # of all partitions of a sink
 ANSWERS_LIMIT = 1.5  # seconds that a partition which may move waits for answers: half of consume.PAUSE_LIMIT
 TELL_EVERY = 1.0  # seconds between two looks at what stands
+WARN_EVERY = 10.0  # seconds between two lines of what a destination says of what it takes
 LAST_ANSWERS = 5.0  # seconds that a worker which stops waits for requests under way: less than a session
+
+log = logging.getLogger(__name__)
 
 
 def group(app: faust.App, config: Config, name: str) -> Group:
@@ -79,6 +83,7 @@ class Outlet:
         self._delivery: Delivery | None = None
         self.users = 0  # partitions that are held
         self._lock = asyncio.Lock()
+        self._warned = float("-inf")
 
     async def enter(self) -> Delivery:
         """One partition more. Waits for the destination for as long as it takes."""
@@ -86,6 +91,7 @@ class Outlet:
             if self._delivery is None:
                 settings = self._config.sinks[self._name]
                 destination = create(self._name, settings, self._config.sampling.compat == "none")
+                destination.warned = self._warn
                 bury, share = self._dead_letters.write, self._share
                 confirmed = self.offsets.confirmed
                 delivery = Delivery(self._name, destination, settings, bury, share, self._turns, confirmed)
@@ -126,6 +132,13 @@ class Outlet:
             if any(seconds >= STANDS for _, seconds in stood):
                 self.offsets.changed()  # the next owner is told since when
             await asyncio.sleep(TELL_EVERY)
+
+    def _warn(self, said: str) -> None:
+        if (now := time.monotonic()) - self._warned >= WARN_EVERY:
+            self._warned = now
+            endpoint = ", ".join(self._config.sinks[self._name].servers)
+            extra = {"sink": self._name, "endpoint": endpoint, "answer": said[:SAID_CHARACTERS]}
+            log.warning("sink accepts everything, with a warning", extra=extra)
 
     def _tell(self, stood: Iterable[tuple[str, float]]) -> None:
         longest = dict.fromkeys(self._topics, 0.0)

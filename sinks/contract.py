@@ -168,11 +168,13 @@ class Outcome:
 class Destination(ABC, Generic[I]):
     """One destination.
 
-    A lane has at most `requests_per_lane` requests under way; with one, its items arrive in order.
+    A lane has at most `requests_per_lane` requests under way; with one, its items arrive in order. `warned` is told
+    what it says of rows that it has accepted all the same.
     """
 
     lanes: int = 1
     requests_per_lane: int = 4
+    warned: Callable[[str], None] = staticmethod(lambda said: None)
 
     @abstractmethod
     async def start(self) -> None:

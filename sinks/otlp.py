@@ -54,6 +54,9 @@ class Otlp(Destination[RowItem]):
 
         async def attempt(items: Sequence[RowItem]) -> Outcome | Rejected:
             body = request.body if len(items) == len(request.items) else export_request(items)
-            return await self._transport.export(service, body, len(items))
+            outcome = await self._transport.export(service, body, len(items))
+            if isinstance(outcome, Outcome) and outcome.accepted == len(items) and outcome.detail:
+                self.warned(outcome.detail)
+            return outcome
 
         return await bisect(request.items, attempt, request.rejected)

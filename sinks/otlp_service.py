@@ -44,7 +44,7 @@ class Service:
         Of a partial success only the number is told, not which rows were rejected: all become dead letters, so that
         those are among them, and the number counts as refused. A body that is not protobuf (`json`: JSON, in which some
         answer whatever they were asked in) rejects none; of one that was cut, because its text is so long, nobody knows
-        the number, so it is all.
+        the number, so it is all. A text about none that is rejected is a warning: the `detail`.
         """
         try:
             partial = self._read(answer, json).partial_success
@@ -54,10 +54,9 @@ class Service:
                 return Outcome(accepted=items)
             text = f"partial success: nobody knows of how many of {items} {self.rows}, the answer was too long"
             return Outcome(0, refused=tuple(Refusal(index, text, said=text) for index in range(items)))
-        rejected = min(getattr(partial, self.rejected), items)
+        rejected, said = min(getattr(partial, self.rejected), items), shown(partial.error_message)
         if rejected <= 0:
-            return Outcome(accepted=items)
-        said = shown(partial.error_message)
+            return Outcome(accepted=items, detail=said)
         text = f"partial success: {rejected} of {items} {self.rows} rejected: {shortened(said)}"
         refused = tuple(Refusal(index, text, said=said) for index in range(items))
         return Outcome(items - rejected, refused=refused)

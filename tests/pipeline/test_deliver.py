@@ -19,6 +19,10 @@ import yaml
 from aiohttp import web
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import CommitFailedError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
@@ -278,6 +282,21 @@ async def test_a_signal_that_is_stuck_shows_while_the_other_one_is_delivered(kaf
             await eventually(shows, DEADLINE, "the logs are said to be stuck")
             assert (stuck(t.kept_spans), stuck(t.untraced_logs)) == (0, 0)
         assert stuck(t.kept_logs) == 0  # the next owner's to show
+
+
+async def test_a_destination_that_warns_of_every_request_is_heard_now_and_then(
+    kafka: Kafka, caplog: pytest.LogCaptureFixture
+) -> None:
+    warning = ExportTraceServiceResponse(partial_success=ExportTracePartialSuccess(error_message="old protocol"))
+    message = warning.SerializeToString()
+    async with faulty.faulty(lambda request, body: web.Response(body=message)) as server:
+        setup = await Setup(kafka, {"jaeger": {"endpoint": server.url, "batch": {"max_items": 1}}}).create()
+        await setup.write(setup.topics.kept_spans, [envelope([span()], [KEPT]).encode() for _ in range(4)])
+        async with running(setup.config, ["sink.jaeger"]):
+            await setup.delivered("sink.jaeger", setup.topics.kept_spans)
+    assert len(server.seen) == 4
+    (told,) = [r.__dict__ for r in caplog.records if r.name == "pipeline.deliver"]
+    assert (told["sink"], told["endpoint"], told["answer"]) == ("jaeger", server.url, "old protocol")
 
 
 async def test_how_long_a_sink_is_stuck_goes_on_with_the_next_worker(kafka: Kafka) -> None:

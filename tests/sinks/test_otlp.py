@@ -347,8 +347,11 @@ async def test_a_partial_success_that_repeats_a_parameter_of_the_url_is_read_all
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_a_partial_success_that_rejects_nothing_is_a_warning(protocol: Protocol) -> None:
-    async with answering(protocol, partial(0)) as endpoint:
-        assert await send(endpoint, envelope([span()]), protocol=protocol) == Outcome(accepted=1)
+    told: list[str] = []
+    async with answering(protocol, partial(0)) as endpoint, started(endpoint, protocol=protocol) as destination:
+        destination.warned = told.append
+        outcome = await deliver(destination, envelope([span(), span()]))
+    assert (outcome.accepted, outcome.refused, outcome.retry, told) == (2, (), (), ["full"])
 
 
 def test_logs_have_their_own_partial_success() -> None:
