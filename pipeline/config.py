@@ -474,8 +474,8 @@ class Config(Section):
         "always",
         description="never: `sample` reads the raw topics itself and there is no `ingest` between (but for metrics). "
         "One topic of traces and at most one of logs, both otlp_proto and with `kafka.partitions` partitions, keyed by "
-        "trace id (docs/how-to/keyed-topics.md); or with `kafka.partitions: 1`, keyed or not, all of whose partitions "
-        "one worker reads (docs/how-to/one-worker.md).",
+        "trace id; or with `kafka.partitions: 1`, keyed or not, all of whose partitions one worker reads "
+        "(docs/how-to/without-ingest.md).",
     )
     inputs: list[Input] = Field(min_length=1, description="The raw topics.")
     sampling: Sampling = Field(description="When and how whole traces are decided.")

@@ -236,7 +236,7 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         (),
         "With `regroup: never`, of one in 1,024 trace ids: those found on two partitions. Their producers do not key "
-        "by trace id (docs/how-to/keyed-topics.md).",
+        "by trace id (docs/how-to/without-ingest.md).",
     ),
     Metric("tailrace_series_active", "gauge", ("metric",), "Live Prometheus series."),
     Metric("tailrace_series_budget", "gauge", ("metric",), "Series that the metric may have."),

@@ -39,10 +39,8 @@ MORE_THAN_RESTART: dict[Key, str] = {
         "kafka",
         "prefix",
     ): "changed, which takes other topics: the old ones must be emptied by workers with the old prefix "
-    "(docs/how-to/keyed-topics.md#changing-between-the-two-ways)",
-    (
-        "regroup",
-    ): "changed, which needs another kafka.prefix (docs/how-to/keyed-topics.md#changing-between-the-two-ways)",
+    "(docs/how-to/without-ingest.md#changing-over)",
+    ("regroup",): "changed, which needs another kafka.prefix (docs/how-to/without-ingest.md#changing-over)",
 }
 """What a worker that restarts would refuse, or what would leave something behind."""
 

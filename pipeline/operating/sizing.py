@@ -108,7 +108,7 @@ def size(
     """What this load takes, by these measurements: of these roles, or of all that were measured.
 
     Without `regroup` ingest reads metrics alone, and there are no topics of regrouped spans and logs. `alone`: one
-    worker of `sample` reads everything (docs/how-to/one-worker.md).
+    worker of `sample` reads everything (docs/how-to/without-ingest.md).
     """
     cores = {role: _cores(role, load, known, not regroup or alone) for role in known.below("cpu")}
     beside = known.below("second")
@@ -223,16 +223,16 @@ def lines(
         yield ""
     elif found.alone:
         yield "sample: one worker is too few for this load. Several share it with regroup: always, or with more"
-        yield "partitions and keyed producers (docs/how-to/one-worker.md)."
+        yield "partitions and keyed producers (docs/how-to/without-ingest.md)."
         yield ""
     elif found.one_worker and needs_ingest:
-        yield "One worker of sample is enough, but not without ingest (docs/how-to/one-worker.md):"
+        yield "One worker of sample is enough, but not without ingest (docs/how-to/without-ingest.md):"
         yield from (f"    {reason}" for reason in needs_ingest)
         yield ""
     elif found.one_worker and any(role.name == "ingest" and role.busy is not None for role in found.roles):
         left = "ingest reads metrics alone" if metrics else "there is no ingest"
         yield f"One worker of sample is enough: with kafka.partitions: 1 and regroup: never {left},"
-        yield "and producers need no keys (docs/how-to/one-worker.md)."
+        yield "and producers need no keys (docs/how-to/without-ingest.md)."
         yield ""
     yield f"added Kafka bytes per raw byte       {found.kafka_bytes_per_raw_byte:.2f}   (before replication)"
     yield f"added Kafka bytes per second         {_binary(found.kafka_bytes_per_second)}   (likewise)"

@@ -71,7 +71,7 @@ async def test_traces_of_a_keying_collector_are_whole(kafka: Kafka, tmp_path: Pa
 
 def keying() -> dict[str, bool]:
     """What the how-to tells a Collector beyond the shipped configuration."""
-    (text,) = blocks(ROOT / "docs" / "how-to" / "keyed-topics.md", "yaml")
+    _, text = blocks(ROOT / "docs" / "how-to" / "without-ingest.md", "yaml")
     exporter = yaml.safe_load(text)["exporters"]["kafka"]
     return {key: value for key, value in exporter.items() if key.startswith("partition_")}
 
