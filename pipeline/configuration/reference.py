@@ -5,6 +5,7 @@ A test compares the files with what this module gives, so a key or a metric with
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -62,6 +63,8 @@ _REASONS = """\
 The label `reason` of drops and dead letters. What is dropped unintentionally has its bytes in the dead-letter queue,
 but for `retention`: Kafka had deleted it before it was read."""
 _DURATION = typing.get_args(Duration)[1:]
+_EXPLAINED = re.compile(r"stream time|holds the clock|(?<=new )mark\b")
+_EXPLANATION = "../explanation/two-cursors.md#whose-clock"
 
 
 def configuration() -> str:
@@ -164,11 +167,16 @@ def _clock(seconds: float) -> str:
 
 
 def _paragraph(text: str) -> str:
-    return "\n".join(line.strip() for line in text.strip().splitlines())
+    return _linked("\n".join(line.strip() for line in text.strip().splitlines()))
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return _linked(" ".join(text.split()).replace("|", "\\|"))
+
+
+def _linked(text: str) -> str:
+    """Words that a page explains lead to it, wherever a reader meets them."""
+    return _EXPLAINED.sub(rf"[\g<0>]({_EXPLANATION})", text)
 
 
 PAGES = {"configuration.md": configuration, "metrics.md": metrics, "tailrace.schema.json": editor_schema.text}

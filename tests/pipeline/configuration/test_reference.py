@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -25,6 +26,12 @@ def test_every_key_and_metric_is_there() -> None:
     for key in ("`kafka.security`", "`sampling.policies[].and`", "`sinks.NAME.batch`", "`and_sub_policy`"):
         assert key in text
     assert all(f"`{metric.name}`" in reference.metrics() for metric in METRICS)
+
+
+def test_words_of_the_clock_lead_to_their_explanation() -> None:
+    text = reference.configuration()
+    assert "in [stream time](../explanation/two-cursors.md#whose-clock)" in text
+    assert re.findall(r"(?<!\[)(?:stream time|holds the clock)|new mark", text) == []
 
 
 def test_no_default_is_a_secret_or_a_python_value() -> None:
