@@ -2,8 +2,8 @@
 
 Every type of policy has its turn as the first of a configuration; others stand beside it and inside of it. Values of
 attributes are drawn around what the policies ask for: equal to it, next to it, empty, missing, or of another type. Left
-out is only what docs/reference/policies.md names as different by design: limits that run short (theirs go by the wall
-clock), timestamps of 0, arrays and maps, and upper latency bounds that a partial trace would meet.
+out is only what docs/how-to/run-beside-your-collector.md names as different by design: limits that run short (theirs go
+by the wall clock), timestamps of 0, arrays and maps, and upper latency bounds that a partial trace would meet.
 """
 
 from __future__ import annotations
