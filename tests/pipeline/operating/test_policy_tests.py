@@ -236,3 +236,26 @@ def test_the_example_in_the_how_to_passes(tmp_path: Path) -> None:
         cli, ["test", "--config", str(tmp_path / "tailrace.yaml"), str(tmp_path / "cases.yaml")]
     )
     assert (result.exit_code, result.output) == (0, "✓ a failed payment is kept\n1 case, 0 failed\n")
+
+
+def of_service(service: str, number: int, status: int) -> dict[str, Any]:
+    """A span of 300 ms with its resource."""
+    (found,) = spans(status)["resourceSpans"]
+    times = {"startTimeUnixNano": "1764104400000000000", "endTimeUnixNano": "1764104400300000000"}
+    found["scopeSpans"][0]["spans"][0] |= {"spanId": f"{number:016x}"} | times
+    return found | {"resource": {"attributes": [{"key": "service.name", "value": {"stringValue": service}}]}}
+
+
+def test_of_the_how_to_different_spans_meet_an_and_and_one_alone_a_condition(tmp_path: Path) -> None:
+    (text,) = [text for text in blocks(ROOT / "docs" / "how-to" / "write-a-policy.md", "yaml") if "ottl" in text]
+    config = tmp_path / "tailrace.yaml"
+    config.write_text(text)
+    kept = {"verdict": "kept", "policy": "slow-checkout"}
+    failed_elsewhere = {"resourceSpans": [of_service("checkout", 1, 0), of_service("cart", 2, 2)]}
+    failed_itself = {"resourceSpans": [of_service("checkout", 1, 2), of_service("cart", 2, 0)]}
+    result = run(
+        config,
+        {"name": "elsewhere", "spans": failed_elsewhere, "expect": kept | {"votes": ["slow-checkout"]}},
+        {"name": "itself", "spans": failed_itself, "expect": kept | {"votes": ["slow-checkout", "checkout-failed"]}},
+    )
+    assert result.exit_code == 0, result.output
