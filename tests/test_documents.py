@@ -21,11 +21,13 @@ from pipeline.roles import diagram
 from pipeline.telemetry import METRICS
 from tests.deploy.promql import known_metrics
 from tests.repository import ROOT, blocks, committed
+from tests.services.recipes import RECIPES
 
 PAGES = committed("*.md")
 ANY_BLOCK = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 COMMAND_IN_A_LINE = re.compile(r"`(tailrace\s[a-z][^`]*)`")
 METRIC = re.compile(r"\btailrace_[a-z_]*[a-z](?![\w*])")
+SERVER = re.compile(r"\$SERVERS/([\w.-]+)")
 LINES_OF_THE_FIRST_CONFIGURATION = 10
 FEWEST_LINES_OF_THE_README = 30
 
@@ -144,6 +146,13 @@ def test_commands_in_documents_exist(page: Path) -> None:
 def test_metrics_in_documents_exist(page: Path) -> None:
     named = set(METRIC.findall(page.read_text(encoding="utf-8")))
     assert named <= known_metrics() | {metric.name for metric in METRICS}
+
+
+def test_servers_that_documents_start_are_those_that_are_built() -> None:
+    """Folders of `python -m tests.services.install`, which have the version in their names."""
+    named = {name for page in PAGES for name in SERVER.findall(page.read_text(encoding="utf-8"))}
+    assert named
+    assert named <= {f"{recipe.name}-{recipe.version}" for recipe in RECIPES.values()}
 
 
 def every_command(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
