@@ -96,6 +96,14 @@ def test_every_place_names_a_table_and_performance_leads_to_all_results() -> Non
     assert {name: places[name] for name in own} == dict.fromkeys(own, 1)
 
 
+def test_the_figures_in_short_are_those_of_the_goals() -> None:
+    text = (DOCS / "performance.md").read_text(encoding="utf-8")
+    short, _, after = text.partition("\n## In short\n")[2].partition("\n## Goals\n")
+    figures = re.compile(r"\d+\.\d×")
+    assert figures.findall(short)
+    assert set(figures.findall(short)) <= set(figures.findall(after.partition("<!-- end of bench: bars -->")[0]))
+
+
 def test_the_constants_of_size_are_those_of_the_committed_results() -> None:
     results = (json.loads(_at_head(f"bench/results/{name}.json") or "{}") for name in sizing.RESULTS)
     assert _at_head("pipeline/operating/measured.json") == sizing.text(*results), "run `python -m bench.report`"
