@@ -33,6 +33,7 @@ from pipeline.sending.offsets import Offsets
 from pipeline.sending.settled import Settled
 from pipeline.sending.settlement import STANDS, Account
 from pipeline.watching.dead_letter_share import NEVER, DeadLetterShare
+from pipeline.watching.seldom import Seldom
 from schemas.dead_letter import OTLP, DeadLetter
 from schemas.errors import Retryable
 from schemas.kafka_client import let_go
@@ -83,7 +84,7 @@ class Outlet:
         self._delivery: Delivery | None = None
         self.users = 0  # partitions that are held
         self._lock = asyncio.Lock()
-        self._warned = float("-inf")
+        self._warnings = Seldom(WARN_EVERY)
 
     async def enter(self) -> Delivery:
         """One partition more. Waits for the destination for as long as it takes."""
@@ -134,8 +135,7 @@ class Outlet:
             await asyncio.sleep(TELL_EVERY)
 
     def _warn(self, said: str) -> None:
-        if (now := time.monotonic()) - self._warned >= WARN_EVERY:
-            self._warned = now
+        if self._warnings.due(time.monotonic()):
             endpoint = ", ".join(self._config.sinks[self._name].servers)
             extra = {"sink": self._name, "endpoint": endpoint, "answer": said[:SAID_CHARACTERS]}
             log.warning("sink accepts everything, with a warning", extra=extra)
