@@ -240,7 +240,7 @@ def test_the_example_in_the_how_to_passes(tmp_path: Path) -> None:
 
 def of_service(service: str, number: int, status: int) -> dict[str, Any]:
     """A span of 300 ms with its resource."""
-    (found,) = spans(status)["resourceSpans"]
+    found: dict[str, Any] = spans(status)["resourceSpans"][0]
     times = {"startTimeUnixNano": "1764104400000000000", "endTimeUnixNano": "1764104400300000000"}
     found["scopeSpans"][0]["spans"][0] |= {"spanId": f"{number:016x}"} | times
     return found | {"resource": {"attributes": [{"key": "service.name", "value": {"stringValue": service}}]}}
