@@ -149,9 +149,9 @@ def _observe_sending(stamps: Stamps) -> None:
         queued[id(account), record.offset + 1] = (record.partition, record.offset, now())
         await add(self, account, record)
 
-    async def stamped_send(self: delivery.Delivery, entries: Any, repeated: bool) -> Any:
+    async def stamped_send(self: delivery.Delivery, entries: Any, *how: Any) -> Any:
         began = now()
-        outcome = await send(self, entries, repeated)
+        outcome = await send(self, entries, *how)
         ended = now()
         records = set()
         for entry in entries:

@@ -105,6 +105,7 @@ def unheard(said: str, refused: int) -> None:
 class Request(Generic[I]):
     """Items in the form their destination takes. `repeated`: sent before, and its answer may have been lost.
 
+    `parts` are the rows of each part that is attempted on its own, in order, as in an earlier outcome; () for a whole.
     `rejected` is told of each answer that refuses it, or a part of it, as a whole: what the destination said, and how
     many of its rows stand refused so far. To find those takes long where the destination is slow.
     """
@@ -112,6 +113,7 @@ class Request(Generic[I]):
     items: Sequence[I]
     body: bytes
     repeated: bool = False
+    parts: Sequence[int] = ()
     rejected: Callable[[str, int], None] = unheard
 
 
@@ -120,10 +122,11 @@ class Outcome:
     """What became of the rows of one request, which are counted through its items.
 
     `retry` are the indices to send again, for `reason` (a status or an error; a label of bounded cardinality),
-    not before `retry_after` seconds, None when the destination named no time; `detail` is for the log. Rows
-    that `retry` does not name are settled: `accepted` and `already_delivered` of them are counted as such, the
-    others as refused. `refused` is what the dead-letter queue gets: more than were refused when the destination
-    told how many but not which.
+    not before `retry_after` seconds, None when the destination named no time; `detail` is for the log. `parts`: so
+    many of them, in order, are to be attempted on their own, for the request was being halved; () all together (so is
+    what was added up). Rows that `retry` does not name are settled: `accepted` and `already_delivered` of them are
+    counted as such, the others as refused. `refused` is what the dead-letter queue gets: more than were refused when
+    the destination told how many but not which.
     """
 
     accepted: int = 0
@@ -133,6 +136,7 @@ class Outcome:
     retry_after: float | None = None
     reason: str = ""
     detail: str = ""
+    parts: tuple[int, ...] = ()
 
     @classmethod
     def retry_all(cls, rows: int, reason: str, detail: str, retry_after: float | None = None) -> Outcome:

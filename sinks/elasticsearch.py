@@ -215,7 +215,7 @@ class Elasticsearch(Destination[LogItem]):
             part = request if len(items) == len(request.items) else self.request(items)
             return await self._bulk(part)
 
-        return await bisect(request.items, attempt, request.rejected)
+        return await bisect(request, request.items, attempt)
 
     async def _bulk(self, request: Request[LogItem]) -> Outcome | Rejected:
         if self._client is None:

@@ -19,10 +19,11 @@ import ssl
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import responses
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote_plus, urlsplit
 
 import aiohttp
@@ -33,7 +34,7 @@ from schemas.errors import ConfigError
 from schemas.http_client import in_words
 from schemas.settings import REDACTED
 from schemas.tls import trusting
-from sinks.contract import NO_ANSWER, Outcome, Refusal, Unavailable, unheard
+from sinks.contract import NO_ANSWER, Outcome, Refusal, Request, Unavailable
 from sinks.proxies import proxy_of
 from sinks.settings import Sink, SinkAuth, is_one_line
 
@@ -190,22 +191,19 @@ class HttpClient:
 
 
 async def bisect(
-    items: Sequence[T],
-    attempt: Callable[[Sequence[T]], Awaitable[Outcome | Rejected]],
-    rejected: Callable[[str, int], None] = unheard,
+    request: Request[Any], items: Sequence[T], attempt: Callable[[Sequence[T]], Awaitable[Outcome | Rejected]]
 ) -> Outcome:
-    """Attempt `items`, of one row each; halve what is rejected until the refused items stand alone.
+    """Attempt `items`, the rows of a request; halve what is rejected until the refused ones stand alone.
 
-    One bad item in n costs about 2 log2(n) further requests. `rejected` is that of the request. Once a part has to be
-    sent again, the parts not yet attempted are too. Raises Unavailable only if nothing was answered at all.
+    One bad item in n costs about 2 log2(n) further requests. Once a part has to be sent again, the parts not yet
+    attempted are too, each on its own: a destination that limits requests would never see the end of a halving that
+    begins anew. Raises Unavailable only if nothing was answered at all.
     """
     outcome = Outcome()
-    parts = [(0, len(items))]
-    while parts:
+    ends = accumulate(request.parts or (len(items),), initial=0)
+    parts = [*pairwise(ends)][::-1]
+    while parts and not outcome.retry:
         start, end = parts.pop()
-        if outcome.retry:
-            outcome += Outcome(retry=tuple(range(start, end)))
-            continue
         try:
             result = await attempt(items[start:end])
         except Unavailable as error:
@@ -221,8 +219,12 @@ async def bisect(
             middle = (start + end) // 2
             parts += [(middle, end), (start, middle)]
         if isinstance(result, Rejected) and result.detail and len(items) > 1:  # without: nobody was asked
-            rejected(result.said or result.detail, len(outcome.refused))
-    return outcome
+            request.rejected(result.said or result.detail, len(outcome.refused))
+    if not parts:
+        return outcome
+    unasked = [range(*part) for part in reversed(parts)]
+    retry = tuple(chain(outcome.retry, *unasked))
+    return replace(outcome, retry=retry, parts=tuple(len(part) for part in (outcome.retry, *unasked) if part))
 
 
 def unsaid(url: str, answer: str) -> str:

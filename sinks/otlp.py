@@ -59,4 +59,4 @@ class Otlp(Destination[RowItem]):
                 self.warned(outcome.detail)
             return outcome
 
-        return await bisect(request.items, attempt, request.rejected)
+        return await bisect(request, request.items, attempt)

@@ -134,7 +134,7 @@ class Search:
         self._refused.forget()
         if self._refused and (waiting := await self._try()) is not None:
             return waiting
-        return await bisect(range(self._rows), self._attempt, self._request.rejected)
+        return await bisect(self._request, range(self._rows), self._attempt)
 
     async def _try(self) -> Outcome | None:
         """Send the trial, if there is one; the outcome of all if it has to be sent again."""
@@ -146,7 +146,7 @@ class Search:
         if isinstance(answer, Rejected):
             self._refused.add(self._labels[row], answer)
         elif answer.retry:
-            return replace(answer, retry=tuple(range(self._rows)))
+            return replace(answer, retry=tuple(range(self._rows)), parts=tuple(self._request.parts))
         else:
             self._refused.clear()
         return None
@@ -161,7 +161,7 @@ class Search:
         if isinstance(answer, Rejected):
             return answer
         if answer.retry:
-            return replace(answer, retry=tuple(range(len(part))))
+            answer = replace(answer, retry=tuple(n for n, row in enumerate(part) if row not in why))
         return answer + Outcome(refused=tuple(Refusal(n, why[row]) for n, row in enumerate(part) if row in why))
 
     def _unsent(self, row: int) -> str:

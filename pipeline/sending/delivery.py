@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any
 
 from pipeline import telemetry
@@ -260,23 +261,27 @@ class Delivery:
 
     async def _deliver(self, entries: list[Entry]) -> None:
         """Send until every row is settled, its partition is gone, or the worker stops."""
-        failures, repeated = 0, False
-        while entries := [entry for entry in entries if not entry.ticket.account.closed]:
+        failures, repeated, parts = 0, False, [entries]
+        while parts := _open(parts):
             if not await self._may_send():
                 if self._stopping.is_set():
                     return
                 continue
-            outcome = await self._send(entries, repeated)
+            entries, before = list(chain.from_iterable(parts)), len(parts)
+            outcome = await self._send(entries, [sizes(part)[0] for part in parts], repeated)
             rows, _ = sizes(entries)
-            if outcome.refused or 0 < len(outcome.retry) < rows:
-                entries = singles(entries)  # the outcome tells them apart
+            if told_apart := bool(outcome.refused or outcome.parts or 0 < len(outcome.retry) < rows):
+                entries = singles(entries)
             if not await self._settle(entries, outcome, rows):
                 return
             if not outcome.retry:
                 self._answered()
                 return
-            if len(outcome.retry) < rows:
-                failures, entries = 0, [entries[index] for index in outcome.retry]
+            if told_apart:
+                again = iter([entries[index] for index in outcome.retry])
+                parts = [list(islice(again, size)) for size in outcome.parts or (rows,)]
+            if len(outcome.retry) < rows or len(parts) > before:  # it answers
+                failures = 0
             failures, repeated = failures + 1, True
             wait = self._backoff.wait(failures, outcome.retry_after)
             telemetry.count("tailrace_sink_retries_total", sink=self.name, reason=outcome.reason)
@@ -331,11 +336,11 @@ class Delivery:
         self._count_items("refused", refused)
         return True
 
-    async def _send(self, entries: Sequence[Entry], repeated: bool) -> Outcome:
-        """One request."""
+    async def _send(self, entries: Sequence[Entry], parts: Sequence[int], repeated: bool) -> Outcome:
+        """One request, or what is left of one that was halved: so many rows in each of its parts."""
         async with self._turns.work():
             request = self._destination.request([entry.item for entry in entries])
-        request.repeated = repeated
+        request.parts, request.repeated = parts, repeated
         halved = False
 
         def rejected(said: str, refused: int) -> None:
@@ -438,6 +443,12 @@ class Delivery:
             seconds = round(self._clock() - self._down_since, 3)
             log.info("sink accepts again", extra={"sink": self.name, "down_for": seconds})
         self._down_since, self._complained = None, False
+
+
+def _open(parts: Iterable[list[Entry]]) -> list[list[Entry]]:
+    """What of them is of partitions that are still ours."""
+    found = [[entry for entry in part if not entry.ticket.account.closed] for part in parts]
+    return [part for part in found if part]
 
 
 def _letters(entries: Sequence[Entry], refused: Sequence[Refusal]) -> Iterator[tuple[list[Entry], Refusal]]:

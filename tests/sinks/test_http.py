@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import Unavailable
-from sinks.contract import Coordinates, Item, Outcome
+from sinks.contract import Coordinates, Item, Outcome, Request
 from sinks.http import DETAIL_CHARACTERS, HALF_PAUSE, USER_AGENT, Answer, HttpClient, Rejected, Tls, bisect, retry_after
 from tests.services import free_port
 from tests.services.process import HOST
@@ -236,7 +236,8 @@ def test_bisecting_finds_exactly_the_bad_items(count: int, data: st.DataObject) 
         return Rejected("bad") if found else Outcome(accepted=len(items))
 
     told: list[int] = []
-    outcome = asyncio.run(bisect(numbered(count), attempt, lambda said, refused: told.append(refused)))
+    request = Request(numbered(count), b"", rejected=lambda said, refused: told.append(refused))
+    outcome = asyncio.run(bisect(request, request.items, attempt))
     assert told == sorted(told)
     assert set(told) == (set(range(len(bad) + 1)) if bad and count > 1 else set())
     assert {refusal.index for refusal in outcome.refused} == bad
@@ -266,7 +267,7 @@ def test_an_outage_while_bisecting_loses_nothing(count: int, fails_at: int, rais
 
     async def run() -> Outcome:
         try:
-            return await bisect(numbered(count), attempt)
+            return await bisect(Request((), b""), numbered(count), attempt)
         except Unavailable:
             return Outcome.retry_all(count, "no_answer", "")
 
@@ -275,6 +276,31 @@ def test_an_outage_while_bisecting_loses_nothing(count: int, fails_at: int, rais
     assert sorted([*accepted, *refused, *outcome.retry]) == list(range(count))
     assert outcome.accepted == len(accepted)
     assert set(refused) <= bad
+    assert sum(outcome.parts) in (0, len(outcome.retry))
+
+
+@given(st.integers(1, 100), st.integers(2, 10), st.data())
+def test_what_is_left_of_a_halving_goes_on_where_it_stood(count: int, every: int, data: st.DataObject) -> None:
+    bad = data.draw(st.sets(st.integers(0, count - 1)))
+    requests = 0
+
+    async def attempt(items: Sequence[Numbered]) -> Outcome | Rejected:
+        nonlocal requests
+        requests += 1
+        if requests % every == 0:
+            return Outcome.retry_all(len(items), "429", "slow down")
+        found = {item.origin.index for item in items} & bad
+        return Rejected("bad") if found else Outcome(accepted=len(items))
+
+    left, refused, outcome = numbered(count), [], Outcome()
+    answered = 1 + 2 * len(bad) * math.ceil(math.log2(count))
+    while left:
+        assert requests <= 1 + answered * every // (every - 1)
+        outcome = asyncio.run(bisect(Request(left, b"", parts=outcome.parts), left, attempt))
+        refused += [left[refusal.index].origin.index for refusal in outcome.refused]
+        assert outcome.accepted == len(left) - len(outcome.refused) - len(outcome.retry)
+        left = [left[index] for index in outcome.retry]
+    assert refused == sorted(bad)
 
 
 def test_half_of_a_renewal_is_not_read_with_every_request(tmp_path: Path) -> None:

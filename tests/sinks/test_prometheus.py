@@ -299,6 +299,28 @@ async def test_a_series_that_is_refused_is_not_searched_for_with_every_tick(now:
         )
 
 
+async def test_a_search_that_a_limit_ends_goes_on_with_the_part_that_it_had_reached(now: int) -> None:
+    def scarce(request: web.Request, body: bytes) -> web.Response:
+        limit = len(server.seen) % 4 == 0
+        return web.Response(status=429) if limit else limited("s37", "s38")(request, body)
+
+    calls = fresh()
+    async with receiver(scarce) as server:
+        destination = Prometheus(sink(server.url, shards=1))
+        await destination.start()
+        (item,) = encode(destination, tick(1, now, counter(calls, [((f"s{n}",), n) for n in range(100)])))
+        left, refused, outcome = item.singles(), [], Outcome()
+        while left:
+            assert len(server.seen) < 40
+            request = destination.request(left)
+            request.parts = outcome.parts
+            outcome = await destination.send(request)
+            refused += [left[refusal.index].origin.index for refusal in outcome.refused]
+            left = [left[index] for index in outcome.retry]
+        await destination.close()
+        assert refused == [37, 38]
+
+
 async def test_what_is_refused_for_its_time_says_nothing_of_its_series(strict: PrometheusServer, now: int) -> None:
     calls = fresh()
     await send(strict.remote_write_url, tick(2, now - 1000, counter(calls, [(("cart",), 2)])))

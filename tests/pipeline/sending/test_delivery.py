@@ -741,7 +741,7 @@ async def test_a_request_that_is_halved_is_told_while_that_lasts(caplog: pytest.
         return Rejected("400 bad", "bad\nwords")
 
     async def halved(request: Request[Word]) -> Outcome:
-        return await bisect(request.items, refuse, request.rejected)
+        return await bisect(request, request.items, refuse)
 
     async with bench(Scripted(halved), clock=lambda: now, max_items=4) as b:
         await b.add("a b c d")
@@ -754,6 +754,45 @@ async def test_a_request_that_is_halved_is_told_while_that_lasts(caplog: pytest.
         (4, 2, "bad\nwords"),
         (4, 4, "bad\nwords"),
     ]
+
+
+@pytest.mark.parametrize("every", [2, 3, 5])
+@pytest.mark.parametrize("answers", [True, False])
+async def test_halving_ends_at_a_destination_that_limits_requests(every: int, answers: bool) -> None:
+    """What it has found out is not asked for again. Of two partitions in the request one leaves meanwhile."""
+    asked = 0
+    good = [f"g{number}" for number in range(98)]
+    words = [*good[:37], "bad", *good[37:61], "bad", *good[61:]]
+    accepted: list[str] = []
+    other = Account(0)
+
+    async def limited(items: Sequence[Word]) -> Outcome | Rejected:
+        nonlocal asked
+        asked += 1
+        if asked % every == 0:
+            if not answers:
+                raise Unavailable("no answer within 10 s")
+            return Outcome.retry_all(len(items), "429", "slow down", 0.0)
+        if asked == every + 1:
+            b.delivery.drop(other, "topic", 4)
+        found = [text for item in items for text in item.word.split("-")]
+        if "bad" in found:
+            return Rejected("400 bad")
+        accepted.extend(found)
+        return Outcome(accepted=len(found))
+
+    async def halved(request: Request[Word]) -> Outcome:
+        rows = [single for item in request.items for single in item.singles()]
+        return await bisect(request, rows, limited)
+
+    async with bench(Scripted(halved), max_items=150) as b:
+        await b.delivery.add(other, SourceRecord("topic", 4, 0, 0, b"x-y-z " * 16 + b"u v", "logs"))
+        await b.add("-".join(words[:50]), " ".join(words[50:]))
+        await b.reaches(2)
+        assert [word for word in accepted if word in good] == good, "each once, in order"
+        assert [(letter, detail) for letter, detail, _ in b.grave.letters] == [("bad", "400 bad")] * 2
+        assert not b.account.unsettled
+        assert asked <= 2 * (1 + 2 * 2 * 8)
 
 
 async def test_an_outage_is_told_once_with_destination_and_error(caplog: pytest.LogCaptureFixture) -> None:
