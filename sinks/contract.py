@@ -8,7 +8,7 @@ already delivered, or refused and in the dead-letter queue.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, Self, TypeVar
 
@@ -101,13 +101,19 @@ def unheard(said: str, refused: int) -> None:
     """Nobody wants to know."""
 
 
+async def always() -> bool:
+    """Whatever is there may be sent."""
+    return True
+
+
 @dataclass(slots=True)
 class Request(Generic[I]):
     """Items in the form their destination takes. `repeated`: sent before, and its answer may have been lost.
 
     `parts` are the rows of each part that is attempted on its own, in order, as in an earlier outcome; () for a whole.
     `rejected` is told of each answer that refuses it, or a part of it, as a whole: what the destination said, and how
-    many of its rows stand refused so far. To find those takes long where the destination is slow.
+    many of its rows stand refused so far. To find those takes long where the destination is slow: before each part
+    `wanted` says whether it may still be sent.
     """
 
     items: Sequence[I]
@@ -115,18 +121,19 @@ class Request(Generic[I]):
     repeated: bool = False
     parts: Sequence[int] = ()
     rejected: Callable[[str, int], None] = unheard
+    wanted: Callable[[], Awaitable[bool]] = always
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of the rows of one request, which are counted through its items.
 
-    `retry` are the indices to send again, for `reason` (a status or an error; a label of bounded cardinality),
-    not before `retry_after` seconds, None when the destination named no time; `detail` is for the log. `parts`: so
-    many of them, in order, are to be attempted on their own, for the request was being halved; () all together (so is
-    what was added up). Rows that `retry` does not name are settled: `accepted` and `already_delivered` of them are
-    counted as such, the others as refused. `refused` is what the dead-letter queue gets: more than were refused when
-    the destination told how many but not which.
+    `retry` are the indices to send again, for `reason` (a status or an error; a label of bounded cardinality; "" if
+    they were no longer `wanted`), not before `retry_after` seconds, None when the destination named no time; `detail`
+    is for the log. `parts`: so many of them, in order, are to be attempted on their own, for the request was being
+    halved; () all together (so is what was added up). Rows that `retry` does not name are settled: `accepted` and
+    `already_delivered` of them are counted as such, the others as refused. `refused` is what the dead-letter queue
+    gets: more than were refused when the destination told how many but not which.
     """
 
     accepted: int = 0

@@ -195,14 +195,14 @@ async def bisect(
 ) -> Outcome:
     """Attempt `items`, the rows of a request; halve what is rejected until the refused ones stand alone.
 
-    One bad item in n costs about 2 log2(n) further requests. Once a part has to be sent again, the parts not yet
-    attempted are too, each on its own: a destination that limits requests would never see the end of a halving that
-    begins anew. Raises Unavailable only if nothing was answered at all.
+    One bad item in n costs about 2 log2(n) further requests. Once a part has to be sent again, or none is wanted any
+    more, the parts not yet attempted are sent again too, each on its own: where requests are limited a halving that
+    begins anew would never end. Raises Unavailable only if nothing was answered at all.
     """
     outcome = Outcome()
     ends = accumulate(request.parts or (len(items),), initial=0)
     parts = [*pairwise(ends)][::-1]
-    while parts and not outcome.retry:
+    while parts and not outcome.retry and await request.wanted():
         start, end = parts.pop()
         try:
             result = await attempt(items[start:end])

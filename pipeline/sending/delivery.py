@@ -25,7 +25,7 @@ from pipeline.watching.seldom import Seldom
 from schemas.dead_letter import grouped
 from schemas.errors import Retryable, Unavailable
 from schemas.reasons import Reason
-from sinks.contract import DEAD_LETTERS, NO_ANSWER, Destination, Item, Outcome, Refusal, SourceRecord
+from sinks.contract import DEAD_LETTERS, NO_ANSWER, Destination, Item, Outcome, Refusal, SourceRecord, always
 from sinks.settings import Sink
 
 BATCHES_QUEUED = 2  # batches in memory per request that may be under way: one being sent, one being filled
@@ -35,11 +35,6 @@ SAID_CHARACTERS = 4096  # of an answer that are logged
 Bury = Callable[[Sequence[Item], Refusal], Awaitable[None]]
 
 log = logging.getLogger(__name__)
-
-
-async def always() -> bool:
-    """Whatever was queued may be sent."""
-    return True
 
 
 @dataclass(slots=True)
@@ -262,10 +257,8 @@ class Delivery:
     async def _deliver(self, entries: list[Entry]) -> None:
         """Send until every row is settled, its partition is gone, or the worker stops."""
         failures, repeated, parts = 0, False, [entries]
-        while parts := _open(parts):
+        while (parts := _open(parts)) and not self._stopping.is_set():
             if not await self._may_send():
-                if self._stopping.is_set():
-                    return
                 continue
             entries, before = list(chain.from_iterable(parts)), len(parts)
             outcome = await self._send(entries, [sizes(part)[0] for part in parts], repeated)
@@ -282,6 +275,8 @@ class Delivery:
                 parts = [list(islice(again, size)) for size in outcome.parts or (rows,)]
             if len(outcome.retry) < rows or len(parts) > before:  # it answers
                 failures = 0
+            if not outcome.reason:
+                continue
             failures, repeated = failures + 1, True
             wait = self._backoff.wait(failures, outcome.retry_after)
             telemetry.count("tailrace_sink_retries_total", sink=self.name, reason=outcome.reason)
@@ -289,8 +284,6 @@ class Delivery:
             with self._waits():
                 await self._stops_within(wait)
                 await self._going.wait()
-            if self._stopping.is_set():
-                return
 
     @contextlib.contextmanager
     def _waits(self) -> Iterator[None]:
@@ -354,15 +347,24 @@ class Delivery:
                 answer=said[:SAID_CHARACTERS],
             )
 
-        request.rejected = rejected
+        accounts = {entry.ticket.account for entry in entries}
+
+        async def wanted() -> bool:
+            if not self._going.is_set() or self._stopping.is_set() or any(account.closed for account in accounts):
+                return False
+            with self._waits():
+                return await self._confirmed()
+
+        request.rejected, request.wanted = rejected, wanted
         began = self._clock()
         try:
             outcome = await self._destination.send(request)
         except Unavailable as error:
             outcome = Outcome.retry_all(sizes(entries)[0], NO_ANSWER, str(error), error.retry_after)
         telemetry.observe("tailrace_sink_request_seconds", self._clock() - began, sink=self.name)
-        result = "retried" if outcome.retry else "refused" if outcome.refused else "accepted"
-        if not (halved and result == "refused"):  # counted as it came
+        result = "retried" if outcome.reason else "refused" if outcome.refused else "accepted"
+        left = outcome.retry and not outcome.reason
+        if not left and not (halved and result == "refused"):  # counted as it came
             telemetry.count("tailrace_sink_requests_total", sink=self.name, outcome=result)
         return outcome
 

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.config import DeadLetters
 from pipeline.kafka.pace import Turns
-from pipeline.sending.delivery import SAID_CHARACTERS, Delivery, always
+from pipeline.sending.delivery import SAID_CHARACTERS, Delivery
 from pipeline.sending.settled import Settled
 from pipeline.sending.settlement import Account
 from pipeline.telemetry import REGISTRY
@@ -22,7 +22,7 @@ from pipeline.watching.dead_letter_share import DeadLetterShare
 from pipeline.watching.logs import JsonLines
 from schemas.errors import Retryable, TooManyDeadLetters, Unavailable
 from schemas.reasons import Reason
-from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, SourceRecord
+from sinks.contract import Coordinates, Destination, Item, Outcome, Refusal, Request, SourceRecord, always
 from sinks.http import Rejected, bisect
 from tests.pipeline.kafka import fresh
 from tests.services import eventually
@@ -793,6 +793,100 @@ async def test_halving_ends_at_a_destination_that_limits_requests(every: int, an
         assert [(letter, detail) for letter, detail, _ in b.grave.letters] == [("bad", "400 bad")] * 2
         assert not b.account.unsettled
         assert asked <= 2 * (1 + 2 * 2 * 8)
+
+
+@asynccontextmanager
+async def halving(hold: Callable[[Bench], Coroutine[Any, Any, None]]) -> AsyncIterator[tuple[Bench, list[str]]]:
+    """Every row is refused; the third request is under way while `hold` begins. And what was asked, one by one."""
+    asked: list[str] = []
+    release, third = asyncio.Event(), asyncio.Event()
+
+    async def refuse(items: Sequence[Word]) -> Outcome | Rejected:
+        asked.append(" ".join(item.word for item in items))
+        if len(asked) == 3:
+            third.set()
+            await release.wait()
+        return Rejected("400 no")
+
+    async def halved(request: Request[Word]) -> Outcome:
+        return await bisect(request, request.items, refuse)
+
+    async with bench(Scripted(halved), max_items=4) as b:
+        await b.add("a b c d")
+        await third.wait()
+        holding = asyncio.create_task(hold(b))
+        await asyncio.sleep(0)
+        release.set()
+        async with asyncio.timeout(DEADLINE):
+            await holding
+        yield b, asked
+
+
+async def test_a_rebalance_waits_for_one_answer_of_a_halving_which_goes_on_where_it_stood() -> None:
+    async with halving(lambda b: b.delivery.pause("one")) as (b, asked):
+        assert asked == ["a b c d", "a b", "a"]
+        assert [letter for letter, *_ in b.grave.letters] == ["a"], "what has been found is settled"
+        b.delivery.resume("one")
+        await b.reaches(1)
+        assert asked[3:] == ["b", "c d", "c", "d"]
+        assert [b.requests(outcome) for outcome in ("refused", "retried", "accepted")] == [7, 0, 0]
+
+
+async def test_a_halving_ends_with_the_worker() -> None:
+    async with halving(lambda b: b.delivery.drain(DEADLINE)) as (b, asked):
+        assert asked == ["a b c d", "a b", "a"]
+        assert b.account.unsettled == 3
+
+
+@pytest.mark.parametrize("paused", [True, False])
+async def test_a_halving_ends_with_its_partition(paused: bool) -> None:
+    async def moved(b: Bench) -> None:
+        if paused:
+            await b.delivery.pause("one")
+        b.delivery.drop(b.account, "topic", 3)
+        b.delivery.resume("one")
+
+    other = Account(10)
+
+    async def settled() -> bool:
+        return other.position == 11
+
+    async with halving(moved) as (b, asked):
+        await b.delivery.add(other, SourceRecord("topic", 4, 10, 0, b"e", "logs"))
+        await eventually(settled, DEADLINE, "the other partition goes on")
+        assert asked == ["a b c d", "a b", "a", "e"]
+
+
+async def test_a_halving_waits_until_the_group_has_counted_this_worker_in() -> None:
+    there, asked = [True], 0
+
+    async def confirmed() -> bool:
+        await asyncio.sleep(0)
+        return there[-1]
+
+    async def refuse(_: Sequence[Word]) -> Outcome | Rejected:
+        nonlocal asked
+        asked += 1
+        there.append(asked != 3)
+        return Rejected("400 no")
+
+    async def halved(request: Request[Word]) -> Outcome:
+        return await bisect(request, request.items, refuse)
+
+    async with bench(Scripted(halved), confirmed=confirmed, max_items=4) as b:
+        await b.add("a b c d")
+
+        async def found() -> bool:
+            return len(b.grave.letters) == 1
+
+        await eventually(found, DEADLINE, "what has been found is settled")
+        async with asyncio.timeout(DEADLINE):
+            await b.delivery.pause("one")
+        assert asked == 3
+        there.append(True)
+        b.delivery.resume("one")
+        await b.reaches(1)
+        assert asked == 7
 
 
 async def test_an_outage_is_told_once_with_destination_and_error(caplog: pytest.LogCaptureFixture) -> None:
