@@ -60,8 +60,9 @@ class Bounds:
 
     def refused(self, time_ms: int, answer: Rejected, known: bool) -> None:
         """A sample that stood alone; of one that is `known` a newer one may have been delivered before."""
-        self._in_a_row += 1 if TOO_OLD.search(answer.text) and not known else 0
-        if OUT_OF_BOUNDS.search(answer.text) or self._in_a_row >= MANY_TOO_OLD:
+        too_old = TOO_OLD.search(answer.text)
+        self._in_a_row += bool(too_old and not known)
+        if OUT_OF_BOUNDS.search(answer.text) or (too_old and self._in_a_row >= MANY_TOO_OLD):
             self._until, self._too_old = max(self._until, time_ms), answer.detail
         elif IN_FUTURE.search(answer.text):
             self._since, self._in_future = min(self._since, time_ms), answer.detail

@@ -213,6 +213,30 @@ async def test_a_backlog_that_is_too_old_is_refused_at_once(
         assert await query(server, calls, now) == {f"s{n}": n for n in range(300)}
 
 
+@pytest.mark.parametrize("reason", ["label value too long", "native histograms are disabled", "out of order sample"])
+async def test_what_is_refused_for_something_else_behind_what_is_too_old_says_nothing_of_its_time(
+    reason: str, now: int
+) -> None:
+    old, calls, rows = now - HOUR, fresh(), [((f"s{n}",), n) for n in range(40)]
+
+    def reply(request: web.Request, body: bytes) -> web.Response:
+        found = decode(body)
+        if any(each.time_ms == old for each in found):
+            return web.Response(status=400, text="too old sample")
+        wrong = any(dict(each.labels)["service"] == "s0" for each in found)
+        return web.Response(status=400 if wrong else 204, text=reason if wrong else "")
+
+    async with receiver(reply) as server:
+        destination = Prometheus(sink(server.url, shards=1))
+        await destination.start()
+        items = encode(destination, tick(1, old, counter(calls, rows)))
+        items += encode(destination, tick(2, now, counter(calls, rows)))
+        outcome = await destination.send(destination.request(items))
+        await destination.close()
+    assert [refusal.index for refusal in outcome.refused] == [*range(41)]
+    assert (outcome.accepted, outcome.refused[-1].detail) == (39, f"400 {reason}")
+
+
 async def test_what_is_too_old_beside_a_newer_sample_says_nothing_of_a_new_series(
     prometheus: PrometheusServer, now: int
 ) -> None:
