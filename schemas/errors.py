@@ -26,12 +26,14 @@ class Retryable(TailraceError):
 class Unavailable(Retryable):
     """A server did not answer, or said when to come back.
 
-    `retry_after` is in seconds, None when the server named no time.
+    `retry_after` is in seconds, None when the server named no time. `asked`: it may have done what it was asked for all
+    the same; not if nothing was sent to it.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None, asked: bool = True) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.asked = asked
 
 
 class Permanent(TailraceError):

@@ -75,7 +75,8 @@ class Item(ABC):
 
     `rows` (at least 1) is how many things that a destination accepts or refuses it stands for; `origin` is the first
     one's. `size` is its bytes on the wire before compression. Items of one `lane` (0 ≤ lane < the sink's `lanes`) are
-    sent in order. `defect`: it cannot even be encoded, for this reason; it is never part of a request.
+    sent in order. `redelivered`: it may have been delivered before, by a predecessor or in a request whose answer was
+    lost. `defect`: it cannot even be encoded, for this reason; it is never part of a request.
     """
 
     origin: Coordinates
@@ -108,7 +109,7 @@ async def always() -> bool:
 
 @dataclass(slots=True)
 class Request(Generic[I]):
-    """Items in the form their destination takes. `repeated`: sent before, and its answer may have been lost.
+    """Items in the form their destination takes.
 
     `parts` are the rows of each part that is attempted on its own, in order, as in an earlier outcome; () for a whole.
     `rejected` is told of each answer that refuses it, or a part of it, as a whole: what the destination said, and how
@@ -118,7 +119,6 @@ class Request(Generic[I]):
 
     items: Sequence[I]
     body: bytes
-    repeated: bool = False
     parts: Sequence[int] = ()
     rejected: Callable[[str, int], None] = unheard
     wanted: Callable[[], Awaitable[bool]] = always
@@ -131,9 +131,11 @@ class Outcome:
     `retry` are the indices to send again, for `reason` (a status or an error; a label of bounded cardinality; "" if
     they were no longer `wanted`), not before `retry_after` seconds, None when the destination named no time; `detail`
     is for the log. `parts`: so many of them, in order, are to be attempted on their own, for the request was being
-    halved; () all together (so is what was added up). Rows that `retry` does not name are settled: `accepted` and
-    `already_delivered` of them are counted as such, the others as refused. `refused` is what the dead-letter queue
-    gets: more than were refused when the destination told how many but not which.
+    halved; () all together (so is what was added up). `lost` are those of them that may have been taken nonetheless:
+    nothing, or an error of the server, answered; only a destination that refuses repetitions has to say it. Rows that
+    `retry` does not name are settled: `accepted` and `already_delivered` of them are counted as such, the others as
+    refused. `refused` is what the dead-letter queue gets: more than were refused when the destination told how many but
+    not which.
     """
 
     accepted: int = 0
@@ -144,22 +146,26 @@ class Outcome:
     reason: str = ""
     detail: str = ""
     parts: tuple[int, ...] = ()
+    lost: tuple[int, ...] = ()
 
     @classmethod
-    def retry_all(cls, rows: int, reason: str, detail: str, retry_after: float | None = None) -> Outcome:
-        """Nothing was accepted: send all `rows` again."""
-        return cls(retry=tuple(range(rows)), retry_after=retry_after, reason=reason, detail=detail)
+    def retry_all(cls, rows: int, reason: str, detail: str, wait: float | None = None, lost: bool = False) -> Outcome:
+        """Send all `rows` again: none was accepted, or (`lost`) nobody knows."""
+        every = tuple(range(rows))
+        return cls(retry=every, retry_after=wait, reason=reason, detail=detail, lost=every if lost else ())
+
+    @classmethod
+    def unanswered(cls, rows: int, error: Unavailable) -> Outcome:
+        """There was no answer to a request of so many."""
+        return cls.retry_all(rows, NO_ANSWER, str(error), error.retry_after, error.asked)
 
     def shifted(self, by: int) -> Outcome:
         """The same with every index moved: the outcome of a part of a larger request."""
-        return Outcome(
-            self.accepted,
-            self.already_delivered,
-            tuple(replace(r, index=r.index + by) for r in self.refused),
-            tuple(i + by for i in self.retry),
-            self.retry_after,
-            self.reason,
-            self.detail,
+        return replace(
+            self,
+            refused=tuple(replace(r, index=r.index + by) for r in self.refused),
+            retry=tuple(i + by for i in self.retry),
+            lost=tuple(i + by for i in self.lost),
         )
 
     def __add__(self, other: Outcome) -> Outcome:
@@ -173,6 +179,7 @@ class Outcome:
             max(waits, default=None),
             self.reason or other.reason,
             self.detail or other.detail,
+            lost=self.lost + other.lost,
         )
 
 

@@ -20,6 +20,7 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from http.client import responses
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
@@ -34,7 +35,7 @@ from schemas.errors import ConfigError
 from schemas.http_client import in_words
 from schemas.settings import REDACTED
 from schemas.tls import trusting
-from sinks.contract import NO_ANSWER, Outcome, Refusal, Request, Unavailable
+from sinks.contract import Outcome, Refusal, Request, Unavailable
 from sinks.proxies import proxy_of
 from sinks.settings import Sink, SinkAuth, is_one_line
 
@@ -176,7 +177,8 @@ class HttpClient:
         except TimeoutError:
             raise Unavailable(f"no answer within {self._settings.timeout:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"{type(error).__name__}: {in_words(error)}") from error
+            connected = not isinstance(error, aiohttp.ClientConnectorError)
+            raise Unavailable(f"{type(error).__name__}: {in_words(error)}", asked=connected) from error
 
     def outcome(self, answer: Answer, items: int, refusing: frozenset[int] = REFUSING) -> Outcome | Rejected:
         """What an answer says of the `items` of its request, if it says one thing of them all."""
@@ -187,7 +189,8 @@ class HttpClient:
         if answer.status in refusing:
             return answer.rejected
         wait = retry_after(answer.headers, self._clock())
-        return Outcome.retry_all(items, str(answer.status), answer.detail, wait)
+        lost = answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR  # of a proxy, or half of the work was done
+        return Outcome.retry_all(items, str(answer.status), answer.detail, wait, lost)
 
 
 async def bisect(
@@ -209,7 +212,7 @@ async def bisect(
         except Unavailable as error:
             if end - start == len(items):
                 raise
-            result = Outcome.retry_all(end - start, NO_ANSWER, str(error), error.retry_after)
+            result = Outcome.unanswered(end - start, error)
         if isinstance(result, Outcome):
             outcome += result.shifted(start)
         elif end - start == 1:
@@ -299,9 +302,9 @@ def _token(file: str) -> str:
     try:
         token = Path(file).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise Unavailable(f"auth.bearer_token_file: {error}") from error
+        raise Unavailable(f"auth.bearer_token_file: {error}", asked=False) from error
     if not token or not is_one_line(token):
-        raise Unavailable(f"auth.bearer_token_file: {file} does not hold a token")
+        raise Unavailable(f"auth.bearer_token_file: {file} does not hold a token", asked=False)
     return token
 
 

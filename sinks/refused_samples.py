@@ -17,7 +17,7 @@ from functools import cached_property
 from itertools import chain, takewhile
 from math import inf
 
-from sinks.contract import Outcome, Refusal, Request
+from sinks.contract import Outcome, Refusal, Request, Unavailable
 from sinks.http import Rejected, bisect
 from sinks.sample_item import SampleItem, write_request
 
@@ -131,7 +131,7 @@ class Search:
         self._delivered = 0  # before, in a row
 
     async def outcome(self) -> Outcome:
-        """Post the request, then parts of it. Raises Unavailable if nothing was answered at all."""
+        """Send the request, then parts of it. Raises Unavailable if all of it was sent and nothing answered."""
         self._refused.forget()
         if self._refused and (waiting := await self._try()) is not None:
             return waiting
@@ -143,11 +143,12 @@ class Search:
         if len(remembered) * 2 <= self._rows:
             return None
         row = remembered[0]
-        answer = await self._post(write_request([self._singles[row]]), 1)
+        answer = await self._send(write_request([self._singles[row]]), 1)
         if isinstance(answer, Rejected):
             self._refused.add(self._labels[row], answer)
         elif answer.retry:
-            return replace(answer, retry=tuple(range(self._rows)), parts=tuple(self._request.parts))
+            lost = (row,) if answer.lost else ()
+            return replace(answer, retry=tuple(range(self._rows)), parts=tuple(self._request.parts), lost=lost)
         else:
             self._refused.clear()
         return None
@@ -162,7 +163,8 @@ class Search:
         if isinstance(answer, Rejected):
             return answer
         if answer.retry:
-            answer = replace(answer, retry=tuple(n for n, row in enumerate(part) if row not in why))
+            again = tuple(n for n, row in enumerate(part) if row not in why)
+            answer = replace(answer, retry=again, lost=again if answer.lost else ())
         return answer + Outcome(refused=tuple(Refusal(n, why[row]) for n, row in enumerate(part) if row in why))
 
     def _unsent(self, row: int) -> str:
@@ -177,7 +179,7 @@ class Search:
             return HALVE  # not asked for together
         whole = len(rows) == self._rows
         body = self._request.body if whole else write_request(self._singles[row] for row in rows)
-        answer = await self._post(body, len(rows))
+        answer = await self._send(body, len(rows))
         if isinstance(answer, Rejected):
             return self._alone(rows[0], answer) if len(rows) == 1 else answer
         if answer.accepted:
@@ -185,9 +187,17 @@ class Search:
             self._bounds.taken()
         return answer
 
+    async def _send(self, body: bytes, rows: int) -> Outcome | Rejected:
+        try:
+            return await self._post(body, rows)
+        except Unavailable as error:
+            if rows == self._rows:
+                raise
+            return Outcome.unanswered(rows, error)
+
     def _alone(self, row: int, answer: Rejected) -> Outcome | Rejected:
         """The receiver refuses this sample: it has it already, or never takes it."""
-        known = self._request.repeated or self._singles[row].redelivered
+        known = self._singles[row].redelivered
         if known and DELIVERED_BEFORE.search(answer.text):
             self._delivered += 1
             self._bounds.taken()

@@ -25,7 +25,7 @@ from pipeline.watching.seldom import Seldom
 from schemas.dead_letter import grouped
 from schemas.errors import Retryable, Unavailable
 from schemas.reasons import Reason
-from sinks.contract import DEAD_LETTERS, NO_ANSWER, Destination, Item, Outcome, Refusal, SourceRecord, always
+from sinks.contract import DEAD_LETTERS, Destination, Item, Outcome, Refusal, SourceRecord, always
 from sinks.settings import Sink
 
 BATCHES_QUEUED = 2  # batches in memory per request that may be under way: one being sent, one being filled
@@ -256,14 +256,15 @@ class Delivery:
 
     async def _deliver(self, entries: list[Entry]) -> None:
         """Send until every row is settled, its partition is gone, or the worker stops."""
-        failures, repeated, parts = 0, False, [entries]
+        failures, parts = 0, [entries]
         while (parts := _open(parts)) and not self._stopping.is_set():
             if not await self._may_send():
                 continue
             entries, before = list(chain.from_iterable(parts)), len(parts)
-            outcome = await self._send(entries, [sizes(part)[0] for part in parts], repeated)
+            outcome = await self._send(entries, [sizes(part)[0] for part in parts])
             rows, _ = sizes(entries)
-            if told_apart := bool(outcome.refused or outcome.parts or 0 < len(outcome.retry) < rows):
+            some = any(0 < len(rest) < rows for rest in (outcome.retry, outcome.lost))
+            if told_apart := bool(some or outcome.refused or outcome.parts):
                 entries = singles(entries)
             if not await self._settle(entries, outcome, rows):
                 return
@@ -277,7 +278,10 @@ class Delivery:
                 failures = 0
             if not outcome.reason:
                 continue
-            failures, repeated = failures + 1, True
+            lost = set(outcome.lost)
+            for index, entry in enumerate(entries):
+                entry.item.redelivered |= index in lost
+            failures += 1
             wait = self._backoff.wait(failures, outcome.retry_after)
             telemetry.count("tailrace_sink_retries_total", sink=self.name, reason=outcome.reason)
             self._complain(outcome.reason, outcome.detail, len(outcome.retry), wait)
@@ -329,11 +333,10 @@ class Delivery:
         self._count_items("refused", refused)
         return True
 
-    async def _send(self, entries: Sequence[Entry], parts: Sequence[int], repeated: bool) -> Outcome:
+    async def _send(self, entries: Sequence[Entry], parts: Sequence[int]) -> Outcome:
         """One request, or what is left of one that was halved: so many rows in each of its parts."""
         async with self._turns.work():
             request = self._destination.request([entry.item for entry in entries])
-        request.parts, request.repeated = parts, repeated
         halved = False
 
         def rejected(said: str, refused: int) -> None:
@@ -355,12 +358,12 @@ class Delivery:
             with self._waits():
                 return await self._confirmed()
 
-        request.rejected, request.wanted = rejected, wanted
+        request.parts, request.rejected, request.wanted = parts, rejected, wanted
         began = self._clock()
         try:
             outcome = await self._destination.send(request)
         except Unavailable as error:
-            outcome = Outcome.retry_all(sizes(entries)[0], NO_ANSWER, str(error), error.retry_after)
+            outcome = Outcome.unanswered(sizes(entries)[0], error)
         telemetry.observe("tailrace_sink_request_seconds", self._clock() - began, sink=self.name)
         result = "retried" if outcome.reason else "refused" if outcome.refused else "accepted"
         left = outcome.retry and not outcome.reason

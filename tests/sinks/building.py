@@ -19,7 +19,7 @@ from schemas.formats.write_request import Slices
 from schemas.ids import trace_key
 from schemas.point import Labels, Shape, Value
 from schemas.sample import SeriesBlock, Tick
-from sinks.contract import Item, Request, Signal, SourceRecord
+from sinks.contract import Item, Signal, SourceRecord
 from sinks.settings import Sink
 
 _offsets = itertools.count()
@@ -168,12 +168,6 @@ def spans_of(requests: Sequence[ResourceSpans]) -> list[Span]:
     """Every span of some ResourceSpans."""
     scopes: list[ScopeSpans] = [scope for part in requests for scope in part.scope_spans]
     return [found for part in scopes for found in part.spans]
-
-
-def repeated(request: Request[Any]) -> Request[Any]:
-    """The same request, as if its answer had been lost."""
-    request.repeated = True
-    return request
 
 
 def bad(items: Sequence[Item]) -> list[str]:

@@ -75,7 +75,7 @@ async def test_a_page_is_no_success() -> None:
 async def test_what_says_nothing_about_the_items_is_sent_again(code: int) -> None:
     async with faulty(status(code, "later", Retry_After="7")) as server:
         outcome = await post(server.url)
-    assert outcome == Outcome(retry=(0, 1, 2), retry_after=7.0, reason=str(code), detail=f"{code} later")
+    assert outcome == Outcome.retry_all(3, str(code), f"{code} later", 7.0, lost=code >= 500)
     assert len(server.seen) == 1
 
 
@@ -95,7 +95,7 @@ async def test_an_answer_without_a_word_is_told_by_its_status(code: int, locatio
     headers = {"Location": location} if location else {}
     async with faulty(status(code, **headers)) as server:
         outcome = await post(server.url)
-    assert outcome == Outcome(retry=(0, 1, 2), reason=str(code), detail=detail)
+    assert outcome == Outcome.retry_all(3, str(code), detail, lost=code >= 500)
 
 
 @pytest.mark.parametrize("code", [400, 413, 422])
@@ -164,13 +164,15 @@ async def test_an_error_names_no_parameters_of_the_url() -> None:
 
 async def test_a_reset_connection_is_unavailable() -> None:
     async with faulty(reset) as server:
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable) as unavailable:
             await post(server.url)
+    assert unavailable.value.asked
 
 
 async def test_a_refused_connection_is_unavailable() -> None:
-    with pytest.raises(Unavailable, match="Connect"):
+    with pytest.raises(Unavailable, match="Connect") as unavailable:
         await post(f"http://{HOST}:{free_port()}")
+    assert not unavailable.value.asked
 
 
 async def test_an_answer_that_does_not_come_is_unavailable() -> None:

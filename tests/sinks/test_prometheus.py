@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,10 +14,13 @@ import pytest
 from aiohttp import web
 
 from pipeline.demo.remote_write import decode
+from pipeline.sending.delivery import Delivery
+from pipeline.sending.settlement import Account
+from pipeline.telemetry import REGISTRY
 from schemas.otlp_build import field
 from schemas.point import ExponentialValue, HistogramValue, Shape, Value
 from schemas.sample import SeriesBlock
-from sinks.contract import Outcome, SourceRecord
+from sinks.contract import Item, Outcome, Refusal, SourceRecord
 from sinks.http import shortened
 from sinks.prometheus import NOTHING, Prometheus
 from sinks.refused_samples import MANY_DELIVERED, REFUSED_FOR
@@ -25,8 +28,8 @@ from sinks.remote_write import defect
 from sinks.sample_item import SampleItem
 from tests.services import Prometheus as PrometheusServer
 from tests.services import eventually
-from tests.sinks.building import bad, counter, now_ms, repeated, sink, tick
-from tests.sinks.faulty import FaultyServer, faulty, reset, status
+from tests.sinks.building import bad, counter, now_ms, sink, tick
+from tests.sinks.faulty import FaultyServer, Reply, faulty, reset, status
 
 HOUR = 3_600_000
 receiver = partial(faulty, taken=NOTHING)
@@ -61,13 +64,12 @@ def samples(items: list[SampleItem]) -> list[SampleItem]:
     return [alone for item in items for alone in item.singles()]
 
 
-async def send(url: str, records: list[SourceRecord], *, again: bool = False) -> Outcome:
+async def send(url: str, records: list[SourceRecord]) -> Outcome:
     """All samples of a tick in one request."""
     destination = Prometheus(sink(url))
     await destination.start()
     try:
-        request = destination.request(encode(destination, records))
-        return await destination.send(repeated(request) if again else request)
+        return await destination.send(destination.request(encode(destination, records)))
     finally:
         await destination.close()
 
@@ -528,12 +530,62 @@ async def test_what_the_predecessor_delivered_is_recognised(strict: PrometheusSe
     assert await query(strict, calls, now) == {"cart": 2, "pay": 1}
 
 
-async def test_an_unanswered_request_that_is_repeated_is_recognised(strict: PrometheusServer, now: int) -> None:
-    calls, url = fresh(), strict.remote_write_url
-    await send(url, tick(2, now - 1000, counter(calls, [(("cart",), 2)])))
-    assert await send(url, tick(1, now - 2000, counter(calls, [(("cart",), 1)])), again=True) == Outcome(
-        already_delivered=1
-    )
+@pytest.mark.parametrize(
+    ("first", "outcome"),
+    [
+        (reset, "already_delivered"),
+        (status(500), "already_delivered"),
+        (status(503), "already_delivered"),
+        (status(429), "refused"),
+        (status(404), "refused"),
+    ],
+)
+async def test_a_sample_that_cannot_have_been_taken_before_is_not_already_delivered(
+    first: Reply, outcome: str, now: int
+) -> None:
+    """Another one has written a newer sample of its series meanwhile: it goes to the dead letters."""
+    letters: list[str] = []
+
+    async def bury(items: Sequence[Item], refusal: Refusal) -> None:
+        letters.append(refusal.detail)
+
+    def counted() -> float:
+        labels = {"sink": delivery.name, "outcome": outcome}
+        return REGISTRY.get_sample_value("tailrace_sink_items_total", labels) or 0.0
+
+    async def done() -> bool:
+        return account.position > footer.offset
+
+    async with receiver(first, status(400, "out of order sample")) as server:
+        settings = sink(server.url, batch={"max_age": "10ms"}, retry={"initial_interval": "1ms"})
+        delivery, account = Delivery(fresh(), Prometheus(settings), settings, bury), Account(0)
+        await delivery.open()
+        *_, footer = records = tick(1, now, counter("calls", [(("cart",), 1)]))
+        for record in records:
+            await delivery.add(account, record)
+        await eventually(done, 10, "the tick is settled")
+        await delivery.close()
+    assert (counted(), len(letters)) == (1, outcome == "refused")
+
+
+async def test_of_a_search_without_an_answer_only_what_was_sent_may_have_been_taken(now: int) -> None:
+    def dead_end(request: web.Request, body: bytes) -> web.StreamResponse:
+        services = {dict(each.labels)["service"] for each in decode(body)}
+        if "s50" in services and len(services) < 100:
+            return reset(request, body)
+        return limited("s7")(request, body)
+
+    async with receiver(dead_end) as server:
+        destination = Prometheus(sink(server.url, shards=1))
+        await destination.start()
+        items = encode(destination, tick(1, now, counter(fresh(), [((f"s{n}",), n) for n in range(100)])))
+        outcome = await destination.send(destination.request(items))
+        assert (outcome.retry, outcome.lost) == (tuple(range(50, 100)), tuple(range(50, 100)))
+        server.replies = [reset]
+        outcome = await destination.send(destination.request(items))
+        assert [refusal.index for refusal in outcome.refused] == [7], "unsent: its series was refused"
+        assert outcome.lost == outcome.retry == tuple(n for n in range(100) if n != 7)
+        await destination.close()
 
 
 async def test_out_of_order_without_a_repetition_is_refused(strict: PrometheusServer, now: int) -> None:
@@ -550,7 +602,8 @@ async def test_another_value_at_the_same_time_is_refused_unless_repeated(strict:
     changed = tick(1, now, counter(calls, [(("cart",), 2)]))
     outcome = await send(url, changed)
     assert "duplicate sample" in outcome.refused[0].detail
-    assert await send(url, tick(1, now, counter(calls, [(("cart",), 2)])), again=True) == Outcome(already_delivered=1)
+    again = tick(1, now, counter(calls, [(("cart",), 2)]), redelivered=True)
+    assert await send(url, again) == Outcome(already_delivered=1)
 
 
 def test_a_tick_is_held_back_until_its_footer(now: int) -> None:

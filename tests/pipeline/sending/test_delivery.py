@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ class Scripted(Destination[Word]):
         self.lanes, self.requests_per_lane = lanes, requests_per_lane
         self.answer = answer
         self.sent: list[list[str]] = []
-        self.repeated: list[bool] = []
+        self.redelivered: list[str] = []
         self.started = self.closed = 0
         self.refuse_starts = 0
         self.forgotten: list[tuple[str, int]] = []
@@ -93,7 +94,7 @@ class Scripted(Destination[Word]):
 
     async def send(self, request: Request[Word]) -> Outcome:
         self.sent.append([item.word for item in request.items])
-        self.repeated.append(request.repeated)
+        self.redelivered.append(" ".join(item.word for item in request.items if item.redelivered))
         outcome = self.answer(request)
         return outcome if isinstance(outcome, Outcome) else await outcome
 
@@ -242,20 +243,31 @@ async def test_a_held_record_waits_for_those_that_complete_it() -> None:
 
 async def test_everything_is_sent_again_until_it_is_accepted() -> None:
     outcomes: list[Outcome | Exception] = [
-        Unavailable("reset"),
-        Outcome.retry_all(2, "503", "busy"),
+        Unavailable("Connect refused", asked=False),
         Outcome.retry_all(2, "429", "busy", 0.001),
+        Outcome.retry_all(2, "503", "busy", lost=True),
+        Unavailable("reset"),
+        Outcome.retry_all(2, "429", "busy"),
     ]
     async with bench(Scripted(Script(*outcomes))) as b:
         await b.add("a", "b")
         await b.reaches(2)
-        assert b.destination.sent == [["a", "b"]] * 4
-        assert b.destination.repeated == [False, True, True, True]
+        assert b.destination.sent == [["a", "b"]] * 6
+        assert b.destination.redelivered == ["", "", "", "a b", "a b", "a b"], "what may have been taken"
         retries = {
             reason: REGISTRY.get_sample_value("tailrace_sink_retries_total", {"sink": b.name, "reason": reason})
             for reason in ("no_answer", "503", "429")
         }
-        assert retries == {"no_answer": 1, "503": 1, "429": 1}
+        assert retries == {"no_answer": 2, "503": 1, "429": 2}
+
+
+async def test_of_an_item_the_rows_that_may_have_been_taken_are_told_apart() -> None:
+    destination = Scripted(Script(replace(Outcome.retry_all(4, "503", ""), lost=(1,))))
+    async with bench(destination) as b:
+        await b.add("a-b-c d")
+        await b.reaches(1)
+        assert destination.sent == [["a-b-c", "d"], ["a", "b", "c", "d"]]
+        assert destination.redelivered == ["", "b"]
 
 
 async def test_only_what_was_not_settled_is_sent_again() -> None:
