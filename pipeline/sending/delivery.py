@@ -150,14 +150,10 @@ class Delivery:
             refused = [Refusal(n, entry.item.defect, Reason.MALFORMED) for n, entry in enumerate(defects)]
             self._burying += 1
             try:
-                buried = await self._buried(defects, refused)
+                if await self._bury_all(defects, refused, len(defects)):
+                    self._share.add(now, len(defects), len(defects), messages)
             finally:
                 self._burying -= 1
-            if buried:
-                self._count_items("refused", len(defects))
-                self._share.add(now, len(defects), len(defects), messages)
-                for entry in defects if not account.closed else ():
-                    ticket.settle(entry.row)
 
     async def _wait_for_room(self, lanes: Collection[int], full: Callable[[Iterable[bool]], bool]) -> None:
         """While all of these lanes are full, or any; none takes the room of another, which may be stuck."""
@@ -320,17 +316,13 @@ class Delivery:
         for index, entry in enumerate(entries):  # before anything can go wrong with the others
             if settled and index not in again and index not in blamed:
                 entry.ticket.settle(entry.row, entry.item.rows)
-        self._tell(outcome.refused)
-        self._share.check(self._clock(), settled, refused, messages)
-        if not await self._buried(entries, outcome.refused):
-            return False
-        self._share.add(self._clock(), settled, refused, messages)
-        for entry in (entries[index] for index in blamed):
-            if not entry.ticket.account.closed:
-                entry.ticket.settle(entry.row, entry.item.rows)
         self._count_items("accepted", outcome.accepted)
         self._count_items("already_delivered", outcome.already_delivered)
-        self._count_items("refused", refused)
+        self._tell(outcome.refused)
+        self._share.check(self._clock(), settled, refused, messages)
+        if not await self._bury_all(entries, outcome.refused, refused):
+            return False
+        self._share.add(self._clock(), settled, refused, messages)
         return True
 
     async def _send(self, entries: Sequence[Entry], parts: Sequence[int]) -> Outcome:
@@ -371,14 +363,23 @@ class Delivery:
             telemetry.count("tailrace_sink_requests_total", sink=self.name, outcome=result)
         return outcome
 
-    async def _buried(self, entries: Sequence[Entry], refused: Sequence[Refusal]) -> bool:
-        """Write dead letters; False if the worker stops before all of them are stored."""
+    async def _bury_all(self, entries: Sequence[Entry], refused: Sequence[Refusal], rows: int) -> bool:
+        """Write dead letters and settle what is in them; False if the worker stops before all of them are stored.
+
+        So many of their rows count as refused: fewer than there are where the destination did not say which.
+        """
         failures = 0
         for several, refusal in _letters(entries, refused):
-            while not several[0].ticket.account.closed:
+            account = several[0].ticket.account
+            while not account.closed:
                 try:
                     await self._bury([entry.item for entry in several], refusal)
                     telemetry.count("tailrace_dead_letters_total", stage=f"sink.{self.name}", reason=refusal.reason)
+                    counted = min(rows, len(several))
+                    rows -= counted
+                    self._count_items("refused", counted)
+                    for entry in several if not account.closed else ():
+                        entry.ticket.settle(entry.row)
                     break
                 except Retryable as error:
                     failures += 1

@@ -327,6 +327,26 @@ async def test_a_refusal_settles_only_once_its_letter_is_stored() -> None:
     assert len(grave.letters) == 1
 
 
+async def test_a_letter_that_is_stored_is_settled_although_the_worker_stops_before_the_next() -> None:
+    """Or it would be written once more."""
+    failing = asyncio.Event()
+
+    class Full(Grave):
+        async def __call__(self, items: Sequence[Item], refusal: Refusal) -> None:
+            if self.letters:
+                failing.set()
+                raise Retryable("no broker")
+            await super().__call__(items, refusal)
+
+    outcome = Outcome(refused=(Refusal(0, "bad"), Refusal(1, "bad")))
+    async with bench(Scripted(Script(outcome)), Full(), max_items=2) as b:
+        await b.add("a", "b")
+        await failing.wait()
+        await b.delivery.drain(0.0)
+        await b.reaches(1)
+        assert b.counted("refused") == len(b.grave.letters) == 1
+
+
 async def test_a_dead_letter_that_is_not_taken_is_work_under_way() -> None:
     """Else the watchdog stops the worker: nothing is queued, and nothing moves."""
     busy: list[bool] = []
@@ -392,6 +412,7 @@ async def test_what_was_accepted_is_settled_although_the_rest_of_the_request_sto
         with pytest.raises(TooManyDeadLetters):
             await asyncio.wait_for(it.delivery.failed, DEADLINE)
         assert it.account.position == 1
+        assert [it.counted(outcome) for outcome in ("accepted", "refused")] == [1, 0]
 
 
 async def test_one_message_never_stops_a_sink() -> None:
@@ -710,6 +731,7 @@ async def test_a_partition_that_left_is_neither_sent_nor_buried_nor_settled() ->
         await eventually(settled, DEADLINE, "the other partition goes on")
         assert destination.sent == [["a"], ["c"]]
         assert [word for word, _, _ in b.grave.letters] == ["c"]
+        assert b.counted("refused") == 1
         assert b.account.position == 0
 
 
