@@ -12,8 +12,9 @@ A source that begins with its first reading says that its start is not known (Op
 and gaps"): it counts from here on as well, unless it was told before under another start, in whose place it goes on. A
 source that begins anew, with another start time, is another source: two that call themselves alike are kept apart by
 it, and a late reading of the one before still counts. What is always told of a process (`Reading.target`) outlives what
-may come later: with its start it goes on under another number. So does a histogram that has other bounds from now on.
-Two with one target, as two pods of a node may have, are kept apart once their readings contradict each other.
+may come later: with its start it goes on under another number. So does a histogram that has other bounds from now on,
+and one of whose resource more or less is told (processors/resources.py). Two with one target, as two pods of a node may
+have, and two resources that agree are kept apart once their readings contradict each other.
 
 A source that ended, because it said so or was silent, and comes back goes on from what it had told: a failed scrape is
 no new beginning. Which sources and runs are known is in processors/sources.py.
@@ -32,13 +33,24 @@ from typing import TypeVar
 from processors.cardinality import OVERFLOW, Limits
 from processors.folds import Folds
 from processors.known_rows import KnownRows
+from processors.resources import differences
 from processors.sources import NOT_TOLD, Candidate, Gone, Had, Key, Source, Sources
 from processors.values import ROUNDING, Bounds, conformed, in_one_bucket, minus, nothing, observations, plus
-from schemas.point import LEVELS, HistogramValue, Kind, Labels, Reading, Shape, SummaryValue, Value, encode_labels
+from schemas.point import (
+    LEVELS,
+    UNCOUNTED,
+    HistogramValue,
+    Kind,
+    Labels,
+    Reading,
+    Shape,
+    SummaryValue,
+    Value,
+    encode_labels,
+)
 from schemas.reasons import Reason
 from schemas.sample import ENDING, SeriesBlock, SourceState
 
-UNCOUNTED: frozenset[Kind] = frozenset(("sum", "gauge", "info"))  # a source tells what is, and nothing of what was
 BOUNDED: frozenset[Kind] = frozenset(("histogram", "summary"))
 # Label names that an open shape may have: attribute keys that are data must not make every row wider. When others want
 # in, those that no row has any more make room with the next tick.
@@ -233,10 +245,12 @@ class Family:
         """Take in a reading; returns how many observations went under another label set. `now_ms` is append time."""
         key = self._key(reading)
         source = self.sources.get(key)
+        if source is None and reading.resource and reading.value is not None:
+            self._more_or_less_is_told(reading)
         target = self._target(reading, key, source)
         if target and (source is None or source.target != target):
             source = self._told_otherwise(key, target, source)
-        if source is not None and source.producer != reading.producer:
+        if source is not None and (source.producer != reading.producer or _says_more(reading, source)):
             self._belongs(key, source, reading)
         if reading.value is None:
             self._end_reading(reading)
@@ -284,6 +298,30 @@ class Family:
         two = former is not None and _are_two(self.sources[former], reading)
         return key[0] if two or self._gone.knows(self.metric, self.shape.kind, key) else reading.target
 
+    def _more_or_less_is_told(self, reading: Reading) -> None:
+        """The source of a process whose resource had other attributes until now has the target of this one from now on.
+
+        None of those that both have may differ. Of several it is the one that differs least and was silent the longest.
+        """
+        of_labels, start_ms = reading.target ^ reading.producer, reading.start_ms
+        lasting = reading.target, start_ms
+        if not start_ms or start_ms == reading.time_ms:  # nobody knows it: those that have it may be any
+            return
+        if self.sources.of_target(*lasting) is not None or self._gone.knows(self.metric, self.shape.kind, lasting):
+            return
+        found: list[tuple[int, int, Key]] = []
+        for producer, resource in self.sources.of_process(reading.resource, start_ms):
+            former = self.sources.of_target(producer ^ of_labels, start_ms)
+            if former is None or _are_two(self.sources[former], reading):
+                continue
+            if (apart := differences(resource, reading.resource)) is not None:
+                found.append((apart, self.sources[former].time_ms, former))
+        if found:
+            *_, former = min(found)
+            source = self.sources.let_go(former)
+            source.target = reading.target
+            self.sources.keep(former, source)
+
     def _told_otherwise(self, key: Key, target: int, source: Source | None) -> Source | None:
         """The source of a target, whatever its number was; a tick of an older worker has none of its target.
 
@@ -326,11 +364,12 @@ class Family:
         return source
 
     def _belongs(self, key: Key, source: Source, reading: Reading) -> None:
-        """Older workers, and ticks of theirs, do not say whose a source is, nor which others had ended."""
+        """Of whom more or less is told is the run that it was. Older workers, and ticks of theirs, say less."""
         if reading.producer:
+            first_ms = 0 if source.run is None else source.run.known_ms
             self.sources.let_go(key)
             source.producer = reading.producer
-            self.sources.keep(key, source)
+            self.sources.keep(key, source, first_ms, reading.resource)
 
     def refuse(self, labels: Labels) -> None:
         """There is no room for a gauge's label set."""
@@ -412,7 +451,7 @@ class Family:
             self._histories[placed] = row.value
         last = conformed(value, bounds, row.bounds)
         source = Source(placed, _cut(reading.time_ms, now_ms), last, target, reading.producer, told=given)
-        self.sources.keep(key, source, reading.time_ms)
+        self.sources.keep(key, source, reading.time_ms, reading.resource)
         if later:
             self._candidates.append(Candidate(key, source, value, bounds, labels, within, source.time_ms, begins_row))
         return self._folded(labels, within, placed, delta)
@@ -512,7 +551,7 @@ class Family:
             last = in_one_bucket(last)  # ticks once had it within the source's own bounds
         key = source.source, source.start_ms
         restored = Source(labels, source.time_ms, last, source.target, source.producer, counted)
-        self.sources.keep(key, restored, source.run_ms)
+        self.sources.keep(key, restored, source.run_ms, source.resource)
         row.sources, row.counted = row.sources + 1, max(row.counted, counted)  # no row ends before its sources
 
     def _place(self, labels: Labels, bounds: Bounds) -> Labels:
@@ -639,15 +678,18 @@ class Family:
             block_of(self.rows[labels].bounds).fresh += 1
         for labels, bounds in self._ended.items():
             block_of(bounds).stale.append(labels)
+        said: set[int] = set()  # runs of which it is said what their resource is
         for (number, start), source in self.sources.items():
             row, idle = self.rows[source.labels], time_ms - source.counted
             last = None if source.last == row.value or self.shape.kind in ("gauge", "info") else source.last
             run = source.run  # of ended ones the next owner does not know what they had told
-            run_ms = 0 if run is None or run.ended else run.first_ms
-            state = SourceState(
-                source.labels, number, start, source.time_ms, idle, last, source.target, source.producer, run_ms
-            )
-            block_of(row.bounds).sources.append(state)
+            run_ms = 0 if run is None else run.known_ms
+            resource = b""
+            if run is not None and run.resource and id(run) not in said:
+                said.add(id(run))
+                resource = run.resource
+            reading = source.labels, number, start, source.time_ms, idle, last
+            block_of(row.bounds).sources.append(SourceState(*reading, source.target, source.producer, run_ms, resource))
         for block in blocks.values():
             if not any(block.idle):
                 block.idle = []
@@ -686,6 +728,11 @@ def _are_two(source: Source, reading: Reading) -> bool:
         return False
     later, more = reading.time_ms - source.time_ms, observations(reading.value) - observations(source.last)
     return later * more < 0 or (not later and more != 0)
+
+
+def _says_more(reading: Reading, source: Source) -> bool:
+    """Whether it tells of the source's resource, of which an older worker told nothing."""
+    return bool(reading.resource) and source.run is not None and not source.run.resource
 
 
 def _cut(time_ms: int, now_ms: int) -> int:

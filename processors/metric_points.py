@@ -23,6 +23,7 @@ from typing import Any
 
 from processors.otlp_series import KnownSeries, Series, Stream, digest, number, text_bytes, text_of, texts_of
 from processors.redaction import Redactor
+from processors.resources import attributes_in_short
 from processors.span_metrics import BATCH_CHARACTERS, MAX_LABEL_CHARACTERS
 from processors.values import fitted, plus
 from schemas.dead_letter import OTLP, DeadLetter, grouped
@@ -38,7 +39,7 @@ from schemas.formats.otlp_metrics import (
     read_value,
     together,
 )
-from schemas.point import ExponentialValue, Kind, PointBatch, Reading, Shape, Value
+from schemas.point import UNCOUNTED, ExponentialValue, Kind, PointBatch, Reading, Shape, Value
 from schemas.prometheus_names import Strategy, label_name, metric_name
 from schemas.raw_message import checked, encoding_of
 from schemas.reasons import Reason
@@ -111,7 +112,8 @@ class _Resource:
     """What all points of a resource have in common. `info` is the series of its target_info, None for none.
 
     `digest` is that of all attributes; `target` that of those which are always there, empty where nothing says which
-    process it is: what Kubernetes tells may come later, and from one of two gateways.
+    process it is: what Kubernetes tells may come later, and from one of two gateways. `process` is that of the names of
+    the process, `attributes` stand for the others of those, None where they are too many.
     """
 
     message: bytes
@@ -120,6 +122,8 @@ class _Resource:
     info: Series | None
     digest: bytes
     target: bytes
+    process: bytes
+    attributes: bytes | None
 
 
 @dataclass(slots=True)
@@ -239,10 +243,17 @@ class MetricPoints:
             for name in RESERVED.get(kind, ()):
                 labels.pop(name, None)
             # What a source is, beside its attributes: a metric in another unit is another one.
-            alone, lasting = (digest(of, scope.digest, *stream[3:]) for of in (common.digest, common.target))
-            source, target = (number(digest(of, *attributes.items(), *map(repr, bounds))) for of in (alone, lasting))
-            numbers = (target, number(lasting)) if common.target else (0, number(alone))
-            series = self.known.remember(key, Series.of(labels, source, *numbers))
+            alone, lasting, whose = (
+                digest(of, scope.digest, *stream[3:]) for of in (common.digest, common.target, common.process)
+            )
+            told: list[str | tuple[str, str]] = [*attributes.items(), *map(repr, bounds)]
+            source, target, producer, resource = number(digest(alone, *told)), 0, number(alone), b""
+            if common.target:
+                producer = number(lasting)
+                target = producer ^ number(digest(*told))
+                if common.attributes is not None and kind not in UNCOUNTED:
+                    resource = whose + common.attributes
+            series = self.known.remember(key, Series.of(labels, source, target, producer, resource))
         if read.delta and value is not None:
             self._put(metric, kind, bounds, series, value, None)
             return
@@ -326,15 +337,18 @@ class MetricPoints:
         if instance:
             labels[INSTANCE] = instance
         promoted = {key: attributes[key] for key in self.naming.promoted if key in attributes and self._is_label(key)}
-        others = {key: text for key, text in attributes.items() if key not in NAMED}
+        beside = {key: text for key, text in attributes.items() if key not in NAMED}
         # One attribute whose key gives no label must not cost a service its metrics.
-        others = dict(islice(((k, text) for k, text in others.items() if self._is_label(k)), MOST_NAMES - 2))
-        info = self._labels(others, {}, labels) if labels and others else {}
+        beside = dict(islice(((k, text) for k, text in beside.items() if self._is_label(k)), MOST_NAMES - 2))
+        info = self._labels(beside, {}, labels) if labels and beside else {}
         target = Series.of(info, number(digest(*labels.items())))
-        told, always = digest(*attributes.items()), b""
+        told, always, process, others = digest(*attributes.items()), b"", b"", None
         if service and instance:
-            always = digest(*((key, text) for key, text in attributes.items() if not key.startswith(ADDED)))
-        return _Resource(message, labels, self._labels(promoted), target if info else None, told, always)
+            lasting = {key: text for key, text in attributes.items() if not key.startswith(ADDED)}
+            always, process = digest(*lasting.items()), digest(service, namespace or "", instance)
+            others = attributes_in_short({key: text for key, text in lasting.items() if key not in NAMED})
+        labelled = self._labels(promoted)
+        return _Resource(message, labels, labelled, target if info else None, told, always, process, others)
 
     def _is_label(self, key: str) -> bool:
         try:
@@ -380,8 +394,11 @@ def _batches(metric: str, kind: Kind, bounds: tuple[float, ...], points: Iterabl
     part: list[_Point] = []
     names, size = {JOB, INSTANCE}, 0
     last: tuple[str, ...] = ()
+    producer = 0
     for point in points:
         series, _, _, bytes_of = point
+        if series.producer != producer:
+            producer, bytes_of = series.producer, bytes_of + len(series.resource)
         new = set(series.names) - names if series.names is not last else set()
         if part and (size >= BATCH_CHARACTERS or (new and len(names) + len(new) > MOST_NAMES)):
             yield _batch(metric, kind, bounds, part, names)
@@ -406,7 +423,9 @@ def _batch(metric: str, kind: Kind, bounds: tuple[float, ...], points: Sequence[
             last = series.names
         values = in_slots((*series.values, ""))
         if reading is not None:
-            batch.readings.append(Reading(values, value, series.source, *reading, series.target, series.producer))
+            start_ms, time_ms = reading
+            told = series.target, series.producer, series.resource
+            batch.readings.append(Reading(values, value, series.source, start_ms, time_ms, *told))
         elif value is not None:
             batch.rows.append((values, value))
     return batch

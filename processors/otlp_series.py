@@ -27,7 +27,7 @@ Key = tuple[Stream, tuple[float, ...], tuple[bytes, ...]]
 
 
 class Series(NamedTuple):
-    """A label set, names in order; `source`, `target` and `producer` are those of its readings.
+    """A label set, names in order; `source`, `target`, `producer` and `resource` are those of its readings.
 
     Sizes are about those in UTF-8.
     """
@@ -39,13 +39,16 @@ class Series(NamedTuple):
     size_of_names: int
     size: int  # of the values alone: names are told once for many points
     producer: int = 0
+    resource: bytes = b""
 
     @classmethod
-    def of(cls, labels: Mapping[str, str], source: int, target: int = 0, producer: int = 0) -> Series:
+    def of(
+        cls, labels: Mapping[str, str], source: int, target: int = 0, producer: int = 0, resource: bytes = b""
+    ) -> Series:
         """That of labels in any order."""
         names = tuple(sorted(labels))
         values = tuple([labels[name] for name in names])
-        return cls(names, values, source, target, text_bytes(names), text_bytes(values), producer)
+        return cls(names, values, source, target, text_bytes(names), text_bytes(values), producer, resource)
 
 
 class KnownSeries:
@@ -61,6 +64,7 @@ class KnownSeries:
         self._old: dict[Key, Series] = {}
         self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._streams: dict[Stream, Stream] = {}
+        self._resources: dict[bytes, bytes] = {}
 
     def __len__(self) -> int:
         return len(self._new) + len(self._old)
@@ -82,11 +86,16 @@ class KnownSeries:
         if size + shared > self._most // LARGEST_SHARE:
             return series
         if self._bytes + size + shared > self._most:
-            self._old, self._new, self._bytes, self._names, self._streams = self._new, {}, 0, {}, {}
+            self._old, self._new, self._bytes = self._new, {}, 0
+            self._names, self._streams, self._resources = {}, {}, {}
         if stream not in self._streams:
             self._streams[stream] = stream
             self._bytes += shared
-        series = series._replace(names=self._names.setdefault(series.names, series.names))
+        if series.resource not in self._resources:
+            self._resources[series.resource] = series.resource
+            self._bytes += len(series.resource)
+        names, resource = self._names.setdefault(series.names, series.names), self._resources[series.resource]
+        series = series._replace(names=names, resource=resource)
         self._new[self._streams[stream], bounds, attributes] = series
         self._bytes += size
         return series

@@ -9,12 +9,15 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from processors.resources import WHOSE
 from processors.values import Bounds
 from schemas.point import Kind, Labels, Value
 
 NOT_TOLD = -1
 # Points of one export may be so far apart: some producers look at the clock for each. Between two exports it is longer.
 ONE_EXPORT_MS = 500
+# Of a process under one start that are looked at for one that goes on, 3 µs each: tables of a database may be many.
+MOST_RESOURCES = 32
 
 Key = tuple[int, int]
 """Number and start of a source; levels have none."""
@@ -26,12 +29,18 @@ Had = tuple[Value, Bounds, int, int]
 class Run:
     """One run of a producer, and when it was read first: 0 if it may have had sources that nobody knows of.
 
-    `sources` are remembered; what `ended` ones had told only `Gone` knows.
+    `sources` are remembered; what `ended` ones had told only `Gone` knows. `resource` is what is told of the producer.
     """
 
     first_ms: int
     sources: int = 0
     ended: int = 0
+    resource: bytes = b""
+
+    @property
+    def known_ms(self) -> int:
+        """When it was read first, for whoever does not know what those had told that ended."""
+        return 0 if self.ended else self.first_ms
 
     def had_others(self, time_ms: int, gone: Gone) -> bool:
         """Whether a new source of that time is none of those that the producer had when it was read first."""
@@ -103,7 +112,7 @@ class _Alike:
 class Sources(dict[Key, Source]):
     """Those that are remembered: they come by `keep` and go by `let_go`, and are looked up as in any dict."""
 
-    __slots__ = ("_alike", "_left", "_targets", "runs")
+    __slots__ = ("_alike", "_left", "_processes", "_targets", "runs")
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,13 +120,19 @@ class Sources(dict[Key, Source]):
         self._targets: dict[Key, Key] = {}  # by target and start: under which key it is
         self._left: list[Key] = []  # runs that had no source for a while since the last tick
         self._alike: _Alike | None = None
+        # Runs of one process and start, by what their resources have in common; made when asked for.
+        self._processes: dict[tuple[bytes, int], list[Key]] | None = None
 
-    def keep(self, key: Key, source: Source, first_ms: int = 0) -> None:
-        """Remember a source. `first_ms` is when its run was read first, if it is not known yet."""
+    def keep(self, key: Key, source: Source, first_ms: int = 0, resource: bytes = b"") -> None:
+        """Remember a source. `first_ms` is when its run was read first, if it is not known yet; so is `resource`."""
         self[key] = source
         if source.producer and key[1]:
             source.run = self.runs.setdefault((source.producer, key[1]), Run(first_ms))
             source.run.sources += 1
+            if resource and not source.run.resource:
+                source.run.resource = resource
+                if self._processes is not None:
+                    self._processes.setdefault((resource[:WHOSE], key[1]), []).append((source.producer, key[1]))
         if source.target:
             self._targets[source.target, key[1]] = key
         if self._alike is not None:
@@ -139,6 +154,19 @@ class Sources(dict[Key, Source]):
     def of_target(self, target: int, start_ms: int) -> Key | None:
         """Under which key a process is known by now."""
         return self._targets.get((target, start_ms))
+
+    def of_process(self, resource: bytes, start_ms: int) -> Collection[tuple[int, bytes]]:
+        """The producers of a process that have sources of that start, and what is told of each; none if many have."""
+        if self._processes is None:
+            self._processes = {}
+            for key, run in self.runs.items():
+                if run.resource:
+                    self._processes.setdefault((run.resource[:WHOSE], key[1]), []).append(key)
+        runs = self._processes.get((resource[:WHOSE], start_ms), ())
+        if len(runs) > 2 * MOST_RESOURCES:  # those whose sources all go on under another one stay until the tick
+            return []
+        found = [(key[0], self.runs[key].resource) for key in runs if self.runs[key].sources]
+        return found if len(found) <= MOST_RESOURCES else []
 
     def of_number(self, number: int) -> Collection[Key]:
         """All runs of a source."""
@@ -166,7 +194,7 @@ class Sources(dict[Key, Source]):
         for run in self._left:
             if run in self.runs and not self.runs[run].sources:
                 del self.runs[run]
-        self._left = []
+        self._left, self._processes = [], None
 
     def that_go_on(self, candidates: Collection[Candidate]) -> Iterator[Candidate]:
         """Those of runs of which nothing that was there before has fallen silent."""

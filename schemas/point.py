@@ -29,6 +29,7 @@ Kind = Literal["counter", "histogram", "sum", "gauge", "info", "exponential", "s
 CLOSED_KINDS = ("counter", "histogram")
 # What is read rather than counted: a newer reading takes the place of the older one.
 LEVELS = ("sum", "gauge", "info", "summary")
+UNCOUNTED = ("sum", "gauge", "info")  # a source tells what is, and nothing of what was
 NUMBERS = ("counter", "sum", "gauge", "info")  # whose value is one
 Labels = tuple[str, ...]  # values, in the order of the shape's label names; "" = the label is absent
 
@@ -104,7 +105,8 @@ class Reading(NamedTuple):
     `source` is a number for source and label set; after the source began anew, `start_ms` is another. A `value` of None
     says that there is no value any more (OTLP's flag "no recorded value"). `target` is a number that stays when what
     else is told of a process changes, 0 if nothing says which process it is. `producer` is a number that all label sets
-    of a process have in common, 0 if it is not known: with the start it is one run of it.
+    of a process have in common, 0 if it is not known: with the start it is one run of it. `resource` is what is told of
+    the producer in short (processors/resources.py), if it is. `target ^ producer` is the label set's, whoever tells it.
     """
 
     labels: Labels
@@ -114,6 +116,7 @@ class Reading(NamedTuple):
     time_ms: int
     target: int = 0
     producer: int = 0
+    resource: bytes = b""
 
 
 @dataclass(slots=True)
@@ -130,9 +133,10 @@ class PointBatch:
     readings: list[Reading] = field(default_factory=list)
 
     def encode(self) -> bytes:
-        """The record value; `decode` is its inverse. Targets and producers came later: older readers pass them over."""
+        """The record value; `decode` is its inverse. What came later than readings older readers pass over."""
         targets = [reading.target for reading in self.readings]
         producers = [reading.producer for reading in self.readings]
+        resources = {reading.producer: reading.resource for reading in self.readings if reading.resource}
         return pack(
             {
                 "v": VERSION if self.shape.open else CLOSED_VERSION,
@@ -140,9 +144,10 @@ class PointBatch:
                 "shape": encode_shape(self.shape),
                 "start": self.start_ms,
                 "rows": self.rows,
-                **({"readings": [reading[:-2] for reading in self.readings]} if self.readings else {}),
+                **({"readings": [reading[:-3] for reading in self.readings]} if self.readings else {}),
                 **({"targets": targets} if any(targets) else {}),
                 **({"producers": producers} if any(producers) else {}),
+                **({"resources": list(resources.items())} if resources else {}),
             }
         )
 
@@ -262,13 +267,14 @@ def decode_values(shape: Shape, rows: PackedRows, part: int) -> list[Any]:
 def _readings(shape: Shape, raw: Mapping[str, Any]) -> list[Reading]:
     readings = raw.get("readings", ())
     targets = raw.get("targets") or repeat(0, len(readings))
-    producers = raw.get("producers") or repeat(0, len(readings))
-    beside = zip(targets, producers, strict=True)
+    producers = raw.get("producers") or [0] * len(readings)
+    resources = dict(raw.get("resources", ()))
+    beside = zip(targets, producers, [resources.get(producer, b"") for producer in producers], strict=True)
     return [_reading(shape, more, *reading) for reading, more in zip(readings, beside, strict=True)]
 
 
 def _reading(
-    shape: Shape, more: tuple[int, int], labels: list[str], value: Any, source: int, start_ms: int, time_ms: int
+    shape: Shape, more: tuple[int, int, bytes], labels: list[str], value: Any, source: int, start_ms: int, time_ms: int
 ) -> Reading:
     read = None if value is None else decode_value(shape, value)
     return Reading(decode_labels(shape, labels), read, source, start_ms, time_ms, *more)

@@ -70,7 +70,8 @@ class SourceState(NamedTuple):
 
     `last` is what it had counted, within the row's bounds, None if that is the row's value. `idle` as in `SeriesBlock`.
     `run_ms` is the time of the first reading of this run of its producer, 0 if it is not known what else that had told.
-    Packed as it is, but for the last three: fields stay in this order.
+    `resource` is as in the reading, of the first source of a run alone. Packed as it is, but for the last four: fields
+    stay in this order.
     """
 
     labels: Labels
@@ -82,6 +83,7 @@ class SourceState(NamedTuple):
     target: int = 0
     producer: int = 0
     run_ms: int = 0
+    resource: bytes = b""
 
 
 @dataclass(slots=True)
@@ -261,10 +263,11 @@ def encode_record(record: TickRecord) -> bytes:
                 ("idle", [block.idle for block in record.blocks]),
                 ("fresh", [block.fresh for block in record.blocks]),
                 ("limits", [list(map(_limit_fields, block.limits)) for block in record.blocks]),
-                ("sources", [[source[:-3] for source in block.sources] for block in record.blocks]),
-                ("targets", [_numbers([source.target for source in block.sources]) for block in record.blocks]),
-                ("producers", [_numbers([source.producer for source in block.sources]) for block in record.blocks]),
-                ("runs", [_numbers([source.run_ms for source in block.sources]) for block in record.blocks]),
+                ("sources", [[source[:-4] for source in block.sources] for block in record.blocks]),
+                ("targets", [_beside([source.target for source in block.sources]) for block in record.blocks]),
+                ("producers", [_beside([source.producer for source in block.sources]) for block in record.blocks]),
+                ("runs", [_beside([source.run_ms for source in block.sources]) for block in record.blocks]),
+                ("resources", [_beside([source.resource for source in block.sources]) for block in record.blocks]),
             ):
                 if any(column):
                     body[key] = column
@@ -297,7 +300,7 @@ def _pack_chunk(body: Mapping[str, Any], blocks: Sequence[SeriesBlock]) -> bytes
     return compressed(b"".join(parts))
 
 
-def _numbers(of_sources: list[int]) -> list[int]:
+def _beside(of_sources: list[Any]) -> list[Any]:
     """One for each source; none at all if no source has one."""
     return of_sources if any(of_sources) else []
 
@@ -341,7 +344,7 @@ def find_record(value: bytes) -> TickHeader | PackedChunk | TickFooter:
                 raw[key], at = _places(data, at)
             else:
                 end = after(data, at)
-                if key not in ("idle", "limits", "sources", "targets", "producers", "runs"):
+                if key not in ("idle", "limits", "sources", "targets", "producers", "runs", "resources"):
                     raw[key] = msgpack.unpackb(data[at:end])
                 at = end
         if raw["kind"] != "chunk" and not isinstance(record := decode_record(data), TickChunk):
@@ -389,9 +392,11 @@ def _blocks(chunk: Mapping[str, Any]) -> list[SeriesBlock]:
         block.fresh = int(fresh)
     for block, limits in zip(blocks, chunk.get("limits", ()), strict=False):
         block.limits = [_limit(*limit) for limit in limits]
-    beside = [chunk.get(key) or [()] * len(blocks) for key in ("targets", "producers", "runs")]
+    absent = {"targets": 0, "producers": 0, "runs": 0, "resources": b""}
+    beside = [chunk.get(key) or [()] * len(blocks) for key in absent]
     for block, sources, *columns in zip(blocks, chunk.get("sources", ()), *beside, strict=False):
-        more = zip(*(column or repeat(0, len(sources)) for column in columns), strict=True)
+        told = zip(columns, absent.values(), strict=True)
+        more = zip(*(column or repeat(none, len(sources)) for column, none in told), strict=True)
         block.sources = [_source(block.shape, *each, *source) for source, each in zip(sources, more, strict=True)]
     return blocks
 
@@ -401,6 +406,7 @@ def _source(
     target: int,
     producer: int,
     run_ms: int,
+    resource: bytes,
     labels: list[str],
     source: int,
     start_ms: int,
@@ -409,7 +415,8 @@ def _source(
     last: Any,
 ) -> SourceState:
     counted = None if last is None else decode_value(shape, last, any_bounds=True)
-    return SourceState(decode_labels(shape, labels), source, start_ms, time_ms, idle, counted, target, producer, run_ms)
+    beside = target, producer, run_ms, resource
+    return SourceState(decode_labels(shape, labels), source, start_ms, time_ms, idle, counted, *beside)
 
 
 def _limit_fields(limit: LimitState) -> tuple[Any, ...]:
@@ -463,6 +470,7 @@ def _chunks(blocks: Iterable[SeriesBlock]) -> Iterator[list[SeriesBlock]]:
                 part.stale.append(labels)
             else:
                 part.sources.append(source)
+                size += len(source.resource)
             size += _text_bytes(labels) + _value_bytes(None if source is None else source.last)
             if size >= CHUNK_BYTES:
                 yield chunk

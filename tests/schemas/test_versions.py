@@ -143,6 +143,27 @@ def test_producers_came_later_and_older_readers_pass_them_over() -> None:
     assert unpack(values[1])["sources"] == unpack(before[1])["sources"]
 
 
+def test_resources_came_later_and_older_readers_pass_them_over() -> None:
+    readings = [reading._replace(producer=5, resource=b"") for reading in AIMED.readings]
+    before = replace(AIMED, readings=readings)
+    batch = replace(AIMED, readings=[reading._replace(resource=b"whose it is, and what") for reading in readings])
+    value = unpack(batch.encode())
+    assert (PointBatch.decode(batch.encode()), PackedBatch.decode(batch.encode()).readings) == (batch, batch.readings)
+    assert value.pop("resources") == [[5, b"whose it is, and what"]]
+    assert value == unpack(before.encode())
+    block = FOLLOWED.blocks[0]
+    one, other = [source._replace(producer=5, run_ms=7) for source in block.sources]
+    told = replace(block, sources=[one._replace(resource=b"whose it is, and what"), other])
+    values, without = (
+        replace(FOLLOWED, blocks=[first, *FOLLOWED.blocks[1:]]).encode()
+        for first in (told, replace(block, sources=[one, other]))
+    )
+    assert read_tick(iter(values)).blocks[0] == told
+    chunk = unpack(values[1])
+    assert chunk.pop("resources") == [[b"whose it is, and what", b""], [], [], []]
+    assert chunk == unpack(without[1])
+
+
 @pytest.mark.parametrize(("batch", "suffix"), [(MEASURED, ""), (AIMED, "_targets")], ids=["as begun", "with targets"])
 def test_points_from_outside_are_version_2(batch: PointBatch, suffix: str) -> None:
     released = (GOLDEN.parent / "v2" / f"point{suffix}.bin").read_bytes()
