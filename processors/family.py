@@ -34,7 +34,7 @@ from processors.cardinality import OVERFLOW, Limits
 from processors.folds import Folds
 from processors.known_rows import KnownRows
 from processors.resources import differences
-from processors.sources import NOT_TOLD, Candidate, Gone, Had, Key, Source, Sources
+from processors.sources import NOT_TOLD, Candidate, Gone, Had, Key, Run, Source, Sources
 from processors.values import ROUNDING, Bounds, conformed, in_one_bucket, minus, nothing, observations, plus
 from schemas.point import (
     LEVELS,
@@ -43,6 +43,7 @@ from schemas.point import (
     Kind,
     Labels,
     Reading,
+    Resources,
     Shape,
     SummaryValue,
     Value,
@@ -241,17 +242,19 @@ class Family:
             row.packed = packed  # one object for both
         self._known.setdefault((given.label_names, given.bounds), known).remember(packed, row)
 
-    def read(self, reading: Reading, bounds: Bounds, now_ms: int) -> float:
+    def read(self, reading: Reading, bounds: Bounds, now_ms: int, resources: Resources) -> float:
         """Take in a reading; returns how many observations went under another label set. `now_ms` is append time."""
         key = self._key(reading)
         source = self.sources.get(key)
-        if source is None and reading.resource and reading.value is not None:
-            self._more_or_less_is_told(reading)
+        if source is None and reading.target and reading.value is not None:
+            self._more_or_less_is_told(reading, resources.of(reading.producer))
         target = self._target(reading, key, source)
         if target and (source is None or source.target != target):
             source = self._told_otherwise(key, target, source)
-        if source is not None and (source.producer != reading.producer or _says_more(reading, source)):
-            self._belongs(key, source, reading)
+        if source is not None:
+            run = source.run
+            if source.producer != reading.producer or (run is not None and not run.resource):
+                self._belongs(key, source, reading.producer, resources)
         if reading.value is None:
             self._end_reading(reading)
             return 0.0
@@ -262,7 +265,7 @@ class Family:
                 self.dropped[Reason.SUPERSEDED] += 1
             return 0.0
         if source is None:
-            return self._begin(reading, reading.value, bounds, now_ms, target)
+            return self._begin(reading, reading.value, bounds, now_ms, target, resources)
         as_before = source.labels == reading.labels
         own, moves = self.rows[source.labels].bounds, False
         if not as_before:
@@ -270,7 +273,7 @@ class Family:
             moves = not relabelled and self._has_room(source, reading.labels, bounds)
             if relabelled or (moves and (own == bounds or self.shape.kind != "histogram")):
                 before = self._end_source(key, ends_row=relabelled or self.shape.kind == "sum", comes_back=True)
-                return self._begin(reading, reading.value, bounds, now_ms, target, before)
+                return self._begin(reading, reading.value, bounds, now_ms, target, resources, before)
         value = conformed(reading.value, bounds, own)
         delta, own = self._since(source.last, value, own)
         source.time_ms, source.last, source.counted = _cut(reading.time_ms, now_ms), value, NOT_TOLD
@@ -282,7 +285,7 @@ class Family:
         if moves:  # what it has counted so far has the buckets of the row that it leaves
             self._end_source(key, ends_row=False, comes_back=True)
             before = reading.value, bounds, reading.time_ms - 1, reading.producer
-            folded += self._begin(reading, reading.value, bounds, now_ms, target, before)
+            folded += self._begin(reading, reading.value, bounds, now_ms, target, resources, before)
         return folded
 
     def _target(self, reading: Reading, key: Key, source: Source | None) -> int:
@@ -298,23 +301,26 @@ class Family:
         two = former is not None and _are_two(self.sources[former], reading)
         return key[0] if two or self._gone.knows(self.metric, self.shape.kind, key) else reading.target
 
-    def _more_or_less_is_told(self, reading: Reading) -> None:
+    def _more_or_less_is_told(self, reading: Reading, resource: bytes) -> None:
         """The source of a process whose resource had other attributes until now has the target of this one from now on.
 
         None of those that both have may differ. Of several it is the one that differs least and was silent the longest.
         """
         of_labels, start_ms = reading.target ^ reading.producer, reading.start_ms
-        lasting = reading.target, start_ms
-        if not start_ms or start_ms == reading.time_ms:  # nobody knows it: those that have it may be any
+        if not resource or not start_ms or start_ms == reading.time_ms:  # if nobody knows it, it may be anybody's
             return
-        if self.sources.of_target(*lasting) is not None or self._gone.knows(self.metric, self.shape.kind, lasting):
+        others = [each for each in self.sources.of_process(resource, start_ms) if each[0] != reading.producer]
+        lasting = reading.target, start_ms
+        if not others or self.sources.of_target(*lasting) is not None:
+            return
+        if self._gone.knows(self.metric, self.shape.kind, lasting):
             return
         found: list[tuple[int, int, Key]] = []
-        for producer, resource in self.sources.of_process(reading.resource, start_ms):
+        for producer, other in others:
             former = self.sources.of_target(producer ^ of_labels, start_ms)
             if former is None or _are_two(self.sources[former], reading):
                 continue
-            if (apart := differences(resource, reading.resource)) is not None:
+            if (apart := differences(other, resource)) is not None:
                 found.append((apart, self.sources[former].time_ms, former))
         if found:
             *_, former = min(found)
@@ -363,13 +369,15 @@ class Family:
         self.sources.keep(key, source)
         return source
 
-    def _belongs(self, key: Key, source: Source, reading: Reading) -> None:
+    def _belongs(self, key: Key, source: Source, producer: int, resources: Resources) -> None:
         """Of whom more or less is told is the run that it was. Older workers, and ticks of theirs, say less."""
-        if reading.producer:
-            first_ms = 0 if source.run is None else source.run.known_ms
+        resource = resources.of(producer)
+        if producer and (producer != source.producer or resource):
+            run = source.run
+            first_ms = 0 if run is None or run.ended else run.first_ms
             self.sources.let_go(key)
-            source.producer = reading.producer
-            self.sources.keep(key, source, first_ms, reading.resource)
+            source.producer = producer
+            self.sources.keep(key, source, first_ms, resource)
 
     def refuse(self, labels: Labels) -> None:
         """There is no room for a gauge's label set."""
@@ -392,6 +400,7 @@ class Family:
         bounds: Bounds,
         now_ms: int,
         target: int,
+        resources: Resources,
         before: Had | None = None,
     ) -> float:
         """The first reading of a source, or of one that had `before` in another row."""
@@ -451,7 +460,7 @@ class Family:
             self._histories[placed] = row.value
         last = conformed(value, bounds, row.bounds)
         source = Source(placed, _cut(reading.time_ms, now_ms), last, target, reading.producer, told=given)
-        self.sources.keep(key, source, reading.time_ms, reading.resource)
+        self.sources.keep(key, source, reading.time_ms, resources.of(reading.producer))
         if later:
             self._candidates.append(Candidate(key, source, value, bounds, labels, within, source.time_ms, begins_row))
         return self._folded(labels, within, placed, delta)
@@ -678,18 +687,17 @@ class Family:
             block_of(self.rows[labels].bounds).fresh += 1
         for labels, bounds in self._ended.items():
             block_of(bounds).stale.append(labels)
-        said: set[int] = set()  # runs of which it is said what their resource is
+        said: Run | None = None  # most sources of a run come one after the other
         for (number, start), source in self.sources.items():
             row, idle = self.rows[source.labels], time_ms - source.counted
             last = None if source.last == row.value or self.shape.kind in ("gauge", "info") else source.last
             run = source.run  # of ended ones the next owner does not know what they had told
-            run_ms = 0 if run is None else run.known_ms
-            resource = b""
-            if run is not None and run.resource and id(run) not in said:
-                said.add(id(run))
-                resource = run.resource
-            reading = source.labels, number, start, source.time_ms, idle, last
-            block_of(row.bounds).sources.append(SourceState(*reading, source.target, source.producer, run_ms, resource))
+            run_ms = 0 if run is None or run.ended else run.first_ms
+            resource = b"" if run is None or run is said else run.resource
+            said = run
+            whose = source.target, source.producer, run_ms, resource
+            state = SourceState(source.labels, number, start, source.time_ms, idle, last, *whose)
+            block_of(row.bounds).sources.append(state)
         for block in blocks.values():
             if not any(block.idle):
                 block.idle = []
@@ -728,11 +736,6 @@ def _are_two(source: Source, reading: Reading) -> bool:
         return False
     later, more = reading.time_ms - source.time_ms, observations(reading.value) - observations(source.last)
     return later * more < 0 or (not later and more != 0)
-
-
-def _says_more(reading: Reading, source: Source) -> bool:
-    """Whether it tells of the source's resource, of which an older worker told nothing."""
-    return bool(reading.resource) and source.run is not None and not source.run.resource
 
 
 def _cut(time_ms: int, now_ms: int) -> int:

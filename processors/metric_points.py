@@ -243,16 +243,14 @@ class MetricPoints:
             for name in RESERVED.get(kind, ()):
                 labels.pop(name, None)
             # What a source is, beside its attributes: a metric in another unit is another one.
-            alone, lasting, whose = (
-                digest(of, scope.digest, *stream[3:]) for of in (common.digest, common.target, common.process)
-            )
             told: list[str | tuple[str, str]] = [*attributes.items(), *map(repr, bounds)]
+            alone = digest(common.digest, scope.digest, *stream[3:])
             source, target, producer, resource = number(digest(alone, *told)), 0, number(alone), b""
             if common.target:
-                producer = number(lasting)
+                producer = number(digest(common.target, scope.digest, *stream[3:]))
                 target = producer ^ number(digest(*told))
                 if common.attributes is not None and kind not in UNCOUNTED:
-                    resource = whose + common.attributes
+                    resource = digest(common.process, scope.digest, *stream[3:]) + common.attributes
             series = self.known.remember(key, Series.of(labels, source, target, producer, resource))
         if read.delta and value is not None:
             self._put(metric, kind, bounds, series, value, None)
@@ -423,9 +421,9 @@ def _batch(metric: str, kind: Kind, bounds: tuple[float, ...], points: Sequence[
             last = series.names
         values = in_slots((*series.values, ""))
         if reading is not None:
-            start_ms, time_ms = reading
-            told = series.target, series.producer, series.resource
-            batch.readings.append(Reading(values, value, series.source, start_ms, time_ms, *told))
+            batch.readings.append(Reading(values, value, series.source, *reading, series.target, series.producer))
+            if series.resource:
+                batch.resources[series.producer] = series.resource
         elif value is not None:
             batch.rows.append((values, value))
     return batch

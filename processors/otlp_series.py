@@ -27,7 +27,9 @@ Key = tuple[Stream, tuple[float, ...], tuple[bytes, ...]]
 
 
 class Series(NamedTuple):
-    """A label set, names in order; `source`, `target`, `producer` and `resource` are those of its readings.
+    """A label set, names in order; `source`, `target` and `producer` are those of its readings.
+
+    `resource` is what is told of the producer's in short.
 
     Sizes are about those in UTF-8.
     """

@@ -40,7 +40,7 @@ from processors.family import Family
 from processors.sources import NOT_TOLD, Gone
 from processors.values import conformed, observations
 from schemas.errors import Malformed, ProtocolError
-from schemas.point import Labels, PackedBatch, Reading, Shape, Value
+from schemas.point import Labels, PackedBatch, Shape, Value
 from schemas.reasons import Reason
 from schemas.sample import ENDING, SeriesBlock
 
@@ -82,7 +82,7 @@ class SeriesStore:
             overflow += _count(family, batch.shape, placed, values[row])
             family.remember(known, rows.packed(row), placed, batch.shape)
             row = known.count(rows, values, row + 1, NOT_TOLD)
-        return overflow + _read(family, batch.shape, relabel, batch.readings, now_ms)
+        return overflow + _read(family, relabel, batch, now_ms)
 
     def load(self, blocks: Iterable[SeriesBlock], time_ms: int) -> None:
         """Take over the series of a tick of that time. They are admitted in its order, as far as the limits go now."""
@@ -200,17 +200,17 @@ def _count(family: Family, given: Shape, placed: tuple[Labels, bool], value: Val
     return overflow + (observations(value) if squeezed and family.shape.kind != "sum" else 0.0)
 
 
-def _read(family: Family, given: Shape, relabel: Relabel, readings: Iterable[Reading], now_ms: int) -> float:
+def _read(family: Family, relabel: Relabel, batch: PackedBatch, now_ms: int) -> float:
     """Take in readings; how many observations went under another label set."""
     overflow = 0.0
-    bounds = given.bounds if family.shape.open else family.shape.bounds
-    for reading in readings:
+    bounds = batch.shape.bounds if family.shape.open else family.shape.bounds
+    for reading in batch.readings:
         placed, squeezed = relabel(reading.labels)
         if squeezed and family.shape.kind == "gauge":
             family.refuse(placed)
         else:
             told = reading if placed is reading.labels else reading._replace(labels=placed)
-            overflow += family.read(told, bounds, now_ms)
+            overflow += family.read(told, bounds, now_ms, batch.resources)
     return overflow
 
 

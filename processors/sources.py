@@ -37,11 +37,6 @@ class Run:
     ended: int = 0
     resource: bytes = b""
 
-    @property
-    def known_ms(self) -> int:
-        """When it was read first, for whoever does not know what those had told that ended."""
-        return 0 if self.ended else self.first_ms
-
     def had_others(self, time_ms: int, gone: Gone) -> bool:
         """Whether a new source of that time is none of those that the producer had when it was read first."""
         if not self.first_ms or (self.ended and self.first_ms <= gone.lost_ms):
@@ -163,10 +158,10 @@ class Sources(dict[Key, Source]):
                 if run.resource:
                     self._processes.setdefault((run.resource[:WHOSE], key[1]), []).append(key)
         runs = self._processes.get((resource[:WHOSE], start_ms), ())
-        if len(runs) > 2 * MOST_RESOURCES:  # those whose sources all go on under another one stay until the tick
-            return []
+        if not runs or len(runs) > 2 * MOST_RESOURCES:  # whose sources all go on under another one stays until the tick
+            return ()
         found = [(key[0], self.runs[key].resource) for key in runs if self.runs[key].sources]
-        return found if len(found) <= MOST_RESOURCES else []
+        return found if len(found) <= MOST_RESOURCES else ()
 
     def of_number(self, number: int) -> Collection[Key]:
         """All runs of a source."""

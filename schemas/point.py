@@ -105,8 +105,8 @@ class Reading(NamedTuple):
     `source` is a number for source and label set; after the source began anew, `start_ms` is another. A `value` of None
     says that there is no value any more (OTLP's flag "no recorded value"). `target` is a number that stays when what
     else is told of a process changes, 0 if nothing says which process it is. `producer` is a number that all label sets
-    of a process have in common, 0 if it is not known: with the start it is one run of it. `resource` is what is told of
-    the producer in short (processors/resources.py), if it is. `target ^ producer` is the label set's, whoever tells it.
+    of a process have in common, 0 if it is not known: with the start it is one run of it. `target ^ producer` is the
+    label set's, whatever else is told of its process.
     """
 
     labels: Labels
@@ -116,14 +116,36 @@ class Reading(NamedTuple):
     time_ms: int
     target: int = 0
     producer: int = 0
-    resource: bytes = b""
+
+
+class Resources:
+    """What is told of the resources of producers in short (processors/resources.py).
+
+    It stays `packed` until somebody asks, for only a new source does.
+    """
+
+    __slots__ = ("_found", "_packed")
+
+    def __init__(self, packed: bytes = b"") -> None:
+        self._packed = packed
+        self._found: dict[int, bytes] = {}
+
+    def of(self, producer: int) -> bytes:
+        """Empty where nothing is told. Raises ProtocolError if it is not packed so."""
+        if self._packed:
+            try:
+                self._found, self._packed = dict(msgpack.unpackb(self._packed)), b""
+            except (ValueError, TypeError, msgpack.UnpackException) as error:
+                raise ProtocolError(f"not a points record of Tailrace: {error!r}") from error
+        return self._found.get(producer, b"")
 
 
 @dataclass(slots=True)
 class PointBatch:
     """Points of one metric: `rows` are deltas, `readings` are not. A label set may occur in several rows: they add up.
 
-    `start_ms` is the stream time from which the deltas were counted, 0 when not known.
+    `start_ms` is the stream time from which the deltas were counted, 0 when not known. `resources` is what is told of
+    producers in short.
     """
 
     metric: str
@@ -131,12 +153,12 @@ class PointBatch:
     start_ms: int = 0
     rows: list[tuple[Labels, Value]] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
+    resources: dict[int, bytes] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """The record value; `decode` is its inverse. What came later than readings older readers pass over."""
         targets = [reading.target for reading in self.readings]
         producers = [reading.producer for reading in self.readings]
-        resources = {reading.producer: reading.resource for reading in self.readings if reading.resource}
         return pack(
             {
                 "v": VERSION if self.shape.open else CLOSED_VERSION,
@@ -144,10 +166,10 @@ class PointBatch:
                 "shape": encode_shape(self.shape),
                 "start": self.start_ms,
                 "rows": self.rows,
-                **({"readings": [reading[:-3] for reading in self.readings]} if self.readings else {}),
+                **({"readings": [reading[:-2] for reading in self.readings]} if self.readings else {}),
                 **({"targets": targets} if any(targets) else {}),
                 **({"producers": producers} if any(producers) else {}),
-                **({"resources": list(resources.items())} if resources else {}),
+                **({"resources": list(self.resources.items())} if self.resources else {}),
             }
         )
 
@@ -158,7 +180,8 @@ class PointBatch:
             raw: dict[str, Any] = unpack(value)
             require("points", raw["v"], READS)
             shape = decode_shape(raw["shape"])
-            return cls(raw["metric"], shape, raw["start"], decode_rows(shape, raw["rows"]), _readings(shape, raw))
+            rows, resources = decode_rows(shape, raw["rows"]), dict(raw.get("resources", ()))
+            return cls(raw["metric"], shape, raw["start"], rows, _readings(shape, raw), resources)
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise ProtocolError(f"not a points record of Tailrace: {error!r}") from error
 
@@ -173,6 +196,7 @@ class PackedBatch:
     rows: PackedRows
     values: list[Value]
     readings: list[Reading]
+    resources: Resources
 
     @classmethod
     def decode(cls, value: bytes) -> PackedBatch:
@@ -181,13 +205,15 @@ class PackedBatch:
             data = unpacked(value)
             count, at = opened(data, 0)
             raw: dict[str, Any] = {}
-            rows_at = None
+            rows_at, resources = None, b""
             for _ in range(count):
                 end = after(data, at)
                 key, at = msgpack.unpackb(data[at:end]), end
                 end = after(data, at)
                 if key == "rows":
                     rows_at = at
+                elif key == "resources":
+                    resources = data[at:end]
                 else:
                     raw[key] = msgpack.unpackb(data[at:end])
                 at = end
@@ -197,7 +223,8 @@ class PackedBatch:
                 raise KeyError("rows")
             rows = PackedRows(data, rows_at, len(shape.label_names), 2)
             values = decode_values(shape, rows, 1)
-            return cls(raw["metric"], shape, raw["start"], rows, values, _readings(shape, raw))
+            readings = _readings(shape, raw)
+            return cls(raw["metric"], shape, raw["start"], rows, values, readings, Resources(resources))
         except (KeyError, ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
             raise ProtocolError(f"not a points record of Tailrace: {error!r}") from error
 
@@ -267,14 +294,13 @@ def decode_values(shape: Shape, rows: PackedRows, part: int) -> list[Any]:
 def _readings(shape: Shape, raw: Mapping[str, Any]) -> list[Reading]:
     readings = raw.get("readings", ())
     targets = raw.get("targets") or repeat(0, len(readings))
-    producers = raw.get("producers") or [0] * len(readings)
-    resources = dict(raw.get("resources", ()))
-    beside = zip(targets, producers, [resources.get(producer, b"") for producer in producers], strict=True)
+    producers = raw.get("producers") or repeat(0, len(readings))
+    beside = zip(targets, producers, strict=True)
     return [_reading(shape, more, *reading) for reading, more in zip(readings, beside, strict=True)]
 
 
 def _reading(
-    shape: Shape, more: tuple[int, int, bytes], labels: list[str], value: Any, source: int, start_ms: int, time_ms: int
+    shape: Shape, more: tuple[int, int], labels: list[str], value: Any, source: int, start_ms: int, time_ms: int
 ) -> Reading:
     read = None if value is None else decode_value(shape, value)
     return Reading(decode_labels(shape, labels), read, source, start_ms, time_ms, *more)

@@ -70,8 +70,8 @@ class SourceState(NamedTuple):
 
     `last` is what it had counted, within the row's bounds, None if that is the row's value. `idle` as in `SeriesBlock`.
     `run_ms` is the time of the first reading of this run of its producer, 0 if it is not known what else that had told.
-    `resource` is as in the reading, of the first source of a run alone. Packed as it is, but for the last four: fields
-    stay in this order.
+    `resource` is what is told of the producer's in short, at one of its sources or more. Packed as it is, but for
+    the last four: fields stay in this order.
     """
 
     labels: Labels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import process_time
 
 import pytest
@@ -16,7 +16,6 @@ from processors.metric_points import MetricPoints, Naming
 from processors.resources import MOST_ATTRIBUTES
 from processors.series import SeriesStore
 from processors.sources import MOST_RESOURCES
-from schemas.point import PointBatch
 from schemas.sample import SeriesBlock, Tick, read_tick
 from tests.processors.metric_strategies import Seen, apply
 from tests.schemas.rows import attribute
@@ -79,8 +78,8 @@ class Pipeline:
         self.reader.add(0, time, message(self.kind, resource, values, start or self.start, time))
         for batch in self.reader.flush().batches:
             if batch.metric != "target_info":
-                read = [reading._replace(resource=b"") if self.older else reading for reading in batch.readings]
-                apply(self.store, PointBatch("m", batch.shape, readings=read), time)
+                resources = {} if self.older else batch.resources
+                apply(self.store, replace(batch, metric="m", resources=resources), time)
 
     def tick(self, takes_over: bool = True) -> list[SeriesBlock]:
         self.time += MINUTE
@@ -289,4 +288,4 @@ def test_levels_tell_nothing_of_their_resources() -> None:
     part.scope_metrics.add().metrics.add(name="g").gauge.data_points.add(as_int=1, time_unix_nano=START * MS)
     reader = MetricPoints("raw", 0, "otlp_proto", Naming(), 1 << 24)
     reader.add(0, START, data.SerializeToString())
-    assert {reading.resource for batch in reader.flush().batches for reading in batch.readings} == {b""}
+    assert [batch.resources for batch in reader.flush().batches] == [{}, {}]

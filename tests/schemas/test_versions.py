@@ -144,11 +144,12 @@ def test_producers_came_later_and_older_readers_pass_them_over() -> None:
 
 
 def test_resources_came_later_and_older_readers_pass_them_over() -> None:
-    readings = [reading._replace(producer=5, resource=b"") for reading in AIMED.readings]
-    before = replace(AIMED, readings=readings)
-    batch = replace(AIMED, readings=[reading._replace(resource=b"whose it is, and what") for reading in readings])
+    before = replace(AIMED, readings=[reading._replace(producer=5) for reading in AIMED.readings])
+    batch = replace(before, resources={5: b"whose it is, and what"})
+    assert PointBatch.decode(batch.encode()) == batch
+    packed = [PackedBatch.decode(each.encode()).resources for each in (batch, before)]
+    assert [told.of(producer) for told in packed for producer in (5, 6)] == [b"whose it is, and what", *[b""] * 3]
     value = unpack(batch.encode())
-    assert (PointBatch.decode(batch.encode()), PackedBatch.decode(batch.encode()).readings) == (batch, batch.readings)
     assert value.pop("resources") == [[5, b"whose it is, and what"]]
     assert value == unpack(before.encode())
     block = FOLLOWED.blocks[0]
