@@ -63,7 +63,7 @@ class Pipeline:
     kind: str = "counter"
     start: int = START - 1
     naming: Naming = field(default_factory=Naming)
-    limits: Limits = field(default_factory=lambda: Limits(1000, 1000, idle_ms=HOUR))
+    limits: Limits = field(default_factory=lambda: Limits(1000, 1000, idle_ms=HOUR, level_idle_ms=HOUR))
     seen: Seen = field(default_factory=Seen)
     older: bool = False  # neither points nor ticks tell of resources
     time: int = START
@@ -135,6 +135,32 @@ def test_what_two_gateways_tell_with_an_attribute_and_without_counts_once(kind: 
     assert len(pipeline.seen.samples) == 2
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(KINDS),
+    st.lists(st.tuples(st.sampled_from("xyz"), st.booleans(), st.integers(0, 9), st.integers(0, 3)), max_size=40),
+)
+def test_a_process_counts_once_whoever_tells_what_of_it_and_however_late(
+    kind: str, schedule: list[tuple[str, bool, int, int]]
+) -> None:
+    """Gateways add attributes, or add them no more; some are behind; ticks have one owner after another."""
+    pipeline, counts, newest = Pipeline(kind), [(START, 0.0)], 0
+    more: dict[str, Told] = {gateway: {} for gateway in "xyz"}
+    for gateway, changes, number, behind in schedule:
+        pipeline.time += 1
+        counts.append((pipeline.time, counts[-1][1] + number))
+        if changes:
+            more[gateway] = {} if more[gateway] else {gateway: "v", "w": "v"}
+        at = max(1, len(counts) - 1 - behind)
+        newest = max(newest, at)
+        time, count = counts[at]
+        pipeline.tell(PROCESS | more[gateway], {"a": count}, later=time - pipeline.time)
+        if number > 6:
+            pipeline.tick(takes_over=number > 7)
+    pipeline.tick()
+    assert pipeline.seen.increase() == counts[newest][1]
+
+
 def test_the_series_of_an_attribute_that_is_promoted_go_on_as_others() -> None:
     pipeline = Pipeline(naming=Naming(promoted=("deployment.environment.name",)))
     for at, resource in enumerate((PROCESS, PROCESS, PROCESS | ENV, PROCESS | ENV), 1):
@@ -145,7 +171,7 @@ def test_the_series_of_an_attribute_that_is_promoted_go_on_as_others() -> None:
 
 
 def test_folded_sets_go_on_as_well() -> None:
-    pipeline = Pipeline(limits=Limits(1000, 1, idle_ms=HOUR))
+    pipeline = Pipeline(limits=Limits(1000, 1, idle_ms=HOUR, level_idle_ms=HOUR))
     for at, resource in enumerate((PROCESS, PROCESS | ENV, PROCESS), 1):
         pipeline.tell(resource, {route: 10 * at for route in "abcdef"})
         pipeline.tick()
