@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
@@ -23,7 +24,7 @@ from schemas.errors import Retryable
 
 EVERY = 1.0  # seconds
 AFTER_NONE = 10.0  # seconds until the next look if one was not answered in time
-SILENT = 15.0  # seconds: a partition that has written nothing for so long, by the broker's clock, wants nothing
+SILENT = 15.0  # seconds: a partition that has written nothing for so long, while others have, wants nothing
 NEWEST = 4  # offsets from the end of a log: a record, the marker of its transaction, and as much again
 
 log = logging.getLogger(__name__)
@@ -32,13 +33,21 @@ Told = Mapping[str, Sequence[tuple[int, int]]] | None
 """`limiters` of a partition's newest checkpoint; empty: none was seen yet; None: it is silent."""
 
 
+class _Newest(NamedTuple):
+    """A partition's newest checkpoint: its offset, since when it is there (monotonic, seconds), and what it says."""
+
+    offset: int
+    since: float
+    limiters: Told
+
+
 class BudgetExchange:
     """The newest checkpoints of all N partitions, for all leases of a worker; `meanings` are those of its plan."""
 
     def __init__(self, topics: Topics, partitions: int, meanings: Mapping[str, str]) -> None:
         self._meanings = meanings
         self._partitions = [TopicPartition(topics.decisions, index) for index in range(partitions)]
-        self._newest: dict[TopicPartition, tuple[int, Told]] = {}
+        self._newest: dict[TopicPartition, _Newest] = {}
         self._looked, self._began = float("-inf"), 0.0  # the last time, the first time
 
     async def look(self, reader: Reader) -> Sequence[Told] | None:
@@ -52,18 +61,28 @@ class BudgetExchange:
             try:
                 async with asyncio.timeout(ANSWER_LIMIT):  # bursts wait for this
                     found = await reader.newest(self._partitions, NEWEST)
-                for partition, (_, append, value) in found.items():
-                    self._newest[partition] = append, limiters_of(value, self._meanings)
+                self._take(found)
             except (KafkaError, Retryable, TimeoutError) as error:
                 log.warning("budgets of other partitions could not be read", extra={"error": repr(error)})
                 self._looked = time.monotonic() + AFTER_NONE
         if not self._newest:
             return None
-        oldest = max(append for append, _ in self._newest.values()) - int(SILENT * 1000)
+        oldest = max(newest.since for newest in self._newest.values()) - SILENT
         return [self._told(partition, oldest) for partition in self._partitions]
 
-    def _told(self, partition: TopicPartition, oldest: int) -> Told:
-        if partition not in self._newest:  # it begins just now, or has nothing to decide
+    def _take(self, found: Mapping[TopicPartition, tuple[int, int, bytes]]) -> None:
+        """Newest records: offset, append time, value. Only at first sight do brokers' clocks say how old one is."""
+        last = max((append for _, append, _ in found.values()), default=0)
+        for partition, (offset, append, value) in found.items():
+            known = self._newest.get(partition)
+            if known is None:
+                since = self._looked - (last - append) / 1000
+            else:
+                since = known.since if known.offset == offset else self._looked
+            self._newest[partition] = _Newest(offset, since, limiters_of(value, self._meanings))
+
+    def _told(self, partition: TopicPartition, oldest: float) -> Told:
+        newest = self._newest.get(partition)
+        if newest is None:  # it begins just now, or has nothing to decide
             return {} if self._looked < self._began + SILENT else None
-        append, limiters = self._newest[partition]
-        return limiters if append >= oldest else None
+        return newest.limiters if newest.since >= oldest else None

@@ -88,6 +88,7 @@ class Reload:
         self.config, self.problem = config, ""
         self._file, self._apply = file, apply
         self._horizon = config.sampling.late_horizon  # for which the topic was looked at
+        self._wait = config.sampling.decision_wait  # of which raw topics were asked whether they keep twice as much
         self._seen: bytes | None = None  # so that the first look follows what was written since the start
         self._asked = asyncio.Event()
         self._succeeded()
@@ -123,6 +124,11 @@ class Reload:
                     f"sampling.late_horizon: longer than at the start ({format_duration(self._horizon)}), which needs "
                     "a restart, and before it a retention.ms of the decisions that is as much longer; nothing of the "
                     "file is used"
+                )
+            if new.regroup == "never" and new.sampling.decision_wait > self._wait:
+                raise ConfigError(
+                    f"sampling.decision_wait: longer than at the start ({format_duration(self._wait)}), which with "
+                    "regroup: never needs a restart: raw topics must keep twice as much; nothing of the file is used"
                 )
         except ConfigError as error:
             self.problem = str(error)

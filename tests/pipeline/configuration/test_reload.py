@@ -363,6 +363,21 @@ async def test_sighup_makes_a_worker_read_what_its_file_takes_from_elsewhere(kaf
         stages.stop()
 
 
+@pytest.mark.parametrize(("regroup", "longer"), [("always", True), ("never", False)])
+async def test_a_longer_wait_needs_raw_topics_that_keep_more(regroup: str, longer: bool, tmp_path: Path) -> None:
+    """With `regroup: never` a worker asks at its start whether they do, and not again."""
+    settings = MINIMAL | {"regroup": regroup}
+    followed = Followed(tmp_path, settings)
+    try:
+        for wait, taken in (("10s", True), ("30s", True), ("31s", longer)):
+            followed.applied.clear()
+            followed.write(settings | {"sampling": {"decision_wait": wait, "policies": [ALL]}})
+            await followed.until(lambda: bool(followed.reload.problem or followed.applied), wait)
+            assert followed.reload.problem.startswith("sampling.decision_wait: longer than at the start") != taken
+    finally:
+        followed.task.cancel()
+
+
 def test_ingest_is_taken_over_for_another_wait_alone() -> None:
     old = Config.model_validate(MINIMAL)
     other = Config.model_validate(MINIMAL | {"sampling": {"policies": [ERRORS]}})
