@@ -37,7 +37,8 @@ def proxy_of(url: str, schemes: Sequence[str] = SCHEMES) -> str | None:
     scheme, _, rest = named.partition("://") if "://" in named else ("http", "", named)
     if wrong := _wrong(scheme.lower(), rest, schemes):
         variable = f"{server.scheme}_proxy"
-        raise Unavailable(f"{variable if variable in os.environ else variable.upper()}: {wrong}")
+        told = variable if variable in os.environ else variable.upper()
+        raise Unavailable(f"{told}: {wrong}", asked=False)
     return f"{scheme.lower()}://{rest}"
 
 

@@ -6,6 +6,7 @@ Something else refuses whatever it gets: a server of TLS that is asked without, 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from sinks.contract import Outcome
@@ -36,7 +37,7 @@ class Receiver:
             return reply.outcome
         trial = await self._asked(post, self._nothing)
         if isinstance(trial.outcome, Outcome) and trial.outcome.retry:
-            return trial.outcome
+            return replace(trial.outcome, lost=())  # the rows were refused
         if trial.status == reply.status:
             detail = f"{reply.outcome.detail}, also to a request with nothing in it; {self._doubt}"
             return Outcome.retry_all(rows, NOT_ONE, detail)

@@ -455,6 +455,7 @@ async def test_what_is_said_of_a_request_without_samples_says_who_is_wrong(said:
     async with faulty(status(400, "bad"), status(said)) as server:
         outcome = await send(server.url, tick(1, now, counter(fresh(), [(("a",), 1)])))
     assert (len(outcome.refused), len(outcome.retry)) == ((0, 1) if wrong else (1, 0))
+    assert not outcome.lost, "no answer left open whether they were taken"
 
 
 async def test_a_trial_that_is_not_answered_costs_nothing(now: int) -> None:

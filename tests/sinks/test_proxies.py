@@ -101,6 +101,7 @@ async def told_of(kind: str, **settings: Any) -> str:
         error = raised
     if error is None:
         assert outcome.retry
+        assert not outcome.lost
         return outcome.detail
     assert error.__suppress_context__ or error.__context__ is None
     return str(error)
@@ -247,6 +248,14 @@ async def test_a_proxy_that_cannot_be_used_is_not_gone_past(
     """gRPC would ask the server directly; aiohttp would talk HTTP to it."""
     monkeypatch.setenv("https_proxy", f"{scheme}://user:s3cret@proxy:1080")
     assert (await told_of(kind, **settings)).startswith(f"https_proxy: {rule}")
+
+
+def test_through_what_is_no_proxy_nothing_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So nothing can have been delivered."""
+    monkeypatch.setenv("https_proxy", "socks5://proxy:1080")
+    with pytest.raises(Unavailable) as caught:
+        proxy_of("https://jaeger")
+    assert not caught.value.asked
 
 
 def test_the_case_of_a_scheme_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
