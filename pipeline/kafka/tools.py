@@ -28,6 +28,12 @@ def setting(cluster: Cluster, topic: str, key: str, value: str | int) -> str:
     return shlex.join([*words, "--add-config", f"{key}={value}"])
 
 
+def partitions(cluster: Cluster, topic: str, count: int) -> str:
+    """The command that gives a topic more partitions."""
+    words = [*command("kafka-topics.sh", cluster), "--alter", "--topic", topic, "--partitions", str(count)]
+    return shlex.join(words)
+
+
 def grant(cluster: Cluster, user: str, operations: Sequence[Operation], resources: Sequence[Resource]) -> str:
     """The command that allows the operations on each of the resources, which are of one kind and pattern."""
     words = [*command("kafka-acls.sh", cluster), "--add", "--allow-principal", f"User:{user}"]

@@ -8,16 +8,26 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    KafkaError,
+    OffsetOutOfRangeError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 
 from pipeline.config import Config
 from pipeline.kafka import tools
 from pipeline.kafka.admin import connected, counts, settings
+from pipeline.kafka.reader import Reader
 from schemas.envelope import ENVELOPE_BYTES
 from schemas.errors import ConfigError
 from schemas.ids import partition_of
 from schemas.raw_offset import RawOffset
+from schemas.sample import TickHeader, decode_record
 
 # An envelope is cut well below this; one of a row of limits.max_span_bytes may hold as much as any other beside it.
 INTERNAL_MESSAGE_BYTES = 8 << 20
@@ -153,14 +163,15 @@ def compare(
     partitions: Mapping[str, int],
     settings: Mapping[str, Mapping[str, str]],
     in_force: int | None = None,
+    ticked: int | None = None,
 ) -> list[TopicProblem]:
     """What differs between the internal topics as they must be and those found.
 
     `partitions` maps the names found to their partition counts, `settings` to their effective settings (one that the
     brokers did not tell is not judged; min.insync.replicas never is, see `thin`), `in_force` is the N that records are
-    placed by, if that is known. Retention may be longer than wanted and messages larger; decisions must outlive spans
-    and logs, as found, by sampling.late_horizon. After a resize to fewer partitions the others are still there, unused;
-    dead letters are found in any number of them.
+    placed by, if that is known, `ticked` the M. Retention may be longer than wanted and messages larger; decisions must
+    outlive spans and logs, as found, by sampling.late_horizon. More partitions than are in force are unused: a resize
+    to fewer leaves them behind, and Kafka takes none back that somebody added. Dead letters are found in any.
     """
     problems = []
     topics, placed = Topics(config.kafka.prefix), placed_by_trace(config)
@@ -170,16 +181,18 @@ def compare(
             continue
         found, wanted = partitions[spec.name], spec.partitions
         by_trace = spec.name in placed
-        if by_trace and in_force not in (None, wanted):
-            text = f"N = {in_force} partitions are in force, the configuration says {wanted}; {_resize(wanted)}"
+        known = in_force if by_trace else wanted if spec.name == topics.dlq else ticked
+        hint = _resize(wanted) if by_trace else _metric_partitions(config, spec, found, ticked)
+        if known not in (None, wanted):
+            which = "N" if by_trace else "M"
+            text = f"{which} = {known} partitions are in force, the configuration says {wanted}; {hint}"
             problems.append(TopicProblem(spec.name, text))
-        elif found < wanted or (found > wanted and not (by_trace and in_force) and spec.name != topics.dlq):
-            text = f"has {found} partitions, the configuration says {wanted}; records are placed by that number"
-            by_metric = (
-                f"kafka.metric_partitions cannot be changed once it is in use: set it back, to {found} unless the "
-                "topic was given more partitions since (then begin with another kafka.prefix)"
-            )
-            problems.append(TopicProblem(spec.name, f"{text}: {_resize(wanted) if by_trace else by_metric}"))
+        elif found < wanted or (found > wanted and known is None):
+            text = f"has {found} partitions, the configuration says {wanted}; records are placed by that number: {hint}"
+            problems.append(TopicProblem(spec.name, text))
+        elif spec.name == topics.samples and ticked and found < (other := partitions.get(topics.points, 0)):
+            text = f"has {found} partitions, {topics.points} has {other}: each of them has one of its own number"
+            problems.append(TopicProblem(spec.name, f"{text}; {_more(config, spec.name, other)}"))
         effective = settings.get(spec.name, {})
         for key, value in spec.configs.items():
             if key != _IN_SYNC and key in effective and not _satisfies(key, value, effective[key]):
@@ -247,6 +260,25 @@ def places(config: Config, trace_id: bytes) -> Sequence[int]:
 
 def _resize(partitions: int) -> str:
     return f"correct kafka.partitions, or `tailrace topics resize FILE --partitions {partitions}`"
+
+
+def _metric_partitions(config: Config, spec: TopicSpec, found: int, ticked: int | None) -> str:
+    if ticked == spec.partitions:
+        return _more(config, spec.name, ticked)
+    back, topics = (
+        "kafka.metric_partitions cannot be changed once it is in use: set it back",
+        Topics(config.kafka.prefix),
+    )
+    if ticked is not None:
+        return f"{back} to {ticked}"
+    return (
+        f"{back}, to {found} unless the topic was given more partitions since: then to what it was, and let this user "
+        f"read {topics.samples} and the group {topics.group('aggregate')}, which say so"
+    )
+
+
+def _more(config: Config, topic: str, partitions: int) -> str:
+    return f"`{tools.partitions(config.kafka, topic, partitions)}` gives it as many"
 
 
 def _alter(config: Config, topic: str, key: str, value: str | int) -> str:
@@ -350,7 +382,8 @@ async def _problems(admin: AIOKafkaAdminClient, config: Config) -> list[TopicPro
     partitions = await counts(admin)
     wanted = [*(spec.name for spec in topic_specs(config)), *direct_topics(config)]
     names = [name for name in wanted if name in partitions]
-    return compare(config, partitions, await settings(admin, names), await _in_force(admin, config))
+    told, in_force = await settings(admin, names), await _in_force(admin, config)
+    return compare(config, partitions, told, in_force, await _ticked(admin, config, partitions))
 
 
 async def _thin(admin: AIOKafkaAdminClient, config: Config) -> list[str]:
@@ -392,6 +425,28 @@ async def _in_force(admin: AIOKafkaAdminClient, config: Config) -> int | None:
             for offset in (await admin.list_consumer_group_offsets(group)).values():
                 if (known := RawOffset.unpack(offset.metadata).partitions) is not None:
                     return known
+    return None
+
+
+async def _ticked(admin: AIOKafkaAdminClient, config: Config, partitions: Mapping[str, int]) -> int | None:
+    """The M that `aggregate` wrote its last tick with; None if there is none yet, or if it may not be read.
+
+    Asked only if the topics have another number than the configuration says.
+    """
+    topics = Topics(config.kafka.prefix)
+    if {partitions.get(name) for name in (topics.points, topics.samples)} <= {None, config.kafka.metric_partitions}:
+        return None
+    reader = Reader(config.kafka)
+    try:
+        with contextlib.suppress(GroupAuthorizationFailedError, TopicAuthorizationFailedError, OffsetOutOfRangeError):
+            offsets = await admin.list_consumer_group_offsets(topics.group("aggregate"))
+            for points, offset in offsets.items():
+                if offset.metadata.isdecimal():
+                    begin, samples = int(offset.metadata), TopicPartition(topics.samples, points.partition)
+                    header = decode_record((await reader.read(samples, begin, begin + 1, 0)).records[0][2])
+                    return header.partitions if isinstance(header, TickHeader) else None
+    finally:
+        await reader.close()
     return None
 
 

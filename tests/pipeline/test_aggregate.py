@@ -9,17 +9,20 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import NewPartitions
 from aiokafka.errors import OffsetOutOfRangeError
 
 from pipeline import aggregate, telemetry
 from pipeline.config import Config
 from pipeline.demo.broker import EmbeddedBroker
 from pipeline.kafka import topics
+from pipeline.kafka.admin import partition_counts
 from pipeline.worker import Worker, running
 from schemas.errors import ProtocolError
 from schemas.sample import Tick
 from tests.pipeline.aggregating import NAMES, PARTITION, Pipeline, configuration, sums
 from tests.pipeline.kafka import DEADLINE, committed, dies_before_it_commits, expired, forget, fresh, read_all
+from tests.pipeline.stages import administration
 from tests.services import Kafka, eventually
 
 
@@ -189,6 +192,35 @@ async def test_points_are_lost_only_if_retention_overtook_them(
 
 async def _ready(worker: Worker) -> bool:
     return all(worker.ready().values()) and bool(worker.services[0]._leases)
+
+
+async def test_partitions_that_were_added_stop_no_worker(pipeline: Pipeline) -> None:
+    """The ticks say which M is in force: it goes on, and a configuration that follows the topics is told to go back."""
+    names = (pipeline.topics.points, pipeline.topics.samples)
+
+    async def counted() -> bool:
+        return await pipeline.counted() == pipeline.expected
+
+    async def grown() -> bool:
+        return await partition_counts(pipeline.config, names) == dict.fromkeys(names, 3)
+
+    async with pipeline.producer() as producer:
+        async with running(pipeline.config, ["aggregate"]):
+            await pipeline.produce(producer, 5)
+            await eventually(counted, DEADLINE, "there is a tick")
+        async with administration(pipeline.bootstrap) as admin:
+            await admin.create_partitions({name: NewPartitions(3) for name in names})
+        await eventually(grown, DEADLINE, "the brokers know the partitions")
+        assert await topics.check(pipeline.config) == []
+        async with running(pipeline.config, ["aggregate"]):
+            await pipeline.produce(producer, 5)
+            await eventually(counted, DEADLINE, "it goes on")
+    config = pipeline.config
+    other = config.model_copy(update={"kafka": config.kafka.model_copy(update={"metric_partitions": 2})})
+    told = [problem.text for problem in await topics.check(other)]
+    assert len(told) == len(names)
+    assert all("M = 1 partitions are in force, the configuration says 2" in text for text in told)
+    assert all("set it back to 1" in text for text in told)
 
 
 async def test_ticks_without_an_offset_stop_the_role(pipeline: Pipeline) -> None:

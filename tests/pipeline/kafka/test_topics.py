@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -144,6 +145,31 @@ def test_what_a_resize_left_behind_is_known() -> None:
     (problem,) = compare(config, partitions, told, in_force=3)
     assert problem.topic == "tailrace.points"
     assert "kafka.metric_partitions cannot be changed once it is in use: set it back, to 6 unless" in problem.text
+
+
+@pytest.mark.parametrize(
+    ("points", "samples", "ticked", "told"),
+    [
+        (6, 6, 4, []),
+        (4, 6, 4, []),
+        (6, 4, 4, ["tailrace.samples: has 4 partitions, tailrace.points has 6: .* --partitions 6` gives it as many"]),
+        (6, 6, 6, ["tailrace.points: M = 6 .* set it back to 6", "tailrace.samples: M = 6 .* set it back to 6"]),
+        (6, 4, 2, ["tailrace.points: M = 2 .* set it back to 2", "tailrace.samples: M = 2 .* set it back to 2"]),
+        (6, 4, None, ["tailrace.points: has 6 .* set it back, to 6 unless .* let this user read tailrace.samples"]),
+        (2, 4, 4, ["tailrace.points: has 2 partitions, the configuration says 4.* --partitions 4` gives it as many"]),
+    ],
+)
+def test_metric_partitions_that_nobody_writes_to_stop_nobody(
+    points: int, samples: int, ticked: int | None, told: list[str]
+) -> None:
+    """Kafka takes none back. What ticks say is the M in force, never what is found."""
+    config = config_for("x:1", metric_partitions=4)
+    partitions, settled = settings(config)
+    partitions |= {"tailrace.points": points, "tailrace.samples": samples}
+    problems = compare(config, partitions, settled, ticked=ticked)
+    assert len(problems) == len(told)
+    for problem, text in zip(problems, told, strict=True):
+        assert re.match(text, str(problem)), problem
 
 
 def test_settings_that_may_not_be_read_are_not_judged() -> None:
