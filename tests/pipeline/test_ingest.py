@@ -18,6 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from pipeline import ingest
 from pipeline.config import Config
 from pipeline.ingest import MARKS_PER_WAIT, RawPartition
+from pipeline.kafka.brokers import Brokers
 from pipeline.kafka.consume import Group
 from pipeline.kafka.pace import LONGEST_SILENCE
 from pipeline.worker import running
@@ -322,6 +323,40 @@ async def test_what_retention_took_is_counted_once_and_the_rest_is_read(
         await forget(kafka.bootstrap, raw)
         assert await started() > 0
         assert await started() == 0, "the topic is still empty"
+
+
+async def test_what_retention_takes_while_a_partition_is_taken_over_is_counted_once(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the log begins is asked once: up to there it is counted, and whoever finds it gone counts the rest."""
+    raw, asked, answered = partition(stages.raw), Brokers.beginning, list[int]()
+
+    async def beginning(brokers: Brokers, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        found = await asked(brokers, partitions)
+        if raw in partitions:
+            answered.append(found[raw])
+            await forget(stages.bootstrap, raw, before=5)
+        return found
+
+    async def found(name: str) -> bool:
+        return name in await stages.names(stages.topics.spans)
+
+    async with stages.producer() as producer:
+        await stages.produce(producer, "a/0")
+        async with running(stages.config, ["ingest"]):
+            await eventually(lambda: found("a/0"), DEADLINE, "the first is read")
+        for number in range(1, 7):
+            await stages.produce(producer, f"a/{number}")
+        await forget(stages.bootstrap, raw, before=3)
+        before = expired(raw.topic)
+        with monkeypatch.context() as patched:
+            patched.setattr(Brokers, "beginning", beginning)
+            async with running(stages.config, ["ingest"]) as worker:
+                assert "OffsetOutOfRangeError" in await refusal(worker)
+        async with running(stages.config, ["ingest"]):
+            await eventually(lambda: found("a/6"), DEADLINE, "what is left is read")
+    assert answered[0] == 3
+    assert expired(raw.topic) - before == 4
 
 
 async def test_an_open_transaction_of_a_raw_producer_holds_the_mark(stages: Stages) -> None:
