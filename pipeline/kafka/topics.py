@@ -182,7 +182,7 @@ def compare(
         found, wanted = partitions[spec.name], spec.partitions
         by_trace = spec.name in placed
         known = in_force if by_trace else wanted if spec.name == topics.dlq else ticked
-        hint = _resize(wanted) if by_trace else _metric_partitions(config, spec, found, ticked)
+        hint = _resize(config) if by_trace else _metric_partitions(config, spec, found, ticked)
         if known not in (None, wanted):
             which = "N" if by_trace else "M"
             text = f"{which} = {known} partitions are in force, the configuration says {wanted}; {hint}"
@@ -258,8 +258,12 @@ def places(config: Config, trace_id: bytes) -> Sequence[int]:
     return range(n) if config.regroup == "never" else [partition_of(trace_id, n)]
 
 
-def _resize(partitions: int) -> str:
-    return f"correct kafka.partitions, or `tailrace topics resize FILE --partitions {partitions}`"
+def _resize(config: Config) -> str:
+    if config.regroup == "never":
+        other = "with regroup: never another number needs another kafka.prefix (docs/how-to/without-ingest.md)"
+    else:
+        other = f"`tailrace topics resize FILE --partitions {config.kafka.partitions}`"
+    return f"correct kafka.partitions, or {other}"
 
 
 def _metric_partitions(config: Config, spec: TopicSpec, found: int, ticked: int | None) -> str:

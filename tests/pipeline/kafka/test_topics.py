@@ -172,6 +172,17 @@ def test_metric_partitions_that_nobody_writes_to_stop_nobody(
         assert re.match(text, str(problem)), problem
 
 
+def test_a_resize_is_not_advised_where_producers_place_traces() -> None:
+    """The command refuses it."""
+    config = Config.model_validate(MINIMAL | {"regroup": "never", "kafka": config_for("x:1", partitions=3).kafka})
+    partitions, told = settings(config)
+    partitions |= {name: 2 for name in placed_by_trace(config) if name in partitions}
+    problems = compare(config, partitions, told)
+    assert problems
+    assert not any("resize" in problem.text for problem in problems)
+    assert all("another kafka.prefix" in problem.text for problem in problems)
+
+
 def test_settings_that_may_not_be_read_are_not_judged() -> None:
     config = config_for("x:1")
     assert compare(config, settings(config)[0], {}) == []
