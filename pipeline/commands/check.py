@@ -13,6 +13,7 @@ import click
 
 from pipeline.commands.console import EX_CONFIG, FILE, ROLES, bad, good, loaded, note, plural
 from pipeline.config import Config
+from pipeline.configuration.config_file import text_of
 from pipeline.configuration.yaml_tree import ANYWHERE, read
 from pipeline.kafka.topics import canary_topics
 from pipeline.operating import connect as connecting
@@ -77,7 +78,7 @@ def check(file: str, connect: bool, without_secrets: bool, names: list[str]) -> 
 
 def _literal(file: str) -> Iterator[str]:
     """Values that look like variables: they are told by their place, for they may be passwords."""
-    tree = read(Path(file).read_text("utf-8"), Path(file).parent, {}, ANYWHERE)
+    tree = read(text_of(Path(file)), Path(file).parent, {}, ANYWHERE)
     for path in sorted(tree.literal, key=tree.position):
         yield f"{file}:{tree.problem(path, 'is taken as it stands; the value of a variable is written ${NAME}')}"
 

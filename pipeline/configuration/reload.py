@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from pipeline import telemetry
 from pipeline.config import Config
-from pipeline.configuration.config_file import InvalidConfig
+from pipeline.configuration.config_file import InvalidConfig, text_of
 from pipeline.configuration.yaml_tree import ANYWHERE, Key, read
 from pipeline.watching.identity import config_hash, version
 from schemas.errors import ConfigError
@@ -35,11 +35,8 @@ MORE_THAN_RESTART: dict[Key, str] = {
     ("kafka", "partitions"): "changed, which `tailrace topics resize` does while ingest and sample are stopped "
     "(docs/how-to/upgrade.md#change-the-number-of-partitions)",
     ("kafka", "metric_partitions"): "changed, and cannot be but with another kafka.prefix",
-    (
-        "kafka",
-        "prefix",
-    ): "changed, which takes other topics: the old ones must be emptied by workers with the old prefix "
-    "(docs/how-to/without-ingest.md#changing-over)",
+    ("kafka", "prefix"): "changed, which takes other topics: the old ones must be emptied by workers with the old "
+    "prefix (docs/how-to/without-ingest.md#changing-over)",
     ("regroup",): "changed, which needs another kafka.prefix (docs/how-to/without-ingest.md#changing-over)",
 }
 """What a worker that restarts would refuse, or what would leave something behind."""
@@ -55,8 +52,8 @@ def fixed(old: Config, new: Config) -> list[Key]:
 
 
 def _refused(path: Path, keys: Sequence[Key]) -> InvalidConfig:
-    """The problems of a file in which these keys are others than those that run."""
-    tree = read(path.read_text("utf-8"), path.parent, {}, ANYWHERE)
+    """The problems of a file in which these keys are others than those that run. Raises InvalidConfig if it is gone."""
+    tree = read(text_of(path), path.parent, {}, ANYWHERE)
     rules = [f"{MORE_THAN_RESTART.get(key, RESTART)}; nothing of the file is used" for key in keys]
     return InvalidConfig(str(path), [tree.problem(key, rule) for key, rule in zip(keys, rules, strict=True)])
 

@@ -363,6 +363,13 @@ async def test_sighup_makes_a_worker_read_what_its_file_takes_from_elsewhere(kaf
         stages.stop()
 
 
+async def test_a_file_that_is_gone_when_its_problems_are_told_ends_nothing(followed: Followed) -> None:
+    changed = Config.model_validate(MINIMAL | {"kafka": MINIMAL["kafka"] | {"partitions": 8}})
+    followed.path.unlink()
+    await followed.reload._follow(File(followed.path, lambda: changed))
+    assert "cannot be read" in followed.reload.problem
+
+
 @pytest.mark.parametrize(("regroup", "longer"), [("always", True), ("never", False)])
 async def test_a_longer_wait_needs_raw_topics_that_keep_more(regroup: str, longer: bool, tmp_path: Path) -> None:
     """With `regroup: never` a worker asks at its start whether they do, and not again."""
