@@ -98,7 +98,7 @@ class PointsPartition(Rounds):
         """Fence the predecessor, then ask for the offset and load the tick that it names, in this order (F8)."""
         await self._committer.start()
         committed = (await self._group.committed([self._partition])).get(self._partition)
-        first = (await self._group.brokers.beginning([self._partition]))[self._partition]
+        lost, first = await self._group.brokers.gone(self._partition, committed.offset if committed else 0)
         reader = Reader(self._config.kafka)
         try:
             if committed is None:
@@ -108,7 +108,7 @@ class PointsPartition(Rounds):
                 await self._load(reader, committed)
         finally:
             await reader.close()
-        self._lost, first = await self._group.brokers.gone(self._partition, committed.offset if committed else 0)
+        self._lost = lost
         expired.say(ROLE, self._partition, self._lost)  # those counts are gone, the series go on
         self._ticks.skip(first)
         self._fetched = self._ticks.next_offset

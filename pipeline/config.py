@@ -33,7 +33,7 @@ from processors.span_metrics import IDENTITY
 from schemas.errors import ConfigError
 from schemas.kafka_client import Addresses, Security, TopicName
 from schemas.prometheus_names import Strategy
-from schemas.settings import Broken, Duration, Section, format_duration, parse_duration, refuse
+from schemas.settings import Broken, Duration, Section, format_duration, parse_duration, refuse, repeated
 from sinks.settings import Sink, sink_kind, sink_rules
 
 # What a histogram's label set costs beside its bounds: the +Inf bucket, the sum and the count.
@@ -620,10 +620,8 @@ def _input_rules(inputs: list[Input], kafka: Kafka | None) -> Iterator[Broken]:
 
 def same_topics(topics: Iterable[tuple[int, str]]) -> Iterator[Broken]:
     """Which topics of inputs, by their places, are listed before."""
-    first: dict[str, int] = {}
-    for i, topic in topics:
-        if (other := first.setdefault(topic, i)) < i:
-            yield (i, "topic"), f"{topic} is listed already, as inputs[{other}]"
+    for i, topic, other in repeated(topics):
+        yield (i, "topic"), f"{topic} is listed already, as inputs[{other}]"
 
 
 def _direct_rules(inputs: list[Input]) -> Iterator[Broken]:

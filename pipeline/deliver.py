@@ -212,9 +212,12 @@ class SinkPartition(Lease):
         self._delivery = await self._outlet.enter()
         partition = self._partition
         committed = (await self._group.committed([partition])).get(partition)
-        first = (await self._group.brokers.beginning([partition]))[partition]
         self._known = (await self._group.brokers.end([partition]))[partition]
-        position, metadata = (first, "") if committed is None else (committed.offset, committed.metadata)
+        if committed is None:
+            first = position = (await self._group.brokers.beginning([partition]))[partition]
+            metadata = ""
+        else:
+            position, metadata = committed.offset, committed.metadata
         settled = Settled.unpack(metadata, position)
         if any(stop > self._known for _, stop in settled.records):
             settled = Settled()  # the log was cut

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from ipaddress import ip_address
 from typing import Annotated, Any
@@ -115,6 +115,14 @@ class Section(BaseModel):
     """A part of the file: frozen, unknown keys refused; an error's text does not quote what was given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def repeated(texts: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str, int]]:
+    """Of texts by their places those that were there before: place, text, and the place of the first one."""
+    first: dict[str, int] = {}
+    for place, text in texts:
+        if (other := first.setdefault(text, place)) < place:
+            yield place, text, other
 
 
 def refuse(broken: Iterable[Broken]) -> None:

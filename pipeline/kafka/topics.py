@@ -269,12 +269,10 @@ def _resize(config: Config) -> str:
 def _metric_partitions(config: Config, spec: TopicSpec, found: int, ticked: int | None) -> str:
     if ticked == spec.partitions:
         return _more(config, spec.name, ticked)
-    back, topics = (
-        "kafka.metric_partitions cannot be changed once it is in use: set it back",
-        Topics(config.kafka.prefix),
-    )
+    back = "kafka.metric_partitions cannot be changed once it is in use: set it back"
     if ticked is not None:
         return f"{back} to {ticked}"
+    topics = Topics(config.kafka.prefix)
     return (
         f"{back}, to {found} unless the topic was given more partitions since: then to what it was, and let this user "
         f"read {topics.samples} and the group {topics.group('aggregate')}, which say so"

@@ -29,7 +29,7 @@ from processors.sampling.blocks import (
     TraceState,
 )
 from processors.sampling.keyed import Dynamic, Rare, Throughput
-from schemas.settings import Broken, Section, refuse
+from schemas.settings import Broken, Section, refuse, repeated
 
 PolicyType = Literal[
     "always_sample",
@@ -221,10 +221,8 @@ def unique_names(policies: Sequence[Policy]) -> Sequence[Policy]:
 
 def same_names(key: str, names: Iterable[tuple[int, str]]) -> Iterator[Broken]:
     """Which names of a list, by their places in it, are those of others."""
-    first: dict[str, int] = {}
-    for number, name in names:
-        if (other := first.setdefault(name, number)) < number:
-            yield (number, "name"), f"{name!r} is that of {key}[{other}] already; names must be unique"
+    for number, name, other in repeated(names):
+        yield (number, "name"), f"{name!r} is that of {key}[{other}] already; names must be unique"
 
 
 def some_keep(policies: Sequence[Policy]) -> Sequence[Policy]:
